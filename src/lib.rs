@@ -1,0 +1,5 @@
+//! quern-builder turns one TOML recipe into an operating-system image made of Gentoo packages: no daemon, no Docker, no root.
+
+pub mod error;
+pub mod progress;
+pub mod recipe;

@@ -1,0 +1,193 @@
+//! The recipe as a typed, already valid [`Job`]. Nothing here knows TOML ([`parse`]), where values come from ([`merge`]) or how
+//! a mistake is shown ([`diagnostic`]).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// One image to build. Every path is absolute, every value checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Job {
+    /// Names the results and the work directory; `[A-Za-z0-9][A-Za-z0-9._+-]*`.
+    pub name: String,
+    /// The stage3 that the builder tree is made of.
+    pub source: Source,
+    /// Portage's configuration, repositories and caches.
+    pub portage: Portage,
+    /// What is made, and where.
+    pub build: Build,
+    /// What emerge is asked for.
+    pub emerge: Emerge,
+    /// What is left out of the image.
+    pub strip: Strip,
+    /// The OCI image, when the recipe has an `[oci]` table.
+    pub oci: Option<Oci>,
+}
+
+/// `[source]`: the stage3 and whom to trust.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Source {
+    /// Where the stage3 comes from.
+    pub base: Base,
+    /// Roots of mirrors without a trailing slash, tried in order; also Portage's `GENTOO_MIRRORS`.
+    pub mirrors: Vec<String>,
+    /// OpenPGP certificates that replace the embedded ones.
+    pub keyring: Option<PathBuf>,
+    /// Primary fingerprints (40 or 64 upper-case hex digits) that may sign; empty: those of Gentoo's release keys with the
+    /// embedded keyring, all certificates' of a `keyring`.
+    pub fingerprints: Vec<String>,
+}
+
+/// Where the stage3 comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Base {
+    /// A release of Gentoo, from a mirror.
+    Gentoo {
+        /// The variant exactly as in `latest-stage3-<variant>.txt`, e.g. `amd64-musl`.
+        stage3: String,
+        /// Which build of it.
+        version: Version,
+    },
+    /// A file on this machine.
+    File {
+        /// The tarball.
+        path: PathBuf,
+        /// Its detached signature; by default `<path>.asc` when that exists.
+        signature: Option<PathBuf>,
+        /// Its SHA-512 (128 lower-case hex digits), which stands in for a signature.
+        sha512: Option<String>,
+        /// Accept it with neither.
+        allow_unsigned: bool,
+    },
+}
+
+/// Which build of a variant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Version {
+    /// What the signed pointer names.
+    Latest,
+    /// A timestamp, `YYYYMMDDTHHMMSSZ`.
+    Timestamp(String),
+}
+
+/// `[portage]`: repositories, caches and configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Portage {
+    /// Ebuild repositories; the first is the main one. Never empty.
+    pub repositories: Vec<Repository>,
+    /// PKGDIR shared by all builds; default in the store.
+    pub binpkg: Option<PathBuf>,
+    /// DISTDIR shared by all builds; default in the store.
+    pub distfiles: Option<PathBuf>,
+    /// Remote binary package hosts; none means `--getbinpkg=n`.
+    pub binhost: Vec<String>,
+    /// Variables of make.conf, in the target's and the builder's configuration.
+    pub make_conf: BTreeMap<String, String>,
+    /// Lines of `package.use`, `package.accept_keywords`, …, by the file's name.
+    pub package_files: BTreeMap<String, Vec<String>>,
+    /// A directory laid over the generated `/etc/portage` of the target.
+    pub config: Option<PathBuf>,
+}
+
+/// An ebuild repository on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Repository {
+    /// Its directory, with `profiles/repo_name` in it.
+    pub location: PathBuf,
+    /// `priority` in repos.conf.
+    pub priority: Option<i32>,
+    /// `masters` in repos.conf, overriding the repository's own.
+    pub masters: Option<Vec<String>>,
+    /// `eclass-overrides` in repos.conf.
+    pub eclass_overrides: Option<Vec<String>>,
+}
+
+/// `[build]`: what is made, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Build {
+    /// The profile as `repo:path`; the repository is the main one where the recipe names none.
+    pub profile: ProfileName,
+    /// A profile under which the builder itself is updated first (Quern's `unblocker_profile`).
+    pub unblocker_profile: Option<ProfileName>,
+    /// Image or stage4.
+    pub kind: TreeKind,
+    /// Where the results go.
+    pub outdir: PathBuf,
+    /// Merge `@system` before the packages.
+    pub include_system: bool,
+    /// Atoms merged first, one by one; default `sys-apps/baselayout` for an image.
+    pub baselayout_atoms: Vec<String>,
+    /// The results' base name instead of `<name>-<date>`.
+    pub image_name: Option<String>,
+    /// Size in bytes of a tmpfs for PORTAGE_TMPDIR; on disk by default.
+    pub tmpfs: Option<u64>,
+    /// Keep the work directory of a failed build for `shell`.
+    pub keep_failed: bool,
+}
+
+/// A profile: `repo:path`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ProfileName {
+    /// Name of the repository, or none for the main one.
+    pub repo: Option<String>,
+    /// Path below the repository's `profiles/`.
+    pub path: String,
+}
+
+/// What is shipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TreeKind {
+    /// A fresh ROOT filled by emerge.
+    Image,
+    /// The builder tree itself with packages added.
+    Stage4,
+}
+
+/// `[emerge]`: what emerge is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Emerge {
+    /// Atoms and sets, in order.
+    pub packages: Vec<String>,
+    /// Packages built at once; 0 means one per processor.
+    pub jobs: u32,
+    /// More options for every emerge, as given.
+    pub options: Vec<String>,
+}
+
+/// `[strip]`: what is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Strip {
+    /// Leave out documentation: at merge (`nodoc noman noinfo`) and what remains of it afterwards.
+    pub doc: bool,
+    /// Absolute paths in the image that are removed; the last component may be a glob.
+    pub paths: Vec<String>,
+}
+
+/// `[oci]`: the OCI image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Oci {
+    /// Tag with `{date}` (or Quern's `$$DATE$$`) still in it.
+    pub tag: String,
+    /// Entrypoint, exec form.
+    pub entrypoint: Vec<String>,
+    /// Command, exec form.
+    pub cmd: Vec<String>,
+    /// Environment.
+    pub env: BTreeMap<String, String>,
+    /// `user[:group]`.
+    pub user: Option<String>,
+    /// Absolute working directory.
+    pub workdir: Option<String>,
+    /// Ports as `80` or `53/udp`.
+    pub ports: Vec<String>,
+    /// Absolute paths of volumes.
+    pub volumes: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Author of the image.
+    pub maintainer: Option<String>,
+}
