@@ -1,0 +1,160 @@
+//! What a command sees: the mounts of a sandbox as data. Pure; [`super::child`] carries it out.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// A command and the world it runs in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The tree, a directory of the host; becomes `/`.
+    pub root: PathBuf,
+    /// Mounted in this order. Their targets exist in the tree.
+    pub mounts: Vec<Mount>,
+    /// The host name seen inside.
+    pub hostname: String,
+    /// The command and its arguments. The first is looked up in [`PATH`] when it has no slash.
+    pub argv: Vec<OsString>,
+    /// The whole environment.
+    pub env: BTreeMap<String, String>,
+    /// Whether the command shares the caller's terminal; without it the command gets a session of its own.
+    pub terminal: bool,
+}
+
+/// The search path inside a tree.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// One mount. Targets are absolute paths in the tree and are resolved inside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mount {
+    /// A directory or file of the host.
+    Bind {
+        /// Path on the host.
+        source: PathBuf,
+        /// Path in the tree.
+        target: PathBuf,
+        /// Whether the command may write to it.
+        writable: bool,
+    },
+    /// An empty file system in memory.
+    Tmpfs {
+        /// Path in the tree.
+        target: PathBuf,
+        /// Mode of its root directory.
+        mode: u32,
+        /// Size limit in bytes; the kernel's default is half the memory.
+        size: Option<u64>,
+    },
+    /// A small `/dev`: a tmpfs with the harmless nodes of the host, its own pseudo-terminals and shared memory.
+    Dev,
+    /// A `/proc` of the sandbox's own processes.
+    Proc,
+}
+
+impl Mount {
+    /// A bind that the command may not write to.
+    pub fn read_only(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
+        Self::Bind { source: source.into(), target: target.into(), writable: false }
+    }
+
+    /// A bind that the command may write to.
+    pub fn writable(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
+        Self::Bind { source: source.into(), target: target.into(), writable: true }
+    }
+
+    /// Where it is mounted in the tree.
+    pub fn target(&self) -> &Path {
+        match self {
+            Self::Bind { target, .. } | Self::Tmpfs { target, .. } => target,
+            Self::Dev => Path::new("/dev"),
+            Self::Proc => Path::new("/proc"),
+        }
+    }
+}
+
+impl fmt::Display for Mount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind { source, target, writable } => {
+                let mode = if *writable { "rw" } else { "ro" };
+                write!(f, "bind {mode}  {} <- {}", target.display(), source.display())
+            }
+            Self::Tmpfs { target, mode, size } => {
+                write!(f, "tmpfs    {} mode={mode:04o}", target.display())?;
+                size.map_or(Ok(()), |size| write!(f, " size={size}"))
+            }
+            Self::Dev => f.write_str("dev      /dev"),
+            Self::Proc => f.write_str("proc     /proc"),
+        }
+    }
+}
+
+/// The mounts that every command gets, whatever the tree.
+pub fn base_mounts() -> Vec<Mount> {
+    vec![
+        Mount::Dev,
+        Mount::Proc,
+        Mount::Tmpfs { target: "/tmp".into(), mode: 0o1777, size: None },
+        Mount::Tmpfs { target: "/run".into(), mode: 0o755, size: None },
+    ]
+}
+
+/// The environment that every command gets: nothing of the caller's but the terminal's kind and the proxies.
+pub fn base_env(caller: impl IntoIterator<Item = (OsString, OsString)>) -> BTreeMap<String, String> {
+    let passed = |(name, value): (OsString, OsString)| {
+        let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
+        let lower = name.to_ascii_lowercase();
+        (lower == "term" || lower.ends_with("_proxy")).then_some((name, value))
+    };
+    let mut env: BTreeMap<String, String> = caller.into_iter().filter_map(passed).collect();
+    for (name, value) in [("PATH", PATH), ("HOME", "/root"), ("USER", "root"), ("LOGNAME", "root"), ("LANG", "C.UTF-8")]
+    {
+        env.insert(name.into(), value.into());
+    }
+    env
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_is_closed() {
+        let env = base_env([
+            ("TERM".into(), "xterm".into()),
+            ("http_proxy".into(), "http://p".into()),
+            ("LD_PRELOAD".into(), "/evil.so".into()),
+            ("PATH".into(), "/home/me/bin".into()),
+            ("ROOT".into(), "/".into()),
+        ]);
+        let names: Vec<_> = env.keys().collect();
+        assert_eq!(names, ["HOME", "LANG", "LOGNAME", "PATH", "TERM", "USER", "http_proxy"]);
+        assert_eq!(env["PATH"], PATH);
+    }
+
+    #[test]
+    fn a_plan_survives_the_wire() {
+        let plan = Plan {
+            root: "/store/tree".into(),
+            mounts: base_mounts(),
+            hostname: "quern".into(),
+            argv: vec!["true".into()],
+            env: BTreeMap::new(),
+            terminal: false,
+        };
+        let wire = serde_json::to_vec(&plan).unwrap();
+        assert_eq!(serde_json::from_slice::<Plan>(&wire).unwrap(), plan);
+    }
+
+    #[test]
+    fn mounts_describe_themselves() {
+        assert_eq!(Mount::read_only("/a", "/b").to_string(), "bind ro  /b <- /a");
+        assert_eq!(
+            Mount::Tmpfs { target: "/tmp".into(), mode: 0o1777, size: Some(9) }.to_string(),
+            "tmpfs    /tmp mode=1777 size=9"
+        );
+    }
+}

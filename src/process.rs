@@ -1,0 +1,256 @@
+//! Processes: waiting for one while passing signals on, and what a signal to this program means.
+//!
+//! Every process of this program that only waits (the outer one without root, the two of a sandbox) does it in [`supervise`].
+//! The builder, which has threads, takes its signals in one thread ([`Signals`]): while a sandbox runs they go to it, else
+//! they end the program.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Kind, Result};
+
+/// The signals that mean "stop" and are passed on.
+const STOPPING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+
+/// How long a stopped payload may take to put its house in order.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Two signals closer than this are one: a terminal and a parent may both send it.
+const DUPLICATE: Duration = Duration::from_millis(300);
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// With this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Exit {
+    /// The code that a shell would show: `128 + n` for a signal.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+
+    /// Whether it ended with code 0.
+    pub fn success(self) -> bool {
+        self == Self::Code(0)
+    }
+
+    fn of(status: WaitStatus) -> Option<(Pid, Self)> {
+        match status {
+            WaitStatus::Exited(pid, code) => Some((pid, Self::Code(code))),
+            WaitStatus::Signaled(pid, signal, _) => Some((pid, Self::Signal(signal as i32))),
+            _ => None,
+        }
+    }
+}
+
+/// What a supervising process does with the signals it gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Forward {
+    /// Passes on what another process sent; the terminal sends its own to the child too.
+    Sent,
+    /// Passes on everything to the child's process group: it is in a session of its own.
+    Group,
+    /// Passes on everything to the child.
+    All,
+}
+
+/// Blocks the signals that [`supervise`] waits for; call before the child exists, so that none is lost.
+pub(crate) fn block_signals() -> Result<SigSet> {
+    let mut set = SigSet::from_iter(STOPPING);
+    set.add(Signal::SIGCHLD);
+    set.thread_block().system(|| "blocking signals")?;
+    Ok(set)
+}
+
+/// Waits until `child` ends, reaping every other child (PID 1 inherits orphans) and passing signals on.
+///
+/// `lifeline` is a descriptor whose other end the parent holds: when it hangs up, the parent is gone and the child is killed.
+pub(crate) fn supervise(
+    child: Pid,
+    signals: &SigSet,
+    forward: Forward,
+    lifeline: Option<BorrowedFd<'_>>,
+) -> Result<Exit> {
+    let fd = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .system(|| "opening a signal descriptor")?;
+    loop {
+        if let Some(exit) = reap(child)? {
+            return Ok(exit);
+        }
+        let mut fds = vec![PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+        if let Some(lifeline) = lifeline {
+            fds.push(PollFd::new(lifeline, PollFlags::empty()));
+        }
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Error::system("waiting for a child").with_source(errno)),
+        }
+        let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
+        if fds.get(1).and_then(PollFd::revents).is_some_and(|events| events.intersects(gone)) {
+            kill(child, Signal::SIGKILL).ok();
+        }
+        while let Ok(Some(info)) = fd.read_signal() {
+            let Ok(signal) = Signal::try_from(info.ssi_signo as i32) else { continue };
+            // si_code > 0 is the kernel speaking for the terminal (SI_KERNEL); processes send SI_USER and below.
+            let from_terminal = info.ssi_code > 0;
+            match forward {
+                _ if signal == Signal::SIGCHLD => {}
+                Forward::Sent if from_terminal => {}
+                Forward::Sent | Forward::All => _ = kill(child, signal),
+                Forward::Group => _ = nix::sys::signal::killpg(child, signal),
+            }
+        }
+    }
+}
+
+/// Reaps whatever has ended; the exit of `child` when it is among them.
+fn reap(child: Pid) -> Result<Option<Exit>> {
+    loop {
+        match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+            Ok(status @ (WaitStatus::Exited(..) | WaitStatus::Signaled(..))) => {
+                if let Some((pid, exit)) = Exit::of(status)
+                    && pid == child
+                {
+                    return Ok(Some(exit));
+                }
+            }
+            Ok(WaitStatus::StillAlive) => return Ok(None),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Error::system("waiting for a child").with_source(errno)),
+        }
+    }
+}
+
+/// Waits for one child, whatever its descendants do.
+pub(crate) fn wait(child: Pid) -> Result<Exit> {
+    loop {
+        match waitpid(child, None) {
+            Ok(status) => {
+                if let Some((_, exit)) = Exit::of(status) {
+                    return Ok(exit);
+                }
+            }
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Error::system(format!("waiting for process {child}")).with_source(errno)),
+        }
+    }
+}
+
+/// What the signal thread knows.
+#[derive(Debug, Default)]
+struct Present {
+    /// The sandbox that signals go to, and whether the terminal reaches its payload by itself.
+    sandbox: Option<(Pid, bool)>,
+    /// The first stopping signal, and when.
+    stopped: Option<(Signal, Instant)>,
+}
+
+static PRESENT: OnceLock<Mutex<Present>> = OnceLock::new();
+
+fn present() -> MutexGuard<'static, Present> {
+    PRESENT.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The builder's handling of signals. A sandbox registered with [`Signals::guard`] gets them: the first asks it to stop, a
+/// second or ten seconds kill it. With no sandbox the program ends at once.
+#[derive(Debug)]
+pub(crate) struct Signals;
+
+impl Signals {
+    /// Starts the thread that takes the signals. Call in the main thread before any other thread exists.
+    pub(crate) fn start() -> Result<()> {
+        let set = SigSet::from_iter(STOPPING);
+        set.thread_block().system(|| "blocking signals")?;
+        let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC).system(|| "opening a signal descriptor")?;
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || Self::watch(&fd))
+            .system(|| "starting the signal thread")?;
+        Ok(())
+    }
+
+    /// Sends signals to this sandbox until the guard is dropped; `terminal` when its payload shares the user's terminal and
+    /// gets what is typed there by itself.
+    pub(crate) fn guard(sandbox: Pid, terminal: bool) -> Guard {
+        present().sandbox = Some((sandbox, terminal));
+        Guard
+    }
+
+    /// The error to return when a stopping signal has come.
+    pub(crate) fn interrupted() -> Option<Error> {
+        let (signal, _) = present().stopped?;
+        Some(Error::new(Kind::Killed(signal as i32), format!("stopped by {signal}")))
+    }
+
+    fn watch(fd: &SignalFd) {
+        loop {
+            let deadline = {
+                let present = present();
+                present.sandbox.zip(present.stopped).map(|(_, (_, since))| since + GRACE)
+            };
+            let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
+                let left = deadline.saturating_duration_since(Instant::now());
+                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+            });
+            match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
+                Ok(0) => {
+                    if let Some((sandbox, _)) = present().sandbox {
+                        kill(sandbox, Signal::SIGKILL).ok();
+                    }
+                }
+                Ok(_) => {
+                    if let Ok(Some(info)) = fd.read_signal()
+                        && let Ok(signal) = Signal::try_from(info.ssi_signo as i32)
+                    {
+                        Self::take(signal, info.ssi_code > 0);
+                    }
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "with no sandbox to stop, a stopping signal ends the program here")]
+    fn take(signal: Signal, from_terminal: bool) {
+        let mut present = present();
+        match (present.sandbox, present.stopped) {
+            (Some((_, true)), _) if from_terminal => {}
+            (Some((sandbox, _)), None) => {
+                present.stopped = Some((signal, Instant::now()));
+                kill(sandbox, signal).ok();
+            }
+            (Some((sandbox, _)), Some((_, since))) => {
+                if since.elapsed() > DUPLICATE {
+                    kill(sandbox, Signal::SIGKILL).ok();
+                }
+            }
+            (None, _) => std::process::exit(128 + signal as i32),
+        }
+    }
+}
+
+/// Ends the registration of a sandbox.
+#[derive(Debug)]
+pub(crate) struct Guard;
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        present().sandbox = None;
+    }
+}
