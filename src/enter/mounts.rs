@@ -2,7 +2,7 @@
 //! inside the tree, so that no link in a hostile tree leads a mount astray.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::mount::{
@@ -113,7 +113,7 @@ impl Root {
         for (key, value) in options {
             fsconfig_set_string(fs.as_fd(), *key, value.as_str()).system(|| format!("{}: {key}={value}", doing()))?;
         }
-        fsconfig_create(fs.as_fd()).system(doing)?;
+        fsconfig_create(fs.as_fd()).map_err(|errno| kernel_says(fs.as_fd(), errno)).system(doing)?;
         let attributes = attributes | MountAttrFlags::MOUNT_ATTR_NOSUID;
         let mount = fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).system(doing)?;
         attach(mount.as_fd(), self.open(target)?.as_fd()).system(doing)
@@ -141,7 +141,12 @@ fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> rustix::io::Result<(
     move_mount(mount, "", target, "", flags)
 }
 
-/// The directories that must exist in a tree before a plan with these mounts.
-pub(crate) fn targets(mounts: &[Mount]) -> Vec<PathBuf> {
-    mounts.iter().map(|mount| mount.target().to_owned()).collect()
+/// The kernel's own words about a refused file system, which it leaves on the descriptor of fsopen(2), with the errno.
+pub(super) fn kernel_says(fs: BorrowedFd<'_>, errno: rustix::io::Errno) -> String {
+    let mut said = errno.to_string();
+    let mut buffer = [0; 512];
+    while let Ok(count @ 1..) = rustix::io::read(fs, &mut buffer[..]) {
+        said += &format!("; {}", String::from_utf8_lossy(&buffer[..count]).trim());
+    }
+    said
 }

@@ -38,7 +38,7 @@ pub fn mount(lowers: &[&Path], upper: &Path, work: &Path, at: &Path) -> Result<(
     // A build's changes are thrown away after a crash: no need to sync them.
     fsconfig_set_flag(fs.as_fd(), "volatile").system(doing)?;
     fsconfig_create(fs.as_fd()).map_err(|errno| {
-        Error::system(doing()).with_source(errno).with_hint(
+        Error::system(doing()).with_source(super::mounts::kernel_says(fs.as_fd(), errno)).with_hint(
             "the store's file system must be able to hold an overlay's upper layer: ext4, xfs, btrfs and tmpfs are, NFS and \
              overlayfs itself are not; QUERN_HOME moves the store",
         )

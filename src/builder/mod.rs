@@ -1,0 +1,132 @@
+//! The builder tree of one build: a stage3 seen through an overlay, Portage's configuration in it, and emerge run in it.
+//!
+//! It knows what Portage needs to see ([`crate::portage`] says what, as text) and where that lies in the store; how a command
+//! gets to see it is [`crate::enter`]'s business.
+
+mod observe;
+mod prepare;
+pub mod view;
+
+use std::path::PathBuf;
+
+use crate::enter::{self, Io, Plan};
+use crate::error::{Error, Result};
+use crate::portage::emerge::Step;
+use crate::portage::{Resolved, failure};
+use crate::process::Exit;
+use crate::progress::Progress;
+use crate::recipe::{Job, TreeKind};
+use crate::rootfs::Rootfs;
+use crate::store::trees::Tree;
+use crate::store::work::Work;
+use view::View;
+
+/// A builder tree that is mounted and configured.
+#[derive(Debug)]
+pub struct Builder<'a> {
+    job: &'a Job,
+    resolved: &'a Resolved,
+    work: &'a Work,
+    view: View,
+    root: Rootfs,
+    facts: crate::portage::Facts,
+    before: prepare::Before,
+}
+
+impl<'a> Builder<'a> {
+    /// Mounts and configures the builder tree of a build that has just begun in `work`.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::error::Kind::System) when the kernel refuses something.
+    pub fn new(job: &'a Job, resolved: &'a Resolved, view: View, tree: &Tree, work: &'a Work, cpus: u32) -> Result<Self> {
+        let merged = work.part("tree");
+        enter::overlay::mount(&[&tree.root()], &work.part("upper"), &work.part("work"), &merged)?;
+        let root = Rootfs::open(&merged)?;
+        view.make_targets(&root)?;
+        let facts = prepare::facts(&root, cpus)?;
+        let before = prepare::configure(job, resolved, &root, work, &facts)?;
+        prepare::resolver(&root)?;
+        Ok(Self { job, resolved, work, view, root, facts, before })
+    }
+
+    /// What emerge is run for, in order.
+    pub fn steps(&self) -> Vec<Step> {
+        crate::portage::emerge::steps(self.job, self.resolved, &self.facts)
+    }
+
+    /// Runs one step. Its output goes to `emerge.log` in the logs, and to the user when he wants to see it.
+    ///
+    /// # Errors
+    /// [`Kind::Build`](crate::error::Kind::Build) with the package, the phase, the end of its log and the log's path.
+    pub fn run(&self, step: &Step, ui: &dyn Progress) -> Result<()> {
+        let began = std::time::SystemTime::now();
+        let mut plan = self.plan(step.argv.iter().map(Into::into).collect(), false);
+        plan.env.extend(step.env.clone());
+        let mut observer = observe::Emerge::new(self.work, ui)?;
+        let exit = enter::run(&plan, Io::Observe(&mut observer))?;
+        if exit.success() {
+            return Ok(());
+        }
+        let output = observer.tail();
+        let failure = failure::find(&self.work.part("logs"), began, &output);
+        Err(prepare::failed(step, exit, failure, &self.work.part("logs")))
+    }
+
+    /// The tree that is shipped.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::error::Kind::System) when it cannot be opened.
+    pub fn image(&self) -> Result<Rootfs> {
+        match self.job.build.kind {
+            TreeKind::Image => Rootfs::open(&self.work.part("image")),
+            TreeKind::Stage4 => self.root.try_clone(),
+        }
+    }
+
+    /// Gives a stage4 the configuration that it is shipped with, instead of the build's. An image has none of the build's.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::error::Kind::System) when a file cannot be written.
+    pub fn ship(&self) -> Result<()> {
+        match self.job.build.kind {
+            TreeKind::Image => Ok(()),
+            TreeKind::Stage4 => prepare::ship(self.job, self.resolved, &self.root, &self.before),
+        }
+    }
+
+    /// Takes the overlay away; what it holds stays in the work directory.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::error::Kind::System) when the kernel refuses.
+    pub fn unmount(self) -> Result<()> {
+        drop(self.root);
+        enter::overlay::unmount(&self.work.part("tree"))
+    }
+
+    fn plan(&self, argv: Vec<std::ffi::OsString>, terminal: bool) -> Plan {
+        self.view.plan(self.work.part("tree"), argv, terminal)
+    }
+}
+
+/// Runs a command in a throw-away overlay over `lowers` (uppermost first), with the caller's terminal.
+///
+/// # Errors
+/// [`Kind::System`](crate::error::Kind::System) when the sandbox cannot be made, [`Kind::Usage`](crate::error::Kind::Usage)
+/// when the tree has no such command.
+pub fn shell(lowers: &[PathBuf], view: &View, scratch: &std::path::Path, argv: Vec<std::ffi::OsString>) -> Result<Exit> {
+    let part = |name: &str| -> Result<PathBuf> {
+        let path = scratch.join(name);
+        fs_err::create_dir(&path).map_err(|error| Error::system("making a scratch directory").with_source(error))?;
+        Ok(path)
+    };
+    let (upper, work, tree) = (part("upper")?, part("work")?, part("tree")?);
+    let lowers: Vec<&std::path::Path> = lowers.iter().map(PathBuf::as_path).collect();
+    enter::overlay::mount(&lowers, &upper, &work, &tree)?;
+    let root = Rootfs::open(&tree)?;
+    view.make_targets(&root)?;
+    prepare::resolver(&root)?;
+    drop(root);
+    let exit = enter::run(&view.plan(tree.clone(), argv, true), Io::Inherit);
+    enter::overlay::unmount(&tree)?;
+    exit
+}

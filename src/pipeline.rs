@@ -1,0 +1,120 @@
+//! The pipeline: one straight function from a [`Job`] to what is [`Published`]. Stages do not call each other; this does.
+
+use std::path::Path;
+
+use crate::builder::Builder;
+use crate::builder::view::{Caches, View};
+use crate::error::{Context, Result};
+use crate::pack;
+use crate::portage::Resolved;
+use crate::progress::Progress;
+use crate::publish::date::Moment;
+use crate::publish::staging::Staging;
+use crate::publish::stage4::Names;
+use crate::publish::{self, Published, Release, platform, provenance};
+use crate::recipe::Job;
+use crate::source::{self, Located};
+use crate::store::Store;
+use crate::store::lock::Mode;
+use crate::store::trees::Tree;
+use crate::store::work::State;
+use crate::{strip, unpack, verify};
+
+/// What a build needs beside its recipe.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Use what the store has; ask no server.
+    pub offline: bool,
+    /// The instant that the results carry.
+    pub moment: Moment,
+    /// Processors that may be used.
+    pub cpus: u32,
+}
+
+/// Builds the image of `job`, whose recipe is the file `origin`.
+///
+/// # Errors
+/// Those of the stages; see [`crate::error::Kind`]. After a failure nothing is published, no mount is left, and a plain rerun
+/// goes on with what the caches hold.
+pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options, ui: &dyn Progress) -> Result<Published> {
+    let resolved = Resolved::new(job)?;
+    resolved.warnings.iter().for_each(|warning| ui.warn(warning));
+    let names = Names::of_job(job, options.moment)?;
+    let (located, tree) = base(job, store, options.offline, ui)?;
+
+    let waiting = || ui.note("waiting for another build of this recipe to end");
+    let work = store.work(&job.name, origin, Mode::Exclusive, waiting)?;
+    let mut state = State { sha512: located.sha512().to_owned(), finished: false };
+    work.begin(&state)?;
+    let caches = Caches::of(job, store)?;
+    let view = View::build(job, &resolved, &caches, work.directory());
+    let builder = Builder::new(job, &resolved, view, &tree, &work, options.cpus)?;
+    let steps = builder.steps();
+    for step in &steps {
+        ui.stage(&step.what);
+        let ran = builder.run(step, ui);
+        if ran.is_err() && !job.build.keep_failed {
+            builder.unmount()?;
+            work.empty()?;
+            return Err(ran.unwrap_err());
+        }
+        ran?;
+        ui.done();
+    }
+
+    let image = builder.image()?;
+    builder.ship()?;
+    ui.stage("stripping the image");
+    strip::apply(&image, &strip::rules(job), ui)?;
+    ui.done();
+
+    let staging = Staging::new(&job.build.outdir)?;
+    let mut tarball = staging.create(&names.tarball())?;
+    ui.stage(&format!("packing {}", names.tarball()));
+    let record = builder.record(&tree);
+    let packing = pack::Options { epoch: options.moment.epoch(), threads: options.cpus as usize, ..Default::default() };
+    let mut contents = Vec::new();
+    let packed = pack::pack(&image, &record, &packing, &mut tarball, &mut contents, ui)?;
+    ui.done();
+
+    let provenance = provenance::document(job, &facts(&located, &resolved, &steps), &names.tarball(), &packed, options.moment)?;
+    let published = publish::publish(
+        staging,
+        &Release {
+            names: &names,
+            title: &job.name,
+            moment: options.moment,
+            platform: platform::of_job(job),
+            oci: job.oci.as_ref(),
+            tarball: &tarball,
+            packed: &packed,
+            contents: &contents,
+            provenance: &provenance,
+        },
+    )?;
+    drop(image);
+    builder.unmount()?;
+    state.finished = true;
+    work.finish(&state)?;
+    Ok(published)
+}
+
+/// The stage3 of a recipe, verified and unpacked in the store; downloads and unpacks only what the store lacks.
+///
+/// # Errors
+/// Those of [`source`], [`verify`] and [`unpack`].
+pub fn base(job: &Job, store: &Store, offline: bool, ui: &dyn Progress) -> Result<(Located, Tree)> {
+    let located = source::locate(job, store, offline, ui)?;
+    let waiting = || ui.note("waiting for another process that unpacks the same stage3");
+    if let Some(tree) = store.tree(located.sha512(), waiting)? {
+        return Ok((located, tree));
+    }
+    let verified = verify::verify(source::fetch(&located, store, ui)?)?;
+    let tree = store.add_tree(verified.sha512(), verified.name(), waiting, |root| {
+        ui.stage(&format!("unpacking {}", verified.name()));
+        let record = unpack::extract(verified.open()?, verified.name(), root, &unpack::Limits::default(), ui)?;
+        ui.done();
+        Ok(record)
+    })?;
+    Ok((located, tree))
+}

@@ -1,0 +1,146 @@
+//! Removing what the store keeps. What another process uses at the moment is left alone, and said.
+
+use std::path::{Path, PathBuf};
+
+use super::Store;
+use super::lock::{self, Mode};
+use super::trees::remove_tree;
+use crate::error::{Context, Result};
+
+/// A part of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Work directories: the last build's changes, images and logs.
+    Builds,
+    /// Unpacked stage3s; they are unpacked again from their blobs.
+    Trees,
+    /// Downloaded tarballs, whole and partial.
+    Blobs,
+    /// Binary packages and distfiles.
+    Caches,
+}
+
+/// Something that was, or would be, removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Bytes of disk space that it takes.
+    pub bytes: u64,
+    /// Another process uses it: it stays.
+    pub busy: bool,
+}
+
+impl Store {
+    /// Removes the given parts; with `pretend`, only says what it would remove. `each` hears of every item after its removal.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::error::Kind::System) when something cannot be read or removed.
+    pub fn clean(&self, parts: &[Part], pretend: bool, mut each: impl FnMut(&Item)) -> Result<()> {
+        for part in parts {
+            let directory = self.root().join(match part {
+                Part::Builds => "builds",
+                Part::Trees => "trees",
+                Part::Blobs => "blobs",
+                Part::Caches => "cache",
+            });
+            for path in children(&directory)? {
+                if path.extension().is_some_and(|extension| extension == "lock") {
+                    continue;
+                }
+                // A tree under construction is locked under the name that it will have.
+                let locked = if path.extension().is_some_and(|extension| extension == "partial") {
+                    path.with_extension("lock")
+                } else {
+                    path.with_added_extension("lock")
+                };
+                let lock = match part {
+                    Part::Builds | Part::Trees => lock::try_take(&locked, Mode::Exclusive)?,
+                    Part::Blobs | Part::Caches => self.unused()?,
+                };
+                let item = Item { bytes: disk_usage(&path), busy: lock.is_none(), path };
+                if !item.busy && !pretend {
+                    remove_tree(&item.path)?;
+                }
+                each(&item);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the lock that every user of the shared caches holds; none when there is one.
+    fn unused(&self) -> Result<Option<lock::Lock>> {
+        lock::try_take(&self.root().join("cache.lock"), Mode::Exclusive)
+    }
+
+    /// Marks the shared caches as used for as long as the lock is held.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::error::Kind::System) when the lock cannot be taken.
+    pub fn use_caches(&self) -> Result<lock::Lock> {
+        lock::take(&self.root().join("cache.lock"), Mode::Shared, || {})
+    }
+}
+
+fn children(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs_err::read_dir(directory).system(|| "looking through the store")?;
+    let mut paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>();
+    if let Ok(paths) = &mut paths {
+        paths.sort();
+    }
+    paths.system(|| "looking through the store")
+}
+
+/// Disk space below a path, links not followed; what cannot be read counts nothing.
+fn disk_usage(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(metadata) = fs_err::symlink_metadata(path) else { return 0 };
+    let own = metadata.blocks() * 512;
+    if !metadata.is_dir() {
+        return own / metadata.nlink().max(1);
+    }
+    let Ok(entries) = fs_err::read_dir(path) else { return own };
+    own + entries.flatten().map(|entry| disk_usage(&entry.path())).sum::<u64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(store: &Store, part: Part, pretend: bool) -> Vec<(String, bool)> {
+        let mut items = Vec::new();
+        store
+            .clean(&[part], pretend, |item| {
+                items.push((item.path.file_name().unwrap().to_string_lossy().into_owned(), item.busy));
+            })
+            .unwrap();
+        items
+    }
+
+    #[test]
+    fn what_is_in_use_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let work = store.work("a", Path::new("/a.toml"), Mode::Exclusive, || {}).unwrap();
+        drop(store.work("b", Path::new("/b.toml"), Mode::Exclusive, || {}).unwrap());
+        let pretended = listed(&store, Part::Builds, true);
+        assert_eq!(pretended.iter().map(|(_, busy)| *busy).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(listed(&store, Part::Builds, false), pretended);
+        assert_eq!(listed(&store, Part::Builds, false), pretended[..1]);
+        drop(work);
+        assert_eq!(listed(&store, Part::Builds, false).len(), 1);
+        assert_eq!(listed(&store, Part::Builds, false), []);
+    }
+
+    #[test]
+    fn caches_go_only_when_no_build_uses_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        fs_err::write(store.cache("binpkgs").unwrap().join("x"), "x").unwrap();
+        let used = store.use_caches().unwrap();
+        assert_eq!(listed(&store, Part::Caches, false), [("binpkgs".to_owned(), true)]);
+        drop(used);
+        assert_eq!(listed(&store, Part::Caches, false), [("binpkgs".to_owned(), false)]);
+        assert!(!store.root().join("cache/binpkgs").exists());
+    }
+}

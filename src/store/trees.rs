@@ -1,0 +1,143 @@
+//! Unpacked stage3s, by the SHA-512 of the tarball. A tree is made once, under a hidden name and a lock, and renamed when it is
+//! whole and on disk; nothing writes to it afterwards.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::Store;
+use super::lock::{self, Lock, Mode};
+use crate::error::{Context, Error, Kind, Result};
+use crate::rootfs::Rootfs;
+use crate::unpack::Record;
+
+/// An unpacked tree, which stays for as long as this value lives.
+#[derive(Debug)]
+pub struct Tree {
+    directory: PathBuf,
+    facts: Facts,
+    _lock: Lock,
+}
+
+/// What is kept beside a tree.
+#[derive(Debug, Serialize, Deserialize)]
+struct Facts {
+    /// SHA-512 of the tarball.
+    sha512: String,
+    /// The tarball's name.
+    name: String,
+    /// What the kernel refused to make.
+    record: Record,
+}
+
+impl Tree {
+    /// The root directory of the tree.
+    pub fn root(&self) -> PathBuf {
+        self.directory.join("root")
+    }
+
+    /// Nodes that the kernel refused to make, to be written back when packing.
+    pub fn record(&self) -> &Record {
+        &self.facts.record
+    }
+
+    /// Name of the tarball that it was unpacked from.
+    pub fn name(&self) -> &str {
+        &self.facts.name
+    }
+}
+
+impl Store {
+    /// The tree of the tarball with this digest, if it was unpacked before by the same kind of user: ids that one user's
+    /// namespace gives to a tree are not another's. `waiting` is called before waiting for a process that unpacks it just now.
+    ///
+    /// # Errors
+    /// [`Kind::System`] when what is there cannot be read.
+    pub fn tree(&self, sha512: &str, waiting: impl FnOnce()) -> Result<Option<Tree>> {
+        let directory = self.tree_directory(sha512)?;
+        let lock = lock::take(&directory.with_added_extension("lock"), Mode::Shared, waiting)?;
+        let path = directory.join("tree.json");
+        let text = match fs_err::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::system("looking for an unpacked stage3").with_source(error)),
+        };
+        let facts: Facts = serde_json::from_slice(&text).context(Kind::System, || format!("reading {}", path.display()))?;
+        if facts.sha512 != sha512 {
+            return Err(Error::system(format!("{} is of another tarball", directory.display()))
+                .with_hint("`quern-builder clean --trees` removes the unpacked stage3s"));
+        }
+        Ok(Some(Tree { directory, facts, _lock: lock }))
+    }
+
+    /// Makes a tree with `unpack`, unless another process has done so meanwhile; `waiting` is called before waiting for one.
+    ///
+    /// # Errors
+    /// Those of `unpack`, after which nothing is left, and [`Kind::System`] when the result cannot be kept.
+    pub fn add_tree(
+        &self,
+        sha512: &str,
+        name: &str,
+        waiting: impl Fn(),
+        unpack: impl FnOnce(&Rootfs) -> Result<Record>,
+    ) -> Result<Tree> {
+        let directory = self.tree_directory(sha512)?;
+        let lock = lock::take(&directory.with_added_extension("lock"), Mode::Exclusive, &waiting)?;
+        if !directory.exists() {
+            make(&directory, sha512, name, unpack)?;
+        }
+        drop(lock);
+        self.tree(sha512, waiting)?.ok_or_else(|| {
+            Error::system(format!("the unpacked stage3 {} was removed at once", directory.display()))
+                .with_hint("another process cleans the store; try again")
+        })
+    }
+
+    fn tree_directory(&self, sha512: &str) -> Result<PathBuf> {
+        if sha512.len() != 128 || !sha512.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(Error::system(format!("{sha512:?} is not a SHA-512")));
+        }
+        Ok(self.root().join("trees").join(format!("{}-{}", &sha512[..40], id_map()?)))
+    }
+}
+
+/// Unpacks into a hidden directory and names it when it is whole and on disk. The caller holds the lock.
+fn make(directory: &Path, sha512: &str, name: &str, unpack: impl FnOnce(&Rootfs) -> Result<Record>) -> Result<()> {
+    let partial = directory.with_extension("partial");
+    remove_tree(&partial)?;
+    let root = partial.join("root");
+    fs_err::create_dir_all(&root).system(|| "making a directory for the stage3")?;
+    let unpacked = Rootfs::open(&root).and_then(|root| unpack(&root));
+    let record = unpacked.inspect_err(|_| _ = remove_tree(&partial))?;
+    let facts = Facts { sha512: sha512.into(), name: name.into(), record };
+    let text = serde_json::to_vec(&facts).context(Kind::System, || "writing down what was unpacked")?;
+    fs_err::write(partial.join("tree.json"), text).system(|| "writing down what was unpacked")?;
+    let handle = fs_err::File::open(&partial).system(|| "syncing the stage3")?;
+    rustix::fs::syncfs(&handle).system(|| format!("syncing {} to disk", partial.display()))?;
+    fs_err::rename(&partial, directory).system(|| "naming the unpacked stage3")
+}
+
+/// Removes a directory and all in it; one that is missing is fine.
+pub(crate) fn remove_tree(path: &Path) -> Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Error::system(format!("removing {}: not below anything", path.display())));
+    };
+    match Rootfs::open(parent) {
+        Ok(parent) => parent.remove(Path::new(name)).map(|_| ()),
+        Err(_) if !parent.exists() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Names the present user namespace's map of ids: `root` for the host's own.
+fn id_map() -> Result<String> {
+    let read = |kind| fs_err::read_to_string(format!("/proc/self/{kind}")).system(|| "reading this process's id map");
+    let maps = read("uid_map")? + &read("gid_map")?;
+    let fields: Vec<&str> = maps.split_whitespace().collect();
+    if fields == ["0", "0", "4294967295", "0", "0", "4294967295"] {
+        return Ok("root".into());
+    }
+    let digest = Sha256::digest(fields.join(" "));
+    Ok(digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,122 @@
+//! Work directories: one for each recipe, locked while a build runs, begun afresh by each build.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::Store;
+use super::lock::{self, Lock, Mode};
+use super::trees::remove_tree;
+use crate::error::{Context, Error, Kind, Result};
+
+/// What a build changes and keeps, by name below the work directory.
+const PARTS: [&str; 7] = ["upper", "work", "tree", "image", "config", "tmp", "run"];
+
+/// Files of the last build that a new one begins without.
+const FILES: [&str; 2] = ["state.json", "emerge.out"];
+
+/// The work directory of a recipe, with its lock.
+#[derive(Debug)]
+pub struct Work {
+    directory: PathBuf,
+    _lock: Lock,
+}
+
+/// What the last build left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// SHA-512 of the stage3 below it.
+    pub sha512: String,
+    /// Whether the build came to its end.
+    pub finished: bool,
+}
+
+impl Store {
+    /// Takes the work directory of the recipe called `name` that came from `origin`. `waiting` is called before waiting for
+    /// another process that builds it.
+    ///
+    /// # Errors
+    /// [`Kind::System`] when it cannot be made or locked.
+    pub fn work(&self, name: &str, origin: &Path, mode: Mode, waiting: impl FnOnce()) -> Result<Work> {
+        let digest = Sha256::digest(std::os::unix::ffi::OsStrExt::as_bytes(origin.as_os_str()));
+        let tag: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let directory = self.root().join("builds").join(format!("{name}-{tag}"));
+        let lock = lock::take(&directory.with_added_extension("lock"), mode, waiting)?;
+        fs_err::create_dir_all(&directory).system(|| format!("making the work directory {}", directory.display()))?;
+        Ok(Work { directory, _lock: lock })
+    }
+}
+
+impl Work {
+    /// Its directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A directory of the build: `upper`, `work`, `tree` (the mounted overlay), `image`, `config`, `tmp`, `run`, `logs`.
+    pub fn part(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Begins a build: empties what the last one left, but keeps its logs as `logs.old`.
+    ///
+    /// # Errors
+    /// [`Kind::System`] when something cannot be removed or made.
+    pub fn begin(&self, state: &State) -> Result<()> {
+        self.empty()?;
+        let (logs, old) = (self.part("logs"), self.part("logs.old"));
+        if logs.exists() {
+            remove_tree(&old)?;
+            fs_err::rename(&logs, &old).system(|| "keeping the last build's logs")?;
+        }
+        for part in PARTS.into_iter().chain(["logs"]) {
+            fs_err::create_dir(self.part(part)).system(|| "making the work directory")?;
+        }
+        self.write(state)
+    }
+
+    /// Removes what a build made, except its logs.
+    ///
+    /// # Errors
+    /// [`Kind::System`] when something cannot be removed.
+    pub fn empty(&self) -> Result<()> {
+        for file in FILES {
+            match fs_err::remove_file(self.part(file)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::system("clearing the work directory").with_source(error));
+                }
+                _ => {}
+            }
+        }
+        PARTS.iter().try_for_each(|part| remove_tree(&self.part(part)))
+    }
+
+    /// Removes the parts that nobody looks at after a build: the overlay's work directory, temporary files.
+    ///
+    /// # Errors
+    /// [`Kind::System`] when something cannot be removed.
+    pub fn finish(&self, state: &State) -> Result<()> {
+        ["work", "tmp", "run"].iter().try_for_each(|part| remove_tree(&self.part(part)))?;
+        self.write(state)
+    }
+
+    /// What the last build left, if anything.
+    ///
+    /// # Errors
+    /// [`Kind::System`] when what is there cannot be read.
+    pub fn state(&self) -> Result<Option<State>> {
+        let path = self.part("state.json");
+        match fs_err::read(&path) {
+            Ok(text) => Ok(serde_json::from_slice(&text).ok()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::system("reading the state of the last build").with_source(error)),
+        }
+    }
+
+    fn write(&self, state: &State) -> Result<()> {
+        let text = serde_json::to_vec(state).context(Kind::System, || "writing down the state of the build")?;
+        let (path, new) = (self.part("state.json"), self.part("state.json.new"));
+        fs_err::write(&new, text).and_then(|()| fs_err::rename(&new, &path)).system(|| "writing down the state of the build")
+    }
+}
