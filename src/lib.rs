@@ -1,5 +1,6 @@
 //! quern-builder turns one TOML recipe into an operating-system image made of Gentoo packages: no daemon, no Docker, no root.
 
 pub mod error;
+pub mod portage;
 pub mod progress;
 pub mod recipe;
