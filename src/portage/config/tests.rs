@@ -1,0 +1,193 @@
+use super::*;
+use crate::error::Kind;
+use crate::portage::fixture::{World, job, profile_name};
+
+const FACTS: Facts = Facts { sandbox: true, cpus: 4, portage: None };
+
+fn seen<'a>(files: &'a [(&'a str, Seen)]) -> impl FnMut(&Path) -> Result<Option<Seen>> + 'a {
+    move |path| Ok(files.iter().find(|(name, _)| Path::new(name) == path).map(|(_, seen)| seen.clone()))
+}
+
+fn stage3() -> Existing {
+    let profile = "../../var/db/repos/gentoo/profiles/default/linux/amd64/23.0/musl";
+    Existing::gather(seen(&[
+        (MAKE_CONF, Seen::File(b"COMMON_FLAGS=\"-O2 -pipe\"\nFEATURES=\"-sandbox\"".to_vec())),
+        (MAKE_PROFILE, Seen::Symlink(profile.into())),
+        (BINREPOS_CONF, Seen::Directory(vec!["gentoo.conf".into()])),
+        ("etc/portage/binrepos.conf/gentoo.conf", Seen::File(b"[gentoo]\n".to_vec())),
+        ("etc/portage/package.use", Seen::Directory(vec!["stage".into()])),
+        ("etc/portage/package.mask", Seen::File(b"x/y\n".to_vec())),
+    ]))
+    .unwrap()
+}
+
+fn value<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+    text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"')).collect()
+}
+
+#[test]
+fn the_targets_configuration_is_complete() {
+    let world = World::new();
+    let mut job = job(world.usual());
+    job.portage.make_conf.insert("CFLAGS".into(), "${COMMON_FLAGS} -g".into());
+    job.portage.make_conf.insert("COMMON_FLAGS".into(), "-O3".into());
+    job.portage.make_conf.insert("FEATURES".into(), "-nodoc test".into());
+    job.portage.package_files.insert("package.use".into(), vec!["dev-lang/python -ncurses".into(), "a/b c".into()]);
+    let resolved = Resolved::new(&job).unwrap();
+    let tree = target(&job, &resolved, &FACTS, &Existing::default()).unwrap();
+    let text = tree.text(MAKE_CONF).unwrap();
+    assert_eq!(value(text, "ROOT"), ["/quern/image"]);
+    assert_eq!(value(text, "PKGDIR"), ["/var/cache/binpkgs"]);
+    assert_eq!(value(text, "MAKEOPTS"), ["-j4"]);
+    assert_eq!(value(text, "GENTOO_MIRRORS"), ["https://mirror.example/gentoo https://other.example"]);
+    assert_eq!(value(text, "EMERGE_DEFAULT_OPTS"), [""]);
+    let features = value(text, "FEATURES");
+    assert!(features[0].contains("buildpkg binpkg-multi-instance") && features[0].contains(" nodoc noman noinfo"));
+    assert!(!features[0].split(' ').any(|word| word == "-sandbox"));
+    assert_eq!(features[1], "${FEATURES} -nodoc test");
+    assert!(text.find("COMMON_FLAGS=").unwrap() < text.find("\nCFLAGS=").unwrap());
+    assert_eq!(
+        tree.entries[Path::new(MAKE_PROFILE)],
+        Entry::Symlink("../../../../var/db/repos/quern/profiles/musl-python3".into())
+    );
+    assert!(tree.text("etc/portage/repos.conf/quern.conf").unwrap().contains("main-repo = gentoo"));
+    assert_eq!(tree.text("etc/portage/package.use/zz-quern").unwrap(), "dev-lang/python -ncurses\na/b c\n");
+    assert!(!tree.entries.keys().any(|path| path.starts_with(BINREPOS_CONF)));
+}
+
+#[test]
+fn the_builders_configuration_keeps_the_stage3s() {
+    let world = World::new();
+    let mut job = job(world.usual());
+    job.portage.package_files.insert("package.use".into(), vec!["a/b c".into()]);
+    job.portage.package_files.insert("package.mask".into(), vec![">d/e-1".into()]);
+    job.portage.binhost = vec!["https://one.example".into(), "https://two.example".into()];
+    let facts = Facts { sandbox: false, ..FACTS };
+    let tree = builder(&job, &Resolved::new(&job).unwrap(), &facts, &stage3()).unwrap();
+    let text = tree.text(MAKE_CONF).unwrap();
+    assert!(text.starts_with("COMMON_FLAGS=\"-O2 -pipe\"\nFEATURES=\"-sandbox\"\n\n# Written"));
+    assert!(value(text, "ROOT").is_empty());
+    assert_eq!(value(text, "PKGDIR"), ["/var/cache/binpkgs-builder"]);
+    let features = value(text, "FEATURES")[1];
+    assert!(features.starts_with("${FEATURES} ") && features.ends_with("-sandbox -usersandbox"));
+    assert!(!features.contains("nodoc"));
+    assert_eq!(
+        tree.entries[Path::new(MAKE_PROFILE)],
+        Entry::Symlink("../../var/db/repos/gentoo/profiles/default/linux/amd64/23.0/musl".into())
+    );
+    assert_eq!(tree.text("etc/portage/package.use/zz-quern").unwrap(), "a/b c\n");
+    assert_eq!(tree.text("etc/portage/package.mask").unwrap(), "x/y\n\n>d/e-1\n");
+    assert!(tree.remove.contains(Path::new(BINREPOS_CONF)) && tree.remove.contains(Path::new(REPOS_CONF)));
+    let hosts = tree.text("etc/portage/binrepos.conf/quern.conf").unwrap();
+    assert!(hosts.starts_with("[quern-1]\npriority = 2\nsync-uri = https://one.example\n"), "{hosts}");
+}
+
+#[test]
+fn a_stage4_is_built_with_the_recipes_profile_and_shipped_without_the_sandbox() {
+    let world = World::new();
+    let mut job = job(world.usual());
+    job.build.kind = TreeKind::Stage4;
+    job.portage.make_conf.insert("FEATURES".into(), "splitdebug".into());
+    let resolved = Resolved::new(&job).unwrap();
+    let tree = builder(&job, &resolved, &FACTS, &stage3()).unwrap();
+    let text = tree.text(MAKE_CONF).unwrap();
+    assert_eq!(value(text, "PKGDIR"), ["/var/cache/binpkgs"]);
+    assert!(value(text, "FEATURES")[1].ends_with("nodoc noman noinfo"));
+    let link = Entry::Symlink("../../var/db/repos/quern/profiles/musl-python3".into());
+    assert_eq!(tree.entries[Path::new(MAKE_PROFILE)], link);
+
+    let tree = shipped(&job, &resolved, &stage3()).unwrap();
+    assert_eq!(
+        tree.text(MAKE_CONF).unwrap(),
+        "COMMON_FLAGS=\"-O2 -pipe\"\nFEATURES=\"-sandbox\"\n\nFEATURES=\"${FEATURES} splitdebug\"\n"
+    );
+    assert_eq!(tree.entries[Path::new(MAKE_PROFILE)], link);
+    assert_eq!(tree.text("etc/portage/binrepos.conf/gentoo.conf").unwrap(), "[gentoo]\n");
+    assert!(tree.text("etc/portage/repos.conf/quern.conf").unwrap().contains("[quern]"));
+    let all = format!("{:?}", tree.entries);
+    for inside in ["/quern/image", "/quern/config", "PKGDIR", "DISTDIR", "binpkgs", "LOG"] {
+        assert!(!all.contains(inside), "{inside}: {all}");
+    }
+}
+
+#[test]
+fn a_stage4_without_variables_ships_the_stage3s_make_conf_as_it_was() {
+    let world = World::new();
+    let mut job = job(world.usual());
+    job.build.kind = TreeKind::Stage4;
+    let resolved = Resolved::new(&job).unwrap();
+    let tree = shipped(&job, &resolved, &stage3()).unwrap();
+    assert_eq!(tree.text(MAKE_CONF).unwrap(), "COMMON_FLAGS=\"-O2 -pipe\"\nFEATURES=\"-sandbox\"");
+    let tree = shipped(&job, &resolved, &Existing::default()).unwrap();
+    assert_eq!(tree.text(MAKE_CONF), Some(""));
+}
+
+#[test]
+fn directories_get_a_file_of_ours() {
+    let world = World::new();
+    let mut job = job(world.usual());
+    job.build.kind = TreeKind::Stage4;
+    let existing = Existing::gather(seen(&[(MAKE_CONF, Seen::Directory(Vec::new()))])).unwrap();
+    let resolved = Resolved::new(&job).unwrap();
+    let tree = builder(&job, &resolved, &FACTS, &existing).unwrap();
+    assert!(tree.text("etc/portage/make.conf/zz-quern").unwrap().contains("PKGDIR"));
+    let tree = shipped(&job, &resolved, &existing).unwrap();
+    assert_eq!(tree.text("etc/portage/make.conf/zz-quern"), Some(""));
+}
+
+#[test]
+fn the_stage3s_profile_is_found_again_or_named() {
+    let world = World::new();
+    let mut job = job(world.usual());
+    let resolved = Resolved::new(&job).unwrap();
+    let with = |target: &str| Existing::gather(seen(&[(MAKE_PROFILE, Seen::Symlink(target.into()))])).unwrap();
+    let old = builder(&job, &resolved, &FACTS, &with("../../usr/portage/profiles/default/linux/amd64/23.0")).unwrap();
+    assert_eq!(
+        old.entries[Path::new(MAKE_PROFILE)],
+        Entry::Symlink("../../var/db/repos/gentoo/profiles/default/linux/amd64/23.0".into())
+    );
+    for target in ["../../var/db/repos/gentoo/profiles/gone", "/etc", "../../a/profiles/../../../etc"] {
+        let error = builder(&job, &resolved, &FACTS, &with(target)).unwrap_err();
+        assert_eq!(error.kind(), Kind::Usage);
+        assert!(error.hint().unwrap().contains("unblocker-profile"), "{error}");
+    }
+    assert!(builder(&job, &resolved, &FACTS, &Existing::default()).is_err());
+    job.build.unblocker_profile = Some(profile_name("default/linux/amd64/23.0"));
+    let resolved = Resolved::new(&job).unwrap();
+    let tree = builder(&job, &resolved, &FACTS, &Existing::default()).unwrap();
+    assert_eq!(tree.entries[Path::new(MAKE_PROFILE)], old.entries[Path::new(MAKE_PROFILE)]);
+}
+
+#[test]
+fn package_provided_belongs_to_the_profile_directory() {
+    let world = World::new();
+    let mut job = job(world.usual());
+    job.portage.package_files.insert("package.provided".into(), vec!["dev-lang/perl-5.40.0".into()]);
+    let tree = target(&job, &Resolved::new(&job).unwrap(), &FACTS, &Existing::default()).unwrap();
+    assert_eq!(tree.text("etc/portage/profile/package.provided"), Some("dev-lang/perl-5.40.0\n"));
+}
+
+#[test]
+fn what_cannot_be_written_is_refused_before_anything_is_downloaded() {
+    let world = World::new();
+    let bad = |change: fn(&mut Job)| {
+        let mut job = job(world.usual());
+        change(&mut job);
+        let error = Resolved::new(&job).unwrap_err();
+        assert_eq!(error.kind(), Kind::Usage, "{error}");
+    };
+    bad(|job| drop(job.portage.package_files.insert("../../evil".into(), Vec::new())));
+    bad(|job| drop(job.portage.package_files.insert("package.use".into(), vec!["a/b \x1b[0m".into()])));
+    bad(|job| job.source.mirrors.push("http://x y".into()));
+    bad(|job| job.portage.binhost.push("http://x\n[evil]".into()));
+    bad(|job| job.portage.binhost.push("http://x/%(home)s".into()));
+    bad(|job| drop(job.portage.make_conf.insert("ROOT".into(), "/".into())));
+    bad(|job| job.build.profile = profile_name("quern:nothing"));
+    bad(|job| job.emerge.packages.push("--unmerge".into()));
+}
+
+#[test]
+fn existing_files_that_are_not_text_are_refused() {
+    let error = Existing::gather(seen(&[(MAKE_CONF, Seen::File(vec![0xff]))])).unwrap_err();
+    assert_eq!(error.kind(), Kind::Build);
+}

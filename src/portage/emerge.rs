@@ -1,0 +1,272 @@
+//! Which emerge commands a build runs, in which order.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+use crate::portage::text::clean;
+use crate::portage::{self, Facts, Resolved};
+use crate::recipe::{Job, TreeKind};
+
+/// First Portage with `--jobs-tmpdir-require-free-gb`, and the first that quietly runs fewer jobs without it.
+const WITH_TMPDIR_OPTION: [u32; 3] = [3, 0, 74];
+
+/// Which tree a command fills.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Root {
+    /// The image tree, at [`portage::ROOT`].
+    Target,
+    /// The builder tree itself.
+    Builder,
+}
+
+/// One emerge command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What it does, in the present participle.
+    pub what: String,
+    /// The command; the first word is looked up in PATH.
+    pub argv: Vec<String>,
+    /// Added to the environment. Nothing of Portage's is set in any other way.
+    pub env: BTreeMap<String, String>,
+    /// The tree it fills.
+    pub root: Root,
+    /// What the builder's `etc/portage/make.profile` must link to before it runs; none leaves the link alone.
+    pub profile: Option<PathBuf>,
+}
+
+impl Step {
+    /// The command as a shell would take it.
+    pub fn display(&self) -> String {
+        let env = self.env.iter().map(|(name, value)| format!("{name}={}", shell_quote(value)));
+        env.chain(self.argv.iter().map(|word| shell_quote(word))).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Refuses atoms and options that would not be taken for such.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage).
+pub fn check(job: &Job) -> Result<()> {
+    let lists = [("emerge.packages", &job.emerge.packages), ("build.baselayout-atoms", &job.build.baselayout_atoms)];
+    for (key, atoms) in lists {
+        for atom in atoms {
+            if atom.is_empty() || atom.starts_with('-') || atom.contains(|c: char| c.is_whitespace() || c.is_control())
+            {
+                return Err(Error::usage(format!("{key} has ‘{}’, which is no atom", clean(atom, 100)))
+                    .with_hint("options of emerge belong in emerge.options, one word each"));
+            }
+        }
+    }
+    for option in &job.emerge.options {
+        let name = option.split('=').next().unwrap_or_default();
+        if option.contains('\0') {
+            return Err(Error::usage("emerge.options has a NUL character"));
+        }
+        if matches!(name, "--root" | "--config-root" | "--prefix") {
+            return Err(Error::usage(format!("emerge.options has {name}, which the build sets")));
+        }
+    }
+    Ok(())
+}
+
+/// The commands of a build: the unblocker profile's update, the base layout, `@system` where asked for, the packages.
+pub fn steps(job: &Job, resolved: &Resolved, facts: &Facts) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let jobs = if job.emerge.jobs == 0 { facts.cpus.max(1) } else { job.emerge.jobs };
+    let step = |what: String, root: Root, jobs: u32, extra: &[&str], atoms: &[String]| {
+        let mut argv: Vec<String> = vec!["emerge".into()];
+        argv.extend(options(job, facts, jobs));
+        argv.extend(extra.iter().map(|&option| option.to_owned()));
+        argv.extend(job.emerge.options.iter().cloned());
+        argv.extend(atoms.iter().cloned());
+        let mut env = BTreeMap::new();
+        if root == Root::Target {
+            env.insert("PORTAGE_CONFIGROOT".into(), portage::CONFIGROOT.into());
+        }
+        Step { what, argv, env, root, profile: None }
+    };
+    if let Some(unblocker) = &resolved.unblocker {
+        let update = &["--oneshot", "--newuse", "--update"];
+        let what = format!("updating the builder under {unblocker}");
+        let mut first = step(what, Root::Builder, jobs, update, &["@world".into()]);
+        first.profile = Some(unblocker.link_target("/"));
+        steps.push(first);
+    }
+    // What an earlier step merged is not merged again; in a stage4, what the stage3 has in another shape is.
+    let (root, again): (Root, &[&str]) = match job.build.kind {
+        TreeKind::Image => (Root::Target, &["--noreplace"]),
+        TreeKind::Stage4 => (Root::Builder, &["--noreplace", "--changed-use"]),
+    };
+    let before = steps.len();
+    if !job.build.baselayout_atoms.is_empty() {
+        let atoms = &job.build.baselayout_atoms;
+        let extra: Vec<&str> = ["--oneshot"].into_iter().chain(again.iter().copied()).collect();
+        steps.push(step(format!("merging {}", short(atoms)), root, 1, &extra, atoms));
+    }
+    if job.build.include_system {
+        steps.push(step("merging @system".into(), root, jobs, again, &["@system".into()]));
+    }
+    if !job.emerge.packages.is_empty() {
+        let atoms = &job.emerge.packages;
+        steps.push(step(format!("merging {}", short(atoms)), root, jobs, again, atoms));
+    }
+    if root == Root::Builder
+        && let Some(first) = steps.get_mut(before)
+    {
+        first.profile = Some(resolved.profile.link_target("/"));
+    }
+    steps
+}
+
+fn options(job: &Job, facts: &Facts, jobs: u32) -> Vec<String> {
+    let remote = if job.portage.binhost.is_empty() { 'n' } else { 'y' };
+    let mut options = vec![
+        "--ask=n".to_owned(),
+        "--color=n".to_owned(),
+        "--nospinner".to_owned(),
+        "--quiet-build=y".to_owned(),
+        format!("--jobs={jobs}"),
+        "--usepkg=y".to_owned(),
+        // Off by default together with --usepkgonly, which a recipe may add.
+        "--binpkg-respect-use=y".to_owned(),
+        format!("--getbinpkg={remote}"),
+        "--with-bdeps=n".to_owned(),
+    ];
+    if jobs > 1 && facts.portage.is_some_and(|version| version >= WITH_TMPDIR_OPTION) {
+        options.push("--jobs-tmpdir-require-free-gb=0".to_owned());
+    }
+    options
+}
+
+fn short(atoms: &[String]) -> String {
+    match atoms {
+        [one] => one.clone(),
+        [one, two] => format!("{one} and {two}"),
+        [one, rest @ ..] => format!("{one} and {} more", rest.len()),
+        [] => "nothing".to_owned(),
+    }
+}
+
+/// `word` for a POSIX shell.
+fn shell_quote(word: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"@%_-+=:,./".contains(&b);
+    if !word.is_empty() && word.bytes().all(plain) {
+        return word.to_owned();
+    }
+    // An escape would act on the terminal that shows the command.
+    let shown: String = word.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    format!("'{}'", shown.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::portage::fixture::{World, job, profile_name};
+
+    const FACTS: Facts = Facts { sandbox: true, cpus: 4, portage: Some([3, 0, 83]) };
+
+    fn tail(step: &Step) -> String {
+        let at = step.argv.iter().position(|word| word == "--with-bdeps=n").unwrap();
+        step.argv[at + 1..].join(" ")
+    }
+
+    #[test]
+    fn an_image_is_filled_in_querns_order() {
+        let world = World::new();
+        let mut job = job(world.usual());
+        job.build.include_system = true;
+        job.build.unblocker_profile = Some(profile_name("default/linux/amd64/23.0"));
+        job.emerge.options = vec!["--keep-going".into()];
+        let steps = steps(&job, &Resolved::new(&job).unwrap(), &FACTS);
+        let tails: Vec<String> = steps.iter().map(tail).collect();
+        assert_eq!(
+            tails,
+            [
+                "--jobs-tmpdir-require-free-gb=0 --oneshot --newuse --update --keep-going @world",
+                "--oneshot --noreplace --keep-going sys-apps/baselayout",
+                "--jobs-tmpdir-require-free-gb=0 --noreplace --keep-going @system",
+                "--jobs-tmpdir-require-free-gb=0 --noreplace --keep-going @profile",
+            ]
+        );
+        let jobs: Vec<bool> = steps.iter().map(|step| step.argv.contains(&"--jobs=4".to_owned())).collect();
+        assert_eq!(jobs, [true, false, true, true]);
+        assert!(steps[1].argv.contains(&"--jobs=1".to_owned()));
+        assert_eq!(steps[0].root, Root::Builder);
+        assert!(steps[0].env.is_empty());
+        assert_eq!(
+            steps[0].profile.as_deref().unwrap().to_str(),
+            Some("../../var/db/repos/gentoo/profiles/default/linux/amd64/23.0")
+        );
+        for step in &steps[1..] {
+            assert_eq!(step.env.iter().collect::<Vec<_>>(), [(&"PORTAGE_CONFIGROOT".into(), &"/quern/config".into())]);
+            assert_eq!((step.root, &step.profile), (Root::Target, &None));
+            assert!(step.argv.contains(&"--getbinpkg=n".to_owned()));
+        }
+        assert_eq!(steps[3].what, "merging @profile");
+    }
+
+    #[test]
+    fn a_stage4_is_filled_in_place_under_its_own_profile() {
+        let world = World::new();
+        let mut job = job(world.usual());
+        job.build.kind = TreeKind::Stage4;
+        job.build.baselayout_atoms.clear();
+        job.build.unblocker_profile = Some(profile_name("default/linux/amd64/23.0"));
+        job.portage.binhost = vec!["https://x.example".into()];
+        job.emerge.packages = vec!["a/b".into(), "=c/d-1*".into(), "e/f".into()];
+        job.emerge.jobs = 2;
+        let facts = Facts { portage: None, ..FACTS };
+        let steps = steps(&job, &Resolved::new(&job).unwrap(), &facts);
+        assert_eq!(steps.len(), 2);
+        assert_eq!(tail(&steps[1]), "--noreplace --changed-use a/b =c/d-1* e/f");
+        assert!(steps[1].argv.contains(&"--getbinpkg=y".to_owned()) && steps[1].argv.contains(&"--jobs=2".to_owned()));
+        assert_eq!((steps[1].root, steps[1].env.len()), (Root::Builder, 0));
+        let profile = steps[1].profile.as_deref().unwrap();
+        assert_eq!(profile.to_str(), Some("../../var/db/repos/quern/profiles/musl-python3"));
+        assert_eq!(steps[1].what, "merging a/b and 2 more");
+    }
+
+    #[test]
+    fn the_display_can_be_pasted() {
+        let step = Step {
+            what: String::new(),
+            argv: vec!["emerge".into(), ">=a/b-1[x]".into(), "it's".into(), String::new(), "\x1b[0m".into()],
+            env: BTreeMap::from([("A".into(), "b c".into())]),
+            root: Root::Target,
+            profile: None,
+        };
+        assert_eq!(step.display(), "A='b c' emerge '>=a/b-1[x]' 'it'\\''s' '' '\u{fffd}[0m'");
+    }
+
+    #[test]
+    fn options_that_move_the_trees_are_refused() {
+        let world = World::new();
+        for option in ["--root=/x", "--config-root", "a\0b"] {
+            let mut job = job(world.usual());
+            job.emerge.options = vec![option.into()];
+            assert!(check(&job).is_err(), "{option:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn shell_quoting_is_undone_by_a_shell(word in "[ -~]{0,20}") {
+            let quoted = shell_quote(&word);
+            let mut out = String::new();
+            let mut single = false;
+            let mut chars = quoted.chars();
+            while let Some(c) = chars.next() {
+                match c {
+                    '\'' => single = !single,
+                    '\\' if !single => out.push(chars.next().unwrap()),
+                    c => out.push(c),
+                }
+            }
+            prop_assert!(!single);
+            prop_assert_eq!(out, word);
+        }
+    }
+}

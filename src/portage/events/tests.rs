@@ -1,0 +1,154 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const SNAPSHOT: &str = r#"{"emerge_pid":29176,"jobs":{"completed":3,"failed":1,"max":1,"merge_wait":0,"merges_pending":0,
+"running":1,"total":7},"schema":1,"tasks":[{"binary":false,"build_elapsed":2.0,"category":"app-test","cpv":"app-test/hello-1",
+"elapsed":2.0,"kind":"build","merge_wait":false,"operation":"merge","pf":"hello-1","phase":"compile","pid":29269,
+"root":"/quern/image/","start_time":1795227679.36},{"cpv":"a/b-1","kind":"merge","phase":null,"binary":true}],
+"timestamp":1795227681.0,"type":"snapshot"}"#;
+
+#[test]
+fn a_snapshot_becomes_packages() {
+    let packages = parse_snapshot(SNAPSHOT.as_bytes()).unwrap();
+    assert_eq!((packages.completed, packages.failed, packages.total), (3, 1, 7));
+    let task = |cpv: &str, phase: &str, binary| Task { cpv: cpv.into(), phase: phase.into(), binary };
+    assert_eq!(packages.running, [task("app-test/hello-1", "compile", false), task("a/b-1", "merge", true)]);
+}
+
+#[test]
+fn what_is_no_snapshot_is_nothing() {
+    for text in [
+        "",
+        "{}",
+        "[]",
+        "null",
+        r#"{"type":"other","jobs":{}}"#,
+        r#"{"type":"snapshot"}"#,
+        r#"{"type":"snapshot","jobs":{"total":-1}}"#,
+    ] {
+        assert_eq!(parse_snapshot(text.as_bytes()), None, "{text}");
+    }
+    let nested = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
+    assert_eq!(parse_snapshot(nested.as_bytes()), None);
+    assert_eq!(parse_snapshot(&vec![b' '; MAX_READ as usize + 1]), None);
+}
+
+#[test]
+fn hostile_names_are_cleaned_and_cut() {
+    let text = format!(
+        r#"{{"type":"snapshot","jobs":{{}},"tasks":[{{"cpv":"\u001b[2Ja/b{}","phase":"\u0007x"}}]}}"#,
+        "c".repeat(500)
+    );
+    let packages = parse_snapshot(text.as_bytes()).unwrap();
+    assert!(packages.running[0].cpv.starts_with("a/bccc") && packages.running[0].cpv.chars().count() == 121);
+    assert_eq!(packages.running[0].phase, "x");
+}
+
+const LOG: &str = "\
+1786404600: Started emerge on: Aug 10, 2026 23:30:00
+1786404600:  *** emerge --jobs=2 @profile
+1786404601:  >>> emerge (1 of 2) sys-libs/musl-1.2.3 to /quern/image/
+1786404601:  === (1 of 2) Cleaning (sys-libs/musl-1.2.3::/var/db/repos/gentoo/sys-libs/musl/musl-1.2.3.ebuild)
+1786404601:  === (1 of 2) Compiling/Merging (sys-libs/musl-1.2.3::/var/db/repos/gentoo/sys-libs/musl/musl-1.2.3.ebuild)
+1786404602:  >>> emerge (2 of 2) dev-lang/python-3.11.2 to /quern/image/
+1786404602:  === (2 of 2) Merging Binary (dev-lang/python-3.11.2::/var/cache/binpkgs/python.gpkg.tar)
+";
+
+#[test]
+fn the_log_becomes_packages() {
+    let mut log = Log::default();
+    for line in LOG.lines() {
+        log.line(line);
+    }
+    let task = |cpv: &str, phase: &str, binary| Task { cpv: cpv.into(), phase: phase.into(), binary };
+    let both = [task("sys-libs/musl-1.2.3", "compile", false), task("dev-lang/python-3.11.2", "merge", true)];
+    assert_eq!(log.packages().running, both);
+    assert_eq!((log.packages().completed, log.packages().total), (0, 2));
+    assert!(log.line("1786404609:  ::: completed emerge (1 of 2) sys-libs/musl-1.2.3 to /quern/image/"));
+    assert!(!log.line("1786404609:  === (1 of 2) Post-Build Cleaning (sys-libs/musl-1.2.3::/x.ebuild)"));
+    assert_eq!((log.packages().completed, log.packages().running.len()), (1, 1));
+    log.line("1786404700: Started emerge on: Aug 10, 2026 23:31:00");
+    assert_eq!(log.packages(), &Packages::default());
+}
+
+#[test]
+fn lines_that_are_none_tell_nothing() {
+    let mut log = Log::default();
+    for line in [
+        "",
+        "x",
+        "1: >>> emerge",
+        "1: >>> emerge (5 of 4) a/b to /",
+        "1: >>> emerge (a of b) c",
+        "x: >>> emerge (1 of 1) a/b",
+    ] {
+        assert!(!log.line(line), "{line}");
+    }
+}
+
+#[test]
+fn the_watcher_prefers_snapshots_and_speaks_of_changes_only() {
+    let temp = tempfile::tempdir().unwrap();
+    let (run, log) = (temp.path().join("run"), temp.path().join("log/emerge.log"));
+    fs_err::create_dir(&run).unwrap();
+    fs_err::create_dir(temp.path().join("log")).unwrap();
+    fs_err::write(&log, "1: >>> emerge (1 of 9) an/older-1 to /\n").unwrap();
+    let mut watcher = Watcher::new(&run, &log);
+    assert_eq!(watcher.poll(), None);
+    let append = |text: &str| {
+        let mut present = fs_err::read_to_string(&log).unwrap();
+        present.push_str(text);
+        fs_err::write(&log, present).unwrap();
+    };
+    append("2: >>> emerge (1 of 2) a/b-1 to /\n3: >>> emerge (2 o");
+    assert_eq!(watcher.poll().unwrap().running.len(), 1);
+    append("f 2) c/d-1 to /\n");
+    assert_eq!(watcher.poll().unwrap().running.len(), 2);
+    assert_eq!(watcher.poll(), None);
+    fs_err::write(run.join("emerge-7.json"), SNAPSHOT).unwrap();
+    assert_eq!(watcher.poll().unwrap().total, 7);
+    assert_eq!(watcher.poll(), None);
+    let newer = SNAPSHOT.replace("1795227681.0", "1795227682.0").replace("\"total\":7", "\"total\":8");
+    fs_err::write(run.join("emerge-10.json"), newer).unwrap();
+    assert_eq!(watcher.poll().unwrap().total, 8);
+}
+
+#[test]
+fn the_watcher_follows_no_link_and_waits_for_no_fifo() {
+    let temp = tempfile::tempdir().unwrap();
+    let outside = temp.path().join("outside");
+    fs_err::write(&outside, SNAPSHOT).unwrap();
+    let run = temp.path().join("run");
+    fs_err::create_dir(&run).unwrap();
+    std::os::unix::fs::symlink(&outside, run.join("emerge-1.json")).unwrap();
+    nix::unistd::mkfifo(&run.join("emerge-2.json"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    nix::unistd::mkfifo(&run.join("emerge.log"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut watcher = Watcher::new(&run, &run.join("emerge.log"));
+    assert_eq!(watcher.poll(), None);
+    assert_eq!(Watcher::new(&temp.path().join("no"), &temp.path().join("no/x")).poll(), None);
+}
+
+proptest! {
+    #[test]
+    fn snapshots_never_panic_nor_show_controls(bytes in proptest::collection::vec(any::<u8>(), 0..500)) {
+        let _ = parse_snapshot(&bytes);
+    }
+
+    #[test]
+    fn snapshot_text_is_clean(cpv in any::<String>(), phase in any::<String>()) {
+        let text = serde_json::json!({"type": "snapshot", "jobs": {}, "tasks": [{"cpv": cpv, "phase": phase}]});
+        let packages = parse_snapshot(text.to_string().as_bytes()).unwrap();
+        prop_assert!(!packages.running[0].cpv.contains(char::is_control));
+        prop_assert!(!packages.running[0].phase.contains(char::is_control));
+    }
+
+    #[test]
+    fn log_lines_never_panic_nor_show_controls(lines in proptest::collection::vec("1: (>>> emerge|::: completed emerge|===) \\([0-9]{1,20} of [0-9]{1,20}\\) .{0,40}", 0..20)) {
+        let mut log = Log::default();
+        for line in &lines {
+            log.line(line);
+            prop_assert!(log.packages().running.iter().all(|task| !task.cpv.contains(char::is_control)));
+        }
+    }
+}

@@ -1,0 +1,156 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const COMPILE: &str = " * Package: app-misc/hello-2.10\n\x1b[32m>>>\x1b[0m Compiling source\nmake: *** [all] Error 2\n \
+\x1b[31;01m*\x1b[0m ERROR: app-misc/hello-2.10::quern failed (compile phase):\n *   emake failed\n";
+
+fn logs() -> (tempfile::TempDir, SystemTime) {
+    (tempfile::tempdir().unwrap(), SystemTime::now())
+}
+
+fn age(path: &Path, seconds: u64) {
+    let file = fs_err::OpenOptions::new().write(true).open(path).unwrap();
+    file.file().set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
+}
+
+#[test]
+fn the_log_that_says_that_it_failed_is_found() {
+    let (temp, began) = logs();
+    let log = temp.path().join("app-misc:hello-2.10:20260810-233001.log");
+    fs_err::write(&log, COMPILE).unwrap();
+    fs_err::write(temp.path().join("sys-libs:zlib-1.3:20260810-233005.log"), "all well\n").unwrap();
+    fs_err::write(temp.path().join("emerge.log"), "x").unwrap();
+    let failure = find(temp.path(), began, b"");
+    assert_eq!(failure.cpv.as_deref(), Some("app-misc/hello-2.10"));
+    assert_eq!(failure.repo.as_deref(), Some("quern"));
+    assert_eq!(failure.phase.as_deref(), Some("compile"));
+    assert_eq!(failure.log.as_ref(), Some(&log));
+    assert_eq!(failure.lines.last().unwrap(), " *   emake failed");
+    assert!(failure.lines.iter().all(|line| !line.contains('\x1b')));
+    let error = failure.into_error("merging @profile");
+    assert_eq!(error.to_string(), "merging @profile: app-misc/hello-2.10::quern failed in its compile phase");
+    assert_eq!(error.kind(), Kind::Build);
+    assert!(error.hint().unwrap().contains("hello-2.10:20260810-233001.log"));
+    assert!(error.details().unwrap().contains("emake failed"));
+}
+
+#[test]
+fn logs_of_earlier_builds_do_not_count() {
+    let (temp, began) = logs();
+    let log = temp.path().join("app-misc:hello-2.10:20260810-233001.log");
+    fs_err::write(&log, COMPILE).unwrap();
+    age(&log, 3_600);
+    let failure = find(temp.path(), began, b"one\ntwo\n");
+    assert_eq!((failure.cpv, failure.log), (None, None));
+    assert_eq!(failure.lines, ["one", "two"]);
+}
+
+#[test]
+fn what_emerge_names_counts_for_more_than_what_logs_say() {
+    let (temp, began) = logs();
+    let output = b"\x1b[32m>>>\x1b[0m Failed to emerge dev-lang/python-3.11.2 for /quern/image/, Log file:\n";
+    let log = temp.path().join("dev-lang:python-3.11.2:20260810-233009.log");
+    fs_err::write(&log, "gcc: fatal error: Killed signal terminated program cc1\n").unwrap();
+    fs_err::write(temp.path().join("app-misc:hello-2.10:20260810-233010.log"), COMPILE).unwrap();
+    let failure = find(temp.path(), began, output);
+    assert_eq!(failure.cpv.as_deref(), Some("dev-lang/python-3.11.2"));
+    assert_eq!((failure.phase.as_deref(), failure.log), (None, Some(log)));
+    assert_eq!(failure.hints.len(), 1);
+}
+
+#[test]
+fn of_several_failures_the_youngest_log_is_shown() {
+    let (temp, began) = logs();
+    for (name, seconds) in [("app-misc:one-1:20260810-233001.log", 1), ("app-misc:two-2:20260810-233000.log", 0)] {
+        let path = temp.path().join(name);
+        fs_err::write(&path, COMPILE.replace("hello-2.10", &name[9..14])).unwrap();
+        age(&path, seconds);
+    }
+    assert_eq!(find(temp.path(), began, b"").cpv.as_deref(), Some("app-misc/two-2"));
+}
+
+#[test]
+fn split_logs_are_found_too() {
+    let (temp, began) = logs();
+    let directory = temp.path().join("build/app-misc");
+    fs_err::create_dir_all(&directory).unwrap();
+    let log = directory.join("hello-2.10:20260810-233001.log");
+    fs_err::write(&log, COMPILE).unwrap();
+    assert_eq!(find(temp.path(), began, b"").log, Some(log));
+}
+
+#[test]
+fn links_and_fifos_are_left_alone() {
+    let (temp, began) = logs();
+    let outside = temp.path().join("outside");
+    fs_err::write(&outside, COMPILE).unwrap();
+    let logs = temp.path().join("logs");
+    fs_err::create_dir(&logs).unwrap();
+    std::os::unix::fs::symlink(&outside, logs.join("app-misc:hello-2.10:20260810-233001.log")).unwrap();
+    std::os::unix::fs::symlink(temp.path(), logs.join("build")).unwrap();
+    nix::unistd::mkfifo(&logs.join("app-misc:f-1:20260810-233001.log"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert_eq!(find(&logs, began, b""), Failure::default());
+    assert_eq!(find(&temp.path().join("absent"), began, b""), Failure::default());
+}
+
+#[test]
+fn refusals_of_emerge_bring_a_hint() {
+    let (temp, began) = logs();
+    let cases: [(&str, &str, Kind); 6] = [
+        ("emerge: there are no ebuilds to satisfy \"a/b\".", "portage.repositories", Kind::Build),
+        ("The following keyword changes are necessary to proceed:", "accept-keywords", Kind::Build),
+        ("The following USE changes are necessary to proceed:", "package-use", Kind::Build),
+        ("cp: error writing 'x': No space left on device", "no space is left", Kind::System),
+        ("Unable to unshare: EPERM (for FEATURES=\"pid-sandbox\")", "refuses", Kind::System),
+        ("!!! Your current profile is invalid. If you have just changed", "build.profile", Kind::Build),
+    ];
+    for (output, expected, kind) in cases {
+        let error = find(temp.path(), began, output.as_bytes()).into_error("merging x");
+        assert!(error.hint().unwrap().contains(expected), "{output}");
+        assert_eq!(error.kind(), kind, "{output}");
+        assert_eq!(error.to_string(), "merging x: emerge failed");
+    }
+    assert!(find(temp.path(), began, b"nothing known").into_error("x").hint().is_none());
+}
+
+#[test]
+fn a_failed_download_names_the_package() {
+    let (temp, began) = logs();
+    let failure = find(temp.path(), began, b" * Fetch failed for 'app-misc/hello-2.10', Log file:\n *  '/x'\n");
+    assert_eq!(failure.cpv.as_deref(), Some("app-misc/hello-2.10"));
+    assert_eq!(failure.into_error("merging x").to_string(), "merging x: app-misc/hello-2.10 failed");
+}
+
+#[test]
+fn names_of_logs_are_read_strictly() {
+    assert_eq!(log_name("a-b:c-1.2-r3:20260810-233001.log", None).as_deref(), Some("a-b/c-1.2-r3"));
+    assert_eq!(log_name("c-1:20260810-233001.log", Some("a-b")).as_deref(), Some("a-b/c-1"));
+    for bad in [
+        "a:b:2026.log",
+        "a:b:20260810-233001.log.gz",
+        "a\x1b:b:20260810-233001.log",
+        ":b:20260810-233001.log",
+        "summary.log",
+    ] {
+        assert_eq!(log_name(bad, None), None, "{bad:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn reports_never_panic_nor_show_controls(line in " ?\\* ERROR: .{0,60}", rest in any::<Vec<u8>>()) {
+        let mut bytes = line.into_bytes();
+        bytes.extend(rest);
+        if let Some(found) = report(&bytes) {
+            prop_assert!(is_cpv(&found.cpv));
+            prop_assert!(!found.phase.unwrap().contains(char::is_control));
+        }
+    }
+
+    #[test]
+    fn output_is_never_shown_raw(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let failure = find(Path::new("/nonexistent"), SystemTime::now(), &bytes);
+        prop_assert!(failure.lines.iter().all(|line| !line.contains(char::is_control)));
+    }
+}

@@ -1,0 +1,107 @@
+//! Small repositories and jobs for the tests of this module.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::recipe::{Base, Build, Emerge, Job, Portage, ProfileName, Repository, Source, Strip, TreeKind, Version};
+
+pub(crate) struct World {
+    directory: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn write(&self, path: &str, text: &str) -> PathBuf {
+        let path = self.path(path);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(&path, text).unwrap();
+        path
+    }
+
+    pub(crate) fn directory(&self, name: &str) -> Repository {
+        fs_err::create_dir_all(self.path(name)).unwrap();
+        Repository { location: self.path(name), priority: None, masters: None, eclass_overrides: None }
+    }
+
+    pub(crate) fn repo_at(&self, directory: &str, name: &str, layout: &str) -> Repository {
+        self.write(&format!("{directory}/profiles/repo_name"), &format!("{name}\n"));
+        self.write(&format!("{directory}/metadata/layout.conf"), layout);
+        self.directory(directory)
+    }
+
+    pub(crate) fn repo(&self, name: &str, layout: &str) -> Repository {
+        let directory: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        self.repo_at(&format!("repo-{directory}"), name, layout)
+    }
+
+    /// A main repository `gentoo` and an overlay `quern` in the shape of the real ones.
+    pub(crate) fn usual(&self) -> Vec<Repository> {
+        let gentoo = self.repo("gentoo", "masters =\nprofile-formats = portage-2 profile-set\n");
+        let quern = self.repo("quern", "masters = gentoo\nprofile-formats = portage-2 profile-set\n");
+        self.write("repo-gentoo/profiles/base/packages", "*sys-apps/baselayout\n*app-shells/bash\n");
+        self.write("repo-gentoo/profiles/arch/amd64/make.defaults", "ARCH=\"amd64\"\nCHOST=\"x86_64-pc-linux-gnu\"\n");
+        self.write("repo-gentoo/profiles/default/linux/parent", "../../base\n");
+        self.write("repo-gentoo/profiles/default/linux/amd64/23.0/parent", "../..\n../../../../arch/amd64\n");
+        self.write("repo-gentoo/profiles/default/linux/amd64/23.0/musl/parent", "..\n");
+        self.write(
+            "repo-gentoo/profiles/default/linux/amd64/23.0/musl/make.defaults",
+            "ELIBC=\"musl\"\nCHOST=\"x86_64-pc-linux-musl\"\n",
+        );
+        self.write(
+            "repo-gentoo/profiles/profiles.desc",
+            "# list\namd64\tdefault/linux/amd64/23.0\tstable\namd64 default/linux/amd64/23.0/musl dev\n",
+        );
+        self.write("repo-quern/profiles/musl-python3/parent", "gentoo:default/linux/amd64/23.0/musl\n");
+        self.write("repo-quern/profiles/musl-python3/packages", "# ours\n-*app-shells/bash\ndev-lang/python:3.11\n");
+        vec![gentoo, quern]
+    }
+}
+
+pub(crate) fn profile_name(text: &str) -> ProfileName {
+    match text.split_once(':') {
+        Some((repo, path)) => ProfileName { repo: Some(repo.into()), path: path.into() },
+        None => ProfileName { repo: None, path: text.into() },
+    }
+}
+
+pub(crate) fn job(repositories: Vec<Repository>) -> Job {
+    Job {
+        name: "musl-python3".into(),
+        source: Source {
+            base: Base::Gentoo { stage3: "amd64-musl".into(), version: Version::Latest },
+            mirrors: vec!["https://mirror.example/gentoo".into(), "https://other.example".into()],
+            keyring: None,
+            fingerprints: Vec::new(),
+        },
+        portage: Portage {
+            repositories,
+            binpkg: None,
+            distfiles: None,
+            binhost: Vec::new(),
+            make_conf: BTreeMap::new(),
+            package_files: BTreeMap::new(),
+            config: None,
+        },
+        build: Build {
+            profile: profile_name("quern:musl-python3"),
+            unblocker_profile: None,
+            kind: TreeKind::Image,
+            outdir: Path::new("/out").into(),
+            include_system: false,
+            baselayout_atoms: vec!["sys-apps/baselayout".into()],
+            image_name: None,
+            tmpfs: None,
+            keep_failed: false,
+        },
+        emerge: Emerge { packages: vec!["@profile".into()], jobs: 0, options: Vec::new() },
+        strip: Strip { doc: true, paths: Vec::new() },
+        oci: None,
+    }
+}

@@ -1,0 +1,366 @@
+//! The user's ebuild repositories, read from the host: name, masters, formats.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Context, Error, Result};
+use crate::portage::text;
+use crate::recipe::Repository;
+
+/// Most that is read of any file of a repository's configuration.
+const MAX_FILE: u64 = 1 << 20;
+
+/// A repository on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repo {
+    name: String,
+    location: PathBuf,
+    recipe: Repository,
+    masters: Option<Vec<String>>,
+    aliases: Vec<String>,
+    profile_formats: Vec<String>,
+}
+
+impl Repo {
+    /// Reads the repository of a recipe.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::error::Kind::Usage) when the directory is no repository or its name is not one.
+    pub fn load(recipe: &Repository) -> Result<Self> {
+        let location = fs_err::canonicalize(&recipe.location)
+            .context(crate::error::Kind::Usage, || format!("opening the repository {}", recipe.location.display()))?;
+        let name_file = location.join("profiles/repo_name");
+        let layout_file = location.join("metadata/layout.conf");
+        let layout = read(&layout_file)?.unwrap_or_default();
+        let first_line = read(&name_file)?.and_then(|text| text.lines().next().map(|line| line.trim().to_owned()));
+        // As in Portage, layout.conf has the last word.
+        let name = value(&layout, "repo-name").filter(|name| !name.is_empty()).or(first_line).ok_or_else(|| {
+            Error::usage(format!("{} is not an ebuild repository", recipe.location.display()))
+                .with_hint(format!("{} is missing; it holds the repository's name", name_file.display()))
+        })?;
+        if !is_name(&name) {
+            let shown = text::clean(&name, 40);
+            return Err(Error::usage(format!("the repository {} has the name ‘{shown}’", recipe.location.display()))
+                .with_hint("a name is made of letters, digits, _ and -, and does not begin with -"));
+        }
+        let words = |key| value(&layout, key).map(|text| text.split_whitespace().map(str::to_owned).collect());
+        Ok(Self {
+            name,
+            masters: recipe.masters.clone().or_else(|| words("masters")),
+            aliases: words("aliases").unwrap_or_default(),
+            profile_formats: words("profile-formats").unwrap_or_default(),
+            recipe: recipe.clone(),
+            location,
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its directory on the host, without links.
+    pub fn location(&self) -> &Path {
+        &self.location
+    }
+
+    /// Where it is mounted inside the sandbox.
+    pub fn mountpoint(&self) -> PathBuf {
+        Path::new(super::REPOS).join(&self.name)
+    }
+
+    /// Names of the repositories whose eclasses it uses, where it or the recipe names them.
+    pub fn masters(&self) -> Option<&[String]> {
+        self.masters.as_deref()
+    }
+
+    /// `profile-formats` of its layout.conf.
+    pub fn profile_formats(&self) -> &[String] {
+        &self.profile_formats
+    }
+
+    /// Whether its layout.conf lists this profile format.
+    pub fn has_format(&self, format: &str) -> bool {
+        self.profile_formats.iter().any(|present| present == format)
+    }
+
+    /// Its file `metadata/layout.conf`.
+    pub fn layout_file(&self) -> PathBuf {
+        self.location.join("metadata/layout.conf")
+    }
+
+    fn answers_to(&self, name: &str) -> bool {
+        self.name == name || self.aliases.iter().any(|alias| alias == name)
+    }
+}
+
+/// The repositories of a recipe, the main one first. Never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repos {
+    repos: Vec<Repo>,
+}
+
+impl Repos {
+    /// Reads them all.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::error::Kind::Usage) when one cannot be read, two have one name, or one needs another that is
+    /// not there.
+    pub fn load(recipes: &[Repository]) -> Result<Self> {
+        let repos = Self { repos: recipes.iter().map(Repo::load).collect::<Result<_>>()? };
+        if repos.repos.is_empty() {
+            return Err(Error::usage("portage.repositories is empty")
+                .with_hint("name at least the main repository, for example /var/db/repos/gentoo"));
+        }
+        for (index, repo) in repos.repos.iter().enumerate() {
+            if let Some(other) = repos.repos[..index].iter().find(|other| other.name == repo.name) {
+                return Err(Error::usage(format!(
+                    "two repositories have the name {}: {} and {}",
+                    repo.name,
+                    other.location.display(),
+                    repo.location.display()
+                ))
+                .with_hint("change profiles/repo_name in one of them, or leave one out"));
+            }
+            let masters = repo.masters.iter().flatten().map(|name| ("masters", name));
+            let overrides = repo.recipe.eclass_overrides.iter().flatten().map(|name| ("eclass-overrides", name));
+            for (key, name) in masters.chain(overrides) {
+                if repos.get(name).is_none() {
+                    return Err(Error::usage(format!(
+                        "the repository {} names {} in its {key}, which is not among portage.repositories",
+                        repo.name,
+                        text::clean(name, 40)
+                    ))
+                    .with_hint(format!(
+                        "add that repository, or set other {key} (see {})",
+                        repo.layout_file().display()
+                    )));
+                }
+            }
+        }
+        Ok(repos)
+    }
+
+    /// The main repository.
+    pub fn main(&self) -> &Repo {
+        &self.repos[0]
+    }
+
+    /// All of them, the main one first.
+    pub fn iter(&self) -> std::slice::Iter<'_, Repo> {
+        self.repos.iter()
+    }
+
+    /// The repository of that name or alias.
+    pub fn get(&self, name: &str) -> Option<&Repo> {
+        self.iter().find(|repo| repo.name == name).or_else(|| self.iter().find(|repo| repo.answers_to(name)))
+    }
+
+    /// What the user should look at.
+    pub fn warnings(&self) -> Vec<String> {
+        self.iter()
+            .skip(1)
+            .filter(|repo| repo.masters.is_none())
+            .map(|repo| {
+                format!(
+                    "the repository {} has no masters in {}; {} is taken",
+                    repo.name,
+                    repo.layout_file().display(),
+                    self.main().name
+                )
+            })
+            .collect()
+    }
+
+    /// The text of repos.conf inside the sandbox.
+    pub fn repos_conf(&self) -> String {
+        let mut text = format!("[DEFAULT]\nmain-repo = {}\n", self.main().name);
+        for repo in self.iter() {
+            text.push_str(&section(repo));
+        }
+        // Portage's own default names a repository `gentoo`; without a directory for it every emerge complains.
+        if self.get("gentoo").is_none() {
+            text.push_str("\n[gentoo]\nlocation =\n");
+        }
+        text
+    }
+
+    /// The text of repos.conf that a stage4 ships: `gentoo` keeps Portage's own default, so that it can be synced.
+    pub fn shipped_repos_conf(&self) -> Option<String> {
+        let mut text = String::new();
+        if self.main().name != "gentoo" {
+            text.push_str(&format!("[DEFAULT]\nmain-repo = {}\n", self.main().name));
+        }
+        for repo in self.iter().filter(|repo| repo.name != "gentoo") {
+            text.push_str(&section(repo));
+        }
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+impl<'a> IntoIterator for &'a Repos {
+    type Item = &'a Repo;
+    type IntoIter = std::slice::Iter<'a, Repo>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+fn section(repo: &Repo) -> String {
+    let mut text = format!("\n[{}]\nlocation = {}\n", repo.name, repo.mountpoint().display());
+    if let Some(priority) = repo.recipe.priority {
+        text.push_str(&format!("priority = {priority}\n"));
+    }
+    if let Some(masters) = &repo.recipe.masters {
+        text.push_str(&format!("masters = {}\n", masters.join(" ")));
+    }
+    if let Some(overrides) = &repo.recipe.eclass_overrides {
+        text.push_str(&format!("eclass-overrides = {}\n", overrides.join(" ")));
+    }
+    text.push_str("auto-sync = no\n");
+    text
+}
+
+/// Whether `name` can name a repository. `DEFAULT` cannot: it is a section of its own in repos.conf.
+fn is_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
+    first && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') && name != "DEFAULT"
+}
+
+/// The value of a `key = value` line; the last one counts.
+fn value(text: &str, key: &str) -> Option<String> {
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once('='))
+        .filter(|(name, _)| name.trim() == key)
+        .map(|(_, value)| value.trim().to_owned())
+        .next_back()
+}
+
+/// Text of a file of a repository, or none when it is missing.
+pub(super) fn read(path: &Path) -> Result<Option<String>> {
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = fs_err::OpenOptions::new();
+    // A fifo in the place of a file must not block us.
+    options.read(true);
+    options.options_mut().custom_flags(nix::libc::O_NONBLOCK);
+    let file = match options.open(path) {
+        Ok(file) => file,
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => {
+            return Err(Error::usage(format!("reading {}", path.display())).with_source(error));
+        }
+    };
+    let usage = || format!("reading {}", path.display());
+    if !file.metadata().context(crate::error::Kind::Usage, usage)?.is_file() {
+        return Err(Error::usage(format!("{} is not a regular file", path.display())));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).context(crate::error::Kind::Usage, usage)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(Error::usage(format!("{} is longer than {MAX_FILE} bytes", path.display())));
+    }
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::error::Kind;
+    use crate::portage::fixture::World;
+
+    #[test]
+    fn a_repository_is_read_and_becomes_repos_conf() {
+        let world = World::new();
+        let gentoo = world.repo("gentoo", "masters =\nprofile-formats = portage-2 profile-set\n");
+        let mut quern = world.repo("quern", "masters = gentoo\n# profile-formats = x\nprofile-formats = portage-2\n");
+        quern.priority = Some(50);
+        quern.eclass_overrides = Some(vec!["gentoo".into()]);
+        let repos = Repos::load(&[gentoo, quern]).unwrap();
+        assert_eq!(repos.main().name(), "gentoo");
+        assert!(repos.get("gentoo").unwrap().has_format("profile-set"));
+        assert_eq!(repos.get("quern").unwrap().profile_formats(), ["portage-2"]);
+        assert_eq!(
+            repos.repos_conf(),
+            "[DEFAULT]\nmain-repo = gentoo\n\n[gentoo]\nlocation = /var/db/repos/gentoo\nauto-sync = no\n\n[quern]\n\
+             location = /var/db/repos/quern\npriority = 50\neclass-overrides = gentoo\nauto-sync = no\n"
+        );
+        let shipped = repos.shipped_repos_conf().unwrap();
+        assert!(shipped.starts_with("\n[quern]\n") && !shipped.contains("[gentoo]"));
+    }
+
+    #[test]
+    fn layout_conf_may_rename_and_alias() {
+        let world = World::new();
+        let main = world.repo("core", "masters =\naliases = gentoo\nrepo-name = core-kit\n");
+        let repos = Repos::load(&[main]).unwrap();
+        assert_eq!(repos.main().name(), "core-kit");
+        assert_eq!(repos.get("gentoo").unwrap().name(), "core-kit");
+        assert!(repos.shipped_repos_conf().unwrap().contains("main-repo = core-kit"));
+    }
+
+    #[test]
+    fn what_is_no_repository_is_a_usage_error_that_says_why() {
+        let world = World::new();
+        let plain = world.directory("plain");
+        let error = Repos::load(&[plain]).unwrap_err();
+        assert_eq!(error.kind(), Kind::Usage);
+        assert!(error.hint().unwrap().contains("profiles/repo_name"), "{error}");
+        let mut missing = world.directory("x");
+        missing.location = world.path("nowhere");
+        assert_eq!(Repos::load(&[missing]).unwrap_err().kind(), Kind::Usage);
+        assert!(Repos::load(&[]).is_err());
+    }
+
+    #[test]
+    fn bad_and_double_names_are_refused() {
+        let world = World::new();
+        for name in ["a b", "-x", "", "a/b", "DEFAULT", "a]b", "..", "é"] {
+            let repo = world.repo(name, "masters =\n");
+            assert!(Repo::load(&repo).is_err(), "{name:?}");
+        }
+        let one = world.repo("same", "masters =\n");
+        let two = world.repo_at("elsewhere", "same", "masters =\n");
+        assert!(Repos::load(&[one, two]).unwrap_err().to_string().contains("two repositories"));
+    }
+
+    #[test]
+    fn absent_masters_are_refused_unless_the_recipe_sets_others() {
+        let world = World::new();
+        let main = world.repo("main", "masters =\n");
+        let mut overlay = world.repo("overlay", "masters = gentoo\n");
+        let error = Repos::load(&[main.clone(), overlay.clone()]).unwrap_err();
+        assert!(error.to_string().contains("names gentoo in its masters"), "{error}");
+        overlay.masters = Some(vec!["main".into()]);
+        let repos = Repos::load(&[main, overlay]).unwrap();
+        assert!(repos.repos_conf().contains("masters = main\n"));
+    }
+
+    #[test]
+    fn an_overlay_without_masters_is_a_warning() {
+        let world = World::new();
+        let repos = Repos::load(&[world.repo("gentoo", ""), world.repo("own", "")]).unwrap();
+        assert_eq!(repos.warnings().len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_never_breaks_out_of_its_section(name in any::<String>()) {
+            if is_name(&name) {
+                prop_assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'));
+            }
+        }
+
+        #[test]
+        fn layout_values_never_panic(text in any::<String>(), key in "[a-z-]{1,5}") {
+            let _ = value(&text, &key);
+        }
+    }
+}
