@@ -44,7 +44,7 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options, ui: &dy
 
     let waiting = || ui.note("waiting for another build of this recipe to end");
     let work = store.work(&job.name, origin, Mode::Exclusive, waiting)?;
-    let mut state = State { sha512: located.sha512().to_owned(), finished: false };
+    let mut state = State { sha512: tree.sha512().to_owned(), finished: false };
     work.begin(&state)?;
     let caches = Caches::of(job, store)?;
     let view = View::build(job, &resolved, &caches, work.directory());
@@ -106,7 +106,9 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options, ui: &dy
 pub fn base(job: &Job, store: &Store, offline: bool, ui: &dyn Progress) -> Result<(Located, Tree)> {
     let located = source::locate(job, store, offline, ui)?;
     let waiting = || ui.note("waiting for another process that unpacks the same stage3");
-    if let Some(tree) = store.tree(located.sha512(), waiting)? {
+    if let Some(sha512) = located.sha512()
+        && let Some(tree) = store.tree(sha512, waiting)?
+    {
         return Ok((located, tree));
     }
     let verified = verify::verify(source::fetch(&located, store, ui)?)?;

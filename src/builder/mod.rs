@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use crate::enter::{self, Io, Plan};
 use crate::error::{Error, Result};
+use crate::portage::config::Existing;
 use crate::portage::emerge::Step;
 use crate::portage::{Resolved, failure};
 use crate::process::Exit;
@@ -19,6 +20,7 @@ use crate::recipe::{Job, TreeKind};
 use crate::rootfs::Rootfs;
 use crate::store::trees::Tree;
 use crate::store::work::Work;
+use crate::unpack::Record;
 use view::View;
 
 /// A builder tree that is mounted and configured.
@@ -30,7 +32,7 @@ pub struct Builder<'a> {
     view: View,
     root: Rootfs,
     facts: crate::portage::Facts,
-    before: prepare::Before,
+    before: Existing,
 }
 
 impl<'a> Builder<'a> {
@@ -59,6 +61,9 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// [`Kind::Build`](crate::error::Kind::Build) with the package, the phase, the end of its log and the log's path.
     pub fn run(&self, step: &Step, ui: &dyn Progress) -> Result<()> {
+        if let Some(target) = &step.profile {
+            prepare::set_profile(&self.root, target)?;
+        }
         let began = std::time::SystemTime::now();
         let mut plan = self.plan(step.argv.iter().map(Into::into).collect(), false);
         plan.env.extend(step.env.clone());
@@ -67,9 +72,15 @@ impl<'a> Builder<'a> {
         if exit.success() {
             return Ok(());
         }
-        let output = observer.tail();
-        let failure = failure::find(&self.work.part("logs"), began, &output);
-        Err(prepare::failed(step, exit, failure, &self.work.part("logs")))
+        Err(failure::find(&self.work.part("logs"), began, &observer.tail()).into_error(&step.what))
+    }
+
+    /// What the shipped tree lacks because the kernel refused it: a stage4 holds the stage3.
+    pub fn record(&self, tree: &Tree) -> Record {
+        match self.job.build.kind {
+            TreeKind::Image => Record::default(),
+            TreeKind::Stage4 => tree.record().clone(),
+        }
     }
 
     /// The tree that is shipped.

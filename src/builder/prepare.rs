@@ -7,7 +7,6 @@ use rustix::fs::FileType;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::portage::config::{self, Existing, Seen};
-use crate::portage::emerge::Step;
 use crate::portage::{ConfigTree, Entry, Facts, Resolved, portage_version};
 use crate::recipe::{Job, TreeKind};
 use crate::rootfs::Rootfs;
@@ -59,8 +58,11 @@ pub(super) fn configure(job: &Job, resolved: &Resolved, root: &Rootfs, work: &Wo
             write(root, &config::builder(job, resolved, facts, &before)?)?;
         }
         TreeKind::Stage4 => {
+            // The user's own files are shipped too: they are part of what the configuration was before the build's.
             overlay_user_files(job, root)?;
-            write(root, &config::builder(job, resolved, facts, &existing(root)?)?)?;
+            let before = existing(root)?;
+            write(root, &config::builder(job, resolved, facts, &before)?)?;
+            return Ok(before);
         }
     }
     Ok(before)
@@ -143,10 +145,4 @@ fn copy(from: &Path, root: &Rootfs, to: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The error for a step that failed.
-pub(super) fn failed(step: &Step, exit: crate::process::Exit, work: &Work, failure: Option<String>) -> Error {
-    let _ = (step, exit, work, failure);
-    Error::build("x")
 }

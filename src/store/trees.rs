@@ -42,6 +42,11 @@ impl Tree {
         &self.facts.record
     }
 
+    /// SHA-512 of the tarball that it was unpacked from.
+    pub fn sha512(&self) -> &str {
+        &self.facts.sha512
+    }
+
     /// Name of the tarball that it was unpacked from.
     pub fn name(&self) -> &str {
         &self.facts.name
