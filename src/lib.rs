@@ -1,5 +1,8 @@
 //! quern-builder turns one TOML recipe into an operating-system image made of Gentoo packages: no daemon, no Docker, no root.
 
 pub mod error;
+pub mod pack;
 pub mod progress;
 pub mod recipe;
+pub mod rootfs;
+pub mod unpack;
