@@ -2,4 +2,5 @@
 
 pub mod error;
 pub mod progress;
+pub mod publish;
 pub mod recipe;
