@@ -4,3 +4,4 @@ pub mod error;
 pub mod progress;
 pub mod publish;
 pub mod recipe;
+pub mod ui;
