@@ -1,0 +1,171 @@
+//! Where an image came from: an in-toto statement with a SLSA provenance predicate. Pure but for [`repository_commit`].
+//!
+//! It depends on the inputs alone: no clock but the build's [`Moment`], no path of this machine, nothing that differs between a
+//! build as root and one without.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::date::Moment;
+use super::{Packed, oci};
+use crate::error::{Context, Kind, Result};
+use crate::recipe::{Base, Job};
+
+/// Names the meaning of `externalParameters` and `internalParameters`.
+const BUILD_TYPE: &str = "urn:quern-builder:build:v1";
+
+/// The stage3 as it was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage3<'a> {
+    /// File name.
+    pub name: &'a str,
+    /// SHA-512, in hex.
+    pub sha512: &'a str,
+    /// Primary fingerprint of the certificate that signed it.
+    pub signer: Option<&'a str>,
+    /// How it was verified, in words.
+    pub how: &'a str,
+}
+
+/// An ebuild repository that the build read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepositoryFact {
+    /// Its `repo_name`.
+    pub name: String,
+    /// The commit that was checked out, where it is a git repository.
+    pub commit: Option<String>,
+}
+
+/// A command that was run inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepFact {
+    /// What it was for.
+    pub what: String,
+    /// The command.
+    pub argv: Vec<String>,
+}
+
+/// Everything a statement says beside the recipe and the result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts<'a> {
+    /// The stage3.
+    pub stage3: Stage3<'a>,
+    /// The repositories, in the recipe's order.
+    pub repositories: &'a [RepositoryFact],
+    /// The commands, in order.
+    pub steps: &'a [StepFact],
+}
+
+/// The statement about the tarball `file`, as indented JSON with sorted keys.
+pub fn document(job: &Job, facts: &Facts<'_>, file: &str, packed: &Packed, moment: Moment) -> Result<Vec<u8>> {
+    let writing = || format!("writing the provenance of {file}");
+    let mut dependencies = vec![json!({
+        "name": facts.stage3.name,
+        "digest": { "sha512": facts.stage3.sha512 },
+        "annotations": { "signer": facts.stage3.signer, "verification": facts.stage3.how },
+    })];
+    for repository in facts.repositories {
+        let mut entry = json!({ "name": repository.name });
+        if let Some(commit) = &repository.commit {
+            entry["digest"] = json!({ "gitCommit": commit });
+        }
+        dependencies.push(entry);
+    }
+    let steps: Vec<_> = facts.steps.iter().map(|step| json!({ "what": step.what, "argv": step.argv })).collect();
+    let statement = json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{
+            "name": file,
+            "digest": { "sha256": packed.sha256, "sha512": packed.sha512 },
+            "annotations": { "diff-id": format!("sha256:{}", packed.diff_id), "size": packed.size },
+        }],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": { "recipe": recipe(job, facts.repositories).context(Kind::Build, writing)? },
+                "internalParameters": { "emerge": steps, "source-date-epoch": moment.epoch() },
+                "resolvedDependencies": dependencies,
+            },
+            "runDetails": {
+                "builder": {
+                    "id": "urn:quern-builder",
+                    "version": { "quern-builder": env!("CARGO_PKG_VERSION") },
+                },
+                "metadata": { "finishedOn": moment.rfc3339() },
+            },
+        },
+    });
+    let mut bytes = serde_json::to_vec_pretty(&oci::sorted(statement)).context(Kind::Build, writing)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// The recipe without this machine's paths: of files their names, of repositories theirs.
+fn recipe(job: &Job, repositories: &[RepositoryFact]) -> serde_json::Result<Value> {
+    let mut job = job.clone();
+    if let Base::File { path, signature, .. } = &mut job.source.base {
+        *path = file_name(path);
+        *signature = signature.as_deref().map(file_name);
+    }
+    job.source.keyring = job.source.keyring.as_deref().map(file_name);
+    for (index, repository) in job.portage.repositories.iter_mut().enumerate() {
+        repository.location = match repositories.get(index) {
+            Some(fact) => PathBuf::from(&fact.name),
+            None => file_name(&repository.location),
+        };
+    }
+    job.portage.config = job.portage.config.as_deref().map(file_name);
+    let mut value = serde_json::to_value(&job)?;
+    // Where caches and results lie says nothing of the image.
+    for (table, key) in [("portage", "binpkg"), ("portage", "distfiles"), ("build", "outdir"), ("build", "keep_failed")]
+    {
+        if let Some(table) = value.get_mut(table).and_then(Value::as_object_mut) {
+            table.remove(key);
+        }
+    }
+    Ok(value)
+}
+
+fn file_name(path: &Path) -> PathBuf {
+    path.file_name().map(PathBuf::from).unwrap_or_default()
+}
+
+/// The commit that a repository's `.git` has checked out, read without git; none where that is not plain to see.
+pub fn repository_commit(location: &Path) -> Option<String> {
+    let git = location.join(".git");
+    let head = read(&git.join("HEAD"))?;
+    let head = head.trim();
+    let Some(name) = head.strip_prefix("ref: ") else { return commit(head) };
+    let inside = name.starts_with("refs/") && !name.split('/').any(|part| part == ".." || part.is_empty());
+    if !inside {
+        return None;
+    }
+    if let Some(loose) = read(&git.join(name)) {
+        return commit(loose.trim());
+    }
+    let packed = read(&git.join("packed-refs"))?;
+    packed
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .find(|(_, found)| *found == name)
+        .and_then(|(id, _)| commit(id))
+}
+
+fn commit(id: &str) -> Option<String> {
+    let hex = id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (hex && matches!(id.len(), 40 | 64)).then(|| id.to_ascii_lowercase())
+}
+
+/// A small file's text; none when it is missing, large or not a file.
+fn read(path: &Path) -> Option<String> {
+    const LIMIT: u64 = 1 << 20;
+    if !fs_err::metadata(path).ok()?.is_file() {
+        return None;
+    }
+    let mut text = String::new();
+    fs_err::File::open(path).ok()?.take(LIMIT).read_to_string(&mut text).ok()?;
+    Some(text)
+}

@@ -1,0 +1,49 @@
+//! Names of the files that a build leaves in the outdir.
+
+use super::date::Moment;
+use super::staging::checked_name;
+use crate::error::Result;
+use crate::recipe::Job;
+
+/// The names of one build's results.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// What all of them begin with.
+    pub base: String,
+}
+
+impl Names {
+    /// `build.image-name`, with `{date}` (or `$$DATE$$`) as `YYYYMMDD`, or else `<name>-<YYYY-MM-DD>`.
+    pub fn of_job(job: &Job, moment: Moment) -> Result<Self> {
+        let base = match &job.build.image_name {
+            Some(name) => name.replace("{date}", &moment.compact()).replace("$$DATE$$", &moment.compact()),
+            None => format!("{}-{}", job.name, moment.dashed()),
+        };
+        Ok(Self { base: checked_name(base)? })
+    }
+
+    /// The stage4.
+    pub fn tarball(&self) -> String {
+        format!("{}.tar.gz", self.base)
+    }
+
+    /// Its SHA-256, as `sha256sum` writes it.
+    pub fn sha256(&self) -> String {
+        format!("{}.tar.gz.sha256", self.base)
+    }
+
+    /// The listing of what is in it.
+    pub fn contents(&self) -> String {
+        format!("{}.tar.gz.CONTENTS.gz", self.base)
+    }
+
+    /// Where it came from.
+    pub fn provenance(&self) -> String {
+        format!("{}.json", self.base)
+    }
+
+    /// The OCI image layout.
+    pub fn oci(&self) -> String {
+        format!("{}.oci", self.base)
+    }
+}

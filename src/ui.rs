@@ -1,0 +1,311 @@
+//! The terminal: the only place, beside [`crate::cli`], that prints. Bars, colours, verbosity, the log, and how an error looks.
+//!
+//! Everything goes to stderr; only [`Terminal::result`] and [`Terminal::plan`] write to stdout. A closed stream is nobody's
+//! error here: what cannot be said is not said.
+
+use std::ffi::OsStr;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tracing_subscriber::EnvFilter;
+
+use crate::error::Error;
+use crate::progress::{Event, Progress};
+
+mod packages;
+pub mod report;
+pub mod text;
+
+/// A stage that is over sooner shows no bar.
+const FIRST_DRAW: Duration = Duration::from_millis(250);
+const REDRAW: Duration = Duration::from_millis(120);
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Color {
+    /// On a terminal, unless `NO_COLOR` is set or the terminal is dumb.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What the command line says of the terminal.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// How often `-v` was given: once shows the output of commands, twice the log.
+    pub verbose: u8,
+    /// Only warnings and errors.
+    pub quiet: bool,
+    /// When to colour.
+    pub color: Color,
+}
+
+/// The [`Progress`] of a person at a terminal, or of a log file.
+#[derive(Debug)]
+pub struct Terminal {
+    options: Options,
+    color: bool,
+    bars: bool,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    stage: Option<Stage>,
+    drawing: bool,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Stage {
+    what: String,
+    since: Instant,
+    bytes: Option<(u64, Option<u64>)>,
+    packages: packages::Tracker,
+    bar: Option<ProgressBar>,
+}
+
+impl Terminal {
+    /// Looks at stderr and the environment once. Starts no thread: that waits for the first stage, because a process that
+    /// enters a user namespace must have none.
+    pub fn new(options: Options) -> Self {
+        let terminal = io::stderr().is_terminal();
+        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let color = match options.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => terminal && !dumb && !set("NO_COLOR"),
+        };
+        let bars = terminal && !dumb && !options.quiet && options.verbose == 0 && !set("QUERN_LOG");
+        Self { options, color, bars, shared: Arc::default() }
+    }
+
+    /// Starts the log: `QUERN_LOG` holds a filter as `tracing` knows it (`debug`, `quern_builder::enter=trace`); `-vv` is `debug`.
+    pub fn start_log(&self) {
+        let filter = match std::env::var("QUERN_LOG") {
+            Ok(filter) if !filter.is_empty() => filter,
+            _ if self.options.verbose >= 2 => "quern_builder=debug".to_owned(),
+            _ => return,
+        };
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::builder().parse_lossy(filter))
+            .with_writer(io::stderr)
+            .with_ansi(self.color)
+            .log_internal_errors(false);
+        // A second one in the same process (a test) is nothing to fail for.
+        let _ = subscriber.try_init();
+    }
+
+    /// Shows an error, below the stage that it ended.
+    pub fn error(&self, error: &Error) {
+        self.end_stage(false);
+        self.say(report::render(error, self.color).trim_end());
+    }
+
+    /// Prints the path of something that was made to stdout, byte for byte unless a person reads it.
+    pub fn result(&self, path: impl AsRef<OsStr>) {
+        self.end_stage(true);
+        let bytes = path.as_ref().as_bytes();
+        let mut out = io::stdout().lock();
+        let _ = if out.is_terminal() {
+            writeln!(out, "{}", text::line(&String::from_utf8_lossy(bytes)))
+        } else {
+            out.write_all(bytes).and_then(|()| out.write_all(b"\n"))
+        };
+        let _ = out.flush();
+    }
+
+    /// Prints what was asked for and is no file, such as the plan of `--dry-run`, to stdout.
+    pub fn plan(&self, text: &str) {
+        self.end_stage(true);
+        let mut out = io::stdout().lock();
+        let _ = writeln!(out, "{}", text::block(text).trim_end_matches('\n'));
+        let _ = out.flush();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A line on stderr, above the bar.
+    fn say(&self, line: &str) {
+        say(&self.state(), line);
+    }
+
+    fn begin_stage(&self, what: &str) {
+        self.end_stage(true);
+        let what = text::line(what);
+        let mut state = self.state();
+        if !self.bars && !self.options.quiet {
+            say(&state, &what);
+        }
+        let packages = packages::Tracker::default();
+        state.stage = Some(Stage { what, since: Instant::now(), bytes: None, packages, bar: None });
+        if self.bars && !state.drawing {
+            state.drawing = true;
+            let shared = Arc::clone(&self.shared);
+            // Without a thread there are no bars; the lines at the end of each stage remain.
+            let _ = std::thread::Builder::new().name("quern:bars".to_owned()).spawn(move || draw(&shared));
+        }
+        self.shared.changed.notify_all();
+    }
+
+    fn end_stage(&self, good: bool) {
+        let mut state = self.state();
+        let Some(stage) = state.stage.take() else { return };
+        if let Some(bar) = &stage.bar {
+            bar.finish_and_clear();
+        }
+        if self.bars {
+            let took = packages::duration(stage.since.elapsed());
+            say(
+                &state,
+                &if good { format!("{} ({took})", stage.what) } else { format!("{} failed after {took}", stage.what) },
+            );
+        }
+    }
+}
+
+impl Progress for Terminal {
+    fn emit(&self, event: Event<'_>) {
+        let shown = !self.options.quiet;
+        match event {
+            Event::Stage { what } => self.begin_stage(what),
+            Event::Done => self.end_stage(true),
+            Event::Bytes { done, total } => {
+                if let Some(stage) = &mut self.state().stage {
+                    stage.bytes = Some((done, total));
+                }
+            }
+            Event::Packages(snapshot) => {
+                let mut state = self.state();
+                let Some(stage) = &mut state.stage else { return };
+                let lines = stage.packages.update(snapshot, Instant::now());
+                for line in lines.iter().filter(|_| shown) {
+                    say(&state, &format!("  {line}"));
+                }
+            }
+            Event::Note(note) if shown => self.say(&text::block(note)),
+            Event::Output(line) if shown && self.options.verbose > 0 => self.say(&text::output(line)),
+            Event::Note(_) | Event::Output(_) => {}
+            Event::Warn(warning) => {
+                self.say(&format!("{} {}", report::paint("warning:", "1;33", self.color), text::block(warning)));
+            }
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.end_stage(true);
+        self.state().closed = true;
+        self.shared.changed.notify_all();
+    }
+}
+
+fn say(state: &State, line: &str) {
+    let write = || {
+        let _ = writeln!(io::stderr().lock(), "{line}");
+    };
+    match state.stage.as_ref().and_then(|stage| stage.bar.as_ref()) {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
+
+/// The thread that draws: stages only leave numbers behind, however often they come.
+fn draw(shared: &Shared) {
+    let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+    while !state.closed {
+        let pause = match &mut state.stage {
+            None => None,
+            Some(stage) => {
+                let age = stage.since.elapsed();
+                if age >= FIRST_DRAW {
+                    stage.redraw();
+                }
+                Some(if age < FIRST_DRAW { FIRST_DRAW - age } else { REDRAW })
+            }
+        };
+        state = match pause {
+            None => shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(pause) => shared.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0,
+        };
+    }
+}
+
+impl Stage {
+    fn redraw(&mut self) {
+        let bar = self.bar.get_or_insert_with(|| {
+            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_elapsed(self.since.elapsed())
+        });
+        let template = match self.bytes {
+            Some((_, Some(_))) => {
+                "{spinner} {wide_msg} [{bar:20}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}"
+            }
+            Some((_, None)) => "{spinner} {wide_msg} {binary_bytes} {binary_bytes_per_sec}",
+            None => "{spinner} {wide_msg} {elapsed}",
+        };
+        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        if let Some((done, total)) = self.bytes {
+            match total {
+                Some(total) => bar.set_length(total.max(done)),
+                None => bar.unset_length(),
+            }
+            bar.set_position(done);
+        }
+        bar.set_message(self.packages.summary(Instant::now()).unwrap_or_else(|| self.what.clone()));
+        bar.tick();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_have_templates_that_parse() {
+        let mut stage = Stage {
+            what: "unpacking".to_owned(),
+            since: Instant::now(),
+            bytes: None,
+            packages: packages::Tracker::default(),
+            bar: Some(ProgressBar::hidden()),
+        };
+        for bytes in [None, Some((5, None)), Some((5, Some(10))), Some((11, Some(10)))] {
+            stage.bytes = bytes;
+            stage.redraw();
+            let bar = stage.bar.as_ref().unwrap();
+            assert_eq!(bar.message(), "unpacking");
+            assert_eq!(bar.position(), bytes.map_or(0, |(done, _)| done));
+        }
+        assert_eq!(stage.bar.unwrap().length(), Some(11));
+    }
+
+    #[test]
+    fn a_terminal_takes_events_in_any_order() {
+        let terminal = Terminal::new(Options { verbose: 0, quiet: true, color: Color::Never });
+        terminal.done();
+        terminal.emit(Event::Bytes { done: 1, total: None });
+        terminal.stage("one");
+        terminal.stage("two");
+        terminal.emit(Event::Packages(&crate::progress::Packages::default()));
+        terminal.emit(Event::Output("line"));
+        assert_eq!(terminal.state().stage.as_ref().unwrap().what, "two");
+        terminal.done();
+        assert!(terminal.state().stage.is_none());
+    }
+}
