@@ -3,3 +3,6 @@
 pub mod error;
 pub mod progress;
 pub mod recipe;
+pub mod source;
+pub mod store;
+pub mod verify;
