@@ -1,0 +1,195 @@
+//! The body of a verified `.DIGESTS` or `.sha256`: digests by algorithm and file name. Pure text in, types out.
+
+use crate::error::{Error, Result};
+use crate::source::printable;
+
+/// An algorithm that is used; others (WHIRLPOOL, MD5 of old files) are passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// SHA-256.
+    Sha256,
+    /// SHA-512.
+    Sha512,
+    /// BLAKE2b with 512 bits.
+    Blake2b,
+}
+
+impl Algorithm {
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "SHA256" => Some(Self::Sha256),
+            "SHA512" => Some(Self::Sha512),
+            "BLAKE2B" => Some(Self::Blake2b),
+            _ => None,
+        }
+    }
+
+    fn digits(self) -> usize {
+        match self {
+            Self::Sha256 => 64,
+            Self::Sha512 | Self::Blake2b => 128,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "SHA256",
+            Self::Sha512 => "SHA512",
+            Self::Blake2b => "BLAKE2B",
+        }
+    }
+}
+
+/// Parsed digests.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Digests {
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    algorithm: Algorithm,
+    digest: String,
+    file: String,
+}
+
+impl Digests {
+    /// The digest of exactly this file in lower-case hex; none when there is none, refused when there are two different ones.
+    pub fn of(&self, file: &str, algorithm: Algorithm) -> Result<Option<&str>> {
+        let mut digests = self
+            .entries
+            .iter()
+            .filter(|entry| entry.algorithm == algorithm && entry.file == file)
+            .map(|entry| entry.digest.as_str());
+        let first = digests.next();
+        if digests.any(|other| Some(other) != first) {
+            let name = algorithm.name();
+            return Err(Error::refused(format!(
+                "the signed digests give two different {name} for {}",
+                printable(file)
+            )));
+        }
+        Ok(first)
+    }
+}
+
+/// Parses the signed text: `# SHA512 HASH` followed by `hex  file` lines, or `SHA512 (file) = hex` lines.
+pub fn parse(text: &str) -> Result<Digests> {
+    // None before any header; Some(None) below the header of an algorithm that is not used.
+    let mut header: Option<Option<Algorithm>> = None;
+    let mut digests = Digests::default();
+    for line in text.lines().map(str::trim_end) {
+        if line.trim().is_empty() {
+            continue;
+        }
+        if let Some(comment) = line.strip_prefix('#') {
+            if let Some(name) = comment.trim().strip_suffix("HASH") {
+                header = Some(Algorithm::named(name.trim()));
+            }
+            continue;
+        }
+        let (algorithm, digest, file) = if let Some((name, digest, file)) = bsd(line) {
+            (Algorithm::named(name), digest, file)
+        } else {
+            let (digest, rest) = line.split_once(' ').ok_or_else(|| bad(line, "expected a digest and a file name"))?;
+            let Some(file) = rest.strip_prefix([' ', '*']) else {
+                return Err(bad(line, "expected two spaces between digest and file name"));
+            };
+            (header.ok_or_else(|| bad(line, "no header says which algorithm it is"))?, digest, file)
+        };
+        let Some(algorithm) = algorithm else { continue };
+        if digest.len() != algorithm.digits() || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(bad(line, &format!("it is not a {} digest", algorithm.name())));
+        }
+        if file.is_empty() || file.contains('/') {
+            return Err(bad(line, "it does not name a file"));
+        }
+        digests.entries.push(Entry { algorithm, digest: digest.to_ascii_lowercase(), file: file.to_owned() });
+    }
+    Ok(digests)
+}
+
+fn bsd(line: &str) -> Option<(&str, &str, &str)> {
+    let (head, digest) = line.rsplit_once(") = ")?;
+    let (name, file) = head.split_once(" (")?;
+    Some((name, digest, file))
+}
+
+fn bad(line: &str, why: &str) -> Error {
+    Error::refused(format!("the signed digests cannot be used: {why}: {}", printable(line)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn hex(digit: &str) -> String {
+        digit.repeat(128)
+    }
+
+    #[test]
+    fn chosen_by_name_and_not_by_position() {
+        let text = format!(
+            "# SHA512 HASH\n{}  f.tar.xz.CONTENTS.gz\n# BLAKE2B HASH\n{}  f.tar.xz.CONTENTS.gz\n\
+             # SHA512 HASH\n{}  f.tar.xz\n# BLAKE2B HASH\n{}  f.tar.xz\n# WHIRLPOOL HASH\nabc  f.tar.xz\n",
+            hex("1"),
+            hex("2"),
+            hex("A"),
+            hex("b")
+        );
+        let digests = parse(&text).unwrap();
+        assert_eq!(digests.of("f.tar.xz", Algorithm::Sha512).unwrap(), Some(hex("a").as_str()));
+        assert_eq!(digests.of("f.tar.xz", Algorithm::Blake2b).unwrap(), Some(hex("b").as_str()));
+        assert_eq!(digests.of("f.tar.xz", Algorithm::Sha256).unwrap(), None);
+        assert_eq!(digests.of("f.tar", Algorithm::Sha512).unwrap(), None);
+    }
+
+    #[test]
+    fn sha256_and_bsd_forms() {
+        let sha256 = "c".repeat(64);
+        let digests = parse(&format!("# SHA256 HASH\n{sha256}  f\n")).unwrap();
+        assert_eq!(digests.of("f", Algorithm::Sha256).unwrap(), Some(sha256.as_str()));
+        let digests = parse(&format!("SHA512 (f (1).tar) = {}\nMD5 (f) = 00\n", hex("d"))).unwrap();
+        assert_eq!(digests.of("f (1).tar", Algorithm::Sha512).unwrap(), Some(hex("d").as_str()));
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let sha = hex("0");
+        for (text, why) in [
+            (format!("{sha}  f"), "no header"),
+            (format!("# SHA512 HASH\n{sha} f"), "two spaces"),
+            (format!("# SHA512 HASH\n{sha}"), "a digest and a file name"),
+            (format!("# SHA256 HASH\n{sha}  f"), "not a SHA256"),
+            (format!("# SHA512 HASH\n{}  f", "g".repeat(128)), "not a SHA512"),
+            (format!("# SHA512 HASH\n{sha}  ../f"), "does not name a file"),
+        ] {
+            let error = parse(&text).unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+        let two = parse(&format!("# SHA512 HASH\n{sha}  f\n{}  f\n", hex("1"))).unwrap();
+        assert!(two.of("f", Algorithm::Sha512).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in "\\PC*|[# A-Z0-9a-f()=*\n]*") {
+            if let Ok(digests) = parse(&text) {
+                let _ = digests.of("f", Algorithm::Sha512);
+            }
+        }
+
+        #[test]
+        fn round_trip(entries in proptest::collection::hash_map("[a-z0-9][a-z0-9._-]{0,12}", ("[0-9a-f]{128}", "[0-9a-f]{128}"), 0..6)) {
+            let text: String = entries.iter()
+                .map(|(file, (sha, blake))| format!("# SHA512 HASH\n{sha}  {file}\n# BLAKE2B HASH\n{blake}  {file}\n")).collect();
+            let digests = parse(&text).unwrap();
+            for (file, (sha, blake)) in &entries {
+                prop_assert_eq!(digests.of(file, Algorithm::Sha512).unwrap(), Some(sha.as_str()));
+                prop_assert_eq!(digests.of(file, Algorithm::Blake2b).unwrap(), Some(blake.as_str()));
+            }
+        }
+    }
+}

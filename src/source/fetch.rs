@@ -1,0 +1,369 @@
+//! HTTP, and nothing else: the only file that imports the HTTP crate. Asks, bounds and explains; trusts nothing it gets.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io::Read;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use reqwest::blocking::{Client, ClientBuilder, Response};
+use reqwest::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName,
+    IF_RANGE, LAST_MODIFIED, RANGE, RETRY_AFTER,
+};
+use reqwest::{StatusCode, Url};
+
+use crate::source::printable;
+
+const REDIRECTS: usize = 5;
+/// A server that asks to wait longer than this is as good as down.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Below this in one stall time, a download counts as stalled: one byte a minute would never end.
+const SLOWEST: u64 = 16 * 1024;
+
+/// Times, so that tests need not wait a minute.
+#[derive(Debug, Clone)]
+pub(super) struct Patience {
+    /// No byte for so long: stalled.
+    pub(super) stall: Duration,
+    pub(super) connect: Duration,
+    /// All of a small document.
+    pub(super) document: Duration,
+    /// Before the first repetition; doubled every time.
+    pub(super) pause: Duration,
+    pub(super) repeat: u32,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            stall: Duration::from_secs(60),
+            connect: Duration::from_secs(20),
+            document: Duration::from_secs(120),
+            pause: Duration::from_millis(500),
+            repeat: 3,
+        }
+    }
+}
+
+/// Clients, made when first needed.
+#[derive(Debug, Default)]
+pub(super) struct Http {
+    pub(super) patience: Patience,
+    direct: OnceLock<Client>,
+    proxied: OnceLock<Client>,
+}
+
+/// Why a request did not give what was asked.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    pub(super) url: String,
+    pub(super) why: String,
+    pub(super) kind: FailureKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FailureKind {
+    /// The server does not have it.
+    Missing,
+    /// Asking again may help, after this time where the server said one.
+    Again(Option<Duration>),
+    /// The range asked for cannot be had; asking for all of it may help.
+    Range,
+    /// Asking this server again is no use.
+    Never,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", printable(&self.url), self.why)
+    }
+}
+
+/// The body of an answer.
+pub(super) struct Body {
+    response: Response,
+    url: String,
+    /// Where in the file its first byte is.
+    pub(super) start: u64,
+    /// Size of the whole file, where the server says so.
+    pub(super) total: Option<u64>,
+    /// A strong validator for resuming.
+    pub(super) validator: Option<String>,
+    stall: Duration,
+    window: (Instant, u64),
+}
+
+impl Http {
+    #[cfg(test)]
+    pub(super) fn with(patience: Patience) -> Self {
+        Self { patience, ..Self::default() }
+    }
+
+    /// A small document; longer than `max` is refused. Repeated where that may help.
+    pub(super) fn document(&self, url: &str, max: u64) -> Result<Vec<u8>, Failure> {
+        let mut tries = 0;
+        loop {
+            match self.document_once(url, max) {
+                Ok(bytes) => return Ok(bytes),
+                Err(failure) => match self.wait(&failure, tries) {
+                    Some(pause) => std::thread::sleep(pause),
+                    None => return Err(failure),
+                },
+            }
+            tries += 1;
+        }
+    }
+
+    /// How long to wait before trying again for the `tries`-th time; none when that is no use.
+    pub(super) fn wait(&self, failure: &Failure, tries: u32) -> Option<Duration> {
+        match failure.kind {
+            FailureKind::Again(after) if tries + 1 < self.patience.repeat => match after {
+                Some(after) if after > LONGEST_WAIT => None,
+                Some(after) => Some(after),
+                None => Some(self.patience.pause * 2u32.saturating_pow(tries)),
+            },
+            _ => None,
+        }
+    }
+
+    fn document_once(&self, url: &str, max: u64) -> Result<Vec<u8>, Failure> {
+        let begun = Instant::now();
+        let mut body = self.open(url, 0, None)?;
+        if body.total.is_some_and(|total| total > max) {
+            return Err(failure(url, format!("the document is larger than {} KiB", max >> 10), FailureKind::Never));
+        }
+        let mut bytes = Vec::new();
+        let mut buffer = [0; 8192];
+        loop {
+            let count = body.read(&mut buffer)?;
+            if count == 0 {
+                return Ok(bytes);
+            }
+            bytes.extend_from_slice(&buffer[..count]);
+            if bytes.len() as u64 > max {
+                return Err(failure(url, format!("the document is larger than {} KiB", max >> 10), FailureKind::Never));
+            }
+            if begun.elapsed() > self.patience.document {
+                return Err(failure(url, "the answer takes too long".to_owned(), FailureKind::Never));
+            }
+        }
+    }
+
+    /// Asks for a file from byte `from` on; with a validator, only if it is still the same file. The answer may begin at 0 all the
+    /// same: see [`Body::start`].
+    pub(super) fn open(&self, url: &str, from: u64, validator: Option<&str>) -> Result<Body, Failure> {
+        let never = |why: String| failure(url, why, FailureKind::Never);
+        let parsed = Url::parse(url).map_err(|error| never(format!("not a URL: {error}")))?;
+        // Compressed on the way, neither sizes nor ranges would be those of the file.
+        let mut request = self.client(&parsed).map_err(never)?.get(parsed).header(ACCEPT_ENCODING, "identity");
+        if from > 0 {
+            request = request.header(RANGE, format!("bytes={from}-"));
+            if let Some(validator) = validator {
+                request = request.header(IF_RANGE, validator);
+            }
+        }
+        let response = request.send().map_err(|error| self.explain(url, &error))?;
+        let status = response.status();
+        let headers = response.headers();
+        let start = match status {
+            StatusCode::OK => 0,
+            StatusCode::PARTIAL_CONTENT if from > 0 => from,
+            StatusCode::RANGE_NOT_SATISFIABLE if from > 0 => {
+                return Err(failure(url, "the server cannot continue there".to_owned(), FailureKind::Range));
+            }
+            _ => return Err(refusal(url, status, headers)),
+        };
+        if text(headers, &CONTENT_ENCODING).is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
+            return Err(never("the server compresses what it was asked to send as it is".to_owned()));
+        }
+        if text(headers, &CONTENT_TYPE).is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html")) {
+            return Err(never("the server answers with a web page (a login page, or a mirror that moved?)".to_owned()));
+        }
+        let total = if status == StatusCode::PARTIAL_CONTENT {
+            match text(headers, &CONTENT_RANGE).and_then(content_range) {
+                Some((first, total)) if first == from => total,
+                _ => {
+                    return Err(failure(
+                        url,
+                        "the server continues at another place than asked".to_owned(),
+                        FailureKind::Range,
+                    ));
+                }
+            }
+        } else {
+            text(headers, &CONTENT_LENGTH).and_then(|length| length.parse().ok())
+        };
+        let validator = validator_of(headers);
+        let (stall, window) = (self.patience.stall, (Instant::now(), 0));
+        Ok(Body { response, url: url.to_owned(), start, total, validator, stall, window })
+    }
+
+    /// The client for a URL. What listens on this machine is never asked through a proxy, which would look for it on its own.
+    fn client(&self, url: &Url) -> Result<&Client, String> {
+        let local = match url.host_str() {
+            Some("localhost") => true,
+            Some(host) => host.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()),
+            None => false,
+        };
+        let cell = if local { &self.direct } else { &self.proxied };
+        if let Some(client) = cell.get() {
+            return Ok(client);
+        }
+        let builder = || if local { self.builder().no_proxy() } else { self.builder() };
+        let client = builder().build().or_else(|error| {
+            // Without any CA certificate on this machine plain HTTP still works: what is fetched is signed.
+            if url.scheme() == "http" { builder().tls_certs_only([]).build() } else { Err(error) }
+        });
+        let client = client.map_err(|error| {
+            format!("cannot set up TLS: {} (is the package ca-certificates installed?)", deepest(&error))
+        })?;
+        Ok(cell.get_or_init(|| client))
+    }
+
+    fn builder(&self) -> ClientBuilder {
+        // Fails when it was installed before, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let policy = reqwest::redirect::Policy::custom(|attempt| match forbidden(attempt.previous(), attempt.url()) {
+            Some(why) => attempt.error(why),
+            None => attempt.follow(),
+        });
+        Client::builder()
+            .user_agent(concat!("quern-builder/", env!("CARGO_PKG_VERSION")))
+            .redirect(policy)
+            .referer(false)
+            .connect_timeout(self.patience.connect)
+            // For a blocking client: until the headers are there, and then for every read.
+            .timeout(self.patience.stall)
+    }
+
+    fn explain(&self, url: &str, error: &reqwest::Error) -> Failure {
+        let (why, kind) = if error.is_redirect() {
+            (deepest(error), FailureKind::Never)
+        } else if error.is_connect() {
+            // A name that does not resolve or a closed port does not change within seconds, and the next mirror may be up.
+            (format!("cannot connect: {}", deepest(error)), FailureKind::Never)
+        } else if error.is_timeout() {
+            (format!("no answer within {} s", self.patience.stall.as_secs_f32()), FailureKind::Never)
+        } else if error.is_builder() {
+            (deepest(error), FailureKind::Never)
+        } else {
+            (deepest(error), FailureKind::Again(None))
+        };
+        failure(url, why, kind)
+    }
+}
+
+impl Body {
+    /// Like [`Read::read`], with the failure explained.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
+        let count = self.response.read(buffer).map_err(|error| {
+            let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<reqwest::Error>());
+            if error.kind() == std::io::ErrorKind::TimedOut || inner.is_some_and(reqwest::Error::is_timeout) {
+                let why = format!("stalled: no byte for {} s", self.stall.as_secs_f32());
+                return failure(&self.url, why, FailureKind::Again(None));
+            }
+            failure(&self.url, format!("broke off: {}", deepest(&error)), FailureKind::Again(None))
+        })?;
+        self.window.1 += count as u64;
+        if self.window.0.elapsed() > self.stall {
+            if count > 0 && self.window.1 < SLOWEST {
+                let why = format!("too slow: {} bytes in {} s", self.window.1, self.stall.as_secs_f32());
+                return Err(failure(&self.url, why, FailureKind::Never));
+            }
+            self.window = (Instant::now(), 0);
+        }
+        Ok(count)
+    }
+}
+
+/// Why a redirect is not followed.
+fn forbidden(previous: &[Url], next: &Url) -> Option<&'static str> {
+    if previous.len() > REDIRECTS {
+        Some("it redirects more than 5 times")
+    } else if next.scheme() != "https" && previous.iter().any(|url| url.scheme() == "https") {
+        Some("it redirects from https to a connection that is not protected")
+    } else {
+        None
+    }
+}
+
+fn failure(url: &str, why: String, kind: FailureKind) -> Failure {
+    Failure { url: url.to_owned(), why, kind }
+}
+
+fn refusal(url: &str, status: StatusCode, headers: &HeaderMap) -> Failure {
+    let kind = match status.as_u16() {
+        404 | 410 => FailureKind::Missing,
+        408 | 429 | 500 | 502 | 503 | 504 => {
+            let after = text(headers, &RETRY_AFTER).and_then(|after| after.trim().parse().ok());
+            FailureKind::Again(after.map(Duration::from_secs))
+        }
+        _ => FailureKind::Never,
+    };
+    failure(url, format!("the server answers {status}"), kind)
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// What If-Range may carry: a strong ETag, else the date of the last change.
+fn validator_of(headers: &HeaderMap) -> Option<String> {
+    let etag = text(headers, &ETAG).filter(|etag| etag.starts_with('"'));
+    etag.or_else(|| text(headers, &LAST_MODIFIED)).filter(|value| value.len() <= 200).map(str::to_owned)
+}
+
+/// `bytes 5-9/10` → first byte and total.
+fn content_range(value: &str) -> Option<(u64, Option<u64>)> {
+    let (range, total) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    let total = if total.trim() == "*" { None } else { Some(total.trim().parse().ok()?) };
+    (first <= last && total.is_none_or(|total| last < total)).then_some((first, total))
+}
+
+/// The innermost cause, in one printable line: the outer ones only repeat the URL.
+fn deepest(error: &(dyn StdError + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    printable(&error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_ranges() {
+        assert_eq!(content_range("bytes 5-9/10"), Some((5, Some(10))));
+        assert_eq!(content_range("bytes 5-9/*"), Some((5, None)));
+        for bad in ["bytes */10", "bytes 9-5/10", "bytes 5-10/10", "bits 5-9/10", "bytes -1-9/10", ""] {
+            assert_eq!(content_range(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn redirects_never_lead_downwards_nor_on_for_ever() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        let (plain, safe) = (url("http://a/"), url("https://a/"));
+        assert_eq!(forbidden(std::slice::from_ref(&plain), &safe), None);
+        assert_eq!(forbidden(&[plain.clone(), safe.clone()], &safe), None);
+        assert!(forbidden(&[plain.clone(), safe.clone()], &plain).unwrap().contains("not protected"));
+        assert!(forbidden(&vec![plain.clone(); 5], &plain).is_none());
+        assert!(forbidden(&vec![plain.clone(); 6], &plain).unwrap().contains("more than 5"));
+    }
+
+    #[test]
+    fn only_validators_that_promise_the_same_bytes() {
+        let mut headers = HeaderMap::new();
+        headers.insert(ETAG, "W/\"weak\"".parse().unwrap());
+        assert_eq!(validator_of(&headers), None);
+        headers.insert(LAST_MODIFIED, "Mon, 10 Aug 2026 23:30:01 GMT".parse().unwrap());
+        assert_eq!(validator_of(&headers).as_deref(), Some("Mon, 10 Aug 2026 23:30:01 GMT"));
+        headers.insert(ETAG, "\"strong\"".parse().unwrap());
+        assert_eq!(validator_of(&headers).as_deref(), Some("\"strong\""));
+    }
+}

@@ -1,0 +1,287 @@
+//! A tarball of this machine as the base: proven by a detached signature, by a digest of the recipe, or by the user's own word.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256, Sha512};
+
+use super::{BUFFER, Facts, Got, Located, Place, Proof, hex, keyring, now, pointer, printable, sha512_of};
+use crate::error::{Context, Error, Kind, Result};
+use crate::progress::{Event, Progress};
+use crate::recipe::Source;
+use crate::store::Store;
+use crate::store::blobs::PartOrBlob;
+use crate::verify::{self, MAX_DOCUMENT};
+
+const REFS: &str = "file";
+
+/// What the recipe says.
+#[derive(Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) path: &'a Path,
+    pub(super) signature: Option<&'a Path>,
+    pub(super) sha512: Option<&'a str>,
+    pub(super) allow_unsigned: bool,
+}
+
+/// What was found out about a file, for as long as the file is the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Remembered {
+    identity: Identity,
+    facts: Facts,
+    unsigned: bool,
+}
+
+/// A file that has not changed: the kernel sets the change time, nobody else can.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// Hashes the file and checks what proves it. A file that is unchanged since it was last looked at is not read again.
+pub(super) fn locate(source: &Source, asked: &Asked<'_>, store: &Store, ui: &dyn Progress) -> Result<Located> {
+    if let Some(located) = known(source, asked, store)? {
+        return Ok(located);
+    }
+    let path = asked.path.display().to_string();
+    ui.stage(&format!("checking {}", printable(&path)));
+    let file = open(asked.path)?;
+    let before = identity(&file, &path)?;
+    let (trust, proof) = proof(source, asked)?;
+    let mut facts = Facts {
+        size: Some(before.size),
+        sha512: None,
+        blake2b: None,
+        timestamp: asked
+            .path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(pointer::split_name)
+            .map(|(_, ts, _)| ts.to_owned()),
+        signer: None,
+        how: String::new(),
+        verified_at: now(),
+        trust,
+        fetched: false,
+    };
+    let sha512 = match &proof {
+        Some((signature, bytes)) => {
+            let keyring = keyring(source)?;
+            let mut reader = Hashing { file: &file, sha512: Sha512::new(), done: 0, total: before.size, ui };
+            let signer = verify::detached(&printable(&path), bytes, &mut reader, &keyring)?;
+            // The verifier has read the file to its end; what it did not read would not be hashed.
+            std::io::copy(&mut reader, &mut std::io::sink()).system(|| format!("reading {path}"))?;
+            let name = signature.file_name().unwrap_or_default().to_string_lossy();
+            facts.how = format!("detached signature {} by {}", printable(&name), signer.primary);
+            facts.signer = Some(signer);
+            hex(&reader.sha512.finalize())
+        }
+        None => sha512_of(&file, &path, ui)?.0,
+    };
+    if let Some(wanted) = asked.sha512 {
+        if !wanted.eq_ignore_ascii_case(&sha512) {
+            return Err(Error::refused(format!("the SHA-512 of {} is not the recipe's", printable(&path)))
+                .with_details(format!("it is      {sha512}\nand not    {}", printable(wanted)))
+                .with_hint("the file is damaged or another one; if it is the right one, correct source.sha512"));
+        }
+        let also = if facts.how.is_empty() { String::new() } else { format!(", {}", facts.how) };
+        facts.how = format!("SHA-512 in the recipe{also}");
+    }
+    let unsigned = facts.how.is_empty();
+    if unsigned {
+        facts.how = "unsigned, accepted by the recipe (allow-unsigned)".to_owned();
+        ui.warn(&format!("{} is not signed; the recipe accepts it so", printable(&path)));
+    }
+    facts.sha512 = Some(sha512);
+    // A file written to within the clock's grain of being read could change again without its times changing.
+    let after = identity(&file, &path)?;
+    if before != after {
+        return Err(changed(&path));
+    }
+    let remembered = Remembered { identity: after, facts, unsigned };
+    if remembered.identity.changed.0 + 2 < i64::try_from(now()).unwrap_or(i64::MAX) {
+        store.write_ref(REFS, &ref_name(asked), &remembered)?;
+    }
+    ui.done();
+    Ok(located(asked, remembered))
+}
+
+/// What the store remembers of the unchanged file.
+pub(super) fn known(source: &Source, asked: &Asked<'_>, store: &Store) -> Result<Option<Located>> {
+    let Some(remembered) = store.read_ref::<Remembered>(REFS, &ref_name(asked))? else { return Ok(None) };
+    let file = open(asked.path)?;
+    if identity(&file, &asked.path.display().to_string())? != remembered.identity
+        || trust(source, asked)? != remembered.facts.trust
+    {
+        return Ok(None);
+    }
+    Ok(Some(located(asked, remembered)))
+}
+
+/// Copies the file into the store: its owner may go on writing to it, and what is judged must stay as it was.
+pub(super) fn copy(located: &Located, path: &Path, store: &Store, ui: &dyn Progress) -> Result<Got> {
+    let what = path.display().to_string();
+    let wanted =
+        located.facts.sha512.as_deref().ok_or_else(|| Error::system(format!("copying {what}: it was not hashed")))?;
+    loop {
+        let mut waiting = || ui.note(&format!("another build is copying {}; waiting for it", printable(&what)));
+        let mut part = match store.part(&format!("file-{}", &wanted[..32]), Some(wanted), &mut waiting)? {
+            PartOrBlob::Part(part) => part,
+            PartOrBlob::Blob(file) => {
+                let (sha512, size) = sha512_of(&file, &format!("the stored {}", located.name), ui)?;
+                if sha512 == wanted {
+                    return Ok(Got { file, sha512, size });
+                }
+                ui.warn(&format!("the stored copy of {} is damaged; it is copied again", printable(&what)));
+                store.remove_blob(wanted)?;
+                continue;
+            }
+        };
+        let file = open(path)?;
+        let total = file.metadata().system(|| format!("reading {what}"))?.len();
+        let mut reader = Hashing { file: &file, sha512: Sha512::new(), done: 0, total, ui };
+        part.file().set_len(0).system(|| format!("emptying {}", part.path().display()))?;
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let count = reader.read(&mut buffer).system(|| format!("reading {what}"))?;
+            if count == 0 {
+                break;
+            }
+            part.file().write_all(&buffer[..count]).system(|| format!("copying {what} into the store"))?;
+        }
+        let (sha512, size) = (hex(&reader.sha512.finalize()), reader.done);
+        if sha512 != wanted {
+            part.discard()?;
+            return Err(changed(&what));
+        }
+        return Ok(Got { file: part.finish(store, &sha512)?, sha512, size });
+    }
+}
+
+/// The signature that the recipe names or that lies beside the file; none is an error unless something else stands in for it. With it
+/// the identity of the trust, so that another keyring, signature or digest is judged anew.
+fn proof(source: &Source, asked: &Asked<'_>) -> Result<(String, Option<(PathBuf, Vec<u8>)>)> {
+    let trust = trust(source, asked)?;
+    if let Some(path) = signature_path(asked) {
+        let bytes = read_small(&path)?;
+        return Ok((trust, Some((path, bytes))));
+    }
+    if asked.sha512.is_none() && !asked.allow_unsigned {
+        let path = printable(&asked.path.display().to_string());
+        return Err(Error::refused(format!("nothing proves {path}: there is no {path}.asc, .sig or .gpg beside it")).with_hint(
+            "put its signature there, name it in source.signature, give source.sha512, or accept it as it is with source.allow-unsigned = true",
+        ));
+    }
+    Ok((trust, None))
+}
+
+fn trust(source: &Source, asked: &Asked<'_>) -> Result<String> {
+    let mut trust = Sha256::new();
+    match signature_path(asked) {
+        Some(path) => {
+            trust.update(keyring(source)?.id());
+            trust.update(read_small(&path)?);
+        }
+        None => trust.update([u8::from(asked.allow_unsigned)]),
+    }
+    trust.update(asked.sha512.unwrap_or_default());
+    Ok(hex(&trust.finalize()))
+}
+
+fn signature_path(asked: &Asked<'_>) -> Option<PathBuf> {
+    if let Some(path) = asked.signature {
+        return Some(path.to_owned());
+    }
+    // A digest in the recipe stands in for a signature: one that happens to lie there need not be anybody's we know.
+    if asked.sha512.is_some() {
+        return None;
+    }
+    [".asc", ".sig", ".gpg"].into_iter().find_map(|suffix| {
+        let mut path = asked.path.as_os_str().to_owned();
+        path.push(suffix);
+        let path = PathBuf::from(path);
+        path.symlink_metadata().is_ok().then_some(path)
+    })
+}
+
+fn read_small(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = open(path)?;
+    (&file).take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).system(|| format!("reading {}", path.display()))?;
+    Ok(bytes)
+}
+
+/// Opens a regular file: a FIFO would wait for ever, a device has no end.
+fn open(path: &Path) -> Result<File> {
+    let what = || format!("opening {}", printable(&path.display().to_string()));
+    let kind =
+        |error: &std::io::Error| if error.kind() == std::io::ErrorKind::NotFound { Kind::Usage } else { Kind::System };
+    let file = rustix::fs::open(
+        path,
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .map(File::from)
+    .map_err(std::io::Error::from)
+    .map_err(|error| Error::new(kind(&error), what()).with_source(error))?;
+    if !file.metadata().system(what)?.is_file() {
+        return Err(Error::usage(format!("{}: it is not a regular file", what())));
+    }
+    Ok(file)
+}
+
+fn identity(file: &File, path: &str) -> Result<Identity> {
+    let stat = file.metadata().system(|| format!("reading {}", printable(path)))?;
+    Ok(Identity {
+        device: stat.dev(),
+        inode: stat.ino(),
+        size: stat.size(),
+        modified: (stat.mtime(), stat.mtime_nsec()),
+        changed: (stat.ctime(), stat.ctime_nsec()),
+    })
+}
+
+fn ref_name(asked: &Asked<'_>) -> String {
+    hex(&Sha256::digest(asked.path.as_os_str().as_encoded_bytes()))
+}
+
+fn located(asked: &Asked<'_>, remembered: Remembered) -> Located {
+    Located {
+        name: asked.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        place: Place::File(asked.path.to_owned()),
+        proof: if remembered.unsigned { Proof::Unsigned } else { Proof::Digest },
+        facts: remembered.facts,
+        offline: false,
+    }
+}
+
+fn changed(path: &str) -> Error {
+    Error::refused(format!("{} changed while it was read", printable(path)))
+        .with_hint("wait until nothing writes to it, and run again")
+}
+
+/// Hashes what is read through it.
+struct Hashing<'a> {
+    file: &'a File,
+    sha512: Sha512,
+    done: u64,
+    total: u64,
+    ui: &'a dyn Progress,
+}
+
+impl Read for Hashing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.sha512.update(&buffer[..count]);
+        self.done += count as u64;
+        self.ui.emit(Event::Bytes { done: self.done, total: Some(self.total) });
+        Ok(count)
+    }
+}

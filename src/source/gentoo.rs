@@ -1,0 +1,420 @@
+//! Gentoo's mirrors: `releases/<arch>/autobuilds/`, the signed pointer to the latest build, its signed digests.
+
+use super::digests::{self, Algorithm};
+use super::fetch::{FailureKind, Http};
+use super::pointer::{self, Entry, Pointer};
+use super::{Facts, Located, Place, Proof, keyring, now, printable, when};
+use crate::error::{Error, Kind, Result};
+use crate::progress::Progress;
+use crate::recipe::{Source, Version};
+use crate::store::Store;
+use crate::verify::{self, Keyring, MAX_DOCUMENT, Signed};
+
+/// Kind of the refs that hold [`Facts`] by file name.
+pub(super) const REFS: &str = "stage3";
+
+/// A signed list older than this is refused: whoever can keep a mirror from us could keep us on old, known-vulnerable builds.
+const MAX_AGE: u64 = 30 * DAY;
+const DAY: u64 = 86_400;
+
+/// Sub-architectures as stage3 names begin with them, by the directory that holds them; a `*` stands for any ending.
+const DIRECTORIES: [(&str, &[&str]); 14] = [
+    ("alpha", &["alpha*"]),
+    ("amd64", &["amd64", "x32"]),
+    ("arm64", &["arm64*", "aarch64*"]),
+    ("arm", &["arm*"]),
+    ("hppa", &["hppa*"]),
+    ("ia64", &["ia64"]),
+    ("loong", &["loong*"]),
+    ("m68k", &["m68k*"]),
+    ("mips", &["mips*"]),
+    ("ppc", &["ppc*", "power*"]),
+    ("riscv", &["rv32*", "rv64*", "riscv*"]),
+    ("s390", &["s390*"]),
+    ("sparc", &["sparc*"]),
+    ("x86", &["x86", "i486", "i586", "i686"]),
+];
+
+/// The keyword directory of a variant (`rv64_lp64d-openrc` → `riscv`); none for an architecture that is not known.
+pub fn directory(variant: &str) -> Option<&'static str> {
+    let subarch = variant.split('-').next().unwrap_or_default();
+    let fits = |pattern: &&str| match pattern.strip_suffix('*') {
+        Some(prefix) => subarch.starts_with(prefix),
+        None => subarch == *pattern,
+    };
+    if subarch.starts_with("sh") && subarch[2..].starts_with(|digit: char| digit.is_ascii_digit()) {
+        return Some("sh");
+    }
+    DIRECTORIES.iter().find(|(_, patterns)| patterns.iter().any(fits)).map(|(directory, _)| *directory)
+}
+
+/// What one mirror said.
+enum Answer<T> {
+    Found(T),
+    Missing(String),
+}
+
+/// A question put to the mirrors in turn.
+struct Ask<'a> {
+    http: Http,
+    mirrors: Vec<&'a str>,
+    keyring: Keyring,
+    arch: &'static str,
+    ui: &'a dyn Progress,
+}
+
+pub(super) fn locate(
+    source: &Source,
+    variant: &str,
+    version: &Version,
+    store: &Store,
+    ui: &dyn Progress,
+) -> Result<Located> {
+    ui.stage(&format!("looking for stage3 {}", printable(variant)));
+    let mut ask = Ask {
+        http: Http::default(),
+        mirrors: source.mirrors.iter().map(String::as_str).collect(),
+        keyring: keyring(source)?,
+        arch: checked(variant)?,
+        ui,
+    };
+    let hint = |error: Error| with_offline_hint(error, source, variant, version, store);
+    let (name, timestamp, size) = match version {
+        Version::Latest => {
+            let (at, entry) = ask.latest(variant).map_err(hint)?;
+            // The mirror that just answered well is asked first from now on.
+            let good = ask.mirrors.remove(at);
+            ask.mirrors.insert(0, good);
+            (entry.name(), entry.timestamp, Some(entry.size))
+        }
+        Version::Timestamp(timestamp) => {
+            if !pointer::is_timestamp(timestamp) {
+                return Err(Error::usage(format!("source.version: {} is not YYYYMMDDTHHMMSSZ", printable(timestamp))));
+            }
+            (format!("stage3-{variant}-{timestamp}.tar.xz"), timestamp.clone(), None)
+        }
+    };
+    let remembered = store.read_ref::<Facts>(REFS, &name)?.filter(|facts| {
+        facts.trust == ask.keyring.id()
+            && facts.sha512.is_some()
+            && (size.is_none() || facts.size.is_none() || facts.size == size)
+    });
+    let urls: Vec<String> =
+        ask.mirrors.iter().map(|mirror| url(mirror, ask.arch, &format!("{timestamp}/{name}"))).collect();
+    let (facts, proof) = match remembered {
+        Some(facts) => (Facts { size: facts.size.or(size), ..facts }, Proof::Digest),
+        None => {
+            let found = ask.facts(&name, &timestamp, size).map_err(hint)?;
+            if found.0.sha512.is_some() {
+                store.write_ref(REFS, &name, &found.0)?;
+            }
+            found
+        }
+    };
+    ui.done();
+    Ok(Located { name, place: Place::Urls(urls), proof, facts, offline: false })
+}
+
+/// The newest remembered build of the variant, or the one of the timestamp.
+pub(super) fn known(source: &Source, variant: &str, version: &Version, store: &Store) -> Result<Option<Located>> {
+    let arch = checked(variant)?;
+    let keyring = keyring(source)?;
+    let mut candidates: Vec<(bool, String, String, Facts)> = Vec::new();
+    for name in store.ref_names(REFS)? {
+        if let Some((found, timestamp, _)) = pointer::split_name(&name)
+            && found == variant
+            && !matches!(version, Version::Timestamp(wanted) if wanted != timestamp)
+            && let Some(facts) = store.read_ref::<Facts>(REFS, &name)?
+            && facts.trust == keyring.id()
+            && facts.sha512.is_some()
+        {
+            candidates.push((facts.fetched, timestamp.to_owned(), name.clone(), facts));
+        }
+    }
+    // What was fetched once is worth more offline than something newer that never was.
+    let newest = candidates.into_iter().max_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    Ok(newest.map(|(_, timestamp, name, facts)| {
+        let urls = source.mirrors.iter().map(|mirror| url(mirror, arch, &format!("{timestamp}/{name}"))).collect();
+        Located { name, place: Place::Urls(urls), proof: Proof::Digest, facts, offline: true }
+    }))
+}
+
+pub(super) fn first_urls(source: &Source, variant: &str, version: &Version) -> Result<Vec<String>> {
+    let arch = checked(variant)?;
+    let path = match version {
+        Version::Latest => format!("latest-stage3-{variant}.txt"),
+        Version::Timestamp(timestamp) => format!("{timestamp}/stage3-{variant}-{timestamp}.tar.xz.DIGESTS"),
+    };
+    Ok(source.mirrors.iter().map(|mirror| url(mirror, arch, &path)).collect())
+}
+
+impl Ask<'_> {
+    /// The mirror's number and the entry that its signed pointer has for the variant.
+    fn latest(&self, variant: &str) -> Result<(usize, Entry)> {
+        let path = format!("latest-stage3-{variant}.txt");
+        let found = self.each(&path, |mirror| {
+            let url = url(mirror, self.arch, &path);
+            let bytes = match self.document(&url)? {
+                Answer::Found(bytes) => bytes,
+                Answer::Missing(why) => return Ok(Answer::Missing(why)),
+            };
+            match self.pointer(&url, &bytes)?.entry(variant)? {
+                Some(entry) => Ok(Answer::Found(entry.clone())),
+                None => {
+                    Err(Error::refused(format!("{}: the signed list does not name stage3 {variant}", printable(&url)))
+                        .with_hint("another list was put in its place"))
+                }
+            }
+        })?;
+        match found {
+            Some(found) => Ok(found),
+            None => self.latest_of_all(variant),
+        }
+    }
+
+    /// From the list of all variants, where a variant has no list of its own.
+    fn latest_of_all(&self, variant: &str) -> Result<(usize, Entry)> {
+        let mut offered: Vec<String> = Vec::new();
+        let found = self.each("latest-stage3.txt", |mirror| {
+            let url = url(mirror, self.arch, "latest-stage3.txt");
+            let bytes = match self.document(&url)? {
+                Answer::Found(bytes) => bytes,
+                Answer::Missing(why) => return Ok(Answer::Missing(why)),
+            };
+            let pointer = self.pointer(&url, &bytes)?;
+            if let Some(entry) = pointer.entry(variant)? {
+                return Ok(Answer::Found(entry.clone()));
+            }
+            offered.extend(pointer.entries.into_iter().map(|entry| entry.variant));
+            Ok(Answer::Missing(format!("{}: it does not name stage3 {variant}", printable(&url))))
+        });
+        match found {
+            Ok(Some(found)) => Ok(found),
+            Err(error) if offered.is_empty() => Err(error),
+            _ => {
+                offered.sort();
+                offered.dedup();
+                let hint = if offered.is_empty() {
+                    "source.stage3 must be the name exactly as in latest-stage3-<name>.txt, such as amd64-openrc"
+                        .to_owned()
+                } else {
+                    format!("offered for {}: {}", self.arch, offered.join(", "))
+                };
+                Err(Error::network(format!("no mirror has a stage3 called {variant}")).with_hint(hint))
+            }
+        }
+    }
+
+    /// Verifies a pointer and that it is fresh.
+    fn pointer(&self, url: &str, bytes: &[u8]) -> Result<Pointer> {
+        let Signed { text, signer } = verify::clearsigned(&printable(url), bytes, &self.keyring)?;
+        let pointer = pointer::parse(&text)?;
+        // Lists without a time of their own are at least not older than their signature.
+        fresh(url, pointer.published.unwrap_or(signer.created), now())?;
+        Ok(pointer)
+    }
+
+    /// What the tarball must be: from its signed digests; where no mirror has them, its detached signature.
+    fn facts(&self, name: &str, timestamp: &str, size: Option<u64>) -> Result<(Facts, Proof)> {
+        let mut facts = Facts {
+            size,
+            sha512: None,
+            blake2b: None,
+            timestamp: Some(timestamp.to_owned()),
+            signer: None,
+            how: String::new(),
+            verified_at: now(),
+            trust: self.keyring.id().to_owned(),
+            fetched: false,
+        };
+        let digests = self.each(&format!("{name}.DIGESTS"), |mirror| {
+            let url = url(mirror, self.arch, &format!("{timestamp}/{name}.DIGESTS"));
+            let bytes = match self.document(&url)? {
+                Answer::Found(bytes) => bytes,
+                Answer::Missing(why) => return Ok(Answer::Missing(why)),
+            };
+            let Signed { text, signer } = verify::clearsigned(&printable(&url), &bytes, &self.keyring)?;
+            let digests = digests::parse(&text)?;
+            let Some(sha512) = digests.of(name, Algorithm::Sha512)? else {
+                return Err(Error::refused(format!(
+                    "{}: the signed digests give no SHA512 for {name}",
+                    printable(&url)
+                )));
+            };
+            let blake2b = digests.of(name, Algorithm::Blake2b)?.map(str::to_owned);
+            Ok(Answer::Found((sha512.to_owned(), blake2b, signer)))
+        })?;
+        if let Some((_, (sha512, blake2b, signer))) = digests {
+            facts.how = format!("clearsigned DIGESTS by {}", signer.primary);
+            (facts.sha512, facts.blake2b, facts.signer) = (Some(sha512), blake2b, Some(signer));
+            return Ok((facts, Proof::Digest));
+        }
+        let signature = self.each(&format!("{name}.asc"), |mirror| {
+            self.document(&url(mirror, self.arch, &format!("{timestamp}/{name}.asc")))
+        })?;
+        match signature {
+            Some((_, signature)) => {
+                facts.how = "detached signature (there are no DIGESTS)".to_owned();
+                Ok((facts, Proof::Detached { signature, keyring: self.keyring.clone() }))
+            }
+            None => Err(Error::network(format!("no mirror has {name}"))
+                .with_hint("mirrors keep a build for about five weeks; use source.version = \"latest\", or a file of your own (source.file)")),
+        }
+    }
+
+    fn document(&self, url: &str) -> Result<Answer<Vec<u8>>> {
+        match self.http.document(url, MAX_DOCUMENT) {
+            Ok(bytes) => Ok(Answer::Found(bytes)),
+            Err(failure) if failure.kind == FailureKind::Missing => Ok(Answer::Missing(failure.to_string())),
+            Err(failure) => Err(Error::network(failure.to_string())),
+        }
+    }
+
+    /// Asks every mirror in turn until one answers well. None when all of them say that there is no such thing.
+    fn each<T>(&self, what: &str, mut ask: impl FnMut(&str) -> Result<Answer<T>>) -> Result<Option<(usize, T)>> {
+        let mut troubles: Vec<Error> = Vec::new();
+        let mut missing: Vec<String> = Vec::new();
+        for (index, mirror) in self.mirrors.iter().enumerate() {
+            match ask(mirror) {
+                Ok(Answer::Found(found)) => return Ok(Some((index, found))),
+                Ok(Answer::Missing(why)) => missing.push(why),
+                Err(error) if matches!(error.kind(), Kind::Refused | Kind::Network) => {
+                    if index + 1 < self.mirrors.len() {
+                        self.ui.warn(&format!("{}; trying the next mirror", chain(&error)));
+                    }
+                    troubles.push(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if troubles.is_empty() {
+            return Ok(None);
+        }
+        // A refusal says more than silence: it may be an attack.
+        let worst = troubles.iter().position(|error| error.kind() == Kind::Refused).unwrap_or(0);
+        if troubles.len() + missing.len() == 1 {
+            return Err(troubles.swap_remove(worst));
+        }
+        let details: String = troubles.iter().map(chain).chain(missing).map(|line| format!("{line}\n")).collect();
+        let error = Error::new(troubles[worst].kind(), format!("no mirror gives a good {what}")).with_details(details);
+        Err(match troubles[worst].hint() {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        })
+    }
+}
+
+/// Refuses a list that is too old, or from the future.
+fn fresh(url: &str, published: u64, now: u64) -> Result<()> {
+    let clock = format!("this machine's clock says {}; if that is wrong, set the clock", when(now));
+    if published > now + DAY {
+        return Err(Error::refused(format!(
+            "{}: the signed list is from the future: {}",
+            printable(url),
+            when(published)
+        ))
+        .with_hint(clock));
+    }
+    let age = now.saturating_sub(published);
+    if age > MAX_AGE {
+        let error = Error::refused(format!(
+            "{}: the signed list is {} days old ({}), and at most {} are accepted",
+            printable(url),
+            age / DAY,
+            when(published),
+            MAX_AGE / DAY
+        ));
+        return Err(error.with_hint(format!(
+            "the mirror is no longer updated: name another in source.mirrors, or pin source.version; {clock}"
+        )));
+    }
+    Ok(())
+}
+
+fn checked(variant: &str) -> Result<&'static str> {
+    if !pointer::is_variant(variant) {
+        return Err(Error::usage(format!("source.stage3: {} cannot be the name of a stage3", printable(variant))));
+    }
+    directory(variant).ok_or_else(|| {
+        Error::usage(format!("source.stage3: {variant} begins with no known architecture"))
+            .with_hint("it is the name exactly as in latest-stage3-<name>.txt, such as amd64-musl or rv64_lp64d-openrc")
+    })
+}
+
+fn with_offline_hint(error: Error, source: &Source, variant: &str, version: &Version, store: &Store) -> Error {
+    if error.kind() != Kind::Network || error.hint().is_some() {
+        return error;
+    }
+    match known(source, variant, version, store) {
+        Ok(Some(located)) => error.with_hint(format!("with --offline the stored {} is used", located.name)),
+        _ => error.with_hint("check the network and source.mirrors (a proxy is taken from http_proxy and https_proxy)"),
+    }
+}
+
+fn url(mirror: &str, arch: &str, path: &str) -> String {
+    format!("{}/releases/{arch}/autobuilds/{path}", mirror.trim_end_matches('/'))
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&printable(&cause.to_string()));
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_subarchitecture_has_its_directory() {
+        for (variant, directory) in [
+            ("amd64-musl", "amd64"),
+            ("x32-openrc", "amd64"),
+            ("i486-openrc", "x86"),
+            ("i686-musl", "x86"),
+            ("rv64_lp64d-openrc", "riscv"),
+            ("rv32_ilp32-systemd", "riscv"),
+            ("armv7a_hardfp-systemd", "arm"),
+            ("armv4tl-openrc", "arm"),
+            ("arm64-openrc", "arm64"),
+            ("arm64_be-openrc", "arm64"),
+            ("aarch64_be-openrc", "arm64"),
+            ("ppc64le-musl-hardened-openrc", "ppc"),
+            ("power9le-openrc", "ppc"),
+            ("loong-openrc", "loong"),
+            ("mips64el_multilib-openrc", "mips"),
+            ("mipsel3_n32-openrc", "mips"),
+            ("m68k-openrc", "m68k"),
+            ("hppa1.1-openrc", "hppa"),
+            ("s390x-openrc", "s390"),
+            ("sparc64-openrc", "sparc"),
+            ("alpha-openrc", "alpha"),
+            ("sh4-openrc", "sh"),
+            ("sh4eb-openrc", "sh"),
+        ] {
+            assert_eq!(super::directory(variant), Some(directory), "{variant}");
+        }
+        assert_eq!(directory("musl"), None);
+        assert_eq!(directory("show"), None);
+        assert_eq!(directory(""), None);
+        assert!(checked("../amd64").is_err());
+    }
+
+    #[test]
+    fn old_and_future_lists_are_refused() {
+        let now = 1_786_404_601;
+        assert!(fresh("u", now, now).is_ok());
+        assert!(fresh("u", now - 29 * DAY, now).is_ok());
+        assert!(fresh("u", now + 3600, now).is_ok());
+        let old = fresh("u", now - 31 * DAY, now).unwrap_err();
+        assert!(old.to_string().contains("31 days old"), "{old}");
+        let future = fresh("u", now + 2 * DAY, now).unwrap_err();
+        assert!(future.hint().unwrap().contains("2026-08-10 23:30 UTC"), "{future:?}");
+    }
+}

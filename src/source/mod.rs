@@ -1,0 +1,359 @@
+//! Which bytes the builder tree is made of, and getting them.
+//!
+//! [`locate`] finds out which file that is and what proves it (a signed digest, a detached signature), [`fetch()`] brings it into the
+//! store, and [`crate::verify::verify`] judges it. `pointer` and `digests` are pure text; only `fetch` speaks HTTP.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use blake2::Blake2b512;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha512};
+
+use crate::error::{Context, Error, Result};
+use crate::progress::{Event, Progress};
+use crate::recipe::{Base, Job, Source};
+use crate::store::Store;
+use crate::verify::{self, Keyring, Signer};
+
+pub mod digests;
+mod download;
+mod fetch;
+mod file;
+mod gentoo;
+pub mod pointer;
+
+pub use gentoo::directory;
+
+/// A file that is known but perhaps not here yet: its name, what it must be, and what proves it.
+#[derive(Debug, Clone)]
+pub struct Located {
+    name: String,
+    place: Place,
+    proof: Proof,
+    facts: Facts,
+    /// Do not ask any server.
+    offline: bool,
+}
+
+/// Where the bytes are.
+#[derive(Debug, Clone)]
+enum Place {
+    /// The same file on several servers, the best first.
+    Urls(Vec<String>),
+    /// A file of this machine.
+    File(PathBuf),
+}
+
+/// What proves the bytes.
+#[derive(Debug, Clone)]
+pub(crate) enum Proof {
+    /// `facts.sha512`, from something verified (or from the recipe).
+    Digest,
+    /// A detached signature, over bytes not seen yet.
+    Detached {
+        /// The signature.
+        signature: Vec<u8>,
+        /// Who may have made it.
+        keyring: Keyring,
+    },
+    /// Nothing: the recipe allows it. `facts.sha512` says which bytes it was decided for.
+    Unsigned,
+}
+
+/// What is known of a file, as the store remembers it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Facts {
+    /// Exact size, where it is known beforehand.
+    pub(crate) size: Option<u64>,
+    pub(crate) sha512: Option<String>,
+    pub(crate) blake2b: Option<String>,
+    /// `YYYYMMDDTHHMMSSZ`, of the build.
+    pub(crate) timestamp: Option<String>,
+    pub(crate) signer: Option<Signer>,
+    /// What the trust rests on, in words.
+    pub(crate) how: String,
+    /// Seconds since 1970 when it was verified.
+    pub(crate) verified_at: u64,
+    /// [`Keyring::id`] it was verified with; under another keyring it must be verified again.
+    pub(crate) trust: String,
+    /// Whether the bytes were ever in the store: without a network, only those are of use.
+    #[serde(default)]
+    pub(crate) fetched: bool,
+}
+
+/// A file whose bytes are in the store, hashed, and not judged yet.
+#[derive(Debug)]
+pub struct Fetched {
+    pub(crate) name: String,
+    pub(crate) proof: Proof,
+    pub(crate) facts: Facts,
+    pub(crate) file: File,
+    /// Of the bytes of `file`, computed by this process.
+    pub(crate) sha512: String,
+    pub(crate) size: u64,
+}
+
+impl Located {
+    /// The file's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its exact size, where it is known beforehand.
+    pub fn size(&self) -> Option<u64> {
+        self.facts.size
+    }
+
+    /// The SHA-512 it must have, lower-case hex; none when only a detached signature proves it and it was never fetched.
+    pub fn sha512(&self) -> Option<&str> {
+        self.facts.sha512.as_deref()
+    }
+
+    /// When it was built, `YYYYMMDDTHHMMSSZ`.
+    pub fn timestamp(&self) -> Option<&str> {
+        self.facts.timestamp.as_deref()
+    }
+
+    /// Primary fingerprint of who signed for it.
+    pub fn signer(&self) -> Option<&str> {
+        self.facts.signer.as_ref().map(|signer| signer.primary.as_str())
+    }
+
+    /// What the trust in it rests on, for the provenance.
+    pub fn how(&self) -> &str {
+        &self.facts.how
+    }
+
+    /// Where it can be downloaded, the first to be tried first; empty for a local file.
+    pub fn urls(&self) -> &[String] {
+        match &self.place {
+            Place::Urls(urls) => urls,
+            Place::File(_) => &[],
+        }
+    }
+}
+
+/// Finds out which file the recipe's base is. Asks the mirrors, and refuses what is not signed by a trusted key; with `offline`
+/// answers from the store alone.
+pub fn locate(job: &Job, store: &Store, offline: bool, ui: &dyn Progress) -> Result<Located> {
+    if offline {
+        return match known(job, store)? {
+            Some(located) => Ok(located),
+            // A file of this machine needs no network.
+            None if matches!(job.source.base, Base::File { .. }) => locate(job, store, false, ui),
+            None => Err(Error::network(format!("the store knows no verified {}", base_name(&job.source)))
+                .with_hint("run once without --offline")),
+        };
+    }
+    match &job.source.base {
+        Base::Gentoo { stage3, version } => gentoo::locate(&job.source, stage3, version, store, ui),
+        Base::File { path, signature, sha512, allow_unsigned } => {
+            let asked = file::Asked {
+                path,
+                signature: signature.as_deref(),
+                sha512: sha512.as_deref(),
+                allow_unsigned: *allow_unsigned,
+            };
+            file::locate(&job.source, &asked, store, ui)
+        }
+    }
+}
+
+/// The newest file the store knows to be the recipe's base, without asking anybody: for `shell` and `--offline`. None when there is
+/// none that was verified with the present keyring.
+pub fn known(job: &Job, store: &Store) -> Result<Option<Located>> {
+    match &job.source.base {
+        Base::Gentoo { stage3, version } => gentoo::known(&job.source, stage3, version, store),
+        Base::File { path, signature, sha512, allow_unsigned } => {
+            let asked = file::Asked {
+                path,
+                signature: signature.as_deref(),
+                sha512: sha512.as_deref(),
+                allow_unsigned: *allow_unsigned,
+            };
+            file::known(&job.source, &asked, store)
+        }
+    }
+}
+
+/// The documents [`locate`] begins with, for a dry run.
+pub fn first_urls(job: &Job) -> Result<Vec<String>> {
+    match &job.source.base {
+        Base::Gentoo { stage3, version } => gentoo::first_urls(&job.source, stage3, version),
+        Base::File { .. } => Ok(Vec::new()),
+    }
+}
+
+/// Brings the bytes into the store, where they are not there yet: over HTTP resumed, mirror after mirror, hashed on the way; a local
+/// file is copied, so that what is judged cannot change afterwards.
+pub fn fetch(located: &Located, store: &Store, ui: &dyn Progress) -> Result<Fetched> {
+    ui.stage(&format!("fetching {}", printable(&located.name)));
+    let mut facts = located.facts.clone();
+    let got = match &located.place {
+        Place::File(path) => file::copy(located, path, store, ui)?,
+        Place::Urls(urls) => {
+            let mut signer = None;
+            let mut accept = |file: &File| match &located.proof {
+                Proof::Detached { signature, keyring } => {
+                    signer = Some(verify::detached(&located.name, signature, rewound(file)?, keyring)?);
+                    Ok(())
+                }
+                Proof::Digest | Proof::Unsigned => Ok(()),
+            };
+            let wanted = download::Wanted {
+                name: &located.name,
+                urls,
+                size: facts.size,
+                sha512: facts.sha512.as_deref(),
+                blake2b: facts.blake2b.as_deref(),
+                offline: located.offline,
+            };
+            let got = download::download(&fetch::Http::default(), &wanted, store, &mut accept, ui)?;
+            if let Some(signer) = signer {
+                facts.how = format!("detached signature by {}", signer.primary);
+                facts.signer = Some(signer);
+            }
+            if !facts.fetched {
+                (facts.fetched, facts.size, facts.sha512) = (true, Some(got.size), Some(got.sha512.clone()));
+                store.write_ref(gentoo::REFS, &located.name, &facts)?;
+            }
+            got
+        }
+    };
+    ui.done();
+    let (name, proof) = (located.name.clone(), located.proof.clone());
+    Ok(Fetched { name, proof, facts, file: got.file, sha512: got.sha512, size: got.size })
+}
+
+/// The keyring a recipe asks for.
+pub fn keyring(source: &Source) -> Result<Keyring> {
+    match &source.keyring {
+        Some(path) => Keyring::load(path, &source.fingerprints),
+        None if source.fingerprints.is_empty() => Keyring::embedded(),
+        None => Keyring::embedded_pinned(&source.fingerprints),
+    }
+}
+
+/// Bytes in the store, with what was measured on them.
+#[derive(Debug)]
+struct Got {
+    file: File,
+    sha512: String,
+    size: u64,
+}
+
+/// SHA-512 and BLAKE2b of a stream.
+#[derive(Debug, Clone, Default)]
+struct Hashes {
+    sha512: Sha512,
+    blake2b: Blake2b512,
+}
+
+impl Hashes {
+    fn update(&mut self, bytes: &[u8]) {
+        self.sha512.update(bytes);
+        self.blake2b.update(bytes);
+    }
+
+    fn finish(&self) -> (String, String) {
+        (hex(&self.sha512.clone().finalize()), hex(&self.blake2b.clone().finalize()))
+    }
+}
+
+const BUFFER: usize = 256 * 1024;
+
+/// SHA-512 and size of an open file, from its beginning.
+fn sha512_of(file: &File, what: &str, ui: &dyn Progress) -> Result<(String, u64)> {
+    let total = file.metadata().system(|| format!("reading {what}"))?.len();
+    let mut reader = rewound(file)?;
+    let mut sha512 = Sha512::new();
+    let mut buffer = vec![0; BUFFER];
+    let mut done = 0;
+    loop {
+        let count = reader.read(&mut buffer).system(|| format!("reading {what}"))?;
+        if count == 0 {
+            return Ok((hex(&sha512.finalize()), done));
+        }
+        sha512.update(&buffer[..count]);
+        done += count as u64;
+        ui.emit(Event::Bytes { done, total: Some(total) });
+    }
+}
+
+/// The file at its beginning.
+pub(crate) fn rewound(file: &File) -> Result<&File> {
+    let mut at = file;
+    at.seek(SeekFrom::Start(0)).system(|| "reading a file from its beginning")?;
+    Ok(file)
+}
+
+fn base_name(source: &Source) -> String {
+    match &source.base {
+        Base::Gentoo { stage3, version: crate::recipe::Version::Latest } => format!("stage3 {stage3}"),
+        Base::Gentoo { stage3, version: crate::recipe::Version::Timestamp(timestamp) } => {
+            format!("stage3 {stage3} of {timestamp}")
+        }
+        Base::File { path, .. } => path.display().to_string(),
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Lower-case hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Foreign text for a message: control characters (terminal escapes among them) made visible, and not longer than is useful.
+pub(crate) fn printable(text: &str) -> String {
+    const MAX: usize = 300;
+    let mut safe = String::new();
+    for char in text.chars() {
+        if safe.len() >= MAX {
+            safe.push('…');
+            break;
+        }
+        // Bidirectional overrides reorder what follows them on a terminal.
+        if char.is_control()
+            || matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        {
+            safe.extend(char.escape_default());
+        } else {
+            safe.push(char);
+        }
+    }
+    safe
+}
+
+/// Seconds since 1970 as `2026-08-10 23:30 UTC`.
+pub(crate) fn when(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    if days > 365 * 8000 {
+        return format!("{seconds} seconds after 1970");
+    }
+    // Civil from days, in years that begin in March, so that the leap day is the last.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", rest / 3600, rest / 60 % 60)
+}
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+mod server;

@@ -1,0 +1,205 @@
+//! The body of a verified `latest-stage3-….txt`: which builds a mirror offers. Pure text in, types out.
+
+use crate::error::{Error, Result};
+use crate::source::printable;
+
+/// Nobody makes a stage3 larger than this; a signed size beyond it is a mistake or an attack.
+pub const MAX_SIZE: u64 = 64 << 30;
+
+/// What may follow the timestamp in a tarball's name.
+const SUFFIXES: [&str; 5] = [".tar.xz", ".tar.zst", ".tar.bz2", ".tar.gz", ".tar"];
+
+/// A parsed pointer.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pointer {
+    /// Seconds since 1970 from `# ts=`: when the list was made.
+    pub published: Option<u64>,
+    /// The stage3 tarballs in it, in the order of the text.
+    pub entries: Vec<Entry>,
+}
+
+/// One tarball of a pointer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The variant: `amd64-musl`.
+    pub variant: String,
+    /// When it was built: `YYYYMMDDTHHMMSSZ`.
+    pub timestamp: String,
+    /// `.tar.xz` or another suffix of a tarball.
+    pub suffix: String,
+    /// Exact size in bytes.
+    pub size: u64,
+}
+
+impl Entry {
+    /// The file's name.
+    pub fn name(&self) -> String {
+        format!("stage3-{}-{}{}", self.variant, self.timestamp, self.suffix)
+    }
+
+    /// Its path below `autobuilds/`.
+    pub fn path(&self) -> String {
+        format!("{}/{}", self.timestamp, self.name())
+    }
+}
+
+impl Pointer {
+    /// The one entry of exactly this variant; none when the list has none.
+    pub fn entry(&self, variant: &str) -> Result<Option<&Entry>> {
+        let mut found = self.entries.iter().filter(|entry| entry.variant == variant);
+        let first = found.next();
+        match found.next() {
+            Some(_) => Err(Error::refused(format!("the signed list names stage3 {variant} more than once"))),
+            None => Ok(first),
+        }
+    }
+}
+
+/// Parses the signed text. Lines that are neither comments nor `path size` make it refused, and so does a path that leaves its
+/// directory; tarballs that are not a stage3 in Gentoo's form (the all-variants list may hold others) are left out.
+pub fn parse(text: &str) -> Result<Pointer> {
+    let mut pointer = Pointer::default();
+    for line in text.lines().map(str::trim) {
+        if let Some(comment) = line.strip_prefix('#') {
+            if let Some(ts) = comment.trim().strip_prefix("ts=") {
+                let ts = ts.parse().map_err(|_| bad(line, "its time is not a number"))?;
+                if pointer.published.replace(ts).is_some_and(|before| before != ts) {
+                    return Err(bad(line, "it contradicts an earlier time"));
+                }
+            }
+        } else if !line.is_empty() {
+            let mut fields = line.split_ascii_whitespace();
+            let (Some(path), Some(size), None) = (fields.next(), fields.next(), fields.next()) else {
+                return Err(bad(line, "expected a path and a size"));
+            };
+            let size = size.parse().map_err(|_| bad(line, "its size is not a number"))?;
+            if size == 0 || size > MAX_SIZE {
+                return Err(bad(line, "its size is out of bounds"));
+            }
+            if path.starts_with('/') || path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+                return Err(bad(line, "its path leaves the directory"));
+            }
+            pointer.entries.extend(entry(path, size));
+        }
+    }
+    Ok(pointer)
+}
+
+/// Whether this can be a variant's name.
+pub fn is_variant(text: &str) -> bool {
+    text.len() <= 100
+        && text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte))
+}
+
+/// Whether this is a timestamp, `YYYYMMDDTHHMMSSZ`.
+pub fn is_timestamp(text: &str) -> bool {
+    // On bytes: slicing text may fall into the middle of a character.
+    let form = b"00000000T000000Z";
+    text.len() == form.len()
+        && text.bytes().zip(form).all(|(byte, form)| if *form == b'0' { byte.is_ascii_digit() } else { byte == *form })
+}
+
+/// Takes a tarball's name apart: variant, timestamp, suffix.
+pub fn split_name(name: &str) -> Option<(&str, &str, &str)> {
+    let rest = name.strip_prefix("stage3-")?;
+    let suffix = SUFFIXES.into_iter().find(|suffix| rest.ends_with(suffix))?;
+    let (variant, timestamp) = rest.strip_suffix(suffix)?.rsplit_once('-')?;
+    (is_variant(variant) && is_timestamp(timestamp)).then_some((variant, timestamp, suffix))
+}
+
+fn entry(path: &str, size: u64) -> Option<Entry> {
+    let (directory, name) = path.split_once('/')?;
+    let (variant, timestamp, suffix) = split_name(name)?;
+    (directory == timestamp).then(|| Entry {
+        variant: variant.to_owned(),
+        timestamp: timestamp.to_owned(),
+        suffix: suffix.to_owned(),
+        size,
+    })
+}
+
+fn bad(line: &str, why: &str) -> Error {
+    Error::refused(format!("the signed list of stage3s cannot be used: {why}: {}", printable(line)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const REAL: &str = "# Latest as of Mon, 10 Aug 2026 23:30:01 +0000\n# ts=1786404601\n\
+        20260810T204554Z/stage3-amd64-openrc-20260810T204554Z.tar.xz 495865168\n";
+
+    #[test]
+    fn gentoos_own_text() {
+        let pointer = parse(REAL).unwrap();
+        assert_eq!(pointer.published, Some(1_786_404_601));
+        let entry = pointer.entry("amd64-openrc").unwrap().unwrap();
+        assert_eq!(entry.path(), "20260810T204554Z/stage3-amd64-openrc-20260810T204554Z.tar.xz");
+        assert_eq!(entry.size, 495_865_168);
+        // Exactly: a variant is not its prefix.
+        assert_eq!(pointer.entry("amd64").unwrap(), None);
+        assert_eq!(pointer.entry("amd64-openrc-splitusr").unwrap(), None);
+    }
+
+    #[test]
+    fn the_list_of_all_variants() {
+        let text = "# ts=1\n20260810T204554Z/stage3-amd64-musl-20260810T204554Z.tar.xz 1\n\
+            20260810T204554Z/stage3-amd64-musl-llvm-20260810T204554Z.tar.xz 2\n\
+            20260606T000000Z/stage3-x32-openrc-20260606T000000Z.tar.zst 3\n\
+            20260810T204554Z/install-amd64-minimal-20260810T204554Z.tar.xz 4\n\
+            20260810T204554Z/stage3-amd64-odd-20260810T204555Z.tar.xz 5\n";
+        let pointer = parse(text).unwrap();
+        let variants: Vec<_> = pointer.entries.iter().map(|entry| entry.variant.as_str()).collect();
+        assert_eq!(variants, ["amd64-musl", "amd64-musl-llvm", "x32-openrc"]);
+    }
+
+    #[test]
+    fn what_is_refused() {
+        for (text, why) in [
+            ("20260810T204554Z/stage3-a-20260810T204554Z.tar.xz", "expected a path and a size"),
+            ("20260810T204554Z/stage3-a-20260810T204554Z.tar.xz 1 2", "expected a path and a size"),
+            ("20260810T204554Z/stage3-a-20260810T204554Z.tar.xz x", "not a number"),
+            ("20260810T204554Z/stage3-a-20260810T204554Z.tar.xz -1", "not a number"),
+            ("20260810T204554Z/stage3-a-20260810T204554Z.tar.xz 0", "out of bounds"),
+            ("20260810T204554Z/stage3-a-20260810T204554Z.tar.xz 99999999999999", "out of bounds"),
+            ("../stage3-a-20260810T204554Z.tar.xz 1", "leaves the directory"),
+            ("/20260810T204554Z/stage3-a-20260810T204554Z.tar.xz 1", "leaves the directory"),
+            ("20260810T204554Z//stage3-a-20260810T204554Z.tar.xz 1", "leaves the directory"),
+            ("# ts=yesterday", "not a number"),
+            ("# ts=1\n# ts=2", "contradicts"),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+        let line = "20260810T204554Z/stage3-a-20260810T204554Z.tar.xz 1\n";
+        assert!(parse(&line.repeat(2)).unwrap().entry("a").is_err());
+        assert!(!parse("\u{1b}[31m x y").unwrap_err().to_string().contains('\u{1b}'));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in "\\PC*|[#ts=0-9A-Z/. \n-]*") {
+            let _ = parse(&text);
+            let _ = split_name(&text);
+            let _ = is_timestamp(&text);
+        }
+
+        #[test]
+        fn round_trip(ts in any::<u64>(), entries in proptest::collection::vec(
+            ("[a-z0-9]{1,8}(-[a-z0-9_.]{1,8}){0,3}", "[0-9]{8}T[0-9]{6}Z", 0usize..5, 1..=MAX_SIZE), 0..8))
+        {
+            let pointer = Pointer {
+                published: Some(ts),
+                entries: entries.into_iter().map(|(variant, timestamp, suffix, size)| Entry {
+                    variant, timestamp, suffix: SUFFIXES[suffix].to_owned(), size,
+                }).collect(),
+            };
+            let text: String = std::iter::once(format!("# ts={ts}\n"))
+                .chain(pointer.entries.iter().map(|entry| format!("{} {}\n", entry.path(), entry.size))).collect();
+            prop_assert_eq!(parse(&text).unwrap(), pointer);
+        }
+    }
+}

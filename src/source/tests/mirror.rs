@@ -1,0 +1,321 @@
+//! Whole chains: a mirror signed by GnuPG, and files of this machine.
+
+use super::*;
+use crate::recipe::{Build, Emerge, Portage, ProfileName, Strip, TreeKind, Version};
+
+const VARIANT: &str = "amd64-musl";
+
+fn job(base: Base, mirrors: &[&Server], keyring: &Path) -> Job {
+    Job {
+        name: "test".to_owned(),
+        source: Source {
+            base,
+            mirrors: mirrors.iter().map(|server| server.url.clone()).collect(),
+            keyring: Some(keyring.to_owned()),
+            fingerprints: Vec::new(),
+        },
+        portage: Portage {
+            repositories: Vec::new(),
+            binpkg: None,
+            distfiles: None,
+            binhost: Vec::new(),
+            make_conf: Default::default(),
+            package_files: Default::default(),
+            config: None,
+        },
+        build: Build {
+            profile: ProfileName { repo: None, path: "p".to_owned() },
+            unblocker_profile: None,
+            kind: TreeKind::Image,
+            outdir: "/nonexistent".into(),
+            include_system: false,
+            baselayout_atoms: Vec::new(),
+            image_name: None,
+            tmpfs: None,
+            keep_failed: false,
+        },
+        emerge: Emerge { packages: Vec::new(), jobs: 1, options: Vec::new() },
+        strip: Strip { doc: false, paths: Vec::new() },
+        oci: None,
+    }
+}
+
+fn latest() -> Base {
+    Base::Gentoo { stage3: VARIANT.to_owned(), version: Version::Latest }
+}
+
+/// A mirror's files, to be spoilt by a test before they are served.
+struct Mirror {
+    gpg: Gpg,
+    keyring: std::path::PathBuf,
+    files: HashMap<String, Vec<u8>>,
+    timestamp: &'static str,
+    name: String,
+}
+
+const AUTOBUILDS: &str = "/releases/amd64/autobuilds";
+
+impl Mirror {
+    fn new() -> Option<Self> {
+        let gpg = gpg()?;
+        gpg.key("good", &[]);
+        let keyring = gpg.home.path().join("release.asc");
+        fs_err::write(&keyring, gpg.run(&["--armor", "--export"], b"")).unwrap();
+        let timestamp = "20260810T204554Z";
+        let name = format!("stage3-{VARIANT}-{timestamp}.tar.xz");
+        let mut mirror = Self { gpg, keyring, files: HashMap::new(), timestamp, name };
+        let digests = format!(
+            "# SHA512 HASH\n{}  {name}\n# BLAKE2B HASH\n{}  {name}\n# SHA512 HASH\n{}  {name}.CONTENTS.gz\n",
+            sha512(&data()),
+            hex(&Blake2b512::digest(data())),
+            "0".repeat(128),
+            name = mirror.name
+        );
+        mirror.put(&mirror.tarball(""), data());
+        mirror.put(&mirror.tarball(".DIGESTS"), mirror.sign(&digests));
+        mirror.put(&mirror.tarball(".asc"), mirror.gpg.detach("good", &["--armor"], &data()));
+        mirror.publish(now());
+        Some(mirror)
+    }
+
+    fn tarball(&self, suffix: &str) -> String {
+        format!("{}/{}{suffix}", self.timestamp, self.name)
+    }
+
+    fn sign(&self, text: &str) -> Vec<u8> {
+        self.gpg.clearsign("good", &[], text)
+    }
+
+    fn put(&mut self, path: &str, bytes: Vec<u8>) {
+        self.files.insert(format!("{AUTOBUILDS}/{path}"), bytes);
+    }
+
+    fn drop(&mut self, path: &str) {
+        self.files.remove(&format!("{AUTOBUILDS}/{path}")).unwrap();
+    }
+
+    fn publish(&mut self, ts: u64) {
+        let text = format!("# Latest as of then\n# ts={ts}\n{} {}\n", self.tarball(""), data().len());
+        self.put(&format!("latest-stage3-{VARIANT}.txt"), self.sign(&text));
+    }
+
+    fn serve(&self) -> Server {
+        Server::files(self.files.clone())
+    }
+}
+
+fn build(job: &Job, store: &Store) -> Result<crate::verify::Verified> {
+    let located = locate(job, store, false, &Silent)?;
+    verify(fetch(&located, store, &Silent)?)
+}
+
+fn store() -> (tempfile::TempDir, Store) {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(home.path()).unwrap();
+    (home, store)
+}
+
+#[test]
+fn latest_is_located_fetched_verified_and_remembered() {
+    let Some(mirror) = Mirror::new() else { return };
+    let (_home, store) = store();
+    let server = mirror.serve();
+    let job = job(latest(), &[&server], &mirror.keyring);
+    assert!(known(&job, &store).unwrap().is_none());
+    assert_eq!(locate(&job, &store, true, &Silent).unwrap_err().kind(), Kind::Network);
+    let verified = build(&job, &store).unwrap();
+    let mut bytes = Vec::new();
+    verified.open().unwrap().read_to_end(&mut bytes).unwrap();
+    assert!(bytes == data());
+    assert_eq!(verified.name(), mirror.name);
+    assert_eq!((verified.timestamp(), verified.size()), (Some(mirror.timestamp), data().len() as u64));
+    assert_eq!(verified.signer(), Some(mirror.gpg.fingerprints("good")[0].as_str()));
+    assert!(verified.how().starts_with("clearsigned DIGESTS by "));
+    assert_eq!(server.seen().len(), 3);
+    // Again: the pointer alone.
+    build(&job, &store).unwrap();
+    assert_eq!(server.seen().len(), 4);
+    // Without a network: nothing at all.
+    let offline = locate(&job, &store, true, &Silent).unwrap();
+    assert_eq!(offline.sha512(), Some(verified.sha512()));
+    verify(fetch(&offline, &store, &Silent).unwrap()).unwrap();
+    assert_eq!(server.seen().len(), 4);
+    store.remove_blob(verified.sha512()).unwrap();
+    let error = fetch(&offline, &store, &Silent).map(|_| ()).unwrap_err();
+    assert!(error.kind() == Kind::Network && error.hint().unwrap().contains("--offline"));
+    // Under another keyring what was verified counts for nothing.
+    let mut other = job.clone();
+    other.source.keyring = None;
+    assert!(known(&other, &store).unwrap().is_none());
+    assert!(build(&other, &store).unwrap_err().to_string().contains("not in the keyring"));
+}
+
+#[test]
+fn a_bad_or_silent_mirror_does_not_fail_what_a_good_one_serves() {
+    let Some(mut mirror) = Mirror::new() else { return };
+    let good = mirror.serve();
+    let pointer = format!("latest-stage3-{VARIANT}.txt");
+    mirror.put(&pointer, b"# ts=1\n".to_vec());
+    let unsigned = mirror.serve();
+    mirror.publish(now() - 40 * 86_400);
+    let stale = mirror.serve();
+    let mut down = Server::files(HashMap::new());
+    down.url = "http://127.0.0.1:1".to_owned();
+    let (_home, store) = store();
+    let bad = [&unsigned, &stale, &down];
+    let error = locate(&job(latest(), &bad, &mirror.keyring), &store, false, &Silent).unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused);
+    let details = error.details().unwrap();
+    for part in ["it is not signed", "40 days old", "cannot connect"] {
+        assert!(details.contains(part), "{details}");
+    }
+    let error = locate(&job(latest(), &[&down], &mirror.keyring), &store, false, &Silent).unwrap_err();
+    assert!(error.kind() == Kind::Network && error.hint().is_some());
+    let job = job(latest(), &[&unsigned, &stale, &down, &good], &mirror.keyring);
+    let heard = Heard::default();
+    let located = locate(&job, &store, false, &heard).unwrap();
+    assert_eq!(heard.0.lock().unwrap().len(), 3);
+    assert!(located.urls()[0].starts_with(&good.url));
+    verify(fetch(&located, &store, &Silent).unwrap()).unwrap();
+    // All is known now; a network that is down says that offline would do.
+    let mut down_job = job.clone();
+    down_job.source.mirrors = vec![down.url.clone()];
+    let error = locate(&down_job, &store, false, &Silent).unwrap_err();
+    assert!(error.kind() == Kind::Network && error.hint().unwrap().contains("--offline"), "{error:?}");
+}
+
+#[test]
+fn wrong_digests_are_refused() {
+    let Some(mut mirror) = Mirror::new() else { return };
+    let (_home, store) = store();
+    // Signed digests of something else: the tarball does not match.
+    let digests = format!("# SHA512 HASH\n{}  {}\n", "0".repeat(128), mirror.name);
+    mirror.put(&mirror.tarball(".DIGESTS"), mirror.sign(&digests));
+    let error = build(&job(latest(), &[&mirror.serve()], &mirror.keyring), &store).unwrap_err();
+    assert!(error.kind() == Kind::Refused && error.to_string().contains("SHA-512"), "{error}");
+    // Digests of another day's tarball under this name's address.
+    mirror.put(&mirror.tarball(".DIGESTS"), mirror.sign(&digests.replace("20260810", "20260803")));
+    let (_home, store) = self::store();
+    let error = build(&job(latest(), &[&mirror.serve()], &mirror.keyring), &store).unwrap_err();
+    assert!(error.kind() == Kind::Refused && error.to_string().contains("no SHA512 for"), "{error}");
+    // A pointer to another variant in this one's place.
+    let text = format!("# ts={}\n{} 1\n", now(), mirror.tarball("").replace("musl", "openrc"));
+    mirror.put(&format!("latest-stage3-{VARIANT}.txt"), mirror.sign(&text));
+    let error = build(&job(latest(), &[&mirror.serve()], &mirror.keyring), &store).unwrap_err();
+    assert!(error.kind() == Kind::Refused && error.to_string().contains("does not name"), "{error}");
+}
+
+#[test]
+fn without_digests_the_detached_signature_proves_it() {
+    let Some(mut mirror) = Mirror::new() else { return };
+    mirror.drop(&mirror.tarball(".DIGESTS"));
+    let (_home, store) = store();
+    let server = mirror.serve();
+    let job_ = job(latest(), &[&server], &mirror.keyring);
+    let verified = build(&job_, &store).unwrap();
+    assert_eq!(verified.signer(), Some(mirror.gpg.fingerprints("good")[0].as_str()));
+    assert!(verified.how().contains("detached signature by"));
+    let located = locate(&job_, &store, false, &Silent).unwrap();
+    assert_eq!(located.sha512(), Some(verified.sha512()));
+    // Over another file it is refused, and nothing is kept.
+    let mut other = data();
+    other[0] ^= 1;
+    mirror.put(&mirror.tarball(""), other);
+    let (home, store) = self::store();
+    let error = build(&job(latest(), &[&mirror.serve()], &mirror.keyring), &store).unwrap_err();
+    assert!(error.kind() == Kind::Refused && error.to_string().contains("bad signature"), "{error}");
+    assert!(!home.path().join("blobs/sha512").exists());
+    // And with neither there is nothing to be had.
+    mirror.drop(&mirror.tarball(".asc"));
+    let error = build(&job(latest(), &[&mirror.serve()], &mirror.keyring), &store).unwrap_err();
+    assert!(error.kind() == Kind::Network && error.to_string().contains("no mirror has"), "{error}");
+}
+
+#[test]
+fn a_timestamp_needs_no_pointer() {
+    let Some(mut mirror) = Mirror::new() else { return };
+    mirror.drop(&format!("latest-stage3-{VARIANT}.txt"));
+    let (_home, store) = store();
+    let server = mirror.serve();
+    let at = |ts: &str| Base::Gentoo { stage3: VARIANT.to_owned(), version: Version::Timestamp(ts.to_owned()) };
+    let verified = build(&job(at(mirror.timestamp), &[&server], &mirror.keyring), &store).unwrap();
+    assert_eq!(verified.sha512(), sha512(&data()));
+    let error = build(&job(at("20200101T000000Z"), &[&server], &mirror.keyring), &store).unwrap_err();
+    assert!(error.kind() == Kind::Network && error.hint().unwrap().contains("five weeks"), "{error:?}");
+}
+
+#[test]
+fn the_list_of_all_variants_helps_out() {
+    let Some(mut mirror) = Mirror::new() else { return };
+    mirror.drop(&format!("latest-stage3-{VARIANT}.txt"));
+    let line = |variant: &str| format!("{} {}\n", mirror.tarball("").replace(VARIANT, variant), data().len());
+    let text = format!("# ts={}\n{}{}", now(), line(VARIANT), line("amd64-openrc"));
+    mirror.put("latest-stage3.txt", mirror.sign(&text));
+    let (_home, store) = store();
+    let server = mirror.serve();
+    build(&job(latest(), &[&server], &mirror.keyring), &store).unwrap();
+    let typo = Base::Gentoo { stage3: "amd64-mussel".to_owned(), version: Version::Latest };
+    let error = build(&job(typo, &[&server], &mirror.keyring), &store).unwrap_err();
+    assert!(error.kind() == Kind::Network && error.hint().unwrap().contains("amd64-musl, amd64-openrc"), "{error:?}");
+}
+
+#[test]
+fn files_of_this_machine() {
+    let Some(gpg) = gpg() else { return };
+    gpg.key("good", &[]);
+    let keyring = gpg.home.path().join("release.asc");
+    fs_err::write(&keyring, gpg.run(&["--armor", "--export"], b"")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("stage3-amd64-musl-20260810T204554Z.tar.xz");
+    fs_err::write(&path, data()).unwrap();
+    let (_home, store) = store();
+    let base = |sha512: Option<String>, allow_unsigned| {
+        job(Base::File { path: path.clone(), signature: None, sha512, allow_unsigned }, &[], &keyring)
+    };
+    let error = build(&base(None, false), &store).unwrap_err();
+    assert!(error.kind() == Kind::Refused && error.hint().unwrap().contains("allow-unsigned"), "{error:?}");
+    let unsigned = build(&base(None, true), &store).unwrap();
+    assert!(unsigned.how().contains("unsigned") && unsigned.signer().is_none());
+    assert_eq!(unsigned.timestamp(), Some("20260810T204554Z"));
+    let digest = build(&base(Some(sha512(&data())), false), &store).unwrap();
+    assert!(digest.how().contains("SHA-512 in the recipe"));
+    let error = build(&base(Some("0".repeat(128)), true), &store).unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused);
+    for suffix in [".asc", ".sig", ".gpg"] {
+        let signature = dir.path().join(format!("{}{suffix}", path.file_name().unwrap().display()));
+        let armor: &[&str] = if suffix == ".asc" { &["--armor"] } else { &[] };
+        fs_err::write(&signature, gpg.detach("good", armor, &data())).unwrap();
+        let signed = build(&base(None, false), &store).unwrap();
+        assert_eq!(signed.signer(), Some(gpg.fingerprints("good")[0].as_str()));
+        fs_err::write(&signature, gpg.detach("good", armor, b"else")).unwrap();
+        assert!(build(&base(None, true), &store).unwrap_err().to_string().contains("bad signature"));
+        fs_err::remove_file(&signature).unwrap();
+    }
+    // Changed between locating and fetching.
+    let located = locate(&base(None, true), &store, false, &Silent).unwrap();
+    store.remove_blob(located.sha512().unwrap()).unwrap();
+    fs_err::write(&path, b"other").unwrap();
+    let error = fetch(&located, &store, &Silent).map(|_| ()).unwrap_err();
+    assert!(error.kind() == Kind::Refused && error.to_string().contains("changed"), "{error}");
+    fs_err::remove_file(&path).unwrap();
+    assert_eq!(build(&base(None, true), &store).unwrap_err().kind(), Kind::Usage);
+    let fifo = Base::File { path: dir.path().to_owned(), signature: None, sha512: None, allow_unsigned: true };
+    assert_eq!(build(&job(fifo, &[], &keyring), &store).unwrap_err().kind(), Kind::Usage);
+}
+
+#[test]
+fn an_unchanged_file_is_not_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f.tar");
+    fs_err::write(&path, data()).unwrap();
+    // The first time must be well after the change, see the grain of the clock in `file`.
+    std::thread::sleep(Duration::from_millis(3200));
+    let (_home, store) = store();
+    let job =
+        job(Base::File { path: path.clone(), signature: None, sha512: None, allow_unsigned: true }, &[], dir.path());
+    assert!(known(&job, &store).unwrap().is_none());
+    let located = locate(&job, &store, false, &Silent).unwrap();
+    assert_eq!(known(&job, &store).unwrap().unwrap().sha512(), located.sha512());
+    fs_err::write(&path, data()).unwrap();
+    assert!(known(&job, &store).unwrap().is_none());
+}

@@ -1,0 +1,220 @@
+//! Blobs: files named by the SHA-512 of their content, and the partial downloads that become blobs.
+//!
+//! A blob appears under its name only when it is whole: written as a part, synced, renamed. A part is locked by its own inode, so
+//! that nothing is left to clean: the lock ends with the process, and whoever comes next finds the blob or continues the part.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use super::Store;
+use crate::error::{Context, Error, Result};
+
+/// A partial download, open for reading and writing and locked against every other process.
+#[derive(Debug)]
+pub struct Part {
+    file: File,
+    path: PathBuf,
+}
+
+/// What [`Store::part`] found.
+#[derive(Debug)]
+pub enum PartOrBlob {
+    /// The part, locked.
+    Part(Part),
+    /// Somebody finished it meanwhile.
+    Blob(File),
+}
+
+impl Store {
+    /// Where the blob with this SHA-512 (128 lower-case hex digits) is or would be.
+    pub fn blob_path(&self, sha512: &str) -> Result<PathBuf> {
+        if sha512.len() != 128 || !sha512.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(Error::system(format!("looking for a blob: {sha512:?} is not a SHA-512")));
+        }
+        Ok(self.root().join("blobs/sha512").join(sha512))
+    }
+
+    /// Opens a blob; none when the store does not have it. What it holds is as it was written: hash it before trusting it.
+    pub fn blob(&self, sha512: &str) -> Result<Option<File>> {
+        let path = self.blob_path(sha512)?;
+        match fs_err::File::open(&path) {
+            Ok(file) => Ok(Some(file.into_file())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).system(|| format!("opening the blob {}", path.display())),
+        }
+    }
+
+    /// Removes a blob; false when there is none.
+    pub fn remove_blob(&self, sha512: &str) -> Result<bool> {
+        remove(&self.blob_path(sha512)?)
+    }
+
+    /// Opens and locks the part called `name` (a plain file name), waiting for whoever holds it; `waiting` is called once before
+    /// the wait. With `sha512`, a blob of that digest is preferred, before and after the wait.
+    pub fn part(&self, name: &str, sha512: Option<&str>, waiting: &mut dyn FnMut()) -> Result<PartOrBlob> {
+        let dir = self.root().join("blobs/partial");
+        fs_err::create_dir_all(&dir).system(|| format!("making {}", dir.display()))?;
+        let path = dir.join(format!("{name}.part"));
+        loop {
+            if let Some(sha512) = sha512
+                && let Some(blob) = self.blob(sha512)?
+            {
+                return Ok(PartOrBlob::Blob(blob));
+            }
+            let file = fs_err::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)
+                .system(|| format!("opening the partial download {}", path.display()))?
+                .into_file();
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => {
+                    waiting();
+                    wait_for_lock(&file, &path)?;
+                }
+                Err(error) => return Err(error).system(|| format!("locking {}", path.display())),
+            }
+            // Whoever held the lock may have renamed or removed this inode: the lock counts only if the name still leads to it.
+            let ours = file.metadata().system(|| format!("reading {}", path.display()))?;
+            match fs_err::metadata(&path) {
+                Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => {
+                    return Ok(PartOrBlob::Part(Part { file, path }));
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error).system(|| format!("reading {}", path.display())),
+            }
+        }
+    }
+}
+
+fn wait_for_lock(file: &File, path: &Path) -> Result<()> {
+    loop {
+        match rustix::fs::flock(file, FlockOperation::LockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error).system(|| format!("locking {}", path.display())),
+        }
+    }
+}
+
+impl Part {
+    /// The open file.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Its path, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Facts about where the bytes so far come from, written beside the part.
+    pub fn note_path(&self) -> PathBuf {
+        self.path.with_extension("json")
+    }
+
+    /// Makes the part a blob: synced, read-only, renamed. The caller has hashed every byte of it to `sha512`.
+    pub fn finish(self, store: &Store, sha512: &str) -> Result<File> {
+        let to = store.blob_path(sha512)?;
+        let dir = to.parent().unwrap_or(store.root()).to_owned();
+        fs_err::create_dir_all(&dir).system(|| format!("making {}", dir.display()))?;
+        self.file
+            .set_permissions(std::fs::Permissions::from_mode(0o444))
+            .system(|| format!("making {} read-only", self.path.display()))?;
+        self.file.sync_all().system(|| format!("writing {} to disk", self.path.display()))?;
+        remove(&self.note_path())?;
+        fs_err::rename(&self.path, &to).system(|| format!("naming the blob {}", to.display()))?;
+        sync_dir(&dir)?;
+        // A new descriptor: read-only, and free of the lock once `self` is gone.
+        store.blob(sha512)?.ok_or_else(|| Error::system(format!("opening the blob {}: it is gone", to.display())))
+    }
+
+    /// Removes the part and what was noted about it.
+    pub fn discard(self) -> Result<()> {
+        remove(&self.note_path())?;
+        remove(&self.path).map(|_| ())
+    }
+}
+
+pub(super) fn sync_dir(dir: &Path) -> Result<()> {
+    fs_err::File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .system(|| format!("writing the directory {} to disk", dir.display()))
+}
+
+fn remove(path: &Path) -> Result<bool> {
+    match fs_err::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).system(|| format!("removing {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    const NAME: &str = "stage3-x";
+
+    fn sha(digit: char) -> String {
+        std::iter::repeat_n(digit, 128).collect()
+    }
+
+    fn part(store: &Store) -> Part {
+        match store.part(NAME, None, &mut || panic!("must not wait")).unwrap() {
+            PartOrBlob::Part(part) => part,
+            PartOrBlob::Blob(_) => panic!("there is no blob"),
+        }
+    }
+
+    #[test]
+    fn a_part_becomes_a_blob_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        assert!(store.blob(&sha('a')).unwrap().is_none());
+        let mut one = part(&store);
+        one.file().write_all(b"bytes").unwrap();
+        fs_err::write(one.note_path(), "{}").unwrap();
+        let mut text = String::new();
+        one.finish(&store, &sha('a')).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "bytes");
+        assert_eq!(fs_err::read_dir(dir.path().join("blobs/partial")).unwrap().count(), 0);
+        assert!(matches!(store.part(NAME, Some(&sha('a')), &mut || ()).unwrap(), PartOrBlob::Blob(_)));
+        assert!(store.remove_blob(&sha('a')).unwrap());
+        assert!(!store.remove_blob(&sha('a')).unwrap());
+    }
+
+    #[test]
+    fn the_second_waits_and_finds_the_blob() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let mut one = part(&store);
+        one.file().write_all(b"bytes").unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let other = store.clone();
+        let second = std::thread::spawn(move || {
+            matches!(other.part(NAME, Some(&sha('b')), &mut || tell.send(()).unwrap()).unwrap(), PartOrBlob::Blob(_))
+        });
+        told.recv().unwrap();
+        one.finish(&store, &sha('b')).unwrap();
+        assert!(second.join().unwrap());
+    }
+
+    #[test]
+    fn a_name_that_is_no_digest_is_refused() {
+        let store = Store::open(tempfile::tempdir().unwrap().path()).unwrap();
+        assert!(store.blob("../../etc/passwd").is_err());
+        assert!(store.blob(&sha('A')).is_err());
+    }
+}

@@ -1,0 +1,453 @@
+//! Who made these bytes: OpenPGP signatures, and [`Verified`], which only this module can make. No network, no tree.
+//!
+//! A signature counts when it was made by a certificate of the [`Keyring`] whose primary fingerprint is trusted, by any of its
+//! keys that was alive, not revoked and allowed to sign at that time, with a digest that still means something. Everything else
+//! is refused with its own message. A cleartext-signed document must be of type "text" and a detached signature of type
+//! "binary", so that neither can be passed off as the other.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::Read;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use openpgp::armor;
+use openpgp::cert::amalgamation::ValidAmalgamation;
+use openpgp::cert::{Cert, CertParser};
+use openpgp::packet::Signature;
+use openpgp::parse::stream::{
+    DetachedVerifierBuilder, GoodChecksum, MessageLayer, MessageStructure, VerificationError, VerificationHelper,
+};
+use openpgp::parse::{Dearmor, PacketParserBuilder, PacketParserResult, Parse};
+use openpgp::policy::StandardPolicy;
+use openpgp::types::{HashAlgorithm, RevocationStatus, SignatureType};
+use openpgp::{KeyHandle, Packet};
+use sequoia_openpgp as openpgp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::source::{hex, printable, when};
+
+mod cleartext;
+mod judge;
+
+pub use judge::{Verified, verify};
+
+/// Primary key of Gentoo's release engineering: stage3s, their lists and digests, official binary packages.
+pub const GENTOO_RELEASE: &str = "13EBBDBEDE7A12775DFDB1BABB572E0E2D182910";
+/// Primary key of Gentoo's infrastructure: snapshots of the ebuild repository.
+pub const GENTOO_SNAPSHOTS: &str = "DCD05B71EAB94199527F44ACDB6B8C1F96D8BF6D";
+
+/// No signed document and no signature is longer than this.
+pub const MAX_DOCUMENT: u64 = 1 << 20;
+/// No keyring is longer than this.
+const MAX_KEYRING: u64 = 16 << 20;
+/// Signatures looked at in one document; more is an attempt to keep us busy.
+const MAX_SIGNATURES: usize = 16;
+
+/// Certificates, and which of them may sign.
+#[derive(Debug, Clone)]
+pub struct Keyring {
+    certs: Vec<Cert>,
+    trusted: BTreeSet<String>,
+    id: String,
+}
+
+/// Who made a good signature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signer {
+    /// Fingerprint of the certificate (of its primary key), upper-case hex.
+    pub primary: String,
+    /// Fingerprint of the key that signed, the primary or one of its subkeys.
+    pub key: String,
+    /// When, in seconds since 1970, by the signature's own word.
+    pub created: u64,
+}
+
+/// The text of a cleartext-signed document, verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// Exactly what is signed: dash-escaping undone, blanks at line ends gone.
+    pub text: String,
+    /// Who signed it.
+    pub signer: Signer,
+}
+
+impl Keyring {
+    /// The built-in certificate of Gentoo's release engineering.
+    pub fn embedded() -> Result<Self> {
+        Self::from_bytes(
+            "the built-in release certificate",
+            include_bytes!("verify/keys/gentoo-release.asc"),
+            &[GENTOO_RELEASE.to_owned()],
+        )
+    }
+
+    /// The built-in certificates, with other primary fingerprints trusted.
+    pub fn embedded_pinned(fingerprints: &[String]) -> Result<Self> {
+        let both =
+            [&include_bytes!("verify/keys/gentoo-release.asc")[..], include_bytes!("verify/keys/gentoo-snapshots.asc")]
+                .concat();
+        Self::from_bytes("the built-in keyring", &both, fingerprints)
+    }
+
+    /// The built-in certificate that signs snapshots of Gentoo's ebuild repository.
+    pub fn embedded_snapshots() -> Result<Self> {
+        Self::from_bytes(
+            "the built-in snapshot certificate",
+            include_bytes!("verify/keys/gentoo-snapshots.asc"),
+            &[GENTOO_SNAPSHOTS.to_owned()],
+        )
+    }
+
+    /// The certificates in a file, armored or binary, one or several. `fingerprints` names the primary keys that may sign; when it
+    /// is empty, all in the file may.
+    pub fn load(path: &Path, fingerprints: &[String]) -> Result<Self> {
+        let what = format!("the keyring {}", path.display());
+        let mut bytes = Vec::new();
+        let file = fs_err::File::open(path).context(Kind::Usage, || format!("reading {what}"))?;
+        file.take(MAX_KEYRING + 1).read_to_end(&mut bytes).system(|| format!("reading {what}"))?;
+        if bytes.len() as u64 > MAX_KEYRING {
+            return Err(Error::usage(format!("reading {what}: it is larger than {} MiB", MAX_KEYRING >> 20)));
+        }
+        Self::from_bytes(&what, &bytes, fingerprints)
+    }
+
+    /// [`Keyring::load`] from memory; `what` names it in messages.
+    pub fn from_bytes(what: &str, bytes: &[u8], fingerprints: &[String]) -> Result<Self> {
+        let export = "it must hold OpenPGP certificates as `gpg --export --armor` writes them";
+        let mut certs: Vec<Cert> = Vec::new();
+        for block in armored_blocks(bytes) {
+            let parser = CertParser::from_bytes(block).map_err(|error| {
+                Error::usage(format!("reading {what}")).with_source(cause(&error)).with_hint(export)
+            })?;
+            for cert in parser {
+                let cert = cert.map_err(|error| {
+                    Error::usage(format!("reading {what}")).with_source(cause(&error)).with_hint(export)
+                })?;
+                certs.push(cert.strip_secret_key_material());
+            }
+        }
+        if certs.is_empty() {
+            return Err(Error::usage(format!("reading {what}: there is no certificate in it")).with_hint(export));
+        }
+        let all: BTreeSet<String> = certs.iter().map(|cert| cert.fingerprint().to_hex()).collect();
+        let trusted = if fingerprints.is_empty() {
+            all
+        } else {
+            let wanted: BTreeSet<String> = fingerprints.iter().map(|text| text.to_ascii_uppercase()).collect();
+            if let Some(missing) = wanted.iter().find(|fingerprint| !all.contains(*fingerprint)) {
+                return Err(Error::usage(format!("{what} does not hold the certificate {}", printable(missing)))
+                    .with_hint(format!(
+                        "source.fingerprints must name primary keys of the keyring; it holds {}",
+                        list(&all)
+                    )));
+            }
+            wanted
+        };
+        let mut id = Sha256::new();
+        trusted.iter().for_each(|fingerprint| id.update(fingerprint));
+        id.update(bytes);
+        Ok(Self { certs, trusted, id: hex(&id.finalize()) })
+    }
+
+    /// Primary fingerprints that may sign, upper-case hex, sorted.
+    pub fn trusted(&self) -> impl Iterator<Item = &str> {
+        self.trusted.iter().map(String::as_str)
+    }
+
+    /// Names the certificates and who is trusted: what was verified under one id was not verified under another.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+/// Verifies a cleartext-signed document, which must be all there is in `bytes`. `what` names it in messages.
+pub fn clearsigned(what: &str, bytes: &[u8], keyring: &Keyring) -> Result<Signed> {
+    bounded(what, bytes)?;
+    let document = cleartext::document(bytes)
+        .map_err(|why| Error::refused(format!("verifying {what}: {why}")).with_hint(UNSIGNED))?;
+    let packets = packets(what, document.signature.as_bytes(), SignatureType::Text)?;
+    let signer = check(what, &packets, document.text.as_bytes(), keyring)?;
+    Ok(Signed { text: document.text, signer })
+}
+
+/// Verifies a detached signature, armored or binary, over what `data` gives. `what` names the signed object in messages.
+pub fn detached(what: &str, signature: &[u8], data: impl Read + Send + Sync, keyring: &Keyring) -> Result<Signer> {
+    bounded(what, signature)?;
+    let refused = |why: String| Error::refused(format!("verifying the signature of {what}: {why}"));
+    let block = match signature.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        None => return Err(refused("the signature is empty".to_owned())),
+        // The first byte of a packet has its highest bit set, and armor is ASCII.
+        Some(byte) if byte & 0x80 != 0 && signature[0] == *byte => signature,
+        Some(_) => {
+            let text = std::str::from_utf8(signature)
+                .map_err(|_| refused("it is neither armor nor an OpenPGP packet".to_owned()))?;
+            cleartext::block(text).map_err(refused)?.as_bytes()
+        }
+    };
+    let packets = packets(what, block, SignatureType::Binary)?;
+    check(what, &packets, data, keyring)
+}
+
+const UNSIGNED: &str = "what is not signed is never used; try another mirror";
+
+fn bounded(what: &str, bytes: &[u8]) -> Result<()> {
+    if bytes.len() as u64 > MAX_DOCUMENT {
+        return Err(Error::refused(format!("verifying {what}: it is larger than {} MiB", MAX_DOCUMENT >> 20)));
+    }
+    Ok(())
+}
+
+/// Armor undone, and every packet seen to be a signature of the one type that belongs there.
+fn packets(what: &str, block: &[u8], wanted: SignatureType) -> Result<Vec<u8>> {
+    let refused = |why: &str| Error::refused(format!("verifying {what}: {why}"));
+    let mut bytes = Vec::new();
+    if block[0] & 0x80 != 0 {
+        bytes.extend_from_slice(block);
+    } else {
+        armor::Reader::from_bytes(block, armor::ReaderMode::Tolerant(Some(armor::Kind::Signature)))
+            .read_to_end(&mut bytes)
+            .map_err(|error| refused("its signature is malformed").with_source(printable(&error.to_string())))?;
+    }
+    only_signatures(&bytes, wanted).map_err(|why| refused(&why))?;
+    Ok(bytes)
+}
+
+fn only_signatures(bytes: &[u8], wanted: SignatureType) -> Result<(), String> {
+    let malformed = |error: openpgp::anyhow::Error| format!("its signature is malformed: {}", cause(&error));
+    let mut parser = PacketParserBuilder::from_bytes(bytes)
+        .and_then(|builder| builder.dearmor(Dearmor::Disabled).build())
+        .map_err(malformed)?;
+    let mut count = 0;
+    while let PacketParserResult::Some(packet) = parser {
+        let (packet, next) = packet.next().map_err(malformed)?;
+        parser = next;
+        count += 1;
+        if count > MAX_SIGNATURES {
+            return Err("it carries too many signatures".to_owned());
+        }
+        let Packet::Signature(signature) = packet else {
+            return Err("there is something else than signatures in its signature".to_owned());
+        };
+        if signature.typ() != wanted {
+            let why = match signature.typ() {
+                SignatureType::Text => "it is signed as text, where a signature of a file is needed",
+                SignatureType::Binary => "it is signed as a file, where a signature of text is needed",
+                _ => "its signature is of a type that does not sign documents",
+            };
+            return Err(why.to_owned());
+        }
+    }
+    if count == 0 { Err("there is no signature in it".to_owned()) } else { Ok(()) }
+}
+
+fn check(what: &str, packets: &[u8], data: impl Read + Send + Sync, keyring: &Keyring) -> Result<Signer> {
+    let policy = StandardPolicy::new();
+    let helper = Helper { keyring, verdicts: None };
+    let refused = |why: &str| Error::refused(format!("verifying {what}: {why}"));
+    let mut verifier = DetachedVerifierBuilder::from_bytes(packets)
+        .and_then(|builder| builder.with_policy(&policy, None, helper))
+        .map_err(|error| refused("its signature is malformed").with_source(cause(&error)))?;
+    let outcome = verifier.verify_reader(data);
+    let verdicts = verifier.into_helper().verdicts;
+    if let Err(error) = outcome {
+        return Err(match error.downcast::<std::io::Error>() {
+            Ok(error) => Error::system(format!("reading {what}")).with_source(error),
+            Err(error) => refused("its signature cannot be checked").with_source(cause(&error)),
+        });
+    }
+    let mut good = None;
+    let mut unknown = None;
+    for verdict in verdicts.unwrap_or_default() {
+        match verdict {
+            Verdict::Good(signer) => good = good.or(Some(signer)),
+            Verdict::Unknown(who) => unknown = unknown.or(Some(who)),
+            // One signature that fails spoils the document, also beside a good one.
+            Verdict::Bad(why, hint) => {
+                let error = refused(&why);
+                return Err(if hint.is_empty() { error } else { error.with_hint(hint) });
+            }
+        }
+    }
+    match (good, unknown) {
+        (Some(signer), _) => Ok(signer),
+        (None, Some(who)) => {
+            Err(refused(&format!("it is signed by {who}, which is not in the keyring")).with_hint(untrusted(keyring)))
+        }
+        (None, None) => Err(refused("there is no signature in it").with_hint(UNSIGNED)),
+    }
+}
+
+enum Verdict {
+    Good(Signer),
+    /// A key that the keyring does not hold.
+    Unknown(String),
+    /// Why, and a hint.
+    Bad(String, String),
+}
+
+struct Helper<'k> {
+    keyring: &'k Keyring,
+    verdicts: Option<Vec<Verdict>>,
+}
+
+impl VerificationHelper for Helper<'_> {
+    fn get_certs(&mut self, _ids: &[KeyHandle]) -> openpgp::Result<Vec<Cert>> {
+        Ok(self.keyring.certs.clone())
+    }
+
+    fn check(&mut self, structure: MessageStructure<'_>) -> openpgp::Result<()> {
+        let mut layers = structure.into_iter();
+        let (Some(MessageLayer::SignatureGroup { results }), None) = (layers.next(), layers.next()) else {
+            return Err(openpgp::anyhow::anyhow!("it is not a plain group of signatures"));
+        };
+        // The caller decides; an error from here would lose which of the reasons it was.
+        self.verdicts = Some(results.into_iter().map(|result| verdict(result, self.keyring)).collect());
+        Ok(())
+    }
+}
+
+fn verdict(result: Result<GoodChecksum<'_>, VerificationError<'_>>, keyring: &Keyring) -> Verdict {
+    let bad = |why: String| Verdict::Bad(why, String::new());
+    match result {
+        Ok(GoodChecksum { sig, ka, .. }) => {
+            let primary = ka.cert().fingerprint().to_hex();
+            if weak(sig) {
+                return bad(weak_digest(sig));
+            }
+            if !keyring.trusted.contains(&primary) {
+                return Verdict::Bad(
+                    format!("it is signed by {primary}, which the keyring holds but which is not trusted here"),
+                    untrusted(keyring),
+                );
+            }
+            match sig.signature_creation_time() {
+                Some(time) => {
+                    Verdict::Good(Signer { primary, key: ka.key().fingerprint().to_hex(), created: seconds(time) })
+                }
+                None => bad("its signature does not say when it was made".to_owned()),
+            }
+        }
+        Err(VerificationError::MissingKey { sig }) => match sig.get_issuers().into_iter().next() {
+            Some(KeyHandle::Fingerprint(fingerprint)) => Verdict::Unknown(format!("the key {}", fingerprint.to_hex())),
+            Some(KeyHandle::KeyID(id)) => Verdict::Unknown(format!("the key {}", id.to_hex())),
+            None => Verdict::Unknown("a key that it does not name".to_owned()),
+        },
+        Err(VerificationError::UnboundKey { sig, cert, error }) => Verdict::Bad(
+            format!(
+                "its key was not a valid key of {} when it was made ({}): {}",
+                cert.fingerprint().to_hex(),
+                made(sig),
+                cause(&error)
+            ),
+            "a keyring older than the signature may lack the key's newer self-signatures: refresh it".to_owned(),
+        ),
+        Err(VerificationError::BadKey { sig, ka, error }) => {
+            let key = ka.key().fingerprint().to_hex();
+            let revoked = |status| matches!(status, RevocationStatus::Revoked(_));
+            if revoked(ka.valid_cert().revocation_status()) || revoked(ka.revocation_status()) {
+                bad(format!("its key {key} is revoked"))
+            } else if ka.valid_cert().alive().is_err() || ka.alive().is_err() {
+                Verdict::Bad(
+                    format!("its key {key} had expired when it was made ({}): {}", made(sig), cause(&error)),
+                    "if the key's owner has extended it since, a newer keyring says so: set source.keyring".to_owned(),
+                )
+            } else if !ka.for_signing() {
+                bad(format!("its key {key} may not sign"))
+            } else {
+                bad(format!("its key {key} is not good: {}", cause(&error)))
+            }
+        }
+        Err(VerificationError::BadSignature { sig, ka, error }) => {
+            if weak(sig) {
+                return bad(weak_digest(sig));
+            }
+            let now = seconds(SystemTime::now());
+            let created = sig.signature_creation_time().map_or(0, seconds);
+            if created > now + 1800 {
+                return Verdict::Bad(
+                    format!("its signature was made in the future: {}", when(created)),
+                    format!("this machine's clock says {}; if that is wrong, set the clock", when(now)),
+                );
+            }
+            if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(openpgp::Error::PolicyViolation(..)))) {
+                return bad(format!("its signature is not strong enough: {}", cause(&error)));
+            }
+            if sig.signature_alive(None, None).is_err() {
+                return bad(format!("its signature has expired: {}", cause(&error)));
+            }
+            Verdict::Bad(
+                format!("bad signature: it does not belong to these bytes (key {})", ka.key().fingerprint().to_hex()),
+                "the file was changed or damaged after it was signed; try another mirror".to_owned(),
+            )
+        }
+        Err(VerificationError::MalformedSignature { error, .. }) => {
+            bad(format!("its signature is malformed: {}", cause(&error)))
+        }
+        Err(VerificationError::UnknownSignature { sig }) => {
+            bad(format!("its signature is malformed: {}", cause(sig.error())))
+        }
+        Err(_) => bad("its signature cannot be checked".to_owned()),
+    }
+}
+
+/// Whether the digest that was signed can be forged. The policy says the same; this says it with a message of its own, and does
+/// not change with the library.
+fn weak(sig: &Signature) -> bool {
+    matches!(sig.hash_algo(), HashAlgorithm::MD5 | HashAlgorithm::SHA1 | HashAlgorithm::RipeMD)
+}
+
+fn weak_digest(sig: &Signature) -> String {
+    format!("its signature rests on {}, which can be forged", sig.hash_algo())
+}
+
+fn untrusted(keyring: &Keyring) -> String {
+    format!(
+        "trusted here: {}; if you trust the signer, give its certificate as source.keyring (and pin it with source.fingerprints)",
+        list(&keyring.trusted)
+    )
+}
+
+fn list(fingerprints: &BTreeSet<String>) -> String {
+    let mut text = String::new();
+    for (index, fingerprint) in fingerprints.iter().take(5).enumerate() {
+        let _ = write!(text, "{}{fingerprint}", if index == 0 { "" } else { ", " });
+    }
+    if fingerprints.len() > 5 {
+        let _ = write!(text, " and {} more", fingerprints.len() - 5);
+    }
+    text
+}
+
+fn made(sig: &Signature) -> String {
+    sig.signature_creation_time().map_or_else(|| "no date".to_owned(), |time| when(seconds(time)))
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// A library's error in one printable line: it may quote names and texts out of what was downloaded.
+fn cause(error: &openpgp::anyhow::Error) -> String {
+    printable(&format!("{error:#}"))
+}
+
+/// Cuts a file at the beginnings of armored blocks: the parser stops after the first, `cat a.asc b.asc` makes two.
+fn armored_blocks(bytes: &[u8]) -> Vec<&[u8]> {
+    const BEGIN: &[u8] = b"-----BEGIN PGP PUBLIC KEY BLOCK-----";
+    let starts: Vec<usize> =
+        bytes.windows(BEGIN.len()).enumerate().filter(|(_, window)| *window == BEGIN).map(|(at, _)| at).collect();
+    // A binary keyring may hold that text by chance; armor begins with it, or with a comment in ASCII.
+    if starts.is_empty() || bytes[0] & 0x80 != 0 {
+        return vec![bytes];
+    }
+    let ends = starts.iter().skip(1).copied().chain([bytes.len()]);
+    starts.iter().zip(ends).map(|(&start, end)| &bytes[start..end]).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod gnupg;
+#[cfg(test)]
+mod tests;
