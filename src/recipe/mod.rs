@@ -1,10 +1,93 @@
-//! The recipe as a typed, already valid [`Job`]. Nothing here knows TOML ([`parse`]), where values come from ([`merge`]) or how
-//! a mistake is shown ([`diagnostic`]).
+//! The recipe as a typed, already valid [`Job`]. Nothing here knows TOML (`parse`), where values come from (`merge`) or how
+//! a mistake is shown (`diagnostic`); `keys` lists what may be written, `shape` and `check` hold a recipe to it, in this
+//! order: every file, variable and option is parsed and its keys and types are checked, the layers are merged, and only then
+//! is the result given a meaning. All mistakes are reported, with a caret where they stand.
+
+mod atom;
+mod check;
+mod diagnostic;
+mod keys;
+mod merge;
+mod parse;
+mod shape;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod words;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// An example recipe that explains every key.
+pub const TEMPLATE: &str = include_str!("template.toml");
+
+/// The mirror of recipes that name none: Gentoo's own.
+pub(crate) const DEFAULT_MIRROR: &str = "https://distfiles.gentoo.org";
+
+/// Where a recipe comes from. Nothing else is read: neither the process's environment nor its working directory.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Recipe files; a later one wins. `-` is standard input.
+    pub files: Vec<PathBuf>,
+    /// `section.key=value`, as given to `--set`; a later one wins over an earlier one, and all of them over the rest.
+    pub sets: Vec<String>,
+    /// The environment; of it `QUERN_<SECTION>_<KEY>`, `QUERN_NAME`, and `HOME` for `~/` in paths are used.
+    pub env: BTreeMap<OsString, OsString>,
+    /// Files with defaults, used where they exist; a later one wins.
+    pub defaults: Vec<PathBuf>,
+    /// The working directory, absolute.
+    pub cwd: PathBuf,
+    /// Colour the snippets of mistakes.
+    pub colour: bool,
+}
+
+/// A recipe that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// What is to be built.
+    pub job: Job,
+    /// What works still, but should be changed in the recipe; a line each.
+    pub warnings: Vec<String>,
+}
+
+/// Reads and checks a recipe. An error is a [`Kind::Usage`](crate::error::Kind::Usage) whose details show every mistake.
+pub fn load(request: &Request) -> Result<Loaded> {
+    let mut texts = diagnostic::Texts::default();
+    let tree = merge::tree(request, &mut texts)?;
+    let misspelt = texts.is_wrong();
+    let job = tree.and_then(|tree| check::job(&mut texts, &tree, request));
+    if misspelt {
+        texts.forgive_missing();
+    }
+    match job {
+        Some(job) if !texts.is_wrong() => Ok(Loaded { job, warnings: texts.take_warnings() }),
+        _ => Err(texts.error(request.colour)),
+    }
+}
+
+impl Job {
+    /// The job as JSON with a fixed order of keys: equal for equal jobs, on every machine and in every run.
+    pub fn to_json(&self) -> Result<String> {
+        serde_json::to_string(self).map_err(|error| Error::system("writing the recipe as JSON").with_source(error))
+    }
+}
+
+impl Oci {
+    /// The tag of an image made on a date (`YYYY-MM-DD`).
+    pub fn tag_on(&self, date: &str) -> String {
+        dated(&self.tag, date)
+    }
+}
+
+/// A tag with its placeholders replaced: `{date}` by the date, Quern's `$$DATE$$` by the date without hyphens, as Quern did.
+fn dated(tag: &str, date: &str) -> String {
+    tag.replace("{date}", date).replace("$$DATE$$", &date.replace('-', ""))
+}
 
 /// One image to build. Every path is absolute, every value checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

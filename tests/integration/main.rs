@@ -1,1 +1,3 @@
+//! Tests of the public interface, and of the program.
 
+mod recipe;

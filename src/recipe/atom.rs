@@ -1,0 +1,193 @@
+//! Packages as emerge and Portage's files name them: atoms (PMS 8.3), sets, and lines about them. Pure.
+
+use super::diagnostic::Problem;
+use super::words::{Rule, chars, printable, repository};
+
+/// What emerge takes: an atom, a package's name alone, or a set.
+pub(super) fn package(text: &str) -> Rule {
+    match text.strip_prefix('@') {
+        Some(set) => {
+            let rest = |c: char| c.is_ascii_alphanumeric() || "_.+-".contains(c);
+            chars(set, "a set's name", |c| c.is_ascii_alphanumeric() || c == '_', rest)
+        }
+        None => atom(text, false),
+    }
+}
+
+/// A line of one of Portage's package files, tidied; empty lines and comments are fine.
+pub(super) fn package_line(file: &str, text: &str) -> Rule<String> {
+    let line = text.trim();
+    printable(line)?;
+    if line.is_empty() || line.starts_with('#') {
+        return Ok(line.to_owned());
+    }
+    let (first, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    let masks = matches!(file, "package.mask" | "package.unmask");
+    if masks && !rest.trim().is_empty() {
+        return Err(Problem::new(format!("more than a package in a line of {file}")));
+    }
+    let one = if masks { first.strip_prefix('-').unwrap_or(first) } else { first };
+    if !one.contains('/') {
+        return Err(Problem::new("no category").help("write category/package, for example app-misc/hello"));
+    }
+    atom(one, true)?;
+    Ok(line.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// A package dependency specification without blockers (PMS 8.3); `wild` allows `*/*` and the like.
+fn atom(text: &str, wild: bool) -> Rule {
+    if text.is_empty() {
+        return Err(Problem::new("empty"));
+    }
+    printable(text)?;
+    if text.starts_with('-') && !wild {
+        return Err(
+            Problem::new("emerge would take this for an option").help("options are listed in `options` in [emerge]")
+        );
+    }
+    if text.starts_with('!') {
+        return Err(Problem::new("a blocker is nothing to merge"));
+    }
+    let operator =
+        [">=", "<=", ">", "<", "=", "~"].into_iter().find(|operator| text.starts_with(operator)).unwrap_or("");
+    let rest = &text[operator.len()..];
+    let (rest, flags) = match rest.strip_suffix(']').and_then(|rest| rest.split_once('[')) {
+        Some((rest, flags)) => (rest, Some(flags)),
+        None => (rest, None),
+    };
+    if let Some(flags) = flags {
+        let flag = |c: char| c.is_ascii_alphanumeric() || "+_@-!?=,()".contains(c);
+        chars(flags, "USE flags of a package", flag, flag)?;
+    }
+    let (rest, repo) = match rest.split_once("::") {
+        Some((rest, repo)) => (rest, Some(repo)),
+        None => (rest, None),
+    };
+    if let Some(repo) = repo {
+        repository(repo)?;
+    }
+    let (rest, slot) = match rest.split_once(':') {
+        Some((rest, slot)) => (rest, Some(slot)),
+        None => (rest, None),
+    };
+    if let Some(slot) = slot {
+        let letter = |c: char| c.is_ascii_alphanumeric() || "_*=".contains(c);
+        chars(slot, "a slot", letter, |c| letter(c) || "+.-/".contains(c))?;
+    }
+    let (category, package) = match rest.split_once('/') {
+        Some((category, package)) => (Some(category), package),
+        None => (None, rest),
+    };
+    let letter = |c: char| c.is_ascii_alphanumeric() || c == '_' || (wild && c == '*');
+    if let Some(category) = category {
+        chars(category, "a category", letter, |c| letter(c) || "+.-".contains(c))?;
+    }
+    let package = if operator == "=" { package.strip_suffix('*').unwrap_or(package) } else { package };
+    chars(package, "a package's name", letter, |c| letter(c) || "+.-".contains(c))?;
+    match (operator.is_empty(), has_version(package)) {
+        (true, true) => Err(Problem::new("a version without an operator").help(format!("write ={text}"))),
+        (false, false) => Err(Problem::new(format!("`{operator}` needs a version"))
+            .help(format!("for example {operator}{}-1.0", rest.trim_end_matches('*')))),
+        _ => match package.split('-').find(|part| part.contains('.')) {
+            // Only a version has dots.
+            Some(_) if operator.is_empty() => Err(Problem::new("a `.` may not stand in a package's name")),
+            _ => Ok(()),
+        },
+    }
+}
+
+/// Whether a package's name ends in a version (PMS 3.2).
+fn has_version(package: &str) -> bool {
+    let Some((head, last)) = package.rsplit_once('-') else { return false };
+    let revision = last.strip_prefix('r').is_some_and(digits);
+    match head.rsplit_once('-') {
+        Some((_, version)) if revision && is_version(version) => true,
+        _ => is_version(last),
+    }
+}
+
+pub(super) fn digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn is_version(text: &str) -> bool {
+    let mut parts = text.split('_');
+    let numbers = parts.next().unwrap_or_default();
+    let numbers = numbers.strip_suffix(|c: char| c.is_ascii_lowercase()).unwrap_or(numbers);
+    let suffix = |part: &str| {
+        ["alpha", "beta", "pre", "rc", "p"]
+            .iter()
+            .any(|word| part.strip_prefix(word).is_some_and(|number| number.is_empty() || digits(number)))
+    };
+    numbers.split('.').all(digits) && parts.all(suffix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn atoms() {
+        let good = [
+            "app-misc/hello",
+            "hello",
+            "=app-misc/hello-2.12",
+            "~app-misc/hello-2.12",
+            ">=dev-lang/python-3.11.9_p1-r2",
+            "=dev-lang/python-3.11*",
+            "dev-lang/python:3.11",
+            "dev-lang/python:3.11/3.11=",
+            "x11-libs/gtk+:3::gentoo",
+            "sys-apps/util-linux[-nls,static-libs(+)]",
+            "virtual/libc",
+            "app-misc/foo-bar",
+            "media-fonts/font-100dpi",
+            "www-servers/h2o",
+            "=app-misc/x-1-r0",
+        ];
+        for text in good {
+            assert_eq!(atom(text, false), Ok(()), "{text}");
+        }
+        let bad = [
+            "",
+            "-1",
+            "--ask",
+            "!app-misc/hello",
+            "app-misc/hello-2.12",
+            "=app-misc/hello",
+            "a b",
+            "a/b/c",
+            "a/b;c",
+            "a/$(x)",
+            "/b",
+            "a/",
+            "a/b:",
+            "a/b::",
+            "a/b\u{1b}[2J",
+            "*/*",
+            "a/b.c",
+            ">=a/b-1*",
+            "a/b-1-r2",
+        ];
+        for text in bad {
+            assert!(atom(text, false).is_err(), "{text}");
+        }
+        assert_eq!(atom("*/*", true), Ok(()));
+        assert_eq!(atom("dev-lang/*", true), Ok(()));
+        assert_eq!(package("@profile"), Ok(()));
+        assert!(package("@").is_err());
+    }
+
+    #[test]
+    fn lines_of_package_files() {
+        assert_eq!(
+            package_line("package.use", " app-misc/hello   nls  -foo "),
+            Ok("app-misc/hello nls -foo".to_owned())
+        );
+        assert_eq!(package_line("package.use", "# why"), Ok("# why".to_owned()));
+        assert_eq!(package_line("package.mask", "-app-misc/hello"), Ok("-app-misc/hello".to_owned()));
+        assert!(package_line("package.mask", "app-misc/hello nls").is_err());
+        assert!(package_line("package.use", "hello nls").is_err());
+        assert!(package_line("package.use", "a/b nls\n*/* -sandbox").is_err());
+    }
+}

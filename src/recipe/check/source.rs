@@ -1,0 +1,142 @@
+//! `[source]`: which stage3, and whom to trust.
+
+use super::{Checker, Must, Word};
+use crate::recipe::diagnostic::{Finding, Place, Problem, quoted};
+use crate::recipe::merge::VARIABLES;
+use crate::recipe::suggest::nearest;
+use crate::recipe::{Base, DEFAULT_MIRROR, Source, Version, words};
+
+/// The keys that only a stage3 from a mirror has, and those that only a file has; the first of each makes the choice.
+const MIRRORED: [&str; 2] = ["stage3", "version"];
+const LOCAL: [&str; 4] = ["file", "signature", "sha512", "allow-unsigned"];
+
+impl Checker<'_> {
+    pub(super) fn source(&mut self) -> Option<Source> {
+        let supported = self.distro();
+        let mirrors = self.mirrors();
+        let keyring = self.path_of("source", "keyring", Must::File);
+        let mut fingerprints =
+            self.each("source", "fingerprints", "fingerprint", words::fingerprint).unwrap_or_default();
+        fingerprints.dedup();
+        let base = self.base();
+        supported.then_some(())?;
+        Some(Source { base: base?, mirrors, keyring, fingerprints })
+    }
+
+    /// Whether this version can build from the distribution that is asked for.
+    fn distro(&mut self) -> bool {
+        let mut supported = true;
+        if let Some(word) = self.word("source", "distro") {
+            let problem = match word.text.as_str() {
+                "gentoo" => None,
+                "funtoo" => {
+                    Some(Problem::new("not supported yet by this version").help("leave `distro` out to use Gentoo"))
+                }
+                other => {
+                    let meant = nearest(other, ["gentoo", "funtoo"]).map(|meant| format!("did you mean \"{meant}\"?"));
+                    Some(Problem { label: "neither gentoo nor funtoo".to_owned(), help: meant })
+                }
+            };
+            if let Some(problem) = problem {
+                self.texts.problem(&word.at, format!("cannot use the distribution {}", quoted(&word.text)), problem);
+                supported = false;
+            }
+        }
+        if self.bool("source", "host") == Some(true) {
+            if let Some(at) = self.value("source", "host").map(|value| value.at.clone()) {
+                let problem = Problem::new("not supported yet by this version")
+                    .help("name a stage3, for example stage3 = \"amd64-musl\"");
+                self.texts.problem(&at, "cannot build from this host's own system", problem);
+            }
+            supported = false;
+        }
+        supported
+    }
+
+    fn mirrors(&mut self) -> Vec<String> {
+        let Some(mut mirrors) = self.each("source", "mirrors", "mirror", words::url) else {
+            return vec![DEFAULT_MIRROR.to_owned()];
+        };
+        let written = self.list("source", "mirrors").unwrap_or_default();
+        if let Some(at) = self.value("source", "mirrors").filter(|_| written.is_empty()).map(|value| value.at.clone()) {
+            let problem = Problem::new("empty").help("leave `mirrors` out to use Gentoo's own");
+            self.texts.problem(&at, "no mirror is given", problem);
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        mirrors.retain(|mirror| seen.insert(mirror.clone()));
+        mirrors
+    }
+
+    fn base(&mut self) -> Option<Base> {
+        let rank = |checker: &Self, keys: &[&str]| {
+            let ranks = keys.iter().filter_map(|key| checker.item("source", key));
+            ranks.map(|item| checker.texts.rank(&item.key_at)).max()
+        };
+        let choice = (rank(self, &MIRRORED[..1]), rank(self, &LOCAL[..1]));
+        let local = match choice {
+            (None, None) => {
+                self.texts.find(
+                    Finding::missing("no stage3 is given")
+                        .help("in [source] write stage3 = \"amd64-musl\", or file = \"./stage3-….tar.xz\""),
+                );
+                return None;
+            }
+            (Some(mirrored), Some(local)) if mirrored == local => {
+                let (at, other) = (self.key("file")?, self.key("stage3")?);
+                let title = "a stage3 comes from a mirror or from a file, not from both";
+                self.texts.find(Finding::at(&at, title, "from a file").also(&other, "from a mirror"));
+                return None;
+            }
+            // The later layer wins, and what earlier ones say of the other kind no longer matters.
+            (mirrored, local) => local > mirrored,
+        };
+        let (chosen, others) = if local { (LOCAL[0], &MIRRORED[1..]) } else { (MIRRORED[0], &LOCAL[1..]) };
+        let level = rank(self, &[chosen]);
+        for other in others {
+            let Some(at) = self.key(other).filter(|at| Some(self.texts.rank(at)) >= level) else { continue };
+            let chosen_at = self.key(chosen)?;
+            let title = format!("`{other}` says nothing of a stage3 that is given as `{chosen}`");
+            self.texts
+                .find(Finding::at(&at, title, "leave this out").also(&chosen_at, format!("because of `{chosen}`")));
+        }
+        if local { self.local(level) } else { self.mirrored() }
+    }
+
+    fn mirrored(&mut self) -> Option<Base> {
+        let stage3 = self.plain("source", "stage3", "stage3 variant", words::variant);
+        let version = match self.word("source", "version") {
+            None => Some(Version::Latest),
+            Some(Word { text, .. }) if text == "latest" => Some(Version::Latest),
+            Some(word) => self
+                .follow(&word, "version", |text| words::timestamp(text).map(|()| Version::Timestamp(text.to_owned()))),
+        };
+        Some(Base::Gentoo { stage3: stage3?, version: version? })
+    }
+
+    fn local(&mut self, level: Option<usize>) -> Option<Base> {
+        // A signature, a digest or a permission of an earlier layer is that of another file. What one command line says by
+        // variables and by options belongs together.
+        let level = level.map(|level| level.min(VARIABLES));
+        let mut ours = [false; 3];
+        for (ours, key) in ours.iter_mut().zip(&LOCAL[1..]) {
+            let Some(at) = self.key(key) else { continue };
+            *ours = Some(self.texts.rank(&at)) >= level;
+            if !*ours {
+                self.texts
+                    .warn(&at, &format!("`{key}` is not used: a later `file` takes the place of the one it is of"));
+            }
+        }
+        let path = self.path_of("source", "file", Must::File);
+        let signature = if ours[0] { self.path_of("source", "signature", Must::File).map(Some) } else { Some(None) };
+        let sha512 = match self.word("source", "sha512").filter(|_| ours[1]) {
+            Some(word) => self.follow(&word, "SHA-512", words::sha512).map(Some),
+            None => Some(None),
+        };
+        let allow_unsigned = ours[2] && self.bool("source", "allow-unsigned").unwrap_or(false);
+        Some(Base::File { path: path?, signature: signature?, sha512: sha512?, allow_unsigned })
+    }
+
+    fn key(&self, key: &str) -> Option<Place> {
+        self.item("source", key).map(|item| item.key_at.clone())
+    }
+}

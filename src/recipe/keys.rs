@@ -1,0 +1,210 @@
+//! Every key a recipe may have: its section, its type, its other spellings, and an example for the message about it.
+
+/// The type of a key's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Type {
+    /// A string.
+    Str,
+    /// An integer.
+    Int,
+    /// A boolean.
+    Bool,
+    /// An array of strings.
+    Strs,
+    /// An array of strings, or one string of words.
+    Words,
+    /// An array of strings or integers.
+    Ports,
+    /// An array of strings or tables.
+    Repositories,
+    /// A table of strings.
+    Map,
+    /// A table of strings or integers.
+    Variables,
+    /// An array of lines, or a table of atoms; the file of Portage it becomes.
+    Lines(&'static str),
+}
+
+impl Type {
+    /// What a message says was expected.
+    pub(super) fn expected(self) -> &'static str {
+        match self {
+            Self::Str => "a string",
+            Self::Int => "an integer",
+            Self::Bool => "true or false",
+            Self::Strs => "an array of strings",
+            Self::Words => "an array of strings, or one string of words",
+            Self::Ports => "an array of strings or integers",
+            Self::Repositories => "an array of directories or tables",
+            Self::Map => "a table of strings",
+            Self::Variables => "a table of strings or integers",
+            Self::Lines(_) => "an array of lines, or a table of package = \"words\"",
+        }
+    }
+}
+
+/// A key.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// Its section; empty at the top of a recipe.
+    pub(super) section: &'static str,
+    /// Its name.
+    pub(super) name: &'static str,
+    /// Other spellings that are as good.
+    pub(super) aliases: &'static [&'static str],
+    /// Its type.
+    pub(super) of: Type,
+    /// A line that would be right.
+    pub(super) example: &'static str,
+}
+
+/// The sections, as they are listed to the user.
+pub(super) const SECTIONS: [&str; 6] = ["source", "portage", "build", "emerge", "strip", "oci"];
+
+/// Spellings that are accepted with a warning: section, old, new.
+pub(super) const DEPRECATED: &[(&str, &str, &str)] = &[("portage", "disftiles", "distfiles")];
+
+/// Keys of an entry of `portage.repositories`.
+pub(super) const REPOSITORY: &[Key] = &[
+    key("", "location", Type::Str, r#"location = "../overlays/mine""#),
+    key("", "priority", Type::Int, "priority = 50"),
+    key("", "masters", Type::Words, r#"masters = ["gentoo"]"#),
+    key("", "eclass-overrides", Type::Words, r#"eclass-overrides = ["mine"]"#),
+];
+
+/// Every key.
+pub(super) const KEYS: &[Key] = &[
+    key("", "name", Type::Str, r#"name = "musl-python3""#),
+    key("", "include", Type::Strs, r#"include = ["base.toml"]"#),
+    key("source", "distro", Type::Str, r#"distro = "gentoo""#),
+    key("source", "stage3", Type::Str, r#"stage3 = "amd64-musl""#),
+    key("source", "version", Type::Str, r#"version = "latest""#),
+    key("source", "mirrors", Type::Strs, r#"mirrors = ["https://distfiles.gentoo.org"]"#),
+    key("source", "keyring", Type::Str, r#"keyring = "release.asc""#),
+    key("source", "fingerprints", Type::Strs, r#"fingerprints = ["13EBBDBEDE7A12775DFDB1BABB572E0E2D182910"]"#),
+    key("source", "file", Type::Str, r#"file = "./stage3-amd64-musl.tar.xz""#),
+    key("source", "signature", Type::Str, r#"signature = "./stage3-amd64-musl.tar.xz.asc""#),
+    key("source", "sha512", Type::Str, r#"sha512 = "65c8e11b…""#),
+    key("source", "allow-unsigned", Type::Bool, "allow-unsigned = true"),
+    key("source", "host", Type::Bool, "host = false"),
+    key(
+        "portage",
+        "repositories",
+        Type::Repositories,
+        r#"repositories = ["/var/db/repos/gentoo", "../overlays/mine"]"#,
+    ),
+    key("portage", "binpkg", Type::Str, r#"binpkg = "/var/cache/binpkgs""#),
+    key("portage", "distfiles", Type::Str, r#"distfiles = "/var/cache/distfiles""#),
+    key("portage", "binhost", Type::Strs, r#"binhost = ["https://example.org/binpkgs"]"#),
+    key("portage", "make-conf", Type::Variables, r#"make-conf = { CFLAGS = "-O2 -pipe" }"#),
+    key("portage", "use", Type::Words, r#"use = ["nls", "-doc"]"#),
+    key("portage", "config", Type::Str, r#"config = "./portage""#),
+    lines("package-use", &["package.use"], "package.use", r#"package-use = { "app-misc/hello" = "nls" }"#),
+    lines(
+        "package-accept-keywords",
+        &["package.accept_keywords", "package.accept-keywords"],
+        "package.accept_keywords",
+        r#"package-accept-keywords = { "app-misc/hello" = "~amd64" }"#,
+    ),
+    lines("package-license", &["package.license"], "package.license", r#"package-license = { "*/*" = "@FREE" }"#),
+    lines("package-mask", &["package.mask"], "package.mask", r#"package-mask = [">=app-misc/hello-3"]"#),
+    lines("package-unmask", &["package.unmask"], "package.unmask", r#"package-unmask = ["app-misc/hello"]"#),
+    lines("package-env", &["package.env"], "package.env", r#"package-env = { "app-misc/hello" = "no-lto.conf" }"#),
+    lines(
+        "package-properties",
+        &["package.properties"],
+        "package.properties",
+        r#"package-properties = { "*/*" = "-interactive" }"#,
+    ),
+    lines(
+        "package-accept-restrict",
+        &["package.accept_restrict", "package.accept-restrict"],
+        "package.accept_restrict",
+        r#"package-accept-restrict = { "*/*" = "-fetch" }"#,
+    ),
+    key("build", "profile", Type::Str, r#"profile = "quern:musl-python3""#),
+    key("build", "unblocker-profile", Type::Str, r#"unblocker-profile = "quern:unblocker""#),
+    key("build", "kind", Type::Str, r#"kind = "image""#),
+    key("build", "outdir", Type::Str, r#"outdir = "./out""#),
+    key("build", "include-system", Type::Bool, "include-system = true"),
+    key("build", "baselayout-atoms", Type::Strs, r#"baselayout-atoms = ["sys-apps/baselayout"]"#),
+    key("build", "image-name", Type::Str, r#"image-name = "rootfs""#),
+    key("build", "workdir-storage", Type::Str, r#"workdir-storage = "tmpfs:4G""#),
+    key("build", "keep-failed", Type::Bool, "keep-failed = false"),
+    key("build", "compression", Type::Str, r#"compression = "gzip""#),
+    key("emerge", "packages", Type::Strs, r#"packages = ["@profile", "app-misc/hello"]"#),
+    key("emerge", "jobs", Type::Int, "jobs = 6"),
+    key("emerge", "options", Type::Strs, r#"options = ["--with-bdeps=y"]"#),
+    key("emerge", "ask", Type::Bool, "ask = false"),
+    key("strip", "doc", Type::Bool, "doc = true"),
+    key("strip", "paths", Type::Strs, r#"paths = ["/var/db/pkg"]"#),
+    key("oci", "tag", Type::Str, r#"tag = "{date}""#),
+    key("oci", "entrypoint", Type::Strs, r#"entrypoint = ["/usr/bin/python3"]"#),
+    Key {
+        section: "oci",
+        name: "cmd",
+        aliases: &["command"],
+        of: Type::Strs,
+        example: r#"cmd = ["-m", "http.server"]"#,
+    },
+    key("oci", "env", Type::Map, r#"env = { LANG = "C.UTF-8" }"#),
+    key("oci", "user", Type::Str, r#"user = "nobody""#),
+    key("oci", "workdir", Type::Str, r#"workdir = "/srv""#),
+    key("oci", "ports", Type::Ports, r#"ports = ["80", "53/udp"]"#),
+    key("oci", "volumes", Type::Strs, r#"volumes = ["/srv"]"#),
+    key("oci", "labels", Type::Map, r#"labels = { maintainer = "me@example.org" }"#),
+    key("oci", "maintainer", Type::Str, r#"maintainer = "me@example.org""#),
+];
+
+/// Where what Quern called otherwise has gone; the first of a pair is `section`, or `section.key`.
+const MOVED: &[(&str, &str)] = &[
+    ("docker", "there is no Docker here: `workdir_storage` is `workdir-storage` in [build], the rest is not needed"),
+    ("dockergen", "Quern's [dockergen] is [oci]; its `name` is `name` at the top of the recipe"),
+    ("postbuild", "there are no engines to choose: an [oci] table makes an OCI image"),
+    ("repository", "repositories are listed in `repositories` in [portage], each a directory or a table"),
+    ("build.driver", "there is one way to build, with neither Docker nor root; leave it out"),
+    ("build.workdir", "work directories are in the store, which the variable QUERN_HOME moves; leave it out"),
+    ("portage.autofix", "the builder's configuration is always made from the recipe; leave it out"),
+    ("portage.debug_workdir", "`keep-failed` in [build] keeps the work directory of a failed build"),
+    ("portage.debug-workdir", "`keep-failed` in [build] keeps the work directory of a failed build"),
+    ("portage.package", "a key with a dot is written in quotes: \"package.use\", or `package-use`"),
+    ("oci.name", "the image is named by `name` at the top of the recipe"),
+];
+
+const fn key(section: &'static str, name: &'static str, of: Type, example: &'static str) -> Key {
+    Key { section, name, aliases: &[], of, example }
+}
+
+const fn lines(name: &'static str, aliases: &'static [&'static str], file: &'static str, example: &'static str) -> Key {
+    Key { section: "portage", name, aliases, of: Type::Lines(file), example }
+}
+
+/// The key of that section and spelling.
+pub(super) fn find(section: &str, spelling: &str) -> Option<&'static Key> {
+    let spelling = deprecated(section, spelling).unwrap_or(spelling);
+    of_section(section).find(|key| key.name == spelling || key.aliases.contains(&spelling))
+}
+
+/// The new spelling of a deprecated one.
+pub(super) fn deprecated(section: &str, spelling: &str) -> Option<&'static str> {
+    DEPRECATED.iter().find(|(of, old, _)| *of == section && *old == spelling).map(|(_, _, new)| *new)
+}
+
+/// The keys of a section, in the order in which they are listed.
+pub(super) fn of_section(section: &str) -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(move |key| key.section == section)
+}
+
+/// What became of something Quern had.
+pub(super) fn moved(section: &str, name: &str) -> Option<&'static str> {
+    let full = if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") };
+    let head = name.split(':').next().unwrap_or(name);
+    MOVED.iter().find(|(old, _)| *old == full || (section.is_empty() && *old == head)).map(|(_, new)| *new)
+}
+
+/// The environment variable of a key.
+pub(super) fn variable(section: &str, name: &str) -> String {
+    let name = name.replace(['-', '.'], "_");
+    let whole = if section.is_empty() { format!("quern_{name}") } else { format!("quern_{section}_{name}") };
+    whole.to_ascii_uppercase()
+}

@@ -1,0 +1,343 @@
+//! Which texts make a recipe, and which of them wins: defaults files < recipe files in order (an included file before the one
+//! that includes it) < environment < `--set`. Tables merge key by key; everything else is replaced by the later.
+
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::diagnostic::{Finding, Origins, Place, Problem, Text, Texts, harmless, quoted};
+use super::keys::{self, SECTIONS, Type};
+use super::parse::{self, Is, Item, Table, Value};
+use super::{Request, shape};
+use crate::error::{Error, Result};
+
+/// Largest recipe file.
+const LARGEST: u64 = 1 << 20;
+/// Most files of one recipe, included ones counted as often as they are included.
+const MOST: usize = 64;
+/// The rank of variables and options: above every file.
+pub(super) const VARIABLES: usize = usize::MAX - 2;
+const OPTIONS: usize = usize::MAX - 1;
+
+/// The merged tree of a request, or none when a text is no TOML: what is wrong is noted in `texts`.
+pub(super) fn tree(request: &Request, texts: &mut Texts) -> Result<Option<Table>> {
+    let mut merger = Merger { texts, tree: Table::new(), rank: 0, stack: Vec::new(), broken: false };
+    for path in &request.defaults {
+        let path = request.cwd.join(path);
+        if exists(&path)? {
+            merger.file(&path, &path, None)?;
+        }
+    }
+    for path in &request.files {
+        let text = if path.as_os_str() == "-" {
+            merger.stdin(&request.cwd)?
+        } else {
+            merger.file(&request.cwd.join(path), path, None)?
+        };
+        merger.texts.set_main(text);
+    }
+    merger.variables(request);
+    for option in &request.sets {
+        merger.option(option, request);
+    }
+    Ok((!merger.broken).then_some(merger.tree))
+}
+
+struct Merger<'a> {
+    texts: &'a mut Texts,
+    tree: Table,
+    /// Rank of the next file.
+    rank: usize,
+    /// The files being included now, outermost first.
+    stack: Vec<PathBuf>,
+    /// Whether some text is no TOML, so that what it says is unknown.
+    broken: bool,
+}
+
+impl Merger<'_> {
+    /// Lays a file, and first what it includes, over the tree; gives its text's index. `shown` is how the user wrote it.
+    fn file(&mut self, path: &Path, shown: &Path, included_at: Option<&Place>) -> Result<Option<usize>> {
+        let bytes = match read(path) {
+            Ok(bytes) => bytes,
+            Err(problem) => {
+                let title = format!("cannot read the recipe {}", harmless(&shown.to_string_lossy()));
+                let Some(place) = included_at else {
+                    let error = Error::usage(format!("{title}: {}", problem.label));
+                    return Err(match problem.help {
+                        Some(help) => error.with_hint(help),
+                        None => error,
+                    });
+                };
+                self.texts.problem(place, title, problem);
+                return Ok(None);
+            }
+        };
+        let dir = path.parent().unwrap_or(Path::new("/")).to_owned();
+        let identity = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        self.stack.push(identity);
+        let text = self.text(bytes, shown.to_string_lossy().into_owned(), dir)?;
+        self.stack.pop();
+        Ok(Some(text))
+    }
+
+    fn stdin(&mut self, cwd: &Path) -> Result<Option<usize>> {
+        let mut bytes = Vec::new();
+        std::io::stdin()
+            .lock()
+            .take(LARGEST + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| Error::usage("cannot read the recipe on standard input").with_source(error))?;
+        if bytes.len() as u64 > LARGEST {
+            return Err(Error::usage("cannot read the recipe on standard input: it is larger than 1 MiB"));
+        }
+        self.text(bytes, "<stdin>".to_owned(), cwd.to_owned()).map(Some)
+    }
+
+    fn text(&mut self, bytes: Vec<u8>, label: String, dir: PathBuf) -> Result<usize> {
+        let (text, bad) = match String::from_utf8(bytes) {
+            Ok(text) => (text, None),
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                (String::from_utf8_lossy(error.as_bytes()).into_owned(), Some(at))
+            }
+        };
+        let text = self.texts.add(Text { label, text, dir, origin: Origins::File, rank: self.rank });
+        if let Some(at) = bad {
+            let span = at..at + char::REPLACEMENT_CHARACTER.len_utf8();
+            self.texts.find(Finding::at(&Place { text, span }, "a recipe is UTF-8", "not UTF-8"));
+        }
+        let layer = if bad.is_none() { parse::document(self.texts, text) } else { None };
+        match layer {
+            Some(layer) => {
+                let mut layer = shape::check(self.texts, layer);
+                if let Some(include) = layer.remove("include") {
+                    self.include(include.value, text)?;
+                }
+                self.rank += 1;
+                self.texts.set_rank(text, self.rank);
+                lay(&mut self.tree, layer);
+            }
+            None => self.broken = true,
+        }
+        Ok(text)
+    }
+
+    fn include(&mut self, list: Value, text: usize) -> Result<()> {
+        let Is::List(list) = list.is else { return Ok(()) };
+        for value in list {
+            let Some(name) = value.as_str() else { continue };
+            let path = self.texts.get(text).dir.join(name);
+            let identity = path.canonicalize().unwrap_or_else(|_| path.clone());
+            if name.is_empty() || name.contains('\0') {
+                self.texts.problem(&value.at, "cannot include a file without a name", Problem::new("no file name"));
+            } else if self.stack.contains(&identity) {
+                let problem = Problem::new("this file is being read already");
+                self.texts.problem(&value.at, "recipes include each other in a circle", problem);
+            } else if self.texts.len() >= MOST {
+                let problem = Problem::new(format!("more than {MOST} files"));
+                self.texts.problem(&value.at, "too many files are included", problem);
+                break;
+            } else {
+                let shown = Path::new(&self.texts.get(text).label).with_file_name(name);
+                self.file(&path, &shown, Some(&value.at))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lays every variable that names a section over the tree.
+    fn variables(&mut self, request: &Request) {
+        for (name, value) in &request.env {
+            let Some(name) = name.to_str() else { continue };
+            let Some(rest) = name.strip_prefix("QUERN_") else { continue };
+            let (section, key) = if rest == "NAME" {
+                ("", rest)
+            } else {
+                let of = SECTIONS.iter().find_map(|section| {
+                    let key = rest.strip_prefix(&section.to_ascii_uppercase())?;
+                    Some((*section, key.strip_prefix('_').or(key.is_empty().then_some(""))?))
+                });
+                match of {
+                    Some(of) => of,
+                    None => continue,
+                }
+            };
+            let text = self.texts.add(Text {
+                label: String::new(),
+                text: format!("{name}={}", value.to_string_lossy()),
+                dir: request.cwd.clone(),
+                origin: Origins::Variable,
+                rank: VARIABLES,
+            });
+            let key_at = Place { text, span: name.len() - key.len()..name.len() };
+            if key.is_empty() {
+                let whole = Place { text, span: 0..name.len() };
+                let example = keys::of_section(section).next().map(|key| keys::variable(section, key.name));
+                let finding = Finding::at(&whole, format!("{name} names a section, not a key"), "no key");
+                self.texts.find(finding.maybe_help(example.map(|example| format!("for example: {example}=…"))));
+                continue;
+            }
+            let start = name.len() + 1;
+            if value.to_str().is_none() {
+                let place = Place { text, span: start..self.texts.get(text).text.len() };
+                self.texts.find(Finding::at(&place, format!("the value of {name} is not UTF-8"), "not UTF-8"));
+                continue;
+            }
+            let known = keys::of_section(section)
+                .find(|known| {
+                    keys::variable(section, known.name) == name || {
+                        known.aliases.iter().any(|alias| keys::variable(section, alias) == name)
+                    }
+                })
+                .map(|known| known.name)
+                .or_else(|| {
+                    let old =
+                        keys::DEPRECATED.iter().find(|(of, old, _)| *of == section && keys::variable(of, old) == name);
+                    old.map(|(_, old, _)| *old)
+                });
+            let spelling = known.map_or_else(|| key.to_ascii_lowercase().replace('_', "-"), str::to_owned);
+            self.argument(section, &spelling, None, key_at, start);
+        }
+    }
+
+    /// Lays one `--set` over the tree.
+    fn option(&mut self, option: &str, request: &Request) {
+        const DASHES: &str = "--set ";
+        let text = self.texts.add(Text {
+            label: String::new(),
+            text: format!("{DASHES}{option}"),
+            dir: request.cwd.clone(),
+            origin: Origins::Option,
+            rank: OPTIONS,
+        });
+        let place = |from: usize, to: usize| Place { text, span: DASHES.len() + from..DASHES.len() + to };
+        let dot = option.find(['.', '=']).filter(|at| option[*at..].starts_with('.'));
+        let (section, from) = dot.map_or(("", 0), |dot| (&option[..dot], dot + 1));
+        if dot.is_some() && !SECTIONS.contains(&section) {
+            let meant = super::suggest::nearest(section, SECTIONS).map(|meant| format!("did you mean `{meant}`?"));
+            let finding =
+                Finding::at(&place(0, section.len()), format!("unknown section {}", quoted(section)), "not a section");
+            self.texts.find(finding.maybe_help(meant).help(format!("known sections: {}", SECTIONS.join(", "))));
+            return;
+        }
+        // Keys that have a dot themselves (package.use) are looked for first.
+        let rest = &option[from..];
+        let spellings =
+            keys::of_section(section).flat_map(|key| [key.name].into_iter().chain(key.aliases.iter().copied()));
+        let deprecated = keys::DEPRECATED.iter().filter(|(of, ..)| *of == section).map(|(_, old, _)| *old);
+        let key = spellings
+            .chain(deprecated)
+            .filter(|name| rest.strip_prefix(name).is_some_and(|rest| rest.starts_with(['.', '='])))
+            .max_by_key(|name| name.len())
+            .unwrap_or(&rest[..rest.find(['.', '=']).unwrap_or(rest.len())]);
+        let after = from + key.len();
+        let item = match option[after..].strip_prefix('.') {
+            Some(item) => {
+                // An atom may begin with the sign that ends the name of anything else.
+                let sign = item.len() - item.trim_start_matches(['<', '>', '=', '~', '!']).len();
+                item[sign..].find('=').map(|equals| (after + 1, after + 1 + sign + equals))
+            }
+            None => None,
+        };
+        let equals = item.map_or_else(|| option[after..].find('=').map(|at| after + at), |(_, equals)| Some(equals));
+        let Some(equals) = equals else {
+            let finding = Finding::at(&place(0, option.len()), "`--set` takes section.key=value", "no `=`");
+            self.texts.find(finding.help("for example: --set build.kind=stage4"));
+            return;
+        };
+        let item = item.map(|(start, end)| (option[start..end].to_owned(), place(start, end)));
+        self.argument(section, key, item, place(from, after), DASHES.len() + equals + 1);
+    }
+
+    /// Lays one value over the tree, given as text that begins at `start` to a key, or to an item of a key's table.
+    fn argument(&mut self, section: &str, key: &str, item: Option<(String, Place)>, key_at: Place, start: usize) {
+        let text = key_at.text;
+        if section.is_empty() && key == "include" {
+            self.texts.find(Finding::at(&key_at, "`include` is for recipe files", "only in a file"));
+            return;
+        }
+        let of = keys::find(section, key).map(|key| key.of);
+        let is_table = matches!(of, Some(Type::Map | Type::Variables | Type::Lines(_)));
+        let value = if let Some((name, name_at)) = item {
+            if of.is_some() && !is_table {
+                self.texts.find(Finding::at(&name_at, format!("{} is not a table", quoted(key)), "has no items"));
+                return;
+            }
+            let Some(value) = parse::argument(self.texts, text, start, Type::Str) else { return };
+            let at = value.at.clone();
+            Value { at, is: Is::Table(Table::from([(name, Item { key_at: name_at, value })])) }
+        } else {
+            let Some(value) = parse::argument(self.texts, text, start, of.unwrap_or(Type::Str)) else { return };
+            value
+        };
+        let mut layer = Table::from([(key.to_owned(), Item { key_at: key_at.clone(), value })]);
+        if !section.is_empty() {
+            let value = Value { at: key_at.clone(), is: Is::Table(layer) };
+            layer = Table::from([(section.to_owned(), Item { key_at, value })]);
+        }
+        let layer = shape::check(self.texts, layer);
+        lay(&mut self.tree, layer);
+    }
+}
+
+/// Lays a table over another.
+fn lay(under: &mut Table, over: Table) {
+    for (key, item) in over {
+        match (under.get_mut(&key).map(|item| &mut item.value.is), item.value.is) {
+            (Some(Is::Table(below)), Is::Table(above)) => lay(below, above),
+            (_, is) => {
+                let value = Value { at: item.value.at, is };
+                under.insert(key, Item { key_at: item.key_at, value });
+            }
+        }
+    }
+}
+
+fn exists(path: &Path) -> Result<bool> {
+    path.try_exists()
+        .map_err(|error| Error::usage(format!("looking for {}", harmless(&path.to_string_lossy()))).with_source(error))
+}
+
+/// The bytes of a regular file that is not too large. Nothing else is even opened: reading a device or a FIFO can hang, or
+/// do something.
+fn read(path: &Path) -> std::result::Result<Vec<u8>, Problem> {
+    let why = |error: std::io::Error| Problem::new(reason(&error));
+    let irregular = |kind: std::fs::FileType| {
+        let what = if kind.is_dir() {
+            "a directory"
+        } else if kind.is_fifo() {
+            "a FIFO"
+        } else if kind.is_block_device() || kind.is_char_device() {
+            "a device"
+        } else {
+            "a socket"
+        };
+        Problem::new(format!("it is {what}, not a file")).help("to read a recipe from standard input, write `-`")
+    };
+    let kind = std::fs::metadata(path).map_err(why)?.file_type();
+    if !kind.is_file() {
+        return Err(irregular(kind));
+    }
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(why)?;
+    let metadata = file.metadata().map_err(why)?;
+    if !metadata.is_file() {
+        return Err(irregular(metadata.file_type()));
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(why)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(Problem::new("it is larger than 1 MiB").help("a recipe is a short text; is this the right file?"));
+    }
+    Ok(bytes)
+}
+
+/// An error of the system in a few words.
+pub(super) fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "it does not exist".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        std::io::ErrorKind::NotADirectory => "a part of its path is not a directory".to_owned(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,228 @@
+//! Keys and types: what a layer of the recipe may hold at all, before anybody asks what it means. Every unknown key and
+//! every wrong type of a layer is reported, not only the first.
+
+use super::diagnostic::{Finding, Origins, Place, Texts, quoted};
+use super::keys::{self, Key, SECTIONS, Type};
+use super::parse::{Is, Item, Table, Value};
+use super::suggest::nearest;
+
+/// A layer without what is wrong in it, every key in its one spelling.
+pub(super) fn check(texts: &mut Texts, layer: Table) -> Table {
+    let mut top = Table::new();
+    let mut sections = Table::new();
+    for (name, item) in layer {
+        if SECTIONS.contains(&name.as_str()) {
+            match item.value.is {
+                Is::Table(table) => {
+                    let at = item.value.at;
+                    let is = Is::Table(section(texts, &name, table));
+                    sections.insert(name, Item { key_at: item.key_at, value: Value { at, is } });
+                }
+                other => texts.find(
+                    Finding::at(&item.value.at, format!("`{name}` is a section"), format!("found {}", other.found()))
+                        .help(format!("write its keys below a line `[{name}]`")),
+                ),
+            }
+        } else {
+            top.insert(name, item);
+        }
+    }
+    let mut checked = section(texts, "", top);
+    checked.extend(sections);
+    checked
+}
+
+/// The known and well-typed items of a section.
+fn section(texts: &mut Texts, section: &str, items: Table) -> Table {
+    let mut checked: Table = Table::new();
+    for (spelling, item) in items {
+        let Some(key) = keys::find(section, &spelling) else {
+            unknown(texts, section, &spelling, &item.key_at);
+            continue;
+        };
+        if let Some(new) = keys::deprecated(section, &spelling) {
+            texts.warn(&item.key_at, &format!("`{spelling}` is deprecated; write `{new}`"));
+        }
+        if let Some(first) = checked.get(key.name) {
+            let finding = Finding::at(&item.key_at, format!("`{}` is given twice", key.name), "again here")
+                .also(&first.key_at, "first here");
+            texts.find(finding);
+            continue;
+        }
+        if let Some(value) = typed(texts, section, key, item.value) {
+            checked.insert(key.name.to_owned(), Item { key_at: item.key_at, value });
+        }
+    }
+    checked
+}
+
+fn unknown(texts: &mut Texts, section: &str, spelling: &str, at: &Place) {
+    let origin = texts.get(at.text).origin;
+    let known = || keys::of_section(section).flat_map(|key| [key.name].into_iter().chain(key.aliases.iter().copied()));
+    let shown = |name: &str| match origin {
+        Origins::Variable => keys::variable(section, name),
+        Origins::Option if !section.is_empty() => format!("{section}.{name}"),
+        _ => name.to_owned(),
+    };
+    let place = if section.is_empty() { "at the top of a recipe".to_owned() } else { format!("in [{section}]") };
+    let mut finding = Finding::at(at, format!("unknown key {} {place}", quoted(spelling)), "not a key");
+    if let Some(moved) = keys::moved(section, spelling) {
+        texts.find(finding.help(moved));
+        return;
+    }
+    let top = section.is_empty().then_some(SECTIONS).into_iter().flatten();
+    if let Some(meant) = nearest(spelling, known().chain(top)) {
+        finding = finding.help(format!("did you mean `{}`?", shown(meant)));
+    } else if let Some(key) = keys::KEYS.iter().find(|key| key.name == spelling || key.aliases.contains(&spelling)) {
+        let home = if key.section.is_empty() { "at the top".to_owned() } else { format!("in [{}]", key.section) };
+        finding = finding.help(format!("`{}` belongs {home}", key.name));
+    }
+    let mut names: Vec<String> = keys::of_section(section).map(|key| key.name.to_owned()).collect();
+    if section.is_empty() {
+        names.extend(SECTIONS.iter().map(|section| format!("[{section}]")));
+    }
+    texts.find(finding.help(format!("known {place}: {}", names.join(", "))));
+}
+
+/// The value in the one form its type has in a tree, or none after noting what is wrong with it.
+fn typed(texts: &mut Texts, section: &str, key: &Key, value: Value) -> Option<Value> {
+    let wrong = Wrong { section, key };
+    let Value { at, is } = value;
+    let is = match (key.of, is) {
+        (Type::Str, is @ Is::Str(_)) | (Type::Int, is @ Is::Int(_)) | (Type::Bool, is @ Is::Bool(_)) => is,
+        (Type::Strs | Type::Words, Is::List(list)) => Is::List(wrong.strings(texts, list)?),
+        (Type::Words, Is::Str(words)) => Is::List(split(&words, &at)),
+        (Type::Ports, Is::List(list)) => {
+            let list = list.into_iter().map(text).collect();
+            Is::List(wrong.strings(texts, list)?)
+        }
+        (Type::Repositories, Is::List(list)) => Is::List(wrong.repositories(texts, list)?),
+        (Type::Map, Is::Table(table)) => Is::Table(wrong.map(texts, table, |value| value)?),
+        (Type::Variables, Is::Table(table)) => Is::Table(wrong.map(texts, table, text)?),
+        (Type::Lines(_), Is::List(list)) => Is::List(wrong.strings(texts, list)?),
+        (Type::Lines(_), Is::Table(table)) => Is::Table(wrong.map(texts, table, |value| match value.is {
+            Is::List(list) if list.iter().all(|word| matches!(word.is, Is::Str(_))) => {
+                let words: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
+                Value { at: value.at, is: Is::Str(words.join(" ")) }
+            }
+            is => Value { at: value.at, is },
+        })?),
+        (of, is) => {
+            wrong.note(texts, &at, of.expected(), &is);
+            return None;
+        }
+    };
+    Some(Value { at, is })
+}
+
+/// Whose value is wrong.
+struct Wrong<'a> {
+    section: &'a str,
+    key: &'a Key,
+}
+
+impl Wrong<'_> {
+    fn note(&self, texts: &mut Texts, at: &Place, expected: &str, found: &Is) {
+        let place = if self.section.is_empty() { String::new() } else { format!(" in [{}]", self.section) };
+        let example = match texts.get(at.text).origin {
+            Origins::File => self.key.example.to_owned(),
+            Origins::Variable | Origins::Option => in_words(self.key),
+        };
+        texts.find(
+            Finding::at(
+                at,
+                format!("wrong type for `{}`{place}", self.key.name),
+                format!("expected {expected}, found {}", found.found()),
+            )
+            .help(format!("for example: {example}")),
+        );
+    }
+
+    fn strings(&self, texts: &mut Texts, list: Vec<Value>) -> Option<Vec<Value>> {
+        let bad = list.iter().find(|value| !matches!(value.is, Is::Str(_)));
+        if let Some(bad) = bad {
+            self.note(texts, &bad.at, "a string", &bad.is);
+            return None;
+        }
+        Some(list)
+    }
+
+    fn map(&self, texts: &mut Texts, table: Table, convert: impl Fn(Value) -> Value) -> Option<Table> {
+        let mut checked = Table::new();
+        for (name, item) in table {
+            let value = convert(item.value);
+            if !matches!(value.is, Is::Str(_)) {
+                self.note(texts, &value.at, "a string", &value.is);
+                return None;
+            }
+            checked.insert(name, Item { key_at: item.key_at, value });
+        }
+        Some(checked)
+    }
+
+    fn repositories(&self, texts: &mut Texts, list: Vec<Value>) -> Option<Vec<Value>> {
+        let mut checked = Vec::new();
+        for Value { at, is } in list {
+            let table = match is {
+                Is::Str(_) => {
+                    checked.push(Value { at, is });
+                    continue;
+                }
+                Is::Table(table) => table,
+                other => {
+                    self.note(texts, &at, "a directory or a table", &other);
+                    return None;
+                }
+            };
+            let mut items = Table::new();
+            for (name, item) in table {
+                let Some(key) = keys::REPOSITORY.iter().find(|key| key.name == name) else {
+                    let known: Vec<&str> = keys::REPOSITORY.iter().map(|key| key.name).collect();
+                    let title = format!("unknown key {} of a repository", quoted(&name));
+                    let meant = nearest(&name, known.iter().copied()).map(|meant| format!("did you mean `{meant}`?"));
+                    texts.find(
+                        Finding::at(&item.key_at, title, "not a key")
+                            .maybe_help(meant)
+                            .help(format!("known of a repository: {}", known.join(", "))),
+                    );
+                    continue;
+                };
+                if let Some(value) = typed(texts, "portage.repositories", key, item.value) {
+                    items.insert(name, Item { key_at: item.key_at, value });
+                }
+            }
+            checked.push(Value { at, is: Is::Table(items) });
+        }
+        Some(checked)
+    }
+}
+
+impl Value {
+    /// The string this is, if it is one.
+    pub(super) fn as_str(&self) -> Option<&str> {
+        match &self.is {
+            Is::Str(string) => Some(string),
+            _ => None,
+        }
+    }
+}
+
+/// An integer as the string it stands for.
+fn text(value: Value) -> Value {
+    match value.is {
+        Is::Int(number) => Value { at: value.at, is: Is::Str(number.to_string()) },
+        is => Value { at: value.at, is },
+    }
+}
+
+fn split(words: &str, at: &Place) -> Vec<Value> {
+    words.split_whitespace().map(|word| Value { at: at.clone(), is: Is::Str(word.to_owned()) }).collect()
+}
+
+/// How a variable or `--set` would give a key its example.
+fn in_words(key: &Key) -> String {
+    let value = key.example.split_once(" = ").map_or(key.example, |(_, value)| value);
+    let value = if key.of == Type::Str { value.trim_matches('"') } else { value };
+    let name = if key.section.is_empty() { key.name.to_owned() } else { format!("{}.{}", key.section, key.name) };
+    format!("--set '{name}={value}', or {}='{value}'", keys::variable(key.section, key.name))
+}
