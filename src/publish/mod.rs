@@ -17,7 +17,7 @@ pub mod stage4;
 mod staging;
 pub mod sums;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use date::Moment;
 pub use platform::Platform;

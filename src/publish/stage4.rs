@@ -13,10 +13,10 @@ pub struct Names {
 }
 
 impl Names {
-    /// `build.image-name`, with `{date}` (or `$$DATE$$`) as `YYYYMMDD`, or else `<name>-<YYYY-MM-DD>`.
+    /// `build.image-name`, or else `<name>-<YYYY-MM-DD>`.
     pub fn of_job(job: &Job, moment: Moment) -> Result<Self> {
         let base = match &job.build.image_name {
-            Some(name) => name.replace("{date}", &moment.compact()).replace("$$DATE$$", &moment.compact()),
+            Some(name) => name.clone(),
             None => format!("{}-{}", job.name, moment.dashed()),
         };
         Ok(Self { base: checked_name(base)? })

@@ -1,3 +1,15 @@
+<<<<<<< HEAD
 //! Tests of the public interface, and of the program.
 
 mod recipe;
+=======
+//! Integration tests: one binary, a module for each area. Tests that need a privilege are named `root_…` or `userns_…`.
+
+// Tests start programs and prepare files with what is at hand.
+#![allow(clippy::disallowed_methods, clippy::print_stderr)]
+
+mod architecture;
+mod cli;
+mod env;
+mod man;
+>>>>>>> user

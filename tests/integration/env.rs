@@ -1,0 +1,447 @@
+//! What tests stand on: a hermetic place to run the program in, the needs a test may have, and a web server for a directory.
+
+// Every area uses its part of this.
+#![allow(dead_code)]
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::{Component, Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// The program under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_quern-builder");
+
+/// The account that tests run the program as when they themselves run as root.
+const USER: &str = "quern-test";
+
+/// A home, a store and an outdir of a test's own, and an environment with nothing else in it.
+#[derive(Debug)]
+pub(crate) struct TestEnv {
+    root: tempfile::TempDir,
+    user: Option<User>,
+    vars: Vec<(OsString, OsString)>,
+}
+
+#[derive(Debug, Clone)]
+struct User {
+    uid: u32,
+    gid: u32,
+}
+
+/// What a program said and how it ended.
+#[derive(Debug)]
+#[must_use = "look at the exit code or the output"]
+pub(crate) struct Output {
+    /// Exit code; 128 + n for a signal.
+    pub(crate) code: i32,
+    /// Standard output.
+    pub(crate) stdout: String,
+    /// Standard error.
+    pub(crate) stderr: String,
+}
+
+impl TestEnv {
+    /// An environment for a program that runs as the user of the tests.
+    pub(crate) fn new() -> Self {
+        // On a real file system: overlays and xattrs are not the same on a tmpfs.
+        let root = tempfile::Builder::new().prefix("quern-test-").tempdir_in(scratch()).expect("a scratch directory");
+        let env = Self { root, user: None, vars: Vec::new() };
+        for directory in ["home", "out", "tmp"] {
+            fs::create_dir(env.path(directory)).expect("a directory of the test's own");
+        }
+        env
+    }
+
+    /// An environment for a program that runs as an ordinary user: as `quern-test` where the tests run as root.
+    pub(crate) fn as_user() -> Self {
+        let mut env = Self::new();
+        if is_root() {
+            let user = test_user().expect("ask require_userns() first");
+            for directory in ["", "home", "out", "tmp"] {
+                chown(env.path(directory), Some(user.uid), Some(user.gid)).expect("giving a directory away");
+            }
+            env.user = Some(user);
+        }
+        env
+    }
+
+    /// A path inside.
+    pub(crate) fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
+        self.root.path().join(relative)
+    }
+
+    /// Where results go.
+    pub(crate) fn outdir(&self) -> PathBuf {
+        self.path("out")
+    }
+
+    /// The store (`QUERN_HOME`).
+    pub(crate) fn store(&self) -> PathBuf {
+        self.path("home/store")
+    }
+
+    /// Sets a variable for every program run from now on.
+    pub(crate) fn set(&mut self, name: &str, value: impl AsRef<OsStr>) -> &mut Self {
+        self.vars.push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Points recipes at the world's mirror, key and main repository, with the overlays of this repository.
+    pub(crate) fn use_world(&mut self, world: &World, server: &Server) -> &mut Self {
+        let overlay = Path::new(env!("CARGO_MANIFEST_DIR")).join("overlays/quern");
+        let repositories = format!("[{:?}, {:?}]", world.repository(), overlay);
+        self.set("QUERN_SOURCE_MIRRORS", format!("[{:?}]", server.url()));
+        self.set("QUERN_SOURCE_KEYRING", world.keyring());
+        self.set("QUERN_PORTAGE_REPOSITORIES", repositories)
+    }
+
+    /// Writes a file, readable by everybody; returns its path.
+    pub(crate) fn write(&self, relative: impl AsRef<Path>, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(relative);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("making a parent");
+        fs::write(&path, content).expect("writing a file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("making a file readable");
+        path
+    }
+
+    /// A command of the program, in the outdir's parent, with the test's environment only.
+    pub(crate) fn program<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = self.command(PROGRAM);
+        command.args(arguments);
+        command
+    }
+
+    /// Any command, run as the environment's user.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = match &self.user {
+            None => Command::new(program),
+            Some(user) => {
+                let mut command = Command::new("setpriv");
+                command.args([format!("--reuid={}", user.uid), format!("--regid={}", user.gid)]);
+                command.args(["--init-groups", "--"]).arg(program);
+                command
+            }
+        };
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", self.path("home"))
+            .env("QUERN_HOME", self.store())
+            .env("TMPDIR", self.path("tmp"))
+            .env("LANG", "C.UTF-8")
+            .env("TERM", "dumb")
+            .envs(self.vars.iter().map(|(name, value)| (name, value)))
+            .current_dir(self.root.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the program to its end.
+    pub(crate) fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {
+        output(&mut self.program(arguments))
+    }
+
+    /// Starts the program and leaves it running, its output in a file that is returned with it.
+    pub(crate) fn start<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> (Child, PathBuf) {
+        let log = self.path("log");
+        let file = fs::File::create(&log).expect("a file for the output");
+        let mut command = self.program(arguments);
+        command.stdout(file.try_clone().expect("a second handle")).stderr(file);
+        (command.spawn().expect("starting the program"), log)
+    }
+}
+
+impl Drop for TestEnv {
+    fn drop(&mut self) {
+        // Files of subordinate ids are removed by those who may: root, or the program's own namespace.
+        if !is_root() && self.store().exists() {
+            let _ = output(&mut self.program(["clean", "--all"]));
+        }
+    }
+}
+
+impl Output {
+    /// The output of a program that must have succeeded.
+    #[track_caller]
+    pub(crate) fn success(self) -> Self {
+        self.code(0)
+    }
+
+    /// The output of a program that must have ended with `code`.
+    #[track_caller]
+    pub(crate) fn code(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// The last lines of stdout, which are the paths of results.
+    pub(crate) fn results(&self) -> Vec<PathBuf> {
+        self.stdout.lines().map(PathBuf::from).collect()
+    }
+}
+
+/// Runs a command to its end.
+pub(crate) fn output(command: &mut Command) -> Output {
+    use std::os::unix::process::ExitStatusExt as _;
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let code = output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal));
+    Output {
+        code: code.expect("a code or a signal"),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Waits until `done`, looking ten times a second.
+#[track_caller]
+pub(crate) fn wait_for(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < limit, "waited {limit:?} for {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Whether the tests run as root.
+pub(crate) fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+}
+
+/// Whether a test that needs root can run.
+pub(crate) fn require_root() -> bool {
+    require("root", is_root().then_some(()).ok_or("the tests run as an ordinary user".to_owned())).is_some()
+}
+
+/// Whether a test that runs the program as an ordinary user, in a user namespace with a range of ids, can run.
+pub(crate) fn require_userns() -> bool {
+    require("user namespaces with subordinate ids", userns()).is_some()
+}
+
+/// The stand-in world, for a test that needs it: `QUERN_TEST_WORLD`, which `scripts/test` sets.
+pub(crate) fn require_world() -> Option<World> {
+    let world = match std::env::var_os("QUERN_TEST_WORLD") {
+        None => Err("QUERN_TEST_WORLD is not set; QUERN_TEST_WORLD=$(scripts/world) has it".to_owned()),
+        Some(root) if !Path::new(&root).join("mirror").is_dir() => Err(format!("{} holds no world", root.display())),
+        Some(root) => Ok(World { root: root.into() }),
+    };
+    require("the stand-in world", world)
+}
+
+fn require<T>(need: &str, found: Result<T, String>) -> Option<T> {
+    match found {
+        Ok(found) => Some(found),
+        Err(reason) if std::env::var_os("QUERN_TEST_STRICT").is_some_and(|strict| !strict.is_empty()) => {
+            panic!("this test needs {need}: {reason}")
+        }
+        Err(reason) => {
+            let thread = std::thread::current();
+            eprintln!("skipped {}: needs {need}: {reason}", thread.name().unwrap_or("a test"));
+            None
+        }
+    }
+}
+
+fn userns() -> Result<(), String> {
+    let name = if is_root() {
+        test_user().ok_or_else(|| format!("there is no user {USER}; useradd --create-home {USER}"))?;
+        USER.to_owned()
+    } else {
+        output(Command::new("id").arg("--user").arg("--name")).stdout.trim().to_owned()
+    };
+    for file in ["/etc/subuid", "/etc/subgid"] {
+        let ranges = fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+        if !ranges.lines().any(|line| line.split(':').next() == Some(&name)) {
+            return Err(format!(
+                "{file} has no range for {name}; usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}"
+            ));
+        }
+    }
+    let env = TestEnv::as_user();
+    let tried = output(env.command("unshare").args(["--user", "--map-root-user", "newuidmap"]));
+    // Without arguments newuidmap prints its usage and fails; 127 means that it, or the namespace, is not there.
+    if tried.stderr.contains("newuidmap PID") || tried.stderr.contains("usage: newuidmap") {
+        Ok(())
+    } else {
+        Err(format!("unshare --user, newuidmap: {}", tried.stderr.trim()))
+    }
+}
+
+fn test_user() -> Option<User> {
+    let passwd = fs::read_to_string("/etc/passwd").ok()?;
+    let mut fields = passwd.lines().map(|line| line.split(':')).find(|line| line.clone().next() == Some(USER))?.skip(2);
+    Some(User { uid: fields.next()?.parse().ok()?, gid: fields.next()?.parse().ok()? })
+}
+
+fn scratch() -> PathBuf {
+    std::env::var_os("QUERN_TEST_TMP").map_or_else(std::env::temp_dir, PathBuf::from)
+}
+
+/// The stand-in world that `scripts/world` makes.
+#[derive(Debug)]
+pub(crate) struct World {
+    root: PathBuf,
+}
+
+impl World {
+    /// A path inside.
+    pub(crate) fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
+        self.root.join(relative)
+    }
+
+    /// The certificate that signed everything on the mirror.
+    pub(crate) fn keyring(&self) -> PathBuf {
+        self.path("keys/release.asc")
+    }
+
+    /// The main repository.
+    pub(crate) fn repository(&self) -> PathBuf {
+        self.path("repo")
+    }
+
+    /// Serves the mirror.
+    pub(crate) fn serve(&self) -> Server {
+        Server::start(&self.path("mirror"))
+    }
+}
+
+/// A web server on loopback for the files of a directory, with ranges.
+#[derive(Debug)]
+pub(crate) struct Server {
+    address: SocketAddr,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    /// Serves `root` until the tests end.
+    pub(crate) fn start(root: &Path) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
+        let server = Self { address: listener.local_addr().expect("an address"), requests: Arc::default() };
+        let (root, requests) = (root.to_owned(), Arc::clone(&server.requests));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (root, requests) = (root.clone(), Arc::clone(&requests));
+                // A client that goes away in the middle is a case under test, not a failure.
+                std::thread::spawn(move || drop(answer(&stream, &root, &requests)));
+            }
+        });
+        server
+    }
+
+    /// Its address, `http://127.0.0.1:PORT`.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What was asked for so far: `GET /path` or `GET /path bytes=5-`.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.requests.lock().expect("no panic while logging").clone()
+    }
+}
+
+fn answer(stream: &TcpStream, root: &Path, requests: &Mutex<Vec<String>>) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let mut lines = BufReader::new(stream.try_clone()?.take(64 << 10)).lines();
+    let request = lines.next().unwrap_or_else(|| Ok(String::new()))?;
+    let mut range = None;
+    for line in lines {
+        let line = line?;
+        if line.is_empty() {
+            break;
+        }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("range")
+        {
+            range = Some(value.trim().to_owned());
+        }
+    }
+    let mut words = request.split(' ');
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let logged = [method, target, range.as_deref().unwrap_or_default()].join(" ");
+    requests.lock().expect("no panic while logging").push(logged.trim_end().to_owned());
+
+    let mut stream = stream;
+    let Some(mut file) = open(root, target) else {
+        return write!(stream, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    };
+    let size = file.metadata()?.len();
+    let (start, end) = match range.as_deref().map(|range| parse_range(range, size)) {
+        None => (0, size),
+        Some(Some(range)) => range,
+        Some(None) => {
+            let head = "HTTP/1.1 416 Range Not Satisfiable\r\nContent-Length: 0\r\nConnection: close\r\n";
+            return write!(stream, "{head}Content-Range: bytes */{size}\r\n\r\n");
+        }
+    };
+    let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nAccept-Ranges: bytes\r\nConnection: close\r\n",
+        end - start
+    )?;
+    if range.is_some() {
+        write!(stream, "Content-Range: bytes {start}-{}/{size}\r\n", end - 1)?;
+    }
+    write!(stream, "\r\n")?;
+    if method != "HEAD" {
+        file.seek(SeekFrom::Start(start))?;
+        std::io::copy(&mut file.take(end - start), &mut stream)?;
+    }
+    stream.flush()
+}
+
+/// The first and the one past the last byte of `bytes=FIRST-[LAST]`.
+fn parse_range(range: &str, size: u64) -> Option<(u64, u64)> {
+    let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+    let first = first.parse().ok()?;
+    let end = if last.is_empty() { size } else { last.parse::<u64>().ok()?.saturating_add(1).min(size) };
+    (first < end).then_some((first, end))
+}
+
+fn open(root: &Path, target: &str) -> Option<fs::File> {
+    let path = target.split('?').next()?.trim_start_matches('/').replace("%2B", "+").replace("%2b", "+");
+    let plain = Path::new(&path).components().all(|part| matches!(part, Component::Normal(_)));
+    let file = fs::File::open(root.join(&path)).ok()?;
+    (plain && file.metadata().ok()?.is_file()).then_some(file)
+}
+
+#[test]
+fn the_server_serves_files_and_ranges_and_nothing_else() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("mirror")).unwrap();
+    fs::write(root.path().join("mirror/file"), "0123456789").unwrap();
+    fs::write(root.path().join("secret"), "x").unwrap();
+    let server = Server::start(&root.path().join("mirror"));
+    let ask = |request: &str| {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.lines().next().unwrap().to_owned(), head.contains("Content-Range: bytes 7-9/10"), body.to_owned())
+    };
+    let is = |status: &str, ranged, body: &str| (format!("HTTP/1.1 {status}"), ranged, body.to_owned());
+    assert_eq!(ask("GET /file HTTP/1.1\r\n\r\n"), is("200 OK", false, "0123456789"));
+    assert_eq!(ask("GET /file HTTP/1.1\r\nrange: bytes=7-\r\n\r\n"), is("206 Partial Content", true, "789"));
+    assert_eq!(ask("GET /file HTTP/1.1\r\nRange: bytes=10-\r\n\r\n").0, "HTTP/1.1 416 Range Not Satisfiable");
+    assert_eq!(ask("HEAD /file HTTP/1.1\r\n\r\n"), is("200 OK", false, ""));
+    for target in ["/../secret", "/", "/none"] {
+        assert_eq!(ask(&format!("GET {target} HTTP/1.1\r\n\r\n")).0, "HTTP/1.1 404 Not Found", "{target}");
+    }
+    assert_eq!(server.requests()[1], "GET /file bytes=7-");
+}
+
+#[test]
+fn an_environment_leaks_nothing_into_the_program() {
+    let mut env = TestEnv::new();
+    env.set("QUERN_TEST_MARK", "1");
+    let told = output(&mut env.command("env")).success();
+    let names: Vec<_> = told.stdout.lines().filter_map(|line| line.split('=').next()).collect();
+    assert!(names.contains(&"QUERN_TEST_MARK") && !names.iter().any(|name| name.starts_with("CARGO")), "{names:?}");
+    assert!(env.path("x").as_os_str().as_bytes().len() > 4);
+}

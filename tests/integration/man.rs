@@ -1,0 +1,110 @@
+//! The man pages are what the definition of the command line says. `QUERN_UPDATE=1 cargo test --test integration man` writes them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap_mangen::Man;
+
+use crate::env::output;
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("man")
+}
+
+/// Name and text of every generated page.
+fn pages() -> Vec<(String, String)> {
+    let mut root = quern_builder::cli::command();
+    root.build();
+    let verbs: Vec<_> = root.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned().collect();
+    std::iter::once(root).chain(verbs).map(page).collect()
+}
+
+fn page(command: clap::Command) -> (String, String) {
+    let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+    let verbs = command.get_subcommands().next().is_some();
+    let version = env!("CARGO_PKG_VERSION");
+    let man = Man::new(command).source(format!("quern-builder {version}")).manual("Quern");
+    let mut sections: Vec<Vec<u8>> = vec![Vec::new(); 6];
+    man.render_title(&mut sections[0]).unwrap();
+    man.render_name_section(&mut sections[1]).unwrap();
+    man.render_synopsis_section(&mut sections[2]).unwrap();
+    man.render_description_section(&mut sections[3]).unwrap();
+    man.render_options_section(&mut sections[4]).unwrap();
+    if verbs {
+        man.render_subcommands_section(&mut sections[5]).unwrap();
+    }
+    let mut text = String::from(".\\\" Written by tests/integration/man.rs from the definition of the command line.\n");
+    for (index, section) in sections.into_iter().enumerate() {
+        let section = String::from_utf8(section).unwrap();
+        // Each section comes with the definition of the apostrophe; a page needs it once.
+        let body = section.lines().filter(|line| index == 0 || !line.contains(".ds Aq"));
+        text.extend(body.flat_map(|line| [line, "\n"]));
+    }
+    text.push_str(&further(&help));
+    text.push_str(".SH SEE ALSO\n\\fBquern\\-builder\\fR(1), \\fBquern\\-recipe\\fR(5)\n");
+    (man.get_filename(), text)
+}
+
+/// The help's own sections: an unindented line with a colon at its end is a heading, indented lines stay as they are.
+fn further(help: &str) -> String {
+    let mut text = String::new();
+    let mut verbatim = false;
+    for line in help.lines().filter(|line| !line.trim().is_empty()) {
+        let indented = line.starts_with(' ');
+        if verbatim != indented {
+            text.push_str(if indented { ".nf\n" } else { ".fi\n" });
+            verbatim = indented;
+        }
+        match line.strip_suffix(':').filter(|_| !indented) {
+            Some(heading) => text.push_str(&format!(".SH {}\n", heading.to_uppercase())),
+            None if indented => text.push_str(&format!("{}\n", escape(&line[2..]))),
+            None => text.push_str(&format!(".PP\n{}\n", escape(line))),
+        }
+    }
+    if verbatim {
+        text.push_str(".fi\n");
+    }
+    text
+}
+
+fn escape(line: &str) -> String {
+    let line = line.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq");
+    if line.starts_with('.') { format!("\\&{line}") } else { line }
+}
+
+#[test]
+fn man_pages_are_up_to_date() {
+    let update = std::env::var_os("QUERN_UPDATE").is_some();
+    let mut expected = BTreeSet::from(["quern-recipe.5".to_owned()]);
+    for (name, text) in pages() {
+        let path = directory().join(&name);
+        if update {
+            fs::create_dir_all(directory()).unwrap();
+            fs::write(&path, &text).unwrap();
+        }
+        let found = fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(
+            found, text,
+            "man/{name} is not what the command line says: QUERN_UPDATE=1 cargo test --test integration man"
+        );
+        expected.insert(name);
+    }
+    let found: BTreeSet<_> =
+        fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(found, expected, "man/ holds a page of every verb and nothing else");
+}
+
+#[test]
+fn groff_finds_nothing_to_complain_of() {
+    if output(std::process::Command::new("sh").args(["-c", "command -v groff"])).code != 0 {
+        eprintln!("skipped groff_finds_nothing_to_complain_of: there is no groff");
+        return;
+    }
+    for entry in fs::read_dir(directory()).unwrap() {
+        let path = entry.unwrap().path();
+        let mut groff = std::process::Command::new("groff");
+        let judged = output(groff.args(["-man", "-ww", "-Kutf8", "-Tutf8", "-z"]).arg(&path));
+        assert_eq!((judged.code, judged.stderr.as_str()), (0, ""), "{}", path.display());
+    }
+}
