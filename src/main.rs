@@ -3,5 +3,9 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::from(quern_builder::cli::run(std::env::args_os()))
+    let code = match quern_builder::enter::run_if_child() {
+        Some(code) => u8::try_from(code).unwrap_or(u8::MAX),
+        None => quern_builder::cli::run(std::env::args_os()),
+    };
+    ExitCode::from(code)
 }

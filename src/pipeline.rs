@@ -4,14 +4,13 @@ use std::path::Path;
 
 use crate::builder::Builder;
 use crate::builder::view::{Caches, View};
-use crate::error::{Context, Result};
+use crate::error::Result;
 use crate::pack;
 use crate::portage::Resolved;
+use crate::portage::emerge::Step;
 use crate::progress::Progress;
-use crate::publish::date::Moment;
-use crate::publish::staging::Staging;
-use crate::publish::stage4::Names;
-use crate::publish::{self, Published, Release, platform, provenance};
+use crate::publish::provenance::{Facts, RepositoryFact, Stage3, StepFact};
+use crate::publish::{self, Moment, Names, Published, Release, Staging, platform, provenance};
 use crate::recipe::Job;
 use crate::source::{self, Located};
 use crate::store::Store;
@@ -40,12 +39,15 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options, ui: &dy
     let resolved = Resolved::new(job)?;
     resolved.warnings.iter().for_each(|warning| ui.warn(warning));
     let names = Names::of_job(job, options.moment)?;
+    // An outdir that cannot be written to is an error now, not after an hour.
+    let staging = Staging::create(&job.build.outdir, ui)?;
     let (located, tree) = base(job, store, options.offline, ui)?;
 
     let waiting = || ui.note("waiting for another build of this recipe to end");
     let work = store.work(&job.name, origin, Mode::Exclusive, waiting)?;
     let mut state = State { sha512: tree.sha512().to_owned(), finished: false };
     work.begin(&state)?;
+    let _used = store.use_caches()?;
     let caches = Caches::of(job, store)?;
     let view = View::build(job, &resolved, &caches, work.directory());
     let builder = Builder::new(job, &resolved, view, &tree, &work, options.cpus)?;
@@ -68,8 +70,7 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options, ui: &dy
     strip::apply(&image, &strip::rules(job), ui)?;
     ui.done();
 
-    let staging = Staging::new(&job.build.outdir)?;
-    let mut tarball = staging.create(&names.tarball())?;
+    let mut tarball = staging.create_file(&names.tarball())?;
     ui.stage(&format!("packing {}", names.tarball()));
     let record = builder.record(&tree);
     let packing = pack::Options { epoch: options.moment.epoch(), threads: options.cpus as usize, ..Default::default() };
@@ -77,7 +78,7 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options, ui: &dy
     let packed = pack::pack(&image, &record, &packing, &mut tarball, &mut contents, ui)?;
     ui.done();
 
-    let provenance = provenance::document(job, &facts(&located, &resolved, &steps), &names.tarball(), &packed, options.moment)?;
+    let provenance = provenance(job, &located, &tree, &resolved, &steps, &names, &packed, options.moment)?;
     let published = publish::publish(
         staging,
         &Release {
@@ -119,4 +120,31 @@ pub fn base(job: &Job, store: &Store, offline: bool, ui: &dyn Progress) -> Resul
         Ok(record)
     })?;
     Ok((located, tree))
+}
+
+/// The document that says where the results came from.
+#[allow(clippy::too_many_arguments, reason = "it speaks of everything")]
+fn provenance(
+    job: &Job,
+    located: &Located,
+    tree: &Tree,
+    resolved: &Resolved,
+    steps: &[Step],
+    names: &Names,
+    packed: &pack::Packed,
+    moment: Moment,
+) -> Result<Vec<u8>> {
+    let repositories: Vec<_> = resolved
+        .repos
+        .iter()
+        .map(|repo| RepositoryFact {
+            name: repo.name().to_owned(),
+            commit: provenance::repository_commit(repo.location()),
+        })
+        .collect();
+    let steps: Vec<_> =
+        steps.iter().map(|step| StepFact { what: step.what.clone(), argv: step.argv.clone() }).collect();
+    let stage3 = Stage3 { name: tree.name(), sha512: tree.sha512(), signer: located.signer(), how: located.how() };
+    let facts = Facts { stage3, repositories: &repositories, steps: &steps };
+    provenance::document(job, &facts, &names.tarball(), packed, moment)
 }

@@ -41,7 +41,8 @@ impl Rootfs {
     /// Opens the directory `path` as the root of a tree.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty()).system(|| format!("opening the tree {}", path.display()))?;
+        let fd =
+            rustix::fs::open(path, flags, Mode::empty()).system(|| format!("opening the tree {}", path.display()))?;
         Ok(Self { fd, path: path.to_owned() })
     }
 

@@ -109,6 +109,11 @@ impl Terminal {
         let _ = subscriber.try_init();
     }
 
+    /// Whether colours are shown.
+    pub fn colour(&self) -> bool {
+        self.color
+    }
+
     /// Shows an error, below the stage that it ended.
     pub fn error(&self, error: &Error) {
         self.end_stage(false);

@@ -43,6 +43,16 @@ pub struct Extent {
     pub count: u32,
 }
 
+/// Whether this process is root, real or mapped.
+pub fn is_root() -> bool {
+    geteuid().is_root()
+}
+
+/// Whether it is root by itself, not by having been run again in a user namespace by [`become_root`].
+pub fn is_host_root() -> bool {
+    is_root() && std::env::var_os(MARK).is_none()
+}
+
 /// Makes the process root, real or mapped, with a mount namespace of its own. Must be called while it has one thread.
 ///
 /// # Errors

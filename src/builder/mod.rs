@@ -40,7 +40,14 @@ impl<'a> Builder<'a> {
     ///
     /// # Errors
     /// [`Kind::System`](crate::error::Kind::System) when the kernel refuses something.
-    pub fn new(job: &'a Job, resolved: &'a Resolved, view: View, tree: &Tree, work: &'a Work, cpus: u32) -> Result<Self> {
+    pub fn new(
+        job: &'a Job,
+        resolved: &'a Resolved,
+        view: View,
+        tree: &Tree,
+        work: &'a Work,
+        cpus: u32,
+    ) -> Result<Self> {
         let merged = work.part("tree");
         enter::overlay::mount(&[&tree.root()], &work.part("upper"), &work.part("work"), &merged)?;
         let root = Rootfs::open(&merged)?;
@@ -124,7 +131,12 @@ impl<'a> Builder<'a> {
 /// # Errors
 /// [`Kind::System`](crate::error::Kind::System) when the sandbox cannot be made, [`Kind::Usage`](crate::error::Kind::Usage)
 /// when the tree has no such command.
-pub fn shell(lowers: &[PathBuf], view: &View, scratch: &std::path::Path, argv: Vec<std::ffi::OsString>) -> Result<Exit> {
+pub fn shell(
+    lowers: &[PathBuf],
+    view: &View,
+    scratch: &std::path::Path,
+    argv: Vec<std::ffi::OsString>,
+) -> Result<Exit> {
     let part = |name: &str| -> Result<PathBuf> {
         let path = scratch.join(name);
         fs_err::create_dir(&path).map_err(|error| Error::system("making a scratch directory").with_source(error))?;

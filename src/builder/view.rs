@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::enter::plan::{base_env, base_mounts};
 use crate::enter::{Mount, Plan};
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::portage::{self, Resolved};
 use crate::recipe::{Job, TreeKind};
 use crate::rootfs::Rootfs;
@@ -36,19 +36,21 @@ impl Caches {
     /// # Errors
     /// [`Kind::System`](crate::error::Kind::System) when a directory cannot be made.
     pub fn of(job: &Job, store: &Store) -> Result<Self> {
-        use crate::error::Context;
-        let own = |path: &Option<PathBuf>, name: &str| match path {
-            None => store.cache(name),
-            Some(path) => {
-                fs_err::create_dir_all(path).system(|| format!("making the cache {}", path.display()))?;
-                Ok(path.clone())
-            }
-        };
-        Ok(Self {
-            binpkgs: own(&job.portage.binpkg, "binpkgs")?,
-            builder_binpkgs: store.cache("builder-binpkgs")?,
-            distfiles: own(&job.portage.distfiles, "distfiles")?,
-        })
+        let caches = Self::planned(job, store.root());
+        for path in [&caches.binpkgs, &caches.builder_binpkgs, &caches.distfiles] {
+            fs_err::create_dir_all(path).system(|| format!("making the cache {}", path.display()))?;
+        }
+        Ok(caches)
+    }
+
+    /// Where the caches of a recipe are or would be, below the store at `home`. Makes nothing.
+    pub fn planned(job: &Job, home: &Path) -> Self {
+        let own = |path: &Option<PathBuf>, name| path.clone().unwrap_or_else(|| home.join("cache").join(name));
+        Self {
+            binpkgs: own(&job.portage.binpkg, "binpkgs"),
+            builder_binpkgs: own(&None, "builder-binpkgs"),
+            distfiles: own(&job.portage.distfiles, "distfiles"),
+        }
     }
 }
 
@@ -84,7 +86,7 @@ impl View {
     }
 
     /// What a shell in the builder tree sees: what its build sees, but scratch space of its own and the caches read-only.
-    pub fn shell(job: &Job, resolved: &Resolved, caches: &Caches) -> Self {
+    pub fn shell(job: &Job, resolved: &Resolved, caches: &Caches, work: &Path) -> Self {
         let mut mounts = base_mounts();
         for at in ["/run", portage::TMPDIR] {
             mounts.push(Mount::Tmpfs { target: at.into(), mode: 0o1777, size: None });
@@ -93,6 +95,11 @@ impl View {
         mounts.push(Mount::read_only(&caches.binpkgs, portage::PKGDIR));
         for repo in resolved.repos.iter() {
             mounts.push(Mount::read_only(repo.location(), repo.mountpoint()));
+        }
+        for (part, at) in [("config", portage::CONFIGROOT), ("image", portage::ROOT)] {
+            if job.build.kind == TreeKind::Image && work.join(part).exists() {
+                mounts.push(Mount::read_only(work.join(part), at));
+            }
         }
         Self { mounts, hostname: hostname(&job.name) }
     }

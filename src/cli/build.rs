@@ -3,6 +3,15 @@
 use std::path::PathBuf;
 
 use super::RecipeArgs;
+use super::plan::Plan;
+use super::session::{self, Begun, Session};
+use crate::builder::view::{Caches, View};
+use crate::error::Result;
+use crate::pipeline::{self, Options};
+use crate::portage::{Facts, Resolved, emerge};
+use crate::progress::Progress;
+use crate::ui::Terminal;
+use crate::{source, userns};
 
 /// Build the image that a recipe describes
 ///
@@ -32,4 +41,56 @@ pub struct Args {
     /// Ask no server: use what the store has, or fail
     #[arg(long)]
     pub offline: bool,
+}
+
+impl Args {
+    pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
+        let moment = session::moment()?;
+        let overrides: Vec<String> = self.overrides()?;
+        if self.dry_run {
+            return self.print_plan(&overrides, ui);
+        }
+        let Session { job, origin, store } = match session::begin(&self.recipe, &overrides, ui)? {
+            Begun::Here(session) => session,
+            Begun::Done(code) => return Ok(code),
+        };
+        let options = Options { offline: self.offline, moment, cpus: session::cpus() };
+        let published = pipeline::build(&job, &origin, &store, &options, ui)?;
+        ui.result(&published.tarball);
+        if let Some((layout, _)) = &published.oci {
+            ui.result(layout);
+        }
+        Ok(0)
+    }
+
+    /// `--outdir` as a `--set`.
+    fn overrides(&self) -> Result<Vec<String>> {
+        let Some(outdir) = &self.outdir else { return Ok(Vec::new()) };
+        let outdir = outdir.to_str().ok_or_else(|| crate::error::Error::usage("--outdir: the path is not UTF-8"))?;
+        Ok(vec![format!("build.outdir={outdir}")])
+    }
+
+    /// The plan, made of the same values as a build, without root and without asking a server.
+    fn print_plan(&self, overrides: &[String], ui: &Terminal) -> Result<i32> {
+        let loaded = session::load(&self.recipe, overrides, ui)?;
+        loaded.warnings.iter().for_each(|warning| ui.warn(warning));
+        let job = &loaded.job;
+        let resolved = Resolved::new(job)?;
+        let mut plan = Plan::default();
+        let urls = source::first_urls(job)?;
+        let file = match &job.source.base {
+            crate::recipe::Base::File { path, .. } => Some(path.display().to_string()),
+            crate::recipe::Base::Gentoo { .. } => None,
+        };
+        plan.section("source", urls.into_iter().chain(file));
+        let home = crate::store::Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?;
+        let view = View::build(job, &resolved, &Caches::planned(job, &home), std::path::Path::new("WORK"));
+        plan.section("mounts", view.to_string().lines().map(|line| line.trim().to_owned()));
+        let facts = Facts { sandbox: true, cpus: session::cpus(), portage: None };
+        plan.section("emerge", emerge::steps(job, &resolved, &facts).iter().map(emerge::Step::display));
+        plan.strip(job);
+        plan.publish(job, session::moment()?)?;
+        ui.plan(&plan.to_string());
+        Ok(0)
+    }
 }

@@ -1,6 +1,9 @@
 //! `clean`: remove what the store need not keep.
 
-use crate::ui::text;
+use super::session;
+use crate::error::Result;
+use crate::store::clean::Part;
+use crate::ui::{Terminal, text};
 
 /// Remove from the store what can be made again
 ///
@@ -35,33 +38,32 @@ pub struct Args {
     pub dry_run: bool,
 }
 
-/// Which parts of the store are to be removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Selection {
-    /// Work directories.
-    pub builds: bool,
-    /// Unpacked stage3s.
-    pub trees: bool,
-    /// Downloaded stage3s.
-    pub blobs: bool,
-    /// Binary packages.
-    pub packages: bool,
-    /// Distfiles.
-    pub distfiles: bool,
-}
-
 impl Args {
     /// What the options select; without any, work directories.
-    pub fn selection(&self) -> Selection {
-        let all = self.all;
-        let none = !(all || self.builds || self.trees || self.blobs || self.packages || self.distfiles);
-        Selection {
-            builds: all || self.builds || none,
-            trees: all || self.trees,
-            blobs: all || self.blobs,
-            packages: all || self.packages,
-            distfiles: all || self.distfiles,
-        }
+    pub fn selection(&self) -> Vec<Part> {
+        let chosen = [
+            (Part::Builds, self.builds),
+            (Part::Trees, self.trees),
+            (Part::Blobs, self.blobs),
+            (Part::Packages, self.packages),
+            (Part::Distfiles, self.distfiles),
+        ];
+        let parts: Vec<_> = chosen.into_iter().filter(|(_, on)| self.all || *on).map(|(part, _)| part).collect();
+        if parts.is_empty() { vec![Part::Builds] } else { parts }
+    }
+
+    pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
+        let store = match session::root()? {
+            Ok(store) => store,
+            Err(code) => return Ok(code),
+        };
+        let mut lines = Vec::new();
+        let cleaned = store.clean(&self.selection(), self.dry_run, |item| {
+            let name = item.path.strip_prefix(store.root()).unwrap_or(&item.path).display().to_string();
+            lines.push(row(item.bytes, &if item.busy { format!("{name} (in use: left alone)") } else { name }));
+        });
+        ui.plan(&lines.join("\n"));
+        cleaned.map(|()| 0)
     }
 }
 
@@ -85,9 +87,9 @@ mod tests {
     #[test]
     fn options_select_and_nothing_means_builds() {
         let of = |arguments: &[&str]| Cli::parse_from([&["clean"], arguments].concat()).args.selection();
-        assert_eq!(of(&[]), Selection { builds: true, ..Selection::default() });
-        assert_eq!(of(&["--trees"]), Selection { trees: true, ..Selection::default() });
-        let all = Selection { builds: true, trees: true, blobs: true, packages: true, distfiles: true };
+        assert_eq!(of(&[]), [Part::Builds]);
+        assert_eq!(of(&["--trees"]), [Part::Trees]);
+        let all = [Part::Builds, Part::Trees, Part::Blobs, Part::Packages, Part::Distfiles];
         assert_eq!(of(&["--all", "-n"]), all);
         assert_eq!(row(3 << 20, "trees/\x1bx"), "  3.00 MiB  trees/\\x1bx");
     }

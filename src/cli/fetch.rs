@@ -1,6 +1,10 @@
 //! `fetch`: a recipe's stage3 → the store.
 
 use super::RecipeArgs;
+use super::session::{self, Begun};
+use crate::error::Result;
+use crate::ui::Terminal;
+use crate::{source, verify};
 
 /// Download and verify the stage3 of a recipe, and build nothing
 ///
@@ -10,4 +14,17 @@ pub struct Args {
     /// The recipe.
     #[command(flatten)]
     pub recipe: RecipeArgs,
+}
+
+impl Args {
+    pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
+        let session = match session::begin(&self.recipe, &[], ui)? {
+            Begun::Here(session) => session,
+            Begun::Done(code) => return Ok(code),
+        };
+        let located = source::locate(&session.job, &session.store, false, ui)?;
+        let verified = verify::verify(source::fetch(&located, &session.store, ui)?)?;
+        ui.result(session.store.blob_path(verified.sha512())?);
+        Ok(0)
+    }
 }

@@ -14,6 +14,7 @@ pub mod clean;
 pub mod completions;
 pub mod fetch;
 pub mod plan;
+mod session;
 pub mod shell;
 pub mod verify;
 
@@ -141,12 +142,14 @@ pub fn command() -> clap::Command {
 }
 
 impl Command {
-    fn run(self, _ui: &Terminal) -> Result<i32> {
+    fn run(self, ui: &Terminal) -> Result<i32> {
         match self {
+            Self::Build(args) => args.run(ui),
+            Self::Shell(args) => args.run(ui),
+            Self::Fetch(args) => args.run(ui),
+            Self::Verify(args) => args.run(ui),
+            Self::Clean(args) => args.run(ui),
             Self::Completions(args) => args.run(),
-            Self::Build(_) | Self::Shell(_) | Self::Fetch(_) | Self::Verify(_) | Self::Clean(_) => {
-                Err(crate::error::Error::system("this build of the program has no pipeline"))
-            }
         }
     }
 }

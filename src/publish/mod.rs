@@ -7,6 +7,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use crate::error::{Context, Result};
+use crate::pack::Packed;
 use crate::recipe::Oci;
 
 pub mod date;
@@ -23,19 +24,6 @@ pub use date::Moment;
 pub use platform::Platform;
 pub use stage4::Names;
 pub use staging::Staging;
-
-/// What the packer says of the tarball it wrote.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Packed {
-    /// Bytes of the compressed tarball.
-    pub size: u64,
-    /// SHA-256 of the compressed tarball, in hex.
-    pub sha256: String,
-    /// SHA-512 of the compressed tarball, in hex.
-    pub sha512: String,
-    /// SHA-256 of the tar inside, in hex.
-    pub diff_id: String,
-}
 
 /// What is to be published.
 #[derive(Debug)]
@@ -54,7 +42,7 @@ pub struct Release<'a> {
     pub tarball: &'a File,
     /// What is in it.
     pub packed: &'a Packed,
-    /// The bytes of its `CONTENTS.gz`.
+    /// The listing of its entries, a line each.
     pub contents: &'a [u8],
     /// The bytes of the provenance ([`provenance::document`]).
     pub provenance: &'a [u8],
@@ -82,7 +70,7 @@ pub fn publish(staging: Staging, release: &Release<'_>) -> Result<Published> {
     let names = release.names;
     release.tarball.sync_all().system(|| format!("writing {} to the disk", names.tarball()))?;
     staging.write(&names.sha256(), sums::sha256_line(&release.packed.sha256, &names.tarball()).as_bytes())?;
-    staging.write(&names.contents(), release.contents)?;
+    staging.write(&names.contents(), &sums::gzip(release.contents).system(|| "compressing the listing")?)?;
     staging.write(&names.provenance(), release.provenance)?;
     let tag = match release.oci {
         Some(oci) => Some(write_layout(&staging, release, oci)?),

@@ -16,8 +16,10 @@ pub enum Part {
     Trees,
     /// Downloaded tarballs, whole and partial.
     Blobs,
-    /// Binary packages and distfiles.
-    Caches,
+    /// Binary packages.
+    Packages,
+    /// Sources of packages.
+    Distfiles,
 }
 
 /// Something that was, or would be, removed.
@@ -42,10 +44,15 @@ impl Store {
                 Part::Builds => "builds",
                 Part::Trees => "trees",
                 Part::Blobs => "blobs",
-                Part::Caches => "cache",
+                Part::Packages | Part::Distfiles => "cache",
             });
             for path in children(&directory)? {
-                if path.extension().is_some_and(|extension| extension == "lock") {
+                let other = match part {
+                    Part::Builds | Part::Trees | Part::Blobs => false,
+                    Part::Packages => path.ends_with("distfiles"),
+                    Part::Distfiles => !path.ends_with("distfiles"),
+                };
+                if other || path.extension().is_some_and(|extension| extension == "lock") {
                     continue;
                 }
                 // A tree under construction is locked under the name that it will have.
@@ -56,7 +63,7 @@ impl Store {
                 };
                 let lock = match part {
                     Part::Builds | Part::Trees => lock::try_take(&locked, Mode::Exclusive)?,
-                    Part::Blobs | Part::Caches => self.unused()?,
+                    Part::Blobs | Part::Packages | Part::Distfiles => self.unused()?,
                 };
                 let item = Item { bytes: disk_usage(&path), busy: lock.is_none(), path };
                 if !item.busy && !pretend {
@@ -138,9 +145,9 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         fs_err::write(store.cache("binpkgs").unwrap().join("x"), "x").unwrap();
         let used = store.use_caches().unwrap();
-        assert_eq!(listed(&store, Part::Caches, false), [("binpkgs".to_owned(), true)]);
+        assert_eq!(listed(&store, Part::Packages, false), [("binpkgs".to_owned(), true)]);
         drop(used);
-        assert_eq!(listed(&store, Part::Caches, false), [("binpkgs".to_owned(), false)]);
+        assert_eq!(listed(&store, Part::Packages, false), [("binpkgs".to_owned(), false)]);
         assert!(!store.root().join("cache/binpkgs").exists());
     }
 }

@@ -38,7 +38,8 @@ impl Store {
     pub fn open(home: &Path) -> Result<Self> {
         for directory in ["", "blobs", "refs", "trees", "builds", "cache"] {
             let path = home.join(directory);
-            fs_err::create_dir_all(path.parent().unwrap_or(home)).system(|| format!("opening the store {}", home.display()))?;
+            fs_err::create_dir_all(path.parent().unwrap_or(home))
+                .system(|| format!("opening the store {}", home.display()))?;
             match std::fs::DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
@@ -63,9 +64,9 @@ impl Store {
             None if root => PathBuf::from("/var/cache/quern"),
             None => match set("XDG_CACHE_HOME").filter(|path| path.is_absolute()) {
                 Some(cache) => cache.join("quern"),
-                None => set("HOME")
-                    .map(|home| home.join(".cache/quern"))
-                    .ok_or_else(|| Error::usage("nothing says where the store is").with_hint("set QUERN_HOME or HOME"))?,
+                None => set("HOME").map(|home| home.join(".cache/quern")).ok_or_else(|| {
+                    Error::usage("nothing says where the store is").with_hint("set QUERN_HOME or HOME")
+                })?,
             },
         };
         std::path::absolute(&home).system(|| format!("finding the store {}", home.display()))

@@ -68,7 +68,8 @@ impl Store {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::system("looking for an unpacked stage3").with_source(error)),
         };
-        let facts: Facts = serde_json::from_slice(&text).context(Kind::System, || format!("reading {}", path.display()))?;
+        let facts: Facts =
+            serde_json::from_slice(&text).context(Kind::System, || format!("reading {}", path.display()))?;
         if facts.sha512 != sha512 {
             return Err(Error::system(format!("{} is of another tarball", directory.display()))
                 .with_hint("`quern-builder clean --trees` removes the unpacked stage3s"));

@@ -16,6 +16,29 @@ const PARTS: [&str; 7] = ["upper", "work", "tree", "image", "config", "tmp", "ru
 /// Files of the last build that a new one begins without.
 const FILES: [&str; 2] = ["state.json", "emerge.out"];
 
+/// What the names of shells' directories begin with.
+const SCRATCH: &str = "shell-";
+
+/// A shell's throw-away directory, removed when dropped.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed now goes with the next build of the recipe.
+        remove_tree(&self.path).ok();
+    }
+}
+
 /// The work directory of a recipe, with its lock.
 #[derive(Debug)]
 pub struct Work {
@@ -89,6 +112,12 @@ impl Work {
                 _ => {}
             }
         }
+        for entry in fs_err::read_dir(&self.directory).system(|| "clearing the work directory")? {
+            let entry = entry.system(|| "clearing the work directory")?;
+            if entry.file_name().to_string_lossy().starts_with(SCRATCH) {
+                remove_tree(&entry.path())?;
+            }
+        }
         PARTS.iter().try_for_each(|part| remove_tree(&self.part(part)))
     }
 
@@ -99,6 +128,15 @@ impl Work {
     pub fn finish(&self, state: &State) -> Result<()> {
         ["work", "tmp", "run"].iter().try_for_each(|part| remove_tree(&self.part(part)))?;
         self.write(state)
+    }
+
+    /// A directory for a shell's throw-away changes. One that a killed shell left goes with the next build.
+    ///
+    /// # Errors
+    /// [`Kind::System`] when it cannot be made.
+    pub fn scratch(&self) -> Result<Scratch> {
+        let made = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(&self.directory);
+        Ok(Scratch { path: made.system(|| "making a scratch directory")?.keep() })
     }
 
     /// What the last build left, if anything.
@@ -117,6 +155,8 @@ impl Work {
     fn write(&self, state: &State) -> Result<()> {
         let text = serde_json::to_vec(state).context(Kind::System, || "writing down the state of the build")?;
         let (path, new) = (self.part("state.json"), self.part("state.json.new"));
-        fs_err::write(&new, text).and_then(|()| fs_err::rename(&new, &path)).system(|| "writing down the state of the build")
+        fs_err::write(&new, text)
+            .and_then(|()| fs_err::rename(&new, &path))
+            .system(|| "writing down the state of the build")
     }
 }

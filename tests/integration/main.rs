@@ -1,8 +1,3 @@
-<<<<<<< HEAD
-//! Tests of the public interface, and of the program.
-
-mod recipe;
-=======
 //! Integration tests: one binary, a module for each area. Tests that need a privilege are named `root_…` or `userns_…`.
 
 // Tests start programs and prepare files with what is at hand.
@@ -12,4 +7,4 @@ mod architecture;
 mod cli;
 mod env;
 mod man;
->>>>>>> user
+mod recipe;

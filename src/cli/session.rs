@@ -1,0 +1,95 @@
+//! What every verb that works on a recipe begins with: the recipe, root, the signals, the store.
+
+use std::path::{Path, PathBuf};
+
+use super::RecipeArgs;
+use crate::error::{Context, Error, Kind, Result};
+use crate::process::Signals;
+use crate::progress::Progress;
+use crate::publish::Moment;
+use crate::recipe::{self, Job, Loaded, Request};
+use crate::store::Store;
+use crate::ui::Terminal;
+use crate::userns::{self, Role};
+
+/// A recipe and the store, in a process that is root of its namespace.
+pub(super) struct Session {
+    pub(super) job: Job,
+    /// The recipe's file: names its work directory.
+    pub(super) origin: PathBuf,
+    pub(super) store: Store,
+}
+
+/// How a verb goes on.
+pub(super) enum Begun {
+    /// Here.
+    Here(Session),
+    /// It was done by the program run again in a user namespace, with this exit code.
+    Done(i32),
+}
+
+/// Reads the recipe, becomes root, opens the store. Must be called before any thread exists.
+pub(super) fn begin(args: &RecipeArgs, overrides: &[String], ui: &Terminal) -> Result<Begun> {
+    // The program run again reads the recipe again, so standard input is left to it.
+    let standard_input = args.files.iter().any(|file| file == Path::new("-"));
+    if !userns::is_root() && !standard_input {
+        load(args, overrides, ui)?;
+    }
+    let store = match root()? {
+        Ok(store) => store,
+        Err(code) => return Ok(Begun::Done(code)),
+    };
+    let loaded = load(args, overrides, ui)?;
+    loaded.warnings.iter().for_each(|warning| ui.warn(warning));
+    let last = args.files.last().map(PathBuf::as_path).unwrap_or(Path::new("-"));
+    let origin = if last == Path::new("-") {
+        PathBuf::from("-")
+    } else {
+        fs_err::canonicalize(last).context(Kind::Usage, || "finding the recipe")?
+    };
+    Ok(Begun::Here(Session { job: loaded.job, origin, store }))
+}
+
+/// Becomes root and opens the store; or the exit code of the program run again.
+pub(super) fn root() -> Result<Result<Store, i32>> {
+    let home = Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?;
+    match userns::become_root()? {
+        Role::Waited(exit) => Ok(Err(exit.code())),
+        Role::Root => {
+            Signals::start()?;
+            Store::open(&home).map(Ok)
+        }
+    }
+}
+
+/// Reads the recipe.
+pub(super) fn load(args: &RecipeArgs, overrides: &[String], ui: &Terminal) -> Result<Loaded> {
+    let mut defaults = vec![PathBuf::from("/etc/quern.toml")];
+    let directory = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let config = directory("XDG_CONFIG_HOME").or_else(|| Some(directory("HOME")?.join(".config")));
+    defaults.extend(config.map(|config| config.join("quern/quern.toml")));
+    recipe::load(&Request {
+        files: args.files.clone(),
+        sets: args.set.iter().chain(overrides).cloned().collect(),
+        env: std::env::vars_os().collect(),
+        defaults,
+        cwd: std::env::current_dir().system(|| "finding the working directory")?,
+        colour: ui.colour(),
+    })
+}
+
+/// The instant that results carry.
+pub(super) fn moment() -> Result<Moment> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let epoch = match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(epoch) => Some(epoch),
+        Err(std::env::VarError::NotPresent) => None,
+        Err(error) => return Err(Error::usage("SOURCE_DATE_EPOCH is no number").with_source(error)),
+    };
+    Moment::of_build(epoch.as_deref(), now)
+}
+
+/// Processors that this process may use.
+pub(super) fn cpus() -> u32 {
+    std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX))
+}
