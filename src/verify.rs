@@ -342,7 +342,7 @@ fn verdict(result: Result<GoodChecksum<'_>, VerificationError<'_>>, keyring: &Ke
                 made(sig),
                 cause(&error)
             ),
-            "a keyring older than the signature may lack the key's newer self-signatures: refresh it".to_owned(),
+            "the certificate in the keyring has no self-signature that covers that time; a newer or fuller copy of it may".to_owned(),
         ),
         Err(VerificationError::BadKey { sig, ka, error }) => {
             let key = ka.key().fingerprint().to_hex();

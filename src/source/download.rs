@@ -78,6 +78,11 @@ pub(super) fn download(
         None => wanted.name.to_owned(),
     };
     let part = loop {
+        // Before a part is opened: what an earlier run left of it is not offline's to touch.
+        if wanted.offline && wanted.sha512.is_none_or(|sha512| !store.blob(sha512).is_ok_and(|blob| blob.is_some())) {
+            return Err(Error::network(format!("{} is not in the store", printable(wanted.name)))
+                .with_hint("run once without --offline"));
+        }
         let mut waiting =
             || ui.note(&format!("another build is downloading {}; waiting for it", printable(wanted.name)));
         match store.part(&key, wanted.sha512, &mut waiting)? {
@@ -95,11 +100,6 @@ pub(super) fn download(
             }
         }
     };
-    if wanted.offline {
-        part.discard()?;
-        return Err(Error::network(format!("{} is not in the store", printable(wanted.name)))
-            .with_hint("run once without --offline"));
-    }
     let mut growing = Growing { part, hashes: Hashes::default(), len: 0, origin: None, mixed: false };
     growing.take_over(wanted, ui)?;
     let mut troubles: Vec<(Kind, String)> = Vec::new();

@@ -54,7 +54,7 @@ pub(super) fn locate(source: &Source, asked: &Asked<'_>, store: &Store, ui: &dyn
     ui.stage(&format!("checking {}", printable(&path)));
     let file = open(asked.path)?;
     let before = identity(&file, &path)?;
-    let (trust, proof) = proof(source, asked)?;
+    let proof = proof(asked)?;
     let mut facts = Facts {
         size: Some(before.size),
         sha512: None,
@@ -68,7 +68,7 @@ pub(super) fn locate(source: &Source, asked: &Asked<'_>, store: &Store, ui: &dyn
         signer: None,
         how: String::new(),
         verified_at: now(),
-        trust,
+        trust: trust(source, asked)?,
         fetched: false,
     };
     let sha512 = match &proof {
@@ -165,23 +165,23 @@ pub(super) fn copy(located: &Located, path: &Path, store: &Store, ui: &dyn Progr
     }
 }
 
-/// The signature that the recipe names or that lies beside the file; none is an error unless something else stands in for it. With it
-/// the identity of the trust, so that another keyring, signature or digest is judged anew.
-fn proof(source: &Source, asked: &Asked<'_>) -> Result<(String, Option<(PathBuf, Vec<u8>)>)> {
-    let trust = trust(source, asked)?;
+/// The signature that the recipe names or that lies beside the file; none is an error unless something else stands in for it.
+fn proof(asked: &Asked<'_>) -> Result<Option<(PathBuf, Vec<u8>)>> {
     if let Some(path) = signature_path(asked) {
         let bytes = read_small(&path)?;
-        return Ok((trust, Some((path, bytes))));
+        return Ok(Some((path, bytes)));
     }
-    if asked.sha512.is_none() && !asked.allow_unsigned {
-        let path = printable(&asked.path.display().to_string());
-        return Err(Error::refused(format!("nothing proves {path}: there is no {path}.asc, .sig or .gpg beside it")).with_hint(
-            "put its signature there, name it in source.signature, give source.sha512, or accept it as it is with source.allow-unsigned = true",
-        ));
+    if asked.sha512.is_some() || asked.allow_unsigned {
+        return Ok(None);
     }
-    Ok((trust, None))
+    let path = printable(&asked.path.display().to_string());
+    Err(Error::refused(format!("nothing proves {path}: there is no {path}.asc, .sig or .gpg beside it")).with_hint(
+        "put its signature there, name it in source.signature, give source.sha512, or accept it as it is with \
+         source.allow-unsigned = true",
+    ))
 }
 
+/// Names what the trust rests on: with another keyring, signature or digest the file is judged anew.
 fn trust(source: &Source, asked: &Asked<'_>) -> Result<String> {
     let mut trust = Sha256::new();
     match signature_path(asked) {

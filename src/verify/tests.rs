@@ -212,20 +212,22 @@ fn revoked_keys_and_keys_that_may_not_sign() {
     gpg.run(&["--import"], certificate.as_bytes());
     refused(clearsigned("x", &file, &gpg.keyring(&[])), "revoked");
     // A subkey that signed and that the certificate then says only encrypts.
-    gpg.run(&["--quick-gen-key", "usage <usage@example.org>", "rsa2048", "cert", "never"], b"");
+    // The change is dated before the signature.
+    let ago = |days: u64| format!("{}!", seconds(SystemTime::now()) - days * 86_400);
+    let two_days = ago(2);
+    let then = ["--faked-system-time", &two_days];
+    gpg.run(&[&then[..], &["--quick-gen-key", "usage <usage@example.org>", "rsa2048", "cert", "never"]].concat(), b"");
     let usage = gpg.fingerprints("usage")[0].clone();
-    gpg.run(&["--quick-add-key", &usage, "rsa2048", "sign", "never"], b"");
+    gpg.run(&[&then[..], &["--quick-add-key", &usage, "rsa2048", "sign", "never"]].concat(), b"");
     let file = gpg.clearsign("usage", &[], TEXT);
     let only = |gpg: &Gpg| Keyring::from_bytes("x", &gpg.run(&["--export", &usage], b""), &[]).unwrap();
     assert!(clearsigned("x", &file, &only(&gpg)).is_ok());
-    gpg.run(&["--expert", "--command-fd", "0", "--edit-key", &usage], b"key 1\nchange-usage\nS\nE\nQ\nsave\n");
-    let key = gpg.fingerprints("usage")[1].clone();
-    let error = refused(clearsigned("x", &file, &only(&gpg)), "");
-    assert!(
-        error.to_string().contains(&format!("its key {key} may not sign"))
-            || error.to_string().contains("not a valid key"),
-        "{error}"
+    gpg.run(
+        &["--faked-system-time", &ago(1), "--expert", "--command-fd", "0", "--edit-key", &usage],
+        b"key 1\nchange-usage\nS\nE\nQ\nsave\n",
     );
+    let key = gpg.fingerprints("usage")[1].clone();
+    refused(clearsigned("x", &file, &only(&gpg)), &format!("its key {key} may not sign"));
 }
 
 #[test]

@@ -141,8 +141,11 @@ fn latest_is_located_fetched_verified_and_remembered() {
     verify(fetch(&offline, &store, &Silent).unwrap()).unwrap();
     assert_eq!(server.seen().len(), 4);
     store.remove_blob(verified.sha512()).unwrap();
+    let left = store.root().join(format!("blobs/partial/{}-{}.part", mirror.name, &verified.sha512()[..16]));
+    fs_err::write(&left, &data()[..1000]).unwrap();
     let error = fetch(&offline, &store, &Silent).map(|_| ()).unwrap_err();
     assert!(error.kind() == Kind::Network && error.hint().unwrap().contains("--offline"));
+    assert_eq!(fs_err::metadata(left).unwrap().len(), 1000);
     // Under another keyring what was verified counts for nothing.
     let mut other = job.clone();
     other.source.keyring = None;
