@@ -202,6 +202,7 @@ pub fn shipped(job: &Job, resolved: &Resolved, existing: &Existing) -> Result<Co
         let value = if name == "FEATURES" { format!("${{FEATURES}} {value}") } else { value };
         text.push_str(&line(&name, &value));
     }
+    text.push_str(&flags(job));
     if text.is_empty() && !existing.directories.contains(Path::new(MAKE_CONF)) {
         tree.remove.insert(MAKE_CONF.into());
         existing.restore(&mut tree, Path::new(MAKE_CONF));
@@ -241,7 +242,13 @@ fn make_conf(job: &Job, facts: &Facts, paths: &[(&str, &str)], nodoc: bool) -> R
     let recipe = recipe_variables(job)?;
     let jobs = format!("-j{}", facts.cpus.max(1));
     let mirrors = job.source.mirrors.join(" ");
-    let defaults = [("MAKEOPTS", jobs.as_str()), ("GENTOO_MIRRORS", &mirrors), ("EMERGE_DEFAULT_OPTS", "")];
+    let defaults = [
+        ("MAKEOPTS", jobs.as_str()),
+        ("GENTOO_MIRRORS", &mirrors),
+        ("EMERGE_DEFAULT_OPTS", ""),
+        // As stage3s have it: reports look for English words in logs.
+        ("LC_MESSAGES", "C.utf8"),
+    ];
     for (name, value) in defaults {
         let absent = name == "GENTOO_MIRRORS" && value.is_empty();
         if !absent && !job.portage.make_conf.contains_key(name) {
@@ -255,7 +262,16 @@ fn make_conf(job: &Job, facts: &Facts, paths: &[(&str, &str)], nodoc: bool) -> R
         let value = if name == "FEATURES" { format!("${{FEATURES}} {value}") } else { value };
         text.push_str(&line(&name, &value));
     }
+    text.push_str(&flags(job));
     Ok(text)
+}
+
+/// COMMON_FLAGS means nothing to Portage itself: a stage3's make.conf gives it its meaning, and so must we.
+fn flags(job: &Job) -> String {
+    let given = |name: &&str| job.portage.make_conf.contains_key(*name);
+    let names = ["CFLAGS", "CXXFLAGS", "FCFLAGS", "FFLAGS"];
+    let missing = names.iter().filter(|name| given(&"COMMON_FLAGS") && !given(name));
+    missing.map(|name| line(name, "${COMMON_FLAGS}")).collect()
 }
 
 fn features(facts: &Facts, nodoc: bool) -> Vec<&'static str> {

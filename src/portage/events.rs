@@ -80,7 +80,7 @@ fn snapshot(bytes: &[u8]) -> Option<(f64, Packages)> {
 /// Follows the lines of `emerge.log`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Log {
-    packages: Packages,
+    total: u64,
     running: BTreeMap<u64, Task>,
     completed: std::collections::BTreeSet<u64>,
 }
@@ -99,11 +99,11 @@ impl Log {
         }
         if let Some(rest) = text.strip_prefix(">>> emerge ") {
             let Some((number, total, rest)) = counted(rest) else { return false };
-            self.total(total);
+            self.total = total;
             self.set(number, rest.split(' ').next().unwrap_or_default(), "", false);
         } else if let Some(rest) = text.strip_prefix("::: completed emerge ") {
             let Some((number, total, _)) = counted(rest) else { return false };
-            self.total(total);
+            self.total = total;
             self.running.remove(&number);
             if self.completed.len() < 100_000 {
                 self.completed.insert(number);
@@ -118,19 +118,13 @@ impl Log {
                 "Merging" | "Merging Binary" | "Extracting" => "merge",
                 _ => return false,
             };
-            self.total(total);
+            self.total = total;
             let cpv = rest.split("::").next().unwrap_or_default().trim_end_matches(')');
             self.set(number, cpv, phase, doing.contains("Binary"));
         } else {
             return false;
         }
-        self.packages.completed = self.completed.len() as u64;
-        self.packages.running = self.running.values().cloned().collect();
         true
-    }
-
-    fn total(&mut self, total: u64) {
-        self.packages.total = total;
     }
 
     fn set(&mut self, number: u64, cpv: &str, phase: &str, binary: bool) {
@@ -141,8 +135,9 @@ impl Log {
     }
 
     /// Where emerge stands.
-    pub fn packages(&self) -> &Packages {
-        &self.packages
+    pub fn packages(&self) -> Packages {
+        let running = self.running.values().cloned().collect();
+        Packages { completed: self.completed.len() as u64, failed: 0, total: self.total, running }
     }
 }
 
@@ -187,7 +182,8 @@ impl Watcher {
     /// Where emerge stands, when that has changed since the last call.
     pub fn poll(&mut self) -> Option<Packages> {
         let found = self.newest_snapshot().or_else(|| self.follow_log())?;
-        if self.last.as_ref() == Some(&found) {
+        let nothing = found.total == 0 && found.running.is_empty();
+        if nothing || self.last.as_ref() == Some(&found) {
             return None;
         }
         self.last = Some(found.clone());
@@ -215,14 +211,15 @@ impl Watcher {
         self.offset += bytes.len() as u64;
         self.partial.extend_from_slice(&bytes);
         let mut told = false;
-        while let Some(end) = self.partial.iter().position(|&b| b == b'\n') {
-            let line: Vec<u8> = self.partial.drain(..=end).collect();
-            told |= self.log.line(&String::from_utf8_lossy(&line));
+        let whole = self.partial.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
+        let lines: Vec<u8> = self.partial.drain(..whole).collect();
+        for line in String::from_utf8_lossy(&lines).lines() {
+            told |= self.log.line(line);
         }
         if self.partial.len() as u64 > MAX_READ {
             self.partial.clear();
         }
-        told.then(|| self.log.packages().clone())
+        told.then(|| self.log.packages())
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, Kind};
-use crate::portage::dir::{Dir, Regular};
+use crate::portage::dir::Dir;
 use crate::portage::text::{clean, last_lines};
 
 /// Lines of a log that are shown.
@@ -17,6 +17,9 @@ const TAIL: u64 = 512 << 10;
 /// Most names looked at in one directory, and most logs opened.
 const MAX_NAMES: usize = 4_000;
 const MAX_LOGS: usize = 200;
+const MAX_CATEGORIES: usize = 500;
+/// FEATURES=split-log has `build/<category>/<pf>:<time>.log`.
+const BUILD: &str = "build";
 
 /// What is known of a failed emerge.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,31 +45,29 @@ pub struct Failure {
 pub fn find(logs: &Path, began: SystemTime, output: &[u8]) -> Failure {
     let told = Told::parse(output);
     let mut failure = Failure::default();
-    let mut best: Option<(Report, Found)> = None;
-    for mut found in build_logs(logs, began) {
-        let Some(bytes) = found.file.tail(TAIL) else { continue };
-        let report = report(&bytes).unwrap_or_else(|| Report { bytes: Vec::new(), ..Report::of(&found.cpv) });
-        let named = told.failed.contains(&found.cpv);
-        // Logs come newest first. One that emerge named is surest, then one that says that it failed.
-        let rank = (named, report.phase.is_some());
-        let better =
-            best.as_ref().is_none_or(|(best, other)| rank > (told.failed.contains(&other.cpv), best.phase.is_some()));
-        if (rank.0 || rank.1) && better {
-            best = Some((Report { bytes, ..report }, found));
+    // What emerge named is surest, then what says of itself that it failed; logs come newest first.
+    let mut best = None;
+    let mut best_rank = (false, false);
+    if let Some(top) = Dir::open(logs) {
+        for found in build_logs(&top, began) {
+            let Some(bytes) = found.tail(&top) else { continue };
+            let report = report(&bytes, &found.cpv);
+            let rank = (told.failed.contains(&found.cpv), report.phase.is_some());
+            if rank > best_rank {
+                best_rank = rank;
+                best = Some((found, report, bytes));
+            }
         }
     }
-    match best {
-        Some((report, found)) => {
-            failure.lines = last_lines(&report.bytes, LINES, WIDTH);
-            failure.cpv = Some(report.cpv);
-            failure.repo = report.repo;
-            failure.phase = report.phase;
-            failure.log = Some(found.path);
-        }
-        None => {
-            failure.cpv = told.failed.first().cloned();
-            failure.lines = last_lines(output, LINES, WIDTH);
-        }
+    if let Some((found, report, bytes)) = best {
+        failure.lines = last_lines(&bytes, LINES, WIDTH);
+        failure.log = Some(logs.join(found.path()));
+        failure.cpv = Some(found.cpv);
+        failure.repo = report.repo;
+        failure.phase = report.phase;
+    } else {
+        failure.cpv = told.failed.first().cloned();
+        failure.lines = last_lines(output, LINES, WIDTH);
     }
     let text = String::from_utf8_lossy(output);
     // Without the escapes that a coloured output puts between its words.
@@ -104,50 +105,63 @@ impl Failure {
     }
 }
 
-/// A build log that was written since the build began.
+/// A build log that was written since the build began. Not held open: there may be more than descriptors.
 struct Found {
     cpv: String,
-    path: PathBuf,
-    file: Regular,
+    category: Option<OsString>,
+    name: OsString,
+    modified: SystemTime,
+}
+
+impl Found {
+    fn path(&self) -> PathBuf {
+        self.category.iter().fold(PathBuf::new(), |_, category| Path::new(BUILD).join(category)).join(&self.name)
+    }
+
+    fn tail(&self, top: &Dir) -> Option<Vec<u8>> {
+        let mut file = match &self.category {
+            Some(category) => top.dir(BUILD.as_ref())?.dir(category)?.file(&self.name)?,
+            None => top.file(&self.name)?,
+        };
+        file.tail(TAIL)
+    }
 }
 
 /// Newest first.
-fn build_logs(logs: &Path, began: SystemTime) -> Vec<Found> {
+fn build_logs(top: &Dir, began: SystemTime) -> Vec<Found> {
     // File systems' clocks are coarse.
     let since = began.checked_sub(Duration::from_secs(2)).unwrap_or(SystemTime::UNIX_EPOCH);
-    let mut found = Vec::new();
-    let Some(top) = Dir::open(logs) else { return found };
-    take(&top, logs, None, since, &mut found);
-    // FEATURES=split-log: build/<category>/<pf>:<time>.log
-    let build = OsStr::new("build");
-    if let Some(dir) = top.dir(build) {
-        for name in dir.names(MAX_NAMES) {
-            if let (Some(category), Some(below)) = (name.to_str(), dir.dir(&name)) {
-                take(&below, &logs.join(build).join(category), Some(category), since, &mut found);
+    let mut found = take(top, None, since);
+    if let Some(build) = top.dir(BUILD.as_ref()) {
+        for category in build.names(MAX_CATEGORIES) {
+            if let Some(dir) = build.dir(&category) {
+                found.extend(take(&dir, Some(&category), since));
             }
         }
     }
-    found.sort_by(|a, b| b.file.modified.cmp(&a.file.modified).then_with(|| b.path.cmp(&a.path)));
+    found.sort_by(|a, b| b.modified.cmp(&a.modified).then_with(|| b.name.cmp(&a.name)));
     found.truncate(MAX_LOGS);
     found
 }
 
-fn take(dir: &Dir, path: &Path, category: Option<&str>, since: SystemTime, found: &mut Vec<Found>) {
-    let mut names: Vec<(OsString, String)> = dir
-        .names(MAX_NAMES)
-        .into_iter()
-        .filter_map(|name| {
-            let cpv = log_name(name.to_str()?, category)?;
-            Some((name, cpv))
-        })
-        .collect();
-    // The name ends with the time: with very many logs, only the youngest are opened.
+fn take(dir: &Dir, category: Option<&OsString>, since: SystemTime) -> Vec<Found> {
+    let category_name = match category.map(|category| category.to_str()) {
+        Some(None) => return Vec::new(),
+        Some(name) => name,
+        None => None,
+    };
+    let named = |name: OsString| log_name(name.to_str()?, category_name).map(|cpv| (name, cpv));
+    let mut names: Vec<(OsString, String)> = dir.names(MAX_NAMES).into_iter().filter_map(named).collect();
+    // The name ends with the time: with very many logs, only the youngest are looked at.
     names.sort_by(|(a, _), (b, _)| time_of(b).cmp(time_of(a)));
-    for (name, cpv) in names.into_iter().take(MAX_LOGS) {
-        if let Some(file) = dir.file(&name).filter(|file| file.modified >= since) {
-            found.push(Found { cpv, path: path.join(&name), file });
-        }
-    }
+    names
+        .into_iter()
+        .take(MAX_LOGS)
+        .filter_map(|(name, cpv)| {
+            let modified = dir.file(&name)?.modified;
+            (modified >= since).then(|| Found { cpv, category: category.cloned(), name, modified })
+        })
+        .collect()
 }
 
 fn time_of(name: &OsStr) -> &str {
@@ -175,43 +189,31 @@ fn is_cpv(text: &str) -> bool {
 }
 
 /// What a log says of itself.
+#[derive(Default)]
 struct Report {
-    cpv: String,
     repo: Option<String>,
     phase: Option<String>,
-    bytes: Vec<u8>,
 }
 
-impl Report {
-    fn of(cpv: &str) -> Self {
-        Self { cpv: cpv.to_owned(), repo: None, phase: None, bytes: Vec::new() }
-    }
-}
-
-/// Finds ` * ERROR: <cpv>::<repo> failed (<phase> phase):`, the last one.
-fn report(bytes: &[u8]) -> Option<Report> {
+/// Finds ` * ERROR: <cpv>::<repo> failed (<phase> phase):`, the last one. A log that speaks of another package says nothing.
+fn report(bytes: &[u8], cpv: &str) -> Report {
     let text = String::from_utf8_lossy(bytes);
-    text.lines().rev().find_map(|line| {
-        if !line.contains("ERROR:") {
-            return None;
-        }
+    let word =
+        |text: &str| text.len() < 60 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    let found = text.lines().rev().filter(|line| line.contains("ERROR:")).find_map(|line| {
         let line = clean(line, 1_000);
-        let rest = line.trim_start().strip_prefix("* ERROR: ")?;
-        let (what, rest) = rest.split_once(" failed")?;
-        let (cpv, repo) = match what.split_once("::") {
-            Some((cpv, repo)) => (cpv, Some(repo.to_owned())),
-            None => (what, None),
+        let rest = line.trim_start().strip_prefix("* ERROR: ")?.strip_prefix(cpv)?;
+        let (repo, rest) = rest.split_once(" failed")?;
+        let repo = match repo.strip_prefix("::") {
+            Some(repo) => Some(repo).filter(|repo| word(repo)).map(str::to_owned),
+            None if repo.is_empty() => None,
+            None => return None,
         };
         let phase = rest.trim().strip_prefix('(').and_then(|rest| rest.split_once(" phase)")).map(|(phase, _)| phase);
-        let word =
-            |text: &str| text.len() < 60 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
-        is_cpv(cpv).then(|| Report {
-            cpv: cpv.to_owned(),
-            repo: repo.filter(|repo| word(repo)),
-            phase: Some(phase.filter(|phase| word(phase)).unwrap_or("unknown").to_owned()),
-            bytes: Vec::new(),
-        })
-    })
+        let phase = phase.filter(|phase| word(phase)).unwrap_or("unknown").to_owned();
+        Some(Report { repo, phase: Some(phase) })
+    });
+    found.unwrap_or_default()
 }
 
 /// What emerge itself said.

@@ -46,6 +46,8 @@ fn the_targets_configuration_is_complete() {
     assert!(!features[0].split(' ').any(|word| word == "-sandbox"));
     assert_eq!(features[1], "${FEATURES} -nodoc test");
     assert!(text.find("COMMON_FLAGS=").unwrap() < text.find("\nCFLAGS=").unwrap());
+    assert_eq!(value(text, "CFLAGS"), ["${COMMON_FLAGS} -g"]);
+    assert_eq!(value(text, "CXXFLAGS"), ["${COMMON_FLAGS}"]);
     assert_eq!(
         tree.entries[Path::new(MAKE_PROFILE)],
         Entry::Symlink("../../../../var/db/repos/quern/profiles/musl-python3".into())

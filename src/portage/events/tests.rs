@@ -69,7 +69,7 @@ fn the_log_becomes_packages() {
     assert!(!log.line("1786404609:  === (1 of 2) Post-Build Cleaning (sys-libs/musl-1.2.3::/x.ebuild)"));
     assert_eq!((log.packages().completed, log.packages().running.len()), (1, 1));
     log.line("1786404700: Started emerge on: Aug 10, 2026 23:31:00");
-    assert_eq!(log.packages(), &Packages::default());
+    assert_eq!(log.packages(), Packages::default());
 }
 
 #[test]
@@ -101,6 +101,8 @@ fn the_watcher_prefers_snapshots_and_speaks_of_changes_only() {
         present.push_str(text);
         fs_err::write(&log, present).unwrap();
     };
+    append("2: Started emerge on: Aug 10, 2026 23:30:00\n");
+    assert_eq!(watcher.poll(), None);
     append("2: >>> emerge (1 of 2) a/b-1 to /\n3: >>> emerge (2 o");
     assert_eq!(watcher.poll().unwrap().running.len(), 1);
     append("f 2) c/d-1 to /\n");
