@@ -18,7 +18,9 @@
 //! |---|---|---|
 //! | [`recipe`] | TOML files, variables, options → a typed, valid [`recipe::Job`] | touch anything but the files it is given |
 //! | [`rootfs`] | handle of a tree: every path below it is resolved by the kernel inside it | know what the tree is for |
+//! | [`unpack`] | a tarball → a tree, with a record of what the kernel refused | make anything outside of the tree |
 //! | [`strip`] | rules → removals, applied through [`rootfs`] | decide at removal time |
+//! | [`pack`] | a tree → one deterministic `tar.gz` and its digests | write to the tree |
 //! | [`publish`] | bytes → final names: tarball, sums, provenance, OCI layout | show a name before all of it is on the disk |
 //! | [`progress`] | what stages tell of their work, as events | know a terminal |
 //! | [`error`] | one error: kind (the exit code), cause, details, next step | print |
@@ -59,9 +61,11 @@
 
 pub mod cli;
 pub mod error;
+pub mod pack;
 pub mod progress;
 pub mod publish;
 pub mod recipe;
 pub mod rootfs;
 pub mod strip;
 pub mod ui;
+pub mod unpack;

@@ -7,8 +7,10 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use crate::error::{Context, Result};
+use crate::pack::Packed;
 use crate::recipe::Oci;
 
+pub mod contents;
 pub mod date;
 pub mod oci;
 pub mod platform;
@@ -19,23 +21,11 @@ pub mod sums;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use contents::Contents;
 pub use date::Moment;
 pub use platform::Platform;
 pub use stage4::Names;
 pub use staging::Staging;
-
-/// What the packer says of the tarball it wrote.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Packed {
-    /// Bytes of the compressed tarball.
-    pub size: u64,
-    /// SHA-256 of the compressed tarball, in hex.
-    pub sha256: String,
-    /// SHA-512 of the compressed tarball, in hex.
-    pub sha512: String,
-    /// SHA-256 of the tar inside, in hex.
-    pub diff_id: String,
-}
 
 /// What is to be published.
 #[derive(Debug)]
@@ -54,7 +44,7 @@ pub struct Release<'a> {
     pub tarball: &'a File,
     /// What is in it.
     pub packed: &'a Packed,
-    /// The bytes of its `CONTENTS.gz`.
+    /// The bytes of its `CONTENTS.gz` ([`Contents::finish`]).
     pub contents: &'a [u8],
     /// The bytes of the provenance ([`provenance::document`]).
     pub provenance: &'a [u8],

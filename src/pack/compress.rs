@@ -1,0 +1,207 @@
+//! gzip in parallel, the same bytes for any number of threads.
+//!
+//! The plain stream is cut every [`PIECE`] bytes. A piece is deflated on its own, without a look at the others, and ends on a
+//! byte (sync flush), so that the pieces one after the other are one deflate stream, in one gzip member. Nothing in the result
+//! depends on who compressed a piece or when. Digests are taken on the way, in threads of their own.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Scope;
+
+use flate2::{Compress, Compression, FlushCompress};
+use sha2::{Digest, Sha256};
+
+use super::digest::{Both, hex};
+
+/// Plain bytes compressed at once.
+pub const PIECE: usize = 1 << 20;
+
+/// gzip's header: deflate, no name, no time, unknown system.
+const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+/// An empty last block.
+const LAST: [u8; 2] = [3, 0];
+
+/// What was written.
+#[derive(Debug)]
+pub struct Written {
+    /// Bytes of the gzip file.
+    pub size: u64,
+    /// SHA-256 of the gzip file.
+    pub sha256: String,
+    /// SHA-512 of the gzip file.
+    pub sha512: String,
+    /// SHA-256 of the plain stream.
+    pub plain_sha256: String,
+    /// Bytes of the plain stream.
+    pub plain_size: u64,
+}
+
+struct Squeezed {
+    bytes: Vec<u8>,
+    crc: crc32fast::Hasher,
+    plain: u32,
+}
+
+struct Work {
+    plain: Arc<Vec<u8>>,
+    to: SyncSender<io::Result<Squeezed>>,
+}
+
+/// The writing end of the compressor.
+#[derive(Debug)]
+pub struct Pieces {
+    piece: Vec<u8>,
+    work: SyncSender<Work>,
+    order: SyncSender<Receiver<io::Result<Squeezed>>>,
+    hash: SyncSender<Arc<Vec<u8>>>,
+}
+
+/// The compressor has stopped; [`Running::finish`] knows why.
+#[derive(Debug)]
+pub struct Stopped;
+
+/// Threads at work.
+#[derive(Debug)]
+pub struct Running<'scope> {
+    writer: std::thread::ScopedJoinHandle<'scope, io::Result<Written>>,
+    hasher: std::thread::ScopedJoinHandle<'scope, (String, u64)>,
+}
+
+/// Starts `threads` compressors and what belongs to them. The file is written from where it stands.
+pub fn start<'scope, 'env>(
+    scope: &'scope Scope<'scope, 'env>,
+    threads: usize,
+    level: u32,
+    out: &'env mut File,
+) -> (Pieces, Running<'scope>) {
+    let threads = threads.clamp(1, 256);
+    let (work, to_do) = sync_channel::<Work>(threads);
+    let (order, ordered) = sync_channel(2 * threads + 2);
+    let (hash, to_hash) = sync_channel::<Arc<Vec<u8>>>(2 * threads + 2);
+    let to_do = Arc::new(Mutex::new(to_do));
+    for _ in 0..threads {
+        let to_do = to_do.clone();
+        scope.spawn(move || compress(&to_do, level));
+    }
+    let hasher = scope.spawn(move || {
+        let mut digest = Sha256::new();
+        let mut size = 0;
+        for plain in to_hash {
+            digest.update(&plain[..]);
+            size += plain.len() as u64;
+        }
+        (hex(&digest.finalize()), size)
+    });
+    let writer = scope.spawn(move || write(ordered, out));
+    (Pieces { piece: Vec::with_capacity(PIECE), work, order, hash }, Running { writer, hasher })
+}
+
+impl Pieces {
+    /// Takes plain bytes.
+    pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), Stopped> {
+        while !bytes.is_empty() {
+            let count = bytes.len().min(PIECE - self.piece.len());
+            self.piece.extend_from_slice(&bytes[..count]);
+            bytes = &bytes[count..];
+            self.send_full()?;
+        }
+        Ok(())
+    }
+
+    /// Takes up to `most` plain bytes straight from a file. Zero at the file's end.
+    pub fn read_from(&mut self, file: impl AsFd, most: u64) -> Result<rustix::io::Result<usize>, Stopped> {
+        let room = PIECE - self.piece.len();
+        let most = room.min(usize::try_from(most).unwrap_or(usize::MAX));
+        let have = self.piece.len();
+        // The piece is zeroed once by this and then overwritten: the price of safe code is a memset of what is read.
+        self.piece.resize(have + most, 0);
+        let result = rustix::io::read(file, &mut self.piece[have..]);
+        self.piece.truncate(have + result.unwrap_or(0));
+        self.send_full()?;
+        Ok(result)
+    }
+
+    /// Sends what is left. Dropping the senders ends the threads.
+    pub fn finish(mut self) -> Result<(), Stopped> {
+        if self.piece.is_empty() { Ok(()) } else { self.send() }
+    }
+
+    fn send_full(&mut self) -> Result<(), Stopped> {
+        if self.piece.len() == PIECE { self.send() } else { Ok(()) }
+    }
+
+    fn send(&mut self) -> Result<(), Stopped> {
+        let plain = Arc::new(std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE)));
+        let (to, from) = sync_channel(1);
+        self.order.send(from).map_err(|_| Stopped)?;
+        self.hash.send(plain.clone()).map_err(|_| Stopped)?;
+        self.work.send(Work { plain, to }).map_err(|_| Stopped)
+    }
+}
+
+impl Running<'_> {
+    /// Waits for the end, once [`Pieces`] is gone.
+    pub fn finish(self) -> io::Result<Written> {
+        let dead = |_| io::Error::other("a thread of the compressor panicked");
+        let mut written = self.writer.join().map_err(dead)??;
+        (written.plain_sha256, written.plain_size) = self.hasher.join().map_err(dead)?;
+        Ok(written)
+    }
+}
+
+fn compress(to_do: &Mutex<Receiver<Work>>, level: u32) {
+    let mut deflate = Compress::new(Compression::new(level), false);
+    loop {
+        let next = to_do.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(Work { plain, to }) = next else { return };
+        // Nobody waits for it when the writer has failed.
+        drop(to.send(squeeze(&mut deflate, &plain)));
+    }
+}
+
+fn squeeze(deflate: &mut Compress, plain: &[u8]) -> io::Result<Squeezed> {
+    deflate.reset();
+    let mut bytes = Vec::with_capacity(plain.len() / 2 + 1024);
+    loop {
+        if bytes.capacity() - bytes.len() < 1024 {
+            bytes.reserve(PIECE / 2);
+        }
+        let rest = &plain[deflate.total_in() as usize..];
+        deflate.compress_vec(rest, &mut bytes, FlushCompress::Sync).map_err(io::Error::other)?;
+        // With room left, everything is in and flushed.
+        if deflate.total_in() == plain.len() as u64 && bytes.len() < bytes.capacity() {
+            break;
+        }
+    }
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(plain);
+    Ok(Squeezed { bytes, crc, plain: plain.len() as u32 })
+}
+
+fn write(ordered: Receiver<Receiver<io::Result<Squeezed>>>, out: &mut File) -> io::Result<Written> {
+    let mut digests = Both::default();
+    let mut size = 0;
+    let mut crc = crc32fast::Hasher::new();
+    let mut plain = 0u32;
+    let mut put = |bytes: &[u8]| {
+        out.write_all(bytes)?;
+        digests.update(bytes);
+        size += bytes.len() as u64;
+        io::Result::Ok(())
+    };
+    put(&HEAD)?;
+    for piece in ordered {
+        let piece = piece.recv().map_err(|_| io::Error::other("a thread of the compressor panicked"))??;
+        put(&piece.bytes)?;
+        crc.combine(&piece.crc);
+        plain = plain.wrapping_add(piece.plain);
+    }
+    put(&LAST)?;
+    put(&crc.finalize().to_le_bytes())?;
+    put(&plain.to_le_bytes())?;
+    let (sha256, sha512) = digests.finish();
+    Ok(Written { size, sha256, sha512, plain_sha256: String::new(), plain_size: 0 })
+}

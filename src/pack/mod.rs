@@ -1,0 +1,177 @@
+//! A tree becomes a `.tar.gz`, the same bytes for the same tree on any machine: fixed order, numeric owners, times clamped,
+//! compression that does not depend on the number of threads. One walk, nothing is read twice, and every digest that the
+//! results need is taken on the way: the file is the stage4 and the OCI layer at once.
+
+pub mod compress;
+pub mod digest;
+pub mod listing;
+pub mod tar;
+#[cfg(test)]
+mod tests;
+pub mod walk;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+
+use self::compress::{Pieces, Stopped, Written};
+use self::listing::Listing;
+use self::walk::Item;
+use crate::error::{Context, Error, Result};
+use crate::progress::{Event, Progress};
+use crate::rootfs::Rootfs;
+use crate::unpack::Record;
+use crate::unpack::entry::{NodeKind, Time};
+
+/// Progress is told after this many plain bytes.
+const STEP: u64 = 8 << 20;
+
+/// How to pack.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// No time in the archive is later (seconds since 1970).
+    pub epoch: u64,
+    /// Level of gzip, 1 to 9.
+    pub level: u32,
+    /// Compressing threads; 0 means one per processor.
+    pub threads: usize,
+    /// Expected plain size, for progress only.
+    pub expected: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { epoch: u64::MAX, level: 6, threads: 0, expected: None }
+    }
+}
+
+/// What was packed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packed {
+    /// Bytes of the `.tar.gz`.
+    pub size: u64,
+    /// SHA-256 of the `.tar.gz`, hex: the digest of the OCI layer.
+    pub sha256: String,
+    /// SHA-512 of the `.tar.gz`, hex.
+    pub sha512: String,
+    /// SHA-256 of the plain archive, hex: the diff id of the OCI layer.
+    pub diff_id: String,
+    /// Bytes of the plain archive.
+    pub tar_size: u64,
+    /// Entries.
+    pub entries: u64,
+}
+
+/// Packs `tree`, and what `record` adds to it, into `out` from where it stands. A line per entry goes to `contents`.
+pub fn pack(
+    tree: &Rootfs,
+    record: &Record,
+    options: &Options,
+    out: &mut File,
+    contents: &mut dyn Write,
+    ui: &dyn Progress,
+) -> Result<Packed> {
+    let doing = || format!("packing {}", tree.path().display());
+    let threads = match options.threads {
+        0 => std::thread::available_parallelism().map_or(1, |count| count.get()),
+        given => given,
+    };
+    let (packed, written) = std::thread::scope(|scope| {
+        let (pieces, running) = compress::start(scope, threads, options.level.clamp(1, 9), out);
+        let mut packer = Packer {
+            tree,
+            pieces,
+            contents,
+            ui,
+            options,
+            listing: Listing::default(),
+            blocks: Vec::new(),
+            plain: 0,
+            told: 0,
+            entries: 0,
+        };
+        let walked = walk::walk(tree, record, ui, &mut |item| packer.take(item));
+        let finished = walked.and_then(|()| packer.finish());
+        (finished, running.finish())
+    });
+    // When the compressor has stopped, it knows why; what the walk says then is only that it has.
+    let written: Written = match (&packed, written) {
+        (_, Err(error)) => return Err(write_error(doing(), error)),
+        (_, Ok(written)) => written,
+    };
+    let entries = packed?;
+    let Written { size, sha256, sha512, plain_sha256: diff_id, plain_size: tar_size } = written;
+    Ok(Packed { size, sha256, sha512, diff_id, tar_size, entries })
+}
+
+struct Packer<'a> {
+    tree: &'a Rootfs,
+    pieces: Pieces,
+    contents: &'a mut dyn Write,
+    ui: &'a dyn Progress,
+    options: &'a Options,
+    listing: Listing,
+    blocks: Vec<u8>,
+    plain: u64,
+    told: u64,
+    entries: u64,
+}
+
+impl Packer<'_> {
+    fn take(&mut self, mut item: Item) -> Result<()> {
+        if i64::try_from(self.options.epoch).is_ok_and(|epoch| item.meta.mtime > Time { sec: epoch, nsec: 0 }) {
+            item.meta.mtime = Time { sec: self.options.epoch as i64, nsec: 0 };
+        }
+        self.entries += 1;
+        self.blocks.clear();
+        tar::header(&mut self.blocks, &item.path, &item.kind, &item.meta, item.size);
+        self.pieces.write(&self.blocks).map_err(|Stopped| stopped())?;
+        self.plain += self.blocks.len() as u64;
+        if let (NodeKind::File, Some(file)) = (&item.kind, &item.file) {
+            self.data(&item, file)?;
+        }
+        let line = self.listing.line(&item);
+        self.contents.write_all(line.as_bytes()).system(|| "writing the list of contents")?;
+        if self.plain >= self.told + STEP {
+            self.told = self.plain;
+            self.ui.emit(Event::Bytes { done: self.plain, total: self.options.expected });
+        }
+        Ok(())
+    }
+
+    fn data(&mut self, item: &Item, file: &OwnedFd) -> Result<()> {
+        let doing = || self.tree.doing("reading", &item.path);
+        let mut left = item.size;
+        while left > 0 {
+            match self.pieces.read_from(file, left).map_err(|Stopped| stopped())? {
+                Ok(0) => {
+                    return Err(Error::system(format!("{}: it became shorter while it was packed", doing())));
+                }
+                Ok(count) => left -= count as u64,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno).system(doing),
+            }
+        }
+        let padding = tar::padding(item.size);
+        self.pieces.write(&tar::END[..padding]).map_err(|Stopped| stopped())?;
+        self.plain += item.size + padding as u64;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<u64> {
+        self.pieces.write(&tar::END).map_err(|Stopped| stopped())?;
+        self.pieces.finish().map_err(|Stopped| stopped())?;
+        self.ui.emit(Event::Bytes { done: self.plain, total: Some(self.plain) });
+        Ok(self.entries)
+    }
+}
+
+fn stopped() -> Error {
+    Error::system("compressing: the writer has stopped")
+}
+
+fn write_error(doing: String, error: io::Error) -> Error {
+    let full = error.kind() == io::ErrorKind::StorageFull || error.kind() == io::ErrorKind::QuotaExceeded;
+    let error = Error::system(format!("{doing}: writing the archive")).with_source(error);
+    if full { error.with_hint("free some space where the results go, or choose another outdir") } else { error }
+}

@@ -1,0 +1,284 @@
+//! A tree as a sequence of items in a fixed order: a directory before what is in it, names by their bytes. Read-only.
+//!
+//! Every directory is opened by its name in its parent's descriptor, every file likewise, and what is told of a file is what
+//! its open descriptor says.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use crate::error::{Context, Error, Result};
+use crate::progress::Progress;
+use crate::rootfs::{self, Rootfs};
+use crate::unpack::entry::{MAX_PATH, Meta, NodeKind, Time};
+use crate::unpack::{Node, Record};
+
+/// Directories on the way down whose descriptors stay open.
+const OPEN_LEVELS: usize = 64;
+/// Longest list of names of attributes, and longest value, that Linux gives.
+const MAX_XATTR: usize = 64 << 10;
+
+/// One thing of the tree.
+#[derive(Debug)]
+pub struct Item {
+    /// Relative to the root; empty for the root itself.
+    pub path: PathBuf,
+    /// What it is. A hard link's target is the first name of its inode.
+    pub kind: NodeKind,
+    /// Owner, mode, time, and attributes sorted by name.
+    pub meta: Meta,
+    /// Size, of files with data.
+    pub size: u64,
+    /// The open file, of files with data.
+    pub file: Option<OwnedFd>,
+}
+
+/// Walks `tree`, with what `record` adds to it, and gives each item to `take`.
+pub fn walk(tree: &Rootfs, record: &Record, ui: &dyn Progress, take: &mut dyn FnMut(Item) -> Result<()>) -> Result<()> {
+    let mut walker = Walker { tree, ui, links: HashMap::new(), nodes: BTreeMap::new(), xattrs: HashMap::new() };
+    for node in &record.nodes {
+        let (Some(above), Some(name)) = (node.path.parent(), node.path.file_name()) else { continue };
+        walker.nodes.entry(above.to_owned()).or_default().insert(name.to_owned(), node.clone());
+    }
+    for attribute in &record.xattrs {
+        let of_path = walker.xattrs.entry(attribute.path.clone()).or_default();
+        of_path.push((attribute.name.clone(), attribute.value.clone()));
+    }
+    walker.run(take)
+}
+
+struct Level {
+    path: PathBuf,
+    /// While it is needed; closed when many levels are below it.
+    fd: Option<OwnedFd>,
+    /// What is still to come, last first.
+    rest: Vec<(OsString, Known)>,
+}
+
+/// What a name in a directory is.
+enum Known {
+    There(FileType),
+    Recorded(Box<Node>),
+}
+
+struct Walker<'a> {
+    tree: &'a Rootfs,
+    ui: &'a dyn Progress,
+    /// First names of inodes that have several.
+    links: HashMap<(u64, u64), PathBuf>,
+    /// Nodes that the record adds, by directory.
+    nodes: BTreeMap<PathBuf, BTreeMap<OsString, Node>>,
+    /// Attributes that the record adds, by path.
+    xattrs: HashMap<PathBuf, Vec<(Vec<u8>, Vec<u8>)>>,
+}
+
+impl Walker<'_> {
+    fn run(&mut self, take: &mut dyn FnMut(Item) -> Result<()>) -> Result<()> {
+        let root = self.tree.open_dir(Path::new(""))?;
+        let mut levels = vec![self.enter(root, PathBuf::new(), take)?];
+        while let Some(level) = levels.last_mut() {
+            let Some((name, known)) = level.rest.pop() else {
+                levels.pop();
+                continue;
+            };
+            let path = level.path.join(&name);
+            if path.as_os_str().len() > MAX_PATH {
+                return Err(Error::system(format!("{}: the path is too long", self.tree.doing("packing", &path))));
+            }
+            let fd = match level.fd.take() {
+                Some(fd) => fd,
+                None => self.reopen(&level.path)?,
+            };
+            let entered = self.visit(fd.as_fd(), &name, path, known, take);
+            level.fd = Some(fd);
+            if let Some(below) = entered? {
+                levels.push(below);
+                if let Some(far) = levels.len().checked_sub(OPEN_LEVELS + 1) {
+                    levels[far].fd = None;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn reopen(&self, path: &Path) -> Result<OwnedFd> {
+        let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+        rootfs::openat2(self.tree.fd(), path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty(), resolve)
+            .system(|| self.tree.doing("opening", path))
+    }
+
+    /// Gives out a directory and lists it.
+    fn enter(&mut self, fd: OwnedFd, path: PathBuf, take: &mut dyn FnMut(Item) -> Result<()>) -> Result<Level> {
+        let stat = rustix::fs::fstat(&fd).system(|| self.tree.doing("looking at", &path))?;
+        let meta = self.meta(&stat, fd.as_fd(), &path, false)?;
+        take(Item { path: path.clone(), kind: NodeKind::Dir, meta, size: 0, file: None })?;
+
+        let listed = rootfs::list(fd.as_fd()).system(|| self.tree.doing("listing", &path))?;
+        let mut rest: Vec<(OsString, Known)> =
+            listed.into_iter().map(|(name, kind)| (name, Known::There(kind))).collect();
+        if let Some(nodes) = self.nodes.remove(&path) {
+            for (name, node) in nodes {
+                if let Err(at) = rest.binary_search_by(|(have, _)| have.cmp(&name)) {
+                    rest.insert(at, (name, Known::Recorded(Box::new(node))));
+                }
+            }
+        }
+        rest.reverse();
+        Ok(Level { path, fd: Some(fd), rest })
+    }
+
+    /// Gives out one name of a directory; a directory in it is entered.
+    fn visit(
+        &mut self,
+        at: BorrowedFd<'_>,
+        name: &OsStr,
+        path: PathBuf,
+        known: Known,
+        take: &mut dyn FnMut(Item) -> Result<()>,
+    ) -> Result<Option<Level>> {
+        let item = match known {
+            Known::Recorded(node) => Some(recorded(path, *node)),
+            Known::There(FileType::Directory) => {
+                let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+                let fd = match rootfs::openat2(at, Path::new(name), flags, Mode::empty(), resolve) {
+                    Err(Errno::XDEV) => {
+                        let message = self.tree.doing("packing", &path);
+                        return Err(Error::system(format!("{message}: something is mounted there")));
+                    }
+                    other => other.system(|| self.tree.doing("opening", &path))?,
+                };
+                return self.enter(fd, path, take).map(Some);
+            }
+            Known::There(FileType::RegularFile) => Some(self.file(at, name, path)?),
+            Known::There(FileType::Socket) => {
+                self.ui.note(&format!("{}: a socket, left out", path.as_os_str().as_bytes().escape_ascii()));
+                None
+            }
+            Known::There(_) => Some(self.other(at, name, path)?),
+        };
+        if let Some(item) = item {
+            take(item)?;
+        }
+        Ok(None)
+    }
+
+    fn file(&mut self, at: BorrowedFd<'_>, name: &OsStr, path: PathBuf) -> Result<Item> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(at, name, flags, Mode::empty()).system(|| self.tree.doing("opening", &path))?;
+        let stat = rustix::fs::fstat(&fd).system(|| self.tree.doing("looking at", &path))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(Error::system(format!("{}: it changed meanwhile", self.tree.doing("packing", &path))));
+        }
+        let meta = self.meta(&stat, fd.as_fd(), &path, false)?;
+        Ok(match self.first_name(&stat, &path) {
+            Some(first) => Item { path, kind: NodeKind::Hardlink(first), meta, size: 0, file: None },
+            None => Item { path, kind: NodeKind::File, meta, size: stat.st_size as u64, file: Some(fd) },
+        })
+    }
+
+    /// Links, pipes and devices, which are not opened.
+    fn other(&mut self, at: BorrowedFd<'_>, name: &OsStr, path: PathBuf) -> Result<Item> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(at, name, flags, Mode::empty()).system(|| self.tree.doing("opening", &path))?;
+        let stat = rustix::fs::fstat(&fd).system(|| self.tree.doing("looking at", &path))?;
+        let device = || (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(&fd, "", Vec::new());
+                NodeKind::Symlink(target.system(|| self.tree.doing("reading the link", &path))?.into_bytes())
+            }
+            FileType::Fifo => NodeKind::Fifo,
+            FileType::CharacterDevice => NodeKind::Char(device().0, device().1),
+            FileType::BlockDevice => NodeKind::Block(device().0, device().1),
+            _ => return Err(Error::system(format!("{}: it changed meanwhile", self.tree.doing("packing", &path)))),
+        };
+        let meta = self.meta(&stat, fd.as_fd(), &path, true)?;
+        let kind = match self.first_name(&stat, &path) {
+            Some(first) => NodeKind::Hardlink(first),
+            None => kind,
+        };
+        Ok(Item { path, kind, meta, size: 0, file: None })
+    }
+
+    /// The name under which an inode was given out before; none the first time.
+    fn first_name(&mut self, stat: &Stat, path: &Path) -> Option<PathBuf> {
+        if stat.st_nlink <= 1 {
+            return None;
+        }
+        match self.links.entry((stat.st_dev, stat.st_ino)) {
+            std::collections::hash_map::Entry::Occupied(have) => Some(have.get().clone()),
+            std::collections::hash_map::Entry::Vacant(free) => {
+                free.insert(path.to_owned());
+                None
+            }
+        }
+    }
+
+    fn meta(&mut self, stat: &Stat, fd: BorrowedFd<'_>, path: &Path, by_path: bool) -> Result<Meta> {
+        let mut xattrs = xattrs(fd, by_path).system(|| self.tree.doing("reading the attributes of", path))?;
+        if !self.xattrs.is_empty()
+            && let Some(more) = self.xattrs.remove(path)
+        {
+            for (name, value) in more {
+                if !xattrs.iter().any(|(have, _)| *have == name) {
+                    xattrs.push((name, value));
+                }
+            }
+        }
+        xattrs.sort_unstable();
+        let mtime = Time { sec: stat.st_mtime, nsec: stat.st_mtime_nsec as u32 };
+        Ok(Meta { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime, xattrs })
+    }
+}
+
+fn recorded(path: PathBuf, node: Node) -> Item {
+    let kind = match node.block {
+        true => NodeKind::Block(node.major, node.minor),
+        false => NodeKind::Char(node.major, node.minor),
+    };
+    let mut meta = Meta { mode: node.mode, uid: node.uid, gid: node.gid, mtime: node.mtime, xattrs: node.xattrs };
+    meta.xattrs.sort_unstable();
+    Item { path, kind, meta, size: 0, file: None }
+}
+
+/// All extended attributes but labels of the host and what overlays write for themselves.
+fn xattrs(fd: BorrowedFd<'_>, by_path: bool) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let link = by_path.then(|| rootfs::by_descriptor(fd));
+    // Nearly nothing has attributes: the first look is into a small buffer.
+    let mut small = [0u8; 256];
+    let get_list = |to: &mut [u8]| match &link {
+        Some(link) => rustix::fs::listxattr(link, to),
+        None => rustix::fs::flistxattr(fd, to),
+    };
+    let names = match get_list(&mut small) {
+        Ok(length) => small[..length].to_vec(),
+        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        Err(Errno::RANGE) => {
+            let mut large = vec![0; MAX_XATTR];
+            let length = get_list(&mut large)?;
+            large.truncate(length);
+            large
+        }
+        Err(error) => return Err(error),
+    };
+    let mut all = Vec::new();
+    for name in names.split(|byte| *byte == 0) {
+        if name.is_empty() || name == b"security.selinux" || rootfs::is_overlay_xattr(name) {
+            continue;
+        }
+        let mut value = vec![0; MAX_XATTR];
+        let length = match &link {
+            Some(link) => rustix::fs::getxattr(link, name, &mut value[..]),
+            None => rustix::fs::fgetxattr(fd, name, &mut value[..]),
+        };
+        value.truncate(length?);
+        all.push((name.to_vec(), value));
+    }
+    Ok(all)
+}

@@ -1,0 +1,98 @@
+//! Removing a tree by descriptors: bounded memory and descriptors at any depth, no link followed, no mount entered.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+/// Directories on the way down whose descriptors stay open; those above are found again through `..`.
+const OPEN_LEVELS: usize = 64;
+
+struct Level {
+    /// Its name in the directory above.
+    name: OsString,
+    /// While something below it is worked on; closed when many levels are below it.
+    fd: Option<OwnedFd>,
+    /// Device and inode, to know it again when coming up through `..`.
+    identity: (u64, u64),
+    /// Directories in it that are still to be removed.
+    rest: Vec<OsString>,
+}
+
+/// Removes `name` in `parent`, whatever it is. False when there is nothing.
+pub(crate) fn remove_at(parent: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<bool> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) => return Ok(true),
+        Err(Errno::NOENT) => return Ok(false),
+        // Linux says EISDIR; POSIX allows EPERM, which here may also be an immutable file: the open below will tell.
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(error) => return Err(error),
+    }
+    let (mut fd, mut here) = enter(parent, name)?;
+    let mut above: Vec<Level> = Vec::new();
+    loop {
+        if let Some(child) = here.rest.pop() {
+            let (child_fd, child) = enter(fd.as_fd(), &child)?;
+            here.fd = Some(std::mem::replace(&mut fd, child_fd));
+            above.push(std::mem::replace(&mut here, child));
+            if let Some(far) = above.len().checked_sub(OPEN_LEVELS + 1) {
+                above[far].fd = None;
+            }
+            continue;
+        }
+        let Some(mut up) = above.pop() else { break };
+        let up_fd = match up.fd.take() {
+            Some(fd) => fd,
+            None => ascend(fd.as_fd(), up.identity)?,
+        };
+        rustix::fs::unlinkat(&up_fd, &here.name, AtFlags::REMOVEDIR)?;
+        (fd, here) = (up_fd, up);
+    }
+    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?;
+    Ok(true)
+}
+
+/// Opens a directory, removes what is not a directory in it, and notes the directories.
+fn enter(parent: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<(OwnedFd, Level)> {
+    let fd = match open(parent, name) {
+        // Somebody else's directory without permissions: the mapped root may change that. By descriptor, not by name: what is
+        // made writable is what was seen to be a directory.
+        Err(Errno::ACCESS) => {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let handle = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+            rustix::fs::chmod(super::by_descriptor(handle.as_fd()), Mode::from_raw_mode(0o700))?;
+            open(parent, name)?
+        }
+        other => other?,
+    };
+    let stat = rustix::fs::fstat(&fd)?;
+    let mut rest = Vec::new();
+    for (child, kind) in super::list(fd.as_fd())? {
+        match kind {
+            FileType::Directory => rest.push(child),
+            _ => rustix::fs::unlinkat(&fd, &child, AtFlags::empty())?,
+        }
+    }
+    Ok((fd, Level { name: name.to_owned(), fd: None, identity: (stat.st_dev, stat.st_ino), rest }))
+}
+
+fn open(parent: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    super::openat2(
+        parent,
+        Path::new(name),
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW,
+        Mode::empty(),
+        resolve,
+    )
+}
+
+/// Goes up from `fd`, insisting on arriving where we came from.
+fn ascend(fd: BorrowedFd<'_>, identity: (u64, u64)) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let above = rustix::fs::openat(fd, "..", flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&above)?;
+    if (stat.st_dev, stat.st_ino) == identity { Ok(above) } else { Err(Errno::XDEV) }
+}

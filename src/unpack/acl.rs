@@ -1,0 +1,90 @@
+//! POSIX access control lists: the text that tar archives hold, and the bytes that the kernel takes. Pure.
+
+/// Attribute of the list that decides access.
+pub const ACCESS: &str = "system.posix_acl_access";
+/// Attribute of the list that new files in a directory inherit.
+pub const DEFAULT: &str = "system.posix_acl_default";
+
+const VERSION: u32 = 2;
+const NO_ID: u32 = u32::MAX;
+const USER_OBJ: u16 = 0x01;
+const USER: u16 = 0x02;
+const GROUP_OBJ: u16 = 0x04;
+const GROUP: u16 = 0x08;
+const MASK: u16 = 0x10;
+const OTHER: u16 = 0x20;
+
+/// The kernel's bytes of a list such as `user::rw-,user:1000:r--,group::r--,mask::r--,other::r--`. None when it is malformed
+/// or names somebody by name only: the names are those of another system.
+pub fn parse(text: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut entries: Vec<(u16, u32, u16)> = Vec::new();
+    for line in text.split([',', '\n']) {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if line.is_empty() {
+            continue;
+        }
+        let mut parts = line.split(':').map(str::trim);
+        let (tag, who, permissions) = (parts.next()?, parts.next()?, parts.next()?);
+        // star and bsdtar add the number as a fourth part.
+        let number = parts.next().filter(|id| !id.is_empty());
+        let id = || number.unwrap_or(who).parse::<u32>().ok().filter(|id| *id != NO_ID);
+        let (tag, id) = match (tag, who) {
+            ("user" | "u", "") => (USER_OBJ, NO_ID),
+            ("user" | "u", _) => (USER, id()?),
+            ("group" | "g", "") => (GROUP_OBJ, NO_ID),
+            ("group" | "g", _) => (GROUP, id()?),
+            ("mask" | "m", "") => (MASK, NO_ID),
+            ("other" | "o", "") => (OTHER, NO_ID),
+            _ => return None,
+        };
+        let mut bits = 0;
+        for letter in permissions.chars() {
+            bits |= match letter {
+                'r' => 4,
+                'w' => 2,
+                'x' => 1,
+                '-' => 0,
+                _ => return None,
+            };
+        }
+        entries.push((tag, id, bits));
+    }
+    if entries.is_empty() {
+        return None;
+    }
+    entries.sort_unstable();
+    let mut bytes = VERSION.to_le_bytes().to_vec();
+    for (tag, id, bits) in entries {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(bits.to_le_bytes());
+        bytes.extend(id.to_le_bytes());
+    }
+    Some(bytes)
+}
+
+/// The text of the kernel's bytes, with numbers for names, as GNU tar writes it. None when they are malformed.
+pub fn format(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (version, entries) = bytes.split_first_chunk::<4>()?;
+    if u32::from_le_bytes(*version) != VERSION || !entries.len().is_multiple_of(8) {
+        return None;
+    }
+    let mut lines = Vec::new();
+    for entry in entries.chunks_exact(8) {
+        let tag = u16::from_le_bytes([entry[0], entry[1]]);
+        let bits = u16::from_le_bytes([entry[2], entry[3]]);
+        let id = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
+        let who = match tag {
+            USER_OBJ => "user:".to_owned(),
+            USER => format!("user:{id}"),
+            GROUP_OBJ => "group:".to_owned(),
+            GROUP => format!("group:{id}"),
+            MASK => "mask:".to_owned(),
+            OTHER => "other:".to_owned(),
+            _ => return None,
+        };
+        let letter = |bit, letter| if bits & bit != 0 { letter } else { '-' };
+        lines.push(format!("{who}:{}{}{}", letter(4, 'r'), letter(2, 'w'), letter(1, 'x')));
+    }
+    Some(lines.join(",").into_bytes())
+}

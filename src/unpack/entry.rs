@@ -1,0 +1,369 @@
+//! A tar header, with the extensions that came before it, as a typed [`Entry`]. Pure.
+//!
+//! The rule of this parser: what GNU tar, bsdtar and Python's tarfile would read differently is refused, never guessed at.
+
+use std::path::{Component, Path, PathBuf};
+
+use tar::{EntryType, Header};
+
+use super::acl;
+use super::pax::Pax;
+use super::refusal::Reason;
+use super::sparse;
+
+/// Longest path accepted, the kernel's PATH_MAX without the final NUL.
+pub const MAX_PATH: usize = 4095;
+/// Longest component of a path.
+pub const MAX_NAME: usize = 255;
+/// Size of a block of the format.
+pub const BLOCK: usize = 512;
+
+/// A time of modification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize)]
+pub struct Time {
+    /// Seconds since 1970, possibly negative.
+    pub sec: i64,
+    /// Nanoseconds, 0 to 999,999,999, forward from `sec`.
+    pub nsec: u32,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeKind {
+    /// A regular file; its data follows.
+    File,
+    /// Another name of an entry before it, its path inside the tree.
+    Hardlink(PathBuf),
+    /// A symbolic link to these bytes.
+    Symlink(Vec<u8>),
+    /// A character device, major and minor.
+    Char(u32, u32),
+    /// A block device, major and minor.
+    Block(u32, u32),
+    /// A directory.
+    Dir,
+    /// A named pipe.
+    Fifo,
+}
+
+/// Owner, mode, time and extended attributes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Meta {
+    /// Permission bits with setuid, setgid and sticky.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Time of modification.
+    pub mtime: Time,
+    /// Extended attributes, in the order of the archive.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// One entry of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it goes, relative to the root; empty for the root itself. No `..`, no empty or `.` component.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: NodeKind,
+    /// Owner, mode, times, attributes.
+    pub meta: Meta,
+    /// Size of the file that results.
+    pub size: u64,
+    /// Bytes of data in the archive.
+    pub stored: u64,
+    /// Where the stored bytes go, when the file has holes.
+    pub sparse: Option<Vec<sparse::Segment>>,
+    /// Where its first header begins in the plain archive.
+    pub offset: u64,
+    /// Attributes that could not be understood, for a warning.
+    pub dropped: Vec<&'static str>,
+}
+
+/// What came before a header and belongs to it.
+#[derive(Debug, Default)]
+pub struct Extensions {
+    /// PAX records, when there were any.
+    pub pax: Option<Pax>,
+    /// GNU long name.
+    pub name: Option<Vec<u8>>,
+    /// GNU long link.
+    pub link: Option<Vec<u8>>,
+    /// Where the first of them begins.
+    pub offset: Option<u64>,
+}
+
+/// Family of a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// POSIX ustar, and PAX.
+    Ustar,
+    /// GNU.
+    Gnu,
+    /// Before any of them.
+    V7,
+}
+
+/// Checks a header's sum and magic.
+pub fn family(header: &Header) -> Result<Family, Reason> {
+    let bytes = header.as_bytes();
+    let sum =
+        number(&header.as_old().cksum).ok_or_else(|| Reason::new("bad-checksum", "the checksum is not a number"))?;
+    let fold = |add: fn(u8) -> i64| {
+        bytes.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { add(*byte) }).sum::<i64>()
+    };
+    // Some old writers summed signed bytes; all readers accept both.
+    if sum != fold(i64::from) && sum != fold(|byte| i64::from(byte as i8)) {
+        return Err(Reason::new("bad-checksum", "the checksum of the header is wrong"));
+    }
+    match &bytes[257..265] {
+        b"ustar\x0000" => Ok(Family::Ustar),
+        b"ustar  \0" => Ok(Family::Gnu),
+        _ if bytes[257..].iter().all(|byte| *byte == 0) => Ok(Family::V7),
+        _ => Err(Reason::new("bad-magic", "the header is of no known kind")),
+    }
+}
+
+/// Makes an [`Entry`] of a header that is no extension itself, the extensions before it and the archive's global records.
+/// `segments` is the map of an old GNU sparse entry, already read.
+pub fn entry(
+    header: &Header,
+    family: Family,
+    extensions: Extensions,
+    global: &Pax,
+    segments: Option<(Vec<sparse::Segment>, u64)>,
+    offset: u64,
+) -> Result<Entry, Reason> {
+    let offset = extensions.offset.unwrap_or(offset);
+    let had_pax = extensions.pax.is_some();
+    let pax = extensions.pax.unwrap_or_default();
+    let old = header.as_old();
+
+    let name = either("name", extensions.name, pax.path.as_deref(), || plain_name(header, family))?;
+    let name = pax.sparse.name.clone().unwrap_or(name);
+    let link = either("link", extensions.link, pax.linkpath.as_deref(), || Ok(until_nul(&old.linkname).to_vec()))?;
+
+    let in_header = number(&old.size).filter(|size| *size >= 0).map(|size| size as u64);
+    let in_header = in_header.ok_or_else(|| bad_number("size"))?;
+    let stored = match pax.size {
+        Some(size) if in_header != 0 && in_header != size && size < 1 << 33 => {
+            return Err(Reason::new(
+                "size-contradiction",
+                format!("its size is {in_header} in the header and {size} in PAX"),
+            ));
+        }
+        Some(size) => size,
+        None => in_header,
+    };
+
+    let kind = kind(header, family, &name, &link, &pax, stored)?;
+    let path = inside(&name)?;
+    if path.as_os_str().is_empty() && kind != NodeKind::Dir {
+        return Err(Reason::new("root-replaced", "the root of the tree can only be a directory"));
+    }
+    if kind != NodeKind::File && stored != 0 {
+        return Err(Reason::new("unexpected-data", format!("it is no file and yet claims {stored} bytes of data")));
+    }
+
+    let mut size = stored;
+    let mut map = None;
+    if let Some((segments, real)) = segments {
+        if had_pax && pax.sparse.is_sparse() {
+            return Err(Reason::new("bad-sparse", "it is sparse in two ways at once"));
+        }
+        (size, map) = (real, Some(segments));
+    } else if pax.sparse.is_sparse() {
+        if kind != NodeKind::File {
+            return Err(Reason::new("bad-sparse", "it is sparse and no file"));
+        }
+        // A map of format 1.0 is in the data: the reader adds it.
+        size =
+            pax.sparse.real_size.ok_or_else(|| Reason::new("bad-sparse", "the size of the sparse file is missing"))?;
+        map = pax.sparse.segments()?;
+    }
+    if let Some(segments) = &map {
+        sparse::check(segments, stored, size)?;
+    }
+
+    let meta = meta(header, pax, global)?;
+    let (meta, dropped) = meta;
+    Ok(Entry { path, kind, meta, size, stored, sparse: map, offset, dropped })
+}
+
+fn meta(header: &Header, mut pax: Pax, global: &Pax) -> Result<(Meta, Vec<&'static str>), Reason> {
+    let old = header.as_old();
+    let mode = number(&old.mode).filter(|mode| (0..=0o7_777_777).contains(mode)).ok_or_else(|| bad_number("mode"))?;
+    let id = |field: &[u8], pax: Option<u64>, what| {
+        let id = match pax {
+            Some(id) => id,
+            None => number(field).and_then(|id| u64::try_from(id).ok()).ok_or_else(|| bad_number(what))?,
+        };
+        // The largest is "no change" to chown.
+        u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or_else(|| bad_number(what))
+    };
+    let mtime = match pax.mtime.or(global.mtime) {
+        Some(time) => time,
+        None => Time { sec: number(&old.mtime).ok_or_else(|| bad_number("mtime"))?, nsec: 0 },
+    };
+    let mut dropped = Vec::new();
+    let mut xattrs = pax.take_xattrs()?;
+    for (text, name) in [(&pax.acl_access, acl::ACCESS), (&pax.acl_default, acl::DEFAULT)] {
+        let Some(text) = text else { continue };
+        if xattrs.iter().any(|(have, _)| have == name.as_bytes()) {
+            continue;
+        }
+        match acl::parse(text) {
+            Some(value) => xattrs.push((name.as_bytes().to_vec(), value)),
+            None => dropped.push("an access control list with names instead of numbers"),
+        }
+    }
+    let meta = Meta {
+        mode: mode as u32 & 0o7777,
+        uid: id(&old.uid, pax.uid.or(global.uid), "uid")?,
+        gid: id(&old.gid, pax.gid.or(global.gid), "gid")?,
+        mtime,
+        xattrs,
+    };
+    Ok((meta, dropped))
+}
+
+fn kind(header: &Header, family: Family, name: &[u8], link: &[u8], pax: &Pax, stored: u64) -> Result<NodeKind, Reason> {
+    let slash = name.ends_with(b"/");
+    let link_target = || match link {
+        [] => Err(Reason::new("bad-link", "it is a link to nothing")),
+        _ if link.contains(&0) => Err(Reason::new("bad-link", "its target has a NUL in it")),
+        _ if link.len() > MAX_PATH => Err(Reason::new("name-too-long", "its target is too long")),
+        _ => Ok(link),
+    };
+    let device = || {
+        if pax.device_numbers {
+            return Err(Reason::new("unsupported-record", "its device numbers are in PAX"));
+        }
+        let bytes = header.as_bytes();
+        let part = |field: &[u8], max: i64, what| {
+            let value = number(field).filter(|value| (0..=max).contains(value));
+            value.map(|value| value as u32).ok_or_else(|| bad_number(what))
+        };
+        Ok((
+            part(&bytes[329..337], 0xfff, "major device number")?,
+            part(&bytes[337..345], 0xf_ffff, "minor device number")?,
+        ))
+    };
+    let kind = header.entry_type();
+    match kind {
+        // Before ustar a directory was a file whose name ends in a slash.
+        EntryType::Regular if slash && header.as_bytes()[156] == 0 && stored == 0 => Ok(NodeKind::Dir),
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse if slash => {
+            Err(Reason::new("ambiguous-type", "it is a file whose name ends in a slash"))
+        }
+        EntryType::Regular => Ok(NodeKind::File),
+        _ if family == Family::V7 && !matches!(kind, EntryType::Link | EntryType::Symlink) => {
+            Err(Reason::new("ambiguous-type", "its type needs a newer header"))
+        }
+        EntryType::Continuous | EntryType::GNUSparse => Ok(NodeKind::File),
+        EntryType::Link => Ok(NodeKind::Hardlink(inside(link_target()?)?)),
+        EntryType::Symlink => Ok(NodeKind::Symlink(link_target()?.to_vec())),
+        EntryType::Char => device().map(|(major, minor)| NodeKind::Char(major, minor)),
+        EntryType::Block => device().map(|(major, minor)| NodeKind::Block(major, minor)),
+        EntryType::Directory => Ok(NodeKind::Dir),
+        EntryType::Fifo => Ok(NodeKind::Fifo),
+        other => {
+            let text = format!("entries of type '{}' are not known", other.as_byte().escape_ascii());
+            Err(Reason::new("unsupported-type", text))
+        }
+    }
+}
+
+/// A name from the one place that has it, or from several that agree.
+fn either(
+    what: &str,
+    gnu: Option<Vec<u8>>,
+    pax: Option<&[u8]>,
+    plain: impl FnOnce() -> Result<Vec<u8>, Reason>,
+) -> Result<Vec<u8>, Reason> {
+    match (gnu, pax) {
+        (Some(gnu), Some(pax)) if gnu != pax => {
+            Err(Reason::new("name-contradiction", format!("its {what} differs between GNU and PAX headers")))
+        }
+        (Some(gnu), _) => Ok(gnu),
+        (None, Some(pax)) => Ok(pax.to_vec()),
+        (None, None) => plain(),
+    }
+}
+
+/// The name in the header itself.
+pub fn plain_name(header: &Header, family: Family) -> Result<Vec<u8>, Reason> {
+    let name = until_nul(&header.as_old().name);
+    match (family, header.as_ustar()) {
+        (Family::Ustar, Some(ustar)) => {
+            // star keeps times at the end of the prefix and marks that with `tar` at the end of the header.
+            let prefix = if header.as_bytes()[508..] == *b"tar\0" { &ustar.prefix[..131] } else { &ustar.prefix[..] };
+            match until_nul(prefix) {
+                [] => Ok(name.to_vec()),
+                prefix => Ok([prefix, b"/", name].concat()),
+            }
+        }
+        // GNU keeps times of incremental dumps there, which some readers take for a prefix.
+        (Family::Gnu, _) if header.as_bytes()[345] != 0 && header.entry_type() != EntryType::GNUSparse => {
+            Err(Reason::new("ambiguous-name", "it has a GNU header with something in the place of a prefix"))
+        }
+        _ => Ok(name.to_vec()),
+    }
+}
+
+/// A name as a path inside the tree. Absolute names lose their slash, `.` disappears, `..` is refused.
+pub fn inside(name: &[u8]) -> Result<PathBuf, Reason> {
+    use std::os::unix::ffi::OsStrExt;
+    if name.is_empty() {
+        return Err(Reason::new("empty-name", "it has no name"));
+    }
+    if name.contains(&0) {
+        return Err(Reason::new("nul-in-name", "its name has a NUL in it"));
+    }
+    if name.len() > MAX_PATH {
+        return Err(Reason::new(
+            "name-too-long",
+            format!("its name has {} bytes, {MAX_PATH} are possible", name.len()),
+        ));
+    }
+    let mut path = PathBuf::new();
+    for component in Path::new(std::ffi::OsStr::from_bytes(name)).components() {
+        match component {
+            Component::Normal(part) if part.len() > MAX_NAME => {
+                return Err(Reason::new("name-too-long", format!("a part of its name has {} bytes", part.len())));
+            }
+            Component::Normal(part) => path.push(part),
+            Component::ParentDir => return Err(Reason::new("parent-in-name", "its name has `..` in it")),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok(path)
+}
+
+/// A numeric field: octal, padded with spaces before and with spaces or NULs behind, or GNU's base 256. An empty one is 0.
+pub fn number(field: &[u8]) -> Option<i64> {
+    match field.split_first()? {
+        (0x80, rest) => rest.iter().try_fold(0i64, |sum, byte| sum.checked_mul(256)?.checked_add(i64::from(*byte))),
+        (0xff, rest) => rest.iter().try_fold(-1i64, |sum, byte| sum.checked_mul(256)?.checked_add(i64::from(*byte))),
+        _ => {
+            let digits = field.trim_ascii_start();
+            let end = digits.iter().position(|byte| !(b'0'..=b'7').contains(byte)).unwrap_or(digits.len());
+            let (digits, rest) = digits.split_at(end);
+            if rest.iter().any(|byte| *byte != 0 && *byte != b' ') {
+                return None;
+            }
+            digits.iter().try_fold(0i64, |sum, digit| sum.checked_mul(8)?.checked_add(i64::from(digit - b'0')))
+        }
+    }
+}
+
+/// The bytes before the first NUL.
+pub fn until_nul(field: &[u8]) -> &[u8] {
+    field.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+fn bad_number(what: &str) -> Reason {
+    Reason::new("bad-number", format!("its {what} is not a number in range"))
+}

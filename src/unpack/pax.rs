@@ -1,0 +1,248 @@
+//! PAX extended header records. Pure.
+//!
+//! The `tar` crate's own iterator cuts records at newlines, which values of extended attributes may hold; this one goes by
+//! the lengths, as POSIX says.
+
+use super::entry::Time;
+use super::refusal::Reason;
+use super::sparse;
+
+/// Largest value of an extended attribute that Linux takes.
+const MAX_XATTR: usize = 64 << 10;
+
+/// What a set of records says.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Pax {
+    /// `path`
+    pub path: Option<Vec<u8>>,
+    /// `linkpath`
+    pub linkpath: Option<Vec<u8>>,
+    /// `size`
+    pub size: Option<u64>,
+    /// `uid`
+    pub uid: Option<u64>,
+    /// `gid`
+    pub gid: Option<u64>,
+    /// `mtime`
+    pub mtime: Option<Time>,
+    /// `SCHILY.acl.access`, text.
+    pub acl_access: Option<Vec<u8>>,
+    /// `SCHILY.acl.default`, text.
+    pub acl_default: Option<Vec<u8>>,
+    /// `GNU.sparse.*`
+    pub sparse: sparse::Records,
+    /// `SCHILY.devmajor` or `SCHILY.devminor` was there.
+    pub device_numbers: bool,
+    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    encoded_xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Pax {
+    /// Reads records. Those of a global header may only give defaults for owners and times.
+    pub fn parse(mut data: &[u8], global: bool) -> Result<Self, Reason> {
+        let mut pax = Self::default();
+        while !data.is_empty() {
+            let (key, value, rest) = record(data).ok_or_else(|| Reason::new("bad-pax", "a PAX record is malformed"))?;
+            pax.take(key, value)?;
+            data = rest;
+        }
+        let renames = pax.path.is_some() || pax.linkpath.is_some() || pax.size.is_some() || pax.sparse.is_sparse();
+        let attributes = pax.acl_access.is_some() || pax.acl_default.is_some();
+        if global && (renames || attributes || !pax.xattrs.is_empty() || !pax.encoded_xattrs.is_empty()) {
+            return Err(Reason::new("bad-global", "a global PAX header speaks of single entries"));
+        }
+        Ok(pax)
+    }
+
+    /// What the later of two global headers leaves of the earlier.
+    pub fn overlay(&mut self, later: Self) {
+        self.uid = later.uid.or(self.uid);
+        self.gid = later.gid.or(self.gid);
+        self.mtime = later.mtime.or(self.mtime);
+    }
+
+    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), Reason> {
+        match key {
+            b"path" => once(&mut self.path, key, text(key, value)?),
+            b"linkpath" => once(&mut self.linkpath, key, text(key, value)?),
+            b"size" => once(&mut self.size, key, decimal(key, value)?),
+            b"uid" => once(&mut self.uid, key, decimal(key, value)?),
+            b"gid" => once(&mut self.gid, key, decimal(key, value)?),
+            b"mtime" => once(&mut self.mtime, key, time(value).ok_or_else(|| bad(key))?),
+            b"hdrcharset" => match value {
+                b"BINARY" | b"ISO-IR 10646 2000 UTF-8" => Ok(()),
+                _ => Err(Reason::new("unsupported-record", "its names are in a foreign character set")),
+            },
+            b"SCHILY.acl.access" => once(&mut self.acl_access, key, value.to_vec()),
+            b"SCHILY.acl.default" => once(&mut self.acl_default, key, value.to_vec()),
+            b"SCHILY.devmajor" | b"SCHILY.devminor" => {
+                self.device_numbers = true;
+                Ok(())
+            }
+            // These change how the rest of the archive is read.
+            b"SCHILY.realsize" | b"SCHILY.filetype" | b"SCHILY.offset" => Err(unsupported(key)),
+            _ if key.starts_with(b"GNU.volume.") || key.starts_with(b"GNU.dumpdir") => Err(unsupported(key)),
+            _ => {
+                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                    attribute(&mut self.xattrs, name, value.to_vec())
+                } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
+                    let name = unpercent(name).ok_or_else(|| bad(key))?;
+                    attribute(&mut self.encoded_xattrs, &name, unbase64(value).ok_or_else(|| bad(key))?)
+                } else if let Some(name) = key.strip_prefix(b"GNU.sparse.") {
+                    self.sparse.take(name, value)
+                } else {
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    /// The extended attributes. bsdtar writes each twice, plain and encoded: a contradiction is refused.
+    pub fn take_xattrs(&mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Reason> {
+        let mut all = std::mem::take(&mut self.xattrs);
+        for (name, value) in std::mem::take(&mut self.encoded_xattrs) {
+            attribute(&mut all, &name, value)?;
+        }
+        Ok(all)
+    }
+}
+
+/// Splits one record (`length key=value newline`) off. The length counts the whole record.
+fn record(data: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let space = data.iter().take(8).position(|byte| *byte == b' ')?;
+    let digits = &data[..space];
+    if digits.first() == Some(&b'0') || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let length: usize = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    if length > data.len() || length <= space + 1 {
+        return None;
+    }
+    let (record, rest) = data.split_at(length);
+    let body = record[space + 1..].strip_suffix(b"\n")?;
+    let equals = body.iter().position(|byte| *byte == b'=')?;
+    let key = &body[..equals];
+    if key.is_empty() || key.iter().any(u8::is_ascii_control) {
+        return None;
+    }
+    Some((key, &body[equals + 1..], rest))
+}
+
+/// A key said twice must say the same.
+pub(super) fn once<T: PartialEq>(slot: &mut Option<T>, key: &[u8], value: T) -> Result<(), Reason> {
+    match slot {
+        Some(have) if *have != value => {
+            Err(Reason::new("pax-contradiction", format!("PAX gives two values for {}", key.escape_ascii())))
+        }
+        _ => {
+            *slot = Some(value);
+            Ok(())
+        }
+    }
+}
+
+fn attribute(to: &mut Vec<(Vec<u8>, Vec<u8>)>, name: &[u8], value: Vec<u8>) -> Result<(), Reason> {
+    if name.is_empty() || name.len() > 255 || name.contains(&0) || value.len() > MAX_XATTR {
+        return Err(Reason::new("bad-xattr", "an extended attribute has an impossible name or is too large"));
+    }
+    match to.iter().find(|(have, _)| have == name) {
+        Some((_, have)) if *have != value => {
+            Err(Reason::new("pax-contradiction", format!("PAX gives two values for {}", name.escape_ascii())))
+        }
+        Some(_) => Ok(()),
+        None => {
+            to.push((name.to_vec(), value));
+            Ok(())
+        }
+    }
+}
+
+fn text(key: &[u8], value: &[u8]) -> Result<Vec<u8>, Reason> {
+    // An empty value would mean "forget what the header says" to some readers and an empty name to others.
+    if value.is_empty() || value.contains(&0) { Err(bad(key)) } else { Ok(value.to_vec()) }
+}
+
+/// A decimal number without sign, space or anything else.
+pub(super) fn decimal(key: &[u8], value: &[u8]) -> Result<u64, Reason> {
+    let number = || -> Option<u64> {
+        if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
+            return None;
+        }
+        std::str::from_utf8(value).ok()?.parse().ok()
+    };
+    number().filter(|number| *number <= i64::MAX as u64).ok_or_else(|| bad(key))
+}
+
+/// Seconds with a sign and a fraction; digits beyond nanoseconds are cut off towards the past.
+fn time(value: &[u8]) -> Option<Time> {
+    let (negative, value) = match value.strip_prefix(b"-") {
+        Some(rest) => (true, rest),
+        None => (false, value),
+    };
+    let mut parts = value.splitn(2, |byte| *byte == b'.');
+    let (whole, fraction) = (parts.next()?, parts.next().unwrap_or_default());
+    if whole.is_empty() || whole.len() > 18 || !whole.iter().chain(fraction).all(u8::is_ascii_digit) {
+        return None;
+    }
+    let sec: i64 = std::str::from_utf8(whole).ok()?.parse().ok()?;
+    let digit = |at: usize| fraction.get(at).map_or(0, |digit| u32::from(digit - b'0'));
+    let mut nsec = (0..9).fold(0, |sum, at| sum * 10 + digit(at));
+    if !negative {
+        return Some(Time { sec, nsec });
+    }
+    // -1.25 is 0.75 after -2.
+    if fraction.iter().skip(9).any(|digit| *digit != b'0') {
+        nsec += 1;
+    }
+    Some(if nsec == 0 { Time { sec: -sec, nsec } } else { Time { sec: -sec - 1, nsec: 1_000_000_000 - nsec } })
+}
+
+fn unpercent(name: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(name.len());
+    let mut bytes = name.iter();
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'%' => {
+                let pair = [*bytes.next()?, *bytes.next()?];
+                u8::from_str_radix(std::str::from_utf8(&pair).ok()?, 16).ok()?
+            }
+            byte => *byte,
+        });
+    }
+    Some(out)
+}
+
+fn unbase64(value: &[u8]) -> Option<Vec<u8>> {
+    let value = value.strip_suffix(b"==").or_else(|| value.strip_suffix(b"=")).unwrap_or(value);
+    let mut out = Vec::with_capacity(value.len() / 4 * 3 + 2);
+    for group in value.chunks(4) {
+        let mut bits = 0u32;
+        for byte in group {
+            let six = match byte {
+                b'A'..=b'Z' => byte - b'A',
+                b'a'..=b'z' => byte - b'a' + 26,
+                b'0'..=b'9' => byte - b'0' + 52,
+                b'+' => 62,
+                b'/' => 63,
+                _ => return None,
+            };
+            bits = bits << 6 | u32::from(six);
+        }
+        let bytes = (bits << (6 * (4 - group.len()))).to_be_bytes();
+        match group.len() {
+            4 => out.extend(&bytes[1..]),
+            3 => out.extend(&bytes[1..3]),
+            2 => out.extend(&bytes[1..2]),
+            _ => return None,
+        }
+    }
+    Some(out)
+}
+
+fn bad(key: &[u8]) -> Reason {
+    Reason::new("bad-pax", format!("the PAX record {} has an impossible value", key.escape_ascii()))
+}
+
+fn unsupported(key: &[u8]) -> Reason {
+    Reason::new("unsupported-record", format!("the PAX record {} is not known", key.escape_ascii()))
+}

@@ -1,0 +1,380 @@
+//! Entries become files. Everything is made new, by its name in its parent's descriptor: nothing that stands there is written
+//! through. Owner, then mode (chown clears setuid), then attributes (chown clears capabilities), then times.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Timespec, Timestamps, UTIME_OMIT};
+use rustix::io::Errno;
+
+use super::entry::{Entry, Meta, NodeKind, Time};
+use super::record::{Attribute, Node, Record};
+use super::refusal::Reason;
+use crate::progress::Progress;
+use crate::rootfs::{self, Rootfs};
+
+/// Why an entry could not become a file.
+pub(super) enum Failure {
+    /// The archive's fault.
+    Refused(Reason),
+    /// The kernel's word on a call, as `strace` would name it.
+    Call(&'static str, Errno),
+    /// Reading the data.
+    Input(std::io::Error),
+}
+
+impl From<Reason> for Failure {
+    fn from(reason: Reason) -> Self {
+        Self::Refused(reason)
+    }
+}
+
+trait Call<T> {
+    fn call(self, name: &'static str) -> Result<T, Failure>;
+}
+
+impl<T> Call<T> for rustix::io::Result<T> {
+    fn call(self, name: &'static str) -> Result<T, Failure> {
+        self.map_err(|errno| Failure::Call(name, errno))
+    }
+}
+
+/// Gives out the data of the present entry.
+pub(super) trait Data {
+    /// Some bytes; empty at the end.
+    fn data(&mut self) -> std::io::Result<&[u8]>;
+    /// Takes some of them.
+    fn consume(&mut self, count: usize);
+}
+
+/// Makes files in a tree.
+pub(super) struct Placer<'a> {
+    root: &'a Rootfs,
+    ui: &'a dyn Progress,
+    /// The tree was empty: whatever stands in the way is of this very archive.
+    fresh: bool,
+    /// The directory that the last entry went to.
+    parent: Option<(PathBuf, OwnedFd)>,
+    /// Directories get their owner, mode and time when nothing more is written into them.
+    dirs: Vec<(PathBuf, Meta)>,
+    record: Record,
+    warned: HashSet<String>,
+}
+
+impl<'a> Placer<'a> {
+    pub(super) fn new(root: &'a Rootfs, fresh: bool, ui: &'a dyn Progress) -> Self {
+        let (parent, dirs, record, warned) = (None, Vec::new(), Record::default(), HashSet::new());
+        Self { root, ui, fresh, parent, dirs, record, warned }
+    }
+
+    /// Makes one entry, its data taken from `data`.
+    pub(super) fn place(&mut self, entry: Entry, data: &mut dyn Data) -> Result<(), Failure> {
+        for what in &entry.dropped {
+            self.warn_once(what);
+        }
+        let Some(name) = entry.path.file_name() else {
+            self.dirs.push((entry.path, entry.meta));
+            return Ok(());
+        };
+        // Taken out so that its descriptor can be used beside the rest of `self`.
+        let (above, parent) = self.enter_parent(entry.path.parent().unwrap_or(Path::new("")))?;
+        let at = parent.as_fd();
+        let placed = self.place_at(at, name, &entry, data);
+        self.parent = Some((above, parent));
+        placed?;
+        if entry.kind == NodeKind::Dir {
+            self.dirs.push((entry.path, entry.meta));
+        }
+        Ok(())
+    }
+
+    /// Sets what was put off, and returns what could not be made.
+    pub(super) fn finish(mut self) -> Result<Record, (PathBuf, Failure)> {
+        self.parent = None;
+        for (path, meta) in std::mem::take(&mut self.dirs) {
+            self.finish_dir(&path, &meta).map_err(|failure| (path, failure))?;
+        }
+        Ok(self.record)
+    }
+
+    fn finish_dir(&mut self, path: &Path, meta: &Meta) -> Result<(), Failure> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let fd = match self.root.openat2(path, flags, Mode::empty()) {
+            Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => {
+                return Err(Reason::new("directory-replaced", "a later entry replaced it or a link on its path").into());
+            }
+            other => other.call("openat2")?,
+        };
+        self.finish_fd(&fd, path, meta)
+    }
+
+    fn place_at(
+        &mut self,
+        at: BorrowedFd<'_>,
+        name: &OsStr,
+        entry: &Entry,
+        data: &mut dyn Data,
+    ) -> Result<(), Failure> {
+        let meta = &entry.meta;
+        match &entry.kind {
+            NodeKind::File => {
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let mode = Mode::from_raw_mode(0o600);
+                let fd = self.make(at, name, "openat", || rustix::fs::openat(at, name, flags, mode))?;
+                fill(&fd, entry, data)?;
+                self.finish_fd(&fd, &entry.path, meta)
+            }
+            NodeKind::Dir => match rustix::fs::mkdirat(at, name, Mode::from_raw_mode(0o700)) {
+                Err(Errno::EXIST) => {
+                    let stat = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW).call("fstatat")?;
+                    match FileType::from_raw_mode(stat.st_mode) {
+                        FileType::Directory => Ok(()),
+                        _ => {
+                            let mode = Mode::from_raw_mode(0o700);
+                            self.make(at, name, "mkdirat", || rustix::fs::mkdirat(at, name, mode))
+                        }
+                    }
+                }
+                other => other.call("mkdirat"),
+            },
+            NodeKind::Symlink(target) => {
+                self.make(at, name, "symlinkat", || rustix::fs::symlinkat(&target[..], at, name))?;
+                let (owner, group) = rootfs::owner(meta.uid, meta.gid);
+                rustix::fs::chownat(at, name, owner, group, AtFlags::SYMLINK_NOFOLLOW).call("fchownat")?;
+                if !meta.xattrs.is_empty() {
+                    let fd = handle(at, name)?;
+                    self.set_xattrs(&entry.path, meta, |key, value| {
+                        rustix::fs::setxattr(rootfs::by_descriptor(fd.as_fd()), key, value, XattrFlags::empty())
+                    })?;
+                }
+                rustix::fs::utimensat(at, name, &times(meta.mtime), AtFlags::SYMLINK_NOFOLLOW).call("utimensat")
+            }
+            NodeKind::Hardlink(target) => self.hardlink(at, name, entry, target),
+            NodeKind::Fifo => {
+                let mode = Mode::from_raw_mode(0o600);
+                self.make(at, name, "mknodat", || rustix::fs::mknodat(at, name, FileType::Fifo, mode, 0))?;
+                self.finish_node(at, name, &entry.path, meta)
+            }
+            NodeKind::Char(major, minor) => self.device(at, name, entry, FileType::CharacterDevice, *major, *minor),
+            NodeKind::Block(major, minor) => self.device(at, name, entry, FileType::BlockDevice, *major, *minor),
+        }
+    }
+
+    fn device(
+        &mut self,
+        at: BorrowedFd<'_>,
+        name: &OsStr,
+        entry: &Entry,
+        kind: FileType,
+        major: u32,
+        minor: u32,
+    ) -> Result<(), Failure> {
+        let mode = Mode::from_raw_mode(0o600);
+        let dev = rustix::fs::makedev(major, minor);
+        // 0:0 is what overlays take for "removed": it is only ever recorded.
+        let made = match (kind, major, minor) {
+            (FileType::CharacterDevice, 0, 0) => Err(Failure::Call("mknodat", Errno::PERM)),
+            _ => self.make(at, name, "mknodat", || rustix::fs::mknodat(at, name, kind, mode, dev)),
+        };
+        match made {
+            Ok(()) => self.finish_node(at, name, &entry.path, &entry.meta),
+            Err(Failure::Call(_, Errno::PERM)) => {
+                if self.fresh && self.record.nodes.iter().any(|node| node.path == entry.path) {
+                    return Err(duplicate().into());
+                }
+                let Meta { mode, uid, gid, mtime, xattrs } = entry.meta.clone();
+                let (path, block) = (entry.path.clone(), kind == FileType::BlockDevice);
+                self.record.nodes.push(Node { path, block, major, minor, mode, uid, gid, mtime, xattrs });
+                Ok(())
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn hardlink(&mut self, at: BorrowedFd<'_>, name: &OsStr, entry: &Entry, target: &Path) -> Result<(), Failure> {
+        let missing = || Reason::new("bad-link", "it is a link to an entry that does not exist");
+        let target_name = target.file_name().ok_or_else(missing)?;
+        let above = target.parent().unwrap_or(Path::new(""));
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let from = match self.root.openat2(above, flags, Mode::empty()) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(missing().into()),
+            other => other.call("openat2")?,
+        };
+        // Without AT_SYMLINK_FOLLOW: the link to a symbolic link is another name of the link.
+        let made = self.make(at, name, "linkat", || {
+            match rustix::fs::linkat(&from, target_name, at, name, AtFlags::empty()) {
+                // Not what `make` would take for something in the way.
+                Err(Errno::EXIST) if same(from.as_fd(), target_name, at, name) => Ok(()),
+                other => other,
+            }
+        });
+        match made {
+            Err(Failure::Call(_, Errno::NOENT)) => {
+                let node = self.record.nodes.iter().find(|node| node.path == target).cloned();
+                let node = node.ok_or_else(missing)?;
+                self.record.nodes.push(Node { path: entry.path.clone(), ..node });
+                Ok(())
+            }
+            Err(Failure::Call(_, Errno::PERM)) => Err(Reason::new("bad-link", "it is a link to a directory").into()),
+            other => other,
+        }
+    }
+
+    /// Makes something with `make`. What stands in its way is removed first, or refused when this archive put it there.
+    fn make<T>(
+        &mut self,
+        at: BorrowedFd<'_>,
+        name: &OsStr,
+        call: &'static str,
+        make: impl Fn() -> rustix::io::Result<T>,
+    ) -> Result<T, Failure> {
+        match make() {
+            Err(Errno::EXIST) if self.fresh => Err(duplicate().into()),
+            Err(Errno::EXIST) => {
+                rootfs::remove_at(at, name).call("unlinkat")?;
+                make().call(call)
+            }
+            other => other.call(call),
+        }
+    }
+
+    /// The directory `path`, the last one kept, missing ones made.
+    fn enter_parent(&mut self, path: &Path) -> Result<(PathBuf, OwnedFd), Failure> {
+        match self.parent.take() {
+            Some((have, fd)) if have == path => Ok((have, fd)),
+            _ => match self.root.make_dirs(path, 0o755) {
+                Ok(fd) => Ok((path.to_owned(), fd)),
+                Err(Errno::NOTDIR | Errno::LOOP | Errno::EXIST) => {
+                    Err(Reason::new("bad-parent", "what should be its directory is none, or a link that leads nowhere")
+                        .into())
+                }
+                Err(errno) => Err(Failure::Call("openat2", errno)),
+            },
+        }
+    }
+
+    fn finish_fd(&mut self, fd: &OwnedFd, path: &Path, meta: &Meta) -> Result<(), Failure> {
+        let (owner, group) = rootfs::owner(meta.uid, meta.gid);
+        rustix::fs::fchown(fd, owner, group).call("fchown")?;
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode)).call("fchmod")?;
+        self.set_xattrs(path, meta, |key, value| rustix::fs::fsetxattr(fd, key, value, XattrFlags::empty()))?;
+        rustix::fs::futimens(fd, &times(meta.mtime)).call("futimens")
+    }
+
+    /// As [`Placer::finish_fd`], for what must not be opened.
+    fn finish_node(&mut self, at: BorrowedFd<'_>, name: &OsStr, path: &Path, meta: &Meta) -> Result<(), Failure> {
+        let fd = handle(at, name)?;
+        let by_fd = rootfs::by_descriptor(fd.as_fd());
+        let (owner, group) = rootfs::owner(meta.uid, meta.gid);
+        rustix::fs::chownat(&fd, "", owner, group, AtFlags::EMPTY_PATH).call("fchownat")?;
+        rustix::fs::chmod(&by_fd, Mode::from_raw_mode(meta.mode)).call("chmod")?;
+        self.set_xattrs(path, meta, |key, value| rustix::fs::setxattr(&by_fd, key, value, XattrFlags::empty()))?;
+        rustix::fs::utimensat(at, name, &times(meta.mtime), AtFlags::SYMLINK_NOFOLLOW).call("utimensat")
+    }
+
+    fn set_xattrs(
+        &mut self,
+        path: &Path,
+        meta: &Meta,
+        set: impl Fn(&[u8], &[u8]) -> rustix::io::Result<()>,
+    ) -> Result<(), Failure> {
+        for (name, value) in &meta.xattrs {
+            // Labels are of the machine that made the archive.
+            if name == b"security.selinux" {
+                continue;
+            }
+            if rootfs::is_overlay_xattr(name) {
+                self.warn_once(&format!("attributes of overlays ({})", name.escape_ascii()));
+                continue;
+            }
+            match set(name, value) {
+                Ok(()) => {}
+                Err(errno @ (Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL)) => {
+                    if errno != Errno::PERM {
+                        self.ui_once(&format!(
+                            "{}: the attribute {} is kept beside the tree only: {errno}",
+                            self.root.path().display(),
+                            name.escape_ascii()
+                        ));
+                    }
+                    let (path, name, value) = (path.to_owned(), name.clone(), value.clone());
+                    self.record.xattrs.push(Attribute { path, name, value });
+                }
+                Err(errno) => return Err(Failure::Call("setxattr", errno)),
+            }
+        }
+        Ok(())
+    }
+
+    fn warn_once(&mut self, what: &str) {
+        self.ui_once(&format!("the archive holds {what}: left out"));
+    }
+
+    fn ui_once(&mut self, text: &str) {
+        if self.warned.len() < 100 && self.warned.insert(text.to_owned()) {
+            self.ui.warn(text);
+        }
+    }
+}
+
+use rustix::fs::XattrFlags;
+
+/// Writes a file's data.
+fn fill(fd: &OwnedFd, entry: &Entry, data: &mut dyn Data) -> Result<(), Failure> {
+    let Some(segments) = &entry.sparse else {
+        loop {
+            let bytes = data.data().map_err(Failure::Input)?;
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            let count = rustix::io::write(fd, bytes).or_else(again).call("write")?;
+            data.consume(count);
+        }
+    };
+    for segment in segments {
+        rustix::fs::seek(fd, SeekFrom::Start(segment.offset)).call("lseek")?;
+        let mut left = segment.length;
+        while left > 0 {
+            let bytes = data.data().map_err(Failure::Input)?;
+            let length = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            if length == 0 {
+                return Err(super::sparse::bad("its data is too short").into());
+            }
+            let count = rustix::io::write(fd, &bytes[..length]).or_else(again).call("write")?;
+            data.consume(count);
+            left -= count as u64;
+        }
+    }
+    rustix::fs::ftruncate(fd, entry.size).call("ftruncate")
+}
+
+fn again(errno: Errno) -> rustix::io::Result<usize> {
+    if errno == Errno::INTR { Ok(0) } else { Err(errno) }
+}
+
+/// A handle of something that is not opened.
+fn handle(at: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Failure> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(at, name, flags, Mode::empty()).call("openat")
+}
+
+fn same(one_at: BorrowedFd<'_>, one: &OsStr, other_at: BorrowedFd<'_>, other: &OsStr) -> bool {
+    let identity = |at, name: &OsStr| {
+        let stat = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some((stat.st_dev, stat.st_ino))
+    };
+    matches!((identity(one_at, one), identity(other_at, other)), (Some(one), Some(other)) if one == other)
+}
+
+fn duplicate() -> Reason {
+    Reason::new("duplicate-entry", "an entry of this name came before")
+}
+
+fn times(mtime: Time) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: mtime.sec, tv_nsec: mtime.nsec.into() },
+    }
+}

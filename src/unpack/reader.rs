@@ -1,0 +1,349 @@
+//! The plain archive as a sequence of entries and their data. Reads from anything; touches no file system.
+
+use std::io::{self, BufRead};
+
+use tar::{EntryType, GnuExtSparseHeader, Header};
+
+use super::entry::{self, BLOCK, Entry, Extensions, Family, MAX_PATH};
+use super::pax::Pax;
+use super::refusal::{ReadError, Reason, Refusal};
+use super::sparse::{self, Segment};
+
+/// What an archive may demand at most.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Entries in all.
+    pub entries: u64,
+    /// Bytes of all files together, holes included.
+    pub bytes: u64,
+    /// Bytes of one PAX header.
+    pub pax: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { entries: 10_000_000, bytes: 256 << 30, pax: 1 << 20 }
+    }
+}
+
+/// Reads entries one after the other.
+#[derive(Debug)]
+pub struct Reader<R> {
+    input: R,
+    limits: Limits,
+    global: Pax,
+    /// Bytes of the plain archive consumed.
+    offset: u64,
+    /// Bytes of the present entry's data that are left, and of the padding behind them.
+    left: u64,
+    padding: u64,
+    entries: u64,
+    bytes: u64,
+    ended: bool,
+}
+
+/// A block that is not one of the extensions.
+type Found = Option<(Header, Family)>;
+
+impl<R: BufRead> Reader<R> {
+    /// Reads the plain archive `input`.
+    pub fn new(input: R, limits: Limits) -> Self {
+        let global = Pax::default();
+        Self { input, limits, global, offset: 0, left: 0, padding: 0, entries: 0, bytes: 0, ended: false }
+    }
+
+    /// Bytes of the plain archive read so far.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Bytes of all files so far.
+    pub fn total(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What is read from.
+    pub fn input(&self) -> &R {
+        &self.input
+    }
+
+    /// The next entry, whatever is left of the last one's data skipped; none at the archive's end.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, ReadError> {
+        if self.ended {
+            return Ok(None);
+        }
+        self.skip(self.left + self.padding)?;
+        (self.left, self.padding) = (0, 0);
+        let mut extensions = Extensions::default();
+        loop {
+            let offset = self.offset;
+            let found = self.header().map_err(|error| self.blame(error, &[], offset))?;
+            let Some((header, family)) = found else {
+                self.ended = true;
+                if let Some(offset) = extensions.offset {
+                    let reason = Reason::new("orphan", "an extension belongs to no entry");
+                    return Err(Refusal { reason, name: Vec::new(), offset }.into());
+                }
+                return Ok(None);
+            };
+            let name = extensions.pax.as_ref().and_then(|pax| pax.path.clone()).or_else(|| extensions.name.clone());
+            let name = name.unwrap_or_else(|| entry::until_nul(&header.as_old().name).to_vec());
+            let first = extensions.offset.unwrap_or(offset);
+            let extended = self.extension(&header, family, &mut extensions, offset);
+            if extended.map_err(|error| self.blame(error, &name, first))? {
+                continue;
+            }
+            let entry = self.entry(&header, family, extensions, offset);
+            return entry.map(Some).map_err(|error| self.blame(error, &name, first));
+        }
+    }
+
+    /// Some of the data of the present entry; empty at its end. [`Reader::consume`] says how much was taken.
+    pub fn data(&mut self) -> io::Result<&[u8]> {
+        if self.left == 0 {
+            return Ok(&[]);
+        }
+        let bytes = filled(&mut self.input)?;
+        let length = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        Ok(&bytes[..length])
+    }
+
+    /// Takes `count` bytes of what [`Reader::data`] gave.
+    pub fn consume(&mut self, count: usize) {
+        self.input.consume(count);
+        self.left -= count as u64;
+        self.offset += count as u64;
+    }
+
+    /// Reads what is behind the archive's end, so that checksums of the compressed file are looked at. Returns how many bytes
+    /// that were not zero it met.
+    pub fn finish(&mut self) -> io::Result<u64> {
+        let mut foreign = 0;
+        loop {
+            let bytes = self.input.fill_buf()?;
+            if bytes.is_empty() {
+                return Ok(foreign);
+            }
+            let count = bytes.len();
+            foreign += bytes.iter().filter(|byte| **byte != 0).count() as u64;
+            self.input.consume(count);
+            self.offset += count as u64;
+        }
+    }
+
+    fn entry(
+        &mut self,
+        header: &Header,
+        family: Family,
+        extensions: Extensions,
+        offset: u64,
+    ) -> Result<Entry, ReadErrorOrReason> {
+        self.entries += 1;
+        if self.entries > self.limits.entries {
+            let text = format!("the archive has more than {} entries", self.limits.entries);
+            return Err(Reason::new("too-many-entries", text).into());
+        }
+        let map_in_data = extensions.pax.as_ref().is_some_and(|pax| pax.sparse.map_in_data());
+        let segments = match header.entry_type() == EntryType::GNUSparse {
+            true => Some(self.old_sparse(header, family)?),
+            false => None,
+        };
+        let mut entry = entry::entry(header, family, extensions, &self.global, segments, offset)?;
+        self.bytes = self.bytes.saturating_add(entry.size);
+        if self.bytes > self.limits.bytes {
+            let text = format!("the files of the archive take more than {} bytes", self.limits.bytes);
+            return Err(Reason::new("too-large", text).into());
+        }
+        self.left = entry.stored;
+        self.padding = entry.stored.wrapping_neg() % BLOCK as u64;
+        if map_in_data {
+            let segments = sparse::map_from_data(|| self.data_byte())?;
+            // The map is padded to a block of its own.
+            let taken = entry.stored - self.left;
+            let padding = taken.wrapping_neg() % BLOCK as u64;
+            for _ in 0..padding {
+                self.data_byte()?;
+            }
+            sparse::check(&segments, self.left, entry.size)?;
+            entry.stored = self.left;
+            entry.sparse = Some(segments);
+        }
+        Ok(entry)
+    }
+
+    fn data_byte(&mut self) -> Result<u8, ReadErrorOrReason> {
+        let byte = *self.data()?.first().ok_or_else(|| sparse::bad("its map is longer than its data"))?;
+        self.consume(1);
+        Ok(byte)
+    }
+
+    /// Takes in a header that only extends the next one. False when it is an entry of its own.
+    fn extension(
+        &mut self,
+        header: &Header,
+        family: Family,
+        to: &mut Extensions,
+        offset: u64,
+    ) -> Result<bool, ReadErrorOrReason> {
+        let kind = header.entry_type();
+        let name_limit = MAX_PATH as u64 + 1;
+        let (limit, taken) = match kind {
+            _ if family == Family::V7 => return Ok(false),
+            EntryType::XHeader => (self.limits.pax, to.pax.is_some()),
+            EntryType::XGlobalHeader => (self.limits.pax, to.offset.is_some()),
+            EntryType::GNULongName => (name_limit, to.name.is_some()),
+            EntryType::GNULongLink => (name_limit, to.link.is_some()),
+            _ => return Ok(false),
+        };
+        if taken {
+            return Err(Reason::new("repeated-extension", "an extension stands where it may not, or twice").into());
+        }
+        let size = entry::number(&header.as_old().size).and_then(|size| u64::try_from(size).ok());
+        let size = size.ok_or_else(|| Reason::new("bad-number", "the size of an extension is not a number"))?;
+        if size > limit {
+            let text = format!("an extension of {size} bytes is larger than {limit}");
+            return Err(Reason::new("extension-too-large", text).into());
+        }
+        let data = self.block_data(size as usize)?;
+        match kind {
+            EntryType::XGlobalHeader => self.global.overlay(Pax::parse(&data, true)?),
+            EntryType::XHeader => to.pax = Some(Pax::parse(&data, false)?),
+            EntryType::GNULongName => to.name = Some(trimmed(data)),
+            _ => to.link = Some(trimmed(data)),
+        }
+        if kind != EntryType::XGlobalHeader {
+            to.offset.get_or_insert(offset);
+        }
+        Ok(true)
+    }
+
+    fn old_sparse(&mut self, header: &Header, family: Family) -> Result<(Vec<Segment>, u64), ReadErrorOrReason> {
+        let gnu = header.as_gnu().filter(|_| family == Family::Gnu);
+        let gnu = gnu.ok_or_else(|| sparse::bad("its header is not GNU's"))?;
+        let real = entry::number(&gnu.realsize).and_then(|size| u64::try_from(size).ok());
+        let real = real.ok_or_else(|| sparse::bad("its size is not a number"))?;
+        let mut segments = Vec::new();
+        sparse::old_segments(&gnu.sparse, &mut segments)?;
+        let mut more = gnu.is_extended();
+        while more {
+            let mut block = GnuExtSparseHeader::new();
+            self.read_exact(block.as_mut_bytes())?;
+            sparse::old_segments(block.sparse(), &mut segments)?;
+            more = block.is_extended();
+        }
+        Ok((segments, real))
+    }
+
+    /// The next header; none when two blocks of zeros (or one, and then nothing) end the archive.
+    fn header(&mut self) -> Result<Found, ReadErrorOrReason> {
+        let mut header = Header::new_old();
+        if self.at_end()? {
+            let text = if self.offset == 0 { "it is empty" } else { "its end mark is missing" };
+            return Err(Reason::new("truncated", format!("the archive is cut off: {text}")).into());
+        }
+        self.read_exact(header.as_mut_bytes())?;
+        if is_zero(header.as_bytes()) {
+            if self.at_end()? {
+                return Ok(None);
+            }
+            self.read_exact(header.as_mut_bytes())?;
+            if is_zero(header.as_bytes()) {
+                return Ok(None);
+            }
+            return Err(Reason::new("lone-zero-block", "an empty block stands before it").into());
+        }
+        let family = entry::family(&header)?;
+        Ok(Some((header, family)))
+    }
+
+    fn at_end(&mut self) -> io::Result<bool> {
+        Ok(self.input.fill_buf()?.is_empty())
+    }
+
+    /// `size` bytes of data with their padding, which is at most [`Limits::pax`].
+    fn block_data(&mut self, size: usize) -> Result<Vec<u8>, ReadErrorOrReason> {
+        let mut data = vec![0; size.next_multiple_of(BLOCK)];
+        self.read_exact(&mut data)?;
+        data.truncate(size);
+        Ok(data)
+    }
+
+    fn read_exact(&mut self, mut to: &mut [u8]) -> Result<(), ReadErrorOrReason> {
+        while !to.is_empty() {
+            let bytes = filled(&mut self.input)?;
+            let length = bytes.len().min(to.len());
+            to[..length].copy_from_slice(&bytes[..length]);
+            self.input.consume(length);
+            self.offset += length as u64;
+            to = &mut to[length..];
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, mut count: u64) -> io::Result<()> {
+        while count > 0 {
+            let bytes = filled(&mut self.input)?;
+            let length = bytes.len().min(usize::try_from(count).unwrap_or(usize::MAX));
+            self.input.consume(length);
+            self.offset += length as u64;
+            count -= length as u64;
+        }
+        Ok(())
+    }
+
+    fn blame(&self, error: ReadErrorOrReason, name: &[u8], offset: u64) -> ReadError {
+        match error {
+            ReadErrorOrReason::Reason(reason) => Refusal { reason, name: name.to_vec(), offset }.into(),
+            ReadErrorOrReason::Input(error) => error.into(),
+        }
+    }
+}
+
+/// All entries of a plain archive held in memory, without their data: for listings, comparisons and fuzzing.
+pub fn entries(archive: &[u8], limits: Limits) -> Result<Vec<Entry>, ReadError> {
+    let mut reader = Reader::new(archive, limits);
+    let mut all = Vec::new();
+    while let Some(entry) = reader.next_entry()? {
+        all.push(entry);
+    }
+    Ok(all)
+}
+
+/// An error that does not know its entry yet.
+enum ReadErrorOrReason {
+    Reason(Reason),
+    Input(io::Error),
+}
+
+impl From<Reason> for ReadErrorOrReason {
+    fn from(reason: Reason) -> Self {
+        Self::Reason(reason)
+    }
+}
+
+impl From<io::Error> for ReadErrorOrReason {
+    fn from(error: io::Error) -> Self {
+        Self::Input(error)
+    }
+}
+
+/// At least one byte of input, or the error that it is cut off.
+fn filled<R: BufRead>(input: &mut R) -> io::Result<&[u8]> {
+    let bytes = input.fill_buf()?;
+    if bytes.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive is cut off"));
+    }
+    Ok(bytes)
+}
+
+fn is_zero(block: &[u8]) -> bool {
+    block.iter().all(|byte| *byte == 0)
+}
+
+/// A long name without the NUL that ends it.
+fn trimmed(mut data: Vec<u8>) -> Vec<u8> {
+    while data.last() == Some(&0) {
+        data.pop();
+    }
+    data
+}

@@ -1,0 +1,76 @@
+//! Why an archive is refused: a stable code for programs, a sentence for people, and where it happened.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+
+/// What is wrong with an entry. The codes are part of the interface; the texts are not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// Stable, kebab-case.
+    pub code: &'static str,
+    /// For people; contains nothing of the archive that is not escaped.
+    pub text: Cow<'static, str>,
+}
+
+impl Reason {
+    /// A reason with its stable code.
+    pub fn new(code: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, text: text.into() }
+    }
+}
+
+/// An archive that is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What is wrong.
+    pub reason: Reason,
+    /// Name of the entry, as far as it is known, as it stands in the archive.
+    pub name: Vec<u8>,
+    /// Where the entry's (first) header begins in the plain archive.
+    pub offset: u64,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name.is_empty() {
+            true => write!(f, "entry at byte {}", self.offset)?,
+            false => write!(f, "entry {} at byte {}", self.name.escape_ascii(), self.offset)?,
+        }
+        write!(f, ": {} [{}]", self.reason.text, self.reason.code)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Reading an archive went wrong.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The archive says something that is not accepted.
+    Refused(Refusal),
+    /// Its bytes could not be had.
+    Input(io::Error),
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        Self::Input(error)
+    }
+}
+
+impl From<Refusal> for ReadError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Input(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}

@@ -1,0 +1,163 @@
+//! Maps of sparse files, in all four of GNU tar's formats. Pure.
+
+use tar::GnuSparseHeader;
+
+use super::entry::number;
+use super::pax::{decimal, once};
+use super::refusal::Reason;
+
+/// Most pieces of data that a sparse file may have.
+pub const MAX_SEGMENTS: usize = 1 << 20;
+
+/// A piece of data of a sparse file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Where in the file it goes.
+    pub offset: u64,
+    /// How many of the stored bytes it takes.
+    pub length: u64,
+}
+
+/// The `GNU.sparse.*` records of one entry.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Records {
+    /// The file's real name; `path` holds a made-up one.
+    pub name: Option<Vec<u8>>,
+    /// The file's real size.
+    pub real_size: Option<u64>,
+    major: Option<u64>,
+    minor: Option<u64>,
+    count: Option<u64>,
+    map: Option<Vec<u64>>,
+    pairs: Vec<u64>,
+    any: bool,
+}
+
+impl Records {
+    /// Whether there were any.
+    pub fn is_sparse(&self) -> bool {
+        self.any
+    }
+
+    /// Whether the map is at the beginning of the data (format 1.0).
+    pub fn map_in_data(&self) -> bool {
+        self.major == Some(1)
+    }
+
+    pub(super) fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), Reason> {
+        self.any = true;
+        match key {
+            b"name" => {
+                if value.is_empty() || value.contains(&0) {
+                    return Err(bad("its name is impossible"));
+                }
+                once(&mut self.name, key, value.to_vec())
+            }
+            b"size" | b"realsize" => once(&mut self.real_size, key, decimal(key, value)?),
+            b"major" => once(&mut self.major, key, decimal(key, value)?),
+            b"minor" => once(&mut self.minor, key, decimal(key, value)?),
+            b"numblocks" => once(&mut self.count, key, decimal(key, value)?),
+            b"map" => {
+                let numbers = match value {
+                    [] => Ok(Vec::new()),
+                    _ => value.split(|byte| *byte == b',').map(|part| decimal(key, part)).collect(),
+                };
+                once(&mut self.map, key, numbers?)
+            }
+            // Format 0.0 repeats these two, in turn.
+            b"offset" if self.pairs.len().is_multiple_of(2) => self.push(decimal(key, value)?),
+            b"numbytes" if !self.pairs.len().is_multiple_of(2) => self.push(decimal(key, value)?),
+            _ => Err(bad("its records are unknown or out of order")),
+        }
+    }
+
+    fn push(&mut self, number: u64) -> Result<(), Reason> {
+        self.pairs.push(number);
+        Ok(())
+    }
+
+    /// The map of formats 0.0 and 0.1; none for 1.0, where it is in the data.
+    pub fn segments(&self) -> Result<Option<Vec<Segment>>, Reason> {
+        match (self.major, self.minor) {
+            (None, None) | (Some(0), Some(0 | 1)) => {}
+            (Some(1), Some(0)) if self.map.is_none() && self.pairs.is_empty() => return Ok(None),
+            _ => return Err(bad("its version is not known")),
+        }
+        let numbers = match &self.map {
+            Some(map) if self.pairs.is_empty() => map,
+            Some(_) => return Err(bad("it has two maps")),
+            None => &self.pairs,
+        };
+        if !numbers.len().is_multiple_of(2) || self.count != Some(numbers.len() as u64 / 2) {
+            return Err(bad("its map does not have as many pieces as it says"));
+        }
+        Ok(Some(numbers.chunks_exact(2).map(|pair| Segment { offset: pair[0], length: pair[1] }).collect()))
+    }
+}
+
+/// Adds the pieces of an old GNU header, up to the first empty field.
+pub fn old_segments(headers: &[GnuSparseHeader], to: &mut Vec<Segment>) -> Result<(), Reason> {
+    let mut ended = false;
+    for header in headers {
+        if header.offset[0] == 0 || header.numbytes[0] == 0 {
+            ended = true;
+            continue;
+        }
+        let value = |field: &[u8]| number(field).and_then(|number| u64::try_from(number).ok());
+        let (Some(offset), Some(length)) = (value(&header.offset), value(&header.numbytes)) else {
+            return Err(bad("its map has a bad number"));
+        };
+        if ended || to.len() >= MAX_SEGMENTS {
+            return Err(bad("its map has a gap or too many pieces"));
+        }
+        to.push(Segment { offset, length });
+    }
+    Ok(())
+}
+
+/// Reads the lines of a map of format 1.0: a count, then offsets and lengths. `next` gives a byte.
+pub fn map_from_data<E: From<Reason>>(mut next: impl FnMut() -> Result<u8, E>) -> Result<Vec<Segment>, E> {
+    let mut line = || -> Result<u64, E> {
+        let mut digits = Vec::new();
+        loop {
+            match next()? {
+                b'\n' => return Ok(decimal(b"map", &digits)?),
+                digit if digits.len() < 19 => digits.push(digit),
+                _ => return Err(bad("its map has a line that is too long").into()),
+            }
+        }
+    };
+    let count = line()?;
+    if count > MAX_SEGMENTS as u64 {
+        return Err(bad("its map has too many pieces").into());
+    }
+    let mut segments = Vec::new();
+    for _ in 0..count {
+        segments.push(Segment { offset: line()?, length: line()? });
+    }
+    Ok(segments)
+}
+
+/// Checks that pieces are in order, do not overlap, take exactly what is stored, and end within the file.
+pub fn check(segments: &[Segment], stored: u64, real: u64) -> Result<(), Reason> {
+    let mut end = 0u64;
+    let mut sum = 0u64;
+    for segment in segments {
+        if segment.offset < end {
+            return Err(bad("the pieces of its map overlap"));
+        }
+        end = segment.offset.checked_add(segment.length).ok_or_else(|| bad("a piece of its map is too long"))?;
+        sum = sum.checked_add(segment.length).ok_or_else(|| bad("its map is too long"))?;
+    }
+    if end > real {
+        return Err(bad("its map ends beyond its size"));
+    }
+    if sum != stored {
+        return Err(bad("its map does not take the bytes that are stored"));
+    }
+    Ok(())
+}
+
+pub(super) fn bad(text: &'static str) -> Reason {
+    Reason::new("bad-sparse", format!("it is sparse, and {text}"))
+}
