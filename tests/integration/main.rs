@@ -7,3 +7,4 @@ mod architecture;
 mod cli;
 mod env;
 mod man;
+mod publish;
