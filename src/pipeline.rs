@@ -10,7 +10,7 @@ use crate::portage::Resolved;
 use crate::portage::emerge::Step;
 use crate::progress::Progress;
 use crate::publish::provenance::{Facts, RepositoryFact, Stage3, StepFact};
-use crate::publish::{self, Moment, Names, Published, Release, Staging, platform, provenance};
+use crate::publish::{self, Contents, Moment, Names, Published, Release, Staging, platform, provenance};
 use crate::recipe::Job;
 use crate::source::{self, Located};
 use crate::store::Store;
@@ -74,7 +74,7 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options, ui: &dy
     ui.stage(&format!("packing {}", names.tarball()));
     let record = builder.record(&tree);
     let packing = pack::Options { epoch: options.moment.epoch(), threads: options.cpus as usize, ..Default::default() };
-    let mut contents = Vec::new();
+    let mut contents = Contents::new();
     let packed = pack::pack(&image, &record, &packing, &mut tarball, &mut contents, ui)?;
     ui.done();
 
@@ -89,7 +89,7 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options, ui: &dy
             oci: job.oci.as_ref(),
             tarball: &tarball,
             packed: &packed,
-            contents: &contents,
+            contents: &contents.finish()?,
             provenance: &provenance,
         },
     )?;

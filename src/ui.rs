@@ -15,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 use crate::error::Error;
 use crate::progress::{Event, Progress};
 
+mod bytes;
 mod packages;
 pub mod report;
 pub mod text;
@@ -72,7 +73,7 @@ struct State {
 struct Stage {
     what: String,
     since: Instant,
-    bytes: Option<(u64, Option<u64>)>,
+    bytes: Option<bytes::Counter>,
     packages: packages::Tracker,
     bar: Option<ProgressBar>,
 }
@@ -192,7 +193,8 @@ impl Progress for Terminal {
             Event::Done => self.end_stage(true),
             Event::Bytes { done, total } => {
                 if let Some(stage) = &mut self.state().stage {
-                    stage.bytes = Some((done, total));
+                    let now = Instant::now();
+                    stage.bytes.get_or_insert_with(|| bytes::Counter::new(done, now)).update(done, total);
                 }
             }
             Event::Packages(snapshot) => {
@@ -255,24 +257,18 @@ fn draw(shared: &Shared) {
 impl Stage {
     fn redraw(&mut self) {
         let bar = self.bar.get_or_insert_with(|| {
-            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_elapsed(self.since.elapsed())
+            let style = ProgressStyle::with_template("{spinner} {wide_msg}");
+            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
+                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
         });
-        let template = match self.bytes {
-            Some((_, Some(_))) => {
-                "{spinner} {wide_msg} [{bar:20}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}"
-            }
-            Some((_, None)) => "{spinner} {wide_msg} {binary_bytes} {binary_bytes_per_sec}",
-            None => "{spinner} {wide_msg} {elapsed}",
+        let now = Instant::now();
+        let numbers = self.packages.summary(now).or_else(|| self.bytes.as_ref().map(|counter| counter.summary(now)));
+        let text = match numbers {
+            Some(packages) if self.bytes.is_none() => packages,
+            Some(numbers) => format!("{numbers}  {}", self.what),
+            None => format!("{} ({})", self.what, packages::duration(self.since.elapsed())),
         };
-        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-        if let Some((done, total)) = self.bytes {
-            match total {
-                Some(total) => bar.set_length(total.max(done)),
-                None => bar.unset_length(),
-            }
-            bar.set_position(done);
-        }
-        bar.set_message(self.packages.summary(Instant::now()).unwrap_or_else(|| self.what.clone()));
+        bar.set_message(text);
         bar.tick();
     }
 }
@@ -282,22 +278,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bars_have_templates_that_parse() {
+    fn a_bar_shows_numbers_first_and_the_stage_where_there_is_room() {
         let mut stage = Stage {
-            what: "unpacking".to_owned(),
+            what: "unpacking x".to_owned(),
             since: Instant::now(),
             bytes: None,
             packages: packages::Tracker::default(),
             bar: Some(ProgressBar::hidden()),
         };
-        for bytes in [None, Some((5, None)), Some((5, Some(10))), Some((11, Some(10)))] {
+        let mut shown = |bytes| {
             stage.bytes = bytes;
             stage.redraw();
-            let bar = stage.bar.as_ref().unwrap();
-            assert_eq!(bar.message(), "unpacking");
-            assert_eq!(bar.position(), bytes.map_or(0, |(done, _)| done));
-        }
-        assert_eq!(stage.bar.unwrap().length(), Some(11));
+            stage.bar.as_ref().unwrap().message()
+        };
+        assert_eq!(shown(None), "unpacking x (0s)");
+        let mut counter = bytes::Counter::new(0, Instant::now());
+        counter.update(5, Some(10));
+        assert!(shown(Some(counter)).starts_with("[#####-----] 50%"), "a bar");
     }
 
     #[test]

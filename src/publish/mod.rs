@@ -10,6 +10,7 @@ use crate::error::{Context, Result};
 use crate::pack::Packed;
 use crate::recipe::Oci;
 
+pub mod contents;
 pub mod date;
 pub mod oci;
 pub mod platform;
@@ -20,6 +21,7 @@ pub mod sums;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use contents::Contents;
 pub use date::Moment;
 pub use platform::Platform;
 pub use stage4::Names;
@@ -42,7 +44,7 @@ pub struct Release<'a> {
     pub tarball: &'a File,
     /// What is in it.
     pub packed: &'a Packed,
-    /// The listing of its entries, a line each.
+    /// The bytes of its `CONTENTS.gz` ([`Contents::finish`]).
     pub contents: &'a [u8],
     /// The bytes of the provenance ([`provenance::document`]).
     pub provenance: &'a [u8],
@@ -70,7 +72,7 @@ pub fn publish(staging: Staging, release: &Release<'_>) -> Result<Published> {
     let names = release.names;
     release.tarball.sync_all().system(|| format!("writing {} to the disk", names.tarball()))?;
     staging.write(&names.sha256(), sums::sha256_line(&release.packed.sha256, &names.tarball()).as_bytes())?;
-    staging.write(&names.contents(), &sums::gzip(release.contents).system(|| "compressing the listing")?)?;
+    staging.write(&names.contents(), release.contents)?;
     staging.write(&names.provenance(), release.provenance)?;
     let tag = match release.oci {
         Some(oci) => Some(write_layout(&staging, release, oci)?),

@@ -15,9 +15,10 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::date::Moment;
+use super::hex;
 use super::platform::Platform;
-use super::{Packed, hex};
 use crate::error::{Context, Error, Kind, Result};
+use crate::pack::Packed;
 use crate::recipe::Oci;
 
 /// What a container runtime gives a process whose image names no PATH.
@@ -199,7 +200,14 @@ mod tests {
     }
 
     fn packed() -> Packed {
-        Packed { size: 7, sha256: "a".repeat(64), sha512: "b".repeat(128), diff_id: "c".repeat(64) }
+        Packed {
+            size: 7,
+            sha256: "a".repeat(64),
+            sha512: "b".repeat(128),
+            diff_id: "c".repeat(64),
+            tar_size: 9,
+            entries: 1,
+        }
     }
 
     fn made() -> Layout {

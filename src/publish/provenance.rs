@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::date::Moment;
-use super::{Packed, oci};
+use super::oci;
 use crate::error::{Context, Kind, Result};
+use crate::pack::Packed;
 use crate::recipe::{Base, Job};
 
 /// Names the meaning of `externalParameters` and `internalParameters`.

@@ -75,6 +75,8 @@ fn packed(bytes: &[u8]) -> Packed {
         sha256: hex(&Sha256::digest(bytes)),
         sha512: hex(&Sha512::digest(bytes)),
         diff_id: "d".repeat(64),
+        tar_size: 9,
+        entries: 1,
     }
 }
 

@@ -7,4 +7,5 @@ mod architecture;
 mod cli;
 mod env;
 mod man;
+mod publish;
 mod recipe;
