@@ -41,7 +41,8 @@ impl Rootfs {
     /// Opens the directory `path` as the root of a tree.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty()).system(|| format!("opening the tree {}", path.display()))?;
+        let fd =
+            rustix::fs::open(path, flags, Mode::empty()).system(|| format!("opening the tree {}", path.display()))?;
         Ok(Self { fd, path: path.to_owned() })
     }
 
@@ -132,10 +133,7 @@ impl Rootfs {
     /// removed so far gone, to cross into another mount.
     pub fn remove(&self, path: &Path) -> Result<bool> {
         let path = cleaned(path);
-        let (parent, name) = match self.parent(&path)? {
-            Some(found) => found,
-            None => return Ok(false),
-        };
+        let Some((parent, name)) = self.parent(&path)? else { return Ok(false) };
         remove_at(parent.as_fd(), &name).system(|| self.doing("removing", &path))
     }
 

@@ -81,7 +81,9 @@ fn quoted(name: &[u8]) -> String {
                 '\u{c}' => text.push_str("\\f"),
                 ' '..='~' => text.push(letter),
                 // In the C locale everything else is octal.
-                other => other.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| text.push_str(&format!("\\{byte:03o}"))),
+                other => {
+                    other.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| text.push_str(&format!("\\{byte:03o}")))
+                }
             }
         }
         chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\{byte:03o}")));

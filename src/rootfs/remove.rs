@@ -80,7 +80,13 @@ fn enter(parent: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<(OwnedFd, L
 
 fn open(parent: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
-    super::openat2(parent, Path::new(name), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty(), resolve)
+    super::openat2(
+        parent,
+        Path::new(name),
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW,
+        Mode::empty(),
+        resolve,
+    )
 }
 
 /// Goes up from `fd`, insisting on arriving where we came from.

@@ -170,7 +170,11 @@ impl<R: BufRead> Xz<R> {
         loop {
             let input = self.input.fill_buf()?;
             let Some(byte) = input.first() else {
-                return if zeros % 4 == 0 { Ok(false) } else { Err(xz_error("padding of an odd length behind the .xz stream")) };
+                return if zeros % 4 == 0 {
+                    Ok(false)
+                } else {
+                    Err(xz_error("padding of an odd length behind the .xz stream"))
+                };
             };
             if *byte != 0 {
                 break;
@@ -202,7 +206,9 @@ impl<R: BufRead> Read for Xz<R> {
             self.input.consume(consumed);
             match status.map_err(explain_xz)? {
                 Status::StreamEnd => self.between = true,
-                Status::MemNeeded => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the .xz file is cut off")),
+                Status::MemNeeded => {
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the .xz file is cut off"));
+                }
                 Status::Ok | Status::GetCheck => {}
             }
             if count > 0 {

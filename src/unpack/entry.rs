@@ -46,6 +46,9 @@ pub enum NodeKind {
     Fifo,
 }
 
+/// Extended attributes: names and values.
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Owner, mode, time and extended attributes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Meta {
@@ -58,7 +61,7 @@ pub struct Meta {
     /// Time of modification.
     pub mtime: Time,
     /// Extended attributes, in the order of the archive.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Xattrs,
 }
 
 /// One entry of an archive.
@@ -109,7 +112,8 @@ pub enum Family {
 /// Checks a header's sum and magic.
 pub fn family(header: &Header) -> Result<Family, Reason> {
     let bytes = header.as_bytes();
-    let sum = number(&header.as_old().cksum).ok_or_else(|| Reason::new("bad-checksum", "the checksum is not a number"))?;
+    let sum =
+        number(&header.as_old().cksum).ok_or_else(|| Reason::new("bad-checksum", "the checksum is not a number"))?;
     let fold = |add: fn(u8) -> i64| {
         bytes.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { add(*byte) }).sum::<i64>()
     };
@@ -148,7 +152,10 @@ pub fn entry(
     let in_header = in_header.ok_or_else(|| bad_number("size"))?;
     let stored = match pax.size {
         Some(size) if in_header != 0 && in_header != size && size < 1 << 33 => {
-            return Err(Reason::new("size-contradiction", format!("its size is {in_header} in the header and {size} in PAX")));
+            return Err(Reason::new(
+                "size-contradiction",
+                format!("its size is {in_header} in the header and {size} in PAX"),
+            ));
         }
         Some(size) => size,
         None => in_header,
@@ -175,7 +182,8 @@ pub fn entry(
             return Err(Reason::new("bad-sparse", "it is sparse and no file"));
         }
         // A map of format 1.0 is in the data: the reader adds it.
-        size = pax.sparse.real_size.ok_or_else(|| Reason::new("bad-sparse", "the size of the sparse file is missing"))?;
+        size =
+            pax.sparse.real_size.ok_or_else(|| Reason::new("bad-sparse", "the size of the sparse file is missing"))?;
         map = pax.sparse.segments()?;
     }
     if let Some(segments) = &map {
@@ -241,7 +249,10 @@ fn kind(header: &Header, family: Family, name: &[u8], link: &[u8], pax: &Pax, st
             let value = number(field).filter(|value| (0..=max).contains(value));
             value.map(|value| value as u32).ok_or_else(|| bad_number(what))
         };
-        Ok((part(&bytes[329..337], 0xfff, "major device number")?, part(&bytes[337..345], 0xf_ffff, "minor device number")?))
+        Ok((
+            part(&bytes[329..337], 0xfff, "major device number")?,
+            part(&bytes[337..345], 0xf_ffff, "minor device number")?,
+        ))
     };
     let kind = header.entry_type();
     match kind {
@@ -315,7 +326,10 @@ pub fn inside(name: &[u8]) -> Result<PathBuf, Reason> {
         return Err(Reason::new("nul-in-name", "its name has a NUL in it"));
     }
     if name.len() > MAX_PATH {
-        return Err(Reason::new("name-too-long", format!("its name has {} bytes, {MAX_PATH} are possible", name.len())));
+        return Err(Reason::new(
+            "name-too-long",
+            format!("its name has {} bytes, {MAX_PATH} are possible", name.len()),
+        ));
     }
     let mut path = PathBuf::new();
     for component in Path::new(std::ffi::OsStr::from_bytes(name)).components() {
@@ -335,9 +349,7 @@ pub fn inside(name: &[u8]) -> Result<PathBuf, Reason> {
 pub fn number(field: &[u8]) -> Option<i64> {
     match field.split_first()? {
         (0x80, rest) => rest.iter().try_fold(0i64, |sum, byte| sum.checked_mul(256)?.checked_add(i64::from(*byte))),
-        (0xff, rest) => {
-            rest.iter().try_fold(-1i64, |sum, byte| sum.checked_mul(256)?.checked_add(i64::from(*byte)))
-        }
+        (0xff, rest) => rest.iter().try_fold(-1i64, |sum, byte| sum.checked_mul(256)?.checked_add(i64::from(*byte))),
         _ => {
             let digits = field.trim_ascii_start();
             let end = digits.iter().position(|byte| !(b'0'..=b'7').contains(byte)).unwrap_or(digits.len());

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use rustix::io::Errno;
 
 use super::entry::{Entry, Meta, NodeKind, Time};
@@ -110,7 +110,13 @@ impl<'a> Placer<'a> {
         self.finish_fd(&fd, path, meta)
     }
 
-    fn place_at(&mut self, at: BorrowedFd<'_>, name: &OsStr, entry: &Entry, data: &mut dyn Data) -> Result<(), Failure> {
+    fn place_at(
+        &mut self,
+        at: BorrowedFd<'_>,
+        name: &OsStr,
+        entry: &Entry,
+        data: &mut dyn Data,
+    ) -> Result<(), Failure> {
         let meta = &entry.meta;
         match &entry.kind {
             NodeKind::File => {
@@ -241,7 +247,8 @@ impl<'a> Placer<'a> {
             _ => match self.root.make_dirs(path, 0o755) {
                 Ok(fd) => Ok((path.to_owned(), fd)),
                 Err(Errno::NOTDIR | Errno::LOOP | Errno::EXIST) => {
-                    Err(Reason::new("bad-parent", "what should be its directory is none, or a link that leads nowhere").into())
+                    Err(Reason::new("bad-parent", "what should be its directory is none, or a link that leads nowhere")
+                        .into())
                 }
                 Err(errno) => Err(Failure::Call("openat2", errno)),
             },
@@ -311,8 +318,6 @@ impl<'a> Placer<'a> {
         }
     }
 }
-
-use rustix::fs::XattrFlags;
 
 /// Writes a file's data.
 fn fill(fd: &OwnedFd, entry: &Entry, data: &mut dyn Data) -> Result<(), Failure> {
