@@ -50,12 +50,13 @@ impl Args {
         if self.dry_run {
             return self.print_plan(&overrides, ui);
         }
-        let Session { job, origin, store } = match session::begin(&self.recipe, &overrides, ui)? {
+        let session = match session::begin(&self.recipe, &overrides, ui)? {
             Begun::Here(session) => session,
             Begun::Done(code) => return Ok(code),
         };
+        let Session { job, origin, store } = &*session;
         let options = Options { offline: self.offline, moment, cpus: session::cpus() };
-        let published = pipeline::build(&job, &origin, &store, &options, ui)?;
+        let published = pipeline::build(job, origin, store, &options, ui)?;
         ui.result(&published.tarball);
         if let Some((layout, _)) = &published.oci {
             ui.result(layout);

@@ -23,7 +23,7 @@ pub(super) struct Session {
 /// How a verb goes on.
 pub(super) enum Begun {
     /// Here.
-    Here(Session),
+    Here(Box<Session>),
     /// It was done by the program run again in a user namespace, with this exit code.
     Done(i32),
 }
@@ -47,7 +47,7 @@ pub(super) fn begin(args: &RecipeArgs, overrides: &[String], ui: &Terminal) -> R
     } else {
         fs_err::canonicalize(last).context(Kind::Usage, || "finding the recipe")?
     };
-    Ok(Begun::Here(Session { job: loaded.job, origin, store }))
+    Ok(Begun::Here(Box::new(Session { job: loaded.job, origin, store })))
 }
 
 /// Becomes root and opens the store; or the exit code of the program run again.

@@ -8,6 +8,7 @@ use crate::unpack::reader::{Limits, entries};
 
 /// A program's output, or none with a printed reason when this machine does not have it.
 #[allow(clippy::print_stderr)]
+#[allow(clippy::disallowed_methods, reason = "foreign programs judge the archives")]
 fn output(program: &str, arguments: &[&str], dir: &Path) -> Option<Vec<u8>> {
     match Command::new(program).args(arguments).current_dir(dir).env("LC_ALL", "C.UTF-8").output() {
         Ok(output) => {
