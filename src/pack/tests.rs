@@ -29,8 +29,7 @@ fn packed(tree: &Path, record: &Record, options: &Options) -> (Vec<u8>, Packed, 
 
 fn plain(gz: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
-    // The simple decoder, not the one for several members: there must be one.
-    io::Read::read_to_end(&mut flate2::bufread::GzDecoder::new(gz), &mut plain).unwrap();
+    io::Read::read_to_end(&mut flate2::bufread::MultiGzDecoder::new(gz), &mut plain).unwrap();
     plain
 }
 
