@@ -16,7 +16,8 @@ src_install() {
 	newexe - setuid <<<'#!/bin/sh'
 	newexe - setgid <<<'#!/bin/sh'
 	newexe - capable <<<'#!/bin/sh'
-	fowners root:portage /usr/libexec/odd/setgid
+	# by number, and not to portage, whose files Portage gives to root
+	fowners 0:100 /usr/libexec/odd/setgid
 	fperms 4711 /usr/libexec/odd/setuid
 	fperms 2755 /usr/libexec/odd/setgid
 
@@ -39,7 +40,7 @@ src_install() {
 	truncate -s 64M "${ED}"/usr/share/odd/sparse || die
 	printf 'end' | dd of="${ED}"/usr/share/odd/sparse bs=1 seek=67108861 conv=notrunc status=none || die
 	keepdir /var/lib/odd
-	fowners portage:portage /var/lib/odd
+	fowners 1000:100 /var/lib/odd
 	fperms 2770 /var/lib/odd
 }
 

@@ -11,7 +11,7 @@ KEYWORDS="amd64"
 RESTRICT="test"
 
 # A shell one can look around an image with; everything else is off.
-OPTIONS="STATIC ASH SH_IS_ASH ASH_ECHO ASH_TEST ASH_PRINTF ASH_GETOPTS ASH_CMDCMD BASENAME CAT CHMOD CHOWN CP CUT DATE DIRNAME
+OPTIONS="BUSYBOX FEATURE_INSTALLER STATIC ASH SH_IS_ASH ASH_ECHO ASH_TEST ASH_PRINTF ASH_GETOPTS ASH_CMDCMD BASENAME CAT CHMOD CHOWN CP CUT DATE DIRNAME
 	DU ECHO ENV EXPR FALSE FIND FEATURE_FIND_TYPE GREP HEAD HOSTNAME ID LN LS FEATURE_LS_TIMESTAMPS MKDIR MKNOD MOUNT MV
 	PRINTENV PRINTF PS PWD READLINK REALPATH RM RMDIR SED SLEEP SORT STAT SYNC TAIL TAR TEST TEST1 TOUCH TR TRUE UMOUNT
 	UNAME UNIQ WC WHICH XARGS YES"
@@ -32,6 +32,7 @@ src_compile() {
 src_install() {
 	dobin busybox
 	local applet
+	[[ $(./busybox --list) == *sh* ]] || die "this busybox has no applets"
 	for applet in $(./busybox --list); do
 		[[ ${applet} == busybox ]] || dosym busybox /usr/bin/${applet}
 	done
