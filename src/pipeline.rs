@@ -54,13 +54,13 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options, ui: &dy
     let steps = builder.steps();
     for step in &steps {
         ui.stage(&step.what);
-        let ran = builder.run(step, ui);
-        if ran.is_err() && !job.build.keep_failed {
-            builder.unmount()?;
-            work.empty()?;
-            return Err(ran.unwrap_err());
+        if let Err(error) = builder.run(step, ui) {
+            if !job.build.keep_failed {
+                builder.unmount()?;
+                work.empty()?;
+            }
+            return Err(error);
         }
-        ran?;
         ui.done();
     }
 

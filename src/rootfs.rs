@@ -133,10 +133,7 @@ impl Rootfs {
     /// removed so far gone, to cross into another mount.
     pub fn remove(&self, path: &Path) -> Result<bool> {
         let path = cleaned(path);
-        let (parent, name) = match self.parent(&path)? {
-            Some(found) => found,
-            None => return Ok(false),
-        };
+        let Some((parent, name)) = self.parent(&path)? else { return Ok(false) };
         remove_at(parent.as_fd(), &name).system(|| self.doing("removing", &path))
     }
 

@@ -20,7 +20,7 @@ pub(crate) enum Fork {
 /// # Errors
 /// Refuses in a process with more than one thread, where the child could not even allocate; else what fork says.
 pub(crate) fn fork() -> io::Result<Fork> {
-    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    let threads = fs_err::read_dir("/proc/self/task")?.count();
     if threads != 1 {
         return Err(io::Error::other(format!("fork in a process with {threads} threads")));
     }

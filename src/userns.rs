@@ -214,7 +214,7 @@ pub fn identity(uid_map: &str) -> String {
 
 /// The error for a refused namespace, with the knob that the kernel offers.
 pub(crate) fn refused(doing: &str, errno: nix::errno::Errno) -> Error {
-    let read = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+    let read = |path: &str| fs_err::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
     let hint = if read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1" {
         "AppArmor restricts user namespaces here: `sysctl kernel.apparmor_restrict_unprivileged_userns=0`, or a profile for \
          quern-builder"

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::pipeline::{self, Options};
 use crate::portage::{Facts, Resolved, emerge};
 use crate::progress::Progress;
+use crate::store::Store;
 use crate::ui::Terminal;
 use crate::{source, userns};
 
@@ -50,12 +51,13 @@ impl Args {
         if self.dry_run {
             return self.print_plan(&overrides, ui);
         }
-        let Session { job, origin, store } = match session::begin(&self.recipe, &overrides, ui)? {
+        let session = match session::begin(&self.recipe, &overrides, ui)? {
             Begun::Here(session) => session,
             Begun::Done(code) => return Ok(code),
         };
+        let Session { job, origin, store } = &*session;
         let options = Options { offline: self.offline, moment, cpus: session::cpus() };
-        let published = pipeline::build(&job, &origin, &store, &options, ui)?;
+        let published = pipeline::build(job, origin, store, &options, ui)?;
         ui.result(&published.tarball);
         if let Some((layout, _)) = &published.oci {
             ui.result(layout);
@@ -83,8 +85,9 @@ impl Args {
             crate::recipe::Base::Gentoo { .. } => None,
         };
         plan.section("source", urls.into_iter().chain(file));
-        let home = crate::store::Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?;
-        let view = View::build(job, &resolved, &Caches::planned(job, &home), std::path::Path::new("WORK"));
+        let home = Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?;
+        let work = Store::work_directory(&home, &job.name, &session::origin(&self.recipe)?);
+        let view = View::build(job, &resolved, &Caches::planned(job, &home), &work);
         plan.section("mounts", view.to_string().lines().map(|line| line.trim().to_owned()));
         let facts = Facts { sandbox: true, cpus: session::cpus(), portage: None };
         plan.section("emerge", emerge::steps(job, &resolved, &facts).iter().map(emerge::Step::display));

@@ -1,6 +1,9 @@
 //! The command line: a file per verb, each with its arguments (whose comments are the help) and what it runs. The only place that
 //! knows the argument parser; man pages and completions come from the same definitions.
 
+// Comments on arguments are help texts: brackets in them are no links.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 

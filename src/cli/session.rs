@@ -23,7 +23,7 @@ pub(super) struct Session {
 /// How a verb goes on.
 pub(super) enum Begun {
     /// Here.
-    Here(Session),
+    Here(Box<Session>),
     /// It was done by the program run again in a user namespace, with this exit code.
     Done(i32),
 }
@@ -41,13 +41,18 @@ pub(super) fn begin(args: &RecipeArgs, overrides: &[String], ui: &Terminal) -> R
     };
     let loaded = load(args, overrides, ui)?;
     loaded.warnings.iter().for_each(|warning| ui.warn(warning));
-    let last = args.files.last().map(PathBuf::as_path).unwrap_or(Path::new("-"));
-    let origin = if last == Path::new("-") {
-        PathBuf::from("-")
-    } else {
-        fs_err::canonicalize(last).context(Kind::Usage, || "finding the recipe")?
-    };
-    Ok(Begun::Here(Session { job: loaded.job, origin, store }))
+    let origin = origin(args)?;
+    Ok(Begun::Here(Box::new(Session { job: loaded.job, origin, store })))
+}
+
+/// The file that names the recipe's work directory: the last one given.
+pub(super) fn origin(args: &RecipeArgs) -> Result<PathBuf> {
+    match args.files.last() {
+        Some(last) if last != Path::new("-") => {
+            fs_err::canonicalize(last).context(Kind::Usage, || "finding the recipe")
+        }
+        _ => Ok(PathBuf::from("-")),
+    }
 }
 
 /// Becomes root and opens the store; or the exit code of the program run again.

@@ -51,7 +51,7 @@ impl Args {
             Begun::Here(session) => session,
             Begun::Done(code) => return Ok(code),
         };
-        let Session { job, origin, store } = &session;
+        let Session { job, origin, store } = &*session;
         let resolved = Resolved::new(job)?;
         let waiting = || ui.note("waiting for the build of this recipe to end");
         let work = store.work(&job.name, origin, Mode::Shared, waiting)?;

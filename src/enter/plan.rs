@@ -94,12 +94,7 @@ impl fmt::Display for Mount {
 
 /// The mounts that every command gets, whatever the tree.
 pub fn base_mounts() -> Vec<Mount> {
-    vec![
-        Mount::Dev,
-        Mount::Proc,
-        Mount::Tmpfs { target: "/tmp".into(), mode: 0o1777, size: None },
-        Mount::Tmpfs { target: "/run".into(), mode: 0o755, size: None },
-    ]
+    vec![Mount::Dev, Mount::Proc, Mount::Tmpfs { target: "/tmp".into(), mode: 0o1777, size: None }]
 }
 
 /// The environment that every command gets: nothing of the caller's but the terminal's kind and the proxies.

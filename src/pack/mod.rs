@@ -7,6 +7,7 @@ pub mod digest;
 pub mod listing;
 pub mod tar;
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "GNU tar judges what is packed")]
 mod tests;
 pub mod walk;
 

@@ -125,7 +125,16 @@ fn attribute(records: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     if let (Some(key), Some(text)) = (list, acl::format(value)) {
         record(records, key, &text);
     }
-    record(records, &[b"SCHILY.xattr.", name].concat(), value);
+    let mut key = b"SCHILY.xattr.".to_vec();
+    for byte in name {
+        match byte {
+            // A key ends at the first `=`.
+            b'=' => key.extend_from_slice(b"%3D"),
+            b'%' => key.extend_from_slice(b"%25"),
+            byte => key.push(*byte),
+        }
+    }
+    record(records, &key, value);
 }
 
 /// One PAX record. Its length counts its own digits.

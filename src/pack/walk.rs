@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use crate::error::{Context, Error, Result};
 use crate::progress::Progress;
 use crate::rootfs::{self, Rootfs};
-use crate::unpack::entry::{MAX_PATH, Meta, NodeKind, Time};
+use crate::unpack::entry::{MAX_PATH, Meta, NodeKind, Time, Xattrs};
 use crate::unpack::{Node, Record};
 
 /// Directories on the way down whose descriptors stay open.
@@ -74,7 +74,7 @@ struct Walker<'a> {
     /// Nodes that the record adds, by directory.
     nodes: BTreeMap<PathBuf, BTreeMap<OsString, Node>>,
     /// Attributes that the record adds, by path.
-    xattrs: HashMap<PathBuf, Vec<(Vec<u8>, Vec<u8>)>>,
+    xattrs: HashMap<PathBuf, Xattrs>,
 }
 
 impl Walker<'_> {
@@ -248,7 +248,7 @@ fn recorded(path: PathBuf, node: Node) -> Item {
 }
 
 /// All extended attributes but labels of the host and what overlays write for themselves.
-fn xattrs(fd: BorrowedFd<'_>, by_path: bool) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+fn xattrs(fd: BorrowedFd<'_>, by_path: bool) -> rustix::io::Result<Xattrs> {
     let link = by_path.then(|| rootfs::by_descriptor(fd));
     // Nearly nothing has attributes: the first look is into a small buffer.
     let mut small = [0u8; 256];

@@ -41,7 +41,7 @@ pub struct Layout {
 
 /// The tag of `oci` at `moment`: `{date}` and `$$DATE$$` become `YYYYMMDD`. Worth calling before a build, for its error.
 pub fn tag(oci: &Oci, moment: Moment) -> Result<String> {
-    let tag = oci.tag.replace("{date}", &moment.compact()).replace("$$DATE$$", &moment.compact());
+    let tag = oci.tag_on(&moment.compact());
     let first = tag.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     let rest = tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
     if first && rest && tag.len() <= 128 {

@@ -314,7 +314,7 @@ fn read(path: &Path) -> std::result::Result<Vec<u8>, Problem> {
         };
         Problem::new(format!("it is {what}, not a file")).help("to read a recipe from standard input, write `-`")
     };
-    let kind = std::fs::metadata(path).map_err(why)?.file_type();
+    let kind = fs_err::metadata(path).map_err(why)?.file_type();
     if !kind.is_file() {
         return Err(irregular(kind));
     }

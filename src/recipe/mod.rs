@@ -78,15 +78,15 @@ impl Job {
 }
 
 impl Oci {
-    /// The tag of an image made on a date (`YYYY-MM-DD`).
+    /// The tag of an image made on a date (`YYYYMMDD`).
     pub fn tag_on(&self, date: &str) -> String {
         dated(&self.tag, date)
     }
 }
 
-/// A tag with its placeholders replaced: `{date}` by the date, Quern's `$$DATE$$` by the date without hyphens, as Quern did.
-fn dated(tag: &str, date: &str) -> String {
-    tag.replace("{date}", date).replace("$$DATE$$", &date.replace('-', ""))
+/// A text with its placeholders replaced by a date (`YYYYMMDD`): `{date}`, or `$$DATE$$` as Quern spelled it.
+pub(crate) fn dated(text: &str, date: &str) -> String {
+    text.replace("{date}", date).replace("$$DATE$$", date)
 }
 
 /// One image to build. Every path is absolute, every value checked.

@@ -278,7 +278,7 @@ fn json_and_tags() {
     let job = job(&request);
     assert_eq!(job.to_json().unwrap(), super::tests::job(&request).to_json().unwrap());
     assert!(job.to_json().unwrap().starts_with(r#"{"name":"good","source":{"base":{"gentoo":{"#));
-    assert_eq!(job.oci.unwrap().tag_on("2026-08-10"), "v-2026-08-10-20260810");
+    assert_eq!(job.oci.unwrap().tag_on("20260810"), "v-20260810-20260810");
 }
 
 /// Lines that look like a recipe, so that most of what is tried gets past the grammar of TOML.

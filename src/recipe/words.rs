@@ -294,7 +294,7 @@ pub(super) fn storage(text: &str) -> Rule<Option<u64>> {
 
 /// A tag, with its placeholders still in it.
 pub(super) fn tag(text: &str) -> Rule {
-    let made = super::dated(text, "2000-01-01");
+    let made = super::dated(text, "20000101");
     let rest = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     let problem = chars(&made, "a tag", |c| c.is_ascii_alphanumeric() || c == '_', rest).err();
     let problem = problem.or_else(|| (made.len() > 128).then(|| Problem::new("longer than 128 characters")));

@@ -56,15 +56,20 @@ pub struct State {
 }
 
 impl Store {
+    /// Where the work directory of the recipe called `name` that came from `origin` is, or would be, in the store at `home`.
+    pub fn work_directory(home: &Path, name: &str, origin: &Path) -> PathBuf {
+        let digest = Sha256::digest(std::os::unix::ffi::OsStrExt::as_bytes(origin.as_os_str()));
+        let tag: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        home.join("builds").join(format!("{name}-{tag}"))
+    }
+
     /// Takes the work directory of the recipe called `name` that came from `origin`. `waiting` is called before waiting for
     /// another process that builds it.
     ///
     /// # Errors
     /// [`Kind::System`] when it cannot be made or locked.
     pub fn work(&self, name: &str, origin: &Path, mode: Mode, waiting: impl FnOnce()) -> Result<Work> {
-        let digest = Sha256::digest(std::os::unix::ffi::OsStrExt::as_bytes(origin.as_os_str()));
-        let tag: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-        let directory = self.root().join("builds").join(format!("{name}-{tag}"));
+        let directory = Self::work_directory(self.root(), name, origin);
         let lock = lock::take(&directory.with_added_extension("lock"), mode, waiting)?;
         fs_err::create_dir_all(&directory).system(|| format!("making the work directory {}", directory.display()))?;
         Ok(Work { directory, _lock: lock })

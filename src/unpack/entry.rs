@@ -46,6 +46,9 @@ pub enum NodeKind {
     Fifo,
 }
 
+/// Extended attributes: names and values.
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Owner, mode, time and extended attributes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Meta {
@@ -58,7 +61,7 @@ pub struct Meta {
     /// Time of modification.
     pub mtime: Time,
     /// Extended attributes, in the order of the archive.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Xattrs,
 }
 
 /// One entry of an archive.

@@ -15,7 +15,7 @@ pub mod record;
 pub mod refusal;
 pub mod sparse;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek};

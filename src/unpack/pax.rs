@@ -3,7 +3,7 @@
 //! The `tar` crate's own iterator cuts records at newlines, which values of extended attributes may hold; this one goes by
 //! the lengths, as POSIX says.
 
-use super::entry::Time;
+use super::entry::{Time, Xattrs};
 use super::refusal::Reason;
 use super::sparse;
 
@@ -33,8 +33,8 @@ pub struct Pax {
     pub sparse: sparse::Records,
     /// `SCHILY.devmajor` or `SCHILY.devminor` was there.
     pub device_numbers: bool,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    encoded_xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    xattrs: Xattrs,
+    encoded_xattrs: Xattrs,
 }
 
 impl Pax {
@@ -84,7 +84,7 @@ impl Pax {
             _ if key.starts_with(b"GNU.volume.") || key.starts_with(b"GNU.dumpdir") => Err(unsupported(key)),
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    attribute(&mut self.xattrs, name, value.to_vec())
+                    attribute(&mut self.xattrs, &unescaped(name), value.to_vec())
                 } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
                     let name = unpercent(name).ok_or_else(|| bad(key))?;
                     attribute(&mut self.encoded_xattrs, &name, unbase64(value).ok_or_else(|| bad(key))?)
@@ -98,7 +98,7 @@ impl Pax {
     }
 
     /// The extended attributes. bsdtar writes each twice, plain and encoded: a contradiction is refused.
-    pub fn take_xattrs(&mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Reason> {
+    pub fn take_xattrs(&mut self) -> Result<Xattrs, Reason> {
         let mut all = std::mem::take(&mut self.xattrs);
         for (name, value) in std::mem::take(&mut self.encoded_xattrs) {
             attribute(&mut all, &name, value)?;
@@ -122,7 +122,7 @@ fn record(data: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let body = record[space + 1..].strip_suffix(b"\n")?;
     let equals = body.iter().position(|byte| *byte == b'=')?;
     let key = &body[..equals];
-    if key.is_empty() || key.iter().any(u8::is_ascii_control) {
+    if key.is_empty() || key.contains(&0) {
         return None;
     }
     Some((key, &body[equals + 1..], rest))
@@ -141,7 +141,7 @@ pub(super) fn once<T: PartialEq>(slot: &mut Option<T>, key: &[u8], value: T) -> 
     }
 }
 
-fn attribute(to: &mut Vec<(Vec<u8>, Vec<u8>)>, name: &[u8], value: Vec<u8>) -> Result<(), Reason> {
+fn attribute(to: &mut Xattrs, name: &[u8], value: Vec<u8>) -> Result<(), Reason> {
     if name.is_empty() || name.len() > 255 || name.contains(&0) || value.len() > MAX_XATTR {
         return Err(Reason::new("bad-xattr", "an extended attribute has an impossible name or is too large"));
     }
@@ -195,6 +195,22 @@ fn time(value: &[u8]) -> Option<Time> {
         nsec += 1;
     }
     Some(if nsec == 0 { Time { sec: -sec, nsec } } else { Time { sec: -sec - 1, nsec: 1_000_000_000 - nsec } })
+}
+
+/// An attribute's name as GNU tar writes it: only `=`, which would end the key, and `%` are encoded.
+fn unescaped(name: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let Some((first, after)) = rest.split_first() {
+        let (byte, after) = match rest {
+            [b'%', b'3', b'D', after @ ..] => (b'=', after),
+            [b'%', b'2', b'5', after @ ..] => (b'%', after),
+            _ => (*first, after),
+        };
+        out.push(byte);
+        rest = after;
+    }
+    out
 }
 
 fn unpercent(name: &[u8]) -> Option<Vec<u8>> {

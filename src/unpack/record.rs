@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::Time;
+use super::entry::{Time, Xattrs};
 
 /// Device nodes and attributes that are missing from a tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ pub struct Node {
     pub mtime: Time,
     /// Extended attributes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Xattrs,
 }
 
 /// An extended attribute that could not be set.

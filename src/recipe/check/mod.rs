@@ -200,7 +200,7 @@ impl Checker<'_> {
             }
         };
         let shown = harmless(&path.to_string_lossy());
-        let problem = match (must, std::fs::metadata(&path)) {
+        let problem = match (must, fs_err::metadata(&path)) {
             (Must::File, Ok(found)) if found.is_file() => return Some(path),
             (Must::Directory | Must::BeMade, Ok(found)) if found.is_dir() => return Some(path),
             (Must::BeMade, Err(error)) if error.kind() == io::ErrorKind::NotFound => return Some(path),

@@ -217,11 +217,11 @@ fn repository_name(location: &Path) -> Result<String, Problem> {
     let help = "an ebuild repository has its name in the file profiles/repo_name";
     let path = location.join("profiles/repo_name");
     let why = |error: std::io::Error| Problem::new(format!("profiles/repo_name: {}", reason(&error))).help(help);
-    if !std::fs::metadata(&path).map_err(why)?.is_file() {
+    if !fs_err::metadata(&path).map_err(why)?.is_file() {
         return Err(Problem::new("profiles/repo_name is not a file").help(help));
     }
     let mut name = String::new();
-    std::fs::File::open(&path).and_then(|file| file.take(LONGEST).read_to_string(&mut name)).map_err(why)?;
+    fs_err::File::open(&path).and_then(|file| file.take(LONGEST).read_to_string(&mut name)).map_err(why)?;
     let name = name.lines().next().unwrap_or_default().trim();
     words::repository(name)
         .map(|()| name.to_owned())
@@ -231,7 +231,7 @@ fn repository_name(location: &Path) -> Result<String, Problem> {
 /// The entry of a directory nearest to a name that is not there.
 pub(super) fn similar(dir: &Path, name: &str) -> Option<String> {
     const MOST: usize = 2000;
-    let entries = std::fs::read_dir(dir).ok()?.take(MOST).filter_map(Result::ok);
+    let entries = fs_err::read_dir(dir).ok()?.take(MOST).filter_map(Result::ok);
     let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     nearest(name, names.iter().map(String::as_str)).map(harmless)

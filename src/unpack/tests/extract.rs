@@ -1,0 +1,195 @@
+use std::io::Write;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use tar::EntryType;
+
+use super::{Tar, code, is_root, unpack};
+use crate::error::Kind;
+use crate::progress::Silent;
+use crate::rootfs::Rootfs;
+use crate::unpack::{Limits, extract};
+
+fn xz(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = xz2::write::XzEncoder::new(Vec::new(), 1);
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn gz(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn sample() -> Vec<u8> {
+    Tar::default().dir("./").dir("./d/").file("./d/f", &b"content ".repeat(300_000)).symlink("./l", "/d/f").end()
+}
+
+fn good(archive: &[u8]) {
+    let place = tempfile::tempdir().unwrap();
+    unpack(archive, place.path()).unwrap();
+    assert_eq!(fs_err::read(place.path().join("d/f")).unwrap(), b"content ".repeat(300_000));
+    assert_eq!(fs_err::read_link(place.path().join("l")).unwrap(), Path::new("/d/f"));
+    assert_eq!(fs_err::metadata(place.path()).unwrap().mtime(), 1_000_000_000);
+    assert_eq!(fs_err::metadata(place.path().join("d")).unwrap().mtime(), 1_000_000_000);
+    assert_eq!(fs_err::metadata(place.path().join("d/f")).unwrap().mtime(), 1_000_000_000);
+}
+
+#[test]
+fn formats_are_told_by_content() {
+    let plain = sample();
+    good(&plain);
+    good(&xz(&plain));
+    good(&gz(&plain));
+    good(&zstd::encode_all(&plain[..], 1).unwrap());
+    // Several streams, members or frames behind each other are one file.
+    let (first, second) = plain.split_at(plain.len() / 3);
+    good(&[xz(first), vec![0; 8], xz(second)].concat());
+    good(&[gz(first), gz(second)].concat());
+    let place = tempfile::tempdir().unwrap();
+    let error = unpack(b"BZh91AY&SY and so on", place.path()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused);
+}
+
+#[test]
+fn whatever_is_cut_off_or_changed_is_an_error() {
+    let plain = sample();
+    for packed in [xz(&plain), gz(&plain), zstd::encode_all(&plain[..], 1).unwrap(), plain.clone()] {
+        for keep in [packed.len() - 20, packed.len() / 2, 100, 3, 0] {
+            let place = tempfile::tempdir().unwrap();
+            let error = unpack(&packed[..keep.min(packed.len())], place.path()).unwrap_err();
+            assert_eq!(error.kind(), Kind::Refused, "{keep} of {}: {error}", packed.len());
+        }
+    }
+    // The check of the .xz file is behind the archive's end: it is looked at all the same.
+    let mut packed = xz(&[plain.clone(), vec![0; 8192]].concat());
+    let at = packed.len() - 40;
+    packed[at] ^= 1;
+    let place = tempfile::tempdir().unwrap();
+    assert_eq!(unpack(&packed, place.path()).unwrap_err().kind(), Kind::Refused);
+    let mut packed = xz(&plain);
+    packed.extend_from_slice(b"garbage!");
+    let place = tempfile::tempdir().unwrap();
+    assert_eq!(unpack(&packed, place.path()).unwrap_err().kind(), Kind::Refused);
+}
+
+#[test]
+fn the_size_an_xz_file_claims_is_checked_against_free_space() {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&xz(&sample())).unwrap();
+    assert_eq!(crate::unpack::decode::claimed_size(&file), Some(sample().len() as u64));
+    let place = tempfile::tempdir().unwrap();
+    let root = Rootfs::open(place.path()).unwrap();
+    extract(file, "x", &root, &Limits::default(), &Silent).unwrap();
+}
+
+#[test]
+fn hard_links_go_to_the_link_itself() {
+    let place = tempfile::tempdir().unwrap();
+    let archive = Tar::default().file("f", b"x").hardlink("g", "./f").symlink("l", "nowhere").hardlink("m", "/l").end();
+    unpack(&archive, place.path()).unwrap();
+    let inode = |name: &str| fs_err::symlink_metadata(place.path().join(name)).unwrap().ino();
+    assert_eq!(inode("f"), inode("g"));
+    assert_eq!(inode("l"), inode("m"));
+    assert_eq!(fs_err::read_link(place.path().join("m")).unwrap(), Path::new("nowhere"));
+}
+
+#[test]
+fn missing_parents_are_made_and_modes_do_not_depend_on_the_umask() {
+    let place = tempfile::tempdir().unwrap();
+    let mut header = Tar::header(b"a/b/f", EntryType::Regular, 0);
+    header.set_mode(0o7777);
+    unpack(&Tar::default().raw(header, b"").end(), place.path()).unwrap();
+    let mode = |name: &str| fs_err::metadata(place.path().join(name)).unwrap().mode() & 0o7777;
+    assert_eq!((mode("a"), mode("a/b"), mode("a/b/f")), (0o755, 0o755, 0o7777));
+}
+
+#[test]
+fn an_unreadable_directory_still_gets_its_content() {
+    let place = tempfile::tempdir().unwrap();
+    let mut header = Tar::header(b"d/", EntryType::Directory, 0);
+    header.set_mode(0);
+    unpack(&Tar::default().raw(header, b"").file("d/f", b"x").end(), place.path()).unwrap();
+    assert_eq!(fs_err::metadata(place.path().join("d")).unwrap().mode() & 0o7777, 0);
+    Rootfs::open(place.path()).unwrap().remove(Path::new("d")).unwrap();
+    assert!(!place.path().join("d").exists());
+}
+
+#[test]
+fn holes_stay_holes() {
+    let place = tempfile::tempdir().unwrap();
+    let size = 64u64 << 20;
+    let map = format!("4096,3,{size},0");
+    let archive = Tar::default()
+        .pax(&[
+            ("GNU.sparse.map", map.as_bytes()),
+            ("GNU.sparse.numblocks", b"2"),
+            ("GNU.sparse.size", size.to_string().as_bytes()),
+            ("GNU.sparse.name", b"sparse"),
+        ])
+        .file("GNUSparseFile.0/sparse", b"abc")
+        .end();
+    unpack(&archive, place.path()).unwrap();
+    let meta = fs_err::metadata(place.path().join("sparse")).unwrap();
+    assert_eq!(meta.len(), size);
+    assert!(meta.blocks() < 64, "{} blocks", meta.blocks());
+    assert_eq!(&fs_err::read(place.path().join("sparse")).unwrap()[4095..4100], b"\0abc\0");
+}
+
+#[test]
+fn root_everything_is_restored() {
+    if !is_root("root_everything_is_restored") {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let mut node = Tar::header(b"null", EntryType::Char, 0);
+    node.set_device_major(1).unwrap();
+    node.set_device_minor(3).unwrap();
+    node.set_mode(0o666);
+    node.set_gid(5);
+    let mut setuid = Tar::header(b"su", EntryType::Regular, 1);
+    setuid.set_mode(0o4711);
+    setuid.set_uid(1234);
+    setuid.set_gid(4321);
+    let mut link = Tar::header(b"link", EntryType::Symlink, 0);
+    link.as_mut_bytes()[157] = b'x';
+    link.set_uid(77);
+    let capability = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let archive = Tar::default()
+        .raw(node, b"")
+        .pax(&[
+            ("SCHILY.xattr.security.capability", capability),
+            ("SCHILY.xattr.security.selinux", b"label"),
+            ("mtime", b"1234567890.123456789"),
+        ])
+        .raw(setuid, b"s")
+        .raw(link, b"")
+        .entry("pipe", EntryType::Fifo, "", b"")
+        .end();
+    let record = unpack(&archive, place.path()).unwrap();
+    assert!(record.is_empty(), "{record:?}");
+    let about = |name: &str| fs_err::symlink_metadata(place.path().join(name)).unwrap();
+    let null = about("null");
+    assert!(null.file_type().is_char_device());
+    assert_eq!((null.rdev(), null.mode() & 0o7777, null.gid(), null.mtime()), (0x103, 0o666, 5, 1_000_000_000));
+    let su = about("su");
+    assert_eq!((su.mode() & 0o7777, su.uid(), su.gid()), (0o4711, 1234, 4321));
+    assert_eq!((su.mtime(), su.mtime_nsec()), (1_234_567_890, 123_456_789));
+    let mut value = [0u8; 64];
+    let length = rustix::fs::getxattr(place.path().join("su"), "security.capability", &mut value[..]).unwrap();
+    assert_eq!(&value[..length], capability);
+    assert_eq!((about("link").uid(), about("link").mtime()), (77, 1_000_000_000));
+    assert!(about("pipe").file_type().is_fifo());
+}
+
+#[test]
+fn a_full_disk_is_said_with_numbers() {
+    // /dev/full stands in for one where there is no root to mount a small file system.
+    let place = tempfile::tempdir().unwrap();
+    let root = Rootfs::open(place.path()).unwrap();
+    let error = crate::unpack::check_space(&root, u64::MAX, "x").unwrap_err();
+    assert_eq!(error.exit_code(), 4);
+    assert!(error.to_string().contains("bytes are needed"), "{error}");
+    assert_eq!(code(&unpack(&Tar::default().hardlink("a", "b").end(), place.path()).unwrap_err()), "bad-link");
+}

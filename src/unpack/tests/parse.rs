@@ -1,0 +1,243 @@
+use proptest::prelude::*;
+use tar::EntryType;
+
+use super::Tar;
+use crate::unpack::entry::{NodeKind, Time, inside, number};
+use crate::unpack::pax::Pax;
+use crate::unpack::reader::{Limits, entries};
+use crate::unpack::refusal::ReadError;
+use crate::unpack::{acl, sparse};
+
+fn refused(archive: &[u8]) -> &'static str {
+    match entries(archive, Limits::default()) {
+        Err(ReadError::Refused(refusal)) => refusal.reason.code,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn numbers_are_octal_or_base_256() {
+    assert_eq!(number(b"0000644\0"), Some(0o644));
+    assert_eq!(number(b"   644 \0"), Some(0o644));
+    assert_eq!(number(b"77777777"), Some(0o77_777_777));
+    assert_eq!(number(b"\0\0\0\0"), Some(0));
+    assert_eq!(number(b"\x80\0\0\0\0\0\0\0\0\0\x01\0"), Some(256));
+    assert_eq!(number(b"\xff\xff\xff\xff\xff\xff\xff\xff"), Some(-1));
+    assert_eq!(number(b"\xff\xff\xff\xff\xff\xff\xff\0"), Some(-256));
+    for bad in [
+        &b"0000648\0"[..],
+        b"-000001\0",
+        b"12 34\0\0\0",
+        b"\x00001234\0",
+        b"\x80\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"0x12\0",
+    ] {
+        assert_eq!(number(bad), None, "{}", bad.escape_ascii());
+    }
+}
+
+#[test]
+fn names_stay_inside() {
+    assert_eq!(inside(b"./a//b/./c/").unwrap().to_str(), Some("a/b/c"));
+    assert_eq!(inside(b"/etc/passwd").unwrap().to_str(), Some("etc/passwd"));
+    assert_eq!(inside(b"./").unwrap().to_str(), Some(""));
+    assert_eq!(inside(b"a/../b").unwrap_err().code, "parent-in-name");
+    assert_eq!(inside(b"..").unwrap_err().code, "parent-in-name");
+    assert_eq!(inside(b"a\0b").unwrap_err().code, "nul-in-name");
+    assert_eq!(inside(b"").unwrap_err().code, "empty-name");
+    assert_eq!(inside(&[b'a'; 256]).unwrap_err().code, "name-too-long");
+    assert_eq!(inside(&b"a/".repeat(2048)).unwrap_err().code, "name-too-long");
+}
+
+#[test]
+fn pax_overrides_the_header() {
+    let name = "n".repeat(200);
+    let archive = Tar::default()
+        .pax(&[
+            ("path", name.as_bytes()),
+            ("mtime", b"-1.25"),
+            ("uid", b"4000000"),
+            ("SCHILY.xattr.user.x%3Dy\n", b"a\nb"),
+        ])
+        .file("short", b"data")
+        .end();
+    let entry = &entries(&archive, Limits::default()).unwrap()[0];
+    assert_eq!(entry.path.to_str(), Some(&name[..]));
+    assert_eq!(entry.meta.mtime, Time { sec: -2, nsec: 750_000_000 });
+    assert_eq!(entry.meta.uid, 4_000_000);
+    assert_eq!(entry.meta.xattrs, [(b"user.x=y\n".to_vec(), b"a\nb".to_vec())]);
+    assert_eq!((entry.offset, entry.size), (0, 4));
+}
+
+#[test]
+fn libarchive_attributes_are_read_and_may_not_contradict() {
+    let archive = |encoded: &[u8]| {
+        Tar::default()
+            .pax(&[("LIBARCHIVE.xattr.user.y", encoded), ("SCHILY.xattr.user.y", b"y\n")])
+            .file("f", b"")
+            .end()
+    };
+    assert_eq!(
+        entries(&archive(b"eQo"), Limits::default()).unwrap()[0].meta.xattrs,
+        [(b"user.y".to_vec(), b"y\n".to_vec())]
+    );
+    assert_eq!(entries(&archive(b"eQo="), Limits::default()).unwrap()[0].meta.xattrs.len(), 1);
+    assert_eq!(refused(&archive(b"eQs=")), "pax-contradiction");
+    assert_eq!(refused(&archive(b"e")), "bad-pax");
+}
+
+#[test]
+fn what_readers_disagree_about_is_refused() {
+    let size_lie = Tar::default().pax(&[("size", b"512")]).file("f", &[0; 1024]).end();
+    assert_eq!(refused(&size_lie), "size-contradiction");
+    let twice = Tar::default().pax(&[("path", b"a"), ("path", b"b")]).file("f", b"").end();
+    assert_eq!(refused(&twice), "pax-contradiction");
+    let two_headers = Tar::default().pax(&[("path", b"a")]).pax(&[("path", b"b")]).file("f", b"").end();
+    assert_eq!(refused(&two_headers), "repeated-extension");
+    let gnu_and_pax =
+        Tar::default().pax(&[("path", b"a")]).entry("L", EntryType::GNULongName, "", b"b\0").file("f", b"").end();
+    assert_eq!(refused(&gnu_and_pax), "name-contradiction");
+    assert_eq!(refused(&Tar::default().pax(&[("path", b"a")]).end()), "orphan");
+    assert_eq!(refused(&Tar::default().pax(&[("path", b"")]).file("f", b"").end()), "bad-pax");
+    assert_eq!(refused(&Tar::default().pax(&[("size", b"-1")]).file("f", b"").end()), "bad-pax");
+    assert_eq!(refused(&Tar::default().pax(&[("size", b"99999999999999999999")]).file("f", b"").end()), "bad-pax");
+    assert_eq!(refused(&Tar::default().entry("d/", EntryType::Directory, "", b"data").end()), "unexpected-data");
+    assert_eq!(refused(&Tar::default().entry("l", EntryType::Symlink, "x", b"data").end()), "unexpected-data");
+    assert_eq!(refused(&Tar::default().file("f/", b"").end()), "ambiguous-type");
+    assert_eq!(refused(&Tar::default().entry("f", EntryType::new(b'Z'), "", b"").end()), "unsupported-type");
+    assert_eq!(refused(&Tar::default().file("f", b"x").0), "truncated");
+    let mut lone = Tar::default().file("f", b"x");
+    lone.0.extend([0; 512]);
+    assert_eq!(refused(&lone.file("g", b"y").end()), "lone-zero-block");
+    let global = Tar::default().entry("g", EntryType::XGlobalHeader, "", b"10 path=x\n").file("f", b"").end();
+    assert_eq!(refused(&global), "bad-global");
+    let mut sum = Tar::default().file("f", b"").end();
+    sum[0] = b'g';
+    assert_eq!(refused(&sum), "bad-checksum");
+    let mut size = Tar::header(b"f", EntryType::Regular, 0);
+    size.as_mut_bytes()[124..136].copy_from_slice(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff");
+    assert_eq!(refused(&Tar::default().raw(size, b"").end()), "bad-number");
+}
+
+#[test]
+fn limits_hold() {
+    let archive = Tar::default().file("a", b"12345").file("b", b"67890").end();
+    let limited = |limits: Limits| match entries(&archive, limits) {
+        Err(ReadError::Refused(refusal)) => refusal.reason.code,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(limited(Limits { entries: 1, ..Limits::default() }), "too-many-entries");
+    assert_eq!(limited(Limits { bytes: 9, ..Limits::default() }), "too-large");
+    let sparse = Tar::default()
+        .pax(&[("GNU.sparse.map", b"0,1"), ("GNU.sparse.numblocks", b"1"), ("GNU.sparse.size", b"999999999999999")])
+        .file("f", b"x")
+        .end();
+    assert_eq!(refused(&sparse), "too-large");
+    let pax = Tar::default().pax(&[("comment", &[b'x'; 2 << 20])]).file("f", b"").end();
+    assert_eq!(refused(&pax), "extension-too-large");
+}
+
+#[test]
+fn sparse_maps_are_checked() {
+    let with = |map: &[u8], blocks: &[u8], size: &[u8], data: &[u8]| {
+        let records = [("GNU.sparse.map", map), ("GNU.sparse.numblocks", blocks), ("GNU.sparse.size", size)];
+        entries(&Tar::default().pax(&records).file("f", data).end(), Limits::default())
+            .map(|entries| entries[0].clone())
+    };
+    let entry = with(b"0,2,10,1", b"2", b"20", b"abc").unwrap();
+    assert_eq!((entry.size, entry.stored), (20, 3));
+    assert!(with(b"0,2,1,1", b"2", b"20", b"abc").is_err(), "overlap");
+    assert!(with(b"0,2,10,1", b"3", b"20", b"abc").is_err(), "count");
+    assert!(with(b"0,2,10,1", b"2", b"10", b"abc").is_err(), "size");
+    assert!(with(b"0,2,10,1", b"2", b"20", b"abcd").is_err(), "data");
+    assert!(with(b"0,2,9223372036854775807,9223372036854775807", b"2", b"20", b"abc").is_err(), "overflow");
+    assert!(with(b"0,2,10", b"2", b"20", b"abc").is_err(), "odd");
+}
+
+#[test]
+fn old_headers_are_read_as_such() {
+    let mut header = tar::Header::new_old();
+    header.as_mut_bytes()[..4].copy_from_slice(b"dir/");
+    header.set_mode(0o755);
+    header.set_uid(1);
+    header.set_gid(1);
+    header.set_mtime(5);
+    header.set_size(0);
+    let archive = Tar::default().raw(header.clone(), b"").end();
+    assert_eq!(entries(&archive, Limits::default()).unwrap()[0].kind, NodeKind::Dir);
+    header.as_mut_bytes()[400] = b'x';
+    assert_eq!(refused(&Tar::default().raw(header, b"").end()), "bad-magic");
+}
+
+#[test]
+fn lists_of_access_survive() {
+    let text = b"user::rw-,user:1000:r--,group::r--,mask::r--,other::---";
+    let bytes = acl::parse(text).unwrap();
+    assert_eq!(acl::format(&bytes).unwrap(), text);
+    assert_eq!(acl::parse(b"user::rw-,group::r--,other::---,user:someone:r--:1000,mask::r--").unwrap(), bytes);
+    assert_eq!(acl::parse(b"user::rw-,user:someone:r--"), None);
+    assert_eq!(acl::parse(b""), None);
+    assert_eq!(acl::format(b"\x02\0\0\0\x01"), None);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..4096)) {
+        drop(entries(&bytes, Limits::default()));
+        drop(Pax::parse(&bytes, false));
+        let _ = number(&bytes);
+        drop(acl::parse(&bytes));
+        drop(acl::format(&bytes));
+        let mut bytes = bytes.into_iter();
+        drop(sparse::map_from_data(|| bytes.next().ok_or_else(|| crate::unpack::refusal::Reason::new("end", ""))));
+    }
+
+    /// Real archives with a few bytes changed and the checksums made right again reach deeper than noise does.
+    #[test]
+    fn damaged_archives_are_read_or_refused(
+        changes in prop::collection::vec((0usize..8192, any::<u8>()), 1..8),
+        fix in any::<bool>(),
+        cut in 0usize..16384,
+    ) {
+        let mut archive = Tar::default()
+            .dir("d/")
+            .pax(&[("path", b"d/long"), ("SCHILY.xattr.user.a", b"1"), ("mtime", b"1.5"), ("size", b"5")])
+            .file("d/f", b"hello")
+            .entry("L", EntryType::GNULongName, "", b"d/another\0")
+            .symlink("d/l", "f")
+            .pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.realsize", b"9"), ("GNU.sparse.name", b"s")])
+            .file("sparse", &[&b"1\n0\n1\n"[..], &[0; 506], b"x"].concat())
+            .hardlink("d/h", "d/long")
+            .end();
+        for (at, value) in changes {
+            let at = at % archive.len();
+            archive[at] = value;
+        }
+        if fix {
+            for block in archive.chunks_exact_mut(512) {
+                if block[257..262] == *b"ustar" {
+                    let mut header = tar::Header::new_old();
+                    header.as_mut_bytes().copy_from_slice(block);
+                    header.set_cksum();
+                    block.copy_from_slice(header.as_bytes());
+                }
+            }
+        }
+        archive.truncate(cut.max(1));
+        if let Ok(entries) = entries(&archive, Limits::default()) {
+            for entry in entries {
+                prop_assert!(entry.path.is_relative());
+                prop_assert!(!entry.path.components().any(|part| part == std::path::Component::ParentDir));
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_that_fit_are_read(value in 0u64..1 << 33) {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(value);
+        prop_assert_eq!(number(&header.as_old().size), Some(value as i64));
+        header.set_size(value << 30);
+        prop_assert_eq!(number(&header.as_old().size), Some((value << 30) as i64));
+    }
+}
