@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::pipeline::{self, Options};
 use crate::portage::{Facts, Resolved, emerge};
 use crate::progress::Progress;
+use crate::source::Terms;
 use crate::store::Store;
 use crate::ui::Terminal;
 use crate::{source, userns};
@@ -42,6 +43,9 @@ pub struct Args {
     /// Ask no server: use what the store has, or fail
     #[arg(long)]
     pub offline: bool,
+    /// Accept a signed list older than one seen before, this once
+    #[arg(long)]
+    pub allow_rollback: bool,
 }
 
 impl Args {
@@ -56,7 +60,8 @@ impl Args {
             Begun::Done(code) => return Ok(code),
         };
         let Session { job, origin, store } = &*session;
-        let options = Options { offline: self.offline, moment, cpus: session::cpus() };
+        let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback };
+        let options = Options { terms, moment, cpus: session::cpus() };
         let published = pipeline::build(job, origin, store, &options, ui)?;
         ui.result(&published.tarball);
         if let Some((layout, _)) = &published.oci {

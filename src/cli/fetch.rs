@@ -3,6 +3,7 @@
 use super::RecipeArgs;
 use super::session::{self, Begun};
 use crate::error::Result;
+use crate::source::Terms;
 use crate::ui::Terminal;
 use crate::{source, verify};
 
@@ -14,6 +15,9 @@ pub struct Args {
     /// The recipe.
     #[command(flatten)]
     pub recipe: RecipeArgs,
+    /// Accept a signed list older than one seen before, this once
+    #[arg(long)]
+    pub allow_rollback: bool,
 }
 
 impl Args {
@@ -22,7 +26,8 @@ impl Args {
             Begun::Here(session) => session,
             Begun::Done(code) => return Ok(code),
         };
-        let located = source::locate(&session.job, &session.store, false, ui)?;
+        let terms = Terms { offline: false, allow_rollback: self.allow_rollback };
+        let located = source::locate(&session.job, &session.store, terms, ui)?;
         let verified = verify::verify(source::fetch(&located, &session.store, ui)?)?;
         ui.result(session.store.blob_path(verified.sha512())?);
         Ok(0)

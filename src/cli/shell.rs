@@ -14,6 +14,7 @@ use crate::portage::Resolved;
 use crate::progress::Progress;
 use crate::recipe::TreeKind;
 use crate::source;
+use crate::source::Terms;
 use crate::store::Store;
 use crate::store::lock::Mode;
 use crate::store::trees::Tree;
@@ -101,6 +102,7 @@ impl Args {
         {
             return Ok(tree);
         }
-        pipeline::base(&session.job, &session.store, self.offline, ui).map(|(_, tree)| tree)
+        let terms = Terms { offline: self.offline, ..Terms::default() };
+        pipeline::base(&session.job, &session.store, terms, ui).map(|(_, tree)| tree)
     }
 }

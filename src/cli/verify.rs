@@ -3,6 +3,7 @@
 use super::RecipeArgs;
 use super::session::{self, Begun};
 use crate::error::Result;
+use crate::source::Terms;
 use crate::ui::Terminal;
 use crate::{source, verify};
 
@@ -18,6 +19,9 @@ pub struct Args {
     /// Ask no server: use what the store has, or fail
     #[arg(long)]
     pub offline: bool,
+    /// Accept a signed list older than one seen before, this once
+    #[arg(long)]
+    pub allow_rollback: bool,
 }
 
 impl Args {
@@ -26,7 +30,8 @@ impl Args {
             Begun::Here(session) => session,
             Begun::Done(code) => return Ok(code),
         };
-        let located = source::locate(&session.job, &session.store, self.offline, ui)?;
+        let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback };
+        let located = source::locate(&session.job, &session.store, terms, ui)?;
         let verified = verify::verify(source::fetch(&located, &session.store, ui)?)?;
         ui.plan(&format!(
             "{}: good\n  size     {}\n  sha512   {}\n  signer   {}\n  verified {}",

@@ -24,6 +24,7 @@ mod download;
 mod fetch;
 mod file;
 mod gentoo;
+mod memory;
 pub mod pointer;
 
 pub use gentoo::directory;
@@ -37,6 +38,15 @@ pub struct Located {
     facts: Facts,
     /// Do not ask any server.
     offline: bool,
+}
+
+/// On what terms a base is looked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Ask no server: what the store has, or nothing.
+    pub offline: bool,
+    /// Accept a signed list that is older than one seen before.
+    pub allow_rollback: bool,
 }
 
 /// Where the bytes are.
@@ -137,20 +147,22 @@ impl Located {
     }
 }
 
-/// Finds out which file the recipe's base is. Asks the mirrors, and refuses what is not signed by a trusted key; with `offline`
+/// Finds out which file the recipe's base is. Asks the mirrors, and refuses what is not signed by a trusted key; offline it
 /// answers from the store alone.
-pub fn locate(job: &Job, store: &Store, offline: bool, ui: &dyn Progress) -> Result<Located> {
-    if offline {
+pub fn locate(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<Located> {
+    if terms.offline {
         return match known(job, store)? {
             Some(located) => Ok(located),
             // A file of this machine needs no network.
-            None if matches!(job.source.base, Base::File { .. }) => locate(job, store, false, ui),
+            None if matches!(job.source.base, Base::File { .. }) => {
+                locate(job, store, Terms { offline: false, ..terms }, ui)
+            }
             None => Err(Error::network(format!("the store knows no verified {}", base_name(&job.source)))
                 .with_hint("run once without --offline")),
         };
     }
     match &job.source.base {
-        Base::Gentoo { stage3, version } => gentoo::locate(&job.source, stage3, version, store, ui),
+        Base::Gentoo { stage3, version } => gentoo::locate(&job.source, stage3, version, store, terms, ui),
         Base::File { path, signature, sha512, allow_unsigned } => {
             let asked = file::Asked {
                 path,
