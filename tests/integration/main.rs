@@ -6,6 +6,7 @@
 mod architecture;
 mod cli;
 mod env;
+mod keys;
 mod man;
 mod publish;
 mod recipe;
