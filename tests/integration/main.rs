@@ -5,6 +5,7 @@
 
 mod architecture;
 mod cli;
+mod e2e;
 mod env;
 mod keys;
 mod man;
