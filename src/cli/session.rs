@@ -64,6 +64,11 @@ pub(super) fn root() -> Result<Result<Store, i32>> {
     }
 }
 
+/// The store, for a verb that needs no root.
+pub(super) fn store() -> Result<Store> {
+    Store::open(&Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?)
+}
+
 /// Reads the recipe.
 pub(super) fn load(args: &RecipeArgs, overrides: &[String], ui: &Terminal) -> Result<Loaded> {
     let mut defaults = vec![PathBuf::from("/etc/quern.toml")];

@@ -119,10 +119,10 @@ pub struct Source {
     pub base: Base,
     /// Roots of mirrors without a trailing slash, tried in order; also Portage's `GENTOO_MIRRORS`.
     pub mirrors: Vec<String>,
-    /// OpenPGP certificates that replace the embedded ones.
+    /// OpenPGP certificates that replace those that are built in and imported.
     pub keyring: Option<PathBuf>,
-    /// Primary fingerprints (40 or 64 upper-case hex digits) that may sign; empty: those of Gentoo's release keys with the
-    /// embedded keyring, all certificates' of a `keyring`.
+    /// Primary fingerprints (40 or 64 upper-case hex digits) that may sign; empty: that of Gentoo's release key, or all
+    /// certificates' of a `keyring`.
     pub fingerprints: Vec<String>,
     /// A signed list older than this, in seconds, is refused.
     pub max_age: u64,

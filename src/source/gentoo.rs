@@ -77,7 +77,7 @@ pub(super) fn locate(
     let mut ask = Ask {
         http: Http::default(),
         mirrors: source.mirrors.iter().map(String::as_str).collect(),
-        keyring: keyring(source)?,
+        keyring: keyring(source, store)?,
         arch: checked(variant)?,
         max_age: source.max_age,
         allow_rollback: terms.allow_rollback,
@@ -124,7 +124,7 @@ pub(super) fn locate(
 /// The newest remembered build of the variant, or the one of the timestamp.
 pub(super) fn known(source: &Source, variant: &str, version: &Version, store: &Store) -> Result<Option<Located>> {
     let arch = checked(variant)?;
-    let keyring = keyring(source)?;
+    let keyring = keyring(source, store)?;
     let mut candidates: Vec<(bool, String, String, Facts)> = Vec::new();
     for name in store.ref_names(REFS)? {
         if let Some((found, timestamp, _)) = pointer::split_name(&name)

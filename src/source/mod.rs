@@ -161,8 +161,8 @@ pub fn locate(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Resu
                 .with_hint("run once without --offline")),
         };
     }
-    match &job.source.base {
-        Base::Gentoo { stage3, version } => gentoo::locate(&job.source, stage3, version, store, terms, ui),
+    let located = match &job.source.base {
+        Base::Gentoo { stage3, version } => gentoo::locate(&job.source, stage3, version, store, terms, ui)?,
         Base::File { path, signature, sha512, allow_unsigned } => {
             let asked = file::Asked {
                 path,
@@ -170,9 +170,13 @@ pub fn locate(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Resu
                 sha512: sha512.as_deref(),
                 allow_unsigned: *allow_unsigned,
             };
-            file::locate(&job.source, &asked, store, ui)
+            file::locate(&job.source, &asked, store, ui)?
         }
+    };
+    if let Some(signer) = located.signer() {
+        warn_of_expiry(&keyring(&job.source, store)?, signer, now(), ui);
     }
+    Ok(located)
 }
 
 /// The newest file the store knows to be the recipe's base, without asking anybody: for `shell` and `--offline`. None when there is
@@ -241,12 +245,29 @@ pub fn fetch(located: &Located, store: &Store, ui: &dyn Progress) -> Result<Fetc
     Ok(Fetched { name, proof, facts, file: got.file, sha512: got.sha512, size: got.size })
 }
 
-/// The keyring a recipe asks for.
-pub fn keyring(source: &Source) -> Result<Keyring> {
+/// The keyring a recipe asks for: its own file, or the built-in and imported certificates, of which only the release key may sign
+/// unless the recipe names others. An import alone makes nobody trusted.
+pub fn keyring(source: &Source, store: &Store) -> Result<Keyring> {
     match &source.keyring {
         Some(path) => Keyring::load(path, &source.fingerprints),
-        None if source.fingerprints.is_empty() => Keyring::embedded(),
-        None => Keyring::embedded_pinned(&source.fingerprints),
+        None if source.fingerprints.is_empty() => {
+            Keyring::known(&store.certificates()?, &[verify::GENTOO_RELEASE.to_owned()])
+        }
+        None => Keyring::known(&store.certificates()?, &source.fingerprints),
+    }
+}
+
+/// Says so when who signed will not be able to for much longer: afterwards every new list is refused.
+fn warn_of_expiry(keyring: &Keyring, primary: &str, now: u64, ui: &dyn Progress) {
+    const AHEAD: u64 = 60 * 86_400;
+    let end = keyring.certificate(primary).and_then(|certificate| certificate.signs_until());
+    if let Some(end) = end.filter(|end| *end < now + AHEAD) {
+        let expires = if end <= now { "expired" } else { "expires" };
+        ui.warn(&format!(
+            "the certificate {primary} {expires} on {}; get a newer copy of it: `quern-builder keys refresh --from FILE`, or \
+             source.keyring",
+            &when(end)[..10]
+        ));
     }
 }
 

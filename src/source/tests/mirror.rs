@@ -66,18 +66,22 @@ impl Mirror {
         let timestamp = "20260810T204554Z";
         let name = format!("stage3-{VARIANT}-{timestamp}.tar.xz");
         let mut mirror = Self { gpg, keyring, files: HashMap::new(), timestamp, name };
+        mirror.put(&mirror.tarball(""), data());
+        mirror.put(&mirror.tarball(".asc"), mirror.gpg.detach("good", &["--armor"], &data()));
+        mirror.sign_lists();
+        Some(mirror)
+    }
+
+    fn sign_lists(&mut self) {
         let digests = format!(
             "# SHA512 HASH\n{}  {name}\n# BLAKE2B HASH\n{}  {name}\n# SHA512 HASH\n{}  {name}.CONTENTS.gz\n",
             sha512(&data()),
             hex(&Blake2b512::digest(data())),
             "0".repeat(128),
-            name = mirror.name
+            name = self.name
         );
-        mirror.put(&mirror.tarball(""), data());
-        mirror.put(&mirror.tarball(".DIGESTS"), mirror.sign(&digests));
-        mirror.put(&mirror.tarball(".asc"), mirror.gpg.detach("good", &["--armor"], &data()));
-        mirror.publish(now());
-        Some(mirror)
+        self.put(&self.tarball(".DIGESTS"), self.sign(&digests));
+        self.publish(now());
     }
 
     fn tarball(&self, suffix: &str) -> String {
@@ -384,4 +388,46 @@ fn how_old_a_list_may_be_is_the_recipes() {
     assert!(error.hint().unwrap().contains("clock") && error.hint().unwrap().contains("source.max-age"));
     job.source.max_age = 4 * 3600;
     locate(&job, &store, Terms::default(), &Silent).unwrap();
+}
+
+#[test]
+fn an_imported_certificate_is_trusted_only_where_the_recipe_names_it() {
+    let Some(mirror) = Mirror::new() else { return };
+    let (_home, store) = store();
+    let server = mirror.serve();
+    let primary = mirror.gpg.fingerprints("good")[0].clone();
+    let mut job = job(latest(), &[&server], &mirror.keyring);
+    job.source.keyring = None;
+    job.source.fingerprints = vec![primary.clone()];
+    let missing = locate(&job, &store, Terms::default(), &Silent).unwrap_err();
+    assert!(missing.kind() == Kind::Usage && missing.hint().unwrap().contains("keys import"), "{missing}");
+    store.write_certificate(&primary, &fs_err::read(&mirror.keyring).unwrap()).unwrap();
+    build(&job, &store).unwrap();
+    job.source.fingerprints.clear();
+    let error = locate(&job, &store, Terms::default(), &Silent).unwrap_err();
+    assert!(error.kind() == Kind::Refused && error.to_string().contains("not trusted here"), "{error}");
+}
+
+#[test]
+fn a_signer_that_soon_expires_is_warned_of() {
+    let Some(mut mirror) = Mirror::new() else { return };
+    let primary = mirror.gpg.fingerprints("good")[0].clone();
+    let mut warned = |expires: &[&str]| {
+        // GnuPG replaces the self-signatures: what is signed before them is signed again.
+        if !expires.is_empty() {
+            mirror.gpg.run(&[&["--quick-set-expire", &primary], expires].concat(), b"");
+            mirror.sign_lists();
+        }
+        let (_home, store) = store();
+        let heard = Heard::default();
+        fs_err::write(&mirror.keyring, mirror.gpg.run(&["--armor", "--export"], b"")).unwrap();
+        locate(&job(latest(), &[&mirror.serve()], &mirror.keyring), &store, Terms::default(), &heard).unwrap();
+        heard.0.into_inner().unwrap()
+    };
+    assert!(warned(&[]).is_empty());
+    // The signing subkey, and then the whole certificate.
+    let lines = warned(&["59d", "*"]);
+    assert!(lines.len() == 1 && lines[0].contains(&primary) && lines[0].contains("keys refresh"), "{lines:?}");
+    assert!(warned(&["62d", "*"]).is_empty());
+    assert_eq!(warned(&["59d"]).len(), 1);
 }
