@@ -17,7 +17,7 @@ use crate::rootfs::Rootfs;
 const DOCUMENTATION: [&str; 4] = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/gtk-doc/*"];
 
 /// What belongs to the making of an image or to one machine, never to the image.
-const ALWAYS: [(&str, &str); 17] = [
+const ALWAYS: [(&str, &str); 18] = [
     ("/var/tmp/*", "temporary files"),
     ("/tmp/*", "temporary files"),
     ("/run/*", "state of a running system"),
@@ -27,6 +27,7 @@ const ALWAYS: [(&str, &str); 17] = [
     ("/var/log/emerge.log", "log of the build"),
     ("/var/log/portage/*", "logs of the build"),
     ("/var/cache/edb/dep/*", "Portage's metadata cache"),
+    ("/var/cache/edb/mtimedb", "Portage's notes of when the build's directories changed"),
     ("/var/cache/binpkgs/*", "the shared cache"),
     ("/var/cache/binpkgs-builder", "the shared cache"),
     ("/var/cache/binhost/*", "the shared cache"),
@@ -285,6 +286,7 @@ mod tests {
             "usr/share/doc/x/README",
             "usr/share/man/man1/x.1",
             "var/cache/binpkgs-builder/Packages",
+            "var/cache/edb/mtimedb",
             "var/cache/ldconfig/aux-cache",
             "var/db/pkg/a/b/CONTENTS",
             "var/db/repos/gentoo/x",

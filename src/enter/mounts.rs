@@ -79,7 +79,7 @@ impl Root {
             .system(doing)?;
         let dev = self.open(Path::new("/dev"))?;
         for node in NODES {
-            let source = clone(CWD, &Path::new("/dev").join(node), false).system(|| format!("taking /dev/{node}"))?;
+            let source = clone(CWD, Path::new("/dev").join(node), false).system(|| format!("taking /dev/{node}"))?;
             // Its data can be written all the same; its mode and owner, which are the host's, cannot.
             sys::mount_setattr(source.as_fd(), READ_ONLY.bits().into(), false)
                 .system(|| format!("taking /dev/{node}"))?;

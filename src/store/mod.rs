@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! blobs/     downloaded tarballs, by the SHA-512 of their content
+//! keys/      certificates that the user imported, by primary fingerprint
 //! refs/      small facts with a name: what a signed pointer said, and when
 //! trees/     unpacked stage3s, by the digest of their tarball; read-only once there
 //! builds/    a work directory for each recipe: the last build's changes, image and logs
@@ -18,6 +19,7 @@ use crate::error::{Context, Error, Result};
 
 pub mod blobs;
 pub mod clean;
+pub mod keys;
 pub mod lock;
 pub mod refs;
 pub mod trees;
@@ -51,7 +53,7 @@ impl Store {
             return Err(Error::system(format!("{}: it belongs to somebody else", doing()))
                 .with_hint("run as its owner, or set QUERN_HOME to a directory of your own"));
         }
-        ["blobs", "refs", "trees", "builds", "cache"].iter().try_for_each(|name| make(&home.join(name)))?;
+        ["blobs", "keys", "refs", "trees", "builds", "cache"].iter().try_for_each(|name| make(&home.join(name)))?;
         Ok(Self { root: home.to_owned() })
     }
 

@@ -71,6 +71,11 @@ impl TestEnv {
         env
     }
 
+    /// The user and group that programs run as, where they are not the tests' own.
+    pub(crate) fn owner(&self) -> Option<(u32, u32)> {
+        self.user.as_ref().map(|user| (user.uid, user.gid))
+    }
+
     /// A path inside.
     pub(crate) fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
         self.root.path().join(relative)
@@ -278,7 +283,8 @@ fn test_user() -> Option<User> {
     Some(User { uid: fields.next()?.parse().ok()?, gid: fields.next()?.parse().ok()? })
 }
 
-fn scratch() -> PathBuf {
+/// Where tests put what they make.
+pub(crate) fn scratch() -> PathBuf {
     std::env::var_os("QUERN_TEST_TMP").map_or_else(std::env::temp_dir, PathBuf::from)
 }
 

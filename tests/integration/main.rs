@@ -5,7 +5,10 @@
 
 mod architecture;
 mod cli;
+mod e2e;
 mod env;
+mod keys;
 mod man;
 mod publish;
 mod recipe;
+mod sandbox;

@@ -32,7 +32,6 @@ src_install() {
 	dosym nowhere /usr/share/odd/dangling-link
 	dosym ../../../../../../../../etc/passwd /usr/share/odd/link-that-climbs
 
-	mkfifo "${ED}"/usr/share/odd/fifo || die
 	newins - 'name with  spaces' <<<"spaces"
 	newins - $'back\\slash' <<<"backslash"
 	newins - naïve <<<"UTF-8"
@@ -45,13 +44,15 @@ src_install() {
 }
 
 pkg_postinst() {
-	# What Portage would drop or refuse comes last: an empty directory, a name that is not UTF-8, a file capability.
+	# What Portage would drop or refuse comes last: an empty directory, a name that is not UTF-8, a file capability, and a
+	# pipe, with which it makes a binary package that it refuses to unpack.
+	[[ -e ${EROOT}/usr/share/odd/fifo ]] || mkfifo "${EROOT}/usr/share/odd/fifo" || die
 	mkdir -p "${EROOT}/usr/share/odd/empty-directory" || die
 	printf 'latin1\n' >"${EROOT}/usr/share/odd/"$'caf\xe9' || die
 	setcap cap_net_bind_service+ep "${EROOT}/usr/libexec/odd/capable" || ewarn "no file capabilities here"
 }
 
 pkg_prerm() {
-	rm -f "${EROOT}/usr/share/odd/"$'caf\xe9'
+	rm -f "${EROOT}/usr/share/odd/"{$'caf\xe9',fifo}
 	rmdir "${EROOT}/usr/share/odd/empty-directory"
 }

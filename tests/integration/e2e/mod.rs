@@ -1,0 +1,164 @@
+//! Whole builds: the program as its users run it, with the real emerge, in the stand-in world, as root and as an ordinary user.
+//! What comes out is judged by programs that nobody here wrote.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+
+use crate::env::{self, Output, Server, TestEnv, World, output};
+
+mod clean;
+mod crash;
+mod failure;
+mod hostile;
+mod image;
+mod listing;
+mod python;
+mod repeat;
+mod shell;
+mod stage4;
+mod together;
+mod traces;
+
+/// The head of every recipe here. What follows goes on in `[build]`.
+const HEAD: &str = "[source]\nstage3 = \"amd64-musl\"\n[build]\nprofile = \"gentoo:default/linux/amd64/23.0/musl\"\n";
+
+/// The instant that results carry where a test compares them.
+const EPOCH: &str = "1700000000";
+
+/// Who builds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Root,
+    User,
+}
+
+/// Somebody who builds, in the stand-in world.
+struct Stand {
+    env: TestEnv,
+    world: World,
+    server: Server,
+}
+
+impl Stand {
+    /// With a store of its own, which is empty. None when the machine lacks something: then the test is skipped.
+    fn alone(who: Who) -> Option<Self> {
+        let able = match who {
+            Who::Root => env::require_root(),
+            Who::User => env::require_userns(),
+        };
+        let world = env::require_world().filter(|_| able)?;
+        let mut env = match who {
+            Who::Root => TestEnv::new(),
+            Who::User => TestEnv::as_user(),
+        };
+        let server = world.serve();
+        env.use_world(&world, &server);
+        Some(Self { env, world, server })
+    }
+
+    /// With the store that other tests use too, which has the stage3 unpacked.
+    fn sharing(who: Who) -> Option<Self> {
+        static STORES: [OnceLock<Shared>; 2] = [OnceLock::new(), OnceLock::new()];
+        let mut stand = Self::alone(who)?;
+        let shared = STORES[usize::from(who == Who::User)].get_or_init(|| Shared::fill(&mut stand, who));
+        stand.env.set("QUERN_HOME", &shared.home);
+        Some(stand)
+    }
+
+    /// Caches of binary packages of its own: nothing that another test built.
+    fn with_own_packages(mut self) -> Self {
+        self.env.set("QUERN_PORTAGE_BINPKG", self.packages());
+        self
+    }
+
+    /// Where its own binary packages are.
+    fn packages(&self) -> PathBuf {
+        self.env.path("home/binpkgs")
+    }
+
+    /// Adds repositories to the main one.
+    fn with_repositories(mut self, more: &[&Path]) -> Self {
+        let all: Vec<_> = [self.world.repository()].into_iter().chain(more.iter().map(PathBuf::from)).collect();
+        self.env.set("QUERN_PORTAGE_REPOSITORIES", format!("{all:?}"));
+        self
+    }
+
+    /// Writes a recipe: [`HEAD`], then `rest`.
+    fn recipe(&self, name: &str, rest: &str) -> PathBuf {
+        self.env.write(format!("{name}.toml"), format!("{HEAD}{rest}"))
+    }
+
+    /// Builds a recipe.
+    fn build(&self, recipe: &Path) -> Output {
+        self.env.run(["build".as_ref(), recipe.as_os_str()])
+    }
+
+    /// Builds a recipe, which must succeed, and returns the paths of the tarball and of the layout if there is one.
+    #[track_caller]
+    fn built(&self, recipe: &Path) -> Vec<PathBuf> {
+        self.build(recipe).success().results()
+    }
+
+    /// Runs a command in the builder tree (or, with `--image` in `options`, in the image) of a recipe.
+    fn shell(&self, recipe: &Path, options: &[&str], command: &[&str]) -> Output {
+        let recipe = recipe.to_str().expect("a path of the test's own");
+        self.env.run([&["shell", recipe], options, &["--"], command].concat())
+    }
+
+    /// An ebuild of the overlay at `overlay`.
+    fn ebuild(&self, category: &str, name: &str, body: &str) {
+        let head = "EAPI=8\nDESCRIPTION=\"made by a test\"\nHOMEPAGE=\"https://example.org/\"\nS=\"${WORKDIR}\"\n\
+                    LICENSE=\"public-domain\"\nSLOT=\"0\"\nKEYWORDS=\"amd64\"\n";
+        self.env.write(format!("overlay/{category}/{name}/{name}-1.ebuild"), format!("{head}{body}"));
+    }
+
+    /// An overlay with the category `app-own`, as a user writes one; ebuilds follow.
+    fn overlay(&self, layout: &str) -> PathBuf {
+        self.env.write("overlay/metadata/layout.conf", layout);
+        self.env.write("overlay/profiles/repo_name", "own\n");
+        self.env.write("overlay/profiles/categories", "app-own\n");
+        self.env.path("overlay")
+    }
+}
+
+/// A store that tests share. It goes when the test program goes, however that ends.
+struct Shared {
+    home: PathBuf,
+    _keeper: ChildStdin,
+}
+
+impl Shared {
+    fn fill(stand: &mut Stand, who: Who) -> Self {
+        let home = env::scratch().join(format!("quern-test-{who:?}-{}", std::process::id()).to_lowercase());
+        let store = home.join("store");
+        fs::DirBuilder::new().mode(0o700).create(&home).expect("a directory for the shared store");
+        if let Some((uid, gid)) = stand.env.owner() {
+            chown(&home, Some(uid), Some(gid)).expect("giving a directory away");
+        }
+        // Its standard input ends with this process. Files of subordinate ids take the program's own namespace to remove.
+        let mut keeper = stand.env.command("sh");
+        keeper.args(["-c", "cat; \"$0\" clean --all >/dev/null; rm -rf \"$1\"", env::PROGRAM]);
+        keeper.arg(&home).env("QUERN_HOME", &store).current_dir("/").process_group(0);
+        let mut keeper = keeper.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("starting sh");
+        let keeper = keeper.stdin.take().expect("its input");
+        stand.env.set("QUERN_HOME", &store);
+        // A shell needs the stage3 and no build.
+        let recipe = stand.recipe("fill", "[emerge]\npackages = [\"app-test/tiny\"]\n");
+        let _ = stand.shell(&recipe, &[], &["true"]).success();
+        Self { home: store, _keeper: keeper }
+    }
+}
+
+/// What a foreign program says about something that it must accept.
+#[track_caller]
+fn ask(program: &str, arguments: &[&str]) -> String {
+    output(Command::new(program).args(arguments)).success().stdout
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path of the test's own")
+}

@@ -1,0 +1,77 @@
+//! The same recipe, the same inputs, the same bytes: whoever builds, and however often.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::{EPOCH, Stand, Who, ask, text};
+
+/// Without Portage's records: they hold times of their own.
+const RECIPE: &str =
+    "[emerge]\npackages = [\"app-test/tiny\", \"app-test/odd\"]\n[strip]\npaths = [\"/var/db/pkg\"]\n[oci]\n";
+
+/// With them.
+const WITH_RECORDS: &str = "[emerge]\npackages = [\"app-test/tiny\", \"app-test/odd\"]\n";
+
+/// Builds, and puts the results where the next build does not replace them.
+fn built(stand: &mut Stand, rest: &str, keep: &str) -> PathBuf {
+    stand.env.set("SOURCE_DATE_EPOCH", EPOCH);
+    let recipe = stand.recipe("same", rest);
+    stand.built(&recipe);
+    let kept = stand.env.path(keep);
+    ask("cp", &["--recursive", text(&stand.env.outdir()), text(&kept)]);
+    kept
+}
+
+/// The tarball, and the index of the layout, which has the digest of the manifest.
+#[track_caller]
+fn assert_same(one: &Path, other: &Path) {
+    for name in ["same-2023-11-14.tar.gz", "same-2023-11-14.oci/index.json", "same-2023-11-14.json"] {
+        let (one, other) = (one.join(name), other.join(name));
+        let same = std::fs::read(&one).unwrap() == std::fs::read(&other).unwrap();
+        assert!(same, "{} and {} differ: {:#?}", one.display(), other.display(), differences(&one, &other));
+    }
+}
+
+/// The lines that differ in the list of a tarball's entries, with owners, times and attributes, and their contents.
+fn differences(one: &Path, other: &Path) -> BTreeSet<String> {
+    let show = "show() { case $1 in \
+                *.gz) tar -tvvzf $1 --full-time --xattrs; tar -xzf $1 --to-command='sed \"s|^|$TAR_FILENAME: |\"' ;; \
+                *) cat $1 ;; esac; }; \
+                export LC_ALL=C; show $1 >$1.shown; show $2 >$2.shown; diff --text $1.shown $2.shown; true";
+    let diff = ask("sh", &["-c", show, "sh", text(one), text(other)]);
+    diff.lines().filter(|line| line.starts_with(['<', '>'])).map(str::to_owned).collect()
+}
+
+#[test]
+fn userns_twice_makes_the_same() {
+    let Some(stand) = Stand::sharing(Who::User) else { return };
+    let mut stand = stand.with_own_packages();
+    // The first builds its packages, the second takes them from the cache.
+    let (first, second) = (built(&mut stand, RECIPE, "first"), built(&mut stand, RECIPE, "second"));
+    assert_same(&first, &second);
+
+    // In its records Portage keeps when it made a link and when a record changed. All else is the same there too.
+    let (third, fourth) = (built(&mut stand, WITH_RECORDS, "third"), built(&mut stand, WITH_RECORDS, "fourth"));
+    let tarball = Path::new("same-2023-11-14.tar.gz");
+    let times = |line: &&String| {
+        (line.contains("/CONTENTS: sym ") || line.contains("/metadata: #dir_mtime=")) && line.contains("./var/db/pkg/")
+    };
+    let found = differences(&third.join(tarball), &fourth.join(tarball));
+    let other: Vec<_> = found.iter().filter(|line| !times(line)).collect();
+    assert!(other.is_empty(), "{other:#?}");
+    assert!(!found.is_empty(), "Portage has stopped keeping times: compare the bytes here too");
+}
+
+#[test]
+fn root_and_userns_make_the_same() {
+    let Some(root) = Stand::sharing(Who::Root) else { return };
+    let Some(user) = Stand::sharing(Who::User) else { return };
+    let (mut root, mut user) = (root.with_own_packages(), user.with_own_packages());
+    // One mirror: the provenance names it.
+    user.env.set("QUERN_SOURCE_MIRRORS", format!("[{:?}]", root.server.url()));
+    let one = built(&mut root, RECIPE, "kept");
+    ask("cp", &["--recursive", text(&root.packages()), text(&user.packages())]);
+    ask("chown", &["--recursive", "--reference", text(&user.env.outdir()), text(&user.packages())]);
+    let other = built(&mut user, RECIPE, "kept");
+    assert_same(&one, &other);
+}
