@@ -43,7 +43,7 @@
 //!  │                                 again; then only waits and forwards signals
 //!  └─ B   the builder            uid 0, real or mapped. May have threads. Every stage runs here
 //!      └─ S1  /proc/self/exe     one for each command in a tree: reads its plan from an inherited descriptor. One thread
-//!          └─ S2  PID 1          mounts, pivot_root, drops what must be dropped; reaps, forwards signals
+//!          └─ S2  PID 1          mounts, pivot_root, enters a user namespace, drops privileges; reaps, forwards signals
 //!              └─ payload        the command
 //! ```
 //!

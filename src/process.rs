@@ -14,7 +14,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
+use nix::unistd::{Pid, getpgrp, getpid, setpgid, tcgetpgrp, tcsetpgrp};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
@@ -199,14 +199,27 @@ impl Foreground {
 
 impl Drop for Foreground {
     fn drop(&mut self) {
-        let input = std::io::stdin();
-        // A process in the background that does this is stopped, unless it does not hear of it.
-        let background = SigSet::from(Signal::SIGTTOU);
-        let before = background.thread_swap_mask(SigmaskHow::SIG_BLOCK);
-        // A terminal that is gone meanwhile needs nothing.
-        tcsetpgrp(&input, self.group).and_then(|()| tcsetattr(&input, SetArg::TCSADRAIN, &self.modes)).ok();
-        before.and_then(|before| before.thread_set_mask()).ok();
+        unstopped(|| {
+            let input = std::io::stdin();
+            // A terminal that is gone meanwhile needs nothing.
+            tcsetpgrp(&input, self.group).and_then(|()| tcsetattr(&input, SetArg::TCSADRAIN, &self.modes)).ok();
+        });
     }
+}
+
+/// Makes this process a group of its own, in the foreground of the terminal if there is one.
+pub(crate) fn take_foreground() -> nix::Result<()> {
+    setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+    unstopped(|| tcsetpgrp(std::io::stdin(), getpid()).ok());
+    Ok(())
+}
+
+/// Does something to the terminal that would stop a process in the background, unless it does not hear of it.
+fn unstopped<T>(doing: impl FnOnce() -> T) -> T {
+    let before = SigSet::from(Signal::SIGTTOU).thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    let done = doing();
+    before.and_then(|before| before.thread_set_mask()).ok();
+    done
 }
 
 /// What the signal thread knows.

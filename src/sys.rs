@@ -185,17 +185,18 @@ pub(crate) fn keep_from_typing() -> io::Result<()> {
     }
 }
 
-/// Makes a command start with no signal blocked, as this process has those that it waits for; and, unless it is to share the
-/// terminal, in a session of its own: no terminal, and one process group that signals reach.
-pub(crate) fn fresh_start(command: &mut std::process::Command, terminal: bool) {
+/// Makes a command start with no signal blocked, as this process has those that it waits for, after `first`, which must
+/// not wait for another thread.
+pub(crate) fn fresh_start(
+    command: &mut std::process::Command,
+    first: impl Fn() -> nix::Result<()> + Send + Sync + 'static,
+) {
     use std::os::unix::process::CommandExt;
-    // SAFETY: sigprocmask and setsid are async-signal-safe and the closure does nothing else.
+    // SAFETY: sigprocmask is async-signal-safe, and what `first` is promised to do is safe in the only thread.
     unsafe {
         command.pre_exec(move || {
+            first()?;
             nix::sys::signal::SigSet::empty().thread_set_mask()?;
-            if !terminal {
-                nix::unistd::setsid()?;
-            }
             Ok(())
         });
     }

@@ -9,7 +9,7 @@ pub mod view;
 
 use std::path::PathBuf;
 
-use crate::enter::{self, Io, Plan};
+use crate::enter::{self, Io, Terminal};
 use crate::error::{Error, Result};
 use crate::portage::config::Existing;
 use crate::portage::emerge::Step;
@@ -72,7 +72,8 @@ impl<'a> Builder<'a> {
             prepare::set_profile(&self.root, target)?;
         }
         let began = std::time::SystemTime::now();
-        let mut plan = self.plan(step.argv.iter().map(Into::into).collect(), false);
+        let mut plan =
+            self.view.plan(self.work.part("tree"), step.argv.iter().map(Into::into).collect(), Terminal::None);
         plan.env.extend(step.env.clone());
         let mut observer = observe::Emerge::new(self.work, ui)?;
         let exit = enter::run(&plan, Io::Observe(&mut observer))?;
@@ -120,13 +121,9 @@ impl<'a> Builder<'a> {
         drop(self.root);
         enter::overlay::unmount(&self.work.part("tree"))
     }
-
-    fn plan(&self, argv: Vec<std::ffi::OsString>, terminal: bool) -> Plan {
-        self.view.plan(self.work.part("tree"), argv, terminal)
-    }
 }
 
-/// Runs a command in a throw-away overlay over `lowers` (uppermost first), with the caller's terminal.
+/// Runs a command in a throw-away overlay over `lowers` (uppermost first), with the caller's streams.
 ///
 /// # Errors
 /// [`Kind::System`](crate::error::Kind::System) when the sandbox cannot be made, [`Kind::Usage`](crate::error::Kind::Usage)
@@ -136,6 +133,7 @@ pub fn shell(
     view: &View,
     scratch: &std::path::Path,
     argv: Vec<std::ffi::OsString>,
+    terminal: Terminal,
 ) -> Result<Exit> {
     let part = |name: &str| -> Result<PathBuf> {
         let path = scratch.join(name);
@@ -149,7 +147,7 @@ pub fn shell(
     view.make_targets(&root)?;
     prepare::resolver(&root)?;
     drop(root);
-    let exit = enter::run(&view.plan(tree.clone(), argv, true), Io::Inherit);
+    let exit = enter::run(&view.plan(tree.clone(), argv, terminal), Io::Inherit);
     enter::overlay::unmount(&tree)?;
     exit
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::enter::plan::{base_env, base_mounts};
-use crate::enter::{Mount, Plan};
+use crate::enter::{Mount, Plan, Terminal};
 use crate::error::{Context, Result};
 use crate::portage::{self, Resolved};
 use crate::recipe::{Job, TreeKind};
@@ -116,7 +116,7 @@ impl View {
     }
 
     /// A plan for a command in `root` with this view.
-    pub fn plan(&self, root: PathBuf, argv: Vec<OsString>, terminal: bool) -> Plan {
+    pub fn plan(&self, root: PathBuf, argv: Vec<OsString>, terminal: Terminal) -> Plan {
         Plan {
             root,
             mounts: self.mounts.clone(),

@@ -8,6 +8,7 @@ use crate::builder::{
     self,
     view::{Caches, View},
 };
+use crate::enter;
 use crate::error::{Error, Result};
 use crate::pipeline;
 use crate::portage::Resolved;
@@ -82,13 +83,13 @@ impl Args {
                 }
             }
         };
-        let command = match (self.command.is_empty(), self.image) {
-            (false, _) => self.command.clone(),
-            (true, true) => vec!["/bin/sh".into()],
-            (true, false) => vec!["/bin/bash".into(), "-l".into()],
+        let (command, terminal) = match (self.command.is_empty(), self.image) {
+            (false, _) => (self.command.clone(), enter::Terminal::Shared),
+            (true, true) => (vec!["/bin/sh".into()], enter::Terminal::Foreground),
+            (true, false) => (vec!["/bin/bash".into(), "-l".into()], enter::Terminal::Foreground),
         };
         let scratch = work.scratch()?;
-        builder::shell(&lowers, &view, scratch.path(), command).map(|exit| exit.code())
+        builder::shell(&lowers, &view, scratch.path(), command, terminal).map(|exit| exit.code())
     }
 
     /// The stage3 of a recipe that was not built yet: one that the store has, before any server is asked.

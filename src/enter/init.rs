@@ -20,7 +20,7 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
 use super::child::report;
 use super::mounts::{self, Root};
-use super::{Plan, Report};
+use super::{Plan, Report, Terminal};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::{self, Forward};
 use crate::{sys, userns};
@@ -69,7 +69,10 @@ pub(super) fn run(
         }
     };
     report(channel, &Report::Started);
-    let forward = if plan.terminal { Forward::Sent } else { Forward::Group };
+    let forward = match plan.terminal {
+        Terminal::None => Forward::Group,
+        Terminal::Shared | Terminal::Foreground => Forward::Sent,
+    };
     match process::supervise(child, signals, forward, Some(channel.as_fd())) {
         Ok(exit) => exit.code(),
         Err(error) => error.exit_code(),
@@ -157,7 +160,7 @@ fn drop_privileges(plan: &Plan, parent: BorrowedFd<'_>) -> Result<()> {
             .with_source(error)
             .with_hint("see /proc/key-users and the limits in /proc/sys/kernel/keys")
     })?;
-    if plan.terminal {
+    if plan.terminal != Terminal::None {
         sys::keep_from_typing().system(|| "keeping the command from typing into the terminal")?;
     }
     // Dropping capabilities made the process a stranger to its death signal; who died before it is asked for sends none.
@@ -175,7 +178,13 @@ fn start(plan: &Plan) -> Result<Pid> {
     #[allow(clippy::disallowed_methods, reason = "this room runs commands")]
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(&plan.env).current_dir("/");
-    sys::fresh_start(&mut command, plan.terminal);
+    let terminal = plan.terminal;
+    let as_planned = move || match terminal {
+        Terminal::None => nix::unistd::setsid().map(drop),
+        Terminal::Shared => Ok(()),
+        Terminal::Foreground => process::take_foreground(),
+    };
+    sys::fresh_start(&mut command, as_planned);
     let child = command.spawn().map_err(|error| {
         let kind = match error.kind() {
             ErrorKind::OutOfMemory | ErrorKind::WouldBlock => Kind::System,

@@ -23,7 +23,7 @@ pub mod plan;
 
 pub use child::run_if_child;
 pub use parent::{Io, Observer, run};
-pub use plan::{Mount, Plan};
+pub use plan::{Mount, Plan, Terminal};
 
 use crate::error::Result;
 

@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{MARK, NAME, Plan, Report, mounts};
+use super::{MARK, NAME, Plan, Report, Terminal, mounts};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::{self, Exit, Foreground, Signals};
 use crate::{sys, userns};
@@ -68,19 +68,22 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
             let (read, write) = std::io::pipe().system(|| "making a pipe")?;
             let error = write.try_clone().system(|| "making a pipe")?;
             command.stdin(Stdio::null()).stdout(write).stderr(error);
-            if !plan.terminal {
-                // Out of the terminal's reach: what is typed comes to this program, which passes it on once.
-                command.process_group(0);
-            }
+            // Out of the terminal's reach: what is typed comes to this program, which passes it on once.
+            command.process_group(0);
             Some((read, observer))
         }
     };
-    let _terminal = plan.terminal.then(Foreground::note).flatten();
+    let foreground = (plan.terminal != Terminal::None).then(Foreground::note).flatten();
+    let mut plan = plan.clone();
+    if plan.terminal == Terminal::Foreground && foreground.is_none() {
+        // Not ours to give.
+        plan.terminal = Terminal::Shared;
+    }
     let child = command.spawn().system(|| "starting the sandbox")?;
     drop((command, theirs));
     let pid = Pid::from_raw(child.id() as i32);
-    let guard = Signals::guard(pid, plan.terminal);
-    let started = hand_over(plan, channel);
+    let guard = Signals::guard(pid, plan.terminal != Terminal::None);
+    let started = hand_over(&plan, channel);
     if started.is_err() {
         kill(pid, Signal::SIGKILL).ok();
     }
@@ -92,6 +95,7 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
     // Before its id can be another's.
     drop(guard);
     let exit = process::wait(pid)?;
+    drop(foreground);
     // A killed S1 leaves PID 1 to us: only when that is gone, no process of the sandbox is left that could change the tree.
     process::wait_for_all()?;
     if let Some(error) = Signals::interrupted() {

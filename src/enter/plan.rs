@@ -21,8 +21,20 @@ pub struct Plan {
     pub argv: Vec<OsString>,
     /// The whole environment.
     pub env: BTreeMap<String, String>,
-    /// Whether the command shares the caller's terminal; without it the command gets a session of its own.
-    pub terminal: bool,
+    /// What the command has of the caller's terminal.
+    pub terminal: Terminal,
+}
+
+/// What a command has of the caller's terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Terminal {
+    /// Nothing: it gets a session of its own.
+    None,
+    /// It stands beside this program: what is typed stops or suspends both.
+    Shared,
+    /// The foreground, for itself. For a shell, which gives it to its jobs and must be able to name its own group to take it
+    /// back; this program's group has no name in the sandbox.
+    Foreground,
 }
 
 /// The search path inside a tree.
@@ -161,7 +173,7 @@ mod tests {
             hostname: "quern".into(),
             argv: vec!["true".into()],
             env: BTreeMap::new(),
-            terminal: false,
+            terminal: Terminal::None,
         };
         let wire = serde_json::to_vec(&plan).unwrap();
         assert_eq!(serde_json::from_slice::<Plan>(&wire).unwrap(), plan);

@@ -49,11 +49,14 @@ fn tiny(env: TestEnv) -> TestEnv {
         for program in {}; do
             path=$(command -v "$program")
             cp -L "$path" tree/bin/
+        done
+        for path in tree/bin/* {PROGRAM}; do
             for library in $(ldd "$path" | grep -o '/[^ ]*'); do
                 mkdir -p "tree$(dirname "$library")"; cp -L "$library" "tree$library"
             done
         done
         ln -s /proc/self/exe tree/bin/me
+        ln -s sh tree/bin/bash
         if [ "$(id -u)" = 0 ]; then mknod -m 666 tree/root/node c 1 5; fi
         tar --owner=0 --group=0 -C tree -cf tiny.tar .
         chmod 644 tiny.tar"#,
@@ -145,17 +148,23 @@ fn userns_keys_typed_reach_the_command_once_and_the_terminal_comes_back() {
     }
     let env = tiny(TestEnv::as_user());
     let typed = |keys: &str, inside: &str, after: &str| {
-        let command = format!("{PROGRAM} -q shell tiny.toml -- {inside}; echo code $?; {after}");
+        let command = format!("{PROGRAM} -q shell tiny.toml {inside}; echo code $?; {after}");
+        // The shell around it is to survive what is typed.
+        let command = format!("trap : INT; {command}");
         let script = format!("({keys}) | script -qec {} /dev/null", quoted(&format!("sh -c {}", quoted(&command))));
         output(env.command("sh").args(["-c", &script])).stdout
     };
-    let count = "sh -c 'trap \"echo got\" INT; echo ready; sleep 2; sleep 2'";
+    let count = "-- sh -c 'trap \"echo got\" INT; echo ready; sleep 2; sleep 2'";
     let told = typed("sleep 2.5; printf '\\003'; sleep 3", count, "true");
     assert_eq!(told.matches("got").count(), 1, "{told:?}");
-    let told = typed("sleep 2; printf '\\003'; sleep 1", "sleep 60", "true");
+    let told = typed("sleep 2; printf '\\003'; sleep 1", "-- sleep 60", "true");
     assert!(told.contains("code 130"), "{told:?}");
-    // An interactive shell makes itself the foreground; afterwards the caller can read again.
-    let told = typed("sleep 2; echo exit 7; sleep 1; echo typed; sleep 1", "sh -i", "read line; echo \"read $line\"");
+    // A shell takes the foreground, and jobs get it from there; afterwards the caller can read again.
+    let told = typed(
+        "sleep 2; echo sleep 60; sleep 1; printf '\\003'; sleep 1; echo exit 7; sleep 1; echo typed; sleep 1",
+        "",
+        "read line; echo \"read $line\"",
+    );
     assert!(told.contains("code 7") && told.contains("read typed"), "{told:?}");
 }
 
@@ -167,19 +176,19 @@ fn quoted(text: &str) -> String {
 #[test]
 fn root_whoever_is_killed_nothing_is_left() {
     if require_root() {
-        kills(&tiny(TestEnv::new()));
+        kills(&tiny(TestEnv::new()), 4);
     }
 }
 
 #[test]
 fn userns_whoever_is_killed_nothing_is_left() {
     if require_userns() {
-        kills(&tiny(TestEnv::as_user()));
+        kills(&tiny(TestEnv::as_user()), 5);
     }
 }
 
-/// Kills the program's processes one after the other, each at a few moments of its life.
-fn kills(env: &TestEnv) {
+/// Kills the program's `processes`, the command among them, one after the other, each at a few moments of its life.
+fn kills(env: &TestEnv, processes: usize) {
     let _ = env.run(arguments(&["true"])).code(2);
     for round in 0..24_u64 {
         // A number that no other process has in its arguments.
@@ -192,7 +201,7 @@ fn kills(env: &TestEnv) {
             .spawn()
             .unwrap();
         std::thread::sleep(Duration::from_millis(round * 7 % 90));
-        let chain = chain(child.id());
+        let chain = chain(child.id(), processes);
         let victim = chain[round as usize % chain.len()];
         let _ = Command::new("kill").args(["-9", &victim.to_string()]).stderr(Stdio::null()).status();
         wait_for("the program to end", Duration::from_secs(10), || ended(&mut child));
@@ -209,15 +218,13 @@ fn ended(child: &mut Child) -> bool {
 }
 
 /// A process, its first child, the first child of that, …
-fn chain(pid: u32) -> Vec<u32> {
+fn chain(pid: u32, length: usize) -> Vec<u32> {
     let mut chain = vec![pid];
-    while let Ok(children) = fs::read_to_string(format!("/proc/{0}/task/{0}/children", chain[chain.len() - 1]))
+    while chain.len() < length
+        && let Ok(children) = fs::read_to_string(format!("/proc/{0}/task/{0}/children", chain[chain.len() - 1]))
         && let Some(child) = children.split_whitespace().next()
     {
         chain.push(child.parse().unwrap());
-        if chain.len() == 6 {
-            break;
-        }
     }
     chain
 }
