@@ -106,15 +106,3 @@ pub(crate) fn mount_setattr(fd: BorrowedFd<'_>, set: u64, recursive: bool) -> io
         _ => Err(io::Error::last_os_error()),
     }
 }
-
-/// Makes a command start a session of its own: no terminal, and one process group that signals reach.
-pub(crate) fn session_of_its_own(command: &mut std::process::Command) {
-    use std::os::unix::process::CommandExt;
-    // SAFETY: setsid is async-signal-safe and the closure does nothing else.
-    unsafe {
-        command.pre_exec(|| {
-            nix::unistd::setsid()?;
-            Ok(())
-        });
-    }
-}

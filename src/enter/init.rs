@@ -1,11 +1,14 @@
 //! S2, PID 1 of the sandbox: mounts, changes its root, gives up what the command must not have, starts it, reaps.
 
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
 use caps::{CapSet, Capability};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
@@ -15,7 +18,8 @@ use super::mounts::Root;
 use super::{Plan, Report};
 use crate::error::{Context, Error, Result};
 use crate::process::{self, Forward};
-use crate::{sys, userns};
+use crate::sys::{self, Fork};
+use crate::userns;
 
 /// What root of a tree may do, inside its own namespaces: what installing packages and Portage's own sandboxes need.
 const KEPT: [Capability; 17] = [
@@ -44,8 +48,10 @@ const NOT_STARTED: i32 = 4;
 /// Runs the plan's command as PID 1's child; returns the sandbox's exit code.
 pub(super) fn run(plan: &Plan, channel: &mut UnixStream, signals: &SigSet) -> i32 {
     let child = match prepare(plan).and_then(|()| start(plan)) {
-        Ok(child) => child,
-        Err(error) => {
+        Ok(Started::Running(child)) => child,
+        // The command's process has said why.
+        Ok(Started::Failed) => return NOT_STARTED,
+        Ok(Started::Refused(error)) | Err(error) => {
             let not_found = std::error::Error::source(&error)
                 .and_then(|source| source.downcast_ref::<std::io::Error>())
                 .is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound);
@@ -75,7 +81,9 @@ fn prepare(plan: &Plan) -> Result<()> {
     change_root(&root)?;
     nix::unistd::sethostname(&plan.hostname).system(|| format!("setting the host name {:?}", plan.hostname))?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    drop_privileges()
+    drop_privileges()?;
+    // Dropping capabilities made the process a stranger to its death signal.
+    userns::die_with_parent()
 }
 
 /// `pivot_root(".", ".")`, as pivot_root(2) describes it: no directory for the old root is needed.
@@ -103,21 +111,63 @@ fn drop_privileges() -> Result<()> {
     }
     caps::clear(None, CapSet::Inheritable).system(doing)?;
     nix::sys::prctl::set_no_new_privs().system(doing)?;
-    // Dropping capabilities made the process a stranger to its death signal.
-    userns::die_with_parent()?;
     sys::cloexec_all().system(doing)
 }
 
-/// Starts the command.
-fn start(plan: &Plan) -> Result<Pid> {
-    let (program, arguments) = plan.argv.split_first().ok_or_else(|| Error::usage("no command given"))?;
-    let doing = || format!("starting {} in the tree", Path::new(program).display());
-    #[allow(clippy::disallowed_methods, reason = "this room runs commands")]
-    let mut command = Command::new(program);
-    command.args(arguments).env_clear().envs(&plan.env).current_dir("/");
-    if !plan.terminal {
-        sys::session_of_its_own(&mut command);
+/// What became of the command; in its own process only ever that it was refused.
+enum Started {
+    Running(Pid),
+    Failed,
+    Refused(Error),
+}
+
+/// Starts the command in a user and a mount namespace of its own, below the sandbox's. There the kernel locks what the sandbox
+/// has mounted: the command is root with CAP_SYS_ADMIN, and could else make a read-only bind of the host writable.
+fn start(plan: &Plan) -> Result<Started> {
+    let doing = || "starting the command's process";
+    let (mut ours, theirs) = UnixStream::pair().system(doing)?;
+    let child = match sys::fork().system(doing)? {
+        Fork::Child => {
+            drop(ours);
+            return Ok(Started::Refused(become_command(plan, theirs)));
+        }
+        Fork::Parent(child) => child,
+    };
+    drop(theirs);
+    if ours.read_exact(&mut [0]).is_ok() {
+        for kind in ["uid_map", "gid_map"] {
+            let own = fs_err::read_to_string(format!("/proc/self/{kind}")).system(doing)?;
+            fs_err::write(format!("/proc/{child}/{kind}"), userns::identity(&own)).system(doing)?;
+        }
+        ours.write_all(b"m").system(doing)?;
+        // The other end is closed by a successful exec, without a word.
+        if matches!(ours.read(&mut [0]), Ok(0)) {
+            return Ok(Started::Running(child));
+        }
     }
-    let child = command.spawn().system(doing)?;
-    Ok(Pid::from_raw(child.id() as i32))
+    process::wait(child)?;
+    Ok(Started::Failed)
+}
+
+/// Turns this process into the command; returns why it could not.
+fn become_command(plan: &Plan, mut parent: UnixStream) -> Error {
+    let mut turn = || -> Result<std::convert::Infallible> {
+        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
+            .map_err(|errno| userns::refused("making the command's namespaces", errno))?;
+        parent.write_all(b"u").system(|| "talking to the sandbox")?;
+        parent.read_exact(&mut [0]).system(|| "waiting for the maps of the command's namespace")?;
+        userns::take_root()?;
+        drop_privileges()?;
+        if !plan.terminal {
+            nix::unistd::setsid().system(|| "starting a session")?;
+        }
+        let (program, arguments) = plan.argv.split_first().ok_or_else(|| Error::usage("no command given"))?;
+        #[allow(clippy::disallowed_methods, reason = "this room runs commands")]
+        let mut command = Command::new(program);
+        command.args(arguments).env_clear().envs(&plan.env).current_dir("/");
+        Err(command.exec()).system(|| format!("starting {} in the tree", Path::new(program).display()))
+    };
+    let Err(error) = turn();
+    parent.write_all(b"x").ok();
+    error
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! builder ── S1: this program again, one thread; new user, mount, pid, ipc and uts namespaces
 //!             └─ S2: pid 1; mounts, pivot_root, drops what must be dropped, reaps
-//!                 └─ the command
+//!                 └─ the command, in user and mount namespaces of its own, where those mounts are locked
 //! ```
 //!
 //! Root of the tree is never root of the host: S1 gets a user namespace even when the builder is real root. All state hangs
