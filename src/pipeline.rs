@@ -12,18 +12,19 @@ use crate::progress::Progress;
 use crate::publish::provenance::{Facts, RepositoryFact, Stage3, StepFact};
 use crate::publish::{self, Contents, Moment, Names, Published, Release, Staging, platform, provenance};
 use crate::recipe::Job;
-use crate::source::{self, Located};
+use crate::source::{self, Located, Terms};
 use crate::store::Store;
 use crate::store::lock::Mode;
 use crate::store::trees::Tree;
 use crate::store::work::State;
-use crate::{strip, unpack, verify};
+use crate::verify::{self, Verified};
+use crate::{strip, unpack};
 
 /// What a build needs beside its recipe.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Use what the store has; ask no server.
-    pub offline: bool,
+    /// On what terms the stage3 is looked for.
+    pub terms: Terms,
     /// The instant that the results carry.
     pub moment: Moment,
     /// Processors that may be used.
@@ -41,7 +42,7 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options, ui: &dy
     let names = Names::of_job(job, options.moment)?;
     // An outdir that cannot be written to is an error now, not after an hour.
     let staging = Staging::create(&job.build.outdir, ui)?;
-    let (located, tree) = base(job, store, options.offline, ui)?;
+    let (located, tree) = base(job, store, options.terms, ui)?;
 
     let waiting = || ui.note("waiting for another build of this recipe to end");
     let work = store.work(&job.name, origin, Mode::Exclusive, waiting)?;
@@ -104,8 +105,8 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options, ui: &dy
 ///
 /// # Errors
 /// Those of [`source`], [`verify`] and [`unpack`].
-pub fn base(job: &Job, store: &Store, offline: bool, ui: &dyn Progress) -> Result<(Located, Tree)> {
-    let located = source::locate(job, store, offline, ui)?;
+pub fn base(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<(Located, Tree)> {
+    let located = source::locate(job, store, terms, ui)?;
     let waiting = || ui.note("waiting for another process that unpacks the same stage3");
     if let Some(sha512) = located.sha512()
         && let Some(tree) = store.tree(sha512, waiting)?
@@ -120,6 +121,16 @@ pub fn base(job: &Job, store: &Store, offline: bool, ui: &dyn Progress) -> Resul
         Ok(record)
     })?;
     Ok((located, tree))
+}
+
+/// The stage3 of a recipe, fetched where the store lacks it, and judged again.
+///
+/// # Errors
+/// Those of [`source`] and [`verify`].
+pub fn verified(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<(Located, Verified)> {
+    let located = source::locate(job, store, terms, ui)?;
+    let verified = verify::verify(source::fetch(&located, store, ui)?)?;
+    Ok((located, verified))
 }
 
 /// The document that says where the results came from.

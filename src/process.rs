@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
@@ -66,8 +67,6 @@ pub(crate) enum Forward {
     Sent,
     /// Passes on everything to the child's process group: it is in a session of its own.
     Group,
-    /// Passes on everything to the child.
-    All,
 }
 
 /// Blocks the signals that [`supervise`] waits for; call before the child exists, so that none is lost.
@@ -87,6 +86,7 @@ pub(crate) fn supervise(
     forward: Forward,
     lifeline: Option<BorrowedFd<'_>>,
 ) -> Result<Exit> {
+    let mut lifeline = lifeline;
     let fd = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .system(|| "opening a signal descriptor")?;
     loop {
@@ -104,6 +104,7 @@ pub(crate) fn supervise(
         let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
         if fds.get(1).and_then(PollFd::revents).is_some_and(|events| events.intersects(gone)) {
             kill(child, Signal::SIGKILL).ok();
+            lifeline = None;
         }
         while let Ok(Some(info)) = fd.read_signal() {
             let Ok(signal) = Signal::try_from(info.ssi_signo as i32) else { continue };
@@ -112,7 +113,7 @@ pub(crate) fn supervise(
             match forward {
                 _ if signal == Signal::SIGCHLD => {}
                 Forward::Sent if from_terminal => {}
-                Forward::Sent | Forward::All => _ = kill(child, signal),
+                Forward::Sent => _ = kill(child, signal),
                 Forward::Group => _ = nix::sys::signal::killpg(child, signal),
             }
         }
@@ -137,6 +138,33 @@ fn reap(child: Pid) -> Result<Option<Exit>> {
     }
 }
 
+/// Whether a descriptor has something to read or was hung up: a pidfd whose process ended, a socket that nobody holds any more.
+pub(crate) fn has_news(fd: BorrowedFd<'_>) -> bool {
+    poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+/// Waits until a child has ended, and leaves it there to be waited for.
+pub(crate) fn wait_for_end(child: Pid) -> Result<()> {
+    loop {
+        match waitid(Id::Pid(child), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Error::system(format!("waiting for process {child}")).with_source(errno)),
+        }
+    }
+}
+
+/// Waits until no child is left, orphans that came to this process among them.
+pub(crate) fn wait_for_all() -> Result<()> {
+    loop {
+        match waitpid(None, None) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(Errno::ECHILD) => return Ok(()),
+            Err(errno) => return Err(Error::system("waiting for the sandbox to end").with_source(errno)),
+        }
+    }
+}
+
 /// Waits for one child, whatever its descendants do.
 pub(crate) fn wait(child: Pid) -> Result<Exit> {
     loop {
@@ -149,6 +177,35 @@ pub(crate) fn wait(child: Pid) -> Result<Exit> {
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(Error::system(format!("waiting for process {child}")).with_source(errno)),
         }
+    }
+}
+
+/// The terminal as it was when this program was in its foreground; put back when dropped. An interactive shell in a sandbox
+/// takes the foreground and cannot give it back: the group that had it has no name in there.
+#[derive(Debug)]
+pub(crate) struct Foreground {
+    group: Pid,
+    modes: Termios,
+}
+
+impl Foreground {
+    /// Notes the terminal at standard input; none when there is none, or another program is in its foreground.
+    pub(crate) fn note() -> Option<Self> {
+        let input = std::io::stdin();
+        let group = tcgetpgrp(&input).ok().filter(|group| *group == getpgrp())?;
+        Some(Self { group, modes: tcgetattr(&input).ok()? })
+    }
+}
+
+impl Drop for Foreground {
+    fn drop(&mut self) {
+        let input = std::io::stdin();
+        // A process in the background that does this is stopped, unless it does not hear of it.
+        let background = SigSet::from(Signal::SIGTTOU);
+        let before = background.thread_swap_mask(SigmaskHow::SIG_BLOCK);
+        // A terminal that is gone meanwhile needs nothing.
+        tcsetpgrp(&input, self.group).and_then(|()| tcsetattr(&input, SetArg::TCSADRAIN, &self.modes)).ok();
+        before.and_then(|before| before.thread_set_mask()).ok();
     }
 }
 

@@ -38,6 +38,19 @@ pub struct Packages {
     pub total: u64,
     /// What runs now.
     pub running: Vec<Task>,
+    /// What is through, in the order in which it came to its end.
+    pub merged: Vec<Merged>,
+}
+
+/// A package that was merged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Merged {
+    /// `category/package-version`.
+    pub cpv: String,
+    /// Whether it came from a binary package.
+    pub binary: bool,
+    /// How long it took, in seconds.
+    pub seconds: u64,
 }
 
 /// A package being worked on.

@@ -261,6 +261,13 @@ pub(crate) fn is_overlay_xattr(name: &[u8]) -> bool {
 
 /// Names and types in an open directory, sorted by bytes. The type is looked up where the file system does not tell it.
 pub(crate) fn list(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<(OsString, FileType)>> {
+    let mut names = list_unsorted(dir)?;
+    names.sort_unstable_by(|(_, one, _), (_, other, _)| one.cmp(other));
+    Ok(names.into_iter().map(|(_, name, kind)| (name, kind)).collect())
+}
+
+/// Inode numbers, names and types in an open directory, in the order of the file system.
+pub(crate) fn list_unsorted(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<(u64, OsString, FileType)>> {
     let mut names = Vec::new();
     let mut buffer = Vec::with_capacity(32 << 10);
     let reader = rustix::fs::openat(dir, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
@@ -278,9 +285,8 @@ pub(crate) fn list(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<(OsString, Fil
             }
             known => known,
         };
-        names.push((OsString::from_vec(name.to_vec()), kind));
+        names.push((entry.ino(), OsString::from_vec(name.to_vec()), kind));
     }
-    names.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
     Ok(names)
 }
 

@@ -106,3 +106,97 @@ pub(crate) fn mount_setattr(fd: BorrowedFd<'_>, set: u64, recursive: bool) -> io
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+/// Keeps this process and its descendants from abstract unix sockets that others made, by Landlock. Needs `no_new_privs`.
+/// False when the kernel has no such thing (before Linux 6.12, or without Landlock).
+///
+/// # Errors
+/// What landlock_restrict_self(2) says.
+pub(crate) fn keep_from_abstract_sockets() -> io::Result<bool> {
+    /// `struct landlock_ruleset_attr`. No file system access is handled, so that mounts stay allowed.
+    #[repr(C)]
+    struct Ruleset {
+        handled_access_fs: u64,
+        handled_access_net: u64,
+        scoped: u64,
+    }
+    const SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1;
+    let rules = Ruleset { handled_access_fs: 0, handled_access_net: 0, scoped: SCOPE_ABSTRACT_UNIX_SOCKET };
+    // SAFETY: `rules` lives through the call and its size is given; the result is a new descriptor or an error.
+    let fd = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const rules, size_of::<Ruleset>(), 0) };
+    let Ok(fd @ 0..) = RawFd::try_from(fd) else { return Ok(false) };
+    // SAFETY: the kernel just made this descriptor for us.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: takes a descriptor and a number.
+    match unsafe { libc::syscall(libc::SYS_landlock_restrict_self, fd.as_raw_fd(), 0) } {
+        0 => Ok(true),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Leaves the session keyring that was inherited for a new, empty one. A kernel or a container without keyrings is fine.
+///
+/// # Errors
+/// What keyctl(2) says.
+pub(crate) fn new_session_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: a null name asks for an anonymous keyring; no memory is touched.
+    match unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) } {
+        0.. => Ok(()),
+        _ => match io::Error::last_os_error() {
+            error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
+            error => Err(error),
+        },
+    }
+}
+
+/// Refuses, from here on and for every descendant, the two requests of ioctl(2) that put characters into a terminal's input as
+/// if they had been typed: the caller's shell would run them. Needs `no_new_privs`.
+///
+/// # Errors
+/// What seccomp(2) says.
+pub(crate) fn keep_from_typing() -> io::Result<()> {
+    /// ioctl of the 32-bit personalities, and of x32.
+    const OTHERS: [u32; 2] = [54, 0x4000_0000 | 514];
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let jump = |k: u32, jt: u8, jf: u8| libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JEQ) as u16, jt, jf, k };
+    let load = |at: u32| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at);
+    let answer = |k: u32| statement(libc::BPF_RET, k);
+    // The kernel looks at the low half of the request only, and so does this.
+    let low = if cfg!(target_endian = "little") { 0 } else { 4 };
+    // The number of a system call is looked up without its architecture: at worst, another call whose second argument happens
+    // to be one of the requests is refused to a 32-bit program.
+    let mut program = [
+        load(std::mem::offset_of!(libc::seccomp_data, nr) as u32),
+        jump(libc::SYS_ioctl as u32, 2, 0),
+        jump(OTHERS[0], 1, 0),
+        jump(OTHERS[1], 0, 4),
+        load(std::mem::offset_of!(libc::seccomp_data, args) as u32 + 8 + low),
+        jump(libc::TIOCSTI as u32, 1, 0),
+        jump(libc::TIOCLINUX as u32, 0, 1),
+        answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: `filter` and the program it points to live through the call, which copies them.
+    match unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Makes a command start with no signal blocked, as this process has those that it waits for; and, unless it is to share the
+/// terminal, in a session of its own: no terminal, and one process group that signals reach.
+pub(crate) fn fresh_start(command: &mut std::process::Command, terminal: bool) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: sigprocmask and setsid are async-signal-safe and the closure does nothing else.
+    unsafe {
+        command.pre_exec(move || {
+            nix::sys::signal::SigSet::empty().thread_set_mask()?;
+            if !terminal {
+                nix::unistd::setsid()?;
+            }
+            Ok(())
+        });
+    }
+}

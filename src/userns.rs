@@ -4,7 +4,7 @@
 //! Nobody else makes the outer user namespace. See user_namespaces(7), subuid(5), newuidmap(1).
 
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -53,6 +53,21 @@ pub fn is_host_root() -> bool {
     is_root() && std::env::var_os(MARK).is_none()
 }
 
+/// Whether uid 0 of this process's user namespace is uid 0 outside as well: it owns the host's files, whatever capabilities it
+/// lacks there.
+///
+/// # Errors
+/// [`Kind::System`] when /proc does not tell.
+pub fn is_hosts_root() -> Result<bool> {
+    fs_err::read_to_string("/proc/self/uid_map")
+        .system(|| "reading this process's id map")
+        .map(|map| zero_is_zero(&map))
+}
+
+fn zero_is_zero(uid_map: &str) -> bool {
+    uid_map.lines().any(|line| line.split_whitespace().take(2).eq(["0", "0"]))
+}
+
 /// Makes the process root, real or mapped, with a mount namespace of its own. Must be called while it has one thread.
 ///
 /// # Errors
@@ -88,8 +103,10 @@ fn enter_user_namespace(mark: &str) -> Result<()> {
     channel.read_exact(&mut [0]).system(|| "waiting for the maps of the user namespace")?;
     take_root()?;
     die_with_parent()?;
-    // The parent keeps its end open for as long as it lives; ours is not needed further.
-    drop(channel);
+    // The parent keeps its end open for as long as it lives. One that died before we asked to die with it sends no signal.
+    if process::has_news(channel.as_fd()) {
+        return Err(Error::system("the parent process is gone"));
+    }
     Ok(())
 }
 
@@ -251,6 +268,12 @@ mod tests {
     fn too_few_ids_and_garbage_are_no_map() {
         assert_eq!(map("me:100000:1000\n", Some("me"), 1000, 1000), None);
         assert_eq!(map("me:x:y\nme\n:::\nme:4294967295:65536\n", Some("me"), 1000, 1000), None);
+    }
+
+    #[test]
+    fn the_hosts_root_is_known_by_its_map() {
+        assert!(zero_is_zero("         0          0 4294967295\n"));
+        assert!(!zero_is_zero("0 1000 1\n1 100000 65535\n") && !zero_is_zero(""));
     }
 
     #[test]

@@ -8,12 +8,11 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Read;
-use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use openpgp::armor;
+use openpgp::cert::Cert;
 use openpgp::cert::amalgamation::ValidAmalgamation;
-use openpgp::cert::{Cert, CertParser};
 use openpgp::packet::Signature;
 use openpgp::parse::stream::{
     DetachedVerifierBuilder, GoodChecksum, MessageLayer, MessageStructure, VerificationError, VerificationHelper,
@@ -24,15 +23,16 @@ use openpgp::types::{HashAlgorithm, RevocationStatus, SignatureType};
 use openpgp::{KeyHandle, Packet};
 use sequoia_openpgp as openpgp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use crate::error::{Context, Error, Kind, Result};
-use crate::source::{hex, printable, when};
+use crate::error::{Error, Result};
+use crate::source::{printable, when};
 
 mod cleartext;
 mod judge;
+mod keyring;
 
 pub use judge::{Verified, verify};
+pub use keyring::{Certificate, Keyring, SigningKey};
 
 /// Primary key of Gentoo's release engineering: stage3s, their lists and digests, official binary packages.
 pub const GENTOO_RELEASE: &str = "13EBBDBEDE7A12775DFDB1BABB572E0E2D182910";
@@ -41,18 +41,8 @@ pub const GENTOO_SNAPSHOTS: &str = "DCD05B71EAB94199527F44ACDB6B8C1F96D8BF6D";
 
 /// No signed document and no signature is longer than this.
 pub const MAX_DOCUMENT: u64 = 1 << 20;
-/// No keyring is longer than this.
-const MAX_KEYRING: u64 = 16 << 20;
 /// Signatures looked at in one document; more is an attempt to keep us busy.
 const MAX_SIGNATURES: usize = 16;
-
-/// Certificates, and which of them may sign.
-#[derive(Debug, Clone)]
-pub struct Keyring {
-    certs: Vec<Cert>,
-    trusted: BTreeSet<String>,
-    id: String,
-}
 
 /// Who made a good signature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,95 +62,6 @@ pub struct Signed {
     pub text: String,
     /// Who signed it.
     pub signer: Signer,
-}
-
-impl Keyring {
-    /// The built-in certificate of Gentoo's release engineering.
-    pub fn embedded() -> Result<Self> {
-        Self::from_bytes(
-            "the built-in release certificate",
-            include_bytes!("verify/keys/gentoo-release.asc"),
-            &[GENTOO_RELEASE.to_owned()],
-        )
-    }
-
-    /// The built-in certificates, with other primary fingerprints trusted.
-    pub fn embedded_pinned(fingerprints: &[String]) -> Result<Self> {
-        let both =
-            [&include_bytes!("verify/keys/gentoo-release.asc")[..], include_bytes!("verify/keys/gentoo-snapshots.asc")]
-                .concat();
-        Self::from_bytes("the built-in keyring", &both, fingerprints)
-    }
-
-    /// The built-in certificate that signs snapshots of Gentoo's ebuild repository.
-    pub fn embedded_snapshots() -> Result<Self> {
-        Self::from_bytes(
-            "the built-in snapshot certificate",
-            include_bytes!("verify/keys/gentoo-snapshots.asc"),
-            &[GENTOO_SNAPSHOTS.to_owned()],
-        )
-    }
-
-    /// The certificates in a file, armored or binary, one or several. `fingerprints` names the primary keys that may sign; when it
-    /// is empty, all in the file may.
-    pub fn load(path: &Path, fingerprints: &[String]) -> Result<Self> {
-        let what = format!("the keyring {}", path.display());
-        let mut bytes = Vec::new();
-        let file = fs_err::File::open(path).context(Kind::Usage, || format!("reading {what}"))?;
-        file.take(MAX_KEYRING + 1).read_to_end(&mut bytes).system(|| format!("reading {what}"))?;
-        if bytes.len() as u64 > MAX_KEYRING {
-            return Err(Error::usage(format!("reading {what}: it is larger than {} MiB", MAX_KEYRING >> 20)));
-        }
-        Self::from_bytes(&what, &bytes, fingerprints)
-    }
-
-    /// [`Keyring::load`] from memory; `what` names it in messages.
-    pub fn from_bytes(what: &str, bytes: &[u8], fingerprints: &[String]) -> Result<Self> {
-        let export = "it must hold OpenPGP certificates as `gpg --export --armor` writes them";
-        let mut certs: Vec<Cert> = Vec::new();
-        for block in armored_blocks(bytes) {
-            let parser = CertParser::from_bytes(block).map_err(|error| {
-                Error::usage(format!("reading {what}")).with_source(cause(&error)).with_hint(export)
-            })?;
-            for cert in parser {
-                let cert = cert.map_err(|error| {
-                    Error::usage(format!("reading {what}")).with_source(cause(&error)).with_hint(export)
-                })?;
-                certs.push(cert.strip_secret_key_material());
-            }
-        }
-        if certs.is_empty() {
-            return Err(Error::usage(format!("reading {what}: there is no certificate in it")).with_hint(export));
-        }
-        let all: BTreeSet<String> = certs.iter().map(|cert| cert.fingerprint().to_hex()).collect();
-        let trusted = if fingerprints.is_empty() {
-            all
-        } else {
-            let wanted: BTreeSet<String> = fingerprints.iter().map(|text| text.to_ascii_uppercase()).collect();
-            if let Some(missing) = wanted.iter().find(|fingerprint| !all.contains(*fingerprint)) {
-                return Err(Error::usage(format!("{what} does not hold the certificate {}", printable(missing)))
-                    .with_hint(format!(
-                        "source.fingerprints must name primary keys of the keyring; it holds {}",
-                        list(&all)
-                    )));
-            }
-            wanted
-        };
-        let mut id = Sha256::new();
-        trusted.iter().for_each(|fingerprint| id.update(fingerprint));
-        id.update(bytes);
-        Ok(Self { certs, trusted, id: hex(&id.finalize()) })
-    }
-
-    /// Primary fingerprints that may sign, upper-case hex, sorted.
-    pub fn trusted(&self) -> impl Iterator<Item = &str> {
-        self.trusted.iter().map(String::as_str)
-    }
-
-    /// Names the certificates and who is trusted: what was verified under one id was not verified under another.
-    pub fn id(&self) -> &str {
-        &self.id
-    }
 }
 
 /// Verifies a cleartext-signed document, which must be all there is in `bytes`. `what` names it in messages.
@@ -432,19 +333,6 @@ fn seconds(time: SystemTime) -> u64 {
 /// A library's error in one printable line: it may quote names and texts out of what was downloaded.
 fn cause(error: &openpgp::anyhow::Error) -> String {
     printable(&format!("{error:#}"))
-}
-
-/// Cuts a file at the beginnings of armored blocks: the parser stops after the first, `cat a.asc b.asc` makes two.
-fn armored_blocks(bytes: &[u8]) -> Vec<&[u8]> {
-    const BEGIN: &[u8] = b"-----BEGIN PGP PUBLIC KEY BLOCK-----";
-    let starts: Vec<usize> =
-        bytes.windows(BEGIN.len()).enumerate().filter(|(_, window)| *window == BEGIN).map(|(at, _)| at).collect();
-    // A binary keyring may hold that text by chance; armor begins with it, or with a comment in ASCII.
-    if starts.is_empty() || bytes[0] & 0x80 != 0 {
-        return vec![bytes];
-    }
-    let ends = starts.iter().skip(1).copied().chain([bytes.len()]);
-    starts.iter().zip(ends).map(|(&start, end)| &bytes[start..end]).collect()
 }
 
 #[cfg(test)]

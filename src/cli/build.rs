@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use super::RecipeArgs;
 use super::plan::Plan;
-use super::session::{self, Begun, Session};
+use super::session::{self, Session};
 use crate::builder::view::{Caches, View};
 use crate::error::Result;
 use crate::pipeline::{self, Options};
 use crate::portage::{Facts, Resolved, emerge};
 use crate::progress::Progress;
+use crate::source::Terms;
 use crate::store::Store;
 use crate::ui::Terminal;
 use crate::{source, userns};
@@ -42,6 +43,9 @@ pub struct Args {
     /// Ask no server: use what the store has, or fail
     #[arg(long)]
     pub offline: bool,
+    /// Accept a signed list older than one seen before, this once
+    #[arg(long)]
+    pub allow_rollback: bool,
 }
 
 impl Args {
@@ -51,18 +55,16 @@ impl Args {
         if self.dry_run {
             return self.print_plan(&overrides, ui);
         }
-        let session = match session::begin(&self.recipe, &overrides, ui)? {
-            Begun::Here(session) => session,
-            Begun::Done(code) => return Ok(code),
-        };
-        let Session { job, origin, store } = &*session;
-        let options = Options { offline: self.offline, moment, cpus: session::cpus() };
-        let published = pipeline::build(job, origin, store, &options, ui)?;
-        ui.result(&published.tarball);
-        if let Some((layout, _)) = &published.oci {
-            ui.result(layout);
-        }
-        Ok(0)
+        let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback };
+        let options = Options { terms, moment, cpus: session::cpus() };
+        session::with(&self.recipe, &overrides, ui, |Session { job, origin, store }| {
+            let published = pipeline::build(job, origin, store, &options, ui)?;
+            ui.result(&published.tarball);
+            if let Some((layout, _)) = &published.oci {
+                ui.result(layout);
+            }
+            Ok(0)
+        })
     }
 
     /// `--outdir` as a `--set`.
@@ -89,7 +91,7 @@ impl Args {
         let work = Store::work_directory(&home, &job.name, &session::origin(&self.recipe)?);
         let view = View::build(job, &resolved, &Caches::planned(job, &home), &work);
         plan.section("mounts", view.to_string().lines().map(|line| line.trim().to_owned()));
-        let facts = Facts { sandbox: true, cpus: session::cpus(), portage: None };
+        let facts = Facts { sandbox: true, mounts_proc: true, cpus: session::cpus(), portage: None };
         plan.section("emerge", emerge::steps(job, &resolved, &facts).iter().map(emerge::Step::display));
         plan.strip(job);
         plan.publish(job, session::moment()?)?;

@@ -16,6 +16,7 @@ pub mod build;
 pub mod clean;
 pub mod completions;
 pub mod fetch;
+pub mod keys;
 pub mod plan;
 mod session;
 pub mod shell;
@@ -100,6 +101,7 @@ enum Command {
     Shell(shell::Args),
     Fetch(fetch::Args),
     Verify(verify::Args),
+    Keys(keys::Args),
     Clean(clean::Args),
     Completions(completions::Args),
 }
@@ -151,6 +153,7 @@ impl Command {
             Self::Shell(args) => args.run(ui),
             Self::Fetch(args) => args.run(ui),
             Self::Verify(args) => args.run(ui),
+            Self::Keys(args) => args.run(ui),
             Self::Clean(args) => args.run(ui),
             Self::Completions(args) => args.run(),
         }

@@ -1,9 +1,12 @@
 //! S2, PID 1 of the sandbox: mounts, changes its root, gives up what the command must not have, starts it, reaps.
+//!
+//! The order is the security: everything is mounted by root of the builder's user namespace, and only then a user namespace is
+//! entered, with a second mount namespace that belongs to it. The kernel locks what comes into such a namespace from above, so
+//! that the command, which keeps CAP_SYS_ADMIN for Portage's sake, can neither take a mount away nor make it writable.
 
-use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -11,15 +14,16 @@ use caps::{CapSet, Capability};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
 use super::child::report;
-use super::mounts::Root;
+use super::mounts::{self, Root};
 use super::{Plan, Report};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::process::{self, Forward};
-use crate::sys::{self, Fork};
-use crate::userns;
+use crate::{sys, userns};
 
 /// What root of a tree may do, inside its own namespaces: what installing packages and Portage's own sandboxes need.
 const KEPT: [Capability; 17] = [
@@ -45,17 +49,22 @@ const KEPT: [Capability; 17] = [
 /// Exit code of a sandbox that could not start its command; the report on the channel says why.
 const NOT_STARTED: i32 = 4;
 
-/// Runs the plan's command as PID 1's child; returns the sandbox's exit code.
-pub(super) fn run(plan: &Plan, channel: &mut UnixStream, signals: &SigSet) -> i32 {
-    let child = match prepare(plan).and_then(|()| start(plan)) {
-        Ok(Started::Running(child)) => child,
-        // The command's process has said why.
-        Ok(Started::Failed) => return NOT_STARTED,
-        Ok(Started::Refused(error)) | Err(error) => {
-            let not_found = std::error::Error::source(&error)
-                .and_then(|source| source.downcast_ref::<std::io::Error>())
-                .is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound);
-            report(channel, &Report::failed(&error, not_found));
+/// Runs the plan's command as PID 1's child; returns the sandbox's exit code. `parent` is a pidfd of S1.
+pub(super) fn run(
+    plan: &Plan,
+    channel: &mut UnixStream,
+    lines: &mut BufReader<UnixStream>,
+    parent: BorrowedFd<'_>,
+    signals: &SigSet,
+) -> i32 {
+    let child = match prepare(plan)
+        .and_then(|(pid, proc)| confine(pid, &proc, channel, lines))
+        .and_then(|()| drop_privileges(plan, parent))
+        .and_then(|()| start(plan))
+    {
+        Ok(child) => child,
+        Err(error) => {
+            report(channel, &Report::failed(&error));
             return NOT_STARTED;
         }
     };
@@ -67,13 +76,20 @@ pub(super) fn run(plan: &Plan, channel: &mut UnixStream, signals: &SigSet) -> i3
     }
 }
 
-/// Everything between the fork and the command.
-fn prepare(plan: &Plan) -> Result<()> {
+/// The world of the command: mounts, root directory, host name. Returns this process's id as the builder knows it, and the
+/// whole of `/proc`.
+fn prepare(plan: &Plan) -> Result<(i32, OwnedFd)> {
     nix::sys::prctl::set_name(c"quern:S2").system(|| "naming the process")?;
     userns::die_with_parent()?;
-    // The namespace is the user namespace's own, so nothing goes out; downstream: nothing of the host comes in later either.
+    let namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    unshare(namespaces).map_err(|errno| userns::refused("making the namespaces of the sandbox", errno))?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .system(|| "cutting the sandbox's mounts off from the host's")?;
+    // The /proc that is still here is the builder's.
+    let link = fs_err::read_link("/proc/self").system(|| "asking for the process's id")?;
+    let pid =
+        link.to_str().and_then(|pid| pid.parse().ok()).ok_or_else(|| Error::system("/proc/self is no process"))?;
+    let proc = mounts::new_proc()?;
     let root = Root::attach(&plan.root)?;
     for mount in &plan.mounts {
         root.mount(mount)?;
@@ -81,9 +97,30 @@ fn prepare(plan: &Plan) -> Result<()> {
     change_root(&root)?;
     nix::unistd::sethostname(&plan.hostname).system(|| format!("setting the host name {:?}", plan.hostname))?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    drop_privileges()?;
-    // Dropping capabilities made the process a stranger to its death signal.
-    userns::die_with_parent()
+    Ok((pid, proc))
+}
+
+/// Enters the user namespace that the command lives in; the builder writes its maps.
+fn confine(pid: i32, proc: &OwnedFd, channel: &mut UnixStream, lines: &mut BufReader<UnixStream>) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
+        .map_err(|errno| userns::refused("making the user namespace of the sandbox", errno))?;
+    // Without this the builder, not being root of the host, may not write the maps of a process that gained capabilities.
+    nix::sys::prctl::set_dumpable(true).system(|| "making the sandbox reachable for its parent")?;
+    report(channel, &Report::Unshared { pid });
+    let mut line = String::new();
+    lines.read_line(&mut line).system(|| "waiting for the maps of the sandbox")?;
+    if line.is_empty() {
+        return Err(Error::system("the builder gave no id maps"));
+    }
+    userns::take_root()?;
+    // In a cgroup namespace of its own a command could mount, and write to, the cgroup that the builder is in with others.
+    match rustix::fs::openat(proc, "sys/user/max_cgroup_namespaces", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(limit) => rustix::io::write(&limit, b"0").map(drop).system(|| "forbidding cgroup namespaces")?,
+        Err(Errno::NOENT) => {}
+        Err(errno) => return Err(Error::system("forbidding cgroup namespaces").with_source(errno)),
+    }
+    // From here on no process of the sandbox may look into this one or reopen the program through /proc.
+    nix::sys::prctl::set_dumpable(false).system(|| "closing the process to the sandbox")
 }
 
 /// `pivot_root(".", ".")`, as pivot_root(2) describes it: no directory for the old root is needed.
@@ -97,8 +134,8 @@ fn change_root(root: &Root) -> Result<()> {
     rustix::process::chdir("/").system(doing)
 }
 
-/// Capabilities, new privileges, descriptors.
-fn drop_privileges() -> Result<()> {
+/// Capabilities, new privileges, descriptors, and the ways to the host that no namespace closes.
+fn drop_privileges(plan: &Plan, parent: BorrowedFd<'_>) -> Result<()> {
     let doing = || "dropping privileges";
     for capability in caps::all() {
         if !KEPT.contains(&capability) && caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) {
@@ -111,63 +148,41 @@ fn drop_privileges() -> Result<()> {
     }
     caps::clear(None, CapSet::Inheritable).system(doing)?;
     nix::sys::prctl::set_no_new_privs().system(doing)?;
+    // The network, which fetching needs, is the host's, and so are its abstract sockets: daemons there trust what root says.
+    if !sys::keep_from_abstract_sockets().system(|| "keeping the command from the host's abstract sockets")? {
+        tracing::debug!("this kernel cannot keep a command from the host's abstract sockets (Linux 6.12, Landlock)");
+    }
+    sys::new_session_keyring().map_err(|error| {
+        Error::system("leaving the caller's keyring")
+            .with_source(error)
+            .with_hint("see /proc/key-users and the limits in /proc/sys/kernel/keys")
+    })?;
+    if plan.terminal {
+        sys::keep_from_typing().system(|| "keeping the command from typing into the terminal")?;
+    }
+    // Dropping capabilities made the process a stranger to its death signal; who died before it is asked for sends none.
+    userns::die_with_parent()?;
+    if process::has_news(parent) {
+        return Err(Error::system("the sandbox's parent is gone"));
+    }
     sys::cloexec_all().system(doing)
 }
 
-/// What became of the command; in its own process only ever that it was refused.
-enum Started {
-    Running(Pid),
-    Failed,
-    Refused(Error),
-}
-
-/// Starts the command in a user and a mount namespace of its own, below the sandbox's. There the kernel locks what the sandbox
-/// has mounted: the command is root with CAP_SYS_ADMIN, and could else make a read-only bind of the host writable.
-fn start(plan: &Plan) -> Result<Started> {
-    let doing = || "starting the command's process";
-    let (mut ours, theirs) = UnixStream::pair().system(doing)?;
-    let child = match sys::fork().system(doing)? {
-        Fork::Child => {
-            drop(ours);
-            return Ok(Started::Refused(become_command(plan, theirs)));
-        }
-        Fork::Parent(child) => child,
-    };
-    drop(theirs);
-    if ours.read_exact(&mut [0]).is_ok() {
-        for kind in ["uid_map", "gid_map"] {
-            let own = fs_err::read_to_string(format!("/proc/self/{kind}")).system(doing)?;
-            fs_err::write(format!("/proc/{child}/{kind}"), userns::identity(&own)).system(doing)?;
-        }
-        ours.write_all(b"m").system(doing)?;
-        // The other end is closed by a successful exec, without a word.
-        if matches!(ours.read(&mut [0]), Ok(0)) {
-            return Ok(Started::Running(child));
-        }
-    }
-    process::wait(child)?;
-    Ok(Started::Failed)
-}
-
-/// Turns this process into the command; returns why it could not.
-fn become_command(plan: &Plan, mut parent: UnixStream) -> Error {
-    let mut turn = || -> Result<std::convert::Infallible> {
-        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
-            .map_err(|errno| userns::refused("making the command's namespaces", errno))?;
-        parent.write_all(b"u").system(|| "talking to the sandbox")?;
-        parent.read_exact(&mut [0]).system(|| "waiting for the maps of the command's namespace")?;
-        userns::take_root()?;
-        drop_privileges()?;
-        if !plan.terminal {
-            nix::unistd::setsid().system(|| "starting a session")?;
-        }
-        let (program, arguments) = plan.argv.split_first().ok_or_else(|| Error::usage("no command given"))?;
-        #[allow(clippy::disallowed_methods, reason = "this room runs commands")]
-        let mut command = Command::new(program);
-        command.args(arguments).env_clear().envs(&plan.env).current_dir("/");
-        Err(command.exec()).system(|| format!("starting {} in the tree", Path::new(program).display()))
-    };
-    let Err(error) = turn();
-    parent.write_all(b"x").ok();
-    error
+/// Starts the command.
+fn start(plan: &Plan) -> Result<Pid> {
+    let (program, arguments) = plan.argv.split_first().ok_or_else(|| Error::usage("no command given"))?;
+    let doing = || format!("starting {} in the tree", Path::new(program).display());
+    #[allow(clippy::disallowed_methods, reason = "this room runs commands")]
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(&plan.env).current_dir("/");
+    sys::fresh_start(&mut command, plan.terminal);
+    let child = command.spawn().map_err(|error| {
+        let kind = match error.kind() {
+            ErrorKind::OutOfMemory | ErrorKind::WouldBlock => Kind::System,
+            // Not found, not executable, no program: it is the command that is wrong.
+            _ => Kind::Usage,
+        };
+        Error::new(kind, doing()).with_source(error)
+    })?;
+    Ok(Pid::from_raw(child.id() as i32))
 }

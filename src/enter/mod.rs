@@ -1,13 +1,18 @@
 //! Running a command in a tree: namespaces, mounts, signals. Knows nothing of Gentoo, and is the only room that mounts.
 //!
 //! ```text
-//! builder ── S1: this program again, one thread; new user, mount, pid, ipc and uts namespaces
-//!             └─ S2: pid 1; mounts, pivot_root, drops what must be dropped, reaps
-//!                 └─ the command, in user and mount namespaces of its own, where those mounts are locked
+//! builder ── S1: this program again, one thread; a new pid namespace
+//!             └─ S2: pid 1; mounts, pivot_root, enters a user namespace, drops what must be dropped, reaps
+//!                 └─ the command
 //! ```
 //!
-//! Root of the tree is never root of the host: S1 gets a user namespace even when the builder is real root. All state hangs
+//! Root of the tree is never root of the host: S2 enters a user namespace even when the builder is real root. All state hangs
 //! off S2: when any of the four dies, the kernel takes down the rest, and no mount outlives them.
+//!
+//! When the builder is real root, uid 0 of the tree still owns what root of the host owns, without root's capabilities. So
+//! nothing that uid 0 may write by ownership alone is in its reach: device nodes are read-only binds (their data is not), the
+//! parts of `/proc` that are about the host are read-only or hidden, nodes in the tree open nothing, and what is bound
+//! read-only stays so.
 
 mod child;
 mod init;
@@ -20,16 +25,32 @@ pub use child::run_if_child;
 pub use parent::{Io, Observer, run};
 pub use plan::{Mount, Plan};
 
+use crate::error::Result;
+
+/// Whether commands may mount a `/proc` of their own. Not where parts of the sandbox's are closed: a new one would be open.
+///
+/// # Errors
+/// [`Kind::System`](crate::error::Kind::System) when /proc does not tell.
+pub fn mounts_proc() -> Result<bool> {
+    crate::userns::is_hosts_root().map(|root| !root)
+}
+
 use serde::{Deserialize, Serialize};
 
 /// Names the descriptor of the control socket to S1.
 const MARK: &str = "QUERN_SANDBOX_FD";
 
+/// What S1 is called: its `argv[0]`.
+const NAME: &str = "quern-sandbox";
+
 /// What S1 and S2 tell the builder, one JSON line each.
 #[derive(Debug, Serialize, Deserialize)]
 enum Report {
-    /// S1 is in its user namespace and waits for the maps.
-    Unshared,
+    /// S2 is in its user namespace and waits for the maps.
+    Unshared {
+        /// Its process id, as the builder knows it.
+        pid: i32,
+    },
     /// The command runs.
     Started,
     /// It could not be started.
@@ -40,7 +61,7 @@ enum Report {
         causes: Vec<String>,
         /// The next step, if one is known.
         hint: Option<String>,
-        /// Whether the command itself was not found or not executable.
-        not_found: bool,
+        /// Whether the command is wrong (not found, not executable), not the system.
+        usage: bool,
     },
 }

@@ -1,10 +1,12 @@
 //! Carrying out the mounts of a plan. Everything goes by descriptor: sources become detached mounts, targets are resolved
 //! inside the tree, so that no link in a hostile tree leads a mount astray.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, openat2};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string,
     fsmount, fsopen, move_mount, open_tree,
@@ -12,19 +14,25 @@ use rustix::mount::{
 
 use super::plan::Mount;
 use crate::error::{Context, Error, Result};
-use crate::sys;
+use crate::{sys, userns};
 
 /// The nodes of the host that a sandbox sees.
 const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// What is bound to be looked at, or used as a device.
+const READ_ONLY: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_RDONLY.union(MountAttrFlags::MOUNT_ATTR_NOSUID).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
 /// The tree that becomes `/`, as a mount of its own.
 pub(super) struct Root(OwnedFd);
 
 impl Root {
-    /// Binds the tree onto a mount that is not locked by the user namespace, which pivot_root(2) wants.
+    /// Binds the tree onto itself: pivot_root(2) wants a mount. A device node in it, which real root may have unpacked, opens
+    /// nothing.
     pub(super) fn attach(path: &Path) -> Result<Self> {
         let doing = || format!("binding the tree {}", path.display());
-        let tree = clone(path, true).system(doing)?;
+        let tree = clone(CWD, path, true).system(doing)?;
+        sys::mount_setattr(tree.as_fd(), MountAttrFlags::MOUNT_ATTR_NODEV.bits().into(), true).system(doing)?;
         let target = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         attach(tree.as_fd(), target.system(doing)?.as_fd()).system(doing)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -41,7 +49,7 @@ impl Root {
         let doing = || format!("mounting: {mount}");
         match mount {
             Mount::Bind { source, target, writable } => {
-                let tree = clone(source, true).system(doing)?;
+                let tree = clone(CWD, source, true).system(doing)?;
                 let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
                 if !writable {
                     attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
@@ -55,13 +63,9 @@ impl Root {
                 self.new_fs("tmpfs", target, &options, MountAttrFlags::MOUNT_ATTR_NODEV).system(doing)
             }
             Mount::Proc => {
-                let flags = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-                self.new_fs("proc", Path::new("/proc"), &[], flags).map_err(|error| {
-                    Error::system(doing()).with_source(error).with_hint(
-                        "inside a container whose /proc is partly masked the kernel refuses a fresh one; run the container \
-                         with an unmasked /proc (podman: --security-opt unmask=ALL)",
-                    )
-                })
+                let target = self.open(Path::new("/proc"))?;
+                attach(new_proc()?.as_fd(), target.as_fd()).system(doing)?;
+                if userns::is_hosts_root()? { self.guard_proc() } else { Ok(()) }
             }
             Mount::Dev => self.dev(),
         }
@@ -75,7 +79,10 @@ impl Root {
             .system(doing)?;
         let dev = self.open(Path::new("/dev"))?;
         for node in NODES {
-            let source = clone(&Path::new("/dev").join(node), false).system(|| format!("taking /dev/{node}"))?;
+            let source = clone(CWD, Path::new("/dev").join(node), false).system(|| format!("taking /dev/{node}"))?;
+            // Its data can be written all the same; its mode and owner, which are the host's, cannot.
+            sys::mount_setattr(source.as_fd(), READ_ONLY.bits().into(), false)
+                .system(|| format!("taking /dev/{node}"))?;
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
             rustix::fs::openat(&dev, node, flags, Mode::from_raw_mode(0o666)).system(doing)?;
             attach(source.as_fd(), self.open(&Path::new("/dev").join(node))?.as_fd()).system(doing)?;
@@ -99,7 +106,35 @@ impl Root {
         self.new_fs("tmpfs", Path::new("/dev/shm"), &[("mode", "1777".into())], flags).system(doing)
     }
 
-    /// Mounts a new file system at `target`; always without setuid.
+    /// Most of `/proc` outside of the processes is the host's, and a uid 0 that is the host's own may write there without any
+    /// capability. What can be written becomes read-only, what not everybody may read is hidden.
+    fn guard_proc(&self) -> Result<()> {
+        let doing = || "closing the host's part of /proc";
+        let proc = self.open(Path::new("/proc"))?;
+        let null = clone(CWD, Path::new("/dev/null"), false).system(doing)?;
+        sys::mount_setattr(null.as_fd(), READ_ONLY.bits().into(), false).system(doing)?;
+        for (name, kind) in crate::rootfs::list(proc.as_fd()).system(doing)? {
+            if name.as_bytes().iter().all(u8::is_ascii_digit) || kind == FileType::Symlink {
+                continue;
+            }
+            let stat = rustix::fs::statat(&proc, &name, AtFlags::SYMLINK_NOFOLLOW).system(doing)?;
+            let cover = match kind {
+                FileType::RegularFile if stat.st_mode & 0o004 == 0 => clone(null.as_fd(), "", false).system(doing)?,
+                FileType::RegularFile if stat.st_mode & 0o222 == 0 => continue,
+                _ => {
+                    let cover = clone(proc.as_fd(), &name, false).system(doing)?;
+                    sys::mount_setattr(cover.as_fd(), READ_ONLY.bits().into(), false).system(doing)?;
+                    cover
+                }
+            };
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let target = rustix::fs::openat(&proc, &name, flags, Mode::empty()).system(doing)?;
+            attach(cover.as_fd(), target.as_fd()).system(doing)?;
+        }
+        Ok(())
+    }
+
+    /// Mounts a new file system at `target`.
     fn new_fs(
         &self,
         kind: &str,
@@ -107,16 +142,8 @@ impl Root {
         options: &[(&str, String)],
         attributes: MountAttrFlags,
     ) -> Result<(), Error> {
-        let doing = || format!("mounting a {kind}");
-        let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).system(doing)?;
-        fsconfig_set_string(fs.as_fd(), "source", "quern").system(doing)?;
-        for (key, value) in options {
-            fsconfig_set_string(fs.as_fd(), *key, value.as_str()).system(|| format!("{}: {key}={value}", doing()))?;
-        }
-        fsconfig_create(fs.as_fd()).map_err(|errno| kernel_says(fs.as_fd(), errno)).system(doing)?;
-        let attributes = attributes | MountAttrFlags::MOUNT_ATTR_NOSUID;
-        let mount = fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).system(doing)?;
-        attach(mount.as_fd(), self.open(target)?.as_fd()).system(doing)
+        let mount = new_fs(kind, options, attributes)?;
+        attach(mount.as_fd(), self.open(target)?.as_fd()).system(|| format!("mounting a {kind}"))
     }
 
     /// Opens a mount point inside the tree, links resolved inside it.
@@ -127,13 +154,57 @@ impl Root {
     }
 }
 
-/// A detached copy of the mount that holds `source`, rooted there.
-fn clone(source: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+/// A `/proc` of this process's pid namespace.
+pub(super) fn new_proc() -> Result<OwnedFd> {
+    let flags = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    new_fs("proc", &[], flags).map_err(|error| {
+        error.with_hint(
+            "inside a container whose /proc is partly masked the kernel refuses a fresh one; run the container with an \
+             unmasked /proc (podman: --security-opt unmask=ALL)",
+        )
+    })
+}
+
+/// A new file system that is mounted nowhere yet; always without setuid.
+fn new_fs(kind: &str, options: &[(&str, String)], attributes: MountAttrFlags) -> Result<OwnedFd> {
+    let doing = || format!("making a {kind}");
+    let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).system(doing)?;
+    fsconfig_set_string(fs.as_fd(), "source", "quern").system(doing)?;
+    for (key, value) in options {
+        fsconfig_set_string(fs.as_fd(), *key, value.as_str()).system(|| format!("{}: {key}={value}", doing()))?;
+    }
+    fsconfig_create(fs.as_fd()).map_err(|errno| kernel_says(fs.as_fd(), errno)).system(doing)?;
+    let attributes = attributes | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).system(doing)
+}
+
+/// A detached copy of the mount that holds `source`, rooted there; the empty path is `at` itself.
+fn clone(at: BorrowedFd<'_>, source: impl AsRef<OsStr>, recursive: bool) -> rustix::io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
-    open_tree(CWD, source, flags)
+    open_tree(at, source.as_ref(), flags)
+}
+
+/// The program itself through a read-only mount, to be run as the sandbox. A command that got hold of it (a tree can make a
+/// link to `/proc/self/exe` of any name that is run) could otherwise write to it in the moment when this program ends.
+pub(super) fn program() -> Result<OwnedFd> {
+    let doing = || "finding the program's own file";
+    let path = fs_err::read_link("/proc/self/exe").system(doing)?;
+    let copy = clone(CWD, &path, false).map_err(|errno| Error::system(doing()).with_source(errno));
+    let same = |copy: &OwnedFd| -> rustix::io::Result<bool> {
+        let (one, other) = (rustix::fs::fstat(copy)?, rustix::fs::stat("/proc/self/exe")?);
+        Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
+    };
+    let hint = "it was removed or replaced after this start: start it again";
+    let copy = copy.map_err(|error| error.with_hint(hint))?;
+    if !same(&copy).system(doing)? {
+        return Err(Error::system(format!("{}: {} is another file now", doing(), path.display())).with_hint(hint));
+    }
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    sys::mount_setattr(copy.as_fd(), attributes.bits().into(), false).system(doing)?;
+    Ok(copy)
 }
 
 fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> rustix::io::Result<()> {

@@ -1,23 +1,25 @@
 //! The builder's side of a sandbox: start S1, hand over the plan, write its id maps, read the command's output.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{MARK, Plan, Report};
+use super::{MARK, NAME, Plan, Report, mounts};
 use crate::error::{Context, Error, Kind, Result};
-use crate::process::{self, Exit, Signals};
+use crate::process::{self, Exit, Foreground, Signals};
 use crate::{sys, userns};
 
-/// How often an [`Observer`] is asked to look around, in milliseconds.
-const TICK: u16 = 200;
+/// How often an [`Observer`] is asked to look around.
+const TICK: Duration = Duration::from_millis(200);
 
 /// A line of output longer than this is cut in two.
 const LINE: usize = 8192;
@@ -53,12 +55,13 @@ pub trait Observer {
 /// [`Kind::System`] when the sandbox cannot be made or the command not started; [`Kind::Killed`] when this program was told to
 /// stop. That the command failed is no error here: see the [`Exit`].
 pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
+    nix::sys::prctl::set_child_subreaper(true).system(|| "asking for the orphans of the sandbox")?;
     let (channel, theirs) = UnixStream::pair().system(|| "making a socket pair")?;
     let theirs = OwnedFd::from(theirs);
     sys::set_cloexec(&theirs, false).system(|| "handing over a socket")?;
     #[allow(clippy::disallowed_methods, reason = "this room runs commands")]
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0("quern-sandbox").env_clear().env(MARK, theirs.as_raw_fd().to_string());
+    let mut command = Command::new(format!("/proc/self/fd/{}", program()?.as_raw_fd()));
+    command.arg0(NAME).env_clear().env(MARK, theirs.as_raw_fd().to_string());
     let output = match io {
         Io::Inherit => None,
         Io::Observe(observer) => {
@@ -72,22 +75,25 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
             Some((read, observer))
         }
     };
+    let _terminal = plan.terminal.then(Foreground::note).flatten();
     let child = command.spawn().system(|| "starting the sandbox")?;
     drop((command, theirs));
     let pid = Pid::from_raw(child.id() as i32);
     let guard = Signals::guard(pid, plan.terminal);
-    let started = hand_over(plan, &child, channel);
-    if let Err(error) = &started
-        && error.kind() != Kind::Usage
-    {
+    let started = hand_over(plan, channel);
+    if started.is_err() {
         kill(pid, Signal::SIGKILL).ok();
     }
     let watched = match (&started, output) {
         (Ok(_), Some((read, observer))) => watch(read, observer),
         _ => Ok(()),
     };
-    let exit = process::wait(pid)?;
+    process::wait_for_end(pid)?;
+    // Before its id can be another's.
     drop(guard);
+    let exit = process::wait(pid)?;
+    // A killed S1 leaves PID 1 to us: only when that is gone, no process of the sandbox is left that could change the tree.
+    process::wait_for_all()?;
     if let Some(error) = Signals::interrupted() {
         return Err(error);
     }
@@ -96,20 +102,31 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
     Ok(exit)
 }
 
+/// The descriptor to run the program by. Taken once: it may be replaced while a build runs.
+fn program() -> Result<BorrowedFd<'static>> {
+    static PROGRAM: Mutex<Option<&'static OwnedFd>> = Mutex::new(None);
+    let mut known = PROGRAM.lock().unwrap_or_else(PoisonError::into_inner);
+    let fd = match *known {
+        Some(fd) => fd,
+        None => known.insert(Box::leak(Box::new(mounts::program()?))),
+    };
+    Ok(fd.as_fd())
+}
+
 /// The dialogue with S1 and S2 up to the start of the command. The returned socket is their lifeline: they die when it closes.
-fn hand_over(plan: &Plan, child: &Child, mut channel: UnixStream) -> Result<UnixStream> {
+fn hand_over(plan: &Plan, mut channel: UnixStream) -> Result<UnixStream> {
     let mut wire = serde_json::to_vec(plan).context(Kind::System, || "writing the sandbox's plan")?;
     wire.push(b'\n');
     let talking = || "talking to the sandbox";
     let mut reports = BufReader::new(channel.try_clone().system(talking)?.take(1 << 20));
     channel.write_all(&wire).system(talking)?;
-    match next(&mut reports)? {
-        Report::Unshared => {}
+    let pid = match next(&mut reports)? {
+        Report::Unshared { pid } => pid,
         other => return Err(unexpected(other)),
-    }
+    };
     for kind in ["uid_map", "gid_map"] {
         let own = fs_err::read_to_string(format!("/proc/self/{kind}")).system(|| "reading this process's id map")?;
-        fs_err::write(format!("/proc/{}/{kind}", child.id()), userns::identity(&own))
+        fs_err::write(format!("/proc/{pid}/{kind}"), userns::identity(&own))
             .system(|| format!("writing the {kind} of the sandbox"))?;
     }
     channel.write_all(b"mapped\n").system(talking)?;
@@ -129,10 +146,10 @@ fn next(reports: &mut impl BufRead) -> Result<Report> {
 }
 
 fn unexpected(report: Report) -> Error {
-    let Report::Failed { message, causes, hint, not_found } = report else {
+    let Report::Failed { message, causes, hint, usage } = report else {
         return Error::system("the sandbox reported out of order");
     };
-    let mut error = if not_found { Error::usage(message) } else { Error::system(message) };
+    let mut error = if usage { Error::usage(message) } else { Error::system(message) };
     if !causes.is_empty() {
         error = error.with_source(causes.join(": "));
     }
@@ -145,14 +162,19 @@ fn unexpected(report: Report) -> Error {
 /// Feeds the observer until nobody holds the other end of the pipe; the end of PID 1 is the end of everyone who could.
 fn watch(mut pipe: std::io::PipeReader, observer: &mut dyn Observer) -> Result<()> {
     let mut pending = Vec::new();
-    let mut buffer = vec![0; 64 * 1024];
+    let mut buffer = vec![0; LINE];
+    let mut ticked = Instant::now();
     loop {
-        let ready = match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], PollTimeout::from(TICK)) {
+        let timeout = PollTimeout::try_from(TICK).unwrap_or(PollTimeout::ZERO);
+        let ready = match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], timeout) {
             Ok(ready) => ready,
             Err(Errno::EINTR) => continue,
             Err(errno) => return Err(Error::system("waiting for the command's output").with_source(errno)),
         };
-        observer.tick();
+        if ticked.elapsed() >= TICK {
+            observer.tick();
+            ticked = Instant::now();
+        }
         if ready == 0 {
             continue;
         }

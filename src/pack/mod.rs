@@ -32,7 +32,7 @@ const STEP: u64 = 8 << 20;
 pub struct Options {
     /// No time in the archive is later (seconds since 1970).
     pub epoch: u64,
-    /// Level of gzip, 1 to 9.
+    /// Level of compression, 1 to 12; above 9 it takes very long.
     pub level: u32,
     /// Compressing threads; 0 means one per processor.
     pub threads: usize,
@@ -78,7 +78,7 @@ pub fn pack(
         given => given,
     };
     let (packed, written) = std::thread::scope(|scope| {
-        let (pieces, running) = compress::start(scope, threads, options.level.clamp(1, 9), out);
+        let (pieces, running) = compress::start(scope, threads, options.level.clamp(1, 12), out);
         let mut packer = Packer {
             tree,
             pieces,

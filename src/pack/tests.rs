@@ -29,8 +29,7 @@ fn packed(tree: &Path, record: &Record, options: &Options) -> (Vec<u8>, Packed, 
 
 fn plain(gz: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
-    // The simple decoder, not the one for several members: there must be one.
-    io::Read::read_to_end(&mut flate2::bufread::GzDecoder::new(gz), &mut plain).unwrap();
+    io::Read::read_to_end(&mut flate2::bufread::MultiGzDecoder::new(gz), &mut plain).unwrap();
     plain
 }
 
@@ -357,8 +356,12 @@ fn hard_links_are_stored_once_under_their_first_name() {
         AtFlags::empty(),
     )
     .unwrap();
-    let (gz, ..) = packed(place.path(), &Record::default(), &Options::default());
+    let kept = Attribute { path: "z".into(), name: b"trusted.kept".to_vec(), value: b"v".to_vec() };
+    let (gz, ..) = packed(place.path(), &Record { nodes: Vec::new(), xattrs: vec![kept] }, &Options::default());
     let all = entries(&plain(&gz), Limits::default()).unwrap();
+    let with_attributes: Vec<_> =
+        all.iter().filter(|entry| !entry.meta.xattrs.is_empty()).map(|entry| &entry.path).collect();
+    assert_eq!(with_attributes, [Path::new("b/y")]);
     let kinds: BTreeMap<_, _> = all.iter().map(|entry| (entry.path.to_str().unwrap(), entry.kind.clone())).collect();
     assert_eq!(kinds["b/y"], NodeKind::File);
     assert_eq!(kinds["z"], NodeKind::Hardlink("b/y".into()));

@@ -40,14 +40,27 @@ pub struct Item {
 
 /// Walks `tree`, with what `record` adds to it, and gives each item to `take`.
 pub fn walk(tree: &Rootfs, record: &Record, ui: &dyn Progress, take: &mut dyn FnMut(Item) -> Result<()>) -> Result<()> {
-    let mut walker = Walker { tree, ui, links: HashMap::new(), nodes: BTreeMap::new(), xattrs: HashMap::new() };
+    let mut walker = Walker {
+        tree,
+        ui,
+        links: HashMap::new(),
+        nodes: BTreeMap::new(),
+        xattrs: HashMap::new(),
+        link_xattrs: HashMap::new(),
+    };
     for node in &record.nodes {
         let (Some(above), Some(name)) = (node.path.parent(), node.path.file_name()) else { continue };
         walker.nodes.entry(above.to_owned()).or_default().insert(name.to_owned(), node.clone());
     }
     for attribute in &record.xattrs {
-        let of_path = walker.xattrs.entry(attribute.path.clone()).or_default();
-        of_path.push((attribute.name.clone(), attribute.value.clone()));
+        // Of an inode with several names, another may be the one that is written.
+        let pair = (attribute.name.clone(), attribute.value.clone());
+        match tree.stat(&attribute.path)? {
+            Some(stat) if stat.st_nlink > 1 && FileType::from_raw_mode(stat.st_mode) != FileType::Directory => {
+                walker.link_xattrs.entry((stat.st_dev, stat.st_ino)).or_default().push(pair);
+            }
+            _ => walker.xattrs.entry(attribute.path.clone()).or_default().push(pair),
+        }
     }
     walker.run(take)
 }
@@ -75,6 +88,8 @@ struct Walker<'a> {
     nodes: BTreeMap<PathBuf, BTreeMap<OsString, Node>>,
     /// Attributes that the record adds, by path.
     xattrs: HashMap<PathBuf, Xattrs>,
+    /// The same, of inodes that have several names.
+    link_xattrs: HashMap<(u64, u64), Xattrs>,
 }
 
 impl Walker<'_> {
@@ -222,13 +237,11 @@ impl Walker<'_> {
 
     fn meta(&mut self, stat: &Stat, fd: BorrowedFd<'_>, path: &Path, by_path: bool) -> Result<Meta> {
         let mut xattrs = xattrs(fd, by_path).system(|| self.tree.doing("reading the attributes of", path))?;
-        if !self.xattrs.is_empty()
-            && let Some(more) = self.xattrs.remove(path)
-        {
-            for (name, value) in more {
-                if !xattrs.iter().any(|(have, _)| *have == name) {
-                    xattrs.push((name, value));
-                }
+        let by_path = self.xattrs.get(path).into_iter().flatten();
+        let by_inode = self.link_xattrs.get(&(stat.st_dev, stat.st_ino)).into_iter().flatten();
+        for (name, value) in by_path.chain(by_inode) {
+            if !xattrs.iter().any(|(have, _)| have == name) {
+                xattrs.push((name.clone(), value.clone()));
             }
         }
         xattrs.sort_unstable();

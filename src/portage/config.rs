@@ -282,7 +282,7 @@ fn features(facts: &Facts, nodoc: bool) -> Vec<&'static str> {
         "parallel-install",
         "network-sandbox",
         "ipc-sandbox",
-        "pid-sandbox",
+        if facts.mounts_proc { "pid-sandbox" } else { "-pid-sandbox" },
         "observability",
         // The tree is thrown away when the machine stops: syncing it to disk after every package is lost time.
         "-merge-sync",

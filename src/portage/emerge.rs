@@ -130,6 +130,9 @@ fn options(job: &Job, facts: &Facts, jobs: u32) -> Vec<String> {
         "--usepkg=y".to_owned(),
         // Off by default together with --usepkgonly, which a recipe may add.
         "--binpkg-respect-use=y".to_owned(),
+        // Portage adds the C library that ROOT holds to the dependencies of what it builds there, and in an empty ROOT then takes
+        // its own binary packages for outdated. A changed ebuild is still seen by its revision, USE by the line above.
+        "--binpkg-changed-deps=n".to_owned(),
         format!("--getbinpkg={remote}"),
         "--with-bdeps=n".to_owned(),
     ];
@@ -166,7 +169,7 @@ mod tests {
     use super::*;
     use crate::portage::fixture::{World, job, profile_name};
 
-    const FACTS: Facts = Facts { sandbox: true, cpus: 4, portage: Some([3, 0, 83]) };
+    const FACTS: Facts = Facts { sandbox: true, mounts_proc: true, cpus: 4, portage: Some([3, 0, 83]) };
 
     fn tail(step: &Step) -> String {
         let at = step.argv.iter().position(|word| word == "--with-bdeps=n").unwrap();

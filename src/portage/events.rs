@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::portage::dir::Dir;
 use crate::portage::text::clean;
-use crate::progress::{Packages, Task};
+use crate::progress::{Merged, Packages, Task};
 
 /// Longest snapshot, and most that is read of the log at once.
 const MAX_READ: u64 = 1 << 20;
@@ -73,6 +73,7 @@ fn snapshot(bytes: &[u8]) -> Option<(f64, Packages)> {
         failed: snapshot.jobs.failed,
         total: snapshot.jobs.total,
         running: snapshot.tasks.into_iter().take(MAX_TASKS).map(task).collect(),
+        merged: Vec::new(),
     };
     Some((snapshot.timestamp, packages))
 }
@@ -81,17 +82,18 @@ fn snapshot(bytes: &[u8]) -> Option<(f64, Packages)> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Log {
     total: u64,
-    running: BTreeMap<u64, Task>,
-    completed: std::collections::BTreeSet<u64>,
+    /// What runs, by its number, with the second that it began in.
+    running: BTreeMap<u64, (Task, u64)>,
+    merged: Vec<Merged>,
 }
 
 impl Log {
     /// Takes one line; whether it told something.
     pub fn line(&mut self, line: &str) -> bool {
         let Some((stamp, text)) = line.split_once(':') else { return false };
-        if stamp.is_empty() || !stamp.bytes().all(|b| b.is_ascii_digit()) {
+        let Some(stamp) = stamp.parse().ok().filter(|_| stamp.bytes().all(|b| b.is_ascii_digit())) else {
             return false;
-        }
+        };
         let text = text.trim();
         if text.starts_with("Started emerge on") {
             *self = Self::default();
@@ -100,13 +102,15 @@ impl Log {
         if let Some(rest) = text.strip_prefix(">>> emerge ") {
             let Some((number, total, rest)) = counted(rest) else { return false };
             self.total = total;
-            self.set(number, rest.split(' ').next().unwrap_or_default(), "", false);
+            self.set(number, rest.split(' ').next().unwrap_or_default(), "", false, stamp);
         } else if let Some(rest) = text.strip_prefix("::: completed emerge ") {
-            let Some((number, total, _)) = counted(rest) else { return false };
+            let Some((number, total, rest)) = counted(rest) else { return false };
             self.total = total;
-            self.running.remove(&number);
-            if self.completed.len() < 100_000 {
-                self.completed.insert(number);
+            let cpv = clean(rest.split(' ').next().unwrap_or_default(), 120);
+            let (task, began) =
+                self.running.remove(&number).unwrap_or((Task { cpv, phase: String::new(), binary: false }, stamp));
+            if self.merged.len() < 100_000 {
+                self.merged.push(Merged { cpv: task.cpv, binary: task.binary, seconds: stamp.saturating_sub(began) });
             }
         } else if let Some(rest) = text.strip_prefix("=== ") {
             let Some((number, total, rest)) = counted(rest) else { return false };
@@ -120,24 +124,27 @@ impl Log {
             };
             self.total = total;
             let cpv = rest.split("::").next().unwrap_or_default().trim_end_matches(')');
-            self.set(number, cpv, phase, doing.contains("Binary"));
+            self.set(number, cpv, phase, doing.contains("Binary"), stamp);
         } else {
             return false;
         }
         true
     }
 
-    fn set(&mut self, number: u64, cpv: &str, phase: &str, binary: bool) {
+    fn set(&mut self, number: u64, cpv: &str, phase: &str, binary: bool, now: u64) {
         if self.running.len() < MAX_TASKS || self.running.contains_key(&number) {
-            let binary = binary || self.running.get(&number).is_some_and(|task| task.binary);
-            self.running.insert(number, Task { cpv: clean(cpv, 120), phase: phase.to_owned(), binary });
+            let (was_binary, began) =
+                self.running.get(&number).map_or((false, now), |(task, began)| (task.binary, *began));
+            let task = Task { cpv: clean(cpv, 120), phase: phase.to_owned(), binary: binary || was_binary };
+            self.running.insert(number, (task, began));
         }
     }
 
     /// Where emerge stands.
     pub fn packages(&self) -> Packages {
-        let running = self.running.values().cloned().collect();
-        Packages { completed: self.completed.len() as u64, failed: 0, total: self.total, running }
+        let running = self.running.values().map(|(task, _)| task.clone()).collect();
+        let merged = self.merged.clone();
+        Packages { completed: merged.len() as u64, failed: 0, total: self.total, running, merged }
     }
 }
 
@@ -181,7 +188,12 @@ impl Watcher {
 
     /// Where emerge stands, when that has changed since the last call.
     pub fn poll(&mut self) -> Option<Packages> {
-        let found = self.newest_snapshot().or_else(|| self.follow_log())?;
+        // The log misses nothing but says little of what runs; a snapshot is the other way round.
+        let told = self.follow_log();
+        let found = match self.newest_snapshot() {
+            Some(snapshot) => Packages { merged: self.log.merged.clone(), ..snapshot },
+            None => told?,
+        };
         let nothing = found.total == 0 && found.running.is_empty();
         if nothing || self.last.as_ref() == Some(&found) {
             return None;

@@ -79,6 +79,7 @@ pub(crate) fn job(repositories: Vec<Repository>) -> Job {
             mirrors: vec!["https://mirror.example/gentoo".into(), "https://other.example".into()],
             keyring: None,
             fingerprints: Vec::new(),
+            max_age: 30 * 86_400,
         },
         portage: Portage {
             repositories,

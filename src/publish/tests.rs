@@ -25,6 +25,7 @@ pub(crate) fn job(outdir: &Path) -> Job {
             mirrors: vec!["https://mirror.example".to_owned()],
             keyring: Some("/secret/keys.asc".into()),
             fingerprints: Vec::new(),
+            max_age: 30 * 86_400,
         },
         portage: Portage {
             repositories: vec![Repository {

@@ -7,6 +7,8 @@ pub(super) enum Type {
     Str,
     /// An integer.
     Int,
+    /// An integer, or a string with a unit.
+    Age,
     /// A boolean.
     Bool,
     /// An array of strings.
@@ -31,6 +33,7 @@ impl Type {
         match self {
             Self::Str => "a string",
             Self::Int => "an integer",
+            Self::Age => "a number of days, or a string with a unit",
             Self::Bool => "true or false",
             Self::Strs => "an array of strings",
             Self::Words => "an array of strings, or one string of words",
@@ -82,6 +85,7 @@ pub(super) const KEYS: &[Key] = &[
     key("source", "mirrors", Type::Strs, r#"mirrors = ["https://distfiles.gentoo.org"]"#),
     key("source", "keyring", Type::Str, r#"keyring = "release.asc""#),
     key("source", "fingerprints", Type::Strs, r#"fingerprints = ["13EBBDBEDE7A12775DFDB1BABB572E0E2D182910"]"#),
+    key("source", "max-age", Type::Age, "max-age = 14"),
     key("source", "file", Type::Str, r#"file = "./stage3-amd64-musl.tar.xz""#),
     key("source", "signature", Type::Str, r#"signature = "./stage3-amd64-musl.tar.xz.asc""#),
     key("source", "sha512", Type::Str, r#"sha512 = "65c8e11b…""#),

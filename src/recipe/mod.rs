@@ -29,6 +29,10 @@ pub const TEMPLATE: &str = include_str!("template.toml");
 /// The mirror of recipes that name none: Gentoo's own.
 pub(crate) const DEFAULT_MIRROR: &str = "https://distfiles.gentoo.org";
 
+/// The age in seconds of a signed list that recipes accept which say nothing of it: whoever can keep the truth from us could
+/// keep us on old, known-vulnerable builds.
+pub(crate) const DEFAULT_MAX_AGE: u64 = 30 * 86_400;
+
 /// Where a recipe comes from. Nothing else is read: neither the process's environment nor its working directory.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
@@ -115,11 +119,13 @@ pub struct Source {
     pub base: Base,
     /// Roots of mirrors without a trailing slash, tried in order; also Portage's `GENTOO_MIRRORS`.
     pub mirrors: Vec<String>,
-    /// OpenPGP certificates that replace the embedded ones.
+    /// OpenPGP certificates that replace those that are built in and imported.
     pub keyring: Option<PathBuf>,
-    /// Primary fingerprints (40 or 64 upper-case hex digits) that may sign; empty: those of Gentoo's release keys with the
-    /// embedded keyring, all certificates' of a `keyring`.
+    /// Primary fingerprints (40 or 64 upper-case hex digits) that may sign; empty: that of Gentoo's release key, or all
+    /// certificates' of a `keyring`.
     pub fingerprints: Vec<String>,
+    /// A signed list older than this, in seconds, is refused.
+    pub max_age: u64,
 }
 
 /// Where the stage3 comes from.

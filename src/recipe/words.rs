@@ -65,6 +65,24 @@ pub(super) fn timestamp(text: &str) -> Rule {
     if real { Ok(()) } else { Err(Problem::new("no such date or time").help(help)) }
 }
 
+/// An age in seconds: days, or a number with the unit `h`, `d` or `w`.
+pub(super) fn age(text: &str) -> Rule<u64> {
+    let help = "write days, for example 14, or \"36h\", \"14d\", \"4w\"";
+    let (number, unit) = match text.char_indices().last() {
+        Some((at, 'h')) => (&text[..at], 3600),
+        Some((at, 'd')) => (&text[..at], 86_400),
+        Some((at, 'w')) => (&text[..at], 7 * 86_400),
+        _ => (text, 86_400),
+    };
+    let number = digits(number).then(|| number.parse::<u64>().ok()).flatten();
+    match number.and_then(|number| number.checked_mul(unit)) {
+        Some(0) => Err(Problem::new("nothing is that fresh").help(help)),
+        Some(seconds) if seconds <= 100 * 366 * 86_400 => Ok(seconds),
+        Some(_) => Err(Problem::new("more than a hundred years").help(help)),
+        None => Err(Problem::new("not an age").help(help)),
+    }
+}
+
 /// The root of a server, without its trailing slashes.
 pub(super) fn url(text: &str) -> Rule<String> {
     let lower = text.to_ascii_lowercase();
@@ -382,6 +400,10 @@ mod tests {
         assert!(timestamp("20260719T170103Z").is_ok());
         assert!(timestamp("20261319T170103Z").is_err());
         assert!(timestamp("latets").is_err());
+        assert_eq!((age("14"), age("36h"), age("2w")), (Ok(14 * 86_400), Ok(36 * 3600), Ok(14 * 86_400)));
+        for text in ["0", "", "d", "-1", "1y", "99999999999999999999", "9999999999w", "1é"] {
+            assert!(age(text).is_err(), "{text}");
+        }
         assert_eq!(storage("tmpfs:4G"), Ok(Some(4 << 30)));
         assert_eq!(storage("disk"), Ok(None));
         for text in ["tmpfs:", "tmpfs:0", "tmpfs:4X", "tmpfs:99999999999T", "tmpfs:-1G", "file:/x", "tmpfs:é"] {

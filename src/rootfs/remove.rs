@@ -69,7 +69,10 @@ fn enter(parent: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<(OwnedFd, L
     };
     let stat = rustix::fs::fstat(&fd)?;
     let mut rest = Vec::new();
-    for (child, kind) in super::list(fd.as_fd())? {
+    let mut children = super::list_unsorted(fd.as_fd())?;
+    // By inode: in the order of names a large directory takes ten times as long on ext4.
+    children.sort_unstable_by_key(|(inode, ..)| *inode);
+    for (_, child, kind) in children {
         match kind {
             FileType::Directory => rest.push(child),
             _ => rustix::fs::unlinkat(&fd, &child, AtFlags::empty())?,

@@ -68,12 +68,12 @@ pub(super) fn locate(source: &Source, asked: &Asked<'_>, store: &Store, ui: &dyn
         signer: None,
         how: String::new(),
         verified_at: now(),
-        trust: trust(source, asked)?,
+        trust: trust(source, asked, store)?,
         fetched: false,
     };
     let sha512 = match &proof {
         Some((signature, bytes)) => {
-            let keyring = keyring(source)?;
+            let keyring = keyring(source, store)?;
             let mut reader = Hashing { file: &file, sha512: Sha512::new(), done: 0, total: before.size, ui };
             let signer = verify::detached(&printable(&path), bytes, &mut reader, &keyring)?;
             // The verifier has read the file to its end; what it did not read would not be hashed.
@@ -118,7 +118,7 @@ pub(super) fn known(source: &Source, asked: &Asked<'_>, store: &Store) -> Result
     let Some(remembered) = store.read_ref::<Remembered>(REFS, &ref_name(asked))? else { return Ok(None) };
     let file = open(asked.path)?;
     if identity(&file, &asked.path.display().to_string())? != remembered.identity
-        || trust(source, asked)? != remembered.facts.trust
+        || trust(source, asked, store)? != remembered.facts.trust
     {
         return Ok(None);
     }
@@ -182,11 +182,11 @@ fn proof(asked: &Asked<'_>) -> Result<Option<(PathBuf, Vec<u8>)>> {
 }
 
 /// Names what the trust rests on: with another keyring, signature or digest the file is judged anew.
-fn trust(source: &Source, asked: &Asked<'_>) -> Result<String> {
+fn trust(source: &Source, asked: &Asked<'_>, store: &Store) -> Result<String> {
     let mut trust = Sha256::new();
     match signature_path(asked) {
         Some(path) => {
-            trust.update(keyring(source)?.id());
+            trust.update(keyring(source, store)?.id());
             trust.update(read_small(&path)?);
         }
         None => trust.update([u8::from(asked.allow_unsigned)]),

@@ -2,8 +2,9 @@
 
 use super::digests::{self, Algorithm};
 use super::fetch::{FailureKind, Http};
+use super::memory::{self, Sighting};
 use super::pointer::{self, Entry, Pointer};
-use super::{Facts, Located, Place, Proof, keyring, now, printable, when};
+use super::{Facts, Located, Place, Proof, Terms, keyring, now, printable, when};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
 use crate::recipe::{Source, Version};
@@ -13,8 +14,6 @@ use crate::verify::{self, Keyring, MAX_DOCUMENT, Signed};
 /// Kind of the refs that hold [`Facts`] by file name.
 pub(super) const REFS: &str = "stage3";
 
-/// A signed list older than this is refused: whoever can keep a mirror from us could keep us on old, known-vulnerable builds.
-const MAX_AGE: u64 = 30 * DAY;
 const DAY: u64 = 86_400;
 
 /// Sub-architectures as stage3 names begin with them, by the directory that holds them; a `*` stands for any ending.
@@ -60,6 +59,9 @@ struct Ask<'a> {
     mirrors: Vec<&'a str>,
     keyring: Keyring,
     arch: &'static str,
+    max_age: u64,
+    allow_rollback: bool,
+    store: &'a Store,
     ui: &'a dyn Progress,
 }
 
@@ -68,14 +70,18 @@ pub(super) fn locate(
     variant: &str,
     version: &Version,
     store: &Store,
+    terms: Terms,
     ui: &dyn Progress,
 ) -> Result<Located> {
     ui.stage(&format!("looking for stage3 {}", printable(variant)));
     let mut ask = Ask {
         http: Http::default(),
         mirrors: source.mirrors.iter().map(String::as_str).collect(),
-        keyring: keyring(source)?,
+        keyring: keyring(source, store)?,
         arch: checked(variant)?,
+        max_age: source.max_age,
+        allow_rollback: terms.allow_rollback,
+        store,
         ui,
     };
     let hint = |error: Error| with_offline_hint(error, source, variant, version, store);
@@ -118,7 +124,7 @@ pub(super) fn locate(
 /// The newest remembered build of the variant, or the one of the timestamp.
 pub(super) fn known(source: &Source, variant: &str, version: &Version, store: &Store) -> Result<Option<Located>> {
     let arch = checked(variant)?;
-    let keyring = keyring(source)?;
+    let keyring = keyring(source, store)?;
     let mut candidates: Vec<(bool, String, String, Facts)> = Vec::new();
     for name in store.ref_names(REFS)? {
         if let Some((found, timestamp, _)) = pointer::split_name(&name)
@@ -158,8 +164,9 @@ impl Ask<'_> {
                 Answer::Found(bytes) => bytes,
                 Answer::Missing(why) => return Ok(Answer::Missing(why)),
             };
-            match self.pointer(&url, &bytes)?.entry(variant)? {
-                Some(entry) => Ok(Answer::Found(entry.clone())),
+            let pointer = self.pointer(&url, &bytes)?;
+            match pointer.entry(variant)? {
+                Some(entry) => self.not_seen_newer(&url, &path, &pointer, entry).map(Answer::Found),
                 None => {
                     Err(Error::refused(format!("{}: the signed list does not name stage3 {variant}", printable(&url)))
                         .with_hint("another list was put in its place"))
@@ -183,7 +190,7 @@ impl Ask<'_> {
             };
             let pointer = self.pointer(&url, &bytes)?;
             if let Some(entry) = pointer.entry(variant)? {
-                return Ok(Answer::Found(entry.clone()));
+                return self.not_seen_newer(&url, "latest-stage3.txt", &pointer, entry).map(Answer::Found);
             }
             offered.extend(pointer.entries.into_iter().map(|entry| entry.variant));
             Ok(Answer::Missing(format!("{}: it does not name stage3 {variant}", printable(&url))))
@@ -208,10 +215,23 @@ impl Ask<'_> {
     /// Verifies a pointer and that it is fresh.
     fn pointer(&self, url: &str, bytes: &[u8]) -> Result<Pointer> {
         let Signed { text, signer } = verify::clearsigned(&printable(url), bytes, &self.keyring)?;
-        let pointer = pointer::parse(&text)?;
+        let mut pointer = pointer::parse(&text)?;
         // Lists without a time of their own are at least not older than their signature.
-        fresh(url, pointer.published.unwrap_or(signer.created), now())?;
+        let published = *pointer.published.get_or_insert(signer.created);
+        fresh(url, published, now(), self.max_age)?;
         Ok(pointer)
+    }
+
+    /// The entry, unless a newer one of its variant was seen before, in this list or the other.
+    fn not_seen_newer(&self, url: &str, list: &str, pointer: &Pointer, entry: &Entry) -> Result<Entry> {
+        let sighting = Sighting {
+            of: format!("stage3-{}", entry.variant),
+            list: list.to_owned(),
+            published: pointer.published.unwrap_or_default(),
+            build: entry.timestamp.clone(),
+        };
+        memory::check(self.store, &self.keyring, &printable(url), &sighting, self.allow_rollback, self.ui)?;
+        Ok(entry.clone())
     }
 
     /// What the tarball must be: from its signed digests; where no mirror has them, its detached signature.
@@ -305,7 +325,7 @@ impl Ask<'_> {
 }
 
 /// Refuses a list that is too old, or from the future.
-fn fresh(url: &str, published: u64, now: u64) -> Result<()> {
+fn fresh(url: &str, published: u64, now: u64, max_age: u64) -> Result<()> {
     let clock = format!("this machine's clock says {}; if that is wrong, set the clock", when(now));
     if published > now + DAY {
         return Err(Error::refused(format!(
@@ -316,19 +336,29 @@ fn fresh(url: &str, published: u64, now: u64) -> Result<()> {
         .with_hint(clock));
     }
     let age = now.saturating_sub(published);
-    if age > MAX_AGE {
+    if age > max_age {
         let error = Error::refused(format!(
-            "{}: the signed list is {} days old ({}), and at most {} are accepted",
+            "{}: the signed list is {} old ({}), and at most {} are accepted",
             printable(url),
-            age / DAY,
+            span(age),
             when(published),
-            MAX_AGE / DAY
+            span(max_age)
         ));
         return Err(error.with_hint(format!(
-            "the mirror is no longer updated: name another in source.mirrors, or pin source.version; {clock}"
+            "the mirror is no longer updated: name another in source.mirrors, pin source.version or raise source.max-age; \
+             {clock}"
         )));
     }
     Ok(())
+}
+
+/// Seconds as days, or as hours where that says more.
+fn span(seconds: u64) -> String {
+    if seconds < 3 * DAY && !seconds.is_multiple_of(DAY) {
+        format!("{} hours", seconds / 3600)
+    } else {
+        format!("{} days", seconds / DAY)
+    }
 }
 
 fn checked(variant: &str) -> Result<&'static str> {
@@ -409,12 +439,14 @@ mod tests {
     #[test]
     fn old_and_future_lists_are_refused() {
         let now = 1_786_404_601;
-        assert!(fresh("u", now, now).is_ok());
-        assert!(fresh("u", now - 29 * DAY, now).is_ok());
-        assert!(fresh("u", now + 3600, now).is_ok());
-        let old = fresh("u", now - 31 * DAY, now).unwrap_err();
+        assert!(fresh("u", now, now, 30 * DAY).is_ok());
+        assert!(fresh("u", now - 29 * DAY, now, 30 * DAY).is_ok());
+        assert!(fresh("u", now + 3600, now, 30 * DAY).is_ok());
+        let old = fresh("u", now - 31 * DAY, now, 30 * DAY).unwrap_err();
         assert!(old.to_string().contains("31 days old"), "{old}");
-        let future = fresh("u", now + 2 * DAY, now).unwrap_err();
+        let old = fresh("u", now - 3 * 3600, now, 2 * 3600).unwrap_err();
+        assert!(old.to_string().contains("3 hours old") && old.to_string().contains("at most 2 hours"), "{old}");
+        let future = fresh("u", now + 2 * DAY, now, 30 * DAY).unwrap_err();
         assert!(future.hint().unwrap().contains("2026-08-10 23:30 UTC"), "{future:?}");
     }
 }

@@ -24,6 +24,7 @@ mod download;
 mod fetch;
 mod file;
 mod gentoo;
+mod memory;
 pub mod pointer;
 
 pub use gentoo::directory;
@@ -37,6 +38,15 @@ pub struct Located {
     facts: Facts,
     /// Do not ask any server.
     offline: bool,
+}
+
+/// On what terms a base is looked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Ask no server: what the store has, or nothing.
+    pub offline: bool,
+    /// Accept a signed list that is older than one seen before.
+    pub allow_rollback: bool,
 }
 
 /// Where the bytes are.
@@ -137,20 +147,22 @@ impl Located {
     }
 }
 
-/// Finds out which file the recipe's base is. Asks the mirrors, and refuses what is not signed by a trusted key; with `offline`
+/// Finds out which file the recipe's base is. Asks the mirrors, and refuses what is not signed by a trusted key; offline it
 /// answers from the store alone.
-pub fn locate(job: &Job, store: &Store, offline: bool, ui: &dyn Progress) -> Result<Located> {
-    if offline {
+pub fn locate(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<Located> {
+    if terms.offline {
         return match known(job, store)? {
             Some(located) => Ok(located),
             // A file of this machine needs no network.
-            None if matches!(job.source.base, Base::File { .. }) => locate(job, store, false, ui),
+            None if matches!(job.source.base, Base::File { .. }) => {
+                locate(job, store, Terms { offline: false, ..terms }, ui)
+            }
             None => Err(Error::network(format!("the store knows no verified {}", base_name(&job.source)))
                 .with_hint("run once without --offline")),
         };
     }
-    match &job.source.base {
-        Base::Gentoo { stage3, version } => gentoo::locate(&job.source, stage3, version, store, ui),
+    let located = match &job.source.base {
+        Base::Gentoo { stage3, version } => gentoo::locate(&job.source, stage3, version, store, terms, ui)?,
         Base::File { path, signature, sha512, allow_unsigned } => {
             let asked = file::Asked {
                 path,
@@ -158,9 +170,13 @@ pub fn locate(job: &Job, store: &Store, offline: bool, ui: &dyn Progress) -> Res
                 sha512: sha512.as_deref(),
                 allow_unsigned: *allow_unsigned,
             };
-            file::locate(&job.source, &asked, store, ui)
+            file::locate(&job.source, &asked, store, ui)?
         }
+    };
+    if let Some(signer) = located.signer() {
+        warn_of_expiry(&keyring(&job.source, store)?, signer, now(), ui);
     }
+    Ok(located)
 }
 
 /// The newest file the store knows to be the recipe's base, without asking anybody: for `shell` and `--offline`. None when there is
@@ -229,12 +245,29 @@ pub fn fetch(located: &Located, store: &Store, ui: &dyn Progress) -> Result<Fetc
     Ok(Fetched { name, proof, facts, file: got.file, sha512: got.sha512, size: got.size })
 }
 
-/// The keyring a recipe asks for.
-pub fn keyring(source: &Source) -> Result<Keyring> {
+/// The keyring a recipe asks for: its own file, or the built-in and imported certificates, of which only the release key may sign
+/// unless the recipe names others. An import alone makes nobody trusted.
+pub fn keyring(source: &Source, store: &Store) -> Result<Keyring> {
     match &source.keyring {
         Some(path) => Keyring::load(path, &source.fingerprints),
-        None if source.fingerprints.is_empty() => Keyring::embedded(),
-        None => Keyring::embedded_pinned(&source.fingerprints),
+        None if source.fingerprints.is_empty() => {
+            Keyring::known(&store.certificates()?, &[verify::GENTOO_RELEASE.to_owned()])
+        }
+        None => Keyring::known(&store.certificates()?, &source.fingerprints),
+    }
+}
+
+/// Says so when who signed will not be able to for much longer: afterwards every new list is refused.
+fn warn_of_expiry(keyring: &Keyring, primary: &str, now: u64, ui: &dyn Progress) {
+    const AHEAD: u64 = 60 * 86_400;
+    let end = keyring.certificate(primary).and_then(|certificate| certificate.signs_until());
+    if let Some(end) = end.filter(|end| *end < now + AHEAD) {
+        let expires = if end <= now { "expired" } else { "expires" };
+        ui.warn(&format!(
+            "the certificate {primary} {expires} on {}; get a newer copy of it: `quern-builder keys refresh --from FILE`, or \
+             source.keyring",
+            &when(end)[..10]
+        ));
     }
 }
 

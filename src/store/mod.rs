@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! blobs/     downloaded tarballs, by the SHA-512 of their content
+//! keys/      certificates that the user imported, by primary fingerprint
 //! refs/      small facts with a name: what a signed pointer said, and when
 //! trees/     unpacked stage3s, by the digest of their tarball; read-only once there
 //! builds/    a work directory for each recipe: the last build's changes, image and logs
@@ -18,6 +19,7 @@ use crate::error::{Context, Error, Result};
 
 pub mod blobs;
 pub mod clean;
+pub mod keys;
 pub mod lock;
 pub mod refs;
 pub mod trees;
@@ -36,7 +38,7 @@ impl Store {
     /// # Errors
     /// [`Kind::System`](crate::error::Kind::System) when a directory cannot be made.
     pub fn open(home: &Path) -> Result<Self> {
-        for directory in ["", "blobs", "refs", "trees", "builds", "cache"] {
+        for directory in ["", "blobs", "keys", "refs", "trees", "builds", "cache"] {
             let path = home.join(directory);
             fs_err::create_dir_all(path.parent().unwrap_or(home))
                 .system(|| format!("opening the store {}", home.display()))?;

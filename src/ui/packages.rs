@@ -1,46 +1,35 @@
 //! emerge's snapshots → a line for every package that is through, and one for those that run. Pure.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::text;
-use crate::progress::{Packages, Task};
+use crate::progress::{Merged, Packages, Task};
 
 /// What was seen of the packages of one emerge.
 #[derive(Debug, Default)]
 pub(super) struct Tracker {
     now: Packages,
-    seen: Vec<Seen>,
-}
-
-#[derive(Debug)]
-struct Seen {
-    cpv: String,
-    since: Instant,
-    binary: bool,
+    /// When a package was first seen to run.
+    since: BTreeMap<String, Instant>,
 }
 
 impl Tracker {
     /// Takes a snapshot; returns a line for every package that it shows to be through.
     pub(super) fn update(&mut self, snapshot: &Packages, at: Instant) -> Vec<String> {
-        if snapshot.completed < self.now.completed || snapshot.total < self.now.completed {
+        if snapshot.merged.len() < self.now.merged.len() {
             // Another emerge counts from the beginning.
             *self = Self::default();
         }
         for task in &snapshot.running {
-            if !self.seen.iter().any(|seen| seen.cpv == task.cpv) {
-                self.seen.push(Seen { cpv: task.cpv.clone(), since: at, binary: task.binary });
-            }
+            self.since.entry(task.cpv.clone()).or_insert(at);
         }
-        let mut lines = Vec::new();
-        for number in self.now.completed + 1..=snapshot.completed {
-            // A package between two phases is not in the snapshot either, so the oldest of the missing ones is taken.
-            let through = self.seen.iter().position(|seen| !snapshot.running.iter().any(|task| task.cpv == seen.cpv));
-            let Some(index) = through else { break };
-            let seen = self.seen.remove(index);
-            let binary = if seen.binary { ", binary" } else { "" };
-            let took = duration(at.saturating_duration_since(seen.since));
-            lines.push(format!("[{number}/{}] {} ({took}{binary})", snapshot.total, text::line(&seen.cpv)));
-        }
+        let line = |(number, merged): (usize, &Merged)| {
+            let binary = if merged.binary { ", binary" } else { "" };
+            let took = duration(Duration::from_secs(merged.seconds));
+            format!("[{}/{}] {} ({took}{binary})", number + 1, snapshot.total, text::line(&merged.cpv))
+        };
+        let lines = snapshot.merged.iter().enumerate().skip(self.now.merged.len()).map(line).collect();
         self.now = snapshot.clone();
         lines
     }
@@ -51,7 +40,7 @@ impl Tracker {
             return None;
         }
         let show = |task: &Task| {
-            let since = self.seen.iter().find(|seen| seen.cpv == task.cpv).map_or(at, |seen| seen.since);
+            let since = self.since.get(&task.cpv).copied().unwrap_or(at);
             let phase = if task.phase.is_empty() { String::new() } else { format!(" {}", text::line(&task.phase)) };
             format!("{}{phase} ({})", text::line(&task.cpv), duration(at.saturating_duration_since(since)))
         };
@@ -76,12 +65,16 @@ pub(super) fn duration(time: Duration) -> String {
 mod tests {
     use super::*;
 
-    fn snapshot(completed: u64, running: &[(&str, &str)]) -> Packages {
+    fn snapshot(merged: &[(&str, u64)], running: &[(&str, &str)]) -> Packages {
         let running = running
             .iter()
-            .map(|(cpv, phase)| Task { cpv: (*cpv).to_owned(), phase: (*phase).to_owned(), binary: *cpv == "a/b-1" })
+            .map(|(cpv, phase)| Task { cpv: (*cpv).to_owned(), phase: (*phase).to_owned(), binary: false })
             .collect();
-        Packages { completed, failed: 0, total: 3, running }
+        let merged: Vec<_> = merged
+            .iter()
+            .map(|(cpv, seconds)| Merged { cpv: (*cpv).to_owned(), binary: *cpv == "a/b-1", seconds: *seconds })
+            .collect();
+        Packages { completed: merged.len() as u64, failed: 0, total: 3, running, merged }
     }
 
     #[test]
@@ -90,16 +83,18 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut tracker = Tracker::default();
         assert!(tracker.summary(start).is_none());
-        assert!(tracker.update(&snapshot(0, &[("a/b-1", "unpack"), ("c/d-2", "compile")]), at(0)).is_empty());
+        assert!(tracker.update(&snapshot(&[], &[("a/b-1", "unpack"), ("c/d-2", "compile")]), at(0)).is_empty());
         assert_eq!(tracker.summary(at(62)).unwrap(), "[1/3] a/b-1 unpack (1m02s), c/d-2 compile (1m02s)");
-        // Between two phases: gone, yet not through.
-        assert!(tracker.update(&snapshot(0, &[("c/d-2", "compile")]), at(63)).is_empty());
-        assert_eq!(tracker.update(&snapshot(1, &[("c/d-2", "compile")]), at(64)), ["[1/3] a/b-1 (1m04s, binary)"]);
-        let last = tracker.update(&snapshot(3, &[]), at(70));
-        assert_eq!(last, ["[2/3] c/d-2 (1m10s)"], "of the third nobody heard");
+        let one = [("a/b-1", 64)];
+        assert_eq!(tracker.update(&snapshot(&one, &[("c/d-2", "compile")]), at(64)), ["[1/3] a/b-1 (1m04s, binary)"]);
+        assert!(tracker.update(&snapshot(&one, &[]), at(65)).is_empty());
+        // One that came and went between two looks, and the same package for another tree.
+        let all = [one[0], ("e/f-3", 0), ("a/b-1", 2)];
+        let last = tracker.update(&snapshot(&all, &[]), at(70));
+        assert_eq!(last, ["[2/3] e/f-3 (0s)", "[3/3] a/b-1 (2s, binary)"]);
         // The next emerge.
-        assert!(tracker.update(&snapshot(0, &[("e/f-3", "")]), at(80)).is_empty());
-        assert_eq!(tracker.summary(at(81)).unwrap(), "[1/3] e/f-3 (1s)");
+        assert!(tracker.update(&snapshot(&[], &[("g/h-4", "")]), at(80)).is_empty());
+        assert_eq!(tracker.summary(at(81)).unwrap(), "[1/3] g/h-4 (1s)");
     }
 
     #[test]

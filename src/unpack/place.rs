@@ -124,7 +124,9 @@ impl<'a> Placer<'a> {
                 let mode = Mode::from_raw_mode(0o600);
                 let fd = self.make(at, name, "openat", || rustix::fs::openat(at, name, flags, mode))?;
                 fill(&fd, entry, data)?;
-                self.finish_fd(&fd, &entry.path, meta)
+                self.finish_fd(&fd, &entry.path, meta)?;
+                // Some file systems say only now that the data did not fit.
+                nix::unistd::close(fd).map_err(|errno| Failure::Call("close", Errno::from_raw_os_error(errno as i32)))
             }
             NodeKind::Dir => match rustix::fs::mkdirat(at, name, Mode::from_raw_mode(0o700)) {
                 Err(Errno::EXIST) => {

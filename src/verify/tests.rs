@@ -2,6 +2,7 @@
 
 use super::gnupg::{Gpg, gpg};
 use super::*;
+use crate::error::Kind;
 
 const TEXT: &str = "# ts=1\n- dashes\n-----\ntrailing  \nlast\n";
 
@@ -33,10 +34,10 @@ fn genuine_certificates_have_their_primary_and_a_signing_subkey() {
         assert!(signing.iter().any(|key| key == subkey), "{signing:?}");
     }
     assert_eq!(
-        Keyring::embedded_pinned(&[GENTOO_SNAPSHOTS.to_lowercase()]).unwrap().trusted().collect::<Vec<_>>(),
+        Keyring::known(&[], &[GENTOO_SNAPSHOTS.to_lowercase()]).unwrap().trusted().collect::<Vec<_>>(),
         [GENTOO_SNAPSHOTS]
     );
-    let missing = Keyring::embedded_pinned(&["0".repeat(40)]).unwrap_err();
+    let missing = Keyring::known(&[], &["0".repeat(40)]).unwrap_err();
     assert_eq!(missing.kind(), Kind::Usage);
     assert_ne!(Keyring::embedded().unwrap().id(), Keyring::embedded_snapshots().unwrap().id());
 }

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use crate::env::{PROGRAM, TestEnv, output};
 
-const VERBS: [&str; 6] = ["build", "shell", "fetch", "verify", "clean", "completions"];
+const VERBS: [&str; 7] = ["build", "shell", "fetch", "verify", "keys", "clean", "completions"];
 
 #[test]
 fn help_is_on_stdout_and_teaches() {

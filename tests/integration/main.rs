@@ -7,6 +7,7 @@ mod architecture;
 mod cli;
 mod e2e;
 mod env;
+mod keys;
 mod man;
 mod publish;
 mod recipe;

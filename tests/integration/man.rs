@@ -16,8 +16,13 @@ fn directory() -> PathBuf {
 fn pages() -> Vec<(String, String)> {
     let mut root = quern_builder::cli::command();
     root.build();
-    let verbs: Vec<_> = root.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned().collect();
-    std::iter::once(root).chain(verbs).map(page).collect()
+    let mut pages = Vec::new();
+    let mut pending = vec![root];
+    while let Some(command) = pending.pop() {
+        pending.extend(command.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned());
+        pages.push(page(command));
+    }
+    pages
 }
 
 fn page(command: clap::Command) -> (String, String) {

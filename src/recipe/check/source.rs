@@ -4,7 +4,7 @@ use super::{Checker, Must, Word};
 use crate::recipe::diagnostic::{Finding, Place, Problem, quoted};
 use crate::recipe::merge::VARIABLES;
 use crate::recipe::suggest::nearest;
-use crate::recipe::{Base, DEFAULT_MIRROR, Source, Version, words};
+use crate::recipe::{Base, DEFAULT_MAX_AGE, DEFAULT_MIRROR, Source, Version, words};
 
 /// The keys that only a stage3 from a mirror has, and those that only a file has; the first of each makes the choice.
 const MIRRORED: [&str; 2] = ["stage3", "version"];
@@ -18,9 +18,13 @@ impl Checker<'_> {
         let mut fingerprints =
             self.each("source", "fingerprints", "fingerprint", words::fingerprint).unwrap_or_default();
         fingerprints.dedup();
+        let max_age = match self.word("source", "max-age") {
+            Some(word) => self.follow(&word, "age", words::age),
+            None => Some(DEFAULT_MAX_AGE),
+        };
         let base = self.base();
         supported.then_some(())?;
-        Some(Source { base: base?, mirrors, keyring, fingerprints })
+        Some(Source { base: base?, mirrors, keyring, fingerprints, max_age: max_age? })
     }
 
     /// Whether this version can build from the distribution that is asked for.

@@ -13,6 +13,7 @@ fn job(base: Base, mirrors: &[&Server], keyring: &Path) -> Job {
             mirrors: mirrors.iter().map(|server| server.url.clone()).collect(),
             keyring: Some(keyring.to_owned()),
             fingerprints: Vec::new(),
+            max_age: 30 * 86_400,
         },
         portage: Portage {
             repositories: Vec::new(),
@@ -53,6 +54,7 @@ struct Mirror {
     name: String,
 }
 
+const OFFLINE: Terms = Terms { offline: true, allow_rollback: false };
 const AUTOBUILDS: &str = "/releases/amd64/autobuilds";
 
 impl Mirror {
@@ -64,18 +66,22 @@ impl Mirror {
         let timestamp = "20260810T204554Z";
         let name = format!("stage3-{VARIANT}-{timestamp}.tar.xz");
         let mut mirror = Self { gpg, keyring, files: HashMap::new(), timestamp, name };
+        mirror.put(&mirror.tarball(""), data());
+        mirror.put(&mirror.tarball(".asc"), mirror.gpg.detach("good", &["--armor"], &data()));
+        mirror.sign_lists();
+        Some(mirror)
+    }
+
+    fn sign_lists(&mut self) {
         let digests = format!(
             "# SHA512 HASH\n{}  {name}\n# BLAKE2B HASH\n{}  {name}\n# SHA512 HASH\n{}  {name}.CONTENTS.gz\n",
             sha512(&data()),
             hex(&Blake2b512::digest(data())),
             "0".repeat(128),
-            name = mirror.name
+            name = self.name
         );
-        mirror.put(&mirror.tarball(""), data());
-        mirror.put(&mirror.tarball(".DIGESTS"), mirror.sign(&digests));
-        mirror.put(&mirror.tarball(".asc"), mirror.gpg.detach("good", &["--armor"], &data()));
-        mirror.publish(now());
-        Some(mirror)
+        self.put(&self.tarball(".DIGESTS"), self.sign(&digests));
+        self.publish(now());
     }
 
     fn tarball(&self, suffix: &str) -> String {
@@ -105,7 +111,7 @@ impl Mirror {
 }
 
 fn build(job: &Job, store: &Store) -> Result<crate::verify::Verified> {
-    let located = locate(job, store, false, &Silent)?;
+    let located = locate(job, store, Terms::default(), &Silent)?;
     verify(fetch(&located, store, &Silent)?)
 }
 
@@ -122,7 +128,7 @@ fn latest_is_located_fetched_verified_and_remembered() {
     let server = mirror.serve();
     let job = job(latest(), &[&server], &mirror.keyring);
     assert!(known(&job, &store).unwrap().is_none());
-    assert_eq!(locate(&job, &store, true, &Silent).unwrap_err().kind(), Kind::Network);
+    assert_eq!(locate(&job, &store, OFFLINE, &Silent).unwrap_err().kind(), Kind::Network);
     let verified = build(&job, &store).unwrap();
     let mut bytes = Vec::new();
     verified.open().unwrap().read_to_end(&mut bytes).unwrap();
@@ -136,7 +142,7 @@ fn latest_is_located_fetched_verified_and_remembered() {
     build(&job, &store).unwrap();
     assert_eq!(server.seen().len(), 4);
     // Without a network: nothing at all.
-    let offline = locate(&job, &store, true, &Silent).unwrap();
+    let offline = locate(&job, &store, OFFLINE, &Silent).unwrap();
     assert_eq!(offline.sha512(), Some(verified.sha512()));
     verify(fetch(&offline, &store, &Silent).unwrap()).unwrap();
     assert_eq!(server.seen().len(), 4);
@@ -166,24 +172,24 @@ fn a_bad_or_silent_mirror_does_not_fail_what_a_good_one_serves() {
     down.url = "http://127.0.0.1:1".to_owned();
     let (_home, store) = store();
     let bad = [&unsigned, &stale, &down];
-    let error = locate(&job(latest(), &bad, &mirror.keyring), &store, false, &Silent).unwrap_err();
+    let error = locate(&job(latest(), &bad, &mirror.keyring), &store, Terms::default(), &Silent).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     let details = error.details().unwrap();
     for part in ["it is not signed", "40 days old", "cannot connect"] {
         assert!(details.contains(part), "{details}");
     }
-    let error = locate(&job(latest(), &[&down], &mirror.keyring), &store, false, &Silent).unwrap_err();
+    let error = locate(&job(latest(), &[&down], &mirror.keyring), &store, Terms::default(), &Silent).unwrap_err();
     assert!(error.kind() == Kind::Network && error.hint().is_some());
     let job = job(latest(), &[&unsigned, &stale, &down, &good], &mirror.keyring);
     let heard = Heard::default();
-    let located = locate(&job, &store, false, &heard).unwrap();
+    let located = locate(&job, &store, Terms::default(), &heard).unwrap();
     assert_eq!(heard.0.lock().unwrap().len(), 3);
     assert!(located.urls()[0].starts_with(&good.url));
     verify(fetch(&located, &store, &Silent).unwrap()).unwrap();
     // All is known now; a network that is down says that offline would do.
     let mut down_job = job.clone();
     down_job.source.mirrors = vec![down.url.clone()];
-    let error = locate(&down_job, &store, false, &Silent).unwrap_err();
+    let error = locate(&down_job, &store, Terms::default(), &Silent).unwrap_err();
     assert!(error.kind() == Kind::Network && error.hint().unwrap().contains("--offline"), "{error:?}");
 }
 
@@ -218,7 +224,7 @@ fn without_digests_the_detached_signature_proves_it() {
     let verified = build(&job_, &store).unwrap();
     assert_eq!(verified.signer(), Some(mirror.gpg.fingerprints("good")[0].as_str()));
     assert!(verified.how().contains("detached signature by"));
-    let located = locate(&job_, &store, false, &Silent).unwrap();
+    let located = locate(&job_, &store, Terms::default(), &Silent).unwrap();
     assert_eq!(located.sha512(), Some(verified.sha512()));
     // Over another file it is refused, and nothing is kept.
     let mut other = data();
@@ -295,7 +301,7 @@ fn files_of_this_machine() {
         fs_err::remove_file(&signature).unwrap();
     }
     // Changed between locating and fetching.
-    let located = locate(&base(None, true), &store, false, &Silent).unwrap();
+    let located = locate(&base(None, true), &store, Terms::default(), &Silent).unwrap();
     store.remove_blob(located.sha512().unwrap()).unwrap();
     fs_err::write(&path, b"other").unwrap();
     let error = fetch(&located, &store, &Silent).map(|_| ()).unwrap_err();
@@ -317,8 +323,111 @@ fn an_unchanged_file_is_not_read_again() {
     let job =
         job(Base::File { path: path.clone(), signature: None, sha512: None, allow_unsigned: true }, &[], dir.path());
     assert!(known(&job, &store).unwrap().is_none());
-    let located = locate(&job, &store, false, &Silent).unwrap();
+    let located = locate(&job, &store, Terms::default(), &Silent).unwrap();
     assert_eq!(known(&job, &store).unwrap().unwrap().sha512(), located.sha512());
     fs_err::write(&path, data()).unwrap();
     assert!(known(&job, &store).unwrap().is_none());
+}
+
+#[test]
+fn an_older_list_is_refused_and_the_newest_stays_remembered() {
+    let Some(mut mirror) = Mirror::new() else { return };
+    let (_home, store) = store();
+    let pointer = |mirror: &Mirror, ts: u64, build: &str| {
+        let name = mirror.tarball("").replace(mirror.timestamp, build);
+        mirror.sign(&format!("# ts={ts}\n{name} {}\n", data().len()))
+    };
+    let list = format!("latest-stage3-{VARIANT}.txt");
+    let ask = |mirror: &Mirror, terms: Terms| {
+        let server = mirror.serve();
+        locate(&job(latest(), &[&server], &mirror.keyring), &store, terms, &Silent)
+    };
+    let allowed = Terms { allow_rollback: true, ..Terms::default() };
+    ask(&mirror, Terms::default()).unwrap();
+    // The same list again is no rollback; one that was made before it is, also when it names the same build.
+    let made = now();
+    mirror.publish(made - 3600);
+    let error = ask(&mirror, Terms::default()).unwrap_err();
+    assert!(error.kind() == Kind::Refused && error.to_string().contains("older than it was"), "{error}");
+    assert!(error.hint().unwrap().contains("--allow-rollback"));
+    ask(&mirror, allowed).unwrap();
+    assert_eq!(ask(&mirror, Terms::default()).unwrap_err().kind(), Kind::Refused, "accepted once");
+    // An older build in a new list, and in the other list.
+    mirror.put(&list, pointer(&mirror, made + 10, "20260101T000000Z"));
+    let error = ask(&mirror, Terms::default()).unwrap_err();
+    assert!(error.to_string().contains("20260101T000000Z") && error.to_string().contains(mirror.timestamp), "{error}");
+    mirror.drop(&list);
+    mirror.put("latest-stage3.txt", pointer(&mirror, made + 10, "20260101T000000Z"));
+    assert_eq!(ask(&mirror, Terms::default()).unwrap_err().kind(), Kind::Refused);
+    // The list of all variants is no rollback by having been made some seconds before the other.
+    mirror.put("latest-stage3.txt", pointer(&mirror, made - 60, mirror.timestamp));
+    ask(&mirror, Terms::default()).unwrap();
+    // A good mirror behind one that lags, or lies, is asked next.
+    mirror.put("latest-stage3.txt", pointer(&mirror, made - 600, mirror.timestamp));
+    let lagging = mirror.serve();
+    mirror.publish(made + 20);
+    let good = mirror.serve();
+    let both = job(latest(), &[&lagging, &good], &mirror.keyring);
+    assert!(locate(&both, &store, Terms::default(), &Silent).unwrap().urls()[0].starts_with(&good.url));
+    // A renewed keyring with the same signers remembers.
+    mirror.publish(made);
+    fs_err::write(&mirror.keyring, mirror.gpg.run(&["--export"], b"")).unwrap();
+    assert_eq!(ask(&mirror, Terms::default()).unwrap_err().kind(), Kind::Refused);
+}
+
+#[test]
+fn how_old_a_list_may_be_is_the_recipes() {
+    let Some(mut mirror) = Mirror::new() else { return };
+    let (_home, store) = store();
+    mirror.publish(now() - 3 * 3600);
+    let server = mirror.serve();
+    let mut job = job(latest(), &[&server], &mirror.keyring);
+    job.source.max_age = 2 * 3600;
+    let error = locate(&job, &store, Terms::default(), &Silent).unwrap_err();
+    assert!(error.kind() == Kind::Refused && error.to_string().contains("3 hours old"), "{error}");
+    assert!(error.hint().unwrap().contains("clock") && error.hint().unwrap().contains("source.max-age"));
+    job.source.max_age = 4 * 3600;
+    locate(&job, &store, Terms::default(), &Silent).unwrap();
+}
+
+#[test]
+fn an_imported_certificate_is_trusted_only_where_the_recipe_names_it() {
+    let Some(mirror) = Mirror::new() else { return };
+    let (_home, store) = store();
+    let server = mirror.serve();
+    let primary = mirror.gpg.fingerprints("good")[0].clone();
+    let mut job = job(latest(), &[&server], &mirror.keyring);
+    job.source.keyring = None;
+    job.source.fingerprints = vec![primary.clone()];
+    let missing = locate(&job, &store, Terms::default(), &Silent).unwrap_err();
+    assert!(missing.kind() == Kind::Usage && missing.hint().unwrap().contains("keys import"), "{missing}");
+    store.write_certificate(&primary, &fs_err::read(&mirror.keyring).unwrap()).unwrap();
+    build(&job, &store).unwrap();
+    job.source.fingerprints.clear();
+    let error = locate(&job, &store, Terms::default(), &Silent).unwrap_err();
+    assert!(error.kind() == Kind::Refused && error.to_string().contains("not trusted here"), "{error}");
+}
+
+#[test]
+fn a_signer_that_soon_expires_is_warned_of() {
+    let Some(mut mirror) = Mirror::new() else { return };
+    let primary = mirror.gpg.fingerprints("good")[0].clone();
+    let mut warned = |expires: &[&str]| {
+        // GnuPG replaces the self-signatures: what is signed before them is signed again.
+        if !expires.is_empty() {
+            mirror.gpg.run(&[&["--quick-set-expire", &primary], expires].concat(), b"");
+            mirror.sign_lists();
+        }
+        let (_home, store) = store();
+        let heard = Heard::default();
+        fs_err::write(&mirror.keyring, mirror.gpg.run(&["--armor", "--export"], b"")).unwrap();
+        locate(&job(latest(), &[&mirror.serve()], &mirror.keyring), &store, Terms::default(), &heard).unwrap();
+        heard.0.into_inner().unwrap()
+    };
+    assert!(warned(&[]).is_empty());
+    // The signing subkey, and then the whole certificate.
+    let lines = warned(&["59d", "*"]);
+    assert!(lines.len() == 1 && lines[0].contains(&primary) && lines[0].contains("keys refresh"), "{lines:?}");
+    assert!(warned(&["62d", "*"]).is_empty());
+    assert_eq!(warned(&["59d"]).len(), 1);
 }

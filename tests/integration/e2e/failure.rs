@@ -140,7 +140,7 @@ fn userns_mistakes_in_a_recipe_are_shown_before_anything_is_asked() {
     }
 
     // A profile's list that its repository does not mean: @profile would be empty without a word.
-    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
+    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\nprofile-formats = portage-2\n");
     let stand = stand.with_repositories(&[&overlay]);
     stand.env.write("overlay/profiles/small/parent", "gentoo:default/linux/amd64/23.0/musl\n");
     stand.env.write("overlay/profiles/small/packages", "app-test/tiny\n");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use super::listing::content;
 use super::{Stand, Who, text};
@@ -15,7 +16,8 @@ fn root_a_hostile_build_leaves_the_host_untouched() {
     let stand = stand.with_repositories(&[&overlay]).with_own_packages();
     let canary = stand.env.write("canary/file", "sings");
     stand.env.write("canary/directory/file", "sings too");
-    let mut sleeper = std::process::Command::new("sleep").arg("3600").spawn().unwrap();
+    let mut sleeper =
+        Sleeper(Command::new("sleep").arg("3600").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
 
     // Whatever is tried must fail; what did not is written into the image. Here it runs as root of the tree, with no help of
     // Portage's own sandbox.
@@ -36,6 +38,12 @@ fn root_a_hostile_build_leaves_the_host_untouched() {
         "mknod /dev/sda0 b 8 0 && head -c 1 /dev/sda0".to_owned(),
         "mount -t sysfs none /sys".to_owned(),
         "chroot /proc/1/root true".to_owned(),
+        "unshare --cgroup --mount sh -c 'mount -t cgroup2 none /mnt'".to_owned(),
+        "unshare --cgroup --mount sh -c 'mount -t cgroup -o freezer none /mnt'".to_owned(),
+        "mount -t cgroup2 none /mnt".to_owned(),
+        "umount /proc/sys && echo 1 >/proc/sys/vm/drop_caches".to_owned(),
+        "umount -R /proc; mount -t proc none /proc && echo 1 >/proc/sys/vm/drop_caches".to_owned(),
+        "unshare --pid --fork --mount --mount-proc sh -c 'echo 1 >/proc/sys/vm/drop_caches'".to_owned(),
         "date -s \"@$(date +%s)\"".to_owned(),
         "echo taken >/proc/sys/kernel/domainname".to_owned(),
         "insmod /nowhere.ko || dmesg".to_owned(),
@@ -50,7 +58,7 @@ fn root_a_hostile_build_leaves_the_host_untouched() {
         .collect();
     let body = format!(
         "pkg_postinst() {{\n\tlocal out=${{EROOT}}/succeeded\n\t: >\"${{out}}\"\n{tried}\thostname taken\n\tkill -9 {}\n\ttrue\n}}\n",
-        sleeper.id()
+        sleeper.0.id()
     );
     stand.ebuild("app-own", "hostile", &body);
     let recipe = stand.recipe("hostile", "[emerge]\npackages = [\"app-own/hostile\"]\n");
@@ -65,9 +73,16 @@ fn root_a_hostile_build_leaves_the_host_untouched() {
     assert!(succeeded.is_empty(), "{succeeded:#?}");
     assert_eq!(before, after);
     assert_eq!(fs::read_to_string("/proc/sys/kernel/hostname").unwrap(), host);
-    assert!(sleeper.try_wait().unwrap().is_none(), "a process of the host was killed");
-    sleeper.kill().unwrap();
-    sleeper.wait().unwrap();
+    assert!(sleeper.0.try_wait().unwrap().is_none(), "a process of the host was killed");
+}
+
+/// A process of the host's.
+struct Sleeper(Child);
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        self.0.kill().and_then(|()| self.0.wait()).expect("ending a process of the test's own");
+    }
 }
 
 /// Inode, size, mode and times of everything below a directory.

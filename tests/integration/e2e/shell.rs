@@ -55,7 +55,10 @@ fn a_shell_is_a_sandbox(stand: &Stand) {
     let pids = inside("cd /proc; echo [0-9]*");
     let pids: Vec<u32> = pids.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
     assert!(pids.contains(&1) && pids.len() <= 3 && pids.iter().all(|pid| *pid < 10), "{pids:?}");
-    assert_eq!(inside("readlink /proc/1/exe; ls /proc/1/root/ /proc/1/fd/ 2>/dev/null; true"), "");
+    assert_eq!(
+        inside("{ readlink /proc/1/exe /proc/1/fd/*; ls /proc/1/root/; cat /proc/1/environ; } 2>/dev/null; true"),
+        ""
+    );
     assert_eq!(inside("hostname"), "inside\n");
     // Nothing of the host but what a build is shown.
     let outside = stand.env.path("");

@@ -1,0 +1,174 @@
+//! `keys`: whose signatures are known, and until when.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Subcommand;
+
+use super::session;
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::source::when;
+use crate::store::Store;
+use crate::ui::Terminal;
+use crate::verify::{Certificate, GENTOO_RELEASE, GENTOO_SNAPSHOTS, Keyring};
+
+/// Show, import and renew the certificates that signatures are checked with
+///
+/// Gentoo's own are built in. Importing one makes nobody trusted: a recipe says with source.fingerprints who may sign, and without
+/// it only Gentoo's release key may.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  quern-builder keys list
+  quern-builder keys import ours.asc --fingerprint D3B948F82EE8B4020A0410789A658306E986E8EE
+  quern-builder keys refresh --from /usr/share/openpgp-keys/gentoo-release.asc")]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List the certificates, who they say they are, and until when they may sign
+    List,
+    /// Add the certificates in a file
+    Import {
+        /// OpenPGP certificates, armored or binary
+        file: PathBuf,
+        /// Import only the certificate with this primary fingerprint, and fail if the file does not hold it
+        #[arg(long, value_name = "FINGERPRINT")]
+        fingerprint: Vec<String>,
+    },
+    /// Take over newer copies of certificates that are known: later expiries, new signing keys, revocations
+    ///
+    /// Certificates that are not known are left alone.
+    Refresh {
+        /// OpenPGP certificates, armored or binary
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+    },
+    /// Forget an imported certificate, or a newer copy of a built-in one
+    Remove {
+        /// Its primary fingerprint
+        fingerprint: String,
+    },
+}
+
+impl Args {
+    pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
+        let store = session::store()?;
+        match self.verb {
+            Verb::List => list(&store, ui),
+            Verb::Import { file, fingerprint } => import(&store, &Keyring::load(&file, &tidy(&fingerprint))?, ui),
+            Verb::Refresh { from } => refresh(&store, &Keyring::load(&from, &[])?, ui),
+            Verb::Remove { fingerprint } => remove(&store, &tidy(&[fingerprint])[0], ui),
+        }?;
+        Ok(0)
+    }
+}
+
+/// Fingerprints are printed in groups, and copied so.
+fn tidy(fingerprints: &[String]) -> Vec<String> {
+    fingerprints.iter().map(|text| text.split_whitespace().collect::<String>().to_ascii_uppercase()).collect()
+}
+
+fn list(store: &Store, ui: &Terminal) -> Result<()> {
+    let imported = store.certificate_names()?;
+    let mut text = String::new();
+    for certificate in Keyring::known(&store.certificates()?, &[])?.certificates() {
+        let built_in = match certificate.primary.as_str() {
+            GENTOO_RELEASE => Some("built in: Gentoo's stage3s, their lists and digests"),
+            GENTOO_SNAPSHOTS => Some("built in: snapshots of Gentoo's ebuild repository"),
+            _ => None,
+        };
+        let origin = match (built_in, imported.contains(&certificate.primary)) {
+            (Some(built_in), true) => format!("{built_in} (renewed)"),
+            (Some(built_in), false) => built_in.to_owned(),
+            (None, _) => "imported".to_owned(),
+        };
+        let _ = writeln!(text, "{}  {origin}", certificate.primary);
+        certificate.users.iter().for_each(|user| _ = writeln!(text, "  {user}"));
+        for key in &certificate.signing {
+            let until = if key.revoked { "revoked".to_owned() } else { until(key.expires) };
+            let _ = writeln!(text, "  signs with {} {until}", key.fingerprint);
+        }
+        let _ = writeln!(text, "  {}", validity(&certificate));
+    }
+    ui.plan(&text);
+    Ok(())
+}
+
+fn import(store: &Store, file: &Keyring, ui: &Terminal) -> Result<()> {
+    let before = Keyring::known(&store.certificates()?, &[])?;
+    for primary in file.trusted() {
+        let Some(mut certificate) = file.export(primary)? else { continue };
+        // A copy of what is known already must not hide what that one knows.
+        if before.certificate(primary).is_some() {
+            certificate = before.refreshed(file)?.export(primary)?.unwrap_or(certificate);
+        }
+        store.write_certificate(primary, &certificate)?;
+        let known = Keyring::known(&store.certificates()?, &[])?.certificate(primary);
+        let known = known.ok_or_else(|| Error::system(format!("{primary} was removed at once")))?;
+        ui.plan(&format!("{primary}\n  {}\n  {}", known.users.join("\n  "), validity(&known)));
+        if before.certificate(primary).is_none() {
+            ui.note(&format!(
+                "compare the fingerprint with what its owner publishes; a recipe trusts it with source.fingerprints = [\"{primary}\"]"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn refresh(store: &Store, newer: &Keyring, ui: &Terminal) -> Result<()> {
+    let before = Keyring::known(&store.certificates()?, &[])?;
+    let after = before.refreshed(newer)?;
+    let mut found = false;
+    for was in before.certificates() {
+        let Some(is) = after.certificate(&was.primary).filter(|_| newer.certificate(&was.primary).is_some()) else {
+            continue;
+        };
+        found = true;
+        let (old, new) = (before.export(&was.primary)?, after.export(&was.primary)?);
+        if old == new {
+            ui.plan(&format!("{}: nothing new, {}", was.primary, validity(&is)));
+            continue;
+        }
+        store.write_certificate(&was.primary, &new.unwrap_or_default())?;
+        ui.plan(&format!("{}: {} (it was: {})", was.primary, validity(&is), validity(&was)));
+    }
+    if found {
+        return Ok(());
+    }
+    Err(Error::usage("the file holds no newer copy of a known certificate")
+        .with_hint("`quern-builder keys import` adds a certificate; `quern-builder keys list` shows the known ones"))
+}
+
+fn remove(store: &Store, fingerprint: &str, ui: &Terminal) -> Result<()> {
+    if !store.remove_certificate(fingerprint)? {
+        return Err(Error::usage(format!("no certificate {fingerprint} was imported"))
+            .with_hint("`quern-builder keys list` shows the known ones; those that are built in cannot be removed"));
+    }
+    ui.plan(&format!("{fingerprint}: removed"));
+    Ok(())
+}
+
+/// Whether, and until when, anything of the certificate may sign.
+fn validity(certificate: &Certificate) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    match certificate.signs_until() {
+        _ if certificate.revoked => "revoked".to_owned(),
+        _ if certificate.signing.is_empty() => "may not sign".to_owned(),
+        Some(0) => "its signing keys are revoked".to_owned(),
+        Some(end) if end <= now => format!("expired on {}", &when(end)[..10]),
+        Some(end) if end < now + 60 * 86_400 => {
+            format!("good until {}: {} days are left", &when(end)[..10], (end - now) / 86_400)
+        }
+        end => format!("good {}", until(end)),
+    }
+}
+
+fn until(end: Option<u64>) -> String {
+    end.map_or_else(|| "for ever".to_owned(), |end| format!("until {}", &when(end)[..10]))
+}

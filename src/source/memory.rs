@@ -1,0 +1,90 @@
+//! The newest signed list that was seen of each variant: an older one is good by its signature, and still somebody's attempt (or a
+//! mirror's misfortune) to take us back to a build whose holes are known.
+//!
+//! What is remembered belongs to the signers and the variant, not to a mirror: the mirror is who may lie.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{hex, now, printable, when};
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::store::Store;
+use crate::store::lock::{self, Mode};
+use crate::verify::Keyring;
+
+const REFS: &str = "seen";
+
+/// A verified list that names a build.
+#[derive(Debug)]
+pub(super) struct Sighting {
+    /// What it is a list of: `stage3-amd64-musl`.
+    pub(super) of: String,
+    /// The list's name: two lists with the same build may be written some seconds apart.
+    pub(super) list: String,
+    /// When it was made, in seconds since 1970.
+    pub(super) published: u64,
+    /// The timestamp of the build it names; later ones sort after earlier ones.
+    pub(super) build: String,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Seen {
+    /// The newest of each list.
+    lists: BTreeMap<String, u64>,
+    /// The newest build.
+    build: String,
+    /// When, in seconds since 1970, for people.
+    at: u64,
+}
+
+/// Refuses what is older than what was seen before, and remembers what is newer. With `allow` an older one is accepted; what is
+/// remembered stays, so that the next run asks again.
+pub(super) fn check(
+    store: &Store,
+    keyring: &Keyring,
+    what: &str,
+    sighting: &Sighting,
+    allow: bool,
+    ui: &dyn Progress,
+) -> Result<()> {
+    let name = format!("{}-{}", sighting.of, signers(keyring));
+    // Two runs that remember at once must not take each other back.
+    let _lock = lock::take(&store.root().join("refs/seen.lock"), Mode::Exclusive, || {})?;
+    let mut seen: Seen = store.read_ref(REFS, &name)?.unwrap_or_default();
+    let list = seen.lists.get(&sighting.list).copied().unwrap_or_default();
+    let older = if sighting.build < seen.build {
+        Some(format!("it names the build of {}, and {} was seen before", sighting.build, printable(&seen.build)))
+    } else if sighting.published < list {
+        Some(format!("it was made {}, and one of {} was seen before", when(sighting.published), when(list)))
+    } else {
+        None
+    };
+    match older {
+        Some(why) if allow => {
+            ui.warn(&format!("{what}: the signed list is older than it was ({why}); it is accepted this once"));
+            Ok(())
+        }
+        Some(why) => Err(Error::refused(format!("{what}: the signed list is older than it was: {why}")).with_hint(
+            "a mirror that lags behind, or an attempt to bring back an old build; name another mirror, or wait; \
+             --allow-rollback accepts it once",
+        )),
+        None => {
+            if sighting.build == seen.build && sighting.published == list {
+                return Ok(());
+            }
+            seen.lists.insert(sighting.list.clone(), sighting.published);
+            (seen.build, seen.at) = (sighting.build.clone(), now());
+            store.write_ref(REFS, &name, &seen)
+        }
+    }
+}
+
+/// Names who may sign: a keyring that was renewed is still theirs.
+fn signers(keyring: &Keyring) -> String {
+    let mut digest = Sha256::new();
+    keyring.trusted().for_each(|fingerprint| digest.update(fingerprint));
+    hex(&digest.finalize()[..8])
+}

@@ -1,0 +1,110 @@
+//! Certificates that the user imported: a file for each, named by its primary fingerprint. What is in them is not known here.
+
+use std::io::{ErrorKind, Read, Write};
+use std::path::PathBuf;
+
+use super::Store;
+use crate::error::{Context, Error, Result};
+
+/// No certificate is longer than this.
+const MAX: u64 = 4 << 20;
+
+impl Store {
+    /// Every imported certificate, with a name for messages.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::error::Kind::System) when one cannot be read.
+    pub fn certificates(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut found = Vec::new();
+        for fingerprint in self.certificate_names()? {
+            let path = self.certificate_path(&fingerprint)?;
+            let mut bytes = Vec::new();
+            fs_err::File::open(&path)
+                .and_then(|file| file.take(MAX).read_to_end(&mut bytes))
+                .system(|| format!("reading the imported certificate {}", path.display()))?;
+            found.push((format!("the imported certificate {}", path.display()), bytes));
+        }
+        Ok(found)
+    }
+
+    /// Primary fingerprints of the imported certificates, sorted.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::error::Kind::System) when the directory cannot be read.
+    pub fn certificate_names(&self) -> Result<Vec<String>> {
+        let directory = self.root().join("keys");
+        let mut names = Vec::new();
+        for entry in fs_err::read_dir(&directory).system(|| "listing the imported certificates")? {
+            let name = entry.system(|| "listing the imported certificates")?.file_name();
+            let fingerprint = name.to_str().and_then(|name| name.strip_suffix(".asc"));
+            names.extend(fingerprint.filter(|name| is_fingerprint(name)).map(str::to_owned));
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Keeps a certificate, in place of an earlier copy of it.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::error::Kind::System) when it cannot be written, or is larger than any certificate.
+    pub fn write_certificate(&self, fingerprint: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.certificate_path(fingerprint)?;
+        let writing = || format!("writing {}", path.display());
+        if bytes.len() as u64 >= MAX {
+            return Err(Error::system(format!("{}: it is larger than {} MiB", writing(), MAX >> 20)));
+        }
+        let mut file =
+            tempfile::Builder::new().prefix(".key-").tempfile_in(self.root().join("keys")).system(writing)?;
+        file.write_all(bytes).system(writing)?;
+        file.as_file().sync_all().system(writing)?;
+        file.persist(&path).system(writing)?;
+        Ok(())
+    }
+
+    /// Forgets a certificate; false when there is none of that fingerprint.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::error::Kind::System) when it cannot be removed.
+    pub fn remove_certificate(&self, fingerprint: &str) -> Result<bool> {
+        let path = self.certificate_path(fingerprint)?;
+        match fs_err::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error).system(|| format!("removing {}", path.display())),
+        }
+    }
+
+    fn certificate_path(&self, fingerprint: &str) -> Result<PathBuf> {
+        if !is_fingerprint(fingerprint) {
+            return Err(Error::usage(format!("{fingerprint:?} is not the fingerprint of a primary key"))
+                .with_hint("it has 40 or 64 hexadecimal digits"));
+        }
+        Ok(self.root().join("keys").join(format!("{fingerprint}.asc")))
+    }
+}
+
+fn is_fingerprint(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_are_kept_replaced_and_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let name = "A".repeat(40);
+        assert!(store.certificates().unwrap().is_empty());
+        store.write_certificate(&name, b"one").unwrap();
+        store.write_certificate(&name, b"two").unwrap();
+        fs_err::write(dir.path().join("keys/README"), b"").unwrap();
+        assert_eq!(store.certificate_names().unwrap(), [name.as_str()]);
+        assert_eq!(store.certificates().unwrap()[0].1, b"two");
+        assert!(store.remove_certificate(&name).unwrap() && !store.remove_certificate(&name).unwrap());
+        for bad in ["", "../x", "a", &"a".repeat(40), &"A".repeat(41)] {
+            assert!(store.write_certificate(bad, b"x").is_err());
+        }
+    }
+}
