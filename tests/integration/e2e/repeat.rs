@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use super::{EPOCH, Stand, Who, ask, text};
 
 /// Without Portage's records: they hold times of their own.
-const RECIPE: &str = "[emerge]\npackages = [\"app-test/tiny\", \"app-test/odd\"]\n[strip]\npaths = [\"/var/db/pkg\"]\n[oci]\n";
+const RECIPE: &str =
+    "[emerge]\npackages = [\"app-test/tiny\", \"app-test/odd\"]\n[strip]\npaths = [\"/var/db/pkg\"]\n[oci]\n";
 
 /// With them.
 const WITH_RECORDS: &str = "[emerge]\npackages = [\"app-test/tiny\", \"app-test/odd\"]\n";
