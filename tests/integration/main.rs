@@ -12,3 +12,4 @@ mod man;
 mod publish;
 mod raw;
 mod recipe;
+mod source;
