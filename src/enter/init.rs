@@ -69,7 +69,7 @@ pub(super) fn run(
         }
     };
     report(channel, &Report::Started);
-    let forward = if plan.terminal { Forward::Sent } else { Forward::Group };
+    let forward = if plan.terminal { Forward::Sent } else { Forward::Everyone };
     match process::supervise(child, signals, forward, Some(channel.as_fd())) {
         Ok(exit) => exit.code(),
         Err(error) => error.exit_code(),
