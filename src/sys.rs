@@ -200,3 +200,51 @@ pub(crate) fn fresh_start(command: &mut std::process::Command, terminal: bool) {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+
+    use super::*;
+
+    /// In a thread of its own: it is not undone.
+    fn confined(test: impl FnOnce() + Send + 'static) {
+        let thread = std::thread::spawn(|| {
+            nix::sys::prctl::set_no_new_privs().unwrap();
+            test();
+        });
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn abstract_sockets_of_others_are_out_of_reach() {
+        let address = SocketAddr::from_abstract_name(format!("quern-test-{}", std::process::id())).unwrap();
+        let _listener = UnixListener::bind_addr(&address).unwrap();
+        UnixStream::connect_addr(&address).unwrap();
+        confined(move || {
+            if keep_from_abstract_sockets().unwrap() {
+                let refused = UnixStream::connect_addr(&address).unwrap_err();
+                assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+            }
+            let (_one, _other) = UnixStream::pair().unwrap();
+        });
+    }
+
+    #[test]
+    fn nothing_can_be_typed_and_other_requests_pass() {
+        confined(|| {
+            let null = fs_err::File::open("/dev/null").unwrap();
+            // SAFETY: the requests read one byte, or nothing at all of what is no terminal.
+            let ask = |request| match unsafe { libc::ioctl(null.as_raw_fd(), request, c"x".as_ptr()) } {
+                0.. => None,
+                _ => io::Error::last_os_error().raw_os_error(),
+            };
+            assert_eq!(ask(libc::TIOCSTI), Some(libc::ENOTTY));
+            keep_from_typing().unwrap();
+            assert_eq!(ask(libc::TIOCSTI), Some(libc::EPERM));
+            assert_eq!(ask(libc::TIOCLINUX), Some(libc::EPERM));
+            assert_eq!(ask(libc::TCGETS), Some(libc::ENOTTY));
+        });
+    }
+}

@@ -12,4 +12,5 @@ mod man;
 mod publish;
 mod raw;
 mod recipe;
+mod sandbox;
 mod source;
