@@ -17,7 +17,8 @@ use crate::store::Store;
 use crate::store::lock::Mode;
 use crate::store::trees::Tree;
 use crate::store::work::State;
-use crate::{strip, unpack, verify};
+use crate::verify::{self, Verified};
+use crate::{strip, unpack};
 
 /// What a build needs beside its recipe.
 #[derive(Debug, Clone, Copy)]
@@ -120,6 +121,16 @@ pub fn base(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Result
         Ok(record)
     })?;
     Ok((located, tree))
+}
+
+/// The stage3 of a recipe, fetched where the store lacks it, and judged again.
+///
+/// # Errors
+/// Those of [`source`] and [`verify`].
+pub fn verified(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<(Located, Verified)> {
+    let located = source::locate(job, store, terms, ui)?;
+    let verified = verify::verify(source::fetch(&located, store, ui)?)?;
+    Ok((located, verified))
 }
 
 /// The document that says where the results came from.

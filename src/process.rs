@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
@@ -176,6 +177,35 @@ pub(crate) fn wait(child: Pid) -> Result<Exit> {
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(Error::system(format!("waiting for process {child}")).with_source(errno)),
         }
+    }
+}
+
+/// The terminal as it was when this program was in its foreground; put back when dropped. An interactive shell in a sandbox
+/// takes the foreground and cannot give it back: the group that had it has no name in there.
+#[derive(Debug)]
+pub(crate) struct Foreground {
+    group: Pid,
+    modes: Termios,
+}
+
+impl Foreground {
+    /// Notes the terminal at standard input; none when there is none, or another program is in its foreground.
+    pub(crate) fn note() -> Option<Self> {
+        let input = std::io::stdin();
+        let group = tcgetpgrp(&input).ok().filter(|group| *group == getpgrp())?;
+        Some(Self { group, modes: tcgetattr(&input).ok()? })
+    }
+}
+
+impl Drop for Foreground {
+    fn drop(&mut self) {
+        let input = std::io::stdin();
+        // A process in the background that does this is stopped, unless it does not hear of it.
+        let background = SigSet::from(Signal::SIGTTOU);
+        let before = background.thread_swap_mask(SigmaskHow::SIG_BLOCK);
+        // A terminal that is gone meanwhile needs nothing.
+        tcsetpgrp(&input, self.group).and_then(|()| tcsetattr(&input, SetArg::TCSADRAIN, &self.modes)).ok();
+        before.and_then(|before| before.thread_set_mask()).ok();
     }
 }
 

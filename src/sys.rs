@@ -185,13 +185,17 @@ pub(crate) fn keep_from_typing() -> io::Result<()> {
     }
 }
 
-/// Makes a command start a session of its own: no terminal, and one process group that signals reach.
-pub(crate) fn session_of_its_own(command: &mut std::process::Command) {
+/// Makes a command start with no signal blocked, as this process has those that it waits for; and, unless it is to share the
+/// terminal, in a session of its own: no terminal, and one process group that signals reach.
+pub(crate) fn fresh_start(command: &mut std::process::Command, terminal: bool) {
     use std::os::unix::process::CommandExt;
-    // SAFETY: setsid is async-signal-safe and the closure does nothing else.
+    // SAFETY: sigprocmask and setsid are async-signal-safe and the closure does nothing else.
     unsafe {
-        command.pre_exec(|| {
-            nix::unistd::setsid()?;
+        command.pre_exec(move || {
+            nix::sys::signal::SigSet::empty().thread_set_mask()?;
+            if !terminal {
+                nix::unistd::setsid()?;
+            }
             Ok(())
         });
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::RecipeArgs;
 use super::plan::Plan;
-use super::session::{self, Begun, Session};
+use super::session::{self, Session};
 use crate::builder::view::{Caches, View};
 use crate::error::Result;
 use crate::pipeline::{self, Options};
@@ -55,19 +55,16 @@ impl Args {
         if self.dry_run {
             return self.print_plan(&overrides, ui);
         }
-        let session = match session::begin(&self.recipe, &overrides, ui)? {
-            Begun::Here(session) => session,
-            Begun::Done(code) => return Ok(code),
-        };
-        let Session { job, origin, store } = &*session;
         let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback };
         let options = Options { terms, moment, cpus: session::cpus() };
-        let published = pipeline::build(job, origin, store, &options, ui)?;
-        ui.result(&published.tarball);
-        if let Some((layout, _)) = &published.oci {
-            ui.result(layout);
-        }
-        Ok(0)
+        session::with(&self.recipe, &overrides, ui, |Session { job, origin, store }| {
+            let published = pipeline::build(job, origin, store, &options, ui)?;
+            ui.result(&published.tarball);
+            if let Some((layout, _)) = &published.oci {
+                ui.result(layout);
+            }
+            Ok(0)
+        })
     }
 
     /// `--outdir` as a `--set`.

@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::RecipeArgs;
-use super::session::{self, Begun};
+use super::session::{self, Session};
 use crate::error::Result;
+use crate::pipeline;
 use crate::source::Terms;
 use crate::ui::Terminal;
-use crate::{recipe, source, verify};
+use crate::{recipe, source};
 
 /// Download and verify the stage3 of a recipe, and build nothing
 ///
@@ -40,15 +41,12 @@ impl Args {
         if let Some(arch) = &self.list {
             return list(&recipe, arch, ui);
         }
-        let session = match session::begin(&recipe, &[], ui)? {
-            Begun::Here(session) => session,
-            Begun::Done(code) => return Ok(code),
-        };
         let terms = Terms { offline: false, allow_rollback: self.allow_rollback };
-        let located = source::locate(&session.job, &session.store, terms, ui)?;
-        let verified = verify::verify(source::fetch(&located, &session.store, ui)?)?;
-        ui.result(session.store.blob_path(verified.sha512())?);
-        Ok(0)
+        session::with(&recipe, &[], ui, |Session { job, store, .. }| {
+            let (_, verified) = pipeline::verified(job, store, terms, ui)?;
+            ui.result(store.blob_path(verified.sha512())?);
+            Ok(0)
+        })
     }
 }
 

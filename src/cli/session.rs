@@ -20,16 +20,14 @@ pub(super) struct Session {
     pub(super) store: Store,
 }
 
-/// How a verb goes on.
-pub(super) enum Begun {
-    /// Here.
-    Here(Box<Session>),
-    /// It was done by the program run again in a user namespace, with this exit code.
-    Done(i32),
-}
-
-/// Reads the recipe, becomes root, opens the store. Must be called before any thread exists.
-pub(super) fn begin(args: &RecipeArgs, overrides: &[String], ui: &Terminal) -> Result<Begun> {
+/// Reads the recipe, becomes root, opens the store, and does `work`; returns its exit code, or that of the program run again
+/// in a user namespace. Must be called before any thread exists.
+pub(super) fn with(
+    args: &RecipeArgs,
+    overrides: &[String],
+    ui: &Terminal,
+    work: impl FnOnce(&Session) -> Result<i32>,
+) -> Result<i32> {
     // The program run again reads the recipe again, so standard input is left to it.
     let standard_input = args.files.iter().any(|file| file == Path::new("-"));
     if !userns::is_root() && !standard_input {
@@ -37,12 +35,11 @@ pub(super) fn begin(args: &RecipeArgs, overrides: &[String], ui: &Terminal) -> R
     }
     let store = match root()? {
         Ok(store) => store,
-        Err(code) => return Ok(Begun::Done(code)),
+        Err(code) => return Ok(code),
     };
     let loaded = load(args, overrides, ui)?;
     loaded.warnings.iter().for_each(|warning| ui.warn(warning));
-    let origin = origin(args)?;
-    Ok(Begun::Here(Box::new(Session { job: loaded.job, origin, store })))
+    work(&Session { job: loaded.job, origin: origin(args)?, store })
 }
 
 /// The file that names the recipe's work directory: the last one given.

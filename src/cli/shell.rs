@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use super::RecipeArgs;
-use super::session::{self, Begun, Session};
+use super::session::{self, Session};
 use crate::builder::{
     self,
     view::{Caches, View},
@@ -15,7 +15,6 @@ use crate::progress::Progress;
 use crate::recipe::TreeKind;
 use crate::source;
 use crate::source::Terms;
-use crate::store::Store;
 use crate::store::lock::Mode;
 use crate::store::trees::Tree;
 use crate::ui::Terminal;
@@ -48,47 +47,45 @@ pub struct Args {
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
-        let session = match session::begin(&self.recipe, &[], ui)? {
-            Begun::Here(session) => session,
-            Begun::Done(code) => return Ok(code),
-        };
-        let Session { job, origin, store } = &*session;
+        session::with(&self.recipe, &[], ui, |session| self.enter(session, ui))
+    }
+
+    fn enter(&self, session: &Session, ui: &Terminal) -> Result<i32> {
+        let Session { job, origin, store } = session;
         let resolved = Resolved::new(job)?;
         let waiting = || ui.note("waiting for the build of this recipe to end");
         let work = store.work(&job.name, origin, Mode::Shared, waiting)?;
         let state = work.state()?;
-        let of_image = self.image && job.build.kind == TreeKind::Image;
-        let stage3 = match &state {
-            _ if of_image => None,
-            Some(state) => store.tree(&state.sha512, || {})?,
-            None => None,
-        };
-        // What the last build added lies over its own stage3, whatever is the latest now.
-        let added = if stage3.is_some() { vec![work.part("upper")] } else { Vec::new() };
-        let stage3 = match stage3 {
-            _ if of_image => None,
-            Some(tree) => Some(tree),
-            None => Some(self.stage3(&session, ui)?),
-        };
-        if self.image && !state.is_some_and(|state| state.finished) {
+        if self.image && !state.as_ref().is_some_and(|state| state.finished) {
             return Err(Error::usage(format!("there is no image of {} yet", job.name))
                 .with_hint("build it first; without --image the shell is in the tree that it is built in"));
         }
-        let (lowers, view) = match &stage3 {
-            None => (vec![work.part("image")], View::image(job)),
-            Some(tree) => {
-                let lowers = added.into_iter().chain([tree.root()]).collect::<Vec<_>>();
-                let caches = Caches::of(job, store)?;
-                (
-                    lowers,
-                    if self.image { View::image(job) } else { View::shell(job, &resolved, &caches, work.directory()) },
-                )
+        // What the last build added lies over its own stage3, whatever is the latest now.
+        let built = state.map(|state| store.tree(&state.sha512, || {})).transpose()?.flatten();
+        let (view, lowers, _tree) = match (self.image, job.build.kind) {
+            (true, TreeKind::Image) => (View::image(job), vec![work.part("image")], None),
+            (image, _) => {
+                let view = match image {
+                    true => View::image(job),
+                    false => View::shell(job, &resolved, &Caches::of(job, store)?, work.directory()),
+                };
+                match built {
+                    Some(tree) => (view, vec![work.part("upper"), tree.root()], Some(tree)),
+                    None if image => {
+                        return Err(Error::system(format!("the stage3 below the image of {} is gone", job.name))
+                            .with_hint("build it again"));
+                    }
+                    None => {
+                        let tree = self.stage3(session, ui)?;
+                        (view, vec![tree.root()], Some(tree))
+                    }
+                }
             }
         };
-        let shell: &[&str] = if self.image { &["/bin/sh"] } else { &["/bin/bash", "-l"] };
-        let command = match self.command.is_empty() {
-            true => shell.iter().map(Into::into).collect(),
-            false => self.command,
+        let command = match (self.command.is_empty(), self.image) {
+            (false, _) => self.command.clone(),
+            (true, true) => vec!["/bin/sh".into()],
+            (true, false) => vec!["/bin/bash".into(), "-l".into()],
         };
         let scratch = work.scratch()?;
         builder::shell(&lowers, &view, scratch.path(), command).map(|exit| exit.code())
@@ -98,7 +95,7 @@ impl Args {
     fn stage3(&self, session: &Session, ui: &Terminal) -> Result<Tree> {
         let known = source::known(&session.job, &session.store)?;
         if let Some(sha512) = known.as_ref().and_then(|known| known.sha512())
-            && let Some(tree) = Store::tree(&session.store, sha512, || {})?
+            && let Some(tree) = session.store.tree(sha512, || {})?
         {
             return Ok(tree);
         }

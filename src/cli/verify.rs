@@ -1,11 +1,11 @@
 //! `verify`: the stage3 of a recipe, judged again.
 
 use super::RecipeArgs;
-use super::session::{self, Begun};
+use super::session::{self, Session};
 use crate::error::Result;
+use crate::pipeline;
 use crate::source::Terms;
 use crate::ui::Terminal;
-use crate::{source, verify};
 
 /// Verify the stage3 of a recipe and say who signed it
 ///
@@ -26,21 +26,18 @@ pub struct Args {
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
-        let session = match session::begin(&self.recipe, &[], ui)? {
-            Begun::Here(session) => session,
-            Begun::Done(code) => return Ok(code),
-        };
         let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback };
-        let located = source::locate(&session.job, &session.store, terms, ui)?;
-        let verified = verify::verify(source::fetch(&located, &session.store, ui)?)?;
-        ui.plan(&format!(
-            "{}: good\n  size     {}\n  sha512   {}\n  signer   {}\n  verified {}",
-            verified.name(),
-            verified.size(),
-            verified.sha512(),
-            verified.signer().unwrap_or("nobody"),
-            verified.how(),
-        ));
-        Ok(0)
+        session::with(&self.recipe, &[], ui, |Session { job, store, .. }| {
+            let (_, verified) = pipeline::verified(job, store, terms, ui)?;
+            ui.plan(&format!(
+                "{}: good\n  size     {}\n  sha512   {}\n  signer   {}\n  verified {}",
+                verified.name(),
+                verified.size(),
+                verified.sha512(),
+                verified.signer().unwrap_or("nobody"),
+                verified.how(),
+            ));
+            Ok(0)
+        })
     }
 }

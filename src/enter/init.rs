@@ -175,9 +175,7 @@ fn start(plan: &Plan) -> Result<Pid> {
     #[allow(clippy::disallowed_methods, reason = "this room runs commands")]
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(&plan.env).current_dir("/");
-    if !plan.terminal {
-        sys::session_of_its_own(&mut command);
-    }
+    sys::fresh_start(&mut command, plan.terminal);
     let child = command.spawn().map_err(|error| {
         let kind = match error.kind() {
             ErrorKind::OutOfMemory | ErrorKind::WouldBlock => Kind::System,

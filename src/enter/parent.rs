@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 use super::{MARK, NAME, Plan, Report, mounts};
 use crate::error::{Context, Error, Kind, Result};
-use crate::process::{self, Exit, Signals};
+use crate::process::{self, Exit, Foreground, Signals};
 use crate::{sys, userns};
 
 /// How often an [`Observer`] is asked to look around.
@@ -75,6 +75,7 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
             Some((read, observer))
         }
     };
+    let _terminal = plan.terminal.then(Foreground::note).flatten();
     let child = command.spawn().system(|| "starting the sandbox")?;
     drop((command, theirs));
     let pid = Pid::from_raw(child.id() as i32);
