@@ -71,11 +71,16 @@ pub(super) fn store() -> Result<Store> {
 
 /// Reads the recipe.
 pub(super) fn load(args: &RecipeArgs, overrides: &[String], ui: &Terminal) -> Result<Loaded> {
+    recipe::load(&request(args, overrides, ui)?)
+}
+
+/// Where the recipe comes from.
+pub(super) fn request(args: &RecipeArgs, overrides: &[String], ui: &Terminal) -> Result<Request> {
     let mut defaults = vec![PathBuf::from("/etc/quern.toml")];
     let directory = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let config = directory("XDG_CONFIG_HOME").or_else(|| Some(directory("HOME")?.join(".config")));
     defaults.extend(config.map(|config| config.join("quern/quern.toml")));
-    recipe::load(&Request {
+    Ok(Request {
         files: args.files.clone(),
         sets: args.set.iter().chain(overrides).cloned().collect(),
         env: std::env::vars_os().collect(),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::env::{TestEnv, is_root, output, require_userns};
+use crate::env::{TestEnv, is_root, output, require_userns, require_world};
 
 /// A recipe that needs nothing but a stage3; none where the tests can neither be root nor become it.
 fn recipe(source: &str) -> Option<(TestEnv, std::path::PathBuf)> {
@@ -39,4 +39,24 @@ fn userns_a_stage3_on_standard_input() {
     let mut both = env.program(["verify", "-", "--set", "name=x"]);
     let both = output(both.stdin(std::fs::File::open(recipe).unwrap())).code(2);
     assert!(both.stderr.contains("the recipe is read from it already"), "{}", both.stderr);
+}
+
+#[test]
+fn what_a_mirror_offers_is_listed() {
+    let Some(world) = require_world() else { return };
+    let server = world.serve();
+    let mut env = TestEnv::new();
+    env.use_world(&world, &server);
+    let listed = env.run(["fetch", "--list", "amd64"]).success().stdout;
+    let musl = listed.lines().find(|line| line.starts_with("amd64-musl ")).expect("a line of amd64-musl");
+    let fields: Vec<&str> = musl.split_whitespace().collect();
+    assert!(fields[1].len() == 16 && fields[1].ends_with('Z') && fields[2].parse::<u64>().is_ok(), "{listed}");
+    assert!(listed.contains("amd64-openrc "), "{listed}");
+    assert!(env.run(["fetch", "--list", "amd46"]).code(2).stderr.contains("one of alpha, amd64"));
+    let _ = env.run(["fetch", "--list", "hppa"]).code(5);
+    let _ = env.run(["fetch"]).code(2);
+    // Signed by somebody else than who is trusted by default.
+    let mirror = format!("source.mirrors=[{:?}]", server.url());
+    let stranger = TestEnv::new().run(["fetch", "--list", "amd64", "--set", &mirror]).code(3);
+    assert!(stranger.stderr.contains("not in the keyring"), "{}", stranger.stderr);
 }
