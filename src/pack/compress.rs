@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Scope;
 
 use libdeflater::{CompressionLvl, Compressor};
@@ -39,6 +39,8 @@ pub struct Written {
 
 struct Work {
     plain: Arc<Vec<u8>>,
+    /// It is the piece of zeros, which is compressed once.
+    zeros: bool,
     to: SyncSender<io::Result<Vec<u8>>>,
 }
 
@@ -46,6 +48,8 @@ struct Work {
 #[derive(Debug)]
 pub struct Pieces {
     piece: Vec<u8>,
+    /// A piece of zeros, made when the first is needed.
+    zeros: Option<Arc<Vec<u8>>>,
     work: SyncSender<Work>,
     order: SyncSender<Receiver<io::Result<Vec<u8>>>>,
     hash: SyncSender<Arc<Vec<u8>>>,
@@ -74,9 +78,10 @@ pub fn start<'scope, 'env>(
     let (order, ordered) = sync_channel(2 * threads + 2);
     let (hash, to_hash) = sync_channel::<Arc<Vec<u8>>>(2 * threads + 2);
     let to_do = Arc::new(Mutex::new(to_do));
+    let zeros = Arc::new(OnceLock::new());
     for _ in 0..threads {
-        let to_do = to_do.clone();
-        scope.spawn(move || compress(&to_do, level));
+        let (to_do, zeros) = (to_do.clone(), zeros.clone());
+        scope.spawn(move || compress(&to_do, &zeros, level));
     }
     let hasher = scope.spawn(move || {
         let mut digest = Sha256::new();
@@ -88,7 +93,7 @@ pub fn start<'scope, 'env>(
         (hex(&digest.finalize()), size)
     });
     let writer = scope.spawn(move || write(ordered, out));
-    (Pieces { piece: Vec::with_capacity(PIECE), work, order, hash }, Running { writer, hasher })
+    (Pieces { piece: Vec::with_capacity(PIECE), zeros: None, work, order, hash }, Running { writer, hasher })
 }
 
 impl Pieces {
@@ -98,6 +103,23 @@ impl Pieces {
             let count = bytes.len().min(PIECE - self.piece.len());
             self.piece.extend_from_slice(&bytes[..count]);
             bytes = &bytes[count..];
+            self.send_full()?;
+        }
+        Ok(())
+    }
+
+    /// Takes as many zeros. Whole pieces of them cost neither memory nor compression.
+    pub fn zeros(&mut self, mut count: u64) -> Result<(), Stopped> {
+        while count > 0 {
+            if self.piece.is_empty() && count >= PIECE as u64 {
+                let piece = self.zeros.get_or_insert_with(|| Arc::new(vec![0; PIECE])).clone();
+                self.hand_over(piece, true)?;
+                count -= PIECE as u64;
+                continue;
+            }
+            let most = usize::try_from(count).unwrap_or(usize::MAX).min(PIECE - self.piece.len());
+            self.piece.resize(self.piece.len() + most, 0);
+            count -= most as u64;
             self.send_full()?;
         }
         Ok(())
@@ -127,10 +149,14 @@ impl Pieces {
 
     fn send(&mut self) -> Result<(), Stopped> {
         let plain = Arc::new(std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE)));
+        self.hand_over(plain, false)
+    }
+
+    fn hand_over(&mut self, plain: Arc<Vec<u8>>, zeros: bool) -> Result<(), Stopped> {
         let (to, from) = sync_channel(1);
         self.order.send(from).map_err(|_| Stopped)?;
         self.hash.send(plain.clone()).map_err(|_| Stopped)?;
-        self.work.send(Work { plain, to }).map_err(|_| Stopped)
+        self.work.send(Work { plain, zeros, to }).map_err(|_| Stopped)
     }
 }
 
@@ -144,17 +170,25 @@ impl Running<'_> {
     }
 }
 
-fn compress(to_do: &Mutex<Receiver<Work>>, level: u32) {
+fn compress(to_do: &Mutex<Receiver<Work>>, known_zeros: &OnceLock<Vec<u8>>, level: u32) {
     let level = CompressionLvl::new(level as i32).unwrap_or_default();
     let mut compressor = Compressor::new(level);
     loop {
         let next = to_do.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Work { plain, to }) = next else { return };
+        let Ok(Work { plain, zeros, to }) = next else { return };
+        if let Some(packed) = known_zeros.get().filter(|_| zeros) {
+            drop(to.send(Ok(packed.clone())));
+            continue;
+        }
         let mut packed = vec![0; compressor.gzip_compress_bound(plain.len())];
         let result = compressor.gzip_compress(&plain, &mut packed).map_err(io::Error::other);
         // Nobody waits for it when the writer has failed.
         drop(to.send(result.map(|size| {
             packed.truncate(size);
+            if zeros {
+                // Another thread may have been first, with the same bytes.
+                known_zeros.get_or_init(|| packed.clone());
+            }
             packed
         })));
     }

@@ -15,6 +15,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 
+use rustix::fs::SeekFrom;
+
 use self::compress::{Pieces, Stopped, Written};
 use self::listing::Listing;
 use self::walk::Item;
@@ -141,22 +143,67 @@ impl Packer<'_> {
     }
 
     fn data(&mut self, item: &Item, file: &OwnedFd) -> Result<()> {
-        let doing = || self.tree.doing("reading", &item.path);
-        let mut left = item.size;
-        while left > 0 {
-            match self.pieces.read_from(file, left).map_err(|Stopped| stopped())? {
-                Ok(0) => {
-                    return Err(Error::system(format!("{}: it became shorter while it was packed", doing())));
-                }
-                Ok(count) => left -= count as u64,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(errno).system(doing),
-            }
+        if item.holes {
+            self.pieces_with_holes(item, file)?;
+        } else {
+            self.copy(item, file, item.size)?;
         }
         let padding = tar::padding(item.size);
         self.pieces.write(&tar::END[..padding]).map_err(|Stopped| stopped())?;
         self.plain += item.size + padding as u64;
         Ok(())
+    }
+
+    /// The archive has the zeros of holes, so that its bytes do not depend on where a file system keeps some; they are not read.
+    fn pieces_with_holes(&mut self, item: &Item, file: &OwnedFd) -> Result<()> {
+        let doing = || self.tree.doing("looking for holes in", &item.path);
+        let mut at = 0;
+        while at < item.size {
+            let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+                // Nothing but a hole is left, if the file is still as long as it was.
+                Err(rustix::io::Errno::NXIO) => {
+                    let size = rustix::fs::fstat(file).system(doing)?.st_size as u64;
+                    if size < item.size {
+                        return Err(self.shorter(item));
+                    }
+                    item.size
+                }
+                // A file system without such a thing: its position is where the last data ended.
+                Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => at,
+                other => other.system(doing)?.min(item.size),
+            };
+            self.pieces.zeros(data - at).map_err(|Stopped| stopped())?;
+            if data == item.size {
+                return Ok(());
+            }
+            let end = match rustix::fs::seek(file, SeekFrom::Hole(data)) {
+                Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => item.size,
+                Err(rustix::io::Errno::NXIO) => return Err(self.shorter(item)),
+                other => other.system(doing)?.min(item.size),
+            };
+            rustix::fs::seek(file, SeekFrom::Start(data)).system(doing)?;
+            self.copy(item, file, end - data)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// `left` bytes from where the file stands.
+    fn copy(&mut self, item: &Item, file: &OwnedFd, mut left: u64) -> Result<()> {
+        while left > 0 {
+            match self.pieces.read_from(file, left).map_err(|Stopped| stopped())? {
+                Ok(0) => return Err(self.shorter(item)),
+                Ok(count) => left -= count as u64,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno).system(|| self.tree.doing("reading", &item.path)),
+            }
+        }
+        Ok(())
+    }
+
+    fn shorter(&self, item: &Item) -> Error {
+        let doing = self.tree.doing("reading", &item.path);
+        Error::system(format!("{doing}: it became shorter while it was packed"))
     }
 
     fn finish(mut self) -> Result<u64> {
