@@ -10,4 +10,5 @@ mod env;
 mod keys;
 mod man;
 mod publish;
+mod raw;
 mod recipe;
