@@ -1,4 +1,4 @@
-//! A tree becomes a `.tar.gz`, the same bytes for the same tree on any machine: fixed order, numeric owners, times clamped,
+//! A tree becomes a `.tar.gz` or a sibling of it, the same bytes for the same tree on any machine: fixed order, numeric owners, times clamped,
 //! compression that does not depend on the number of threads. One walk, nothing is read twice, and every digest that the
 //! results need is taken on the way: the file is the stage4 and the OCI layer at once.
 
@@ -17,6 +17,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::SeekFrom;
 
+pub use self::compress::Format;
 use self::compress::{Pieces, Stopped, Written};
 use self::listing::Listing;
 use self::walk::Item;
@@ -32,9 +33,11 @@ const STEP: u64 = 8 << 20;
 /// How to pack.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// How to compress.
+    pub format: Format,
     /// No time in the archive is later (seconds since 1970).
     pub epoch: u64,
-    /// Level of compression, 1 to 12; above 9 it takes very long.
+    /// Level of compression, 1 to 12, or to 9 for xz; above 9 gzip takes very long.
     pub level: u32,
     /// Compressing threads; 0 means one per processor.
     pub threads: usize,
@@ -44,18 +47,18 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { epoch: u64::MAX, level: 6, threads: 0, expected: None }
+        Self { format: Format::Gzip, epoch: u64::MAX, level: 6, threads: 0, expected: None }
     }
 }
 
 /// What was packed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packed {
-    /// Bytes of the `.tar.gz`.
+    /// Bytes of the file.
     pub size: u64,
-    /// SHA-256 of the `.tar.gz`, hex: the digest of the OCI layer.
+    /// SHA-256 of the file, hex: the digest of the OCI layer.
     pub sha256: String,
-    /// SHA-512 of the `.tar.gz`, hex.
+    /// SHA-512 of the file, hex.
     pub sha512: String,
     /// SHA-256 of the plain archive, hex: the diff id of the OCI layer.
     pub diff_id: String,
@@ -80,7 +83,7 @@ pub fn pack(
         given => given,
     };
     let (packed, written) = std::thread::scope(|scope| {
-        let (pieces, running) = compress::start(scope, threads, options.level.clamp(1, 12), out);
+        let (pieces, running) = compress::start(scope, threads, options.format, options.level, out);
         let mut packer = Packer {
             tree,
             pieces,
