@@ -13,3 +13,4 @@ mod man;
 mod publish;
 mod raw;
 mod recipe;
+mod source;
