@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, clippy::print_stderr)]
 
 mod architecture;
+mod archives;
 mod cli;
 mod e2e;
 mod env;
