@@ -1,20 +1,35 @@
 //! `fetch`: a recipe's stage3 → the store.
 
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
 use super::RecipeArgs;
 use super::session::{self, Session};
 use crate::error::Result;
 use crate::pipeline;
 use crate::source::Terms;
 use crate::ui::Terminal;
+use crate::{recipe, source};
 
 /// Download and verify the stage3 of a recipe, and build nothing
 ///
 /// An interrupted download goes on where it stopped. Prints the path of the tarball in the store.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  quern-builder fetch musl-python3.toml
+  quern-builder fetch --list amd64
+  quern-builder fetch --list riscv --set source.mirrors='[\"https://mirror.example.org/gentoo\"]'")]
 pub struct Args {
-    /// The recipe.
-    #[command(flatten)]
-    pub recipe: RecipeArgs,
+    /// The recipe; of several files later ones win, key by key
+    #[arg(required_unless_present = "list", value_name = "RECIPE")]
+    pub files: Vec<PathBuf>,
+    /// Set a key of the recipe, over all files
+    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Recipe")]
+    pub set: Vec<String>,
+    /// Download nothing; list what the recipe's mirrors, or else Gentoo's, offer for an architecture, with sizes and dates
+    #[arg(long, value_name = "ARCH")]
+    pub list: Option<String>,
     /// Accept a signed list older than one seen before, this once
     #[arg(long)]
     pub allow_rollback: bool,
@@ -22,11 +37,31 @@ pub struct Args {
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
+        let recipe = RecipeArgs { files: self.files, set: self.set };
+        if let Some(arch) = &self.list {
+            return list(&recipe, arch, ui);
+        }
         let terms = Terms { offline: false, allow_rollback: self.allow_rollback };
-        session::with(&self.recipe, &[], ui, |Session { job, store, .. }| {
+        session::with(&recipe, &[], ui, |Session { job, store, .. }| {
             let (_, verified) = pipeline::verified(job, store, terms, ui)?;
             ui.result(store.blob_path(verified.sha512())?);
             Ok(0)
         })
     }
+}
+
+/// The offers as a table: variant, timestamp, size.
+fn list(recipe: &RecipeArgs, arch: &str, ui: &Terminal) -> Result<i32> {
+    // Which stage3 the recipe is of does not matter here, and there may be no recipe.
+    let source = recipe::load_source(&session::request(recipe, &["source.stage3=any".to_owned()], ui)?)?;
+    let mut offers = source::offers(&source, arch, &session::store()?, ui)?.entries;
+    offers.sort_by(|a, b| a.variant.cmp(&b.variant));
+    let width = offers.iter().map(|offer| offer.variant.len()).max().unwrap_or_default();
+    let mut text = String::new();
+    for offer in &offers {
+        let mib = offer.size.div_ceil(1 << 20);
+        let _ = writeln!(text, "{:width$}  {}  {mib:5} MiB", offer.variant, offer.timestamp);
+    }
+    ui.plan(&text);
+    Ok(0)
 }

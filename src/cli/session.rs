@@ -64,6 +64,18 @@ pub(super) fn root() -> Result<Result<Store, i32>> {
     }
 }
 
+/// Becomes root for a verb that needs no store: nothing to do for root, else a user namespace. The exit code of the program
+/// run again, if that did the work.
+pub(super) fn user_namespace() -> Result<Option<i32>> {
+    if userns::is_host_root() {
+        return Ok(None);
+    }
+    match userns::become_root()? {
+        Role::Waited(exit) => Ok(Some(exit.code())),
+        Role::Root => Signals::start().map(|()| None),
+    }
+}
+
 /// The store, for a verb that needs no root.
 pub(super) fn store() -> Result<Store> {
     Store::open(&Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?)
@@ -71,11 +83,16 @@ pub(super) fn store() -> Result<Store> {
 
 /// Reads the recipe.
 pub(super) fn load(args: &RecipeArgs, overrides: &[String], ui: &Terminal) -> Result<Loaded> {
+    recipe::load(&request(args, overrides, ui)?)
+}
+
+/// Where the recipe comes from.
+pub(super) fn request(args: &RecipeArgs, overrides: &[String], ui: &Terminal) -> Result<Request> {
     let mut defaults = vec![PathBuf::from("/etc/quern.toml")];
     let directory = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let config = directory("XDG_CONFIG_HOME").or_else(|| Some(directory("HOME")?.join(".config")));
     defaults.extend(config.map(|config| config.join("quern/quern.toml")));
-    recipe::load(&Request {
+    Ok(Request {
         files: args.files.clone(),
         sets: args.set.iter().chain(overrides).cloned().collect(),
         env: std::env::vars_os().collect(),

@@ -70,7 +70,7 @@ pub(super) fn run(
     };
     report(channel, &Report::Started);
     let forward = match plan.terminal {
-        Terminal::None => Forward::Group,
+        Terminal::None => Forward::Everyone,
         Terminal::Shared | Terminal::Foreground => Forward::Sent,
     };
     match process::supervise(child, signals, forward, Some(channel.as_fd())) {

@@ -74,6 +74,17 @@ pub fn load(request: &Request) -> Result<Loaded> {
     }
 }
 
+/// Reads and checks `[source]` alone: a recipe that says nothing else will do, and none at all if the defaults, variables or
+/// options say enough.
+pub fn load_source(request: &Request) -> Result<Source> {
+    let mut texts = diagnostic::Texts::default();
+    let source = merge::tree(request, &mut texts)?.and_then(|tree| check::source_alone(&mut texts, &tree, request));
+    match source {
+        Some(source) if !texts.is_wrong() => Ok(source),
+        _ => Err(texts.error(request.colour)),
+    }
+}
+
 impl Job {
     /// The job as JSON with a fixed order of keys: equal for equal jobs, on every machine and in every run.
     pub fn to_json(&self) -> Result<String> {
@@ -141,9 +152,9 @@ pub enum Base {
     },
     /// A file on this machine.
     File {
-        /// The tarball.
+        /// The tarball; `-` is standard input.
         path: PathBuf,
-        /// Its detached signature; by default `<path>.asc` when that exists.
+        /// Its detached signature, or signed digests; by default what lies beside it.
         signature: Option<PathBuf>,
         /// Its SHA-512 (128 lower-case hex digits), which stands in for a signature.
         sha512: Option<String>,

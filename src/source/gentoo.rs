@@ -121,6 +121,39 @@ pub(super) fn locate(
     Ok(Located { name, place: Place::Urls(urls), proof, facts, offline: false })
 }
 
+/// What the first mirror that answers well offers for an architecture's directory, by its signed list of all variants.
+pub fn offers(source: &Source, arch: &str, store: &Store, ui: &dyn Progress) -> Result<Pointer> {
+    let known = DIRECTORIES.iter().map(|(directory, _)| *directory).chain(["sh"]);
+    let Some(arch) = known.clone().find(|known| *known == arch) else {
+        let known: Vec<&str> = known.collect();
+        return Err(Error::usage(format!("{} is no directory of a mirror", printable(arch)))
+            .with_hint(format!("one of {}", known.join(", "))));
+    };
+    ui.stage(&format!("looking for stage3s of {arch}"));
+    let ask = Ask {
+        http: Http::default(),
+        mirrors: source.mirrors.iter().map(String::as_str).collect(),
+        keyring: keyring(source, store)?,
+        arch,
+        max_age: source.max_age,
+        allow_rollback: false,
+        store,
+        ui,
+    };
+    let list = "latest-stage3.txt";
+    let found = ask.each(list, |mirror| {
+        let url = url(mirror, arch, list);
+        match ask.document(&url)? {
+            Answer::Found(bytes) => ask.pointer(&url, &bytes).map(Answer::Found),
+            Answer::Missing(why) => Ok(Answer::Missing(why)),
+        }
+    })?;
+    ui.done();
+    found
+        .map(|(_, pointer)| pointer)
+        .ok_or_else(|| Error::network(format!("no mirror lists stage3s of {arch}")).with_hint("check source.mirrors"))
+}
+
 /// The newest remembered build of the variant, or the one of the timestamp.
 pub(super) fn known(source: &Source, variant: &str, version: &Version, store: &Store) -> Result<Option<Located>> {
     let arch = checked(variant)?;

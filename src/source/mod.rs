@@ -27,7 +27,7 @@ mod gentoo;
 mod memory;
 pub mod pointer;
 
-pub use gentoo::directory;
+pub use gentoo::{directory, offers};
 
 /// A file that is known but perhaps not here yet: its name, what it must be, and what proves it.
 #[derive(Debug, Clone)]
@@ -334,6 +334,7 @@ fn base_name(source: &Source) -> String {
     }
 }
 
+/// Seconds since 1970.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -4,11 +4,14 @@
 #![allow(clippy::disallowed_methods, clippy::print_stderr)]
 
 mod architecture;
+mod archives;
 mod cli;
 mod e2e;
 mod env;
 mod keys;
 mod man;
 mod publish;
+mod raw;
 mod recipe;
 mod sandbox;
+mod source;

@@ -12,12 +12,11 @@ use std::path::{Component, Path, PathBuf};
 use super::diagnostic::{Finding, Place, Problem, Texts, harmless, quoted};
 use super::merge::reason;
 use super::parse::{Is, Item, Table, Value};
-use super::{Job, Request, words};
+use super::{Job, Request, Source, words};
 
 /// The job a tree describes, or none after noting why not.
 pub(super) fn job(texts: &mut Texts, tree: &Table, request: &Request) -> Option<Job> {
-    let home = request.env.get(std::ffi::OsStr::new("HOME")).map(PathBuf::from).filter(|home| home.is_absolute());
-    let mut checker = Checker { texts, tree, request, home };
+    let mut checker = Checker::new(texts, tree, request);
     let name = checker.name();
     let source = checker.source();
     let (portage, known) = checker.portage();
@@ -27,6 +26,11 @@ pub(super) fn job(texts: &mut Texts, tree: &Table, request: &Request) -> Option<
     let oci = checker.oci();
     let build = build.and_then(|(build, _)| build);
     Some(Job { name: name?, source: source?, portage: portage?, build: build?, emerge: emerge??, strip, oci })
+}
+
+/// What the tree says of the source, or none after noting what is wrong with it.
+pub(super) fn source_alone(texts: &mut Texts, tree: &Table, request: &Request) -> Option<Source> {
+    Checker::new(texts, tree, request).source()
 }
 
 /// A string and where it stands.
@@ -52,6 +56,13 @@ struct Checker<'a> {
     tree: &'a Table,
     request: &'a Request,
     home: Option<PathBuf>,
+}
+
+impl<'a> Checker<'a> {
+    fn new(texts: &'a mut Texts, tree: &'a Table, request: &'a Request) -> Self {
+        let home = request.env.get(std::ffi::OsStr::new("HOME")).map(PathBuf::from).filter(|home| home.is_absolute());
+        Self { texts, tree, request, home }
+    }
 }
 
 impl Checker<'_> {

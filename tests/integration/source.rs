@@ -1,0 +1,62 @@
+//! Where a stage3 comes from, as a user meets it.
+
+use std::path::Path;
+
+use crate::env::{TestEnv, is_root, output, require_userns, require_world};
+
+/// A recipe that needs nothing but a stage3; none where the tests can neither be root nor become it.
+fn recipe(source: &str) -> Option<(TestEnv, std::path::PathBuf)> {
+    if !is_root() && !require_userns() {
+        return None;
+    }
+    let env = TestEnv::new();
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/profiles/repos/gentoo");
+    let text = format!(
+        "[source]\n{source}\n[portage]\nrepositories = [{repository:?}]\n[build]\nprofile = \"default/linux/amd64/23.0/musl\"\n\
+         kind = \"stage4\"\n[emerge]\npackages = [\"app-misc/hello\"]\n"
+    );
+    let path = env.write("demo.toml", text);
+    Some((env, path))
+}
+
+#[test]
+fn userns_a_stage3_on_standard_input() {
+    let Some((env, recipe)) = recipe("file = \"-\"") else { return };
+    let recipe = recipe.to_str().unwrap();
+    let data = env.write("data", vec![7; 3_000_000]);
+    let run = |arguments: &[&str]| {
+        let mut program = env.program([&["verify", recipe], arguments].concat());
+        output(program.stdin(std::fs::File::open(&data).unwrap()))
+    };
+    assert!(run(&[]).code(3).stderr.contains("nothing proves standard input"));
+    let unsigned = run(&["--set", "source.allow-unsigned=true"]).success();
+    assert!(unsigned.stdout.contains("unsigned, accepted by the recipe"), "{}", unsigned.stdout);
+    let sha512 =
+        unsigned.stdout.lines().find_map(|line| line.trim().strip_prefix("sha512 ")).unwrap().trim().to_owned();
+    let _ = run(&["--set", &format!("source.sha512={sha512}")]).success();
+    let wrong = sha512.replace(|digit: char| digit.is_ascii_hexdigit(), "0");
+    let _ = run(&["--set", &format!("source.sha512={wrong}")]).code(3);
+    let mut both = env.program(["verify", "-", "--set", "name=x"]);
+    let both = output(both.stdin(std::fs::File::open(recipe).unwrap())).code(2);
+    assert!(both.stderr.contains("the recipe is read from it already"), "{}", both.stderr);
+}
+
+#[test]
+fn what_a_mirror_offers_is_listed() {
+    let Some(world) = require_world() else { return };
+    let server = world.serve();
+    let mut env = TestEnv::new();
+    env.use_world(&world, &server);
+    let listed = env.run(["fetch", "--list", "amd64"]).success().stdout;
+    let musl = listed.lines().find(|line| line.starts_with("amd64-musl ")).expect("a line of amd64-musl");
+    let fields: Vec<&str> = musl.split_whitespace().collect();
+    assert!(fields[1].len() == 16 && fields[1].ends_with('Z') && fields[2].parse::<u64>().is_ok(), "{listed}");
+    assert!(listed.contains("amd64-openrc "), "{listed}");
+    assert!(env.run(["fetch", "--list", "amd46"]).code(2).stderr.contains("one of alpha, amd64"));
+    let _ = env.run(["fetch", "--list", "hppa"]).code(5);
+    let _ = env.run(["fetch"]).code(2);
+    // Signed by somebody else than who is trusted by default.
+    let mirror = format!("source.mirrors=[{:?}]", server.url());
+    let stranger = TestEnv::new().run(["fetch", "--list", "amd64", "--set", &mirror]).code(3);
+    assert!(stranger.stderr.contains("not in the keyring"), "{}", stranger.stderr);
+}
