@@ -69,7 +69,7 @@ pub fn clearsigned(what: &str, bytes: &[u8], keyring: &Keyring) -> Result<Signed
     bounded(what, bytes)?;
     let document = cleartext::document(bytes)
         .map_err(|why| Error::refused(format!("verifying {what}: {why}")).with_hint(UNSIGNED))?;
-    let packets = packets(what, document.signature.as_bytes(), SignatureType::Text)?;
+    let packets = packets(what, document.signature.as_bytes(), SignatureType::Text, &document.hashes)?;
     let signer = check(what, &packets, document.text.as_bytes(), keyring)?;
     Ok(Signed { text: document.text, signer })
 }
@@ -88,7 +88,7 @@ pub fn detached(what: &str, signature: &[u8], data: impl Read + Send + Sync, key
             cleartext::block(text).map_err(refused)?.as_bytes()
         }
     };
-    let packets = packets(what, block, SignatureType::Binary)?;
+    let packets = packets(what, block, SignatureType::Binary, &[])?;
     check(what, &packets, data, keyring)
 }
 
@@ -101,8 +101,8 @@ fn bounded(what: &str, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Armor undone, and every packet seen to be a signature of the one type that belongs there.
-fn packets(what: &str, block: &[u8], wanted: SignatureType) -> Result<Vec<u8>> {
+/// Armor undone, and every packet seen to be a signature of the one type that belongs there, with one of `hashes` if any are named.
+fn packets(what: &str, block: &[u8], wanted: SignatureType, hashes: &[&str]) -> Result<Vec<u8>> {
     let refused = |why: &str| Error::refused(format!("verifying {what}: {why}"));
     let mut bytes = Vec::new();
     if block[0] & 0x80 != 0 {
@@ -112,11 +112,11 @@ fn packets(what: &str, block: &[u8], wanted: SignatureType) -> Result<Vec<u8>> {
             .read_to_end(&mut bytes)
             .map_err(|error| refused("its signature is malformed").with_source(printable(&error.to_string())))?;
     }
-    only_signatures(&bytes, wanted).map_err(|why| refused(&why))?;
+    only_signatures(&bytes, wanted, hashes).map_err(|why| refused(&why))?;
     Ok(bytes)
 }
 
-fn only_signatures(bytes: &[u8], wanted: SignatureType) -> Result<(), String> {
+fn only_signatures(bytes: &[u8], wanted: SignatureType, hashes: &[&str]) -> Result<(), String> {
     let malformed = |error: openpgp::anyhow::Error| format!("its signature is malformed: {}", cause(&error));
     let mut parser = PacketParserBuilder::from_bytes(bytes)
         .and_then(|builder| builder.dearmor(Dearmor::Disabled).build())
@@ -139,6 +139,10 @@ fn only_signatures(bytes: &[u8], wanted: SignatureType) -> Result<(), String> {
                 _ => "its signature is of a type that does not sign documents",
             };
             return Err(why.to_owned());
+        }
+        let hash = signature.hash_algo().to_string();
+        if !hashes.is_empty() && !hashes.iter().any(|name| name.eq_ignore_ascii_case(&hash)) {
+            return Err(format!("its header does not say that it is signed with {hash}"));
         }
     }
     if count == 0 { Err("there is no signature in it".to_owned()) } else { Ok(()) }

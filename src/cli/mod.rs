@@ -18,6 +18,7 @@ pub mod completions;
 pub mod fetch;
 pub mod keys;
 pub mod plan;
+pub mod raw;
 mod session;
 pub mod shell;
 pub mod verify;
@@ -104,6 +105,7 @@ enum Command {
     Keys(keys::Args),
     Clean(clean::Args),
     Completions(completions::Args),
+    Raw(raw::Args),
 }
 
 /// Arguments of every verb that reads a recipe.
@@ -156,6 +158,7 @@ impl Command {
             Self::Keys(args) => args.run(ui),
             Self::Clean(args) => args.run(ui),
             Self::Completions(args) => args.run(),
+            Self::Raw(args) => args.run(ui),
         }
     }
 }

@@ -141,9 +141,9 @@ pub enum Base {
     },
     /// A file on this machine.
     File {
-        /// The tarball.
+        /// The tarball; `-` is standard input.
         path: PathBuf,
-        /// Its detached signature; by default `<path>.asc` when that exists.
+        /// Its detached signature, or signed digests; by default what lies beside it.
         signature: Option<PathBuf>,
         /// Its SHA-512 (128 lower-case hex digits), which stands in for a signature.
         sha512: Option<String>,

@@ -1,4 +1,5 @@
-//! A tarball of this machine as the base: proven by a detached signature, by a digest of the recipe, or by the user's own word.
+//! A tarball of this machine as the base: proven by a detached signature, by signed digests, by a digest of the recipe, or by the
+//! user's own word.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha512};
 
+use super::digests::{self, Algorithm};
 use super::{BUFFER, Facts, Got, Located, Place, Proof, hex, keyring, now, pointer, printable, sha512_of};
 use crate::error::{Context, Error, Kind, Result};
 use crate::progress::{Event, Progress};
@@ -18,6 +20,9 @@ use crate::verify::{self, MAX_DOCUMENT};
 
 const REFS: &str = "file";
 
+/// Endings of lists of digests.
+const DIGESTS: [&str; 3] = [".DIGESTS", ".DIGESTS.asc", ".sha256"];
+
 /// What the recipe says.
 #[derive(Debug)]
 pub(super) struct Asked<'a> {
@@ -25,6 +30,29 @@ pub(super) struct Asked<'a> {
     pub(super) signature: Option<&'a Path>,
     pub(super) sha512: Option<&'a str>,
     pub(super) allow_unsigned: bool,
+}
+
+impl Asked<'_> {
+    fn is_stdin(&self) -> bool {
+        self.path == Path::new("-")
+    }
+}
+
+/// What lies beside the file, or is named by the recipe, to prove it.
+#[derive(Debug)]
+struct Beside {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    form: Form,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Detached,
+    /// Signed digests: Gentoo's `.DIGESTS` and `.sha256`.
+    Digests,
+    /// Digests that nobody signed.
+    Unsigned,
 }
 
 /// What was found out about a file, for as long as the file is the same.
@@ -52,9 +80,9 @@ pub(super) fn locate(source: &Source, asked: &Asked<'_>, store: &Store, ui: &dyn
     }
     let path = asked.path.display().to_string();
     ui.stage(&format!("checking {}", printable(&path)));
-    let file = open(asked.path)?;
-    let before = identity(&file, &path)?;
     let proof = proof(asked)?;
+    let file = if asked.is_stdin() { spool(store, ui)? } else { open(asked.path)? };
+    let before = identity(&file, &path)?;
     let mut facts = Facts {
         size: Some(before.size),
         sha512: None,
@@ -71,19 +99,36 @@ pub(super) fn locate(source: &Source, asked: &Asked<'_>, store: &Store, ui: &dyn
         trust: trust(source, asked, store)?,
         fetched: false,
     };
+    let mut reader = Hashing { file: &file, sha512: Sha512::new(), sha256: None, done: 0, total: before.size, ui };
     let sha512 = match &proof {
-        Some((signature, bytes)) => {
+        Some(Beside { path: signature, bytes, form: Form::Detached }) => {
             let keyring = keyring(source, store)?;
-            let mut reader = Hashing { file: &file, sha512: Sha512::new(), done: 0, total: before.size, ui };
             let signer = verify::detached(&printable(&path), bytes, &mut reader, &keyring)?;
             // The verifier has read the file to its end; what it did not read would not be hashed.
-            std::io::copy(&mut reader, &mut std::io::sink()).system(|| format!("reading {path}"))?;
-            let name = signature.file_name().unwrap_or_default().to_string_lossy();
-            facts.how = format!("detached signature {} by {}", printable(&name), signer.primary);
+            reader.rest(&path)?;
+            facts.how = format!("detached signature {} by {}", last(signature), signer.primary);
             facts.signer = Some(signer);
             hex(&reader.sha512.finalize())
         }
-        None => sha512_of(&file, &path, ui)?.0,
+        Some(Beside { path: list, bytes, form: Form::Digests }) => {
+            let shown = printable(&list.display().to_string());
+            let signed = verify::clearsigned(&shown, bytes, &keyring(source, store)?)?;
+            facts.how = format!("clearsigned digests {} by {}", last(list), signed.signer.primary);
+            facts.signer = Some(signed.signer);
+            reader.compare(&path, &shown, &signed.text, &last(asked.path))?
+        }
+        Some(Beside { path: list, bytes, form: Form::Unsigned }) => {
+            let shown = printable(&list.display().to_string());
+            let text = std::str::from_utf8(bytes)
+                .map_err(|_| Error::refused(format!("{shown} is not a list of digests: it is not text")))?;
+            // Who can replace the file can replace this: it finds damage, and proves nothing.
+            let text = format!("# SHA256 HASH\n{text}");
+            reader.compare(&path, &shown, &text, &last(asked.path))?
+        }
+        None => {
+            reader.rest(&path)?;
+            hex(&reader.sha512.finalize())
+        }
     };
     if let Some(wanted) = asked.sha512 {
         if !wanted.eq_ignore_ascii_case(&sha512) {
@@ -96,7 +141,8 @@ pub(super) fn locate(source: &Source, asked: &Asked<'_>, store: &Store, ui: &dyn
     }
     let unsigned = facts.how.is_empty();
     if unsigned {
-        facts.how = "unsigned, accepted by the recipe (allow-unsigned)".to_owned();
+        let also = proof.map_or_else(String::new, |list| format!(", with the digest in {}", last(&list.path)));
+        facts.how = format!("unsigned, accepted by the recipe (allow-unsigned){also}");
         ui.warn(&format!("{} is not signed; the recipe accepts it so", printable(&path)));
     }
     facts.sha512 = Some(sha512);
@@ -106,7 +152,7 @@ pub(super) fn locate(source: &Source, asked: &Asked<'_>, store: &Store, ui: &dyn
         return Err(changed(&path));
     }
     let remembered = Remembered { identity: after, facts, unsigned };
-    if remembered.identity.changed.0 + 2 < i64::try_from(now()).unwrap_or(i64::MAX) {
+    if !asked.is_stdin() && remembered.identity.changed.0 + 2 < i64::try_from(now()).unwrap_or(i64::MAX) {
         store.write_ref(REFS, &ref_name(asked), &remembered)?;
     }
     ui.done();
@@ -115,6 +161,9 @@ pub(super) fn locate(source: &Source, asked: &Asked<'_>, store: &Store, ui: &dyn
 
 /// What the store remembers of the unchanged file.
 pub(super) fn known(source: &Source, asked: &Asked<'_>, store: &Store) -> Result<Option<Located>> {
+    if asked.is_stdin() {
+        return Ok(None);
+    }
     let Some(remembered) = store.read_ref::<Remembered>(REFS, &ref_name(asked))? else { return Ok(None) };
     let file = open(asked.path)?;
     if identity(&file, &asked.path.display().to_string())? != remembered.identity
@@ -146,7 +195,7 @@ pub(super) fn copy(located: &Located, path: &Path, store: &Store, ui: &dyn Progr
         };
         let file = open(path)?;
         let total = file.metadata().system(|| format!("reading {what}"))?.len();
-        let mut reader = Hashing { file: &file, sha512: Sha512::new(), done: 0, total, ui };
+        let mut reader = Hashing { file: &file, sha512: Sha512::new(), sha256: None, done: 0, total, ui };
         part.file().set_len(0).system(|| format!("emptying {}", part.path().display()))?;
         let mut buffer = vec![0; BUFFER];
         loop {
@@ -166,16 +215,40 @@ pub(super) fn copy(located: &Located, path: &Path, store: &Store, ui: &dyn Progr
 }
 
 /// The signature that the recipe names or that lies beside the file; none is an error unless something else stands in for it.
-fn proof(asked: &Asked<'_>) -> Result<Option<(PathBuf, Vec<u8>)>> {
+fn proof(asked: &Asked<'_>) -> Result<Option<Beside>> {
     if let Some(path) = signature_path(asked) {
         let bytes = read_small(&path)?;
-        return Ok(Some((path, bytes)));
+        let form = if bytes.trim_ascii_start().starts_with(b"-----BEGIN PGP SIGNED MESSAGE-----") {
+            Form::Digests
+        } else if asked.signature.is_none()
+            && DIGESTS.iter().any(|suffix| path.as_os_str().as_encoded_bytes().ends_with(suffix.as_bytes()))
+        {
+            Form::Unsigned
+        } else {
+            Form::Detached
+        };
+        if form != Form::Unsigned || asked.allow_unsigned {
+            return Ok(Some(Beside { path, bytes, form }));
+        }
+        let path = printable(&path.display().to_string());
+        return Err(Error::refused(format!("{path} is not signed, and so proves nothing")).with_hint(
+            "whoever can replace the file can replace its digest: give source.sha512, or accept the file as it is with \
+             source.allow-unsigned = true",
+        ));
     }
     if asked.sha512.is_some() || asked.allow_unsigned {
         return Ok(None);
     }
+    if asked.is_stdin() {
+        return Err(Error::refused("nothing proves standard input").with_hint(
+            "name its signature in source.signature, give source.sha512, or accept it as it is with source.allow-unsigned = true",
+        ));
+    }
     let path = printable(&asked.path.display().to_string());
-    Err(Error::refused(format!("nothing proves {path}: there is no {path}.asc, .sig or .gpg beside it")).with_hint(
+    Err(Error::refused(format!(
+        "nothing proves {path}: there is no {path}.asc, .sig, .gpg, .DIGESTS or .sha256 beside it"
+    ))
+    .with_hint(
         "put its signature there, name it in source.signature, give source.sha512, or accept it as it is with \
          source.allow-unsigned = true",
     ))
@@ -184,13 +257,11 @@ fn proof(asked: &Asked<'_>) -> Result<Option<(PathBuf, Vec<u8>)>> {
 /// Names what the trust rests on: with another keyring, signature or digest the file is judged anew.
 fn trust(source: &Source, asked: &Asked<'_>, store: &Store) -> Result<String> {
     let mut trust = Sha256::new();
-    match signature_path(asked) {
-        Some(path) => {
-            trust.update(keyring(source, store)?.id());
-            trust.update(read_small(&path)?);
-        }
-        None => trust.update([u8::from(asked.allow_unsigned)]),
+    if let Some(path) = signature_path(asked) {
+        trust.update(keyring(source, store)?.id());
+        trust.update(read_small(&path)?);
     }
+    trust.update([u8::from(asked.allow_unsigned)]);
     trust.update(asked.sha512.unwrap_or_default());
     Ok(hex(&trust.finalize()))
 }
@@ -200,10 +271,10 @@ fn signature_path(asked: &Asked<'_>) -> Option<PathBuf> {
         return Some(path.to_owned());
     }
     // A digest in the recipe stands in for a signature: one that happens to lie there need not be anybody's we know.
-    if asked.sha512.is_some() {
+    if asked.sha512.is_some() || asked.is_stdin() {
         return None;
     }
-    [".asc", ".sig", ".gpg"].into_iter().find_map(|suffix| {
+    [".asc", ".sig", ".gpg"].into_iter().chain(DIGESTS).find_map(|suffix| {
         let mut path = asked.path.as_os_str().to_owned();
         path.push(suffix);
         let path = PathBuf::from(path);
@@ -254,7 +325,7 @@ fn ref_name(asked: &Asked<'_>) -> String {
 
 fn located(asked: &Asked<'_>, remembered: Remembered) -> Located {
     Located {
-        name: asked.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        name: if asked.is_stdin() { "standard input".to_owned() } else { last(asked.path) },
         place: Place::File(asked.path.to_owned()),
         proof: if remembered.unsigned { Proof::Unsigned } else { Proof::Digest },
         facts: remembered.facts,
@@ -267,19 +338,92 @@ fn changed(path: &str) -> Error {
         .with_hint("wait until nothing writes to it, and run again")
 }
 
+/// Brings standard input into the store, where it can be read more than once. What it is, is judged afterwards.
+fn spool(store: &Store, ui: &dyn Progress) -> Result<File> {
+    let mut waiting = || ui.note("another build is reading its standard input; waiting for it");
+    let PartOrBlob::Part(mut part) = store.part("stdin", None, &mut waiting)? else {
+        return Err(Error::system("reading standard input: the store has it already"));
+    };
+    let mut input = std::io::stdin().lock();
+    let mut sha512 = Sha512::new();
+    let mut buffer = vec![0; BUFFER];
+    let mut done = 0;
+    part.file().set_len(0).system(|| format!("emptying {}", part.path().display()))?;
+    loop {
+        let count = input.read(&mut buffer).system(|| "reading standard input")?;
+        if count == 0 {
+            break;
+        }
+        sha512.update(&buffer[..count]);
+        part.file().write_all(&buffer[..count]).system(|| "copying standard input into the store")?;
+        done += count as u64;
+        if done > pointer::MAX_SIZE {
+            part.discard()?;
+            return Err(Error::refused("standard input is larger than any stage3"));
+        }
+        ui.emit(Event::Bytes { done, total: None });
+    }
+    let file = part.finish(store, &hex(&sha512.finalize()))?;
+    super::rewound(&file)?;
+    Ok(file)
+}
+
+/// The last component of a path, for a message.
+fn last(path: &Path) -> String {
+    printable(&path.file_name().unwrap_or_default().to_string_lossy())
+}
+
 /// Hashes what is read through it.
 struct Hashing<'a> {
     file: &'a File,
     sha512: Sha512,
+    /// Only where it is asked for.
+    sha256: Option<Sha256>,
     done: u64,
     total: u64,
     ui: &'a dyn Progress,
+}
+
+impl Hashing<'_> {
+    /// Reads what nobody has read yet.
+    fn rest(&mut self, path: &str) -> Result<()> {
+        let mut buffer = vec![0; BUFFER];
+        while self.read(&mut buffer).system(|| format!("reading {path}"))? > 0 {}
+        Ok(())
+    }
+
+    /// Reads the file and holds it to the digests that `list` gives for `name`, of which there must be one. Returns its SHA-512.
+    fn compare(mut self, path: &str, list: &str, text: &str, name: &str) -> Result<String> {
+        let digests = digests::parse(text)?;
+        let (sha512, sha256) = (digests.of(name, Algorithm::Sha512)?, digests.of(name, Algorithm::Sha256)?);
+        if sha512.is_none() && sha256.is_none() {
+            return Err(Error::refused(format!("{list} gives neither SHA512 nor SHA256 for {name}"))
+                .with_hint("a digest belongs to a name: the file must have the one that the list gives it"));
+        }
+        self.sha256 = sha256.map(|_| Sha256::new());
+        self.rest(path)?;
+        let found = hex(&self.sha512.finalize());
+        let other = self.sha256.map(|sha256| hex(&sha256.finalize()));
+        let wrong = sha512.is_some_and(|wanted| wanted != found)
+            || sha256.is_some_and(|wanted| Some(wanted) != other.as_deref());
+        if wrong {
+            return Err(Error::refused(format!(
+                "{} is not the file that {list} gives the digests of",
+                printable(path)
+            ))
+            .with_hint("the file is damaged or another one"));
+        }
+        Ok(found)
+    }
 }
 
 impl Read for Hashing<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let count = self.file.read(buffer)?;
         self.sha512.update(&buffer[..count]);
+        if let Some(sha256) = &mut self.sha256 {
+            sha256.update(&buffer[..count]);
+        }
         self.done += count as u64;
         self.ui.emit(Event::Bytes { done: self.done, total: Some(self.total) });
         Ok(count)

@@ -11,6 +11,8 @@ pub(super) struct Document<'a> {
     pub(super) text: String,
     /// From `-----BEGIN PGP SIGNATURE-----` to its END line.
     pub(super) signature: &'a str,
+    /// The digests that its header says the signatures are made with; empty where it says nothing.
+    pub(super) hashes: Vec<&'a str>,
 }
 
 const BEGIN_MESSAGE: &str = "-----BEGIN PGP SIGNED MESSAGE-----";
@@ -26,17 +28,17 @@ pub(super) fn document(bytes: &[u8]) -> Result<Document<'_>, String> {
         return Err(not_signed(text, first));
     }
     // Only `Hash` is known there (RFC 9580, 7.2); anything else could be text that a reader takes for signed.
+    let mut hashes = Vec::new();
     loop {
         let line = lines.next().ok_or("it ends within its headers")?;
         if line.trim().is_empty() {
             break;
         }
-        let known = line
+        let names = line
             .strip_prefix("Hash: ")
-            .is_some_and(|names| names.bytes().all(|byte| byte.is_ascii_alphanumeric() || b",- ".contains(&byte)));
-        if !known {
-            return Err("it has a header other than Hash before the signed text".to_owned());
-        }
+            .filter(|names| names.bytes().all(|byte| byte.is_ascii_alphanumeric() || b",- ".contains(&byte)))
+            .ok_or("it has a header other than Hash before the signed text")?;
+        hashes.extend(names.split(',').map(str::trim));
     }
     let mut signed = String::new();
     let mut empty = true;
@@ -61,7 +63,7 @@ pub(super) fn document(bytes: &[u8]) -> Result<Document<'_>, String> {
         }
         signed.push_str(line.trim_end_matches([' ', '\t']));
     };
-    Ok(Document { text: signed, signature: block(signature)? })
+    Ok(Document { text: signed, signature: block(signature)?, hashes })
 }
 
 /// The one armored signature that `text` is, with nothing but blanks around it.

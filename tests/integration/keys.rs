@@ -6,7 +6,7 @@ use crate::env::{TestEnv, output};
 
 /// A GnuPG home; none where there is no GnuPG.
 pub(crate) struct Gpg {
-    env: TestEnv,
+    pub(crate) env: TestEnv,
 }
 
 impl Gpg {

@@ -10,4 +10,6 @@ mod env;
 mod keys;
 mod man;
 mod publish;
+mod raw;
 mod recipe;
+mod source;

@@ -130,7 +130,17 @@ impl Checker<'_> {
                     .warn(&at, &format!("`{key}` is not used: a later `file` takes the place of the one it is of"));
             }
         }
-        let path = self.path_of("source", "file", Must::File);
+        let path = match self.word("source", "file") {
+            Some(word) if word.text == "-" => {
+                if self.request.files.iter().any(|file| file.as_os_str() == "-") {
+                    let problem = Problem::new("the recipe is read from it already");
+                    self.texts.problem(&word.at, "cannot use standard input", problem);
+                    return None;
+                }
+                Some(word.text.into())
+            }
+            _ => self.path_of("source", "file", Must::File),
+        };
         let signature = if ours[0] { self.path_of("source", "signature", Must::File).map(Some) } else { Some(None) };
         let sha512 = match self.word("source", "sha512").filter(|_| ours[1]) {
             Some(word) => self.follow(&word, "SHA-512", words::sha512).map(Some),

@@ -431,3 +431,60 @@ fn a_signer_that_soon_expires_is_warned_of() {
     assert!(warned(&["62d", "*"]).is_empty());
     assert_eq!(warned(&["59d"]).len(), 1);
 }
+
+#[test]
+fn digests_beside_a_file_prove_it_when_they_are_signed() {
+    let Some(gpg) = gpg() else { return };
+    let primary = gpg.key("good", &[]);
+    let dir = tempfile::tempdir().unwrap();
+    let keyring = dir.path().join("release.asc");
+    fs_err::write(&keyring, gpg.run(&["--armor", "--export"], b"")).unwrap();
+    let path = dir.path().join("f.tar.xz");
+    fs_err::write(&path, data()).unwrap();
+    let judged = |allow_unsigned| {
+        let (_home, store) = store();
+        let base = Base::File { path: path.clone(), signature: None, sha512: None, allow_unsigned };
+        build(&job(base, &[], &keyring), &store)
+    };
+    let sha256 = hex(&sha2::Sha256::digest(data()));
+    let lists = [
+        (".DIGESTS", format!("# SHA512 HASH\n{}  f.tar.xz\n", sha512(&data()))),
+        (".DIGESTS.asc", format!("# SHA512 HASH\n{}  f.tar.xz\n", sha512(&data()))),
+        (".sha256", format!("# SHA256 HASH\n{sha256}  f.tar.xz\n")),
+    ];
+    for (suffix, text) in &lists {
+        let list = dir.path().join(format!("f.tar.xz{suffix}"));
+        let put = |bytes: &[u8]| fs_err::write(&list, bytes).unwrap();
+        put(&gpg.clearsign("good", &[], text));
+        let verified = judged(false).unwrap();
+        assert!(verified.how().contains(&format!("f.tar.xz{suffix} by {primary}")), "{}", verified.how());
+        assert_eq!(verified.signer(), Some(primary.as_str()));
+        // Of another file, of other bytes, changed, not signed.
+        for (bytes, why) in [
+            (gpg.clearsign("good", &[], &text.replace("f.tar", "g.tar")), "neither SHA512 nor SHA256"),
+            (gpg.clearsign("good", &[], &text.replace(['b', 'e'], "d")), "not the file that"),
+            (
+                String::from_utf8(gpg.clearsign("good", &[], text)).unwrap().replace("f.tar", "g.tar").into(),
+                "bad signature",
+            ),
+            (text.clone().into_bytes(), "not signed"),
+        ] {
+            put(&bytes);
+            let error = judged(false).unwrap_err();
+            assert!(error.kind() == Kind::Refused && error.to_string().contains(why), "{suffix}: {error}");
+        }
+        fs_err::remove_file(&list).unwrap();
+    }
+    // As sha256sum writes it: it finds damage when the recipe accepts the file unsigned, and that is recorded.
+    let list = dir.path().join("f.tar.xz.sha256");
+    fs_err::write(&list, format!("{sha256}  f.tar.xz\n")).unwrap();
+    assert_eq!(judged(false).unwrap_err().kind(), Kind::Refused);
+    let verified = judged(true).unwrap();
+    assert!(
+        verified.how().starts_with("unsigned") && verified.how().ends_with("f.tar.xz.sha256"),
+        "{}",
+        verified.how()
+    );
+    fs_err::write(&list, format!("{}  f.tar.xz\n", "0".repeat(64))).unwrap();
+    assert!(judged(true).unwrap_err().to_string().contains("not the file that"));
+}
