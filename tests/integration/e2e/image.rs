@@ -111,7 +111,7 @@ fn odd_files(listing: &Listing, attributes: &str) {
         ("usr/share/odd/empty-directory", "drwxr-xr-x", "0/0", "0"),
         ("usr/share/odd/sparse", "-rw-r--r--", "0/0", "67108864"),
         ("usr/share/odd/caf\\351", "-rw-r--r--", "0/0", "7"),
-        ("usr/share/odd/na\\303\\257ve", "-rw-r--r--", "0/0", "6"),
+        ("usr/share/odd/naïve", "-rw-r--r--", "0/0", "6"),
         ("usr/share/odd/back\\\\slash", "-rw-r--r--", "0/0", "10"),
         ("usr/share/odd/name with  spaces", "-rw-r--r--", "0/0", "7"),
     ] {

@@ -24,9 +24,7 @@ pub(super) struct Listing(BTreeMap<String, Entry>);
 impl Listing {
     /// Reads a tarball with both programs.
     pub(super) fn of(tarball: &Path) -> Self {
-        let mut gnu = Command::new("tar");
-        gnu.args(["--list", "--verbose", "--numeric-owner", "--full-time", "--quoting-style=escape", "--file"]);
-        let gnu = parse(&run(gnu.arg(tarball)), 5, |fields| [fields[0], fields[1], fields[2]].map(str::to_owned));
+        let Self(gnu) = Self::by_gnu(tarball);
         let mut bsd = Command::new("bsdtar");
         bsd.args(["--list", "--verbose", "--numeric-owner", "--file"]).arg(tarball);
         let bsd = parse(&run(&mut bsd), 8, |fields| {
@@ -39,10 +37,17 @@ impl Listing {
         Self(gnu)
     }
 
+    /// Reads a tarball with GNU tar.
+    pub(super) fn by_gnu(tarball: &Path) -> Self {
+        let mut gnu = Command::new("tar");
+        gnu.args(["--list", "--verbose", "--numeric-owner", "--quoting-style=escape", "--file"]);
+        Self(parse(&run(gnu.arg(tarball)), 5, |fields| [fields[0], fields[1], fields[2]].map(str::to_owned)))
+    }
+
     /// An entry, by its path in the tree (`usr/bin`).
     #[track_caller]
     pub(super) fn get(&self, path: &str) -> &Entry {
-        self.find(path).unwrap_or_else(|| panic!("{path} is not in {:#?}", self.0.keys()))
+        self.find(path).unwrap_or_else(|| panic!("{path} is none of {} names", self.0.len()))
     }
 
     /// Whether there is such an entry.
@@ -75,7 +80,7 @@ pub(super) fn with_attributes(tarball: &Path) -> String {
 
 #[track_caller]
 fn run(command: &mut Command) -> String {
-    let output = command.env("LC_ALL", "C").env("TZ", "UTC").output().expect("starting a tar");
+    let output = command.env("LC_ALL", "C.UTF-8").env("TZ", "UTC").output().expect("starting a tar");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     assert!(output.stderr.is_empty(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("odd bytes are escaped")
