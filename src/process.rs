@@ -65,8 +65,9 @@ impl Exit {
 pub(crate) enum Forward {
     /// Passes on what another process sent; the terminal sends its own to the child too.
     Sent,
-    /// Passes on everything to the child's process group: it is in a session of its own.
-    Group,
+    /// Passes on everything to every process of the pid namespace that this one is the first of, as a terminal would to all
+    /// that run in it: a command's children may have process groups of their own.
+    Everyone,
 }
 
 /// Blocks the signals that [`supervise`] waits for; call before the child exists, so that none is lost.
@@ -114,7 +115,8 @@ pub(crate) fn supervise(
                 _ if signal == Signal::SIGCHLD => {}
                 Forward::Sent if from_terminal => {}
                 Forward::Sent => _ = kill(child, signal),
-                Forward::Group => _ = nix::sys::signal::killpg(child, signal),
+                Forward::Everyone if nix::unistd::getpid() == Pid::from_raw(1) => _ = kill(Pid::from_raw(-1), signal),
+                Forward::Everyone => {}
             }
         }
     }

@@ -4,6 +4,7 @@
 //!
 //! Nothing is decided by looking at strings or by resolving first and opening afterwards: what was opened is what was meant.
 
+pub(crate) mod last;
 mod remove;
 #[cfg(test)]
 mod tests;
@@ -11,7 +12,7 @@ mod tests;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -82,14 +83,19 @@ impl Rootfs {
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(error).system(|| self.doing("opening", path)),
         };
-        let stat = rustix::fs::fstat(&handle).system(|| self.doing("looking at", path))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(Error::system(format!("{}: it is not a regular file", self.doing("opening", path))));
-        }
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(by_descriptor(handle.as_fd()), flags, Mode::empty())
-            .system(|| self.doing("opening", path))?;
+        self.check_regular(&handle, path)?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let fd = self.openat2(path, flags, Mode::empty()).system(|| self.doing("opening", path))?;
+        self.check_regular(&fd, path)?;
         Ok(Some(File::from(fd)))
+    }
+
+    fn check_regular(&self, fd: &OwnedFd, path: &Path) -> Result<()> {
+        let stat = rustix::fs::fstat(fd).system(|| self.doing("looking at", path))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Ok(()),
+            _ => Err(Error::system(format!("{}: it is not a regular file", self.doing("opening", path)))),
+        }
     }
 
     /// Opens the directory `path`, links followed inside the tree.
@@ -288,11 +294,6 @@ pub(crate) fn list_unsorted(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<(u64,
         names.push((entry.ino(), OsString::from_vec(name.to_vec()), kind));
     }
     Ok(names)
-}
-
-/// The path under which the kernel offers what `fd` refers to, for the calls that take no `O_PATH` descriptor.
-pub(crate) fn by_descriptor(fd: BorrowedFd<'_>) -> String {
-    format!("/proc/thread-self/fd/{}", fd.as_raw_fd())
 }
 
 /// Owner and group as the system calls take them.

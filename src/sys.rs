@@ -1,10 +1,13 @@
 //! The system calls that neither nix nor rustix offers in a safe form. The only file with `unsafe`.
 #![allow(unsafe_code)]
 
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
 
 use nix::libc;
+use rustix::io::Errno;
 
 /// Which side of a [`fork`] this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +110,107 @@ pub(crate) fn mount_setattr(fd: BorrowedFd<'_>, set: u64, recursive: bool) -> io
     }
 }
 
+/// `struct xattr_args` of setxattrat(2) and getxattrat(2).
+#[repr(C, align(8))]
+struct XattrArgs {
+    value: u64,
+    size: u32,
+    flags: u32,
+}
+
+/// The calls came eleven and more after this one, on every architecture.
+const SYS_SETXATTRAT: libc::c_long = libc::SYS_fchmodat2 + 11;
+const SYS_GETXATTRAT: libc::c_long = libc::SYS_fchmodat2 + 12;
+const SYS_LISTXATTRAT: libc::c_long = libc::SYS_fchmodat2 + 13;
+
+/// Sets the mode of `name` in `at`, which is not followed.
+///
+/// # Errors
+/// `ENOSYS` before Linux 6.6, else what fchmodat2(2) says.
+pub(crate) fn fchmodat2(at: BorrowedFd<'_>, name: &OsStr, mode: u32) -> rustix::io::Result<()> {
+    let name = terminated(name.as_bytes())?;
+    // SAFETY: the name is a C string that lives through the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_fchmodat2, at.as_raw_fd(), name.as_ptr(), mode & 0o7777, libc::AT_SYMLINK_NOFOLLOW)
+    };
+    count(result).map(drop)
+}
+
+/// Names of the extended attributes of `name` in `at`, which is not followed.
+///
+/// # Errors
+/// `ENOSYS` before Linux 6.13, else what listxattr(2) says.
+pub(crate) fn listxattrat(at: BorrowedFd<'_>, name: &OsStr, to: &mut [u8]) -> rustix::io::Result<usize> {
+    let name = terminated(name.as_bytes())?;
+    // SAFETY: the name is a C string, `to` is writable for its length, and both live through the call.
+    let result = unsafe {
+        libc::syscall(
+            SYS_LISTXATTRAT,
+            at.as_raw_fd(),
+            name.as_ptr(),
+            libc::AT_SYMLINK_NOFOLLOW,
+            to.as_mut_ptr(),
+            to.len(),
+        )
+    };
+    count(result)
+}
+
+/// Value of the extended attribute `key` of `name` in `at`, which is not followed.
+///
+/// # Errors
+/// `ENOSYS` before Linux 6.13, else what getxattr(2) says.
+pub(crate) fn getxattrat(at: BorrowedFd<'_>, name: &OsStr, key: &[u8], to: &mut [u8]) -> rustix::io::Result<usize> {
+    let (name, key) = (terminated(name.as_bytes())?, terminated(key)?);
+    let size = u32::try_from(to.len()).map_err(|_| Errno::INVAL)?;
+    let args = XattrArgs { value: to.as_mut_ptr() as u64, size, flags: 0 };
+    // SAFETY: both names are C strings, `args` points to `to` and its length, and all live through the call.
+    let result = unsafe {
+        libc::syscall(
+            SYS_GETXATTRAT,
+            at.as_raw_fd(),
+            name.as_ptr(),
+            libc::AT_SYMLINK_NOFOLLOW,
+            key.as_ptr(),
+            &raw const args,
+            size_of::<XattrArgs>(),
+        )
+    };
+    count(result)
+}
+
+/// Sets the extended attribute `key` of `name` in `at`, which is not followed.
+///
+/// # Errors
+/// `ENOSYS` before Linux 6.13, else what setxattr(2) says.
+pub(crate) fn setxattrat(at: BorrowedFd<'_>, name: &OsStr, key: &[u8], value: &[u8]) -> rustix::io::Result<()> {
+    let (name, key) = (terminated(name.as_bytes())?, terminated(key)?);
+    let size = u32::try_from(value.len()).map_err(|_| Errno::TOOBIG)?;
+    let args = XattrArgs { value: value.as_ptr() as u64, size, flags: 0 };
+    // SAFETY: both names are C strings, `args` points to `value` and its length, and all live through the call.
+    let result = unsafe {
+        libc::syscall(
+            SYS_SETXATTRAT,
+            at.as_raw_fd(),
+            name.as_ptr(),
+            libc::AT_SYMLINK_NOFOLLOW,
+            key.as_ptr(),
+            &raw const args,
+            size_of::<XattrArgs>(),
+        )
+    };
+    count(result).map(drop)
+}
+
+fn terminated(text: &[u8]) -> rustix::io::Result<CString> {
+    CString::new(text).map_err(|_| Errno::INVAL)
+}
+
+fn count(result: libc::c_long) -> rustix::io::Result<usize> {
+    let failed = |_| Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO);
+    usize::try_from(result).map_err(failed)
+}
+
 /// Keeps this process and its descendants from abstract unix sockets that others made, by Landlock. Needs `no_new_privs`.
 /// False when the kernel has no such thing (before Linux 6.12, or without Landlock).
 ///
@@ -197,6 +301,54 @@ pub(crate) fn fresh_start(command: &mut std::process::Command, terminal: bool) {
                 nix::unistd::setsid()?;
             }
             Ok(())
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+
+    use super::*;
+
+    /// In a thread of its own: it is not undone.
+    fn confined(test: impl FnOnce() + Send + 'static) {
+        let thread = std::thread::spawn(|| {
+            nix::sys::prctl::set_no_new_privs().unwrap();
+            test();
+        });
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn abstract_sockets_of_others_are_out_of_reach() {
+        let address = SocketAddr::from_abstract_name(format!("quern-test-{}", std::process::id())).unwrap();
+        let _listener = UnixListener::bind_addr(&address).unwrap();
+        UnixStream::connect_addr(&address).unwrap();
+        confined(move || {
+            if keep_from_abstract_sockets().unwrap() {
+                let refused = UnixStream::connect_addr(&address).unwrap_err();
+                assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+            }
+            let (_one, _other) = UnixStream::pair().unwrap();
+        });
+    }
+
+    #[test]
+    fn nothing_can_be_typed_and_other_requests_pass() {
+        confined(|| {
+            let null = fs_err::File::open("/dev/null").unwrap();
+            // SAFETY: the requests read one byte, or nothing at all of what is no terminal.
+            let ask = |request| match unsafe { libc::ioctl(null.as_raw_fd(), request, c"x".as_ptr()) } {
+                0.. => None,
+                _ => io::Error::last_os_error().raw_os_error(),
+            };
+            assert_eq!(ask(libc::TIOCSTI), Some(libc::ENOTTY));
+            keep_from_typing().unwrap();
+            assert_eq!(ask(libc::TIOCSTI), Some(libc::EPERM));
+            assert_eq!(ask(libc::TIOCLINUX), Some(libc::EPERM));
+            assert_eq!(ask(libc::TCGETS), Some(libc::ENOTTY));
         });
     }
 }

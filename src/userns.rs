@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Pid, Uid, User, geteuid, getgid, getuid, setgroups, setresgid, setresuid};
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Result};
 use crate::process::{self, Exit, Forward};
 use crate::sys;
 
@@ -57,7 +57,7 @@ pub fn is_host_root() -> bool {
 /// lacks there.
 ///
 /// # Errors
-/// [`Kind::System`] when /proc does not tell.
+/// [`Kind::System`](crate::error::Kind::System) when /proc does not tell.
 pub fn is_hosts_root() -> Result<bool> {
     fs_err::read_to_string("/proc/self/uid_map")
         .system(|| "reading this process's id map")
@@ -71,7 +71,7 @@ fn zero_is_zero(uid_map: &str) -> bool {
 /// Makes the process root, real or mapped, with a mount namespace of its own. Must be called while it has one thread.
 ///
 /// # Errors
-/// [`Kind::System`] with the knob to turn when the kernel or the ranges of ids do not allow it.
+/// [`Kind::System`](crate::error::Kind::System) with the knob to turn when the kernel or the ranges of ids do not allow it.
 pub fn become_root() -> Result<Role> {
     if let Some(mark) = std::env::var_os(MARK) {
         enter_user_namespace(&mark.to_string_lossy())?;
@@ -94,8 +94,11 @@ pub fn become_root() -> Result<Role> {
 #[allow(clippy::disallowed_methods, reason = "one thread, before anything reads the environment")]
 fn enter_user_namespace(mark: &str) -> Result<()> {
     let doing = || "entering a user namespace";
-    let fd: i32 = mark.parse().context(Kind::Usage, || format!("{MARK} is set to {mark:?}; it is not for users"))?;
-    let mut channel = UnixStream::from(sys::inherited_fd(fd).system(doing)?);
+    let fd = mark.parse().ok().and_then(|fd| sys::inherited_fd(fd).ok());
+    let fd = fd.ok_or_else(|| {
+        Error::usage(format!("{MARK} is set to {mark:?}")).with_hint("only this program sets it, for itself: unset it")
+    })?;
+    let mut channel = UnixStream::from(fd);
     unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| refused("making a user namespace", errno))?;
     // A process that gained capabilities is not dumpable, and the files of its /proc entry are out of its parent's reach.
     nix::sys::prctl::set_dumpable(true).system(doing)?;
@@ -169,7 +172,10 @@ fn map_ids(program: &str, pid: Pid, extents: &[Extent]) -> Result<()> {
         return Ok(());
     }
     Err(Error::system(format!("{program} refused the map of ids: {}", String::from_utf8_lossy(&output.stderr).trim()))
-        .with_hint(format!("check that {program} is setuid root and that /etc/subuid and /etc/subgid name you")))
+        .with_hint(format!(
+            "check that {program} is setuid root, that nothing takes this from it (a nosuid mount, no_new_privs), and that \
+             /etc/subuid and /etc/subgid name you"
+        )))
 }
 
 /// The map for a namespace: one's own id as 0, then the ranges of `file`.
@@ -232,6 +238,8 @@ pub fn identity(uid_map: &str) -> String {
 /// The error for a refused namespace, with the knob that the kernel offers.
 pub(crate) fn refused(doing: &str, errno: nix::errno::Errno) -> Error {
     let read = |path: &str| fs_err::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+    // ENOSPC for namespaces; EUSERS on old kernels.
+    let limit = matches!(errno, nix::errno::Errno::ENOSPC | nix::errno::Errno::EUSERS);
     let hint = if read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1" {
         "AppArmor restricts user namespaces here: `sysctl kernel.apparmor_restrict_unprivileged_userns=0`, or a profile for \
          quern-builder"
@@ -239,6 +247,8 @@ pub(crate) fn refused(doing: &str, errno: nix::errno::Errno) -> Error {
         "user namespaces are off for users here: `sysctl kernel.unprivileged_userns_clone=1`"
     } else if read("/proc/sys/user/max_user_namespaces") == "0" {
         "user namespaces are off here: `sysctl user.max_user_namespaces=15000`"
+    } else if limit {
+        "a limit on namespaces is reached: see max_*_namespaces in /proc/sys/user"
     } else {
         "the kernel needs CONFIG_USER_NS, and a container must not filter unshare(2)"
     };

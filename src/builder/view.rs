@@ -109,7 +109,10 @@ impl View {
     /// # Errors
     /// [`Kind::System`](crate::error::Kind::System) when one cannot be made.
     pub fn make_targets(&self, root: &Rootfs) -> Result<()> {
-        self.mounts.iter().try_for_each(|mount| root.create_dir_all(mount.target(), 0o755))
+        self.mounts.iter().try_for_each(|mount| {
+            let made = root.create_dir_all(mount.target(), 0o755);
+            made.map_err(|error| error.with_hint("the tree needs a directory there, or a link to one, to be built in"))
+        })
     }
 
     /// A plan for a command in `root` with this view.

@@ -64,6 +64,18 @@ pub(super) fn root() -> Result<Result<Store, i32>> {
     }
 }
 
+/// Becomes root for a verb that needs no store: nothing to do for root, else a user namespace. The exit code of the program
+/// run again, if that did the work.
+pub(super) fn user_namespace() -> Result<Option<i32>> {
+    if userns::is_host_root() {
+        return Ok(None);
+    }
+    match userns::become_root()? {
+        Role::Waited(exit) => Ok(Some(exit.code())),
+        Role::Root => Signals::start().map(|()| None),
+    }
+}
+
 /// The store, for a verb that needs no root.
 pub(super) fn store() -> Result<Store> {
     Store::open(&Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?)

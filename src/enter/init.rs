@@ -69,7 +69,7 @@ pub(super) fn run(
         }
     };
     report(channel, &Report::Started);
-    let forward = if plan.terminal { Forward::Sent } else { Forward::Group };
+    let forward = if plan.terminal { Forward::Sent } else { Forward::Everyone };
     match process::supervise(child, signals, forward, Some(channel.as_fd())) {
         Ok(exit) => exit.code(),
         Err(error) => error.exit_code(),
@@ -171,7 +171,7 @@ fn drop_privileges(plan: &Plan, parent: BorrowedFd<'_>) -> Result<()> {
 /// Starts the command.
 fn start(plan: &Plan) -> Result<Pid> {
     let (program, arguments) = plan.argv.split_first().ok_or_else(|| Error::usage("no command given"))?;
-    let doing = || format!("starting {} in the tree", Path::new(program).display());
+    let doing = || format!("starting {:?} in the tree", Path::new(program));
     #[allow(clippy::disallowed_methods, reason = "this room runs commands")]
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(&plan.env).current_dir("/");
@@ -182,7 +182,9 @@ fn start(plan: &Plan) -> Result<Pid> {
             // Not found, not executable, no program: it is the command that is wrong.
             _ => Kind::Usage,
         };
-        Error::new(kind, doing()).with_source(error)
+        Error::new(kind, doing())
+            .with_source(error)
+            .with_hint("a command is a path in the tree, or looked up in its PATH")
     })?;
     Ok(Pid::from_raw(child.id() as i32))
 }

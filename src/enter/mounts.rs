@@ -146,11 +146,16 @@ impl Root {
         attach(mount.as_fd(), self.open(target)?.as_fd()).system(|| format!("mounting a {kind}"))
     }
 
-    /// Opens a mount point inside the tree, links resolved inside it.
+    /// Opens a mount point inside the tree, links resolved inside it. One that leads to the root itself would cover all else.
     fn open(&self, target: &Path) -> Result<OwnedFd> {
+        let doing = || format!("opening the mount point {} in the tree", target.display());
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        openat2(&self.0, target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
-            .system(|| format!("opening the mount point {} in the tree", target.display()))
+        let fd = openat2(&self.0, target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve).system(doing)?;
+        let identity = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+        if identity(&fd).system(doing)? == identity(&self.0).system(doing)? {
+            return Err(Error::system(format!("{}: it leads to the root directory", doing())));
+        }
+        Ok(fd)
     }
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The tree, a directory of the host; becomes `/`.
+    #[serde(with = "any_path")]
     pub root: PathBuf,
     /// Mounted in this order. Their targets exist in the tree.
     pub mounts: Vec<Mount>,
@@ -33,8 +34,10 @@ pub enum Mount {
     /// A directory or file of the host.
     Bind {
         /// Path on the host.
+        #[serde(with = "any_path")]
         source: PathBuf,
         /// Path in the tree.
+        #[serde(with = "any_path")]
         target: PathBuf,
         /// Whether the command may write to it.
         writable: bool,
@@ -42,6 +45,7 @@ pub enum Mount {
     /// An empty file system in memory.
     Tmpfs {
         /// Path in the tree.
+        #[serde(with = "any_path")]
         target: PathBuf,
         /// Mode of its root directory.
         mode: u32,
@@ -112,6 +116,22 @@ pub fn base_env(caller: impl IntoIterator<Item = (OsString, OsString)>) -> BTree
     env
 }
 
+/// Paths on the wire: as text they would have to be UTF-8.
+mod any_path {
+    use std::ffi::OsString;
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+        path.as_os_str().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+        OsString::deserialize(deserializer).map(PathBuf::from)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,9 +152,12 @@ mod tests {
 
     #[test]
     fn a_plan_survives_the_wire() {
+        let odd: OsString = std::os::unix::ffi::OsStringExt::from_vec(b"/st\xffre".to_vec());
+        let mut mounts = base_mounts();
+        mounts.push(Mount::writable(&odd, &odd));
         let plan = Plan {
-            root: "/store/tree".into(),
-            mounts: base_mounts(),
+            root: odd.into(),
+            mounts,
             hostname: "quern".into(),
             argv: vec!["true".into()],
             env: BTreeMap::new(),

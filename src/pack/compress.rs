@@ -1,4 +1,4 @@
-//! gzip in parallel, the same bytes for any number of threads.
+//! Compression in parallel, the same bytes for any number of threads.
 //!
 //! The plain stream is cut every [`PIECE`] bytes. A piece is compressed on its own, without a look at the others, into a gzip
 //! member; members one after the other are one gzip file, as RFC 1952 has it and eStargz layers are. Nothing in the result
@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Scope;
 
 use libdeflater::{CompressionLvl, Compressor};
@@ -19,17 +19,40 @@ use sha2::{Digest, Sha256};
 
 use super::digest::{Both, hex};
 
-/// Plain bytes compressed at once.
-pub const PIECE: usize = 1 << 20;
+/// Plain bytes that become one gzip member.
+const GZIP_PIECE: usize = 1 << 20;
+/// Plain bytes that become one zstd frame: longer ones compress better.
+const ZSTD_PIECE: usize = 4 << 20;
+/// Plain bytes of a block of `.xz`. Fixed, as the library's choice is not for us to know.
+const XZ_BLOCK: u64 = 16 << 20;
+
+/// Formats of results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A plain archive.
+    Plain,
+    /// `.gz`, as many members.
+    Gzip,
+    /// `.xz` of many blocks, made by liblzma's own threads.
+    Xz,
+    /// `.zst`, as many frames.
+    Zstd,
+}
+
+impl Format {
+    fn piece(self) -> usize {
+        if self == Self::Zstd { ZSTD_PIECE } else { GZIP_PIECE }
+    }
+}
 
 /// What was written.
 #[derive(Debug)]
 pub struct Written {
-    /// Bytes of the gzip file.
+    /// Bytes of the file.
     pub size: u64,
-    /// SHA-256 of the gzip file.
+    /// SHA-256 of the file.
     pub sha256: String,
-    /// SHA-512 of the gzip file.
+    /// SHA-512 of the file.
     pub sha512: String,
     /// SHA-256 of the plain stream.
     pub plain_sha256: String,
@@ -37,17 +60,26 @@ pub struct Written {
     pub plain_size: u64,
 }
 
+/// A piece as it goes into the file.
+type Packed = io::Result<Arc<Vec<u8>>>;
+
 struct Work {
     plain: Arc<Vec<u8>>,
-    to: SyncSender<io::Result<Vec<u8>>>,
+    /// It is the piece of zeros, which is compressed once.
+    zeros: bool,
+    to: SyncSender<Packed>,
 }
 
 /// The writing end of the compressor.
 #[derive(Debug)]
 pub struct Pieces {
+    /// How long a piece is.
+    most: usize,
     piece: Vec<u8>,
+    /// A piece of zeros, made when the first is needed.
+    zeros: Option<Arc<Vec<u8>>>,
     work: SyncSender<Work>,
-    order: SyncSender<Receiver<io::Result<Vec<u8>>>>,
+    order: SyncSender<Receiver<Packed>>,
     hash: SyncSender<Arc<Vec<u8>>>,
 }
 
@@ -66,6 +98,7 @@ pub struct Running<'scope> {
 pub fn start<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     threads: usize,
+    format: Format,
     level: u32,
     out: &'env mut File,
 ) -> (Pieces, Running<'scope>) {
@@ -74,9 +107,12 @@ pub fn start<'scope, 'env>(
     let (order, ordered) = sync_channel(2 * threads + 2);
     let (hash, to_hash) = sync_channel::<Arc<Vec<u8>>>(2 * threads + 2);
     let to_do = Arc::new(Mutex::new(to_do));
-    for _ in 0..threads {
-        let to_do = to_do.clone();
-        scope.spawn(move || compress(&to_do, level));
+    let zeros = Arc::new(OnceLock::new());
+    // What needs no work, or has threads of its own, takes one that passes it on.
+    let workers = if matches!(format, Format::Gzip | Format::Zstd) { threads } else { 1 };
+    for _ in 0..workers {
+        let (to_do, zeros) = (to_do.clone(), zeros.clone());
+        scope.spawn(move || compress(&to_do, &zeros, format, level));
     }
     let hasher = scope.spawn(move || {
         let mut digest = Sha256::new();
@@ -87,15 +123,22 @@ pub fn start<'scope, 'env>(
         }
         (hex(&digest.finalize()), size)
     });
-    let writer = scope.spawn(move || write(ordered, out));
-    (Pieces { piece: Vec::with_capacity(PIECE), work, order, hash }, Running { writer, hasher })
+    let writer = scope.spawn(move || {
+        let out = Out { file: out, digests: Both::default(), size: 0 };
+        match format {
+            Format::Xz => write_xz(ordered, threads, level, out),
+            _ => write(ordered, out),
+        }
+    });
+    let most = format.piece();
+    (Pieces { most, piece: Vec::with_capacity(most), zeros: None, work, order, hash }, Running { writer, hasher })
 }
 
 impl Pieces {
     /// Takes plain bytes.
     pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), Stopped> {
         while !bytes.is_empty() {
-            let count = bytes.len().min(PIECE - self.piece.len());
+            let count = bytes.len().min(self.most - self.piece.len());
             self.piece.extend_from_slice(&bytes[..count]);
             bytes = &bytes[count..];
             self.send_full()?;
@@ -103,9 +146,26 @@ impl Pieces {
         Ok(())
     }
 
+    /// Takes as many zeros. Whole pieces of them cost neither memory nor compression.
+    pub fn zeros(&mut self, mut count: u64) -> Result<(), Stopped> {
+        while count > 0 {
+            if self.piece.is_empty() && count >= self.most as u64 {
+                let piece = self.zeros.get_or_insert_with(|| Arc::new(vec![0; self.most])).clone();
+                self.hand_over(piece, true)?;
+                count -= self.most as u64;
+                continue;
+            }
+            let most = usize::try_from(count).unwrap_or(usize::MAX).min(self.most - self.piece.len());
+            self.piece.resize(self.piece.len() + most, 0);
+            count -= most as u64;
+            self.send_full()?;
+        }
+        Ok(())
+    }
+
     /// Takes up to `most` plain bytes straight from a file. Zero at the file's end.
     pub fn read_from(&mut self, file: impl AsFd, most: u64) -> Result<rustix::io::Result<usize>, Stopped> {
-        let room = PIECE - self.piece.len();
+        let room = self.most - self.piece.len();
         let most = room.min(usize::try_from(most).unwrap_or(usize::MAX));
         let have = self.piece.len();
         // The piece is zeroed once by this and then overwritten: the price of safe code is a memset of what is read.
@@ -122,15 +182,19 @@ impl Pieces {
     }
 
     fn send_full(&mut self) -> Result<(), Stopped> {
-        if self.piece.len() == PIECE { self.send() } else { Ok(()) }
+        if self.piece.len() == self.most { self.send() } else { Ok(()) }
     }
 
     fn send(&mut self) -> Result<(), Stopped> {
-        let plain = Arc::new(std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE)));
+        let plain = Arc::new(std::mem::replace(&mut self.piece, Vec::with_capacity(self.most)));
+        self.hand_over(plain, false)
+    }
+
+    fn hand_over(&mut self, plain: Arc<Vec<u8>>, zeros: bool) -> Result<(), Stopped> {
         let (to, from) = sync_channel(1);
         self.order.send(from).map_err(|_| Stopped)?;
         self.hash.send(plain.clone()).map_err(|_| Stopped)?;
-        self.work.send(Work { plain, to }).map_err(|_| Stopped)
+        self.work.send(Work { plain, zeros, to }).map_err(|_| Stopped)
     }
 }
 
@@ -144,31 +208,107 @@ impl Running<'_> {
     }
 }
 
-fn compress(to_do: &Mutex<Receiver<Work>>, level: u32) {
-    let level = CompressionLvl::new(level as i32).unwrap_or_default();
-    let mut compressor = Compressor::new(level);
+fn compress(to_do: &Mutex<Receiver<Work>>, known_zeros: &OnceLock<Arc<Vec<u8>>>, format: Format, level: u32) {
+    let mut compressor = One::new(format, level);
     loop {
         let next = to_do.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Work { plain, to }) = next else { return };
-        let mut packed = vec![0; compressor.gzip_compress_bound(plain.len())];
-        let result = compressor.gzip_compress(&plain, &mut packed).map_err(io::Error::other);
+        let Ok(Work { plain, zeros, to }) = next else { return };
+        let packed = match known_zeros.get().filter(|_| zeros) {
+            Some(packed) => Ok(packed.clone()),
+            None => compressor.pack(plain),
+        };
+        if let (true, Ok(packed)) = (zeros, &packed) {
+            // Another thread may have been first, with the same bytes.
+            known_zeros.get_or_init(|| packed.clone());
+        }
         // Nobody waits for it when the writer has failed.
-        drop(to.send(result.map(|size| {
-            packed.truncate(size);
-            packed
-        })));
+        drop(to.send(packed));
     }
 }
 
-fn write(ordered: Receiver<Receiver<io::Result<Vec<u8>>>>, out: &mut File) -> io::Result<Written> {
-    let mut digests = Both::default();
-    let mut size = 0;
-    for piece in ordered {
-        let piece = piece.recv().map_err(|_| io::Error::other("a thread of the compressor panicked"))??;
-        out.write_all(&piece)?;
-        digests.update(&piece);
-        size += piece.len() as u64;
+/// The compressor of one thread.
+enum One {
+    Gzip(Compressor),
+    Zstd(io::Result<zstd::bulk::Compressor<'static>>),
+    Plain,
+}
+
+impl One {
+    fn new(format: Format, level: u32) -> Self {
+        match format {
+            Format::Gzip => {
+                Self::Gzip(Compressor::new(CompressionLvl::new(level.clamp(1, 12) as i32).unwrap_or_default()))
+            }
+            Format::Zstd => {
+                let compressor = zstd::bulk::Compressor::new(level.clamp(1, 12) as i32).and_then(|mut compressor| {
+                    compressor.set_parameter(zstd::zstd_safe::CParameter::ChecksumFlag(true))?;
+                    Ok(compressor)
+                });
+                Self::Zstd(compressor)
+            }
+            Format::Plain | Format::Xz => Self::Plain,
+        }
     }
-    let (sha256, sha512) = digests.finish();
-    Ok(Written { size, sha256, sha512, plain_sha256: String::new(), plain_size: 0 })
+
+    fn pack(&mut self, plain: Arc<Vec<u8>>) -> Packed {
+        match self {
+            Self::Plain => Ok(plain),
+            Self::Zstd(Ok(compressor)) => compressor.compress(&plain).map(Arc::new),
+            Self::Zstd(Err(error)) => Err(io::Error::other(error.to_string())),
+            Self::Gzip(compressor) => {
+                let mut packed = vec![0; compressor.gzip_compress_bound(plain.len())];
+                let size = compressor.gzip_compress(&plain, &mut packed).map_err(io::Error::other)?;
+                packed.truncate(size);
+                Ok(Arc::new(packed))
+            }
+        }
+    }
+}
+
+/// The file, with what is told of it.
+struct Out<'a> {
+    file: &'a mut File,
+    digests: Both,
+    size: u64,
+}
+
+impl Out<'_> {
+    fn finish(self) -> Written {
+        let (sha256, sha512) = self.digests.finish();
+        Written { size: self.size, sha256, sha512, plain_sha256: String::new(), plain_size: 0 }
+    }
+}
+
+impl Write for Out<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_all(bytes)?;
+        self.digests.update(bytes);
+        self.size += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn write(ordered: Receiver<Receiver<Packed>>, mut out: Out<'_>) -> io::Result<Written> {
+    for piece in ordered {
+        out.write_all(&received(&piece)?)?;
+    }
+    Ok(out.finish())
+}
+
+fn write_xz(ordered: Receiver<Receiver<Packed>>, threads: usize, level: u32, out: Out<'_>) -> io::Result<Written> {
+    let mut builder = xz2::stream::MtStreamBuilder::new();
+    builder.threads(threads as u32).block_size(XZ_BLOCK).preset(level.clamp(1, 9)).check(xz2::stream::Check::Crc64);
+    let mut encoder = xz2::write::XzEncoder::new_stream(out, builder.encoder()?);
+    for piece in ordered {
+        encoder.write_all(&received(&piece)?)?;
+    }
+    Ok(encoder.finish()?.finish())
+}
+
+fn received(piece: &Receiver<Packed>) -> Packed {
+    piece.recv().unwrap_or_else(|_| Err(io::Error::other("a thread of the compressor panicked")))
 }

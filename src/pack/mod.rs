@@ -1,4 +1,4 @@
-//! A tree becomes a `.tar.gz`, the same bytes for the same tree on any machine: fixed order, numeric owners, times clamped,
+//! A tree becomes a `.tar.gz` or a sibling of it, the same bytes for the same tree on any machine: fixed order, numeric owners, times clamped,
 //! compression that does not depend on the number of threads. One walk, nothing is read twice, and every digest that the
 //! results need is taken on the way: the file is the stage4 and the OCI layer at once.
 
@@ -15,6 +15,9 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 
+use rustix::fs::SeekFrom;
+
+pub use self::compress::Format;
 use self::compress::{Pieces, Stopped, Written};
 use self::listing::Listing;
 use self::walk::Item;
@@ -30,9 +33,11 @@ const STEP: u64 = 8 << 20;
 /// How to pack.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// How to compress.
+    pub format: Format,
     /// No time in the archive is later (seconds since 1970).
     pub epoch: u64,
-    /// Level of compression, 1 to 12; above 9 it takes very long.
+    /// Level of compression, 1 to 12, or to 9 for xz; above 9 gzip takes very long.
     pub level: u32,
     /// Compressing threads; 0 means one per processor.
     pub threads: usize,
@@ -42,18 +47,18 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { epoch: u64::MAX, level: 6, threads: 0, expected: None }
+        Self { format: Format::Gzip, epoch: u64::MAX, level: 6, threads: 0, expected: None }
     }
 }
 
 /// What was packed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packed {
-    /// Bytes of the `.tar.gz`.
+    /// Bytes of the file.
     pub size: u64,
-    /// SHA-256 of the `.tar.gz`, hex: the digest of the OCI layer.
+    /// SHA-256 of the file, hex: the digest of the OCI layer.
     pub sha256: String,
-    /// SHA-512 of the `.tar.gz`, hex.
+    /// SHA-512 of the file, hex.
     pub sha512: String,
     /// SHA-256 of the plain archive, hex: the diff id of the OCI layer.
     pub diff_id: String,
@@ -78,7 +83,7 @@ pub fn pack(
         given => given,
     };
     let (packed, written) = std::thread::scope(|scope| {
-        let (pieces, running) = compress::start(scope, threads, options.level.clamp(1, 12), out);
+        let (pieces, running) = compress::start(scope, threads, options.format, options.level, out);
         let mut packer = Packer {
             tree,
             pieces,
@@ -141,22 +146,67 @@ impl Packer<'_> {
     }
 
     fn data(&mut self, item: &Item, file: &OwnedFd) -> Result<()> {
-        let doing = || self.tree.doing("reading", &item.path);
-        let mut left = item.size;
-        while left > 0 {
-            match self.pieces.read_from(file, left).map_err(|Stopped| stopped())? {
-                Ok(0) => {
-                    return Err(Error::system(format!("{}: it became shorter while it was packed", doing())));
-                }
-                Ok(count) => left -= count as u64,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(errno).system(doing),
-            }
+        if item.holes {
+            self.pieces_with_holes(item, file)?;
+        } else {
+            self.copy(item, file, item.size)?;
         }
         let padding = tar::padding(item.size);
         self.pieces.write(&tar::END[..padding]).map_err(|Stopped| stopped())?;
         self.plain += item.size + padding as u64;
         Ok(())
+    }
+
+    /// The archive has the zeros of holes, so that its bytes do not depend on where a file system keeps some; they are not read.
+    fn pieces_with_holes(&mut self, item: &Item, file: &OwnedFd) -> Result<()> {
+        let doing = || self.tree.doing("looking for holes in", &item.path);
+        let mut at = 0;
+        while at < item.size {
+            let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+                // Nothing but a hole is left, if the file is still as long as it was.
+                Err(rustix::io::Errno::NXIO) => {
+                    let size = rustix::fs::fstat(file).system(doing)?.st_size as u64;
+                    if size < item.size {
+                        return Err(self.shorter(item));
+                    }
+                    item.size
+                }
+                // A file system without such a thing: its position is where the last data ended.
+                Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => at,
+                other => other.system(doing)?.min(item.size),
+            };
+            self.pieces.zeros(data - at).map_err(|Stopped| stopped())?;
+            if data == item.size {
+                return Ok(());
+            }
+            let end = match rustix::fs::seek(file, SeekFrom::Hole(data)) {
+                Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => item.size,
+                Err(rustix::io::Errno::NXIO) => return Err(self.shorter(item)),
+                other => other.system(doing)?.min(item.size),
+            };
+            rustix::fs::seek(file, SeekFrom::Start(data)).system(doing)?;
+            self.copy(item, file, end - data)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// `left` bytes from where the file stands.
+    fn copy(&mut self, item: &Item, file: &OwnedFd, mut left: u64) -> Result<()> {
+        while left > 0 {
+            match self.pieces.read_from(file, left).map_err(|Stopped| stopped())? {
+                Ok(0) => return Err(self.shorter(item)),
+                Ok(count) => left -= count as u64,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno).system(|| self.tree.doing("reading", &item.path)),
+            }
+        }
+        Ok(())
+    }
+
+    fn shorter(&self, item: &Item) -> Error {
+        let doing = self.tree.doing("reading", &item.path);
+        Error::system(format!("{doing}: it became shorter while it was packed"))
     }
 
     fn finish(mut self) -> Result<u64> {

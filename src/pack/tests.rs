@@ -148,6 +148,68 @@ fn any_number_of_threads_gives_the_same_bytes() {
 }
 
 #[test]
+fn every_format_holds_the_same_archive_whatever_the_threads() {
+    let place = tempfile::tempdir().unwrap();
+    let data: Vec<u8> = (0..9_000_000u64).map(|at| (at.wrapping_mul(at) >> 20) as u8).collect();
+    fs_err::write(place.path().join("big"), data).unwrap();
+    let with = |format, threads| {
+        packed(place.path(), &Record::default(), &Options { format, threads, level: 1, ..Options::default() })
+    };
+    let (plain, about, _) = with(Format::Plain, 1);
+    assert_eq!((about.size, &about.sha256), (about.tar_size, &about.diff_id));
+    for (format, program) in [(Format::Gzip, "gzip"), (Format::Xz, "xz"), (Format::Zstd, "zstd")] {
+        let (one, told, _) = with(format, 1);
+        assert_eq!((told.tar_size, &told.diff_id), (about.tar_size, &about.diff_id), "{program}");
+        assert!(one == with(format, 3).0, "{program}");
+        let file = place.path().with_extension(program);
+        fs_err::write(&file, &one).unwrap();
+        let output = Command::new(program).arg("-dc").stdin(fs_err::File::open(&file).unwrap().into_file()).output();
+        fs_err::remove_file(&file).unwrap();
+        let output = output.unwrap();
+        assert!(output.status.success() && output.stdout == plain, "{program}");
+        let mut decoded = Vec::new();
+        let mut decoder = crate::unpack::decode::Decoder::new(io::Cursor::new(one)).unwrap();
+        io::Read::read_to_end(&mut decoder, &mut decoded).unwrap();
+        assert!(decoded == plain, "{program}");
+    }
+}
+
+#[test]
+fn holes_give_the_same_bytes_as_zeros() {
+    let place = tempfile::tempdir().unwrap();
+    let (holes, zeros) = (place.path().join("holes"), place.path().join("zeros"));
+    // Where data begins and ends: at pieces, in the middle of a block, at the end, nowhere.
+    let size = 20 << 20;
+    let cases: [&[usize]; 5] = [&[], &[0], &[3 << 20, (9 << 20) - 1], &[size - 1], &[4097, 8 << 20]];
+    for (number, data) in cases.iter().enumerate() {
+        let mut all = vec![0; size];
+        data.iter().for_each(|at| all[*at] = 7);
+        for dir in [&holes, &zeros] {
+            fs_err::create_dir_all(dir).unwrap();
+            let path = dir.join(number.to_string());
+            if *dir == zeros {
+                fs_err::write(&path, &all).unwrap();
+            } else {
+                let file = fs_err::File::create(&path).unwrap();
+                file.set_len(size as u64).unwrap();
+                let write = |at| std::os::unix::fs::FileExt::write_all_at(file.file(), &[7], at as u64).unwrap();
+                data.iter().copied().for_each(write);
+                use std::os::unix::fs::MetadataExt;
+                assert!(file.metadata().unwrap().blocks() < 1000, "this file system has no holes");
+            }
+            time(&path, 1, 0);
+        }
+    }
+    let of = |tree: &Path| {
+        time(tree, 1, 0);
+        packed(tree, &Record::default(), &Options { level: 1, ..Options::default() })
+    };
+    let (with, without) = (of(&holes), of(&zeros));
+    assert_eq!(with.1, without.1);
+    assert!(with.0 == without.0);
+}
+
+#[test]
 fn what_was_recorded_comes_back_unless_something_else_stands_there() {
     let place = tempfile::tempdir().unwrap();
     fs_err::create_dir(place.path().join("dev")).unwrap();

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 use crate::progress::Progress;
-use crate::rootfs::{self, Rootfs};
+use crate::rootfs::{self, Rootfs, last};
 use crate::unpack::entry::{MAX_PATH, Meta, NodeKind, Time, Xattrs};
 use crate::unpack::{Node, Record};
 
@@ -36,6 +36,8 @@ pub struct Item {
     pub size: u64,
     /// The open file, of files with data.
     pub file: Option<OwnedFd>,
+    /// Less of it is on the disk than it is long.
+    pub holes: bool,
 }
 
 /// Walks `tree`, with what `record` adds to it, and gives each item to `take`.
@@ -130,8 +132,8 @@ impl Walker<'_> {
     /// Gives out a directory and lists it.
     fn enter(&mut self, fd: OwnedFd, path: PathBuf, take: &mut dyn FnMut(Item) -> Result<()>) -> Result<Level> {
         let stat = rustix::fs::fstat(&fd).system(|| self.tree.doing("looking at", &path))?;
-        let meta = self.meta(&stat, fd.as_fd(), &path, false)?;
-        take(Item { path: path.clone(), kind: NodeKind::Dir, meta, size: 0, file: None })?;
+        let meta = self.meta(&stat, &Of::Open(fd.as_fd()), &path)?;
+        take(Item { path: path.clone(), kind: NodeKind::Dir, meta, size: 0, file: None, holes: false })?;
 
         let listed = rootfs::list(fd.as_fd()).system(|| self.tree.doing("listing", &path))?;
         let mut rest: Vec<(OsString, Known)> =
@@ -190,10 +192,13 @@ impl Walker<'_> {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Error::system(format!("{}: it changed meanwhile", self.tree.doing("packing", &path))));
         }
-        let meta = self.meta(&stat, fd.as_fd(), &path, false)?;
-        Ok(match self.first_name(&stat, &path) {
-            Some(first) => Item { path, kind: NodeKind::Hardlink(first), meta, size: 0, file: None },
-            None => Item { path, kind: NodeKind::File, meta, size: stat.st_size as u64, file: Some(fd) },
+        let meta = self.meta(&stat, &Of::Open(fd.as_fd()), &path)?;
+        let first = self.first_name(&stat, &path);
+        let size = stat.st_size as u64;
+        let holes = (stat.st_blocks as u64).saturating_mul(512) < size;
+        Ok(match first {
+            Some(first) => Item { path, kind: NodeKind::Hardlink(first), meta, size: 0, file: None, holes: false },
+            None => Item { path, kind: NodeKind::File, meta, size, file: Some(fd), holes },
         })
     }
 
@@ -213,12 +218,12 @@ impl Walker<'_> {
             FileType::BlockDevice => NodeKind::Block(device().0, device().1),
             _ => return Err(Error::system(format!("{}: it changed meanwhile", self.tree.doing("packing", &path)))),
         };
-        let meta = self.meta(&stat, fd.as_fd(), &path, true)?;
+        let meta = self.meta(&stat, &Of::Name(at, name), &path)?;
         let kind = match self.first_name(&stat, &path) {
             Some(first) => NodeKind::Hardlink(first),
             None => kind,
         };
-        Ok(Item { path, kind, meta, size: 0, file: None })
+        Ok(Item { path, kind, meta, size: 0, file: None, holes: false })
     }
 
     /// The name under which an inode was given out before; none the first time.
@@ -235,8 +240,8 @@ impl Walker<'_> {
         }
     }
 
-    fn meta(&mut self, stat: &Stat, fd: BorrowedFd<'_>, path: &Path, by_path: bool) -> Result<Meta> {
-        let mut xattrs = xattrs(fd, by_path).system(|| self.tree.doing("reading the attributes of", path))?;
+    fn meta(&mut self, stat: &Stat, of: &Of<'_>, path: &Path) -> Result<Meta> {
+        let mut xattrs = xattrs(of).system(|| self.tree.doing("reading the attributes of", path))?;
         let by_path = self.xattrs.get(path).into_iter().flatten();
         let by_inode = self.link_xattrs.get(&(stat.st_dev, stat.st_ino)).into_iter().flatten();
         for (name, value) in by_path.chain(by_inode) {
@@ -257,17 +262,24 @@ fn recorded(path: PathBuf, node: Node) -> Item {
     };
     let mut meta = Meta { mode: node.mode, uid: node.uid, gid: node.gid, mtime: node.mtime, xattrs: node.xattrs };
     meta.xattrs.sort_unstable();
-    Item { path, kind, meta, size: 0, file: None }
+    Item { path, kind, meta, size: 0, file: None, holes: false }
+}
+
+/// Whose attributes to read.
+enum Of<'a> {
+    /// A file or directory that is open.
+    Open(BorrowedFd<'a>),
+    /// Something in a directory that is not opened.
+    Name(BorrowedFd<'a>, &'a OsStr),
 }
 
 /// All extended attributes but labels of the host and what overlays write for themselves.
-fn xattrs(fd: BorrowedFd<'_>, by_path: bool) -> rustix::io::Result<Xattrs> {
-    let link = by_path.then(|| rootfs::by_descriptor(fd));
+fn xattrs(of: &Of<'_>) -> rustix::io::Result<Xattrs> {
     // Nearly nothing has attributes: the first look is into a small buffer.
     let mut small = [0u8; 256];
-    let get_list = |to: &mut [u8]| match &link {
-        Some(link) => rustix::fs::listxattr(link, to),
-        None => rustix::fs::flistxattr(fd, to),
+    let get_list = |to: &mut [u8]| match of {
+        Of::Open(fd) => rustix::fs::flistxattr(fd, to),
+        Of::Name(at, name) => last::list_xattrs(*at, name, to),
     };
     let names = match get_list(&mut small) {
         Ok(length) => small[..length].to_vec(),
@@ -286,9 +298,9 @@ fn xattrs(fd: BorrowedFd<'_>, by_path: bool) -> rustix::io::Result<Xattrs> {
             continue;
         }
         let mut value = vec![0; MAX_XATTR];
-        let length = match &link {
-            Some(link) => rustix::fs::getxattr(link, name, &mut value[..]),
-            None => rustix::fs::fgetxattr(fd, name, &mut value[..]),
+        let length = match of {
+            Of::Open(fd) => rustix::fs::fgetxattr(fd, name, &mut value[..]),
+            Of::Name(at, of) => last::get_xattr(*at, of, name, &mut value[..]),
         };
         value.truncate(length?);
         all.push((name.to_vec(), value));

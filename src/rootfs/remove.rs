@@ -57,12 +57,9 @@ pub(crate) fn remove_at(parent: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Res
 /// Opens a directory, removes what is not a directory in it, and notes the directories.
 fn enter(parent: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<(OwnedFd, Level)> {
     let fd = match open(parent, name) {
-        // Somebody else's directory without permissions: the mapped root may change that. By descriptor, not by name: what is
-        // made writable is what was seen to be a directory.
+        // Somebody else's directory without permissions: the mapped root may change that.
         Err(Errno::ACCESS) => {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let handle = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-            rustix::fs::chmod(super::by_descriptor(handle.as_fd()), Mode::from_raw_mode(0o700))?;
+            super::last::chmod(parent, name, 0o700)?;
             open(parent, name)?
         }
         other => other?,

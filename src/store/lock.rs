@@ -72,6 +72,7 @@ fn open(path: &Path) -> Result<File> {
         .open(path)
         .map(fs_err::File::into_file)
         .system(|| format!("opening the lock {}", path.display()))
+        .map_err(|error| error.with_hint("every run writes to the store; QUERN_HOME moves it elsewhere"))
 }
 
 fn failed(path: &Path, errno: Errno) -> Error {

@@ -12,7 +12,7 @@
 //! Everything appears under its final name only when it is whole; what a killed run leaves behind is found by the next one
 //! under its lock and removed. No file here needs cleaning by hand.
 
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Result};
@@ -38,20 +38,22 @@ impl Store {
     /// # Errors
     /// [`Kind::System`](crate::error::Kind::System) when a directory cannot be made.
     pub fn open(home: &Path) -> Result<Self> {
-        for directory in ["", "blobs", "keys", "refs", "trees", "builds", "cache"] {
-            let path = home.join(directory);
-            fs_err::create_dir_all(path.parent().unwrap_or(home))
-                .system(|| format!("opening the store {}", home.display()))?;
-            match std::fs::DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => {
-                    return Err(Error::system(format!("making {}", path.display()))
-                        .with_source(error)
-                        .with_hint("QUERN_HOME moves the store elsewhere"));
-                }
+        let doing = || format!("opening the store {}", home.display());
+        let make = |path: &Path| match std::fs::DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                let making = format!("making {}", path.display());
+                Err(Error::system(making).with_source(error).with_hint("QUERN_HOME moves the store elsewhere"))
             }
+            _ => Ok(()),
+        };
+        fs_err::create_dir_all(home.parent().unwrap_or(home)).system(doing)?;
+        make(home)?;
+        // Whoever owns it could lead root astray with links, and would find files there that he cannot remove.
+        if fs_err::metadata(home).system(doing)?.uid() != rustix::process::geteuid().as_raw() {
+            return Err(Error::system(format!("{}: it belongs to somebody else", doing()))
+                .with_hint("run as its owner, or set QUERN_HOME to a directory of your own"));
         }
+        ["blobs", "keys", "refs", "trees", "builds", "cache"].iter().try_for_each(|name| make(&home.join(name)))?;
         Ok(Self { root: home.to_owned() })
     }
 

@@ -65,8 +65,13 @@ impl Decoder {
         let mut head = Vec::with_capacity(16);
         (&mut input).take(16).read_to_end(&mut head)?;
         let format = Format::of(&head);
+        Self::of(format, io::Cursor::new(head).chain(input))
+    }
+
+    /// Decodes `input`, which must be of this format.
+    pub fn of(format: Format, input: impl Read + Send + 'static) -> io::Result<Self> {
         let taken = Arc::new(AtomicU64::new(0));
-        let input = Counted { input: io::Cursor::new(head).chain(input), taken: taken.clone() };
+        let input = Counted { input, taken: taken.clone() };
         let mut plain = plain(format, input)?;
 
         let (sender, chunks) = sync_channel(CHUNKS);

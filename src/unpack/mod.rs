@@ -25,6 +25,7 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use self::decode::Decoder;
+use self::entry::Entry;
 use self::place::{Data, Failure, Placer};
 use self::reader::Reader;
 use self::refusal::{ReadError, Refusal};
@@ -58,12 +59,28 @@ pub fn extract_stream(
     limits: &Limits,
     ui: &dyn Progress,
 ) -> Result<Record> {
+    extract_some(input, size, name, into, limits, ui, &mut |_| Ok(true))
+}
+
+/// As [`extract_stream`], of those entries only for which `wanted` says so. It sees every entry before it is made.
+pub fn extract_some(
+    input: impl Read + Send + 'static,
+    size: Option<u64>,
+    name: &str,
+    into: &Rootfs,
+    limits: &Limits,
+    ui: &dyn Progress,
+    wanted: &mut dyn FnMut(&Entry) -> Result<bool>,
+) -> Result<Record> {
     let fresh = into.read_dir(Path::new(""))?.is_empty();
     let decoder = Decoder::new(input).map_err(|error| input_error(name, error))?;
     let mut reader = Reader::new(decoder, limits.clone());
     let mut placer = Placer::new(into, fresh, ui);
     let mut told = 0;
     while let Some(entry) = reader.next_entry().map_err(|error| read_error(name, error))? {
+        if !wanted(&entry)? {
+            continue;
+        }
         let (offset, path) = (entry.offset, entry.path.clone());
         placer.place(entry, &mut reader).map_err(|failure| {
             let total = reader.total();
@@ -76,13 +93,34 @@ pub fn extract_stream(
         }
     }
     let total = reader.total();
+    read_to_end(&mut reader, name, ui)?;
+    let record = placer.finish().map_err(|(path, failure)| failed(name, &path, None, failure, into, total))?;
+    ui.emit(Event::Bytes { done: reader.input().taken(), total: size });
+    Ok(record)
+}
+
+/// Gives every entry of an archive to `each`, and reads the archive to its end. Makes nothing.
+pub fn list(
+    input: impl Read + Send + 'static,
+    name: &str,
+    limits: &Limits,
+    ui: &dyn Progress,
+    each: &mut dyn FnMut(&Entry) -> Result<()>,
+) -> Result<()> {
+    let decoder = Decoder::new(input).map_err(|error| input_error(name, error))?;
+    let mut reader = Reader::new(decoder, limits.clone());
+    while let Some(entry) = reader.next_entry().map_err(|error| read_error(name, error))? {
+        each(&entry)?;
+    }
+    read_to_end(&mut reader, name, ui)
+}
+
+fn read_to_end(reader: &mut Reader<impl BufRead>, name: &str, ui: &dyn Progress) -> Result<()> {
     let foreign = reader.finish().map_err(|error| input_error(name, error))?;
     if foreign > 0 {
         ui.warn(&format!("{name}: {foreign} bytes behind the end of the archive are ignored"));
     }
-    let record = placer.finish().map_err(|(path, failure)| failed(name, &path, None, failure, into, total))?;
-    ui.emit(Event::Bytes { done: reader.input().taken(), total: size });
-    Ok(record)
+    Ok(())
 }
 
 impl<R: BufRead> Data for Reader<R> {

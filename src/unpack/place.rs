@@ -13,7 +13,7 @@ use super::entry::{Entry, Meta, NodeKind, Time};
 use super::record::{Attribute, Node, Record};
 use super::refusal::Reason;
 use crate::progress::Progress;
-use crate::rootfs::{self, Rootfs};
+use crate::rootfs::{self, Rootfs, last};
 
 /// Why an entry could not become a file.
 pub(super) enum Failure {
@@ -146,10 +146,7 @@ impl<'a> Placer<'a> {
                 let (owner, group) = rootfs::owner(meta.uid, meta.gid);
                 rustix::fs::chownat(at, name, owner, group, AtFlags::SYMLINK_NOFOLLOW).call("fchownat")?;
                 if !meta.xattrs.is_empty() {
-                    let fd = handle(at, name)?;
-                    self.set_xattrs(&entry.path, meta, |key, value| {
-                        rustix::fs::setxattr(rootfs::by_descriptor(fd.as_fd()), key, value, XattrFlags::empty())
-                    })?;
+                    self.set_xattrs(&entry.path, meta, |key, value| last::set_xattr(at, name, key, value))?;
                 }
                 rustix::fs::utimensat(at, name, &times(meta.mtime), AtFlags::SYMLINK_NOFOLLOW).call("utimensat")
             }
@@ -267,12 +264,10 @@ impl<'a> Placer<'a> {
 
     /// As [`Placer::finish_fd`], for what must not be opened.
     fn finish_node(&mut self, at: BorrowedFd<'_>, name: &OsStr, path: &Path, meta: &Meta) -> Result<(), Failure> {
-        let fd = handle(at, name)?;
-        let by_fd = rootfs::by_descriptor(fd.as_fd());
         let (owner, group) = rootfs::owner(meta.uid, meta.gid);
-        rustix::fs::chownat(&fd, "", owner, group, AtFlags::EMPTY_PATH).call("fchownat")?;
-        rustix::fs::chmod(&by_fd, Mode::from_raw_mode(meta.mode)).call("chmod")?;
-        self.set_xattrs(path, meta, |key, value| rustix::fs::setxattr(&by_fd, key, value, XattrFlags::empty()))?;
+        rustix::fs::chownat(at, name, owner, group, AtFlags::SYMLINK_NOFOLLOW).call("fchownat")?;
+        last::chmod(at, name, meta.mode).call("fchmodat2")?;
+        self.set_xattrs(path, meta, |key, value| last::set_xattr(at, name, key, value))?;
         rustix::fs::utimensat(at, name, &times(meta.mtime), AtFlags::SYMLINK_NOFOLLOW).call("utimensat")
     }
 
@@ -352,12 +347,6 @@ fn fill(fd: &OwnedFd, entry: &Entry, data: &mut dyn Data) -> Result<(), Failure>
 
 fn again(errno: Errno) -> rustix::io::Result<usize> {
     if errno == Errno::INTR { Ok(0) } else { Err(errno) }
-}
-
-/// A handle of something that is not opened.
-fn handle(at: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Failure> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(at, name, flags, Mode::empty()).call("openat")
 }
 
 fn same(one_at: BorrowedFd<'_>, one: &OsStr, other_at: BorrowedFd<'_>, other: &OsStr) -> bool {

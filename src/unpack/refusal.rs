@@ -1,8 +1,11 @@
 //! Why an archive is refused: a stable code for programs, a sentence for people, and where it happened.
 
 use std::borrow::Cow;
+use std::error::Error as _;
 use std::fmt;
 use std::io;
+
+use crate::error::{Error, Kind};
 
 /// What is wrong with an entry. The codes are part of the interface; the texts are not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +45,22 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+/// The stable code of why something was refused; none when the archive is not to blame.
+pub fn code(error: &Error) -> Option<&'static str> {
+    if error.kind() != Kind::Refused {
+        return None;
+    }
+    let cause = error.source();
+    if let Some(refusal) = cause.and_then(|cause| cause.downcast_ref::<Refusal>()) {
+        return Some(refusal.reason.code);
+    }
+    Some(match cause.and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind) {
+        Some(io::ErrorKind::UnexpectedEof) => "truncated",
+        Some(io::ErrorKind::Unsupported) => "unsupported-format",
+        _ => "corrupt",
+    })
+}
 
 /// Reading an archive went wrong.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -320,20 +321,27 @@ impl World {
 #[derive(Debug)]
 pub(crate) struct Server {
     address: SocketAddr,
-    requests: Arc<Mutex<Vec<String>>>,
+    state: Arc<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    requests: Mutex<Vec<String>>,
+    hold: Mutex<Option<u64>>,
+    holding: AtomicBool,
 }
 
 impl Server {
     /// Serves `root` until the tests end.
     pub(crate) fn start(root: &Path) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
-        let server = Self { address: listener.local_addr().expect("an address"), requests: Arc::default() };
-        let (root, requests) = (root.to_owned(), Arc::clone(&server.requests));
+        let server = Self { address: listener.local_addr().expect("an address"), state: Arc::default() };
+        let (root, state) = (root.to_owned(), Arc::clone(&server.state));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (root, requests) = (root.clone(), Arc::clone(&requests));
+                let (root, state) = (root.clone(), Arc::clone(&state));
                 // A client that goes away in the middle is a case under test, not a failure.
-                std::thread::spawn(move || drop(answer(&stream, &root, &requests)));
+                std::thread::spawn(move || drop(answer(&stream, &root, &state)));
             }
         });
         server
@@ -346,11 +354,22 @@ impl Server {
 
     /// What was asked for so far: `GET /path` or `GET /path bytes=5-`.
     pub(crate) fn requests(&self) -> Vec<String> {
-        self.requests.lock().expect("no panic while logging").clone()
+        self.state.requests.lock().expect("no panic while logging").clone()
+    }
+
+    /// Stops after so many bytes of an answer, until it is told otherwise.
+    pub(crate) fn hold(&self, after: Option<u64>) {
+        *self.state.hold.lock().expect("no panic while holding") = after;
+        self.state.holding.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether it has stopped in an answer.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.state.holding.load(Ordering::SeqCst)
     }
 }
 
-fn answer(stream: &TcpStream, root: &Path, requests: &Mutex<Vec<String>>) -> std::io::Result<()> {
+fn answer(stream: &TcpStream, root: &Path, state: &State) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     let mut lines = BufReader::new(stream.try_clone()?.take(64 << 10)).lines();
     let request = lines.next().unwrap_or_else(|| Ok(String::new()))?;
@@ -369,7 +388,7 @@ fn answer(stream: &TcpStream, root: &Path, requests: &Mutex<Vec<String>>) -> std
     let mut words = request.split(' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let logged = [method, target, range.as_deref().unwrap_or_default()].join(" ");
-    requests.lock().expect("no panic while logging").push(logged.trim_end().to_owned());
+    state.requests.lock().expect("no panic while logging").push(logged.trim_end().to_owned());
 
     let mut stream = stream;
     let Some(mut file) = open(root, target) else {
@@ -396,7 +415,16 @@ fn answer(stream: &TcpStream, root: &Path, requests: &Mutex<Vec<String>>) -> std
     write!(stream, "\r\n")?;
     if method != "HEAD" {
         file.seek(SeekFrom::Start(start))?;
-        std::io::copy(&mut file.take(end - start), &mut stream)?;
+        let held = || *state.hold.lock().expect("no panic while holding");
+        let mut left = file.take(end - start);
+        if let Some(first) = held() {
+            std::io::copy(&mut left.by_ref().take(first), &mut stream)?;
+            while left.limit() > 0 && held().is_some() {
+                state.holding.store(true, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        std::io::copy(&mut left, &mut stream)?;
     }
     stream.flush()
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, clippy::print_stderr)]
 
 mod architecture;
+mod archives;
 mod cli;
 mod e2e;
 mod env;
@@ -12,4 +13,5 @@ mod man;
 mod publish;
 mod raw;
 mod recipe;
+mod sandbox;
 mod source;

@@ -1,1 +1,70 @@
+//! `clean`: what it says goes, what is in use stays.
 
+use std::time::Duration;
+
+use super::traces::names;
+use super::{Stand, Who, text};
+use crate::env::wait_for;
+
+#[test]
+fn root_clean_leaves_a_running_build_alone() {
+    if let Some(stand) = Stand::alone(Who::Root) {
+        clean_leaves_a_running_build_alone(&stand);
+    }
+}
+
+#[test]
+fn userns_clean_leaves_a_running_build_alone() {
+    if let Some(stand) = Stand::alone(Who::User) {
+        clean_leaves_a_running_build_alone(&stand);
+    }
+}
+
+fn clean_leaves_a_running_build_alone(stand: &Stand) {
+    let store = stand.env.store();
+    let idle = stand.recipe("idle", "[emerge]\npackages = [\"app-test/tiny\"]\n");
+    stand.built(&idle);
+    // It sleeps until it is told to go on, in a file that it sees.
+    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
+    let wait = "src_compile() {\n\twhile [[ ! -e /var/db/repos/own/go-on ]]; do sleep 0.1; done\n}\n";
+    stand.ebuild("app-own", "waiting", wait);
+    let busy = stand.recipe("busy", "[emerge]\npackages = [\"app-own/waiting\"]\n");
+    let repositories = format!("portage.repositories={:?}", [stand.world.repository(), overlay]);
+    let (mut child, log) = stand.env.start(["build", text(&busy), "--set", &repositories]);
+    wait_for("the build to emerge", Duration::from_secs(60), || {
+        std::fs::read_to_string(&log).is_ok_and(|log| log.contains("\nmerging app-own/waiting"))
+    });
+
+    let pretended = stand.env.run(["clean", "--all", "--dry-run"]).success();
+    let before = names(&store.join("builds"));
+    let cleaned = stand.env.run(["clean", "--all"]).success();
+    let listed = |output: &str| -> Vec<String> {
+        output.lines().filter_map(|line| line.split_once("iB  ").map(|(_, name)| name.to_owned())).collect()
+    };
+    let said = listed(&cleaned.stdout);
+    assert_eq!(listed(&pretended.stdout), said, "{pretended:?} {cleaned:?}");
+    let of = |name: &str| said.iter().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{name}: {said:#?}"));
+    for used in ["builds/busy-", "trees/", "cache/binpkgs"] {
+        assert!(of(used).ends_with("(in use: left alone)"), "{used}: {said:#?}");
+    }
+    assert!(!of("builds/idle-").contains("in use"), "{said:#?}");
+    assert!(before.iter().any(|name| name.starts_with("idle-") && !name.ends_with(".lock")));
+    let work = |names: &[String]| -> Vec<String> {
+        names.iter().filter(|name| !name.ends_with(".lock")).map(|name| name[..4].to_owned()).collect()
+    };
+    assert_eq!(work(&names(&store.join("builds"))), ["busy"]);
+
+    stand.env.write("overlay/go-on", "");
+    let status = child.wait().unwrap();
+    assert!(status.success(), "{}", std::fs::read_to_string(log).unwrap());
+
+    // Nobody uses anything now. Results are not the store's.
+    let _ = stand.env.run(["clean", "--all"]).success();
+    for part in ["builds", "trees", "blobs", "cache"] {
+        let left: Vec<_> = names(&store.join(part)).into_iter().filter(|name| !name.ends_with(".lock")).collect();
+        assert!(left.is_empty(), "{part}: {left:?}");
+    }
+    assert_eq!(names(&stand.env.outdir()).len(), 8);
+    // What was removed is made again.
+    stand.built(&idle);
+}

@@ -1,1 +1,177 @@
+//! Builds that are killed or interrupted at every stage, then run again.
 
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use super::traces::{assert_nothing_runs, names, processes};
+use super::{Stand, Who, ask, text};
+use crate::env::wait_for;
+
+/// Long enough for a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What ends a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// SIGKILL, which nothing can handle, to the program.
+    Kill,
+    /// SIGKILL to its whole process group.
+    KillGroup,
+    /// Ctrl-C.
+    Interrupt,
+    /// What a service manager sends.
+    Terminate,
+}
+
+impl End {
+    fn send(self, pid: u32) {
+        let (signal, target) = match self {
+            Self::Kill => ("KILL", pid.to_string()),
+            Self::KillGroup => ("KILL", format!("-{pid}")),
+            Self::Interrupt => ("INT", pid.to_string()),
+            Self::Terminate => ("TERM", pid.to_string()),
+        };
+        ask("kill", &["-s", signal, "--", &target]);
+    }
+
+    fn code(self) -> i32 {
+        match self {
+            Self::Kill | Self::KillGroup => 137,
+            Self::Interrupt => 130,
+            Self::Terminate => 143,
+        }
+    }
+}
+
+#[test]
+fn root_a_killed_build_leaves_nothing_and_runs_again() {
+    if let Some(stand) = Stand::alone(Who::Root) {
+        ended_everywhere(stand, [End::Kill, End::KillGroup, End::Kill, End::KillGroup]);
+    }
+}
+
+#[test]
+fn userns_a_killed_build_leaves_nothing_and_runs_again() {
+    if let Some(stand) = Stand::alone(Who::User) {
+        ended_everywhere(stand, [End::KillGroup, End::Kill, End::KillGroup, End::Kill]);
+    }
+}
+
+#[test]
+fn root_an_interrupted_build_leaves_nothing_and_runs_again() {
+    if let Some(stand) = Stand::alone(Who::Root) {
+        ended_everywhere(stand, [End::Terminate, End::Interrupt, End::Interrupt, End::Terminate]);
+    }
+}
+
+#[test]
+fn userns_an_interrupted_build_leaves_nothing_and_runs_again() {
+    if let Some(stand) = Stand::alone(Who::User) {
+        ended_everywhere(stand, [End::Interrupt, End::Terminate, End::Terminate, End::Interrupt]);
+    }
+}
+
+/// Ends a build while it fetches, unpacks, emerges and packs; each next run goes on from there, the last to the end.
+fn ended_everywhere(stand: Stand, ends: [End; 4]) {
+    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
+    let stand = stand.with_repositories(&[&overlay]);
+    // Packing takes as long as a file is large.
+    let body = "pkg_postinst() {\n\ttruncate -s \"$(</var/db/repos/own/size)\" \"${EROOT}/large\" || die\n}\n";
+    stand.ebuild("app-own", "large", body);
+    stand.env.write("overlay/size", "0");
+    let recipe = stand.recipe(
+        "crash",
+        "[emerge]\npackages = [\"app-own/large\", \"app-test/slow\"]\n[portage.make-conf]\nSLOW_SECONDS = \"0\"\n",
+    );
+    let slow: &[&str] = &["--set", "portage.make-conf.SLOW_SECONDS=3600"];
+
+    stand.server.hold(Some(20 << 20));
+    let run = Run::start(&stand, &recipe, &[]);
+    run.wait_until("it fetches", || stand.server.is_holding());
+    run.end(ends[0]);
+    stand.server.hold(None);
+
+    let run = Run::start(&stand, &recipe, &[]);
+    let trees = stand.env.store().join("trees");
+    run.wait_until("it unpacks", || names(&trees).iter().any(|name| name.ends_with(".partial")));
+    run.end(ends[1]);
+    let requests = stand.server.requests();
+    let resumed = requests.iter().filter(|request| request.contains(".tar.xz bytes=")).count();
+    assert_eq!(resumed, 1, "what was fetched is not fetched again: {requests:#?}");
+
+    let run = Run::start(&stand, &recipe, slow);
+    let builds = stand.env.store().join("builds");
+    run.wait_until("it emerges", || sleeps(&builds));
+    run.end(ends[2]);
+
+    stand.env.write("overlay/size", "256G");
+    let run = Run::start(&stand, &recipe, &[]);
+    run.wait_until("it packs", || run.log().contains("\npacking crash-"));
+    run.end(ends[3]);
+    stand.env.write("overlay/size", "0");
+    assert!(names(&stand.env.outdir()).iter().all(|name| name.starts_with('.')), "half a result was published");
+
+    let results = stand.built(&recipe);
+    assert_eq!(results.len(), 1);
+    let here = names(&stand.env.outdir());
+    assert_eq!(here.len(), 4, "a staging directory is left: {here:?}");
+    assert!(names(&trees).iter().all(|name| !name.ends_with(".partial")), "{:?}", names(&trees));
+    assert_nothing_runs(&stand.env.path(""));
+    ask("gzip", &["--test", text(&results[0])]);
+}
+
+/// Whether the ebuild `app-test/slow` is at its sleep.
+fn sleeps(builds: &Path) -> bool {
+    names(builds).iter().any(|work| {
+        let logs = builds.join(work).join("logs");
+        names(&logs)
+            .iter()
+            .filter_map(|log| std::fs::read_to_string(logs.join(log)).ok())
+            .any(|log| log.contains("sleeping 3600 s"))
+    })
+}
+
+/// A build that runs, in a process group of its own.
+struct Run {
+    child: std::cell::RefCell<Child>,
+    log: PathBuf,
+    place: PathBuf,
+}
+
+impl Run {
+    fn start(stand: &Stand, recipe: &Path, more: &[&str]) -> Self {
+        let log = stand.env.path("log");
+        let file = std::fs::File::create(&log).unwrap();
+        let mut command: Command = stand.env.program([&["build", text(recipe)], more].concat());
+        command.stdout(file.try_clone().unwrap()).stderr(file).process_group(0);
+        Self { child: command.spawn().unwrap().into(), log, place: stand.env.path("") }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    #[track_caller]
+    fn wait_until(&self, what: &str, mut reached: impl FnMut() -> bool) {
+        wait_for(what, PATIENCE, || {
+            let ended = self.child.borrow_mut().try_wait().unwrap();
+            assert!(ended.is_none(), "it ended before {what}: {}", self.log());
+            reached()
+        });
+    }
+
+    /// Ends it, and looks at what is left.
+    #[track_caller]
+    fn end(self, end: End) {
+        assert!(!processes(&self.place).is_empty(), "a build that runs is seen");
+        let start = Instant::now();
+        end.send(self.child.borrow().id());
+        let status = self.child.borrow_mut().wait().unwrap();
+        let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+        assert_eq!(code, Some(end.code()), "{end:?}: {}", self.log());
+        assert!(start.elapsed() < Duration::from_secs(15), "{end:?} took {:?}: {}", start.elapsed(), self.log());
+        assert_nothing_runs(&self.place);
+    }
+}

@@ -1,1 +1,153 @@
+//! Builds that must fail: the exit code, what is said, and that nothing is worse afterwards.
 
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use super::traces::names;
+use super::{Stand, Who, ask, text};
+use crate::env::Server;
+
+const TINY: &str = "[emerge]\npackages = [\"app-test/tiny\"]\n";
+
+#[test]
+fn root_an_ebuild_that_does_not_compile() {
+    if let Some(stand) = Stand::sharing(Who::Root) {
+        an_ebuild_that_does_not_compile(&stand.with_own_packages());
+    }
+}
+
+#[test]
+fn userns_an_ebuild_that_does_not_compile() {
+    if let Some(stand) = Stand::sharing(Who::User) {
+        an_ebuild_that_does_not_compile(&stand.with_own_packages());
+    }
+}
+
+fn an_ebuild_that_does_not_compile(stand: &Stand) {
+    let recipe = stand.recipe("failing", "[emerge]\npackages = [\"app-test/tiny\", \"app-test/broken\"]\njobs = 1\n");
+    let failed = stand.build(&recipe).code(1);
+    let said = &failed.stderr;
+    let head = said.lines().find(|line| line.starts_with("error: ")).expect("an error");
+    assert!(head.contains("app-test/broken-1") && head.contains("compile phase"), "{said}");
+    assert!(said.contains("‘undeclared_thing’ undeclared"), "{said}");
+    let (_, report) = said.split_once("error: ").unwrap();
+    assert!(report.lines().count() <= 45, "an error of {} lines", report.lines().count());
+    let log = said.lines().find_map(|line| line.strip_prefix("hint: the whole log: ")).expect("the path of the log");
+    assert!(fs::read_to_string(log).unwrap().contains("undeclared_thing"));
+    assert!(failed.results().is_empty(), "{failed:?}");
+    assert_eq!(names(&stand.env.outdir()), Vec::<String>::new());
+    // What was built before stays, and serves the next.
+    let good = stand.recipe("good", TINY);
+    stand.built(&good);
+    let built = names(&stand.packages().join("app-test/tiny"));
+    assert_eq!(built, ["tiny-1-1.gpkg.tar"], "the package was built once");
+}
+
+/// A store that has nothing and a mirror that is changed: none of it needs root or emerge.
+fn with_mirror(change: impl FnOnce(&Path)) -> Option<(Stand, Server)> {
+    let who = if crate::env::is_root() { Who::Root } else { Who::User };
+    let mut stand = Stand::alone(who)?;
+    let mirror = stand.env.path("mirror");
+    // Links to the files, one of which is about to be replaced.
+    ask("cp", &["--recursive", "--symbolic-link", text(&stand.world.path("mirror")), text(&mirror)]);
+    change(&mirror);
+    let server = Server::start(&mirror);
+    stand.env.set("QUERN_SOURCE_MIRRORS", format!("[{:?}]", server.url()));
+    Some((stand, server))
+}
+
+/// The newest stage3 on a mirror, made a file of its own.
+fn own_tarball(mirror: &Path) -> PathBuf {
+    let builds = mirror.join("releases/amd64/autobuilds");
+    let pointer = fs::read_to_string(builds.join("latest-stage3-amd64-musl.txt")).unwrap();
+    let entry = pointer.lines().find(|line| line.contains(".tar.xz ")).and_then(|line| line.split(' ').next()).unwrap();
+    let tarball = builds.join(entry);
+    let original = fs::canonicalize(&tarball).unwrap();
+    fs::remove_file(&tarball).unwrap();
+    fs::copy(original, &tarball).unwrap();
+    tarball
+}
+
+#[track_caller]
+fn refused(stand: &Stand, code: i32) -> String {
+    let recipe = stand.recipe("refused", TINY);
+    let failed = stand.build(&recipe).code(code);
+    assert_eq!(names(&stand.env.outdir()), Vec::<String>::new());
+    let trees: Vec<_> =
+        names(&stand.env.store().join("trees")).into_iter().filter(|name| !name.ends_with(".lock")).collect();
+    assert!(trees.is_empty(), "unpacked: {trees:?}");
+    failed.stderr
+}
+
+#[test]
+fn userns_a_mirror_signed_by_somebody_else_is_refused() {
+    let Some((mut stand, server)) = with_mirror(|_| ()) else { return };
+    stand.env.set("QUERN_SOURCE_KEYRING", stand.world.path("keys/other.asc"));
+    let said = refused(&stand, 3);
+    assert!(said.contains("not in the keyring"), "{said}");
+    assert!(!server.requests().iter().any(|request| request.ends_with(".tar.xz")), "nothing is fetched from it");
+}
+
+#[test]
+fn userns_a_changed_stage3_is_refused() {
+    let mut name = String::new();
+    let made = with_mirror(|mirror| {
+        let tarball = own_tarball(mirror);
+        let file = fs::OpenOptions::new().read(true).write(true).open(&tarball).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, 50_000_000).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], 50_000_000).unwrap();
+        name = tarball.file_name().unwrap().to_str().unwrap().to_owned();
+    });
+    let Some((stand, _server)) = made else { return };
+    let said = refused(&stand, 3);
+    assert!(said.contains(&name), "{said}");
+    // With a good mirror it is fetched anew.
+    let mut stand = stand;
+    stand.env.set("QUERN_SOURCE_MIRRORS", format!("[{:?}]", stand.server.url()));
+    let recipe = stand.recipe("refused", TINY);
+    let _ = stand.shell(&recipe, &[], &["true"]).success();
+}
+
+#[test]
+fn userns_a_truncated_stage3_is_refused() {
+    let made = with_mirror(|mirror| {
+        let tarball = own_tarball(mirror);
+        fs::OpenOptions::new().write(true).open(tarball).unwrap().set_len(40_000_000).unwrap();
+    });
+    let Some((stand, _server)) = made else { return };
+    let said = refused(&stand, 5);
+    assert!(said.contains("40000000") || said.contains("too short") || said.contains("truncated"), "{said}");
+}
+
+#[test]
+fn userns_no_mirror_answers() {
+    let Some((mut stand, _server)) = with_mirror(|_| ()) else { return };
+    // Nobody listens on port 1.
+    stand.env.set("QUERN_SOURCE_MIRRORS", "[\"http://127.0.0.1:1\"]");
+    let said = refused(&stand, 5);
+    assert!(said.contains("127.0.0.1:1") && said.contains("hint: "), "{said}");
+}
+
+#[test]
+fn userns_mistakes_in_a_recipe_are_shown_before_anything_is_asked() {
+    let Some((stand, server)) = with_mirror(|_| ()) else { return };
+    let recipe = stand.recipe("mistaken", "outdri = \"x\"\n[emerge]\npackages = [\"app-test/tiny\"]\n");
+    let failed = stand.build(&recipe).code(2);
+    for part in ["mistaken.toml:5:1", "5 | outdri = \"x\"\n  | ^^^^^^", "did you mean `outdir`?"] {
+        assert!(failed.stderr.contains(part), "{part}: {}", failed.stderr);
+    }
+
+    // A profile's list that its repository does not mean: @profile would be empty without a word.
+    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\nprofile-formats = portage-2\n");
+    let stand = stand.with_repositories(&[&overlay]);
+    stand.env.write("overlay/profiles/small/parent", "gentoo:default/linux/amd64/23.0/musl\n");
+    stand.env.write("overlay/profiles/small/packages", "app-test/tiny\n");
+    let recipe = stand.recipe("empty", "");
+    let own = ["build", text(&recipe), "--set", "build.profile=own:small"];
+    let failed = stand.env.run(own).code(2);
+    assert!(failed.stderr.contains("profile-set") && failed.stderr.contains("@profile"), "{}", failed.stderr);
+    assert_eq!(server.requests(), Vec::<String>::new());
+    assert_eq!(names(&stand.env.outdir()), Vec::<String>::new());
+}

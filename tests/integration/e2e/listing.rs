@@ -55,7 +55,7 @@ impl Listing {
         self.0.keys().map(|name| name.trim_start_matches("./").trim_end_matches('/'))
     }
 
-    fn find(&self, path: &str) -> Option<&Entry> {
+    pub(super) fn find(&self, path: &str) -> Option<&Entry> {
         self.0.get(&format!("./{path}")).or_else(|| self.0.get(&format!("./{path}/")))
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::env::{self, Output, Server, TestEnv, World, output};
@@ -128,7 +128,7 @@ impl Stand {
 /// A store that tests share. It goes when the test program goes, however that ends.
 struct Shared {
     home: PathBuf,
-    _keeper: ChildStdin,
+    _keeper: Child,
 }
 
 impl Shared {
@@ -143,8 +143,7 @@ impl Shared {
         let mut keeper = stand.env.command("sh");
         keeper.args(["-c", "cat; \"$0\" clean --all >/dev/null; rm -rf \"$1\"", env::PROGRAM]);
         keeper.arg(&home).env("QUERN_HOME", &store).current_dir("/").process_group(0);
-        let mut keeper = keeper.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("starting sh");
-        let keeper = keeper.stdin.take().expect("its input");
+        let keeper = keeper.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("starting sh");
         stand.env.set("QUERN_HOME", &store);
         // A shell needs the stage3 and no build.
         let recipe = stand.recipe("fill", "[emerge]\npackages = [\"app-test/tiny\"]\n");

@@ -1,1 +1,102 @@
+//! A stage4: the stage3 itself with packages added, from this repository's own recipe.
 
+use std::path::{Path, PathBuf};
+
+use super::listing::{Listing, content, with_attributes};
+use super::{EPOCH, Stand, Who, ask, text};
+
+/// The recipe as a user would run it; mirror, keyring and main repository come from the environment.
+fn built(stand: &mut Stand) -> PathBuf {
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles/stage4-hello.toml");
+    stand.env.set("SOURCE_DATE_EPOCH", EPOCH);
+    let outdir = stand.env.outdir();
+    stand.env.run(["build", text(&recipe), "--outdir", text(&outdir)]).success().results().remove(0)
+}
+
+#[test]
+fn userns_a_stage4_is_the_stage3_with_packages_added() {
+    let Some(stand) = Stand::sharing(Who::User) else { return };
+    let mut stand = stand.with_own_packages().with_repositories(&[]);
+    let tarball = built(&mut stand);
+    let listing = Listing::of(&tarball);
+
+    // What the stage3 had, as its own tarball says.
+    let builds = stand.world.path("mirror/releases/amd64/autobuilds");
+    let pointer = std::fs::read_to_string(builds.join("latest-stage3-amd64-musl.txt")).unwrap();
+    let stage3 =
+        pointer.lines().find(|line| line.contains(".tar.xz ")).and_then(|line| line.split(' ').next()).unwrap();
+    let stage3 = builds.join(stage3);
+    let before = Listing::of(&stage3);
+    let rewritten = ["etc/portage/make.conf", "etc/portage/make.profile", "etc/ld.so.cache", "etc/resolv.conf"];
+    let kept = ["usr/", "etc/", "dev/", "bin", "sbin", "lib"];
+    let mut compared = 0;
+    for name in
+        before.names().filter(|name| kept.iter().any(|kept| name.starts_with(kept)) && !rewritten.contains(name))
+    {
+        let (was, is) = (before.get(name), listing.find(name));
+        if name.ends_with('-') || name.starts_with("usr/share/info/dir") {
+            continue;
+        }
+        let is = is.unwrap_or_else(|| panic!("{name} is lost"));
+        // Which name of several holds the content is the packer's choice.
+        if !was.mode.starts_with('h') && !is.mode.starts_with('h') && !was.mode.starts_with('d') {
+            assert_eq!((&was.mode, &was.owner, &was.target), (&is.mode, &is.owner, &is.target), "{name}");
+        }
+        compared += 1;
+    }
+    assert!(compared > 10_000, "{compared} names were compared");
+    // Devices, which an ordinary user cannot make; programs that change ids; capabilities.
+    let special: Vec<_> = before.names().filter(|name| before.get(name).mode.starts_with(['c', 'b'])).collect();
+    assert!(!special.is_empty(), "the stage3 has no device to compare");
+    for name in special {
+        assert_eq!(before.get(name), listing.get(name), "{name}");
+    }
+    let capabilities = |tarball: &Path| with_attributes(tarball).matches("security.capability").count();
+    assert_eq!(capabilities(&tarball), capabilities(&stage3));
+    assert!(before.names().any(|name| before.get(name).mode.starts_with("-rws")), "the stage3 has no such program");
+
+    // What was added, and how it is configured from now on.
+    assert_eq!(listing.get("usr/bin/hello").mode, "-rwxr-xr-x");
+    assert!(listing.names().any(|name| name.starts_with("var/db/pkg/app-misc/hello-2.10")));
+    let make_conf = content(&tarball, "etc/portage/make.conf");
+    assert!(make_conf.contains("CFLAGS=\"-O2 -pipe\""), "{make_conf}");
+    for ours in ["/quern", "/var/cache/binpkgs-builder", "PORTAGE_TMPDIR", "GENTOO_MIRRORS", "127.0.0.1"] {
+        assert!(!make_conf.contains(ours), "{ours} in {make_conf}");
+    }
+    assert_eq!(
+        listing.get("etc/portage/make.profile").target.as_deref(),
+        Some("../../var/db/repos/gentoo/profiles/default/linux/amd64/23.0/musl")
+    );
+    let unwanted = [
+        "var/db/repos/gentoo/",
+        "var/cache/binpkgs/",
+        "var/cache/distfiles/",
+        "var/tmp/",
+        "quern",
+        "var/log/portage/",
+        "var/cache/edb/mtimedb",
+    ];
+    let found: Vec<_> = listing
+        .names()
+        .filter(|name| unwanted.iter().any(|path| name.starts_with(path)) && !name.contains("/.keep"))
+        .collect();
+    assert!(found.is_empty(), "{found:?}");
+
+    if crate::env::is_root() {
+        the_same_as_root(&stand, &tarball);
+    }
+}
+
+/// Root, with the same binary packages, makes the same names, owners, modes and attributes.
+fn the_same_as_root(user: &Stand, tarball: &Path) {
+    let Some(root) = Stand::sharing(Who::Root) else { return };
+    let mut root = root.with_own_packages().with_repositories(&[]);
+    ask("cp", &["--recursive", text(&user.packages()), text(&root.packages())]);
+    let other = built(&mut root);
+    let (one, other) = (with_attributes(tarball), with_attributes(&other));
+    let size =
+        |line: &&str| !["/var/db/pkg/app-misc/hello", "/var/cache/edb/counter"].iter().any(|path| line.contains(path));
+    let differ: Vec<_> = one.lines().zip(other.lines()).filter(|(one, other)| one != other && size(one)).collect();
+    assert!(differ.is_empty(), "{differ:#?}");
+    assert_eq!(one.lines().count(), other.lines().count());
+}

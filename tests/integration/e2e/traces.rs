@@ -1,1 +1,78 @@
+//! What a build must not leave behind: processes, mounts, half of something.
 
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::env::wait_for;
+
+/// Processes that have to do with the directory `path`, whose name is like no other: it is on their command line, or something
+/// below it is mounted for them. The sandbox of a build is among them: it sees the build's work directory as mounts.
+pub(super) fn processes(path: &Path) -> Vec<String> {
+    let wanted = path.file_name().expect("a name").as_bytes();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").expect("a /proc").flatten() {
+        let pid = entry.file_name();
+        let Some(pid) = pid.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        if pid == std::process::id() {
+            continue;
+        }
+        // A process may end while one looks, and others' may not be looked at.
+        let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
+        let (command, mounts) = (read("cmdline"), read("mountinfo"));
+        if contains(&command, wanted) || contains(&mounts, wanted) {
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            found.push(format!("{pid} {} {command}", String::from_utf8_lossy(&read("comm")).trim()));
+        }
+    }
+    found
+}
+
+/// Waits a few seconds until nothing that has to do with `path` runs or is mounted.
+#[track_caller]
+pub(super) fn assert_nothing_runs(path: &Path) {
+    let mut left = Vec::new();
+    wait_for("the processes of a build to be gone", Duration::from_secs(10), || {
+        let now = processes(path);
+        let gone = now.is_empty();
+        if now != left && !gone {
+            eprintln!("still there: {now:#?}");
+        }
+        left = now;
+        gone
+    });
+    let mounts = fs::read("/proc/self/mountinfo").expect("the mounts");
+    assert!(
+        !contains(&mounts, path.file_name().expect("a name").as_bytes()),
+        "mounted: {}",
+        String::from_utf8_lossy(&mounts)
+    );
+}
+
+/// Names in a directory; none when it is not there.
+pub(super) fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+fn contains(text: &[u8], wanted: &[u8]) -> bool {
+    text.windows(wanted.len()).any(|window| window == wanted)
+}
+
+#[test]
+fn a_process_and_its_mounts_are_seen() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", "read -r line; : \"$1\"", "sh"])
+        .arg(directory.path())
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    assert_eq!(processes(directory.path()).len(), 1);
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    assert_nothing_runs(directory.path());
+}

@@ -1,0 +1,45 @@
+//! `raw ls`: what is in an archive.
+
+use super::stream::{self, INPUT, Lines};
+use crate::error::Result;
+use crate::pack::listing::Listing;
+use crate::pack::walk::Item;
+use crate::ui::Terminal;
+use crate::unpack::{self, Limits};
+
+/// List the entries of an archive from standard input
+///
+/// Prints what `tar --numeric-owner -tv` does in the C locale and in UTC, after the same checks as `raw unpack`, except for those that
+/// take a tree.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Lines of JSON:
+  An object for each entry: \"path\" (relative to the root, \"\" for the root itself), \"type\" (file, hardlink, symlink, dir, char, block,
+  fifo), \"mode\", \"uid\", \"gid\", \"size\", \"mtime\", \"mtime_nsec\", \"offset\" (of its header), and where there are such: \"link\",
+  \"device\" (major, minor), \"xattrs\" (values in hex), \"sparse\" (offset and length of each piece of data). Names that are not UTF-8
+  are arrays of bytes. When the archive is refused the last object has \"refused\" (a stable code), \"reason\", and \"path\" and \"offset\"
+  of the entry.")]
+pub(super) struct Args {
+    /// Print every entry as a line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
+        let mut lines = Lines::new();
+        let mut listing = Listing::default();
+        let listed = unpack::list(stream::input()?, INPUT, &Limits::default(), ui, &mut |entry| {
+            if self.json {
+                return lines.entry(entry);
+            }
+            let (path, kind, meta) = (entry.path.clone(), entry.kind.clone(), entry.meta.clone());
+            lines.text(&listing.line(&Item { path, kind, meta, size: entry.size, file: None, holes: false }))
+        });
+        if let (true, Err(error)) = (self.json, &listed) {
+            lines.refused(error)?;
+        }
+        lines.finish()?;
+        listed.map(|()| 0)
+    }
+}

@@ -1,0 +1,95 @@
+//! `raw pack`: a directory → an archive on standard output.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use super::stream;
+use crate::cli::session;
+use crate::error::{Context, Error, Kind, Result};
+use crate::pack::{self, Options};
+use crate::rootfs::Rootfs;
+use crate::ui::Terminal;
+use crate::unpack::Record;
+
+/// Pack a directory into an archive on standard output
+///
+/// The same bytes for the same tree, whatever the machine, the number of threads or the order of directories. No time is later than
+/// SOURCE_DATE_EPOCH, if that is set.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  quern-builder raw pack tree > tree.tar.gz
+  quern-builder raw pack tree --record tree.json --format tar.xz > tree.tar.xz")]
+pub(super) struct Args {
+    /// The root of the tree
+    dir: PathBuf,
+    /// Format of the archive
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::TarGz)]
+    format: Format,
+    /// Level of compression, 1 to 12; 9 is the highest of xz
+    #[arg(long, value_name = "LEVEL", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=12))]
+    level: u32,
+    /// Compressing threads; 0 is one for each processor
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    threads: u16,
+    /// Add what `raw unpack --record` wrote to this file
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+}
+
+/// Formats of archives.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    /// Not compressed
+    Tar,
+    /// gzip
+    #[value(name = "tar.gz")]
+    TarGz,
+    /// xz
+    #[value(name = "tar.xz")]
+    TarXz,
+    /// Zstandard
+    #[value(name = "tar.zst")]
+    TarZst,
+}
+
+impl Args {
+    pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
+        if std::io::stdout().is_terminal() {
+            return Err(
+                Error::usage("an archive is not for a terminal").with_hint("redirect standard output to a file")
+            );
+        }
+        let epoch = match std::env::var_os("SOURCE_DATE_EPOCH") {
+            Some(_) => session::moment()?.epoch(),
+            None => u64::MAX,
+        };
+        if let Some(code) = session::user_namespace()? {
+            return Ok(code);
+        }
+        let record = match &self.record {
+            Some(path) => {
+                let text = fs_err::read(path).context(Kind::Usage, || "reading the record")?;
+                serde_json::from_slice(&text).context(Kind::Usage, || format!("reading {}", path.display()))?
+            }
+            None => Record::default(),
+        };
+        let options = Options {
+            format: match self.format {
+                Format::Tar => pack::Format::Plain,
+                Format::TarGz => pack::Format::Gzip,
+                Format::TarXz => pack::Format::Xz,
+                Format::TarZst => pack::Format::Zstd,
+            },
+            epoch,
+            level: self.level,
+            threads: self.threads.into(),
+            expected: None,
+        };
+        let tree = Rootfs::open(&self.dir)?;
+        let packed = pack::pack(&tree, &record, &options, &mut stream::output()?, &mut std::io::sink(), ui);
+        packed.map(|_| 0).map_err(stream::unread)
+    }
+}

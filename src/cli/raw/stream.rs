@@ -1,0 +1,165 @@
+//! What the verbs for archives share: standard input and output as files, and entries as lines of JSON.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, StdoutLock, Write};
+use std::os::fd::AsFd as _;
+
+use serde::Serialize;
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::unpack::entry::{Entry, NodeKind};
+use crate::unpack::refusal::{self, Refusal};
+
+/// What standard input is called in messages.
+pub(super) const INPUT: &str = "standard input";
+
+/// Standard input, without a buffer between.
+pub(super) fn input() -> Result<File> {
+    io::stdin().as_fd().try_clone_to_owned().map(File::from).system(|| "opening standard input")
+}
+
+/// Standard output, for bytes.
+pub(super) fn output() -> Result<File> {
+    io::stdout().as_fd().try_clone_to_owned().map(File::from).system(|| "opening standard output")
+}
+
+/// An error of writing to standard output. Nobody left to read it ends the program as the signal would.
+pub(super) fn unwritten(error: io::Error) -> Error {
+    let kind = if error.kind() == io::ErrorKind::BrokenPipe { Kind::Killed(13) } else { Kind::System };
+    Error::new(kind, "writing to standard output").with_source(error)
+}
+
+/// An error, as [`unwritten`] has it when that is its cause.
+pub(super) fn unread(error: Error) -> Error {
+    let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    match cause.map(io::Error::kind) {
+        Some(io::ErrorKind::BrokenPipe) => unwritten(io::ErrorKind::BrokenPipe.into()),
+        _ => error,
+    }
+}
+
+/// Lines on standard output.
+pub(super) struct Lines {
+    out: BufWriter<StdoutLock<'static>>,
+}
+
+impl Lines {
+    pub(super) fn new() -> Self {
+        Self { out: BufWriter::with_capacity(64 << 10, io::stdout().lock()) }
+    }
+
+    /// One entry as an object.
+    pub(super) fn entry(&mut self, entry: &Entry) -> Result<()> {
+        self.object(&Line::of(entry))
+    }
+
+    /// The last line: why there are no more.
+    pub(super) fn refused(&mut self, error: &Error) -> Result<()> {
+        let Some(code) = refusal::code(error) else { return Ok(()) };
+        let source = std::error::Error::source(error);
+        let refusal = source.and_then(|cause| cause.downcast_ref::<Refusal>());
+        self.object(&Refused {
+            refused: code,
+            reason: refusal.map_or_else(
+                || source.map_or_else(|| error.to_string(), ToString::to_string),
+                |refusal| refusal.reason.text.to_string(),
+            ),
+            path: refusal.map(|refusal| Text::of(&refusal.name)),
+            offset: refusal.map(|refusal| refusal.offset),
+        })
+    }
+
+    /// A line as it is.
+    pub(super) fn text(&mut self, line: &str) -> Result<()> {
+        self.out.write_all(line.as_bytes()).map_err(unwritten)
+    }
+
+    pub(super) fn finish(mut self) -> Result<()> {
+        self.out.flush().map_err(unwritten)
+    }
+
+    fn object(&mut self, object: &impl Serialize) -> Result<()> {
+        serde_json::to_writer(&mut self.out, object).map_err(|error| unwritten(error.into()))?;
+        self.out.write_all(b"\n").map_err(unwritten)
+    }
+}
+
+/// Bytes that are text nearly always.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Text<'a> {
+    Text(&'a str),
+    Bytes(&'a [u8]),
+}
+
+impl<'a> Text<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        std::str::from_utf8(bytes).map_or(Self::Bytes(bytes), Self::Text)
+    }
+}
+
+#[derive(Serialize)]
+struct Refused<'a> {
+    refused: &'a str,
+    reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<Text<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    path: Text<'a>,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    size: u64,
+    mtime: i64,
+    mtime_nsec: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link: Option<Text<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<(u32, u32)>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    xattrs: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sparse: Option<Vec<(u64, u64)>>,
+    offset: u64,
+}
+
+impl<'a> Line<'a> {
+    fn of(entry: &'a Entry) -> Self {
+        use std::os::unix::ffi::OsStrExt as _;
+        let (kind, link, device) = match &entry.kind {
+            NodeKind::File => ("file", None, None),
+            NodeKind::Hardlink(target) => ("hardlink", Some(target.as_os_str().as_bytes()), None),
+            NodeKind::Symlink(target) => ("symlink", Some(&target[..]), None),
+            NodeKind::Char(major, minor) => ("char", None, Some((*major, *minor))),
+            NodeKind::Block(major, minor) => ("block", None, Some((*major, *minor))),
+            NodeKind::Dir => ("dir", None, None),
+            NodeKind::Fifo => ("fifo", None, None),
+        };
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let meta = &entry.meta;
+        let sparse = |map: &Vec<crate::unpack::sparse::Segment>| map.iter().map(|s| (s.offset, s.length)).collect();
+        Self {
+            path: Text::of(entry.path.as_os_str().as_bytes()),
+            kind,
+            mode: meta.mode,
+            uid: meta.uid,
+            gid: meta.gid,
+            size: entry.size,
+            mtime: meta.mtime.sec,
+            mtime_nsec: meta.mtime.nsec,
+            link: link.map(Text::of),
+            device,
+            xattrs: meta.xattrs.iter().map(|(name, value)| (name.escape_ascii().to_string(), hex(value))).collect(),
+            sparse: entry.sparse.as_ref().map(sparse),
+            offset: entry.offset,
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! `raw xzcat`: the decoder of `.xz` by itself.
+
+use std::io::{BufRead as _, Write as _};
+
+use super::stream::{self, INPUT};
+use crate::error::{Context, Error, Kind, Result};
+use crate::unpack::decode::{Decoder, Format};
+
+/// Decode .xz from standard input to standard output
+///
+/// With as many threads as there are processors. Several streams one after the other, padded or not, are one. What is corrupt, cut off
+/// or no .xz at all is refused (exit code 3), after what could be decoded before it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+impl Args {
+    pub(super) fn run(self) -> Result<i32> {
+        let mut out = stream::output()?;
+        let mut decoder = Decoder::of(Format::Xz, stream::input()?).system(|| "starting the decoder")?;
+        loop {
+            let bytes = decoder.fill_buf().map_err(|error| {
+                let kind = if error.raw_os_error().is_some() { Kind::System } else { Kind::Refused };
+                Error::new(kind, format!("decoding {INPUT}")).with_source(error)
+            })?;
+            if bytes.is_empty() {
+                return Ok(0);
+            }
+            out.write_all(bytes).map_err(stream::unwritten)?;
+            let count = bytes.len();
+            decoder.consume(count);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The sandbox, attacked: what a command may not reach, how it ends, and that nothing is left when anything is killed.
+//!
+//! The tree is a handful of the host's own programs with their libraries, so that nothing here needs a stage3.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use sha2::Digest as _;
+
+use crate::env::{PROGRAM, TestEnv, output, require_root, require_userns, wait_for};
+
+const PROGRAMS: [&str; 12] =
+    ["sh", "cat", "chmod", "grep", "id", "ls", "mkdir", "mount", "sleep", "touch", "umount", "unshare"];
+
+/// Each line tries something; a word is printed for what works and must not. Run by `sh`, which goes on after a failure.
+const ATTACKS: &str = r#"
+exec 2>/dev/null
+host=/var/db/repos/gentoo
+mount -o remount,bind,rw $host && echo remounted
+touch $host/mark && echo wrote-read-only
+umount $host && echo unmounted
+umount /proc && echo unmounted-proc
+chmod 0666 /dev/null && echo changed-null
+touch /dev/zero && echo touched-zero
+value=$(cat /proc/sys/vm/swappiness) && echo "$value" > /proc/sys/vm/swappiness && echo sysctl
+mkdir -p /tmp/proc /tmp/cgroup /tmp/sys
+mount -t proc proc /tmp/proc && echo "$value" > /tmp/proc/sys/vm/swappiness && echo sysctl-of-new-proc
+unshare -mpf sh -c 'mount -t proc proc /tmp/proc && cat /proc/sys/vm/swappiness > /tmp/proc/sys/vm/swappiness' && echo sysctl-of-own-proc
+mount -t sysfs sysfs /tmp/sys && echo sysfs
+unshare -Cm mount -t cgroup2 cgroup /tmp/cgroup && echo cgroups
+ls -l /proc/1/exe | grep -q quern && echo program
+ls /proc/1/root/ | grep . && echo root-of-pid-1
+cat /proc/1/environ | grep . && echo environment-of-pid-1
+chmod 0755 /proc/1/exe && echo changed-program
+cat /root/node && echo device
+ls /proc/self/fd | grep -v '^[0123]$' && echo descriptors
+grep -q '^NoNewPrivs:.1' /proc/self/status || echo privileges
+grep -q '^SigBlk:.0*$' /proc/self/status || echo blocked-signals
+echo attacked
+"#;
+
+/// A test's environment with a recipe `tiny.toml` whose stage3 holds [`PROGRAMS`].
+fn tiny(env: TestEnv) -> TestEnv {
+    let script = format!(
+        r#"set -e
+        mkdir -p tree/bin tree/etc tree/root tree/usr tree/var
+        for program in {}; do
+            path=$(command -v "$program")
+            cp -L "$path" tree/bin/
+            for library in $(ldd "$path" | grep -o '/[^ ]*'); do
+                mkdir -p "tree$(dirname "$library")"; cp -L "$library" "tree$library"
+            done
+        done
+        ln -s /proc/self/exe tree/bin/me
+        if [ "$(id -u)" = 0 ]; then mknod -m 666 tree/root/node c 1 5; fi
+        tar --owner=0 --group=0 -C tree -cf tiny.tar .
+        chmod 644 tiny.tar"#,
+        PROGRAMS.join(" ")
+    );
+    let _ = output(Command::new("sh").args(["-c", &script]).current_dir(env.path(""))).success();
+    let sha512: String = sha2::Sha512::digest(fs::read(env.path("tiny.tar")).unwrap())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/profiles/repos/gentoo");
+    env.write(
+        "tiny.toml",
+        format!(
+            "[source]\nfile = \"tiny.tar\"\nsha512 = \"{sha512}\"\n[portage]\nrepositories = [{repository:?}]\n\
+             [build]\nprofile = \"gentoo:default/linux/amd64/23.0/musl\"\n[emerge]\npackages = [\"a/b\"]\n"
+        ),
+    );
+    env
+}
+
+fn arguments<'a>(command: &[&'a str]) -> Vec<&'a str> {
+    [&["-q", "shell", "tiny.toml", "--"], command].concat()
+}
+
+fn attacks(env: &TestEnv) {
+    let told = env.run(arguments(&["sh", "-c", ATTACKS])).success();
+    assert_eq!(told.stdout.trim(), "attacked", "{}", told.stderr);
+}
+
+#[test]
+fn root_a_command_stays_in_its_sandbox() {
+    if require_root() {
+        attacks(&tiny(TestEnv::new()));
+    }
+}
+
+#[test]
+fn userns_a_command_stays_in_its_sandbox() {
+    if require_userns() {
+        attacks(&tiny(TestEnv::as_user()));
+    }
+}
+
+/// The program's own file, which a link in the tree leads to, can be run but not changed.
+#[test]
+fn root_the_program_is_out_of_reach() {
+    if !require_root() {
+        return;
+    }
+    let env = tiny(TestEnv::new());
+    let before = fs::metadata(PROGRAM).unwrap().modified().unwrap();
+    // `me` is the program itself, run in the tree; it is not a sandbox there, and says so by its usage.
+    let told = env.run(arguments(&["/bin/me", "--no-such-option"])).code(2);
+    assert!(told.stderr.contains("--no-such-option"), "{}", told.stderr);
+    assert_eq!(fs::metadata(PROGRAM).unwrap().modified().unwrap(), before);
+}
+
+#[test]
+fn userns_a_command_ends_the_program_as_it_ended() {
+    if !require_userns() {
+        return;
+    }
+    let mut env = tiny(TestEnv::as_user());
+    env.set("SECRET", "1").set("QUERN_SANDBOX_FD", "3");
+    for code in [0, 1, 2, 126, 255] {
+        let _ = env.run(arguments(&["sh", "-c", &format!("exit {code}")])).code(code);
+    }
+    for signal in [1, 2, 9, 15] {
+        let _ = env.run(arguments(&["sh", "-c", &format!("kill -{signal} $$")])).code(128 + signal);
+    }
+    for wrong in ["no-such", "/etc", "/etc/resolv.conf", ""] {
+        let told = env.run(arguments(&[wrong])).code(2);
+        assert!(told.stderr.contains(&format!("starting {wrong:?} in the tree")), "{}", told.stderr);
+    }
+    // Who closes its output is waited for; who outlives the command is killed.
+    let _ = env.run(arguments(&["sh", "-c", "exec >&- 2>&-; sleep 0.5; exit 9"])).code(9);
+    let start = Instant::now();
+    let _ = env.run(arguments(&["sh", "-c", "(unshare -m sleep 60 &) ; exit 3"])).code(3);
+    assert!(start.elapsed() < Duration::from_secs(30));
+    let told = env.run(arguments(&["sh", "-c", "export -p"])).success();
+    assert!(!told.stdout.contains("SECRET") && !told.stdout.contains("QUERN"), "{}", told.stdout);
+}
+
+#[test]
+fn userns_keys_typed_reach_the_command_once_and_the_terminal_comes_back() {
+    if !require_userns() {
+        return;
+    }
+    let env = tiny(TestEnv::as_user());
+    let typed = |keys: &str, inside: &str, after: &str| {
+        let command = format!("{PROGRAM} -q shell tiny.toml -- {inside}; echo code $?; {after}");
+        let script = format!("({keys}) | script -qec {} /dev/null", quoted(&format!("sh -c {}", quoted(&command))));
+        output(env.command("sh").args(["-c", &script])).stdout
+    };
+    let count = "sh -c 'trap \"echo got\" INT; echo ready; sleep 2; sleep 2'";
+    let told = typed("sleep 2.5; printf '\\003'; sleep 3", count, "true");
+    assert_eq!(told.matches("got").count(), 1, "{told:?}");
+    let told = typed("sleep 2; printf '\\003'; sleep 1", "sleep 60", "true");
+    assert!(told.contains("code 130"), "{told:?}");
+    // An interactive shell makes itself the foreground; afterwards the caller can read again.
+    let told = typed("sleep 2; echo exit 7; sleep 1; echo typed; sleep 1", "sh -i", "read line; echo \"read $line\"");
+    assert!(told.contains("code 7") && told.contains("read typed"), "{told:?}");
+}
+
+/// `text` as one word of a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[test]
+fn root_whoever_is_killed_nothing_is_left() {
+    if require_root() {
+        kills(&tiny(TestEnv::new()));
+    }
+}
+
+#[test]
+fn userns_whoever_is_killed_nothing_is_left() {
+    if require_userns() {
+        kills(&tiny(TestEnv::as_user()));
+    }
+}
+
+/// Kills the program's processes one after the other, each at a few moments of its life.
+fn kills(env: &TestEnv) {
+    let _ = env.run(arguments(&["true"])).code(2);
+    for round in 0..24_u64 {
+        // A number that no other process has in its arguments.
+        let mark = format!("{}{round:02}", 900_000 + std::process::id());
+        let command = format!("unshare -m sleep {mark} & exec sleep {mark}");
+        let mut child = env
+            .program(arguments(&["sh", "-c", &command]))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(round * 7 % 90));
+        let chain = chain(child.id());
+        let victim = chain[round as usize % chain.len()];
+        let _ = Command::new("kill").args(["-9", &victim.to_string()]).stderr(Stdio::null()).status();
+        wait_for("the program to end", Duration::from_secs(10), || ended(&mut child));
+        wait_for("the processes to end", Duration::from_secs(10), || {
+            chain.iter().all(|&pid| gone(pid)) && !any_with(&mark)
+        });
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(env.store().to_str().unwrap()), "{mounts}");
+}
+
+fn ended(child: &mut Child) -> bool {
+    child.try_wait().unwrap().is_some()
+}
+
+/// A process, its first child, the first child of that, …
+fn chain(pid: u32) -> Vec<u32> {
+    let mut chain = vec![pid];
+    while let Ok(children) = fs::read_to_string(format!("/proc/{0}/task/{0}/children", chain[chain.len() - 1]))
+        && let Some(child) = children.split_whitespace().next()
+    {
+        chain.push(child.parse().unwrap());
+        if chain.len() == 6 {
+            break;
+        }
+    }
+    chain
+}
+
+/// Whether a process has ended; one that its new parent has not waited for yet has.
+fn gone(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .map_or(true, |stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
+}
+
+fn any_with(mark: &str) -> bool {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
+        .any(|line| line.windows(mark.len()).any(|window| window == mark.as_bytes()))
+}
+
+#[test]
+fn root_a_store_of_somebody_else_is_refused() {
+    if !require_root() || !require_userns() {
+        return;
+    }
+    let theirs = TestEnv::as_user();
+    let env = tiny(TestEnv::new());
+    fs::create_dir(theirs.path("home/store")).unwrap();
+    std::os::unix::fs::chown(theirs.path("home/store"), Some(65534), Some(65534)).unwrap();
+    let told = output(env.program(arguments(&["true"])).env("QUERN_HOME", theirs.store())).code(4);
+    assert!(told.stderr.contains("belongs to somebody else"), "{}", told.stderr);
+    assert_eq!(fs::read_dir(theirs.store()).unwrap().count(), 0);
+}
