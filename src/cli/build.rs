@@ -84,7 +84,7 @@ impl Args {
         let urls = source::first_urls(job)?;
         let file = match &job.source.base {
             crate::recipe::Base::File { path, .. } => Some(path.display().to_string()),
-            crate::recipe::Base::Gentoo { .. } => None,
+            crate::recipe::Base::Gentoo { .. } | crate::recipe::Base::Direct(_) => None,
         };
         plan.section("source", urls.into_iter().chain(file));
         let home = Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?;

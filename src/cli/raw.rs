@@ -14,7 +14,8 @@ mod xzcat;
 
 /// Single parts of the program, for scripts
 ///
-/// They read no recipe and no store, and say what they found on standard output and as exit code.
+/// They read no recipe, and say what they found on standard output and as exit code. Of the store, only the imported certificates are
+/// read, by `verify`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]

@@ -241,7 +241,7 @@ fn make_conf(job: &Job, facts: &Facts, paths: &[(&str, &str)], nodoc: bool) -> R
     }
     let recipe = recipe_variables(job)?;
     let jobs = format!("-j{}", facts.cpus.max(1));
-    let mirrors = job.source.mirrors.join(" ");
+    let mirrors = job.source.distfiles().join(" ");
     let defaults = [
         ("MAKEOPTS", jobs.as_str()),
         ("GENTOO_MIRRORS", &mirrors),

@@ -17,6 +17,7 @@ pub struct Platform {
 pub fn of_job(job: &Job) -> Platform {
     let stage3 = match &job.source.base {
         Base::Gentoo { stage3, .. } => gentoo(stage3),
+        Base::Direct(direct) => funtoo(&direct.arch),
         Base::File { path, .. } => of_file(path),
     };
     stage3.or_else(|| of_profile(&job.build.profile.path)).unwrap_or_else(host)
@@ -52,6 +53,19 @@ fn gentoo(variant: &str) -> Option<Platform> {
         arm if arm.starts_with("armv5") || arm.starts_with("armv4") => ("arm", Some("v5")),
         "arm" => ("arm", None),
         _ => return None,
+    };
+    Some(Platform { architecture, variant })
+}
+
+/// The platform of a directory of Funtoo's server.
+fn funtoo(arch: &str) -> Option<Platform> {
+    let (architecture, variant) = match arch {
+        "x86-64bit" => ("amd64", None),
+        "x86-32bit" => ("386", None),
+        "arm-64bit" => ("arm64", Some("v8")),
+        "arm-32bit" => ("arm", None),
+        "riscv-64bit" => ("riscv64", None),
+        other => return gentoo(other),
     };
     Some(Platform { architecture, variant })
 }

@@ -33,6 +33,34 @@ pub(crate) const DEFAULT_MIRROR: &str = "https://distfiles.gentoo.org";
 /// keep us on old, known-vulnerable builds.
 pub(crate) const DEFAULT_MAX_AGE: u64 = 30 * 86_400;
 
+/// The server of recipes for Funtoo that name none.
+pub(crate) const FUNTOO_MIRROR: &str = "https://build.funtoo.org";
+
+/// Funtoo's layout: where a tarball is, and what the names beside it end with. A recipe's `source.layout` replaces what it names.
+pub(crate) const FUNTOO_LAYOUT: [(&str, &str); 4] = [
+    ("latest", "{release}/{arch}/{subarch}/stage3-latest.tar.xz"),
+    ("dated", "{release}/{arch}/{subarch}/{version}/stage3-{subarch}-{release}-{version}.tar.xz"),
+    ("signature", ".gpg"),
+    ("digest", ".hash.txt"),
+];
+
+/// Primary fingerprints of the servers that sign Funtoo's stage3s: Intel and generic, AMD, Jaguar, ARM 32, ARM 64, Ryzen.
+pub(crate) const FUNTOO_SIGNERS: [&str; 6] = [
+    "70ACBB6BFEE7BC572A8941D19266C4FA11FD00FD",
+    "E8C574815DC174AF5A9E83853AA5CA5E683A2F8A",
+    "6DDAE85727888A7CA50E2122A9021CE4BEA87CD2",
+    "38E84AD53B01590BA6785E882A7B0B2EEEE54A43",
+    "A9B7AB056485D1B0671AC9364BE69BAE62DD6D47",
+    "D5D7EDE338F8D48746902DB928CE446E6B365A89",
+];
+
+impl Source {
+    /// Servers of Gentoo's distfiles: the mirrors, where they are Gentoo's.
+    pub fn distfiles(&self) -> &[String] {
+        if matches!(self.base, Base::Direct(_)) { &[] } else { &self.mirrors }
+    }
+}
+
 /// Where a recipe comes from. Nothing else is read: neither the process's environment nor its working directory.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
@@ -128,7 +156,7 @@ pub struct Job {
 pub struct Source {
     /// Where the stage3 comes from.
     pub base: Base,
-    /// Roots of mirrors without a trailing slash, tried in order; also Portage's `GENTOO_MIRRORS`.
+    /// Roots of mirrors without a trailing slash, tried in order; Gentoo's are also Portage's `GENTOO_MIRRORS`.
     pub mirrors: Vec<String>,
     /// OpenPGP certificates that replace those that are built in and imported.
     pub keyring: Option<PathBuf>,
@@ -150,6 +178,8 @@ pub enum Base {
         /// Which build of it.
         version: Version,
     },
+    /// A file of a server that has a signature beside it and no signed list.
+    Direct(Direct),
     /// A file on this machine.
     File {
         /// The tarball; `-` is standard input.
@@ -161,6 +191,21 @@ pub enum Base {
         /// Accept it with neither.
         allow_unsigned: bool,
     },
+}
+
+/// A tarball on a server, with what lies beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Direct {
+    /// Below the root of a mirror.
+    pub path: String,
+    /// What the name of its detached signature ends with.
+    pub signature: String,
+    /// What the name of its digest ends with; empty: there is none.
+    pub digest: String,
+    /// Whether the path is that of the latest build, whichever it is.
+    pub latest: bool,
+    /// The architecture, as the server calls it.
+    pub arch: String,
 }
 
 /// Which build of a variant.

@@ -83,6 +83,29 @@ pub(super) fn age(text: &str) -> Rule<u64> {
     }
 }
 
+/// A path below a server's root, with placeholders.
+pub(super) fn server_path(text: &str) -> Rule {
+    let help = "for example \"{release}/{subarch}/stage3-latest.tar.xz\"";
+    let mut plain = text.to_owned();
+    for name in ["release", "arch", "subarch", "version"] {
+        plain = plain.replace(&format!("{{{name}}}"), "x");
+    }
+    let letter = |c: char| c.is_ascii_alphanumeric();
+    chars(&plain, "a path", letter, |c| letter(c) || "._+-/".contains(c)).map_err(|problem| problem.help(help))?;
+    if plain.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(Problem::new("an empty part, `.` or `..`").help(help));
+    }
+    Ok(())
+}
+
+/// What the name of a file ends with; nothing is well.
+pub(super) fn ending(text: &str) -> Rule {
+    if text.is_empty() {
+        return Ok(());
+    }
+    chars(text, "an ending", |c| ".-_".contains(c), |c| c.is_ascii_alphanumeric() || "._+-".contains(c))
+}
+
 /// The root of a server, without its trailing slashes.
 pub(super) fn url(text: &str) -> Rule<String> {
     let lower = text.to_ascii_lowercase();
@@ -400,6 +423,11 @@ mod tests {
         assert!(timestamp("20260719T170103Z").is_ok());
         assert!(timestamp("20261319T170103Z").is_err());
         assert!(timestamp("latets").is_err());
+        assert!(server_path("{release}/{arch}/a-{subarch}.tar.xz").is_ok());
+        for text in ["", "/a", "a//b", "a/../b", "{what}/a", "a b", "a?b", "a/"] {
+            assert!(server_path(text).is_err(), "{text}");
+        }
+        assert!(ending("").is_ok() && ending(".gpg").is_ok() && ending("gpg").is_err() && ending("./x").is_err());
         assert_eq!((age("14"), age("36h"), age("2w")), (Ok(14 * 86_400), Ok(36 * 3600), Ok(14 * 86_400)));
         for text in ["0", "", "d", "-1", "1y", "99999999999999999999", "9999999999w", "1é"] {
             assert!(age(text).is_err(), "{text}");

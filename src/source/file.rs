@@ -97,6 +97,7 @@ pub(super) fn locate(source: &Source, asked: &Asked<'_>, store: &Store, ui: &dyn
         how: String::new(),
         verified_at: now(),
         trust: trust(source, asked, store)?,
+        signature: None,
         fetched: false,
     };
     let mut reader = Hashing { file: &file, sha512: Sha512::new(), sha256: None, done: 0, total: before.size, ui };
@@ -330,6 +331,9 @@ fn located(asked: &Asked<'_>, remembered: Remembered) -> Located {
         proof: if remembered.unsigned { Proof::Unsigned } else { Proof::Digest },
         facts: remembered.facts,
         offline: false,
+        remember: (REFS, ref_name(asked)),
+        dated: None,
+        sha256: None,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::store::Store;
 use crate::verify::{self, Keyring, MAX_DOCUMENT, Signed};
 
 /// Kind of the refs that hold [`Facts`] by file name.
-pub(super) const REFS: &str = "stage3";
+const REFS: &str = "stage3";
 
 const DAY: u64 = 86_400;
 
@@ -118,7 +118,8 @@ pub(super) fn locate(
         }
     };
     ui.done();
-    Ok(Located { name, place: Place::Urls(urls), proof, facts, offline: false })
+    let remember = (REFS, name.clone());
+    Ok(Located { name, place: Place::Urls(urls), proof, facts, offline: false, remember, dated: None, sha256: None })
 }
 
 /// What the first mirror that answers well offers for an architecture's directory, by its signed list of all variants.
@@ -174,7 +175,17 @@ pub(super) fn known(source: &Source, variant: &str, version: &Version, store: &S
     let newest = candidates.into_iter().max_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     Ok(newest.map(|(_, timestamp, name, facts)| {
         let urls = source.mirrors.iter().map(|mirror| url(mirror, arch, &format!("{timestamp}/{name}"))).collect();
-        Located { name, place: Place::Urls(urls), proof: Proof::Digest, facts, offline: true }
+        let remember = (REFS, name.clone());
+        Located {
+            name,
+            place: Place::Urls(urls),
+            proof: Proof::Digest,
+            facts,
+            offline: true,
+            remember,
+            dated: None,
+            sha256: None,
+        }
     }))
 }
 
@@ -278,6 +289,7 @@ impl Ask<'_> {
             how: String::new(),
             verified_at: now(),
             trust: self.keyring.id().to_owned(),
+            signature: None,
             fetched: false,
         };
         let digests = self.each(&format!("{name}.DIGESTS"), |mirror| {
@@ -358,7 +370,7 @@ impl Ask<'_> {
 }
 
 /// Refuses a list that is too old, or from the future.
-fn fresh(url: &str, published: u64, now: u64, max_age: u64) -> Result<()> {
+pub(super) fn fresh(url: &str, published: u64, now: u64, max_age: u64) -> Result<()> {
     let clock = format!("this machine's clock says {}; if that is wrong, set the clock", when(now));
     if published > now + DAY {
         return Err(Error::refused(format!(

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use blake2::Blake2b512;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha512};
+use sha2::{Digest, Sha256, Sha512};
 
 use crate::error::{Context, Error, Result};
 use crate::progress::{Event, Progress};
@@ -20,6 +20,7 @@ use crate::store::Store;
 use crate::verify::{self, Keyring, Signer};
 
 pub mod digests;
+mod direct;
 mod download;
 mod fetch;
 mod file;
@@ -38,6 +39,34 @@ pub struct Located {
     facts: Facts,
     /// Do not ask any server.
     offline: bool,
+    /// Kind and name of the ref that remembers what was found out.
+    remember: (&'static str, String),
+    /// How old it may be, where nothing but its detached signature has a date.
+    dated: Option<Dated>,
+    /// A SHA-256 that nobody signed.
+    sha256: Option<String>,
+}
+
+/// Judges the date of a detached signature as that of a signed list is judged.
+#[derive(Debug, Clone)]
+struct Dated {
+    /// What it is remembered under.
+    of: String,
+    max_age: u64,
+    allow_rollback: bool,
+}
+
+impl Dated {
+    fn check(&self, store: &Store, keyring: &Keyring, what: &str, created: u64, ui: &dyn Progress) -> Result<()> {
+        gentoo::fresh(what, created, now(), self.max_age)?;
+        let sighting = memory::Sighting {
+            of: self.of.clone(),
+            list: "signature".to_owned(),
+            published: created,
+            build: String::new(),
+        };
+        memory::check(store, keyring, &printable(what), &sighting, self.allow_rollback, ui)
+    }
 }
 
 /// On what terms a base is looked for.
@@ -90,6 +119,9 @@ pub(crate) struct Facts {
     pub(crate) verified_at: u64,
     /// [`Keyring::id`] it was verified with; under another keyring it must be verified again.
     pub(crate) trust: String,
+    /// SHA-256 of the detached signature that proved it, where one did.
+    #[serde(default)]
+    pub(crate) signature: Option<String>,
     /// Whether the bytes were ever in the store: without a network, only those are of use.
     #[serde(default)]
     pub(crate) fetched: bool,
@@ -163,6 +195,7 @@ pub fn locate(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Resu
     }
     let located = match &job.source.base {
         Base::Gentoo { stage3, version } => gentoo::locate(&job.source, stage3, version, store, terms, ui)?,
+        Base::Direct(direct) => direct::locate(&job.source, direct, store, terms, ui)?,
         Base::File { path, signature, sha512, allow_unsigned } => {
             let asked = file::Asked {
                 path,
@@ -184,6 +217,7 @@ pub fn locate(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Resu
 pub fn known(job: &Job, store: &Store) -> Result<Option<Located>> {
     match &job.source.base {
         Base::Gentoo { stage3, version } => gentoo::known(&job.source, stage3, version, store),
+        Base::Direct(direct) => direct::known(&job.source, direct, store),
         Base::File { path, signature, sha512, allow_unsigned } => {
             let asked = file::Asked {
                 path,
@@ -200,6 +234,10 @@ pub fn known(job: &Job, store: &Store) -> Result<Option<Located>> {
 pub fn first_urls(job: &Job) -> Result<Vec<String>> {
     match &job.source.base {
         Base::Gentoo { stage3, version } => gentoo::first_urls(&job.source, stage3, version),
+        Base::Direct(direct) => {
+            let mirrors = job.source.mirrors.iter();
+            Ok(mirrors.map(|root| format!("{root}/{}{}", direct.path, direct.signature)).collect())
+        }
         Base::File { .. } => Ok(Vec::new()),
     }
 }
@@ -215,7 +253,19 @@ pub fn fetch(located: &Located, store: &Store, ui: &dyn Progress) -> Result<Fetc
             let mut signer = None;
             let mut accept = |file: &File| match &located.proof {
                 Proof::Detached { signature, keyring } => {
-                    signer = Some(verify::detached(&located.name, signature, rewound(file)?, keyring)?);
+                    if let Some(wanted) = &located.sha256
+                        && sha256_of(file, &located.name)? != *wanted
+                    {
+                        return Err(Error::refused(format!(
+                            "the SHA-256 of {} is not {wanted}",
+                            printable(&located.name)
+                        )));
+                    }
+                    let good = verify::detached(&located.name, signature, rewound(file)?, keyring)?;
+                    if let Some(dated) = &located.dated {
+                        dated.check(store, keyring, &located.name, good.created, ui)?;
+                    }
+                    signer = Some(good);
                     Ok(())
                 }
                 Proof::Digest | Proof::Unsigned => Ok(()),
@@ -235,7 +285,7 @@ pub fn fetch(located: &Located, store: &Store, ui: &dyn Progress) -> Result<Fetc
             }
             if !facts.fetched {
                 (facts.fetched, facts.size, facts.sha512) = (true, Some(got.size), Some(got.sha512.clone()));
-                store.write_ref(gentoo::REFS, &located.name, &facts)?;
+                store.write_ref(located.remember.0, &located.remember.1, &facts)?;
             }
             got
         }
@@ -250,6 +300,17 @@ pub fn fetch(located: &Located, store: &Store, ui: &dyn Progress) -> Result<Fetc
 pub fn keyring(source: &Source, store: &Store) -> Result<Keyring> {
     match &source.keyring {
         Some(path) => Keyring::load(path, &source.fingerprints),
+        None if source.fingerprints.is_empty() && matches!(source.base, Base::Direct(_)) => {
+            let mut trusted = store.certificate_names()?;
+            trusted.retain(|name| crate::recipe::FUNTOO_SIGNERS.contains(&name.as_str()));
+            if trusted.is_empty() {
+                return Err(Error::usage("no certificate that signs Funtoo's stage3s is known").with_hint(
+                    "none is built in: add it with `quern-builder keys import`, or name it as source.keyring; for a server of \
+                     your own say with source.fingerprints who may sign",
+                ));
+            }
+            Keyring::known(&store.certificates()?, &trusted)
+        }
         None if source.fingerprints.is_empty() => {
             Keyring::known(&store.certificates()?, &[verify::GENTOO_RELEASE.to_owned()])
         }
@@ -330,7 +391,22 @@ fn base_name(source: &Source) -> String {
         Base::Gentoo { stage3, version: crate::recipe::Version::Timestamp(timestamp) } => {
             format!("stage3 {stage3} of {timestamp}")
         }
+        Base::Direct(direct) => direct.path.clone(),
         Base::File { path, .. } => path.display().to_string(),
+    }
+}
+
+/// SHA-256 of an open file, from its beginning.
+fn sha256_of(file: &File, what: &str) -> Result<String> {
+    let mut reader = rewound(file)?;
+    let mut sha256 = Sha256::new();
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let count = reader.read(&mut buffer).system(|| format!("reading {}", printable(what)))?;
+        if count == 0 {
+            return Ok(hex(&sha256.finalize()));
+        }
+        sha256.update(&buffer[..count]);
     }
 }
 

@@ -15,6 +15,7 @@ use crate::progress::Silent;
 use crate::verify::gnupg::{Gpg, gpg};
 use crate::verify::verify;
 
+mod direct;
 mod mirror;
 
 fn http() -> Http {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::env::{TestEnv, is_root, output, require_userns, require_world};
+use crate::env::{Server, TestEnv, is_root, output, require_userns, require_world};
 
 /// A recipe that needs nothing but a stage3; none where the tests can neither be root nor become it.
 fn recipe(source: &str) -> Option<(TestEnv, std::path::PathBuf)> {
@@ -59,4 +59,25 @@ fn what_a_mirror_offers_is_listed() {
     let mirror = format!("source.mirrors=[{:?}]", server.url());
     let stranger = TestEnv::new().run(["fetch", "--list", "amd64", "--set", &mirror]).code(3);
     assert!(stranger.stderr.contains("not in the keyring"), "{}", stranger.stderr);
+}
+
+#[test]
+fn userns_a_stage3_of_funtoo() {
+    let Some(world) = require_world() else { return };
+    let source = "distro = \"funtoo\"\nrelease = \"1.4-release-std\"\narch = \"x86-64bit\"\nsubarch = \"generic_64\"";
+    let Some((mut env, recipe)) = recipe(source) else { return };
+    let server = Server::start(&world.path("funtoo"));
+    env.set("QUERN_SOURCE_MIRRORS", format!("[{:?}]", server.url()));
+    let recipe = recipe.to_str().unwrap();
+    assert!(env.run(["fetch", recipe]).code(2).stderr.contains("keys import"));
+    env.set("QUERN_SOURCE_KEYRING", world.keyring());
+    // The world may have been made long ago; what is asked for by its day has no age.
+    let day = std::fs::read_dir(world.path("funtoo/1.4-release-std/x86-64bit/generic_64")).unwrap();
+    let day = day.filter_map(|entry| entry.unwrap().file_name().into_string().ok()).find(|name| name.starts_with("20"));
+    for version in ["latest".to_owned(), day.expect("a build of a day")] {
+        let arguments = ["--set", &format!("source.version={version}"), "--set", "source.max-age=3650"];
+        let _ = env.run([&["fetch", recipe], &arguments[..]].concat()).success();
+        let verified = env.run([&["verify", recipe], &arguments[..]].concat()).success();
+        assert!(verified.stdout.contains("detached signature by "), "{}", verified.stdout);
+    }
 }

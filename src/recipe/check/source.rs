@@ -4,16 +4,21 @@ use super::{Checker, Must, Word};
 use crate::recipe::diagnostic::{Finding, Place, Problem, quoted};
 use crate::recipe::merge::VARIABLES;
 use crate::recipe::suggest::nearest;
-use crate::recipe::{Base, DEFAULT_MAX_AGE, DEFAULT_MIRROR, Source, Version, words};
+use crate::recipe::{
+    Base, DEFAULT_MAX_AGE, DEFAULT_MIRROR, Direct, FUNTOO_LAYOUT, FUNTOO_MIRROR, Source, Version, words,
+};
 
 /// The keys that only a stage3 from a mirror has, and those that only a file has; the first of each makes the choice.
 const MIRRORED: [&str; 2] = ["stage3", "version"];
+/// The keys that only what is on a server of another layout has.
+const DIRECT: [&str; 4] = ["release", "arch", "subarch", "layout"];
 const LOCAL: [&str; 4] = ["file", "signature", "sha512", "allow-unsigned"];
 
 impl Checker<'_> {
     pub(super) fn source(&mut self) -> Option<Source> {
-        let supported = self.distro();
-        let mirrors = self.mirrors();
+        let distro = self.distro();
+        let funtoo = distro == Some(true);
+        let mirrors = self.mirrors(funtoo);
         let keyring = self.path_of("source", "keyring", Must::File);
         let mut fingerprints =
             self.each("source", "fingerprints", "fingerprint", words::fingerprint).unwrap_or_default();
@@ -22,28 +27,26 @@ impl Checker<'_> {
             Some(word) => self.follow(&word, "age", words::age),
             None => Some(DEFAULT_MAX_AGE),
         };
-        let base = self.base();
-        supported.then_some(())?;
+        // A file is of whichever distribution; what is on a server is named by each in its own way.
+        let base = if funtoo && self.item("source", "file").is_none() { self.direct() } else { self.base(!funtoo) };
+        distro?;
         Some(Source { base: base?, mirrors, keyring, fingerprints, max_age: max_age? })
     }
 
-    /// Whether this version can build from the distribution that is asked for.
-    fn distro(&mut self) -> bool {
-        let mut supported = true;
+    /// Whether the distribution is Funtoo; none where this version cannot build from what is asked for.
+    fn distro(&mut self) -> Option<bool> {
+        let mut funtoo = Some(false);
         if let Some(word) = self.word("source", "distro") {
-            let problem = match word.text.as_str() {
-                "gentoo" => None,
-                "funtoo" => {
-                    Some(Problem::new("not supported yet by this version").help("leave `distro` out to use Gentoo"))
-                }
+            match word.text.as_str() {
+                "gentoo" => {}
+                "funtoo" => funtoo = Some(true),
                 other => {
                     let meant = nearest(other, ["gentoo", "funtoo"]).map(|meant| format!("did you mean \"{meant}\"?"));
-                    Some(Problem { label: "neither gentoo nor funtoo".to_owned(), help: meant })
+                    let problem = Problem { label: "neither gentoo nor funtoo".to_owned(), help: meant };
+                    let title = format!("cannot use the distribution {}", quoted(&word.text));
+                    self.texts.problem(&word.at, title, problem);
+                    funtoo = None;
                 }
-            };
-            if let Some(problem) = problem {
-                self.texts.problem(&word.at, format!("cannot use the distribution {}", quoted(&word.text)), problem);
-                supported = false;
             }
         }
         if self.bool("source", "host") == Some(true) {
@@ -52,14 +55,14 @@ impl Checker<'_> {
                     .help("name a stage3, for example stage3 = \"amd64-musl\"");
                 self.texts.problem(&at, "cannot build from this host's own system", problem);
             }
-            supported = false;
+            funtoo = None;
         }
-        supported
+        funtoo
     }
 
-    fn mirrors(&mut self) -> Vec<String> {
+    fn mirrors(&mut self, funtoo: bool) -> Vec<String> {
         let Some(mut mirrors) = self.each("source", "mirrors", "mirror", words::url) else {
-            return vec![DEFAULT_MIRROR.to_owned()];
+            return vec![if funtoo { FUNTOO_MIRROR } else { DEFAULT_MIRROR }.to_owned()];
         };
         let written = self.list("source", "mirrors").unwrap_or_default();
         if let Some(at) = self.value("source", "mirrors").filter(|_| written.is_empty()).map(|value| value.at.clone()) {
@@ -71,7 +74,15 @@ impl Checker<'_> {
         mirrors
     }
 
-    fn base(&mut self) -> Option<Base> {
+    fn base(&mut self, gentoo: bool) -> Option<Base> {
+        if gentoo {
+            for key in DIRECT {
+                let Some(at) = self.key(key) else { continue };
+                let problem =
+                    Problem::new("only with distro = \"funtoo\"").help("Gentoo's stage3s are named by `stage3` alone");
+                self.texts.problem(&at, format!("`{key}` says nothing of a stage3 of Gentoo"), problem);
+            }
+        }
         let rank = |checker: &Self, keys: &[&str]| {
             let ranks = keys.iter().filter_map(|key| checker.item("source", key));
             ranks.map(|item| checker.texts.rank(&item.key_at)).max()
@@ -115,6 +126,61 @@ impl Checker<'_> {
                 .follow(&word, "version", |text| words::timestamp(text).map(|()| Version::Timestamp(text.to_owned()))),
         };
         Some(Base::Gentoo { stage3: stage3?, version: version? })
+    }
+
+    /// A file of a server that is laid out as Funtoo's, or as the recipe says.
+    fn direct(&mut self) -> Option<Base> {
+        if let Some(at) = self.key("stage3") {
+            let problem = Problem::new("only with distro = \"gentoo\"")
+                .help("Funtoo's stage3s are named by `release`, `arch` and `subarch`");
+            self.texts.problem(&at, "`stage3` says nothing of a stage3 of Funtoo", problem);
+        }
+        let version = match self.word("source", "version").filter(|word| word.text != "latest") {
+            Some(word) => Some(self.follow(&word, "version", |text| words::name(text).map(|()| text.to_owned()))?),
+            None => None,
+        };
+        let mut values = vec![("version", version.clone().unwrap_or_default())];
+        let mut complete = true;
+        for (key, example) in [("release", "1.4-release-std"), ("arch", "x86-64bit"), ("subarch", "generic_64")] {
+            match self.word("source", key) {
+                Some(_) => match self.plain("source", key, key, words::name) {
+                    Some(value) => values.push((key, value)),
+                    None => complete = false,
+                },
+                None => {
+                    let title = format!("no `{key}` of a stage3 of Funtoo is given");
+                    self.texts.find(Finding::missing(title).help(format!("in [source] write {key} = \"{example}\"")));
+                    complete = false;
+                }
+            }
+        }
+        let mut layout = std::collections::BTreeMap::from(FUNTOO_LAYOUT.map(|(key, value)| (key, value.to_owned())));
+        for (key, value) in self.map("source", "layout") {
+            let Some(known) = FUNTOO_LAYOUT.iter().map(|(known, _)| *known).find(|known| *known == key.text) else {
+                let problem = Problem::new("not a key").help("known: latest, dated, signature, digest");
+                self.texts.problem(&key.at, format!("unknown key {} of a layout", quoted(&key.text)), problem);
+                complete = false;
+                continue;
+            };
+            let rule = if matches!(known, "latest" | "dated") { words::server_path } else { words::ending };
+            match self.follow(&value, "part of a layout", |text| rule(text).map(|()| text.to_owned())) {
+                Some(text) => _ = layout.insert(known, text),
+                None => complete = false,
+            }
+        }
+        complete.then_some(())?;
+        let mut path = layout[if version.is_some() { "dated" } else { "latest" }].clone();
+        for (key, value) in &values {
+            path = path.replace(&format!("{{{key}}}"), value);
+        }
+        let arch = values.into_iter().find(|(key, _)| *key == "arch").map(|(_, arch)| arch)?;
+        Some(Base::Direct(Direct {
+            path,
+            signature: layout["signature"].clone(),
+            digest: layout["digest"].clone(),
+            latest: version.is_none(),
+            arch,
+        }))
     }
 
     fn local(&mut self, level: Option<usize>) -> Option<Base> {

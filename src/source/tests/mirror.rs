@@ -5,7 +5,7 @@ use crate::recipe::{Build, Emerge, Portage, ProfileName, Strip, TreeKind, Versio
 
 const VARIANT: &str = "amd64-musl";
 
-fn job(base: Base, mirrors: &[&Server], keyring: &Path) -> Job {
+pub(super) fn job(base: Base, mirrors: &[&Server], keyring: &Path) -> Job {
     Job {
         name: "test".to_owned(),
         source: Source {
@@ -115,7 +115,7 @@ fn build(job: &Job, store: &Store) -> Result<crate::verify::Verified> {
     verify(fetch(&located, store, &Silent)?)
 }
 
-fn store() -> (tempfile::TempDir, Store) {
+pub(super) fn store() -> (tempfile::TempDir, Store) {
     let home = tempfile::tempdir().unwrap();
     let store = Store::open(home.path()).unwrap();
     (home, store)

@@ -1,0 +1,171 @@
+//! Servers without a signed list: a tarball at a path that the recipe's layout says, with a detached signature beside it. Funtoo's
+//! are so, and a mirror of one's own may be.
+//!
+//! The signature covers the bytes and nothing else: neither the path nor which build is the latest. All the time there is, is when it
+//! was made.
+
+use sha2::{Digest, Sha256};
+
+use super::fetch::{FailureKind, Http};
+use super::{Dated, Facts, Located, Place, Proof, Terms, hex, keyring, now, printable};
+use crate::error::{Error, Kind, Result};
+use crate::progress::Progress;
+use crate::recipe::{Direct, Source};
+use crate::store::Store;
+use crate::verify::MAX_DOCUMENT;
+
+/// Kind of the refs that hold [`Facts`] by path.
+pub(super) const REFS: &str = "direct";
+
+pub(super) fn locate(
+    source: &Source,
+    direct: &Direct,
+    store: &Store,
+    terms: Terms,
+    ui: &dyn Progress,
+) -> Result<Located> {
+    ui.stage(&format!("looking for {}", printable(&direct.path)));
+    let keyring = keyring(source, store)?;
+    let http = Http::default();
+    let mut troubles: Vec<String> = Vec::new();
+    let mut found = None;
+    for (at, root) in source.mirrors.iter().enumerate() {
+        let url = format!("{root}/{}{}", direct.path, direct.signature);
+        match http.document(&url, MAX_DOCUMENT) {
+            Ok(signature) => {
+                found = Some((at, signature));
+                break;
+            }
+            Err(failure) => {
+                if at + 1 < source.mirrors.len() {
+                    ui.warn(&format!("{failure}; trying the next mirror"));
+                }
+                troubles.push(format!("{failure}\n"));
+            }
+        }
+    }
+    let Some((at, signature)) = found else {
+        let error = Error::network(format!("no mirror has the signature of {}", printable(&direct.path)))
+            .with_details(troubles.concat());
+        return Err(match known(source, direct, store) {
+            Ok(Some(_)) => error.with_hint("with --offline the stored one is used"),
+            _ => error.with_hint("check source.mirrors, and source.release, arch and subarch"),
+        });
+    };
+    let mut mirrors: Vec<&String> = source.mirrors.iter().collect();
+    mirrors[..=at].rotate_right(1);
+    let urls = mirrors.iter().map(|root| format!("{root}/{}", direct.path)).collect();
+    let sha256 = digest(&http, mirrors[0], direct)?;
+    let signed = hex(&Sha256::digest(&signature));
+    let remembered = store.read_ref::<Facts>(REFS, &ref_name(direct))?.filter(|facts| {
+        facts.trust == keyring.id() && facts.signature.as_ref() == Some(&signed) && facts.sha512.is_some()
+    });
+    // Who asks for a build of a day wants it however old it is.
+    let dated = direct.latest.then(|| Dated {
+        of: ref_name(direct),
+        max_age: source.max_age,
+        allow_rollback: terms.allow_rollback,
+    });
+    let (facts, proof) = match remembered {
+        Some(facts) => {
+            // Good once, and perhaps too old by now.
+            if let (Some(signer), Some(dated)) = (&facts.signer, &dated) {
+                dated.check(store, &keyring, &direct.path, signer.created, ui)?;
+            }
+            (facts, Proof::Digest)
+        }
+        None => {
+            let facts = Facts {
+                size: None,
+                sha512: None,
+                blake2b: None,
+                timestamp: None,
+                signer: None,
+                how: "detached signature".to_owned(),
+                verified_at: now(),
+                trust: keyring.id().to_owned(),
+                signature: Some(signed),
+                fetched: false,
+            };
+            (facts, Proof::Detached { signature, keyring })
+        }
+    };
+    ui.done();
+    Ok(Located {
+        name: name(direct),
+        place: Place::Urls(urls),
+        proof,
+        facts,
+        offline: false,
+        remember: (REFS, ref_name(direct)),
+        dated,
+        sha256,
+    })
+}
+
+/// What the store remembers of this path.
+pub(super) fn known(source: &Source, direct: &Direct, store: &Store) -> Result<Option<Located>> {
+    let keyring = keyring(source, store)?;
+    let facts = store.read_ref::<Facts>(REFS, &ref_name(direct))?;
+    Ok(facts.filter(|facts| facts.trust == keyring.id() && facts.sha512.is_some()).map(|facts| Located {
+        name: name(direct),
+        place: Place::Urls(source.mirrors.iter().map(|root| format!("{root}/{}", direct.path)).collect()),
+        proof: Proof::Digest,
+        facts,
+        offline: true,
+        remember: (REFS, ref_name(direct)),
+        dated: None,
+        sha256: None,
+    }))
+}
+
+/// The SHA-256 beside the file, where there is one: nobody signed it, so that it only tells damage from forgery.
+fn digest(http: &Http, root: &str, direct: &Direct) -> Result<Option<String>> {
+    if direct.digest.is_empty() {
+        return Ok(None);
+    }
+    let url = format!("{root}/{}{}", direct.path, direct.digest);
+    match http.document(&url, MAX_DOCUMENT) {
+        Ok(bytes) => parse_digest(&bytes).map(Some).ok_or_else(|| {
+            Error::refused(format!("{}: it is not a line with a SHA-256", printable(&url)))
+                .with_hint("another mirror (source.mirrors) may have the right one")
+        }),
+        Err(failure) if failure.kind == FailureKind::Missing => Ok(None),
+        Err(failure) => Err(Error::new(Kind::Network, failure.to_string())),
+    }
+}
+
+/// `sha256 <hex>`.
+fn parse_digest(bytes: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let mut words = text.split_ascii_whitespace();
+    let (Some("sha256"), Some(hex), None) = (words.next(), words.next(), words.next()) else { return None };
+    (hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| hex.to_ascii_lowercase())
+}
+
+fn name(direct: &Direct) -> String {
+    direct.path.rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+fn ref_name(direct: &Direct) -> String {
+    hex(&Sha256::digest(&direct.path))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn digests_are_read_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..100), hex in "[0-9a-fA-F]{64}") {
+            if let Some(found) = parse_digest(&bytes) {
+                prop_assert_eq!(found.len(), 64);
+            }
+            prop_assert_eq!(parse_digest(format!("sha256 {hex}\n").as_bytes()), Some(hex.to_lowercase()));
+            prop_assert_eq!(parse_digest(format!("md5 {hex}\n").as_bytes()), None);
+            prop_assert_eq!(parse_digest(format!("sha256 {hex} {hex}\n").as_bytes()), None);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Servers without a signed list, laid out as Funtoo's.
+
+use super::mirror::{job, store};
+use super::*;
+use crate::recipe::Direct;
+
+const PATH: &str = "1.4/x86-64bit/generic_64/stage3-latest.tar.xz";
+
+fn direct(latest: bool) -> Base {
+    Base::Direct(Direct {
+        path: PATH.to_owned(),
+        signature: ".gpg".to_owned(),
+        digest: ".hash.txt".to_owned(),
+        latest,
+        arch: "x86-64bit".to_owned(),
+    })
+}
+
+struct Site {
+    gpg: Gpg,
+    keyring: std::path::PathBuf,
+    files: HashMap<String, Vec<u8>>,
+}
+
+impl Site {
+    fn new() -> Option<Self> {
+        let gpg = gpg()?;
+        // Old enough to sign what is older than a list may be.
+        let then = format!("{}!", now() - 90 * 86_400);
+        gpg.key("good", &["--faked-system-time", &then]);
+        let keyring = gpg.home.path().join("funtoo.asc");
+        fs_err::write(&keyring, gpg.run(&["--armor", "--export"], b"")).unwrap();
+        let mut site = Self { gpg, keyring, files: HashMap::new() };
+        site.put("", data());
+        site.put(".hash.txt", format!("sha256 {}\n", hex(&Sha256::digest(data()))).into());
+        site.sign(0);
+        Some(site)
+    }
+
+    fn put(&mut self, ending: &str, bytes: Vec<u8>) {
+        self.files.insert(format!("/{PATH}{ending}"), bytes);
+    }
+
+    /// Signed so many seconds ago.
+    fn sign(&mut self, ago: u64) {
+        let then = format!("{}!", now() - ago);
+        let signature = self.gpg.detach("good", &["--faked-system-time", &then], &data());
+        self.put(".gpg", signature);
+    }
+
+    fn serve(&self) -> Server {
+        Server::files(self.files.clone())
+    }
+
+    fn build(&self, store: &Store, latest: bool, terms: Terms) -> Result<crate::verify::Verified> {
+        let server = self.serve();
+        let job = job(direct(latest), &[&server], &self.keyring);
+        verify(fetch(&locate(&job, store, terms, &Silent)?, store, &Silent)?)
+    }
+}
+
+#[track_caller]
+fn refused(result: Result<crate::verify::Verified>, why: &str) {
+    let error = result.map(|_| ()).unwrap_err();
+    assert!(error.kind() == Kind::Refused && error.to_string().contains(why), "{why}: {error:?}");
+}
+
+#[test]
+fn a_signed_file_is_fetched_once_and_known_afterwards() {
+    let Some(site) = Site::new() else { return };
+    let (_home, store) = store();
+    let server = site.serve();
+    let mut job = job(direct(true), &[&server], &site.keyring);
+    assert!(known(&job, &store).unwrap().is_none());
+    let located = locate(&job, &store, Terms::default(), &Silent).unwrap();
+    assert_eq!((located.name(), located.sha512()), ("stage3-latest.tar.xz", None));
+    let verified = verify(fetch(&located, &store, &Silent).unwrap()).unwrap();
+    let primary = site.gpg.fingerprints("good")[0].clone();
+    assert_eq!(verified.signer(), Some(primary.as_str()));
+    assert_eq!(verified.how(), format!("detached signature by {primary}"));
+    assert_eq!(server.seen().len(), 3);
+    // The same signature again: nothing but the small files is asked for, and nothing at all offline.
+    let again = locate(&job, &store, Terms::default(), &Silent).unwrap();
+    assert_eq!(again.sha512(), Some(verified.sha512()));
+    verify(fetch(&again, &store, &Silent).unwrap()).unwrap();
+    let offline = locate(&job, &store, Terms { offline: true, ..Terms::default() }, &Silent).unwrap();
+    verify(fetch(&offline, &store, &Silent).unwrap()).unwrap();
+    assert!(server.seen().iter().filter(|request| request.path == format!("/{PATH}")).count() == 1);
+    // Nobody is trusted by default who was not imported, nor Gentoo's key for Funtoo's files.
+    job.source.keyring = None;
+    let unknown = locate(&job, &store, Terms::default(), &Silent).unwrap_err();
+    assert!(unknown.kind() == Kind::Usage && unknown.hint().unwrap().contains("keys import"), "{unknown}");
+    assert!(job.source.distfiles().is_empty(), "Funtoo's server has no distfiles of Gentoo");
+}
+
+#[test]
+fn what_is_not_signed_as_it_should_be_is_refused() {
+    let Some(mut site) = Site::new() else { return };
+    let honest = site.serve();
+    let good = site.files.clone();
+    let mut spoilt = |ending: &str, bytes: Option<Vec<u8>>| {
+        site.files.clone_from(&good);
+        match bytes {
+            Some(bytes) => site.put(ending, bytes),
+            None => _ = site.files.remove(&format!("/{PATH}{ending}")).unwrap(),
+        }
+        let (_home, store) = store();
+        (site.build(&store, true, Terms::default()), site.serve())
+    };
+    refused(spoilt("", Some(data()[1..].to_vec())).0, "SHA-256");
+    refused(spoilt(".hash.txt", Some(format!("sha256 {}", "0".repeat(64)).into())).0, "SHA-256");
+    refused(spoilt(".hash.txt", Some(b"<html>".to_vec())).0, "not a line with a SHA-256");
+    refused(spoilt(".gpg", Some(b"x".to_vec())).0, "not signed");
+    assert!(spoilt(".hash.txt", None).0.is_ok(), "the signature is what counts");
+    let (unsigned, lacks) = spoilt(".gpg", None);
+    assert_eq!(unsigned.map(|_| ()).unwrap_err().kind(), Kind::Network);
+    // A mirror that lacks it does not fail what the next one serves.
+    let (_home, store) = store();
+    let job = job(direct(true), &[&lacks, &honest], &site.keyring);
+    let located = locate(&job, &store, Terms::default(), &Silent).unwrap();
+    assert!(located.urls()[0].starts_with(&honest.url));
+    // The digest fits and the signature is of other bytes.
+    site.files = good;
+    let other = site.gpg.detach("good", &[], b"other");
+    site.put(".gpg", other);
+    refused(site.build(&store, true, Terms::default()), "bad signature");
+}
+
+#[test]
+fn the_latest_is_not_older_than_it_may_be_or_was() {
+    let Some(mut site) = Site::new() else { return };
+    let (_home, store) = store();
+    site.sign(40 * 86_400);
+    refused(site.build(&store, true, Terms::default()), "40 days old");
+    site.build(&store, false, Terms::default()).unwrap();
+    site.sign(3600);
+    site.build(&store, true, Terms::default()).unwrap();
+    site.sign(7200);
+    refused(site.build(&store, true, Terms::default()), "older than it was");
+    site.build(&store, true, Terms { allow_rollback: true, ..Terms::default() }).unwrap();
+    // Remembered and unpacked, and an older one all the same.
+    refused(site.build(&store, true, Terms::default()), "older than it was");
+}
