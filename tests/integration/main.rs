@@ -14,3 +14,4 @@ mod publish;
 mod raw;
 mod recipe;
 mod source;
+mod tripwire;
