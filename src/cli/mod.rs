@@ -17,6 +17,7 @@ pub mod clean;
 pub mod completions;
 pub mod fetch;
 pub mod keys;
+pub mod oci;
 pub mod plan;
 pub mod raw;
 mod session;
@@ -105,6 +106,7 @@ enum Command {
     Keys(keys::Args),
     Clean(clean::Args),
     Completions(completions::Args),
+    Oci(oci::Args),
     Raw(raw::Args),
 }
 
@@ -158,6 +160,7 @@ impl Command {
             Self::Keys(args) => args.run(ui),
             Self::Clean(args) => args.run(ui),
             Self::Completions(args) => args.run(),
+            Self::Oci(args) => args.run(ui),
             Self::Raw(args) => args.run(ui),
         }
     }

@@ -29,7 +29,7 @@ pub enum Format {
     Gzip,
     /// `.zst`
     Zstd,
-    /// `.bz2`, which is told but not read.
+    /// `.bz2`
     Bzip2,
     /// Not compressed.
     Plain,
@@ -146,10 +146,7 @@ fn plain(format: Format, input: impl Read + Send + 'static) -> io::Result<Box<dy
         Format::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
         Format::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(input)?),
         Format::Xz => Box::new(Xz { input, stream: xz_stream()?, between: false }),
-        Format::Bzip2 => {
-            let text = "bzip2 is not read; convert it with: bunzip2 -c FILE.bz2 > FILE";
-            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
-        }
+        Format::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
     })
 }
 

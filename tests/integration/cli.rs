@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use crate::env::{PROGRAM, TestEnv, output};
 
-const VERBS: [&str; 8] = ["build", "shell", "fetch", "verify", "keys", "clean", "completions", "raw"];
+const VERBS: [&str; 9] = ["build", "shell", "fetch", "verify", "keys", "clean", "completions", "oci", "raw"];
 
 #[test]
 fn help_is_on_stdout_and_teaches() {

@@ -15,3 +15,4 @@ mod raw;
 mod recipe;
 mod sandbox;
 mod source;
+mod tripwire;

@@ -22,6 +22,12 @@ fn gz(plain: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+fn bz2(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}
+
 fn sample() -> Vec<u8> {
     Tar::default().dir("./").dir("./d/").file("./d/f", &b"content ".repeat(300_000)).symlink("./l", "/d/f").end()
 }
@@ -42,11 +48,13 @@ fn formats_are_told_by_content() {
     good(&plain);
     good(&xz(&plain));
     good(&gz(&plain));
+    good(&bz2(&plain));
     good(&zstd::encode_all(&plain[..], 1).unwrap());
     // Several streams, members or frames behind each other are one file.
     let (first, second) = plain.split_at(plain.len() / 3);
     good(&[xz(first), vec![0; 8], xz(second)].concat());
     good(&[gz(first), gz(second)].concat());
+    good(&[bz2(first), bz2(second)].concat());
     let place = tempfile::tempdir().unwrap();
     let error = unpack(b"BZh91AY&SY and so on", place.path()).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
@@ -55,7 +63,7 @@ fn formats_are_told_by_content() {
 #[test]
 fn whatever_is_cut_off_or_changed_is_an_error() {
     let plain = sample();
-    for packed in [xz(&plain), gz(&plain), zstd::encode_all(&plain[..], 1).unwrap(), plain.clone()] {
+    for packed in [xz(&plain), gz(&plain), bz2(&plain), zstd::encode_all(&plain[..], 1).unwrap(), plain.clone()] {
         for keep in [packed.len() - 20, packed.len() / 2, 100, 3, 0] {
             let place = tempfile::tempdir().unwrap();
             let error = unpack(&packed[..keep.min(packed.len())], place.path()).unwrap_err();

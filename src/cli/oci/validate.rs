@@ -1,0 +1,52 @@
+//! `oci validate`: a layout, judged as a whole.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::error::{Error, Result};
+use crate::oci::validate;
+use crate::ui::{Terminal, text};
+
+/// Check an image layout: documents, media types, sizes, digests, diff ids
+///
+/// Everything that index.json leads to, the entries of every layer included, and every other blob. Prints all that is wrong, and what
+/// is worth a note, such as blobs that nothing points at. Exits with 3 when anything is wrong.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The layout: the directory that holds index.json
+    dir: PathBuf,
+    /// Print each finding as a line of JSON: "wrong", "code", "about", "text"
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
+        let report = validate::validate(&self.dir)?;
+        let lines: Vec<String> = report
+            .findings
+            .iter()
+            .map(|found| match self.json {
+                true => json!({ "wrong": found.wrong, "code": found.code, "about": found.about, "text": found.text })
+                    .to_string(),
+                false => {
+                    let kind = if found.wrong { "wrong" } else { "note" };
+                    text::line(&format!("{kind}: {}: {} [{}]", found.about, found.text, found.code))
+                }
+            })
+            .collect();
+        if !lines.is_empty() {
+            ui.plan(&lines.join("\n"));
+        }
+        if !report.is_valid() {
+            let wrong = report.findings.iter().filter(|finding| finding.wrong).count();
+            return Err(Error::refused(format!("{} is not valid: {wrong} findings", self.dir.display())));
+        }
+        if !self.json {
+            let (images, blobs) = (report.images, report.blobs);
+            ui.plan(&format!("{}: good, {images} images, {blobs} blobs", self.dir.display()));
+        }
+        Ok(0)
+    }
+}

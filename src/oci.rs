@@ -1,0 +1,13 @@
+//! OCI image layouts, read: every document and layer is believed only after its digest was.
+//!
+//! [`validate`] looks at a whole layout and says everything that is wrong with it; [`unpack`] makes a tree of one image.
+//! [`crate::publish::oci`] writes them.
+
+pub mod layer;
+pub mod layout;
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "umoci and skopeo judge, and make what is judged")]
+mod tests;
+pub mod unpack;
+pub mod validate;
+pub mod whiteout;

@@ -1,0 +1,86 @@
+//! A layer's content, with the digest of its plain archive taken on the way.
+
+use std::fs::File;
+use std::io::{self, BufRead, Read};
+
+use sha2::{Digest as _, Sha256, Sha512};
+
+use super::layout::Algorithm;
+use super::whiteout::{self, Mark};
+use crate::pack::digest::hex;
+use crate::unpack::Limits;
+use crate::unpack::decode::{Decoder, Format};
+use crate::unpack::entry::Entry;
+use crate::unpack::reader::Reader;
+use crate::unpack::refusal::{ReadError, Refusal};
+
+/// Reads a layer to its end and gives each entry, and what it means, to `each`. Returns the hex of the plain archive's digest.
+pub fn read(
+    file: File,
+    format: Format,
+    algorithm: Algorithm,
+    each: &mut dyn FnMut(Entry, Mark),
+) -> Result<String, ReadError> {
+    let plain = match algorithm {
+        Algorithm::Sha256 => Hash::Sha256(Box::default()),
+        Algorithm::Sha512 => Hash::Sha512(Box::default()),
+    };
+    let mut plain = Hashed { input: Decoder::of(format, file)?, hash: plain };
+    let mut reader = Reader::new(&mut plain, Limits::default());
+    while let Some(entry) = reader.next_entry()? {
+        let mark = whiteout::mark(&entry).map_err(|reason| {
+            use std::os::unix::ffi::OsStrExt as _;
+            Refusal { reason, name: entry.path.as_os_str().as_bytes().to_vec(), offset: entry.offset }
+        })?;
+        each(entry, mark);
+    }
+    reader.finish()?;
+    Ok(plain.hash.finish())
+}
+
+enum Hash {
+    Sha256(Box<Sha256>),
+    Sha512(Box<Sha512>),
+}
+
+impl Hash {
+    fn finish(self) -> String {
+        match self {
+            Self::Sha256(hash) => hex(&hash.finalize()),
+            Self::Sha512(hash) => hex(&hash.finalize()),
+        }
+    }
+}
+
+/// What is consumed of the input is hashed.
+struct Hashed<R> {
+    input: R,
+    hash: Hash,
+}
+
+impl<R: BufRead> BufRead for Hashed<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.input.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        // What was filled is still there: asking for it again cannot fail.
+        if let Ok(bytes) = self.input.fill_buf() {
+            match &mut self.hash {
+                Hash::Sha256(hash) => hash.update(&bytes[..count]),
+                Hash::Sha512(hash) => hash.update(&bytes[..count]),
+            }
+        }
+        self.input.consume(count);
+    }
+}
+
+impl<R: BufRead> Read for Hashed<R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.fill_buf()?;
+        let count = bytes.len().min(to.len());
+        to[..count].copy_from_slice(&bytes[..count]);
+        self.consume(count);
+        Ok(count)
+    }
+}

@@ -1,0 +1,243 @@
+//! Layouts made here, by hand, and judged and unpacked; umoci, where it is installed, must make the same trees.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tar::EntryType;
+
+use super::layout::{CONFIG, MANIFEST};
+use super::unpack::unpack;
+use super::validate::validate;
+use super::whiteout::{Mark, mark};
+use crate::pack::digest::hex;
+use crate::progress::Silent;
+use crate::unpack::reader::{Limits, entries};
+use crate::unpack::tests::{Tar, is_root};
+
+const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+
+struct Made {
+    place: tempfile::TempDir,
+}
+
+impl Made {
+    fn dir(&self) -> PathBuf {
+        self.place.path().join("layout")
+    }
+
+    fn tree(&self) -> PathBuf {
+        self.place.path().join("tree")
+    }
+
+    fn codes(&self) -> Vec<&'static str> {
+        let report = validate(&self.dir()).unwrap();
+        report.findings.into_iter().filter(|finding| finding.wrong).map(|finding| finding.code).collect()
+    }
+
+    fn unpack(&self) -> crate::error::Result<()> {
+        unpack(&self.dir(), "v1", &self.tree(), &Silent)
+    }
+
+    fn blob(&self, bytes: &[u8], media_type: &str) -> Value {
+        let name = hex(&Sha256::digest(bytes));
+        fs_err::write(self.dir().join("blobs/sha256").join(&name), bytes).unwrap();
+        json!({ "mediaType": media_type, "digest": format!("sha256:{name}"), "size": bytes.len() })
+    }
+}
+
+fn gz(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// A layout of one image. `change` may spoil the manifest.
+fn made(layers: &[Vec<u8>], change: impl Fn(&mut Value)) -> Made {
+    let made = Made { place: tempfile::tempdir().unwrap() };
+    fs_err::create_dir_all(made.dir().join("blobs/sha256")).unwrap();
+    let diff_ids: Vec<_> = layers.iter().map(|layer| format!("sha256:{}", hex(&Sha256::digest(layer)))).collect();
+    let config =
+        json!({ "os": "linux", "architecture": "amd64", "rootfs": { "type": "layers", "diff_ids": diff_ids } });
+    let layers: Vec<_> = layers.iter().map(|layer| made.blob(&gz(layer), GZIP)).collect();
+    let config = made.blob(config.to_string().as_bytes(), CONFIG);
+    let mut manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers });
+    change(&mut manifest);
+    let mut manifest = made.blob(manifest.to_string().as_bytes(), MANIFEST);
+    manifest["annotations"] = json!({ "org.opencontainers.image.ref.name": "v1" });
+    let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
+    fs_err::write(made.dir().join("index.json"), index.to_string()).unwrap();
+    fs_err::write(made.dir().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    made
+}
+
+fn sample() -> [Vec<u8>; 3] {
+    let first = Tar::default()
+        .dir("./")
+        .dir("gone/")
+        .file("gone/deep", b"1")
+        .dir("opaque/")
+        .file("opaque/old", b"1")
+        .dir("real/")
+        .file("real/stays", b"1")
+        .symlink("link", "real")
+        .file("file", b"1");
+    // What a mark speaks of is below its layer, wherever the mark stands.
+    let second = Tar::default()
+        .file("opaque/new", b"2")
+        .file("opaque/.wh..wh..opq", b"")
+        .file(".wh.gone", b"")
+        .file("file", b"2")
+        .file(".wh.file", b"")
+        .file(".wh.never", b"");
+    let third =
+        Tar::default().file("link/.wh.stays", b"").file("link/through", b"3").dir("gone/").file("gone/new", b"3");
+    [first.end(), second.end(), third.end()]
+}
+
+fn listing(tree: &Path) -> String {
+    let script = "find . -printf '%P %y %m %l ' -type f -exec cat {} ';' -o -printf '\\n' | sort";
+    let output = Command::new("sh").args(["-c", script]).current_dir(tree).env("LC_ALL", "C").output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn layers_go_over_each_other_as_with_umoci() {
+    let made = made(&sample(), |_| {});
+    assert_eq!(made.codes(), [""; 0]);
+    made.unpack().unwrap();
+    let tree = made.tree();
+    let there = |path: &str| fs_err::read_to_string(tree.join(path)).ok();
+    assert_eq!((there("gone/deep"), there("gone/new").as_deref()), (None, Some("3")));
+    assert_eq!((there("opaque/old"), there("opaque/new").as_deref()), (None, Some("2")));
+    assert_eq!((there("real/stays"), there("real/through").as_deref()), (None, Some("3")));
+    assert_eq!(there("file").as_deref(), Some("2"));
+    assert_eq!(fs_err::read_dir(made.place.path()).unwrap().count(), 2, "nothing else is left");
+
+    if !is_root("umoci makes the same tree") || Command::new("umoci").arg("--version").output().is_err() {
+        return;
+    }
+    let other = made.place.path().join("umoci");
+    let image = format!("{}:v1", made.dir().display());
+    let output = Command::new("umoci").args(["raw", "unpack", "--image", &image]).arg(&other).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(listing(&tree), listing(&other));
+}
+
+#[test]
+fn a_tree_that_is_there_is_left_alone() {
+    let made = made(&sample(), |_| {});
+    fs_err::create_dir(made.tree()).unwrap();
+    fs_err::write(made.tree().join("mine"), "x").unwrap();
+    assert_eq!(made.unpack().unwrap_err().exit_code(), 2);
+    fs_err::remove_file(made.tree().join("mine")).unwrap();
+    made.unpack().unwrap();
+    assert_eq!(unpack(&made.dir(), "v2", &made.place.path().join("x"), &Silent).unwrap_err().exit_code(), 2);
+}
+
+#[test]
+fn whatever_is_changed_is_found() {
+    let count = fs_err::read_dir(made(&sample(), |_| {}).dir().join("blobs/sha256")).unwrap().count();
+    assert_eq!(count, 5);
+    for number in 0..count {
+        for longer in [false, true] {
+            let made = made(&sample(), |_| {});
+            let mut blobs: Vec<_> =
+                fs_err::read_dir(made.dir().join("blobs/sha256")).unwrap().map(|entry| entry.unwrap().path()).collect();
+            blobs.sort();
+            let mut bytes = fs_err::read(&blobs[number]).unwrap();
+            if longer {
+                bytes.push(0)
+            } else {
+                bytes[20] ^= 1
+            }
+            fs_err::write(&blobs[number], &bytes).unwrap();
+            assert!(
+                made.codes().contains(if longer { &"size-mismatch" } else { &"digest-mismatch" }),
+                "{:?}",
+                made.codes()
+            );
+            assert_eq!(made.unpack().unwrap_err().exit_code(), 3);
+            assert!(!made.tree().exists());
+            fs_err::remove_file(&blobs[number]).unwrap();
+            assert!(made.codes().contains(&"missing-blob"));
+            assert_eq!(fs_err::read_dir(made.place.path()).unwrap().count(), 1, "nothing is left");
+        }
+    }
+}
+
+#[test]
+fn documents_that_do_not_fit_are_found() {
+    type Change = fn(&mut Value);
+    let cases: [(&str, Change); 7] = [
+        ("bad-version", |manifest| manifest["schemaVersion"] = json!(1)),
+        ("bad-media-type", |manifest| manifest["mediaType"] = json!("text/plain")),
+        ("bad-media-type", |manifest| manifest["layers"][0]["mediaType"] = json!("text/plain")),
+        ("corrupt", |manifest| manifest["layers"][0]["mediaType"] = json!(format!("{}zstd", &GZIP[..GZIP.len() - 4]))),
+        ("layer-count", |manifest| drop(manifest["layers"].as_array_mut().unwrap().pop())),
+        ("diff-id-mismatch", |manifest| manifest["layers"].as_array_mut().unwrap().swap(0, 1)),
+        ("bad-json", |manifest| manifest["layers"][1]["size"] = json!(-1)),
+    ];
+    for (code, change) in cases {
+        let made = made(&sample(), change);
+        assert!(made.codes().contains(&code), "{code}: {:?}", made.codes());
+        assert_eq!(made.unpack().unwrap_err().exit_code(), 3, "{code}");
+        assert!(!made.tree().exists());
+    }
+    let made = made(&sample(), |_| {});
+    made.blob(b"nobody points at this", "text/plain");
+    let report = validate(&made.dir()).unwrap();
+    assert!(report.is_valid() && report.findings.iter().any(|finding| finding.code == "extra-blob"));
+    fs_err::write(made.dir().join("oci-layout"), "{}").unwrap();
+    assert!(made.codes().contains(&"bad-json"));
+}
+
+#[test]
+fn what_is_nearly_a_mark_is_refused() {
+    let of = |tar: Tar| mark(&entries(&tar.end(), Limits::default()).unwrap()[0]);
+    let good = |name: &str| of(Tar::default().file(name, b"")).unwrap();
+    assert_eq!(good("d/.wh.x"), Mark::Remove("d/x".into()));
+    assert_eq!(good("d/.wh..wh..opq"), Mark::Opaque("d".into()));
+    assert_eq!(good(".wh..wh..opq"), Mark::Opaque("".into()));
+    assert_eq!(good(".wh...x"), Mark::Remove("..x".into()));
+    assert_eq!(good("d/x.wh.y"), Mark::Entry);
+    let bad = [
+        Tar::default().file("d/.wh.", b""),
+        Tar::default().file("d/.wh..", b""),
+        Tar::default().file("d/.wh...", b""),
+        Tar::default().file("d/.wh..wh.", b""),
+        Tar::default().file("d/.wh..wh.plnk", b""),
+        Tar::default().file("d/.wh..wh..opqx", b""),
+        Tar::default().file(".wh.d/x", b""),
+        Tar::default().file("d/.wh.x", b"data"),
+        Tar::default().dir("d/.wh.x/"),
+        Tar::default().symlink("d/.wh.x", "y"),
+        Tar::default().hardlink("x", "d/.wh.y"),
+        Tar::default().entry("d/.wh.x", EntryType::Fifo, "", b""),
+    ];
+    for (number, tar) in bad.into_iter().enumerate() {
+        assert_eq!(of(tar).unwrap_err().code, "bad-whiteout", "{number}");
+    }
+    let made = made(&[Tar::default().dir("./").end(), Tar::default().file(".wh.", b"").end()], |_| {});
+    assert_eq!(made.codes(), ["bad-whiteout"]);
+    assert_eq!(made.unpack().unwrap_err().exit_code(), 3);
+}
+
+#[test]
+fn marks_remove_nothing_outside() {
+    let place = tempfile::tempdir().unwrap();
+    fs_err::write(place.path().join("canary"), "alive").unwrap();
+    let target = place.path().to_str().unwrap();
+    let first = Tar::default().dir("./").symlink("out", target).symlink("up", "../../../../..").end();
+    let second = Tar::default()
+        .file("out/.wh.canary", b"")
+        .file(&format!("up{target}/.wh.canary"), b"")
+        .file("out/.wh..wh..opq", b"")
+        .end();
+    let made = made(&[first, second], |_| {});
+    made.unpack().unwrap();
+    assert_eq!(fs_err::read_to_string(place.path().join("canary")).unwrap(), "alive");
+}

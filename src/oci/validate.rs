@@ -1,0 +1,217 @@
+//! A whole layout, judged: everything that is wrong with it, not only the first thing.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::layer;
+use super::layout::{Algorithm, CONFIG, Config, Descriptor, INDEX, Index, Layout, MANIFEST, Manifest, layer_format};
+use crate::error::Result;
+use crate::unpack::refusal::{ReadError, Reason};
+
+/// Indexes in indexes.
+const MAX_DEPTH: usize = 8;
+
+/// Something about a layout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Stable, kebab-case.
+    pub code: &'static str,
+    /// The digest or the file that it is about.
+    pub about: String,
+    /// For people.
+    pub text: String,
+    /// It makes the layout invalid; else it is only worth a note.
+    pub wrong: bool,
+}
+
+/// What was looked at.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What was found.
+    pub findings: Vec<Finding>,
+    /// Blobs that something points at.
+    pub blobs: usize,
+    /// Images.
+    pub images: usize,
+}
+
+impl Report {
+    /// Whether nothing is wrong.
+    pub fn is_valid(&self) -> bool {
+        !self.findings.iter().any(|finding| finding.wrong)
+    }
+}
+
+/// Judges the layout in `dir`. An error is one of the system; what is wrong with the layout is in the report.
+pub fn validate(dir: &Path) -> Result<Report> {
+    let layout = Layout::open(dir)?;
+    let mut judge = Judge { layout: &layout, seen: BTreeSet::new(), report: Report::default() };
+    match layout.index()? {
+        Ok(index) => judge.index(&index, 0)?,
+        Err(reason) => judge.wrong("index.json", reason),
+    }
+    judge.rest()?;
+    judge.report.blobs = judge.seen.len();
+    Ok(judge.report)
+}
+
+struct Judge<'a> {
+    layout: &'a Layout,
+    seen: BTreeSet<String>,
+    report: Report,
+}
+
+impl Judge<'_> {
+    fn wrong(&mut self, about: &str, reason: Reason) {
+        let text = reason.text.into_owned();
+        self.report.findings.push(Finding { code: reason.code, about: about.to_owned(), text, wrong: true });
+    }
+
+    fn note(&mut self, code: &'static str, about: &str, text: &str) {
+        self.report.findings.push(Finding { code, about: about.to_owned(), text: text.to_owned(), wrong: false });
+    }
+
+    fn index(&mut self, index: &Index, depth: usize) -> Result<()> {
+        for descriptor in &index.manifests {
+            if !self.seen.insert(descriptor.digest.clone()) {
+                continue;
+            }
+            let about = &descriptor.digest;
+            match descriptor.media_type.as_str() {
+                MANIFEST => match self.layout.document::<Manifest>(descriptor)? {
+                    Ok(manifest) => {
+                        if let Err(reason) = manifest.check() {
+                            self.wrong(about, reason);
+                        }
+                        self.manifest(about, &manifest)?;
+                    }
+                    Err(reason) => self.wrong(about, reason),
+                },
+                INDEX if depth >= MAX_DEPTH => self.wrong(about, Reason::new("too-deep", "indexes in indexes")),
+                INDEX => match self.layout.document::<Index>(descriptor)? {
+                    Ok(index) => {
+                        if let Err(reason) = index.check() {
+                            self.wrong(about, reason);
+                        }
+                        self.index(&index, depth + 1)?;
+                    }
+                    Err(reason) => self.wrong(about, reason),
+                },
+                _ => {
+                    self.note("unknown-media-type", about, "what it points at is neither a manifest nor an index");
+                    self.blob(descriptor)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn manifest(&mut self, about: &str, manifest: &Manifest) -> Result<()> {
+        self.report.images += 1;
+        if manifest.config.media_type != CONFIG {
+            self.note("unknown-media-type", about, "its configuration is not that of an image: its layers are blobs");
+            for descriptor in manifest.layers.iter().chain([&manifest.config]) {
+                self.blob(descriptor)?;
+            }
+            return Ok(());
+        }
+        self.seen.insert(manifest.config.digest.clone());
+        let diff_ids = match self.layout.document::<Config>(&manifest.config)? {
+            Ok(config) if config.rootfs.kind != "layers" => {
+                let reason = Reason::new("bad-config", "its rootfs is not made of layers");
+                self.wrong(&manifest.config.digest, reason);
+                Vec::new()
+            }
+            Ok(config) => config.rootfs.diff_ids,
+            Err(reason) => {
+                self.wrong(&manifest.config.digest, reason);
+                Vec::new()
+            }
+        };
+        if !diff_ids.is_empty() && diff_ids.len() != manifest.layers.len() {
+            let text = format!("it has {} layers, its configuration {}", manifest.layers.len(), diff_ids.len());
+            self.wrong(about, Reason::new("layer-count", text));
+        }
+        if manifest.layers.is_empty() {
+            self.note("no-layers", about, "the image has no layers");
+        }
+        for (number, descriptor) in manifest.layers.iter().enumerate() {
+            self.layer(descriptor, diff_ids.get(number))?;
+        }
+        Ok(())
+    }
+
+    fn layer(&mut self, descriptor: &Descriptor, diff_id: Option<&String>) -> Result<()> {
+        let about = &descriptor.digest;
+        self.seen.insert(about.clone());
+        let Some(format) = layer_format(&descriptor.media_type) else {
+            self.wrong(about, Reason::new("bad-media-type", "its media type is not that of a layer"));
+            return self.blob(descriptor);
+        };
+        let file = match self.layout.blob(descriptor)? {
+            Ok(file) => file,
+            Err(reason) => {
+                self.wrong(about, reason);
+                return Ok(());
+            }
+        };
+        let parsed = diff_id.map(|diff_id| Algorithm::parse(diff_id));
+        let (algorithm, expected) = match parsed {
+            Some(Ok((algorithm, expected))) => (algorithm, Some(expected)),
+            Some(Err(_)) => {
+                self.wrong(about, Reason::new("bad-digest", "its diff id is malformed"));
+                (Algorithm::Sha256, None)
+            }
+            None => (Algorithm::Sha256, None),
+        };
+        match layer::read(file, format, algorithm, &mut |_, _| {}) {
+            Ok(plain) if expected.is_some_and(|expected| expected != plain) => {
+                self.wrong(
+                    about,
+                    Reason::new("diff-id-mismatch", "its plain archive has another digest than its diff id"),
+                );
+            }
+            Ok(_) => {}
+            Err(error) => self.wrong(about, unreadable(&error)),
+        }
+        Ok(())
+    }
+
+    /// A blob that nothing more is known of.
+    fn blob(&mut self, descriptor: &Descriptor) -> Result<()> {
+        self.seen.insert(descriptor.digest.clone());
+        if let Err(reason) = self.layout.blob(descriptor)? {
+            self.wrong(&descriptor.digest, reason);
+        }
+        Ok(())
+    }
+
+    /// What nothing points at.
+    fn rest(&mut self) -> Result<()> {
+        for (path, digest) in self.layout.blobs()? {
+            match digest {
+                Some(digest) if self.seen.contains(&digest) => {}
+                Some(digest) => {
+                    if self.layout.is_whole(&digest)? {
+                        self.note("extra-blob", &digest, "nothing points at it");
+                    } else {
+                        self.wrong(&digest, Reason::new("digest-mismatch", "its content has another digest"));
+                    }
+                }
+                None => {
+                    let path = path.to_string_lossy().into_owned();
+                    self.note("extra-file", &path, "its name is no digest");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a layer's content is not accepted.
+pub(super) fn unreadable(error: &ReadError) -> Reason {
+    match error {
+        ReadError::Refused(refusal) => Reason::new(refusal.reason.code, refusal.to_string()),
+        ReadError::Input(error) => Reason::new("corrupt", format!("it cannot be decoded: {error}")),
+    }
+}

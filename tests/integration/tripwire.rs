@@ -1,0 +1,109 @@
+//! Hostile archives in a mount namespace whose `/` is an overlay of the host's: whatever is written outside the tree, anywhere, lies
+//! in the upper directory afterwards, and that must be empty.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use crate::env::{PROGRAM, TestEnv, output, require_root};
+
+/// Archives that have tricked one program or another into writing elsewhere, made by Python's tarfile.
+const MAKE: &str = r#"
+import io, sys, tarfile
+out = sys.argv[1]
+def entry(name, kind=tarfile.REGTYPE, link='', data=b'moo', **more):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.mode = kind, link, 0o777
+    info.size = len(data) if kind == tarfile.REGTYPE else 0
+    for key, value in more.items():
+        setattr(info, key, value)
+    return info, data
+sym = lambda name, to: entry(name, tarfile.SYMTYPE, to)
+hard = lambda name, to: entry(name, tarfile.LNKTYPE, to)
+folder = lambda name, **more: entry(name, tarfile.DIRTYPE, **more)
+up = '../' * 30
+cases = {
+    'absolute': [entry('/etc/moo')],
+    'slashes': [entry('//etc//moo')],
+    'relative': [entry(up + 'etc/moo')],
+    'inside-out': [folder('tmp'), entry('tmp/' + up + 'etc/moo')],
+    'symlink': [sym('moo', '/etc/moo'), entry('moo')],
+    'dirsymlink': [sym('tmp', '/etc'), entry('tmp/moo')],
+    'dirsymlink-up': [sym('cur', '.'), sym('par', 'cur/..'), sym('etc', 'par/' + up + 'etc'), entry('etc/moo')],
+    'link-in-link': [sym('a', 'b/c'), folder('b'), sym('b/c', up + 'etc'), entry('a/moo')],
+    'root-is-a-link': [sym('.', '/etc'), entry('moo')],
+    'root-slash-link': [sym('/.', '/etc'), entry('moo')],
+    'hardlink': [hard('moo', '/etc/hostname'), entry('moo')],
+    'hardlink-up': [hard('moo', up + 'etc/hostname')],
+    'hardlink-through': [sym('e', '/etc'), hard('moo', 'e/hostname'), entry('moo')],
+    'hardlink-to-link': [sym('s', '/etc/moo'), hard('h', 's'), entry('h')],
+    'chmod-through': [sym('d', '/etc'), folder('d', mode=0)],
+    'chown-through': [folder('d'), sym('d', '/etc'), folder('d', uid=250)],
+    'fifo-through': [sym('d', '/etc'), entry('d/moo', tarfile.FIFOTYPE)],
+    'device-through': [sym('d', '/etc'), entry('d/moo', tarfile.CHRTYPE, devmajor=1, devminor=3)],
+    'pax-path': [entry('x', pax_headers={'path': '/etc/moo'})],
+    'pax-link': [entry('x', tarfile.SYMTYPE, 'y', pax_headers={'linkpath': '/etc'}), entry('x/moo')],
+    'pax-attribute': [entry('x', tarfile.SYMTYPE, '/etc/hostname', pax_headers={'SCHILY.xattr.user.moo': 'moo'})],
+    'long': [entry('/etc/' + 'm' * 200)],
+    'long-up': [entry('d/' * 100 + '../' * 150 + 'etc/moo')],
+    'proc': [sym('p', '/proc/self/cwd/etc'), entry('p/moo'), sym('r', '/proc/self/root'), entry('r/etc/moo')],
+    'node': [entry('moo', tarfile.BLKTYPE, devmajor=8, devminor=0), entry('moo')],
+    'chain': [sym(f'l{n}', f'l{n + 1}') for n in range(60)] + [sym('l60', '/etc'), entry('l0/moo')],
+    'good': [folder('d'), entry('d/moo'), sym('s', '/etc/hostname'), entry('suid', mode=0o4755)],
+}
+for name, entries in cases.items():
+    for form, kind in (('gnu', tarfile.GNU_FORMAT), ('pax', tarfile.PAX_FORMAT)):
+        with tarfile.open(f'{out}/{name}.{form}.tar', 'w', format=kind) as archive:
+            for info, data in entries:
+                archive.addfile(info, io.BytesIO(data))
+"#;
+
+/// Makes the overlay, unpacks each archive in it, and prints what is in the upper directory and who put it there.
+const RUN: &str = r#"
+set -eu
+program=$1 place=$2
+mkdir "$place/over"
+mount -t tmpfs none "$place/over"
+mkdir "$place/over/upper" "$place/over/work" "$place/over/new"
+mount -t overlay -o "lowerdir=/,upperdir=$place/over/upper,workdir=$place/over/work" none "$place/over/new" || exit 77
+upper() { (cd "$place/over/upper"; find . -mindepth 1) }
+count=0
+for archive in "$place"/archives/*.tar; do
+    tree=$place/trees/${archive##*/}
+    mount --bind "$tree" "$place/over/new$tree"
+    code=0
+    chroot "$place/over/new" "$program" raw unpack --root "$tree" < "$archive" 2> "$place/stderr" || code=$?
+    umount "$place/over/new$tree"
+    case "$code" in 0|3) ;; *) echo "${archive##*/} ended with $code: $(cat "$place/stderr")";; esac
+    [ -z "$(upper)" ] || { echo "${archive##*/} wrote: $(upper)"; exit 0; }
+    count=$((count + 1))
+done
+chroot "$place/over/new" /bin/sh -c 'echo moo > /etc/moo'
+[ "$(upper | sort | tr '\n' ' ')" = './etc ./etc/moo ' ] || echo "the wire is not tight: $(upper)"
+echo "$count archives"
+"#;
+
+#[test]
+fn root_no_archive_changes_anything_outside_the_tree() {
+    if !require_root() {
+        return;
+    }
+    let env = TestEnv::new();
+    fs::create_dir(env.path("archives")).unwrap();
+    let _ = output(Command::new("python3").args(["-c", MAKE]).arg(env.path("archives"))).success();
+    let mut archives = 0;
+    for archive in fs::read_dir(env.path("archives")).unwrap() {
+        fs::create_dir_all(env.path("trees").join(archive.unwrap().file_name())).unwrap();
+        archives += 1;
+    }
+    let mut run = Command::new("unshare");
+    run.args(["--mount", "--propagation", "private", "sh", "-c", RUN, "sh", PROGRAM]).arg(env.path(""));
+    let ended = output(run.stdin(Stdio::null()));
+    if ended.code == 77 {
+        assert!(std::env::var_os("QUERN_TEST_STRICT").is_none(), "no overlay of /: {}", ended.stderr);
+        eprintln!("skipped root_no_archive_changes_anything_outside_the_tree: no overlay of /: {}", ended.stderr);
+        return;
+    }
+    assert_eq!(ended.code(0).stdout.trim_end(), format!("{archives} archives"));
+    assert!(env.path("trees/good.pax.tar/d/moo").is_file(), "a good archive is unpacked");
+    assert!(env.path("trees/absolute.gnu.tar/etc/moo").is_file(), "an absolute name is one inside the tree");
+}
