@@ -1,6 +1,6 @@
 //! Compression in parallel, the same bytes for any number of threads.
 //!
-//! The plain stream is cut every [`PIECE`] bytes. A piece is compressed on its own, without a look at the others, into a gzip
+//! The plain stream is cut every mebibyte. A piece is compressed on its own, without a look at the others, into a gzip
 //! member; members one after the other are one gzip file, as RFC 1952 has it and eStargz layers are. Nothing in the result
 //! depends on who compressed a piece or when. Digests are taken on the way, in threads of their own.
 //!
