@@ -211,7 +211,9 @@ impl Growing {
         let never = |why: String| Failure { url: url.to_owned(), why, kind: FailureKind::Never };
         match (body.total, wanted.size) {
             (Some(total), Some(size)) if total != size => {
-                return Err(never(format!("the server offers {total} bytes where the signed size is {size}")).into());
+                // The answer is whole and something else: no fault of the network.
+                let what = format!("the server has {total} bytes where the signed size is {size}");
+                return Err(Error::refused(what).into());
             }
             (Some(total), None) if total > MAX_SIZE => {
                 return Err(never(format!("the server offers {total} bytes")).into());

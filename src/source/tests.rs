@@ -265,7 +265,7 @@ fn endless_and_oversized_answers_stop_at_the_signed_size() {
     let longer = Server::files(HashMap::from([("/f".to_owned(), [data(), vec![0]].concat())]));
     let case = Case::new();
     fails(case.get(&[&endless]), Kind::Network, "more than the 1200000 bytes");
-    fails(case.get(&[&longer]), Kind::Network, "offers 1200001 bytes");
+    fails(case.get(&[&longer]), Kind::Refused, "has 1200001 bytes");
     assert!(case.part().len() <= case.data.len());
     case.get(&[&endless, &longer, &good()]).unwrap();
 }
