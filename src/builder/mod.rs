@@ -23,6 +23,9 @@ use crate::store::work::Work;
 use crate::unpack::Record;
 use view::View;
 
+/// Exit code of what was ended by SIGKILL.
+const KILLED: i32 = 128 + 9;
+
 /// A builder tree that is mounted and configured.
 #[derive(Debug)]
 pub struct Builder<'a> {
@@ -80,7 +83,13 @@ impl<'a> Builder<'a> {
         if exit.success() {
             return Ok(());
         }
-        Err(failure::find(&self.work.part("logs"), began, &observer.tail()).into_error(&step.what))
+        let error = failure::find(&self.work.part("logs"), began, &observer.tail()).into_error(&step.what);
+        if exit.code() == KILLED && error.hint().is_none() {
+            return Err(
+                error.with_hint("emerge was killed, as when memory runs out: fewer emerge.jobs, a smaller MAKEOPTS")
+            );
+        }
+        Err(error)
     }
 
     /// What the shipped tree lacks because the kernel refused it: a stage4 holds the stage3.

@@ -18,7 +18,7 @@ const MAX_FILE: u64 = 1 << 20;
 /// What the generator needs to know of the stage3.
 pub(super) fn facts(root: &Rootfs, cpus: u32) -> Result<Facts> {
     let sandbox = root.stat(Path::new("usr/bin/sandbox"))?.is_some();
-    Ok(Facts { sandbox, mounts_proc: crate::enter::mounts_proc()?, cpus, portage: installed_portage(root)? })
+    Ok(Facts { sandbox, cpus, portage: installed_portage(root)? })
 }
 
 /// Portage's version, from the package database or else from its Python distribution.

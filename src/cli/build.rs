@@ -91,7 +91,7 @@ impl Args {
         let work = Store::work_directory(&home, &job.name, &session::origin(&self.recipe)?);
         let view = View::build(job, &resolved, &Caches::planned(job, &home), &work);
         plan.section("mounts", view.to_string().lines().map(|line| line.trim().to_owned()));
-        let facts = Facts { sandbox: true, mounts_proc: true, cpus: session::cpus(), portage: None };
+        let facts = Facts { sandbox: true, cpus: session::cpus(), portage: None };
         plan.section("emerge", emerge::steps(job, &resolved, &facts).iter().map(emerge::Step::display));
         plan.strip(job);
         plan.publish(job, session::moment()?)?;

@@ -25,16 +25,6 @@ pub use child::run_if_child;
 pub use parent::{Io, Observer, run};
 pub use plan::{Mount, Plan, Terminal};
 
-use crate::error::Result;
-
-/// Whether commands may mount a `/proc` of their own. Not where parts of the sandbox's are closed: a new one would be open.
-///
-/// # Errors
-/// [`Kind::System`](crate::error::Kind::System) when /proc does not tell.
-pub fn mounts_proc() -> Result<bool> {
-    crate::userns::is_hosts_root().map(|root| !root)
-}
-
 use serde::{Deserialize, Serialize};
 
 /// Names the descriptor of the control socket to S1.

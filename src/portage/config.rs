@@ -282,7 +282,9 @@ fn features(facts: &Facts, nodoc: bool) -> Vec<&'static str> {
         "parallel-install",
         "network-sandbox",
         "ipc-sandbox",
-        if facts.mounts_proc { "pid-sandbox" } else { "-pid-sandbox" },
+        // It mounts a /proc, which a build as root must not (see `enter`); and what was built as root and what was not are to
+        // be the same, down to the features that a package records.
+        "-pid-sandbox",
         "observability",
         // The tree is thrown away when the machine stops: syncing it to disk after every package is lost time.
         "-merge-sync",

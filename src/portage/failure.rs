@@ -265,7 +265,7 @@ const KNOWN: &[Known] = &[
     Known {
         needle: "Unable to unshare",
         hint: "the kernel refuses Portage its own sandbox: see the limits in /proc/sys/user, or set FEATURES = \
-               \"-network-sandbox -ipc-sandbox -pid-sandbox\" in portage.make-conf to go without",
+               \"-network-sandbox -ipc-sandbox\" in portage.make-conf to go without",
         system: true,
     },
     Known {

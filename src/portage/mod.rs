@@ -88,8 +88,6 @@ impl ConfigTree {
 pub struct Facts {
     /// Whether the builder has `/usr/bin/sandbox`; without it, Portage's `sandbox` features are turned off.
     pub sandbox: bool,
-    /// Whether a process of the builder may mount a `/proc`; without it, Portage's `pid-sandbox` is turned off.
-    pub mounts_proc: bool,
     /// Processors that may be used.
     pub cpus: u32,
     /// Portage's version in the builder, where known ([`portage_version`]).

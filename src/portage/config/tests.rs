@@ -2,7 +2,7 @@ use super::*;
 use crate::error::Kind;
 use crate::portage::fixture::{World, job, profile_name};
 
-const FACTS: Facts = Facts { sandbox: true, mounts_proc: true, cpus: 4, portage: None };
+const FACTS: Facts = Facts { sandbox: true, cpus: 4, portage: None };
 
 fn seen<'a>(files: &'a [(&'a str, Seen)]) -> impl FnMut(&Path) -> Result<Option<Seen>> + 'a {
     move |path| Ok(files.iter().find(|(name, _)| Path::new(name) == path).map(|(_, seen)| seen.clone()))
@@ -64,7 +64,7 @@ fn the_builders_configuration_keeps_the_stage3s() {
     job.portage.package_files.insert("package.use".into(), vec!["a/b c".into()]);
     job.portage.package_files.insert("package.mask".into(), vec![">d/e-1".into()]);
     job.portage.binhost = vec!["https://one.example".into(), "https://two.example".into()];
-    let facts = Facts { sandbox: false, mounts_proc: false, ..FACTS };
+    let facts = Facts { sandbox: false, ..FACTS };
     let tree = builder(&job, &Resolved::new(&job).unwrap(), &facts, &stage3()).unwrap();
     let text = tree.text(MAKE_CONF).unwrap();
     assert!(text.starts_with("COMMON_FLAGS=\"-O2 -pipe\"\nFEATURES=\"-sandbox\"\n\n# Written"));
