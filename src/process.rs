@@ -5,6 +5,7 @@
 //! they end the program.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -231,6 +232,8 @@ struct Present {
     sandbox: Option<(Pid, bool)>,
     /// The first stopping signal, and when.
     stopped: Option<(Signal, Instant)>,
+    /// Directories that are removed when a signal ends the program.
+    leftovers: Vec<PathBuf>,
 }
 
 static PRESENT: OnceLock<Mutex<Present>> = OnceLock::new();
@@ -312,8 +315,30 @@ impl Signals {
                     kill(sandbox, Signal::SIGKILL).ok();
                 }
             }
-            (None, _) => std::process::exit(128 + signal as i32),
+            (None, _) => {
+                // Destructors do not run here. What cannot be removed now, the next run removes.
+                present.leftovers.iter().for_each(|path| _ = fs_err::remove_dir_all(path));
+                std::process::exit(128 + signal as i32)
+            }
         }
+    }
+}
+
+/// A directory that goes when a signal ends the program, for as long as this value lives.
+#[derive(Debug)]
+pub(crate) struct Leftover(PathBuf);
+
+impl Leftover {
+    /// Registers a directory.
+    pub(crate) fn new(path: PathBuf) -> Self {
+        present().leftovers.push(path.clone());
+        Self(path)
+    }
+}
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        present().leftovers.retain(|path| *path != self.0);
     }
 }
 

@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFla
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
+use crate::process::Leftover;
 use crate::progress::Progress;
 
 const PREFIX: &str = ".quern-";
@@ -26,6 +27,7 @@ pub struct Staging {
     outdir_path: PathBuf,
     name: OsString,
     dir: OwnedFd,
+    _leftover: Leftover,
 }
 
 impl Staging {
@@ -50,7 +52,8 @@ impl Staging {
             };
             lock(&dir, FlockOperation::LockExclusive).system(|| format!("locking {}", path.display()))?;
             if same(&fd, &name, &dir) {
-                return Ok(Self { outdir: fd, outdir_path: outdir.to_owned(), name, dir });
+                let leftover = Leftover::new(path);
+                return Ok(Self { outdir: fd, outdir_path: outdir.to_owned(), name, dir, _leftover: leftover });
             }
         }
     }
