@@ -71,9 +71,20 @@ pub(crate) enum Forward {
     Everyone,
 }
 
+/// The stopping signals, without the hangup where nohup(1) has it ignored.
+fn stopping() -> SigSet {
+    let mut set = SigSet::from_iter(STOPPING);
+    let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    if ignored.is_some_and(|mask| mask & (1 << (Signal::SIGHUP as u64 - 1)) != 0) {
+        set.remove(Signal::SIGHUP);
+    }
+    set
+}
+
 /// Blocks the signals that [`supervise`] waits for; call before the child exists, so that none is lost.
 pub(crate) fn block_signals() -> Result<SigSet> {
-    let mut set = SigSet::from_iter(STOPPING);
+    let mut set = stopping();
     set.add(Signal::SIGCHLD);
     set.thread_block().system(|| "blocking signals")?;
     Ok(set)
@@ -250,7 +261,7 @@ pub(crate) struct Signals;
 impl Signals {
     /// Starts the thread that takes the signals. Call in the main thread before any other thread exists.
     pub(crate) fn start() -> Result<()> {
-        let set = SigSet::from_iter(STOPPING);
+        let set = stopping();
         set.thread_block().system(|| "blocking signals")?;
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC).system(|| "opening a signal descriptor")?;
         std::thread::Builder::new()

@@ -289,17 +289,22 @@ pub(crate) fn keep_from_typing() -> io::Result<()> {
     }
 }
 
-/// Makes a command start with no signal blocked, as this process has those that it waits for, after `first`, which must
-/// not wait for another thread.
+/// Makes a command start with no signal blocked, as this process has those that it waits for, and none ignored, as a script's
+/// background or nohup(1) leaves them: a command must stop when it is told to, however the program was begun. That comes after
+/// `first`, which must not wait for another thread.
 pub(crate) fn fresh_start(
     command: &mut std::process::Command,
     first: impl Fn() -> nix::Result<()> + Send + Sync + 'static,
 ) {
     use std::os::unix::process::CommandExt;
-    // SAFETY: sigprocmask is async-signal-safe, and what `first` is promised to do is safe in the only thread.
+    // SAFETY: sigaction and sigprocmask are async-signal-safe, and what `first` is promised to do is safe in the only thread.
     unsafe {
         command.pre_exec(move || {
             first()?;
+            for signal in nix::sys::signal::Signal::iterator() {
+                // SIGKILL and SIGSTOP cannot be set, and need not be.
+                nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl).ok();
+            }
             nix::sys::signal::SigSet::empty().thread_set_mask()?;
             Ok(())
         });

@@ -154,14 +154,14 @@ fn userns_keys_typed_reach_the_command_once_and_the_terminal_comes_back() {
         let script = format!("({keys}) | script -qec {} /dev/null", quoted(&format!("sh -c {}", quoted(&command))));
         output(env.command("sh").args(["-c", &script])).stdout
     };
-    let count = "-- sh -c 'trap \"echo got\" INT; echo ready; sleep 2; sleep 2'";
-    let told = typed("sleep 2.5; printf '\\003'; sleep 3", count, "true");
+    let count = "-- sh -c 'trap \"echo got\" INT; echo ready; sleep 30; sleep 2'";
+    let told = typed("sleep 8; printf '\\003'; sleep 4", count, "true");
     assert_eq!(told.matches("got").count(), 1, "{told:?}");
-    let told = typed("sleep 2; printf '\\003'; sleep 1", "-- sleep 60", "true");
+    let told = typed("sleep 6; printf '\\003'; sleep 3", "-- sleep 60", "true");
     assert!(told.contains("code 130"), "{told:?}");
     // A shell takes the foreground, and jobs get it from there; afterwards the caller can read again.
     let told = typed(
-        "sleep 2; echo sleep 60; sleep 1; printf '\\003'; sleep 1; echo exit 7; sleep 1; echo typed; sleep 1",
+        "sleep 6; echo sleep 60; sleep 3; printf '\\003'; sleep 3; echo exit 7; sleep 4; echo typed; sleep 2",
         "",
         "read line; echo \"read $line\"",
     );
