@@ -388,9 +388,25 @@ pub(crate) fn printable(text: &str) -> String {
 
 /// Seconds since 1970 as `2026-08-10 23:30 UTC`.
 pub(crate) fn when(seconds: u64) -> String {
+    match civil(seconds) {
+        Some([year, month, day, hour, minute]) => format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC"),
+        None => format!("{seconds} seconds after 1970"),
+    }
+}
+
+/// Seconds since 1970 as the minute of a build, `20260810T233000Z`; after all builds where that has no such form.
+fn timestamp(seconds: u64) -> String {
+    match civil(seconds) {
+        Some([year, month, day, hour, minute]) => format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}00Z"),
+        None => "99999999T999999Z".to_owned(),
+    }
+}
+
+/// Year, month, day, hour and minute; none beyond the year 9000.
+fn civil(seconds: u64) -> Option<[u64; 5]> {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    if days > 365 * 8000 {
-        return format!("{seconds} seconds after 1970");
+    if days > 365 * 7000 {
+        return None;
     }
     // Civil from days, in years that begin in March, so that the leap day is the last.
     let shifted = days + 719_468;
@@ -401,7 +417,7 @@ pub(crate) fn when(seconds: u64) -> String {
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", rest / 3600, rest / 60 % 60)
+    Some([year, month, day, rest / 3600, rest / 60 % 60])
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::progress::{Event, Silent};
 use crate::verify::gnupg::{Gpg, gpg};
 use crate::verify::verify;
 
+mod attacks;
 mod direct;
 mod mirror;
 
