@@ -21,6 +21,7 @@ use crate::verify::verify;
 
 mod attacks;
 mod direct;
+mod forms;
 mod mirror;
 
 fn http() -> Http {
