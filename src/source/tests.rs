@@ -22,6 +22,7 @@ use crate::verify::verify;
 mod attacks;
 mod direct;
 mod forms;
+mod liars;
 mod mirror;
 
 fn http() -> Http {
