@@ -16,4 +16,5 @@ mod recipe;
 mod resume;
 mod sandbox;
 mod source;
+mod tls;
 mod tripwire;
