@@ -54,7 +54,7 @@ struct Mirror {
     name: String,
 }
 
-const OFFLINE: Terms = Terms { offline: true, allow_rollback: false };
+const OFFLINE: Terms<'_> = Terms { offline: true, allow_rollback: false, locked: None };
 const AUTOBUILDS: &str = "/releases/amd64/autobuilds";
 
 impl Mirror {
