@@ -92,7 +92,11 @@ impl Args {
 fn list(store: &Store, ui: &Terminal) -> Result<()> {
     let names: BTreeMap<String, String> = source::names(store)?;
     let mut text = String::new();
-    for blob in store.blobs()? {
+    let blobs = store.blobs()?;
+    if blobs.is_empty() {
+        return Ok(());
+    }
+    for blob in blobs {
         let day = source::when(blob.written);
         let day = &day[..10];
         let name = names.get(&blob.sha512).map_or("", String::as_str);

@@ -17,6 +17,7 @@ use crate::verify::verify;
 
 mod direct;
 mod mirror;
+mod pin;
 
 fn http() -> Http {
     Http::with(Patience {

@@ -277,3 +277,7 @@ fn remove_stale(store: &Store) -> Result<()> {
 fn shown(entry: &Entry) -> String {
     printable(&entry.path.to_string_lossy())
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "GNU tar and sha512sum judge what is exported")]
+mod tests;

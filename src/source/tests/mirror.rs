@@ -41,24 +41,24 @@ pub(super) fn job(base: Base, mirrors: &[&Server], keyring: &Path) -> Job {
     }
 }
 
-fn latest() -> Base {
+pub(super) fn latest() -> Base {
     Base::Gentoo { stage3: VARIANT.to_owned(), version: Version::Latest }
 }
 
 /// A mirror's files, to be spoilt by a test before they are served.
-struct Mirror {
-    gpg: Gpg,
-    keyring: std::path::PathBuf,
+pub(super) struct Mirror {
+    pub(super) gpg: Gpg,
+    pub(super) keyring: std::path::PathBuf,
     files: HashMap<String, Vec<u8>>,
-    timestamp: &'static str,
-    name: String,
+    pub(super) timestamp: &'static str,
+    pub(super) name: String,
 }
 
 const OFFLINE: Terms<'_> = Terms { offline: true, allow_rollback: false, locked: None };
 const AUTOBUILDS: &str = "/releases/amd64/autobuilds";
 
 impl Mirror {
-    fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         let gpg = gpg()?;
         gpg.key("good", &[]);
         let keyring = gpg.home.path().join("release.asc");
@@ -84,7 +84,7 @@ impl Mirror {
         self.publish(now());
     }
 
-    fn tarball(&self, suffix: &str) -> String {
+    pub(super) fn tarball(&self, suffix: &str) -> String {
         format!("{}/{}{suffix}", self.timestamp, self.name)
     }
 
@@ -92,25 +92,25 @@ impl Mirror {
         self.gpg.clearsign("good", &[], text)
     }
 
-    fn put(&mut self, path: &str, bytes: Vec<u8>) {
+    pub(super) fn put(&mut self, path: &str, bytes: Vec<u8>) {
         self.files.insert(format!("{AUTOBUILDS}/{path}"), bytes);
     }
 
-    fn drop(&mut self, path: &str) {
+    pub(super) fn drop(&mut self, path: &str) {
         self.files.remove(&format!("{AUTOBUILDS}/{path}")).unwrap();
     }
 
-    fn publish(&mut self, ts: u64) {
+    pub(super) fn publish(&mut self, ts: u64) {
         let text = format!("# Latest as of then\n# ts={ts}\n{} {}\n", self.tarball(""), data().len());
         self.put(&format!("latest-stage3-{VARIANT}.txt"), self.sign(&text));
     }
 
-    fn serve(&self) -> Server {
+    pub(super) fn serve(&self) -> Server {
         Server::files(self.files.clone())
     }
 }
 
-fn build(job: &Job, store: &Store) -> Result<crate::verify::Verified> {
+pub(super) fn build(job: &Job, store: &Store) -> Result<crate::verify::Verified> {
     let located = locate(job, store, Terms::default(), &Silent)?;
     verify(fetch(&located, store, &Silent)?)
 }
