@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::builder::Builder;
+use crate::builder::base::Base;
 use crate::builder::view::{Caches, View};
 use crate::error::Result;
 use crate::pack;
@@ -15,7 +16,6 @@ use crate::recipe::Job;
 use crate::source::{self, Located, Pin, Terms};
 use crate::store::Store;
 use crate::store::lock::Mode;
-use crate::store::trees::Tree;
 use crate::store::work::State;
 use crate::verify::{self, Verified};
 use crate::{strip, unpack};
@@ -42,16 +42,16 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui:
     let names = Names::of_job(job, options.moment)?;
     // An outdir that cannot be written to is an error now, not after an hour.
     let staging = Staging::create(&job.build.outdir, ui)?;
-    let (located, tree) = base(job, store, options.terms, ui)?;
+    let (base, located) = base(job, store, options.terms, ui)?;
 
     let waiting = || ui.note("waiting for another build of this recipe to end");
     let work = store.work(&job.name, origin, Mode::Exclusive, waiting)?;
-    let mut state = State { sha512: tree.sha512().to_owned(), finished: false };
+    let mut state = State { below: base.below(), finished: false };
     work.begin(&state)?;
     let _used = store.use_caches()?;
     let caches = Caches::of(job, store)?;
     let view = View::build(job, &resolved, &caches, work.directory());
-    let builder = Builder::new(job, &resolved, view, &tree, &work, options.cpus)?;
+    let builder = Builder::new(job, &resolved, view, &base, &work, options.cpus)?;
     let steps = builder.steps();
     for step in &steps {
         ui.stage(&step.what);
@@ -73,13 +73,13 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui:
 
     let mut tarball = staging.create_file(&names.tarball())?;
     ui.stage(&format!("packing {}", names.tarball()));
-    let record = builder.record(&tree);
+    let record = base.record(job);
     let packing = pack::Options { epoch: options.moment.epoch(), threads: options.cpus as usize, ..Default::default() };
     let mut contents = Contents::new();
     let packed = pack::pack(&image, &record, &packing, &mut tarball, &mut contents, ui)?;
     ui.done();
 
-    let provenance = provenance(job, &located, &tree, &resolved, &steps, &names, &packed, options.moment)?;
+    let provenance = provenance(job, &base, &located, &resolved, &steps, &names, &packed, options.moment)?;
     let published = publish::publish(
         staging,
         &Release {
@@ -101,17 +101,18 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui:
     Ok(published)
 }
 
-/// The stage3 of a recipe, verified and unpacked in the store; downloads and unpacks only what the store lacks.
+/// What a recipe is built from, and what proves it: a stage3, verified and unpacked in the store. Downloads and unpacks only what
+/// the store lacks.
 ///
 /// # Errors
 /// Those of [`source`], [`verify`] and [`unpack`].
-pub fn base(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<(Located, Tree)> {
+pub fn base(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<(Base, Located)> {
     let located = source::locate(job, store, terms, ui)?;
     let waiting = || ui.note("waiting for another process that unpacks the same stage3");
     if let Some(sha512) = located.sha512()
         && let Some(tree) = store.tree(sha512, waiting)?
     {
-        return Ok((located, tree));
+        return Ok((Base::Stage3(tree), located));
     }
     let verified = verify::verify(source::fetch(&located, store, ui)?)?;
     let tree = store.add_tree(verified.sha512(), verified.name(), waiting, |root| {
@@ -120,7 +121,7 @@ pub fn base(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Re
         ui.done();
         Ok(record)
     })?;
-    Ok((located, tree))
+    Ok((Base::Stage3(tree), located))
 }
 
 /// The stage3 of a recipe, fetched where the store lacks it, and judged again.
@@ -154,8 +155,8 @@ pub fn pin(job: &Job, old: Option<&Pin>, store: &Store, terms: Terms<'_>, ui: &d
 #[allow(clippy::too_many_arguments, reason = "it speaks of everything")]
 fn provenance(
     job: &Job,
+    base: &Base,
     located: &Located,
-    tree: &Tree,
     resolved: &Resolved,
     steps: &[Step],
     names: &Names,
@@ -172,6 +173,7 @@ fn provenance(
         .collect();
     let steps: Vec<_> =
         steps.iter().map(|step| StepFact { what: step.what.clone(), argv: step.argv.clone() }).collect();
+    let Base::Stage3(tree) = base;
     let stage3 = Stage3 { name: tree.name(), sha512: tree.sha512(), signer: located.signer(), how: located.how() };
     let facts = Facts { stage3, repositories: &repositories, steps: &steps };
     provenance::document(job, &facts, &names.tarball(), packed, moment)

@@ -6,16 +6,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Seek, SeekFrom};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use blake2::Blake2b512;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256, Sha512};
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::progress::{Event, Progress};
+use crate::progress::Progress;
 use crate::recipe::{Base, Job, Source};
 use crate::store::Store;
 use crate::verify::{self, Keyring, Signer};
@@ -26,6 +24,7 @@ mod download;
 mod fetch;
 mod file;
 mod gentoo;
+pub mod hashing;
 mod memory;
 pub mod pin;
 pub mod pointer;
@@ -270,14 +269,6 @@ pub fn fetch(located: &Located, store: &Store, ui: &dyn Progress) -> Result<Fetc
             let mut signer = None;
             let mut accept = |file: &File| match &located.proof {
                 Proof::Detached { signature, keyring } => {
-                    if let Some(wanted) = &located.sha256
-                        && sha256_of(file, &located.name)? != *wanted
-                    {
-                        return Err(Error::refused(format!(
-                            "the SHA-256 of {} is not {wanted}",
-                            printable(&located.name)
-                        )));
-                    }
                     let good = verify::detached(&located.name, signature, rewound(file)?, keyring)?;
                     if let Some(dated) = &located.dated {
                         dated.check(store, keyring, &located.name, good.created, ui)?;
@@ -293,6 +284,7 @@ pub fn fetch(located: &Located, store: &Store, ui: &dyn Progress) -> Result<Fetc
                 size: facts.size,
                 sha512: facts.sha512.as_deref(),
                 blake2b: facts.blake2b.as_deref(),
+                sha256: located.sha256.as_deref(),
                 offline: located.offline,
             };
             let got = download::download(&fetch::Http::default(), &wanted, store, &mut accept, ui);
@@ -362,43 +354,7 @@ struct Got {
     size: u64,
 }
 
-/// SHA-512 and BLAKE2b of a stream.
-#[derive(Debug, Clone, Default)]
-struct Hashes {
-    sha512: Sha512,
-    blake2b: Blake2b512,
-}
-
-impl Hashes {
-    fn update(&mut self, bytes: &[u8]) {
-        self.sha512.update(bytes);
-        self.blake2b.update(bytes);
-    }
-
-    fn finish(&self) -> (String, String) {
-        (hex(&self.sha512.clone().finalize()), hex(&self.blake2b.clone().finalize()))
-    }
-}
-
 const BUFFER: usize = 256 * 1024;
-
-/// SHA-512 and size of an open file, from its beginning.
-fn sha512_of(file: &File, what: &str, ui: &dyn Progress) -> Result<(String, u64)> {
-    let total = file.metadata().system(|| format!("reading {what}"))?.len();
-    let mut reader = rewound(file)?;
-    let mut sha512 = Sha512::new();
-    let mut buffer = vec![0; BUFFER];
-    let mut done = 0;
-    loop {
-        let count = reader.read(&mut buffer).system(|| format!("reading {what}"))?;
-        if count == 0 {
-            return Ok((hex(&sha512.finalize()), done));
-        }
-        sha512.update(&buffer[..count]);
-        done += count as u64;
-        ui.emit(Event::Bytes { done, total: Some(total) });
-    }
-}
 
 /// The file at its beginning.
 pub(crate) fn rewound(file: &File) -> Result<&File> {
@@ -415,20 +371,6 @@ fn base_name(source: &Source) -> String {
         }
         Base::Direct(direct) => direct.path.clone(),
         Base::File { path, .. } => path.display().to_string(),
-    }
-}
-
-/// SHA-256 of an open file, from its beginning.
-fn sha256_of(file: &File, what: &str) -> Result<String> {
-    let mut reader = rewound(file)?;
-    let mut sha256 = Sha256::new();
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let count = reader.read(&mut buffer).system(|| format!("reading {}", printable(what)))?;
-        if count == 0 {
-            return Ok(hex(&sha256.finalize()));
-        }
-        sha256.update(&buffer[..count]);
     }
 }
 
@@ -468,9 +410,25 @@ pub(crate) fn printable(text: &str) -> String {
 
 /// Seconds since 1970 as `2026-08-10 23:30 UTC`.
 pub(crate) fn when(seconds: u64) -> String {
+    match civil(seconds) {
+        Some([year, month, day, hour, minute]) => format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC"),
+        None => format!("{seconds} seconds after 1970"),
+    }
+}
+
+/// Seconds since 1970 as the minute of a build, `20260810T233000Z`; after all builds where that has no such form.
+fn timestamp(seconds: u64) -> String {
+    match civil(seconds) {
+        Some([year, month, day, hour, minute]) => format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}00Z"),
+        None => "99999999T999999Z".to_owned(),
+    }
+}
+
+/// Year, month, day, hour and minute; none beyond the year 9000.
+fn civil(seconds: u64) -> Option<[u64; 5]> {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    if days > 365 * 8000 {
-        return format!("{seconds} seconds after 1970");
+    if days > 365 * 7000 {
+        return None;
     }
     // Civil from days, in years that begin in March, so that the leap day is the last.
     let shifted = days + 719_468;
@@ -481,7 +439,7 @@ pub(crate) fn when(seconds: u64) -> String {
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", rest / 3600, rest / 60 % 60)
+    Some([year, month, day, rest / 3600, rest / 60 % 60])
 }
 
 #[cfg(test)]

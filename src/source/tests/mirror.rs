@@ -3,7 +3,7 @@
 use super::*;
 use crate::recipe::{Build, Emerge, Portage, ProfileName, Strip, TreeKind, Version};
 
-const VARIANT: &str = "amd64-musl";
+pub(super) const VARIANT: &str = "amd64-musl";
 
 pub(super) fn job(base: Base, mirrors: &[&Server], keyring: &Path) -> Job {
     Job {
@@ -49,12 +49,12 @@ pub(super) fn latest() -> Base {
 pub(super) struct Mirror {
     pub(super) gpg: Gpg,
     pub(super) keyring: std::path::PathBuf,
-    files: HashMap<String, Vec<u8>>,
+    pub(super) files: HashMap<String, Vec<u8>>,
     pub(super) timestamp: &'static str,
     pub(super) name: String,
 }
 
-const OFFLINE: Terms<'_> = Terms { offline: true, allow_rollback: false, locked: None };
+pub(super) const OFFLINE: Terms<'_> = Terms { offline: true, allow_rollback: false, locked: None };
 const AUTOBUILDS: &str = "/releases/amd64/autobuilds";
 
 impl Mirror {
@@ -72,7 +72,19 @@ impl Mirror {
         Some(mirror)
     }
 
-    fn sign_lists(&mut self) {
+    /// A mirror whose list was signed then, by a key that was a day old, and says no time of its own.
+    pub(super) fn older(then: &str) -> Self {
+        let mut mirror = Self::new().expect("GnuPG is there");
+        let made: u64 = then.trim_end_matches('!').parse().unwrap();
+        mirror.gpg.key("old", &["--faked-system-time", &format!("{}!", made - 86_400)]);
+        fs_err::write(&mirror.keyring, mirror.gpg.run(&["--armor", "--export"], b"")).unwrap();
+        let text = format!("{} {}\n", mirror.tarball(""), data().len());
+        let signed = mirror.gpg.clearsign("old", &["--faked-system-time", then], &text);
+        mirror.put(&format!("latest-stage3-{VARIANT}.txt"), signed);
+        mirror
+    }
+
+    pub(super) fn sign_lists(&mut self) {
         let digests = format!(
             "# SHA512 HASH\n{}  {name}\n# BLAKE2B HASH\n{}  {name}\n# SHA512 HASH\n{}  {name}.CONTENTS.gz\n",
             sha512(&data()),
@@ -88,7 +100,7 @@ impl Mirror {
         format!("{}/{}{suffix}", self.timestamp, self.name)
     }
 
-    fn sign(&self, text: &str) -> Vec<u8> {
+    pub(super) fn sign(&self, text: &str) -> Vec<u8> {
         self.gpg.clearsign("good", &[], text)
     }
 
