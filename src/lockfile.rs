@@ -146,7 +146,7 @@ impl Lockfile {
     /// Takes in an entry. One that says the same of the same bytes stays as it was.
     fn set(&mut self, recipe: &str, new: Entry) -> Update {
         match self.recipe.get(recipe).map(|old| old.changes(&new)) {
-            Some(changes) if changes.is_empty() => return Update::Same,
+            Some(changes) if changes.is_empty() => Update::Same,
             Some(changes) => {
                 self.recipe.insert(recipe.to_owned(), new);
                 Update::Moved(changes)

@@ -9,6 +9,7 @@ mod cli;
 mod e2e;
 mod env;
 mod keys;
+mod lock;
 mod man;
 mod publish;
 mod raw;

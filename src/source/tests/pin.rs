@@ -1,5 +1,6 @@
 //! Bases that were locked, against mirrors that have moved on.
 
+use super::direct::{PATH, Site, direct};
 use super::mirror::{Mirror, build, job, latest, store};
 use super::*;
 use crate::recipe::Version;
@@ -192,4 +193,23 @@ fn files_of_this_machine_are_locked_too() {
     locked(&asks, &pin, &two).unwrap();
     let (_home, three) = store();
     fails(locked(&asks, &pin, &three), Kind::Refused, "another file than was locked");
+}
+
+#[test]
+fn a_server_without_lists_is_locked_by_what_its_file_is() {
+    let Some(mut site) = Site::new() else { return };
+    let ((_home, one), (_other, two)) = (store(), store());
+    let asks = job(direct(true), &[&site.serve()], &site.keyring);
+    let pin = pin(&asks, &one);
+    assert_eq!((pin.asked.as_str(), &pin.sha512), (format!("{PATH} (latest)").as_str(), &sha512(&data())));
+    assert_eq!((pin.signer.as_ref(), pin.blake2b.as_ref()), (site.gpg.fingerprints("good").first(), None));
+    locked(&asks, &pin, &two).unwrap();
+    fails(locked(&job(direct(false), &[], &site.keyring), &pin, &two), Kind::Usage, "quern-builder lock");
+    // Its path is that of the latest build: another one is there by now.
+    site.put("", b"newer".to_vec());
+    let moved = job(direct(true), &[&site.serve()], &site.keyring);
+    let pin = Pin { url: None, ..pin };
+    locked(&moved, &pin, &two).unwrap();
+    two.remove_blob(&pin.sha512).unwrap();
+    fails(locked(&moved, &pin, &two), Kind::Refused, "another file than the one that was locked");
 }

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use proptest::prelude::*;
+use sha2::{Digest, Sha512};
 
 use super::*;
 use crate::error::Kind;
 use crate::pack::tar::{self, END, padding};
 use crate::progress::Silent;
+use crate::source::hex;
 use crate::unpack::entry::Meta;
 
 fn store() -> (tempfile::TempDir, Store) {
