@@ -7,13 +7,14 @@ use crate::builder::base::Base;
 use crate::builder::view::{Caches, View};
 use crate::error::Result;
 use crate::pack;
-use crate::portage::Resolved;
 use crate::portage::emerge::Step;
+use crate::portage::{Repo, Resolved};
 use crate::progress::Progress;
 use crate::publish::provenance::{Facts, RepositoryFact, Stage3, StepFact};
 use crate::publish::{self, Contents, Moment, Names, Published, Release, Staging, platform, provenance};
 use crate::recipe::Job;
-use crate::source::{self, Located, Pin, Terms};
+use crate::source::locked::LockedRepository;
+use crate::source::{self, Located, Locked, Pin, Terms};
 use crate::store::Store;
 use crate::store::lock::Mode;
 use crate::store::work::State;
@@ -39,6 +40,9 @@ pub struct Options<'a> {
 pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui: &dyn Progress) -> Result<Published> {
     let resolved = Resolved::new(job)?;
     resolved.warnings.iter().for_each(|warning| ui.warn(warning));
+    if let Some(locked) = options.terms.locked {
+        locked.repositories_fit(&present(&resolved, None))?;
+    }
     let names = Names::of_job(job, options.moment)?;
     // An outdir that cannot be written to is an error now, not after an hour.
     let staging = Staging::create(&job.build.outdir, ui)?;
@@ -134,8 +138,33 @@ pub fn verified(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -
     Ok((located, verified))
 }
 
-/// What a recipe is locked to: what is the latest now, verified. `old`, where it is locked already, spares a download that would
-/// tell nothing new.
+/// What a recipe is locked to: what is the latest now, verified, and what its repositories are. `old`, where it is locked already,
+/// spares a download that would tell nothing new. `file` is the lock file itself: no commit that holds it could be named in it.
+///
+/// # Errors
+/// Those of [`pin`] and [`Resolved::new`].
+pub fn lock(
+    job: &Job,
+    old: Option<&Locked>,
+    file: &Path,
+    store: &Store,
+    terms: Terms<'_>,
+    ui: &dyn Progress,
+) -> Result<Locked> {
+    let repository = present(&Resolved::new(job)?, Some(file));
+    let stage3 = pin(job, old.and_then(|old| old.stage3.as_ref()), store, terms, ui)?;
+    Ok(Locked { stage3: Some(stage3), repository })
+}
+
+/// What the repositories of a recipe are at the moment; of one that holds `file`, its name alone.
+fn present(resolved: &Resolved, file: Option<&Path>) -> Vec<LockedRepository> {
+    let holds = |location: &Path| file.is_some_and(|file| file.starts_with(location));
+    let commit = |location: &Path| provenance::repository_commit(location).filter(|_| !holds(location));
+    let of = |repo: &Repo| LockedRepository { name: repo.name().to_owned(), commit: commit(repo.location()) };
+    resolved.repos.iter().map(of).collect()
+}
+
+/// The stage3 that a recipe is locked to.
 ///
 /// # Errors
 /// Those of [`source`] and [`verify`]; [`Kind::Refused`](crate::error::Kind::Refused) when it is older than what is locked.

@@ -10,8 +10,13 @@ fn pin(job: &Job, store: &Store) -> Pin {
     crate::pipeline::pin(job, None, store, Terms::default(), &Silent).unwrap()
 }
 
+fn of(pin: &Pin) -> Locked {
+    Locked { stage3: Some(pin.clone()), repository: Vec::new() }
+}
+
 fn locked(job: &Job, pin: &Pin, store: &Store) -> Result<crate::verify::Verified> {
-    let terms = Terms { locked: Some(pin), ..Terms::default() };
+    let held = of(pin);
+    let terms = Terms { locked: Some(&held), ..Terms::default() };
     verify(fetch(&locate(job, store, terms, &Silent)?, store, &Silent)?)
 }
 
@@ -57,7 +62,8 @@ fn what_was_locked_is_used_whatever_is_the_latest() {
     fails(build(&moved, &elsewhere), Kind::Refused, "90 days old");
     // Where the store has it, nobody is asked at all.
     let asked = server.seen().len();
-    let offline = Terms { offline: true, locked: Some(&pin), ..Terms::default() };
+    let held = of(&pin);
+    let offline = Terms { offline: true, locked: Some(&held), ..Terms::default() };
     verify(fetch(&locate(&moved, &elsewhere, offline, &Silent).unwrap(), &elsewhere, &Silent).unwrap()).unwrap();
     assert_eq!(server.seen().len(), asked);
     elsewhere.remove_blob(&pin.sha512).unwrap();
