@@ -21,6 +21,8 @@ use crate::verify::verify;
 
 mod attacks;
 mod direct;
+mod forms;
+mod liars;
 mod mirror;
 mod pin;
 
