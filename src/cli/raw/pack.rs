@@ -28,9 +28,9 @@ pub(super) struct Args {
     /// Format of the archive
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::TarGz)]
     format: Format,
-    /// Level of compression, 1 to 12; 9 is the highest of xz
-    #[arg(long, value_name = "LEVEL", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=12))]
-    level: u32,
+    /// Level of compression, 1 to 12; 9 is the highest of xz [default: 5 for gzip, 6 for xz, 3 for Zstandard]
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u32).range(1..=12))]
+    level: Option<u32>,
     /// Compressing threads; 0 is one for each processor
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     threads: u16,
