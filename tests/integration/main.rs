@@ -8,6 +8,7 @@ mod archives;
 mod cli;
 mod e2e;
 mod env;
+mod exact;
 mod keys;
 mod lock;
 mod man;
