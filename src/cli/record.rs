@@ -19,7 +19,7 @@ pub(super) enum RecordFile {
 impl RecordFile {
     /// Finds the place of the file `path`; it is made by [`RecordFile::write`].
     pub(super) fn create(path: &Path) -> Result<Self> {
-        if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        if fs_err::metadata(path).is_ok_and(|meta| !meta.is_file()) {
             return Ok(Self::Open(
                 fs_err::OpenOptions::new().write(true).open(path).context(Kind::Usage, || "opening the record")?.into(),
             ));
