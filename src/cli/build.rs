@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::RecipeArgs;
+use super::lock::LockArgs;
 use super::plan::Plan;
 use super::session::{self, Session};
 use crate::builder::view::{Caches, View};
@@ -10,7 +11,7 @@ use crate::error::Result;
 use crate::pipeline::{self, Options};
 use crate::portage::{Facts, Resolved, emerge};
 use crate::progress::Progress;
-use crate::source::Terms;
+use crate::source::{Locked, Terms};
 use crate::store::Store;
 use crate::ui::Terminal;
 use crate::{source, userns};
@@ -27,6 +28,7 @@ Examples:
   quern-builder build musl-python3.toml
   quern-builder build musl-python3.toml --outdir /srv/images --set emerge.jobs=4
   quern-builder build musl-python3.toml --dry-run
+  quern-builder build musl-python3.toml --locked
   SOURCE_DATE_EPOCH=1700000000 quern-builder build musl-python3.toml
 
 A failed build prints which package failed in which phase and where its log is; the packages built before it stay in the cache.")]
@@ -46,6 +48,9 @@ pub struct Args {
     /// Accept a signed list older than one seen before, this once
     #[arg(long)]
     pub allow_rollback: bool,
+    /// The lock file.
+    #[command(flatten)]
+    pub lock: LockArgs,
 }
 
 impl Args {
@@ -55,9 +60,10 @@ impl Args {
         if self.dry_run {
             return self.print_plan(&overrides, ui);
         }
-        let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback };
-        let options = Options { terms, moment, cpus: session::cpus() };
         session::with(&self.recipe, &overrides, ui, |Session { job, origin, store }| {
+            let locked = self.lock.entry(&self.recipe, job)?;
+            let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
+            let options = Options { terms, moment, cpus: session::cpus() };
             let published = pipeline::build(job, origin, store, &options, ui)?;
             ui.result(&published.tarball);
             if let Some((layout, _)) = &published.oci {
@@ -81,7 +87,10 @@ impl Args {
         let job = &loaded.job;
         let resolved = Resolved::new(job)?;
         let mut plan = Plan::default();
-        let urls = source::first_urls(job)?;
+        let urls = match self.lock.entry(&self.recipe, job)? {
+            Some(Locked { stage3: Some(pin), .. }) => pin.urls(&job.source)?,
+            _ => source::first_urls(job)?,
+        };
         let file = match &job.source.base {
             crate::recipe::Base::File { path, .. } => Some(path.display().to_string()),
             crate::recipe::Base::Gentoo { .. } | crate::recipe::Base::Direct(_) => None,

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::RecipeArgs;
+use super::lock::LockArgs;
 use super::session::{self, Session};
 use crate::error::Result;
 use crate::pipeline;
@@ -33,6 +34,9 @@ pub struct Args {
     /// Accept a signed list older than one seen before, this once
     #[arg(long)]
     pub allow_rollback: bool,
+    /// The lock file.
+    #[command(flatten)]
+    pub lock: LockArgs,
 }
 
 impl Args {
@@ -41,8 +45,9 @@ impl Args {
         if let Some(arch) = &self.list {
             return list(&recipe, arch, ui);
         }
-        let terms = Terms { offline: false, allow_rollback: self.allow_rollback };
         session::with(&recipe, &[], ui, |Session { job, store, .. }| {
+            let locked = self.lock.entry(&recipe, job)?;
+            let terms = Terms { offline: false, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
             let (_, verified) = pipeline::verified(job, store, terms, ui)?;
             ui.result(store.blob_path(verified.sha512())?);
             Ok(0)

@@ -14,7 +14,7 @@ use super::hashing::{self, Hasher};
 use super::{BUFFER, Facts, Got, Located, Place, Proof, hex, keyring, now, pointer, printable};
 use crate::error::{Context, Error, Kind, Result};
 use crate::progress::{Event, Progress};
-use crate::recipe::Source;
+use crate::recipe::{Base, Source};
 use crate::store::Store;
 use crate::store::blobs::PartOrBlob;
 use crate::verify::{self, MAX_DOCUMENT};
@@ -33,7 +33,14 @@ pub(super) struct Asked<'a> {
     pub(super) allow_unsigned: bool,
 }
 
-impl Asked<'_> {
+impl<'a> Asked<'a> {
+    /// Of a base that is a file of this machine.
+    pub(super) fn of(base: &'a Base) -> Option<Self> {
+        let Base::File { path, signature, sha512, allow_unsigned } = base else { return None };
+        let (signature, sha512) = (signature.as_deref(), sha512.as_deref());
+        Some(Self { path, signature, sha512, allow_unsigned: *allow_unsigned })
+    }
+
     fn is_stdin(&self) -> bool {
         self.path == Path::new("-")
     }

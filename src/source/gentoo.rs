@@ -70,7 +70,7 @@ pub(super) fn locate(
     variant: &str,
     version: &Version,
     store: &Store,
-    terms: Terms,
+    terms: Terms<'_>,
     ui: &dyn Progress,
 ) -> Result<Located> {
     ui.stage(&format!("looking for stage3 {}", printable(variant)));
@@ -171,7 +171,7 @@ pub(super) fn known(source: &Source, variant: &str, version: &Version, store: &S
     // What was fetched once is worth more offline than something newer that never was.
     let newest = candidates.into_iter().max_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     Ok(newest.map(|(_, timestamp, name, facts)| {
-        let urls = source.mirrors.iter().map(|mirror| url(mirror, arch, &format!("{timestamp}/{name}"))).collect();
+        let urls = of_mirrors(source, arch, &timestamp, &name);
         let remember = (REFS, name.clone());
         Located {
             name,
@@ -184,6 +184,25 @@ pub(super) fn known(source: &Source, variant: &str, version: &Version, store: &S
             sha256: None,
         }
     }))
+}
+
+/// Digests and names of all remembered builds.
+pub(super) fn names(store: &Store) -> Result<Vec<(String, String)>> {
+    let mut names = Vec::new();
+    for name in store.ref_names(REFS)? {
+        let facts = store.read_ref::<Facts>(REFS, &name)?;
+        names.extend(facts.and_then(|facts| facts.sha512).map(|sha512| (sha512, name)));
+    }
+    Ok(names)
+}
+
+/// Where every mirror would have a build.
+pub(super) fn urls(source: &Source, variant: &str, timestamp: &str, name: &str) -> Result<Vec<String>> {
+    Ok(of_mirrors(source, checked(variant)?, timestamp, name))
+}
+
+fn of_mirrors(source: &Source, arch: &str, timestamp: &str, name: &str) -> Vec<String> {
+    source.mirrors.iter().map(|mirror| url(mirror, arch, &format!("{timestamp}/{name}"))).collect()
 }
 
 pub(super) fn first_urls(source: &Source, variant: &str, version: &Version) -> Result<Vec<String>> {

@@ -3,6 +3,7 @@
 //! [`locate`] finds out which file that is and what proves it (a signed digest, a detached signature), [`fetch()`] brings it into the
 //! store, and [`crate::verify::verify`] judges it. `pointer` and `digests` are pure text; only `fetch` speaks HTTP.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
@@ -11,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::progress::Progress;
 use crate::recipe::{Base, Job, Source};
 use crate::store::Store;
@@ -24,10 +25,14 @@ mod fetch;
 mod file;
 mod gentoo;
 pub mod hashing;
+pub mod locked;
 mod memory;
+pub mod pin;
 pub mod pointer;
 
 pub use gentoo::{directory, offers};
+pub use locked::Locked;
+pub use pin::Pin;
 
 /// A file that is known but perhaps not here yet: its name, what it must be, and what proves it.
 #[derive(Debug, Clone)]
@@ -70,11 +75,13 @@ impl Dated {
 
 /// On what terms a base is looked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Terms {
+pub struct Terms<'a> {
     /// Ask no server: what the store has, or nothing.
     pub offline: bool,
     /// Accept a signed list that is older than one seen before.
     pub allow_rollback: bool,
+    /// Ask for no list: this, or nothing.
+    pub locked: Option<&'a Locked>,
 }
 
 /// Where the bytes are.
@@ -98,6 +105,8 @@ pub(crate) enum Proof {
         /// Who may have made it.
         keyring: Keyring,
     },
+    /// `facts.sha512`, from a lock file.
+    Locked,
     /// Nothing: the recipe allows it. `facts.sha512` says which bytes it was decided for.
     Unsigned,
 }
@@ -180,7 +189,13 @@ impl Located {
 
 /// Finds out which file the recipe's base is. Asks the mirrors, and refuses what is not signed by a trusted key; offline it
 /// answers from the store alone.
-pub fn locate(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<Located> {
+pub fn locate(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Located> {
+    if let Some(locked) = terms.locked {
+        return match &locked.stage3 {
+            Some(pin) => pin::locate(&job.source, pin, store, terms, ui),
+            None => Err(pin::changed("a stage3", "none")),
+        };
+    }
     if terms.offline {
         return match known(job, store)? {
             Some(located) => Ok(located),
@@ -229,6 +244,13 @@ pub fn known(job: &Job, store: &Store) -> Result<Option<Located>> {
     }
 }
 
+/// Names of stored files by their SHA-512, as far as they are known.
+pub fn names(store: &Store) -> Result<BTreeMap<String, String>> {
+    let mut names: BTreeMap<String, String> = store.tree_names()?.into_iter().collect();
+    names.extend(gentoo::names(store)?);
+    Ok(names)
+}
+
 /// The documents [`locate`] begins with, for a dry run.
 pub fn first_urls(job: &Job) -> Result<Vec<String>> {
     match &job.source.base {
@@ -259,7 +281,7 @@ pub fn fetch(located: &Located, store: &Store, ui: &dyn Progress) -> Result<Fetc
                     signer = Some(good);
                     Ok(())
                 }
-                Proof::Digest | Proof::Unsigned => Ok(()),
+                Proof::Digest | Proof::Locked | Proof::Unsigned => Ok(()),
             };
             let wanted = download::Wanted {
                 name: &located.name,
@@ -270,7 +292,12 @@ pub fn fetch(located: &Located, store: &Store, ui: &dyn Progress) -> Result<Fetc
                 sha256: located.sha256.as_deref(),
                 offline: located.offline,
             };
-            let got = download::download(&fetch::Http::default(), &wanted, store, &mut accept, ui)?;
+            let got = download::download(&fetch::Http::default(), &wanted, store, &mut accept, ui);
+            let got = got.map_err(|error| match (&located.proof, error.kind()) {
+                (Proof::Locked, Kind::Network) => error.with_hint(pin::GONE),
+                (Proof::Locked, Kind::Refused) => error.with_hint(pin::OTHER),
+                _ => error,
+            })?;
             if let Some(signer) = signer {
                 facts.how = format!("detached signature by {}", signer.primary);
                 facts.signer = Some(signer);

@@ -24,6 +24,7 @@ mod direct;
 mod forms;
 mod liars;
 mod mirror;
+mod pin;
 
 fn http() -> Http {
     Http::with(Patience {

@@ -54,7 +54,7 @@ pub(super) struct Mirror {
     pub(super) name: String,
 }
 
-pub(super) const OFFLINE: Terms = Terms { offline: true, allow_rollback: false };
+pub(super) const OFFLINE: Terms<'_> = Terms { offline: true, allow_rollback: false, locked: None };
 pub(super) const AUTOBUILDS: &str = "/releases/amd64/autobuilds";
 
 impl Mirror {
