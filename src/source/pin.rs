@@ -247,6 +247,7 @@ pub(super) fn locate(
             trust: String::new(),
             signature: None,
             // Nothing of it is remembered: a lock is no reason to trust a file without it.
+            digests: None,
             fetched: true,
         },
         offline: terms.offline,
