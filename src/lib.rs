@@ -68,12 +68,16 @@
 //! 5. What a build made is visible under its final name only when it is whole.
 //! 6. An error names the operation, the object and the next step; nothing is skipped silently.
 //!
+//! What parses foreign bytes is fuzzed: `fuzz.rs`, built for tests and for `scripts/fuzz` only, has a body for each such parser.
+//!
 //! `tests/integration/architecture.rs` holds the rooms to their rules.
 
 pub mod builder;
 pub mod cli;
 pub mod enter;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod lockfile;
 pub mod oci;
 pub mod pack;
