@@ -6,8 +6,8 @@ use crate::builder::Builder;
 use crate::builder::view::{Caches, View};
 use crate::error::Result;
 use crate::pack;
-use crate::portage::Resolved;
 use crate::portage::emerge::Step;
+use crate::portage::{self, Resolved};
 use crate::progress::Progress;
 use crate::publish::provenance::{Facts, RepositoryFact, Stage3, StepFact};
 use crate::publish::{self, Contents, Moment, Names, Published, Release, Staging, platform, provenance};
@@ -19,6 +19,10 @@ use crate::store::trees::Tree;
 use crate::store::work::State;
 use crate::verify::{self, Verified};
 use crate::{strip, unpack};
+
+mod repositories;
+
+pub use repositories::{Repository, repositories, stored};
 
 /// What a build needs beside its recipe.
 #[derive(Debug, Clone, Copy)]
@@ -37,11 +41,12 @@ pub struct Options {
 /// Those of the stages; see [`crate::error::Kind`]. After a failure nothing is published, no mount is left, and a plain rerun
 /// goes on with what the caches hold.
 pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options, ui: &dyn Progress) -> Result<Published> {
-    let resolved = Resolved::new(job)?;
-    resolved.warnings.iter().for_each(|warning| ui.warn(warning));
+    portage::check(job)?;
     let names = Names::of_job(job, options.moment)?;
     // An outdir that cannot be written to is an error now, not after an hour.
     let staging = Staging::create(&job.build.outdir, ui)?;
+    let (repositories, resolved) = repositories(job, store, options.terms, ui)?;
+    resolved.warnings.iter().for_each(|warning| ui.warn(warning));
     let (located, tree) = base(job, store, options.terms, ui)?;
 
     let waiting = || ui.note("waiting for another build of this recipe to end");
@@ -79,7 +84,8 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options, ui: &dy
     let packed = pack::pack(&image, &record, &packing, &mut tarball, &mut contents, ui)?;
     ui.done();
 
-    let provenance = provenance(job, &located, &tree, &resolved, &steps, &names, &packed, options.moment)?;
+    let provenance =
+        provenance(job, &located, &tree, &repositories, &resolved, &steps, &names, &packed, options.moment)?;
     let published = publish::publish(
         staging,
         &Release {
@@ -139,6 +145,7 @@ fn provenance(
     job: &Job,
     located: &Located,
     tree: &Tree,
+    repositories: &[Repository],
     resolved: &Resolved,
     steps: &[Step],
     names: &Names,
@@ -148,10 +155,8 @@ fn provenance(
     let repositories: Vec<_> = resolved
         .repos
         .iter()
-        .map(|repo| RepositoryFact {
-            name: repo.name().to_owned(),
-            commit: provenance::repository_commit(repo.location()),
-        })
+        .zip(repositories)
+        .map(|(repo, repository)| RepositoryFact { name: repo.name().to_owned(), origin: repository.origin() })
         .collect();
     let steps: Vec<_> =
         steps.iter().map(|step| StepFact { what: step.what.clone(), argv: step.argv.clone() }).collect();

@@ -27,6 +27,7 @@ mod file;
 mod gentoo;
 mod memory;
 pub mod pointer;
+pub mod repository;
 
 pub use gentoo::{directory, offers};
 
