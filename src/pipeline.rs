@@ -22,7 +22,7 @@ use crate::{strip, unpack};
 
 mod repositories;
 
-pub use repositories::{Repository, repositories, stored};
+pub use repositories::{Repository, judged, repositories, stored};
 
 /// What a build needs beside its recipe.
 #[derive(Debug, Clone, Copy)]

@@ -60,7 +60,11 @@ impl Args {
                 .with_hint("build it first; without --image the shell is in the tree that it is built in"));
         }
         let terms = Terms { offline: self.offline, ..Terms::default() };
-        let (_repositories, resolved) = pipeline::repositories(job, store, terms, ui)?;
+        // As of the stage3: what the store has comes before any server is asked.
+        let (_repositories, resolved) = match pipeline::stored(job, store)? {
+            Some(stored) => stored,
+            None => pipeline::repositories(job, store, terms, ui)?,
+        };
         // What the last build added lies over its own stage3, whatever is the latest now.
         let built = state.map(|state| store.tree(&state.sha512, || {})).transpose()?.flatten();
         let (view, lowers, _tree) = match (self.image, job.build.kind) {

@@ -1,19 +1,22 @@
 //! The recipe's ebuild repositories: directories of this machine as they are, others fetched, verified and unpacked once.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
 use crate::portage::{self, Resolved};
 use crate::progress::Progress;
 use crate::publish::provenance::{self, RepositoryOrigin};
-use crate::recipe::{Job, Origin, Snapshot};
+use crate::recipe::{Git, Job, Origin, Snapshot};
 use crate::rootfs::Rootfs;
 use crate::source::Terms;
 use crate::source::repository::tree::{self, Admission};
-use crate::source::repository::{Fact, snapshot};
+use crate::source::repository::{Fact, git, snapshot};
 use crate::store::Store;
 use crate::store::trees::Tree;
-use crate::unpack;
+use crate::unpack::{self, Record};
+
+const WAITING: &str = "waiting for another process that unpacks the same repository";
 
 /// A repository that is there, and stays for as long as this value lives.
 #[derive(Debug)]
@@ -25,6 +28,11 @@ pub struct Repository {
 }
 
 impl Repository {
+    /// Its directory on this machine.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// What the provenance says of it.
     pub fn origin(&self) -> RepositoryOrigin {
         match self.fact.clone() {
@@ -32,11 +40,8 @@ impl Repository {
             Fact::Snapshot { name, sha512, signer, how, .. } => {
                 RepositoryOrigin::Snapshot { name, sha512, signer, how }
             }
+            Fact::Git { url, commit, signer, how } => RepositoryOrigin::Git { url, commit, signer, how },
         }
-    }
-
-    fn of_tree(tree: Tree, fact: Fact, top: &str) -> Self {
-        Self { fact, directory: tree.root().join(top), _tree: Some(tree) }
     }
 }
 
@@ -52,64 +57,131 @@ pub fn repositories(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -
     let each = job.portage.repositories.iter().map(|repository| match &repository.origin {
         Origin::Location(path) => Ok(Repository { fact: Fact::Directory, directory: path.clone(), _tree: None }),
         Origin::Snapshot(snapshot) => of_snapshot(snapshot, store, terms, ui),
-        Origin::Git(_) => Err(crate::error::Error::usage("git repositories are not supported yet")),
+        Origin::Git(git) => of_git(git, store, terms, ui),
     });
     let all = each.collect::<Result<Vec<_>>>()?;
-    let directories: Vec<PathBuf> = all.iter().map(|repository| repository.directory.clone()).collect();
-    let resolved = Resolved::at(job, &directories)?;
+    let resolved = resolved(job, &all)?;
     Ok((all, resolved))
+}
+
+fn resolved(job: &Job, repositories: &[Repository]) -> Result<Resolved> {
+    let directories: Vec<PathBuf> = repositories.iter().map(|repository| repository.directory.clone()).collect();
+    Resolved::at(job, &directories)
+}
+
+/// The repositories and profiles of a recipe as the store knows them, without asking anybody and without unpacking anything; none
+/// when one of them is not there.
+///
+/// # Errors
+/// Those of [`Resolved::at`], and what the store cannot read.
+pub fn stored(job: &Job, store: &Store) -> Result<Option<(Vec<Repository>, Resolved)>> {
+    let mut all = Vec::new();
+    for repository in &job.portage.repositories {
+        let (key, top) = match &repository.origin {
+            Origin::Location(path) => {
+                all.push(Repository { fact: Fact::Directory, directory: path.clone(), _tree: None });
+                continue;
+            }
+            Origin::Snapshot(snapshot) => {
+                let known = snapshot::known(snapshot, store)?;
+                (known.and_then(|known| known.sha512().map(str::to_owned)), snapshot::top(snapshot))
+            }
+            Origin::Git(git) => (git::known(git, store)?.map(|commit| commit.tree()), None),
+        };
+        let Some(key) = key else { return Ok(None) };
+        let Some(tree) = store.tree_of_anyone(&key)? else { return Ok(None) };
+        let directory = tree.root().join(tree::top(&Rootfs::open(&tree.root())?, tree.name(), top.as_deref())?);
+        all.push(Repository { fact: Fact::Directory, directory, _tree: Some(tree) });
+    }
+    let resolved = resolved(job, &all)?;
+    Ok(Some((all, resolved)))
+}
+
+/// The repositories of a recipe that are fetched, judged again; a paragraph about each.
+///
+/// # Errors
+/// Those of [`crate::source`] and [`crate::verify`].
+pub fn judged(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<Vec<String>> {
+    let mut paragraphs = Vec::new();
+    for repository in &job.portage.repositories {
+        match &repository.origin {
+            Origin::Location(_) => {}
+            Origin::Snapshot(snapshot) => {
+                let located = snapshot::locate(snapshot, store, terms, ui)?;
+                paragraphs.push(snapshot::verified(snapshot, &located, store, terms, ui)?.to_string());
+            }
+            Origin::Git(git) => {
+                let commit = match terms.offline {
+                    true => git::locate(git, store, terms, ui)?,
+                    false => git::judged(git, store, terms, ui)?,
+                };
+                paragraphs.push(commit.to_string());
+            }
+        }
+    }
+    Ok(paragraphs)
 }
 
 /// A snapshot, unpacked in the store.
 fn of_snapshot(snapshot: &Snapshot, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<Repository> {
     let located = snapshot::locate(snapshot, store, terms, ui)?;
     let wanted = snapshot::top(snapshot);
-    let fact = |name: String, sha512: &str, signer: Option<&str>, how: &str, size| Fact::Snapshot {
-        name,
-        urls: located.urls().to_vec(),
-        size,
-        sha512: sha512.to_owned(),
-        signer: signer.map(str::to_owned),
-        how: how.to_owned(),
+    let waiting = || ui.note(WAITING);
+    let unpacked = match located.sha512() {
+        Some(sha512) => store.tree(sha512, waiting)?,
+        None => None,
     };
-    let waiting = || ui.note("waiting for another process that unpacks the same repository");
-    if let Some(sha512) = located.sha512()
-        && let Some(tree) = store.tree(sha512, waiting)?
-    {
-        let top = tree::top(&Rootfs::open(&tree.root())?, located.name(), wanted.as_deref())?;
-        let fact = fact(top.clone(), sha512, located.signer(), located.how(), located.size());
-        return Ok(Repository::of_tree(tree, fact, &top));
-    }
-    let verified = snapshot::verified(snapshot, &located, store, terms, ui)?;
-    let name = verified.name();
-    let tree = store.add_tree(verified.sha512(), name, waiting, |root| {
-        ui.stage(&format!("unpacking {name}"));
-        let mut admission = Admission::new(name);
-        let (size, mut admit) = (Some(verified.size()), |entry: &_| admission.admit(entry));
-        let record = unpack::extract_some(verified.open()?, size, name, root, &tree::LIMITS, ui, &mut admit)?;
-        tree::top(root, name, wanted.as_deref())?;
-        ui.done();
-        Ok(record)
-    })?;
-    let top = tree::top(&Rootfs::open(&tree.root())?, name, wanted.as_deref())?;
-    let fact = fact(top.clone(), verified.sha512(), verified.signer(), verified.how(), Some(verified.size()));
-    Ok(Repository::of_tree(tree, fact, &top))
+    let urls = located.urls().to_vec();
+    let (tree, signer, how, size) = match unpacked {
+        Some(tree) => (tree, located.signer().map(str::to_owned), located.how().to_owned(), located.size()),
+        None => {
+            let verified = snapshot::verified(snapshot, &located, store, terms, ui)?;
+            let name = verified.name();
+            let tree = store.add_tree(verified.sha512(), name, waiting, |root| {
+                unpack(verified.open()?, Some(verified.size()), name, root, wanted.as_deref(), ui)
+            })?;
+            let signer = verified.signer().map(str::to_owned);
+            (tree, signer, verified.how().to_owned(), Some(verified.size()))
+        }
+    };
+    let name = tree::top(&Rootfs::open(&tree.root())?, tree.name(), wanted.as_deref())?;
+    let sha512 = tree.sha512().to_owned();
+    let directory = tree.root().join(&name);
+    let fact = Fact::Snapshot { name, urls, size, sha512, signer, how };
+    Ok(Repository { fact, directory, _tree: Some(tree) })
 }
 
-/// What a dry run knows of the repositories without asking a server: all of them, if the store has those that are fetched.
-///
-/// # Errors
-/// As [`repositories`], but for what only a server knows.
-pub fn stored(job: &Job, home: &Path, ui: &dyn Progress) -> Result<Option<(Vec<Repository>, Resolved)>> {
-    portage::check(job)?;
-    if job.portage.repositories.iter().all(|repository| repository.location().is_some()) {
-        let resolved = Resolved::new(job)?;
-        return Ok(Some((Vec::new(), resolved)));
-    }
-    if !home.is_dir() {
-        return Ok(None);
-    }
-    let store = Store::open(home)?;
-    let _ = (store, ui);
-    Ok(None)
+/// A commit, its tree unpacked in the store.
+fn of_git(git: &Git, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<Repository> {
+    let commit = git::locate(git, store, terms, ui)?;
+    let (key, name) = (commit.tree(), commit.name());
+    let waiting = || ui.note(WAITING);
+    let tree = match store.tree(&key, waiting)? {
+        Some(tree) => tree,
+        None => store.add_tree(&key, &name, waiting, |root| {
+            git::archive(git, &commit, store, terms, ui, |tarball| unpack(tarball, None, &name, root, None, ui))
+        })?,
+    };
+    let directory = tree.root().join(tree::top(&Rootfs::open(&tree.root())?, &name, None)?);
+    let (url, id, signer) = (commit.url().to_owned(), commit.id().to_owned(), commit.signer().map(str::to_owned));
+    let fact = Fact::Git { url, commit: id, signer, how: commit.how() };
+    Ok(Repository { fact, directory, _tree: Some(tree) })
+}
+
+/// Unpacks what may be a repository, and is one: nothing else is left in the store.
+fn unpack(
+    tarball: impl Read + Send + 'static,
+    size: Option<u64>,
+    name: &str,
+    root: &Rootfs,
+    top: Option<&str>,
+    ui: &dyn Progress,
+) -> Result<Record> {
+    ui.stage(&format!("unpacking {name}"));
+    let mut admission = Admission::new(name);
+    let mut admit = |entry: &_| admission.admit(entry);
+    let record = unpack::extract_some(tarball, size, name, root, &tree::LIMITS, ui, &mut admit)?;
+    tree::top(root, name, top)?;
+    ui.done();
+    Ok(record)
 }

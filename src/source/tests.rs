@@ -16,7 +16,9 @@ use crate::verify::gnupg::{Gpg, gpg};
 use crate::verify::verify;
 
 mod direct;
+mod git;
 mod mirror;
+mod snapshot;
 
 fn http() -> Http {
     Http::with(Patience {

@@ -2,6 +2,7 @@
 //!
 //! [`snapshot`] and [`git`] find out which bytes a repository is, and get them; [`tree`] says what of them may become a tree.
 
+pub mod git;
 pub mod snapshot;
 pub mod tree;
 
@@ -21,6 +22,17 @@ pub enum Fact {
         /// SHA-512 of the tarball, lower-case hex.
         sha512: String,
         /// Primary fingerprint of the certificate that signed it.
+        signer: Option<String>,
+        /// What the trust in it rests on, in words.
+        how: String,
+    },
+    /// A commit of a git repository.
+    Git {
+        /// Its address.
+        url: String,
+        /// The commit's id, 40 or 64 lower-case hex digits.
+        commit: String,
+        /// Primary fingerprint of the certificate that signed it; none: the recipe allows that nobody did.
         signer: Option<String>,
         /// What the trust in it rests on, in words.
         how: String,

@@ -18,6 +18,7 @@ mod image;
 mod listing;
 mod python;
 mod repeat;
+mod repositories;
 mod shell;
 mod stage4;
 mod together;
