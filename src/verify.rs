@@ -28,9 +28,11 @@ use crate::error::{Error, Result};
 use crate::source::{printable, when};
 
 pub(crate) mod cleartext;
+mod commit;
 mod judge;
 mod keyring;
 
+pub use commit::Commit;
 pub use judge::{Verified, verify};
 pub use keyring::{Certificate, Keyring, SigningKey};
 
