@@ -8,18 +8,21 @@ use crate::builder::view::{Caches, View};
 use crate::error::Result;
 use crate::pack;
 use crate::portage::emerge::Step;
-use crate::portage::{Repo, Resolved};
+use crate::portage::{self, Resolved};
 use crate::progress::Progress;
 use crate::publish::provenance::{Facts, RepositoryFact, Stage3, StepFact};
 use crate::publish::{self, Contents, Moment, Names, Published, Release, Staging, platform, provenance};
 use crate::recipe::Job;
-use crate::source::locked::LockedRepository;
 use crate::source::{self, Located, Locked, Pin, Terms};
 use crate::store::Store;
 use crate::store::lock::Mode;
 use crate::store::work::State;
 use crate::verify::{self, Verified};
 use crate::{strip, unpack};
+
+mod repositories;
+
+pub use repositories::{Repository, judged, repositories, stored};
 
 /// What a build needs beside its recipe.
 #[derive(Debug, Clone, Copy)]
@@ -38,14 +41,15 @@ pub struct Options<'a> {
 /// Those of the stages; see [`crate::error::Kind`]. After a failure nothing is published, no mount is left, and a plain rerun
 /// goes on with what the caches hold.
 pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui: &dyn Progress) -> Result<Published> {
-    let resolved = Resolved::new(job)?;
-    resolved.warnings.iter().for_each(|warning| ui.warn(warning));
-    if let Some(locked) = options.terms.locked {
-        locked.repositories_fit(&present(&resolved, None))?;
-    }
+    portage::check(job)?;
     let names = Names::of_job(job, options.moment)?;
     // An outdir that cannot be written to is an error now, not after an hour.
     let staging = Staging::create(&job.build.outdir, ui)?;
+    let (repositories, resolved) = repositories(job, store, options.terms, ui)?;
+    resolved.warnings.iter().for_each(|warning| ui.warn(warning));
+    if let Some(locked) = options.terms.locked {
+        locked.repositories_fit(&repositories::locked(job, &repositories, &resolved, None)?)?;
+    }
     let (base, located) = base(job, store, options.terms, ui)?;
 
     let waiting = || ui.note("waiting for another build of this recipe to end");
@@ -83,7 +87,8 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui:
     let packed = pack::pack(&image, &record, &packing, &mut tarball, &mut contents, ui)?;
     ui.done();
 
-    let provenance = provenance(job, &base, &located, &resolved, &steps, &names, &packed, options.moment)?;
+    let provenance =
+        provenance(job, &base, &located, &repositories, &resolved, &steps, &names, &packed, options.moment)?;
     let published = publish::publish(
         staging,
         &Release {
@@ -142,7 +147,7 @@ pub fn verified(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -
 /// spares a download that would tell nothing new. `file` is the lock file itself: no commit that holds it could be named in it.
 ///
 /// # Errors
-/// Those of [`pin`] and [`Resolved::new`].
+/// Those of [`pin`] and [`repositories()`].
 pub fn lock(
     job: &Job,
     old: Option<&Locked>,
@@ -151,17 +156,10 @@ pub fn lock(
     terms: Terms<'_>,
     ui: &dyn Progress,
 ) -> Result<Locked> {
-    let repository = present(&Resolved::new(job)?, Some(file));
+    let (repositories, resolved) = repositories(job, store, terms, ui)?;
+    let repository = repositories::locked(job, &repositories, &resolved, Some(file))?;
     let stage3 = pin(job, old.and_then(|old| old.stage3.as_ref()), store, terms, ui)?;
     Ok(Locked { stage3: Some(stage3), repository })
-}
-
-/// What the repositories of a recipe are at the moment; of one that holds `file`, its name alone.
-fn present(resolved: &Resolved, file: Option<&Path>) -> Vec<LockedRepository> {
-    let holds = |location: &Path| file.is_some_and(|file| file.starts_with(location));
-    let commit = |location: &Path| provenance::repository_commit(location).filter(|_| !holds(location));
-    let of = |repo: &Repo| LockedRepository { name: repo.name().to_owned(), commit: commit(repo.location()) };
-    resolved.repos.iter().map(of).collect()
 }
 
 /// The stage3 that a recipe is locked to.
@@ -186,6 +184,7 @@ fn provenance(
     job: &Job,
     base: &Base,
     located: &Located,
+    repositories: &[Repository],
     resolved: &Resolved,
     steps: &[Step],
     names: &Names,
@@ -195,10 +194,8 @@ fn provenance(
     let repositories: Vec<_> = resolved
         .repos
         .iter()
-        .map(|repo| RepositoryFact {
-            name: repo.name().to_owned(),
-            commit: provenance::repository_commit(repo.location()),
-        })
+        .zip(repositories)
+        .map(|(repo, repository)| RepositoryFact { name: repo.name().to_owned(), origin: repository.origin() })
         .collect();
     let steps: Vec<_> =
         steps.iter().map(|step| StepFact { what: step.what.clone(), argv: step.argv.clone() }).collect();

@@ -2,7 +2,7 @@
 //!
 //! Every process of this program that only waits (the outer one without root, the two of a sandbox) does it in [`supervise`].
 //! The builder, which has threads, takes its signals in one thread ([`Signals`]): while a sandbox runs they go to it, else
-//! they end the program.
+//! they end the program. Programs of the host that do a part of the work are started by [`helper`], and get the signals likewise.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
@@ -19,6 +19,8 @@ use nix::unistd::{Pid, getpgrp, getpid, setpgid, tcgetpgrp, tcsetpgrp};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
+
+pub(crate) mod helper;
 
 /// The signals that mean "stop" and are passed on.
 const STOPPING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];

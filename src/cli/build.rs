@@ -9,8 +9,10 @@ use super::session::{self, Session};
 use crate::builder::view::{Caches, View};
 use crate::error::Result;
 use crate::pipeline::{self, Options};
-use crate::portage::{Facts, Resolved, emerge};
+use crate::portage::{self, Facts, Resolved, emerge};
 use crate::progress::Progress;
+use crate::recipe::{Origin, Repository};
+use crate::source::repository::snapshot;
 use crate::source::{Locked, Terms};
 use crate::store::Store;
 use crate::ui::Terminal;
@@ -18,7 +20,7 @@ use crate::{source, userns};
 
 /// Build the image that a recipe describes
 ///
-/// Downloads and verifies the stage3 unless the store has it, merges the recipe's packages with emerge, strips the result and writes
+/// Downloads and verifies the stage3 and what ebuild repositories the recipe fetches unless the store has them, merges the recipe's packages with emerge, strips the result and writes
 /// it to the outdir: NAME-YYYY-MM-DD.tar.gz with .sha256, .CONTENTS.gz and a .json that says where it came from, and an OCI layout
 /// NAME-YYYY-MM-DD.oci if the recipe has an [oci] table. Nothing appears there before it is whole. Packages that were built before
 /// come from the cache.
@@ -85,7 +87,14 @@ impl Args {
         let loaded = session::load(&self.recipe, overrides, ui)?;
         loaded.warnings.iter().for_each(|warning| ui.warn(warning));
         let job = &loaded.job;
-        let resolved = Resolved::new(job)?;
+        portage::check(job)?;
+        let home = Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?;
+        let local = job.portage.repositories.iter().all(|repository| repository.location().is_some());
+        let found = match local {
+            true => Some((Vec::new(), Resolved::new(job)?)),
+            false if home.is_dir() => pipeline::stored(job, &Store::open(&home)?)?,
+            false => None,
+        };
         let mut plan = Plan::default();
         let urls = match self.lock.entry(&self.recipe, job)? {
             Some(Locked { stage3: Some(pin), .. }) => pin.urls(&job.source)?,
@@ -96,7 +105,15 @@ impl Args {
             crate::recipe::Base::Gentoo { .. } | crate::recipe::Base::Direct(_) => None,
         };
         plan.section("source", urls.into_iter().chain(file));
-        let home = Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?;
+        plan.section("repositories", job.portage.repositories.iter().flat_map(origins));
+        let Some((_repositories, resolved)) = found else {
+            let what = "known once the repositories are here: `quern-builder fetch` gets them";
+            plan.section("mounts, emerge", [what.to_owned()]);
+            plan.strip(job);
+            plan.publish(job, session::moment()?)?;
+            ui.plan(&plan.to_string());
+            return Ok(0);
+        };
         let work = Store::work_directory(&home, &job.name, &session::origin(&self.recipe)?);
         let view = View::build(job, &resolved, &Caches::planned(job, &home), &work);
         plan.section("mounts", view.to_string().lines().map(|line| line.trim().to_owned()));
@@ -106,5 +123,17 @@ impl Args {
         plan.publish(job, session::moment()?)?;
         ui.plan(&plan.to_string());
         Ok(0)
+    }
+}
+
+/// What is asked for first of a repository that is fetched.
+fn origins(repository: &Repository) -> Vec<String> {
+    match &repository.origin {
+        Origin::Location(_) => Vec::new(),
+        Origin::Snapshot(snapshot) => snapshot::first_urls(snapshot),
+        Origin::Git(git) => {
+            let what = git.commit.as_deref().or(git.branch.as_deref()).unwrap_or_default();
+            vec![format!("{} {what}", git.url)]
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `fetch`: a recipe's stage3 → the store.
+//! `fetch`: a recipe's stage3 and repositories → the store.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -9,12 +9,14 @@ use super::session::{self, Session};
 use crate::error::Result;
 use crate::pipeline;
 use crate::source::Terms;
+use crate::source::repository::Fact;
 use crate::ui::Terminal;
 use crate::{recipe, source};
 
-/// Download and verify the stage3 of a recipe, and build nothing
+/// Download and verify the stage3 of a recipe and its ebuild repositories, and build nothing
 ///
-/// An interrupted download goes on where it stopped. Prints the path of the tarball in the store.
+/// An interrupted download goes on where it stopped. Prints the path of the tarball in the store, and where each repository that
+/// was fetched is unpacked.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -48,8 +50,14 @@ impl Args {
         session::with(&recipe, &[], ui, |Session { job, store, .. }| {
             let locked = self.lock.entry(&recipe, job)?;
             let terms = Terms { offline: false, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
+            let repositories = match job.portage.repositories.iter().any(|one| one.location().is_none()) {
+                true => pipeline::repositories(job, store, terms, ui)?.0,
+                false => Vec::new(),
+            };
             let (_, verified) = pipeline::verified(job, store, terms, ui)?;
             ui.result(store.blob_path(verified.sha512())?);
+            let fetched = repositories.iter().filter(|repository| repository.fact != Fact::Directory);
+            fetched.for_each(|repository| ui.result(repository.directory()));
             Ok(0)
         })
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::RecipeArgs;
-use super::session;
+use super::session::{self, Session};
 use crate::error::{Error, Result};
 use crate::lockfile::{self, Lockfile, Update};
 use crate::pipeline;
@@ -78,30 +78,27 @@ pub(super) fn path(given: Option<&Path>, recipe: &RecipeArgs, option: &str) -> R
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
         let path = path(self.file.as_deref(), &self.recipe, "--file")?;
-        // Nothing is unpacked: this needs no root, and no namespace.
-        let store = session::store()?;
-        let loaded = session::load(&self.recipe, &[], ui)?;
-        loaded.warnings.iter().for_each(|warning| ui.warn(warning));
-        let job = &loaded.job;
-        let old = match self.check {
-            true => Some(Lockfile::entry(&path, &job.name)?),
-            false => Lockfile::read(&path)?.and_then(|lockfile| lockfile.get(&job.name).cloned()),
-        };
-        let terms = Terms { offline: false, allow_rollback: self.allow_rollback, locked: None };
-        let new = pipeline::lock(job, old.as_ref(), &path, &store, terms, ui)?;
-        if let (true, Some(old)) = (self.check, &old) {
-            return Ok(report(&job.name, &old.changes(&new), ui));
-        }
-        let stage3 = new.stage3.as_ref().map_or("", |pin| &pin.name).to_owned();
-        match Lockfile::update(&path, &job.name, new)? {
-            Update::Same => ui.note(&format!("{}: nothing moved", job.name)),
-            Update::Added => ui.note(&format!("{}: locked to {stage3}", job.name)),
-            Update::Moved(changes) => {
-                changes.iter().for_each(|change| ui.note(&format!("{}: {change}", job.name)));
+        session::with(&self.recipe, &[], ui, |Session { job, store, .. }| {
+            let old = match self.check {
+                true => Some(Lockfile::entry(&path, &job.name)?),
+                false => Lockfile::read(&path)?.and_then(|lockfile| lockfile.get(&job.name).cloned()),
+            };
+            let terms = Terms { offline: false, allow_rollback: self.allow_rollback, locked: None };
+            let new = pipeline::lock(job, old.as_ref(), &path, store, terms, ui)?;
+            if let (true, Some(old)) = (self.check, &old) {
+                return Ok(report(&job.name, &old.changes(&new), ui));
             }
-        }
-        ui.result(&path);
-        Ok(0)
+            let stage3 = new.stage3.as_ref().map_or("", |pin| &pin.name).to_owned();
+            match Lockfile::update(&path, &job.name, new)? {
+                Update::Same => ui.note(&format!("{}: nothing moved", job.name)),
+                Update::Added => ui.note(&format!("{}: locked to {stage3}", job.name)),
+                Update::Moved(changes) => {
+                    changes.iter().for_each(|change| ui.note(&format!("{}: {change}", job.name)));
+                }
+            }
+            ui.result(&path);
+            Ok(0)
+        })
     }
 }
 

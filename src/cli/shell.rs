@@ -13,7 +13,6 @@ use crate::builder::{
 use crate::enter;
 use crate::error::{Error, Result};
 use crate::pipeline;
-use crate::portage::Resolved;
 use crate::progress::Progress;
 use crate::recipe::TreeKind;
 use crate::source;
@@ -55,7 +54,6 @@ impl Args {
 
     fn enter(&self, session: &Session, ui: &Terminal) -> Result<i32> {
         let Session { job, origin, store } = session;
-        let resolved = Resolved::new(job)?;
         let waiting = || ui.note("waiting for the build of this recipe to end");
         let work = store.work(&job.name, origin, Mode::Shared, waiting)?;
         let state = work.state()?;
@@ -63,6 +61,12 @@ impl Args {
             return Err(Error::usage(format!("there is no image of {} yet", job.name))
                 .with_hint("build it first; without --image the shell is in the tree that it is built in"));
         }
+        let terms = Terms { offline: self.offline, ..Terms::default() };
+        // As of the stage3: what the store has comes before any server is asked.
+        let (_repositories, resolved) = match pipeline::stored(job, store)? {
+            Some(stored) => stored,
+            None => pipeline::repositories(job, store, terms, ui)?,
+        };
         // What the last build added lies over its own stage3, whatever is the latest now.
         let built = match state.map(|state| state.below) {
             Some(Below::Stage3(sha512)) => store.tree(&sha512, || {})?.map(Base::Stage3),

@@ -15,7 +15,9 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::lockfile::Lockfile;
 use crate::process::{Leftover, Signals};
 use crate::progress::Progress;
-use crate::source::{self, Locked};
+use crate::recipe::Origin;
+use crate::source::repository::snapshot;
+use crate::source::{self, Located, Locked};
 use crate::store::Store;
 use crate::ui::Terminal;
 
@@ -201,9 +203,18 @@ impl Export {
             return Ok(stored_files(&locked));
         }
         let known = source::known(&job, store)?;
-        match known.as_ref().and_then(|known| Some((known.name().to_owned(), known.sha512()?.to_owned()))) {
-            Some(found) => Ok(vec![found]),
-            None => Err(Error::usage(format!("the store has no verified stage3 of {}", job.name))
+        let mut found = vec![known];
+        for repository in &job.portage.repositories {
+            if let Origin::Snapshot(snapshot) = &repository.origin {
+                found.push(snapshot::known(snapshot, store)?);
+            }
+        }
+        let named = |one: &Option<Located>| {
+            one.as_ref().and_then(|known| Some((known.name().to_owned(), known.sha512()?.to_owned())))
+        };
+        match found.iter().map(named).collect::<Option<Vec<_>>>() {
+            Some(found) => Ok(found),
+            None => Err(Error::usage(format!("the store has not all that {} is built from", job.name))
                 .with_hint("`quern-builder fetch` brings it")),
         }
     }

@@ -122,6 +122,8 @@ fn repositories_are_in_the_order_of_the_recipe() {
     let repository = |name: &str, commit: Option<char>| LockedRepository {
         name: name.to_owned(),
         commit: commit.map(|digit| digit.to_string().repeat(40)),
+        snapshot: None,
+        git: None,
     };
     let of = |repositories: &[LockedRepository]| Locked { repository: repositories.to_vec(), ..entry() };
     let (gentoo, own) = (repository("gentoo", Some('a')), repository("own", None));

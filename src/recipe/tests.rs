@@ -78,7 +78,7 @@ fn defaults_of_an_image() {
     assert!(job.build.keep_failed);
     assert_eq!(job.emerge.packages, ["@profile"]);
     assert_eq!(job.source.mirrors, [DEFAULT_MIRROR]);
-    assert_eq!(job.portage.repositories[0].location, place.path().join("repo"));
+    assert_eq!(job.portage.repositories[0].location(), Some(place.path().join("repo").as_path()));
     assert!(job.oci.is_none());
 }
 

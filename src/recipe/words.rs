@@ -65,6 +65,38 @@ pub(super) fn timestamp(text: &str) -> Rule {
     if real { Ok(()) } else { Err(Problem::new("no such date or time").help(help)) }
 }
 
+/// A day, `YYYYMMDD`.
+pub(super) fn day(text: &str) -> Rule {
+    let help = "write \"latest\" or a day as in the names on a mirror, for example 20261121";
+    if text.len() != 8 || !digits(text) {
+        return Err(Problem::new("neither latest nor a day").help(help));
+    }
+    timestamp(&format!("{text}T000000Z")).map_err(|_| Problem::new("no such day").help(help))
+}
+
+/// The id of a git commit, in lower case.
+pub(super) fn commit(text: &str) -> Rule<String> {
+    let help = "`git rev-parse HEAD` prints the whole id: 40 or 64 digits";
+    if !text.chars().all(|c| c.is_ascii_hexdigit()) {
+        return Err(Problem::new("not hexadecimal").help(help));
+    }
+    if !matches!(text.len(), 40 | 64) {
+        return Err(Problem::new(format!("{} digits", text.len())).help(help));
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+/// The name of a git branch; of what git allows, what nothing reads anything into.
+pub(super) fn branch(text: &str) -> Rule {
+    let letter = |c: char| c.is_ascii_alphanumeric();
+    chars(text, "a branch", letter, |c| letter(c) || "._+-/".contains(c))?;
+    let bad = |part: &str| part.is_empty() || part.starts_with('.') || part.ends_with(".lock") || part.ends_with('.');
+    if text.len() > 128 || text.contains("..") || text.split('/').any(bad) {
+        return Err(Problem::new("not the name of a branch"));
+    }
+    Ok(())
+}
+
 /// An age in seconds: days, or a number with the unit `h`, `d` or `w`.
 pub(super) fn age(text: &str) -> Rule<u64> {
     let help = "write days, for example 14, or \"36h\", \"14d\", \"4w\"";

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::pin::{self, Pin};
 use super::printable;
 use crate::error::{Error, Result};
+use crate::recipe::Git;
 
 /// What a recipe is locked to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,10 +29,78 @@ pub struct LockedRepository {
     /// The commit that was checked out in a directory of the machine; none where it says nothing of itself.
     #[serde(default, deserialize_with = "pin::commit", skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
+    /// The snapshot that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Pin>,
+    /// The commit of a git repository that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<PinnedCommit>,
+}
+
+/// A commit as it was verified when it was locked. When it is used, its signature is judged again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PinnedCommit {
+    /// The branch that the recipe asked for; none where it names the commit.
+    #[serde(default, deserialize_with = "pin::some_plain", skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// The address of the repository.
+    #[serde(deserialize_with = "pin::plain")]
+    pub url: String,
+    /// Its id.
+    #[serde(deserialize_with = "pin::one_commit")]
+    pub commit: String,
+    /// Primary fingerprint of who signed it.
+    #[serde(default, deserialize_with = "pin::fingerprint", skip_serializing_if = "Option::is_none")]
+    pub signer: Option<String>,
+    /// What the trust in it rested on, in words.
+    #[serde(deserialize_with = "pin::plain")]
+    pub verified: String,
+}
+
+impl PinnedCommit {
+    /// What the recipe asks for, with this very commit for its branch's newest.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::error::Kind::Usage) when it asks for something else.
+    pub fn of(&self, git: &Git) -> Result<Git> {
+        let branch = git.branch.as_ref().filter(|_| git.commit.is_none());
+        let asks = (&git.url, branch, git.commit.as_ref().unwrap_or(&self.commit));
+        if asks != (&self.url, self.branch.as_ref(), &self.commit) {
+            let words = |url: &str, branch: Option<&String>, commit: &str| {
+                format!(
+                    "{url}, {}",
+                    branch.map_or_else(|| format!("commit {commit}"), |branch| format!("branch {branch}"))
+                )
+            };
+            let locked = words(&self.url, self.branch.as_ref(), &self.commit);
+            return Err(pin::changed(&words(asks.0, asks.1, asks.2), &locked));
+        }
+        Ok(Git { commit: Some(self.commit.clone()), ..git.clone() })
+    }
 }
 
 impl LockedRepository {
     fn changes(&self, new: &Self) -> Option<String> {
+        if let (Some(old), Some(new)) = (&self.snapshot, &new.snapshot)
+            && let changes = old.changes(new)
+            && !changes.is_empty()
+        {
+            return Some(format!("{}: {}", printable(&self.name), changes.join(", ")));
+        }
+        let is = |of: &Self| match (&of.snapshot, &of.git) {
+            (Some(_), _) => "a snapshot".to_owned(),
+            (None, Some(git)) => {
+                let signer = git.signer.as_deref().unwrap_or("nobody");
+                let branch = git.branch.as_ref().map_or_else(String::new, |branch| format!(" branch {branch}"));
+                format!("{}{branch} commit {} by {signer}", git.url, git.commit)
+            }
+            (None, None) => "a directory".to_owned(),
+        };
+        if is(self) != is(new) {
+            let (old, new) = (printable(&is(self)), printable(&is(new)));
+            return Some(format!("{}: {old} → {new}", printable(&self.name)));
+        }
         let commit = |of: &Self| of.commit.clone().unwrap_or_else(|| "none".to_owned());
         match () {
             () if self.name != new.name => Some(format!("{} → {}", printable(&self.name), printable(&new.name))),
@@ -72,6 +141,11 @@ impl Locked {
         {
             *is = was.clone();
         }
+        for (was, is) in old.repository.iter().zip(&mut self.repository) {
+            if was.changes(is).is_none() {
+                *is = was.clone();
+            }
+        }
         self
     }
 
@@ -97,6 +171,7 @@ impl Locked {
 
     /// Names and SHA-512 of all files in it that a store may have.
     pub fn files(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.stage3.iter().map(|pin| (pin.name.as_str(), pin.sha512.as_str()))
+        let snapshots = self.repository.iter().filter_map(|repository| repository.snapshot.as_ref());
+        self.stage3.iter().chain(snapshots).map(|pin| (pin.name.as_str(), pin.sha512.as_str()))
     }
 }

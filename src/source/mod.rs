@@ -29,6 +29,7 @@ pub mod locked;
 mod memory;
 pub mod pin;
 pub mod pointer;
+pub mod repository;
 
 pub use gentoo::{directory, offers};
 pub use locked::Locked;
@@ -196,7 +197,7 @@ pub fn locate(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> 
     if let Some(locked) = terms.locked {
         return match &locked.stage3 {
             Some(pin) => pin::locate(&job.source, pin, store, terms, ui),
-            None => Err(pin::changed("a stage3", "none")),
+            None => Err(pin::changed("a stage3", "nothing")),
         };
     }
     if terms.offline {

@@ -136,7 +136,11 @@ impl Pin {
     pub fn urls(&self, source: &Source) -> Result<Vec<String>> {
         let mut urls = match (&source.base, &self.timestamp) {
             (Base::Gentoo { stage3, .. }, Some(timestamp)) => gentoo::urls(source, stage3, timestamp, &self.name)?,
-            (Base::Direct(direct), _) => source.mirrors.iter().map(|root| format!("{root}/{}", direct.path)).collect(),
+            // The path of the latest may lead to another one by now; where there is a better name, it is the file's own.
+            (Base::Direct(direct), _) => {
+                let directory = direct.path.rsplit_once('/').map_or("", |(directory, _)| directory);
+                source.mirrors.iter().map(|root| format!("{root}/{directory}/{}", self.name)).collect()
+            }
             _ => Vec::new(),
         };
         urls.extend(self.url.clone().filter(|url| !urls.contains(url)));
@@ -197,13 +201,13 @@ impl Pin {
 }
 
 /// What was locked is something else than what the recipe asks for.
-pub(super) fn changed(asks: &str, locked: &str) -> Error {
+pub fn changed(asks: &str, locked: &str) -> Error {
     Error::usage(format!("the recipe asks for {asks}, and {} was locked", printable(locked)))
         .with_hint(format!("the recipe changed since it was locked: {AGAIN}"))
 }
 
 /// The base that was locked, whatever is the latest now.
-pub(super) fn locate(
+pub(in crate::source) fn locate(
     source: &Source,
     pin: &Pin,
     store: &Store,
@@ -258,7 +262,7 @@ pub(super) fn locate(
 }
 
 /// What a recipe asks for, in words that stay the same for as long as it asks for the same.
-fn asked(source: &Source) -> String {
+pub(in crate::source) fn asked(source: &Source) -> String {
     let version = |latest| if latest { " (latest)" } else { "" };
     match &source.base {
         Base::Gentoo { stage3, version: Version::Latest } => format!("stage3 {stage3} (latest)"),
@@ -309,18 +313,25 @@ fn some_digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Stri
     digest(deserializer).map(Some)
 }
 
+pub(super) fn some_plain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    plain(deserializer).map(Some)
+}
+
 pub(super) fn commit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    let commit = checked(deserializer, "a commit of 40 or 64 lower-case hex digits", |text| {
+    one_commit(deserializer).map(Some)
+}
+
+pub(super) fn one_commit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    checked(deserializer, "a commit of 40 or 64 lower-case hex digits", |text| {
         matches!(text.len(), 40 | 64) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    });
-    commit.map(Some)
+    })
 }
 
 fn timestamp<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     checked(deserializer, "a timestamp, YYYYMMDDTHHMMSSZ", pointer::is_timestamp).map(Some)
 }
 
-fn fingerprint<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+pub(super) fn fingerprint<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let fingerprint = checked(deserializer, "a fingerprint of 40 or 64 upper-case hex digits", |text| {
         matches!(text.len(), 40 | 64) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
     });

@@ -12,9 +12,9 @@ use crate::error::{Context, Result};
 pub enum Part {
     /// Work directories: the last build's changes, images and logs.
     Builds,
-    /// Unpacked stage3s; they are unpacked again from their blobs.
+    /// Unpacked stage3s and ebuild repositories; they are unpacked again from their blobs, or from git.
     Trees,
-    /// Downloaded tarballs, whole and partial.
+    /// What was downloaded: tarballs, whole and partial, and git repositories.
     Blobs,
     /// Binary packages.
     Packages,
@@ -40,16 +40,20 @@ impl Store {
     /// [`Kind::System`](crate::error::Kind::System) when something cannot be read or removed.
     pub fn clean(&self, parts: &[Part], pretend: bool, mut each: impl FnMut(&Item)) -> Result<()> {
         for part in parts {
-            let directory = self.root().join(match part {
+            let mut paths = children(&self.root().join(match part {
                 Part::Builds => "builds",
                 Part::Trees => "trees",
                 Part::Blobs => "blobs",
                 Part::Packages | Part::Distfiles => "cache",
-            });
-            for path in children(&directory)? {
+            }))?;
+            let git = self.root().join("cache/git");
+            if *part == Part::Blobs && git.exists() {
+                paths.push(git);
+            }
+            for path in paths {
                 let other = match part {
                     Part::Builds | Part::Trees | Part::Blobs => false,
-                    Part::Packages => path.ends_with("distfiles"),
+                    Part::Packages => path.ends_with("distfiles") || path.ends_with("git"),
                     Part::Distfiles => !path.ends_with("distfiles"),
                 };
                 if other || path.extension().is_some_and(|extension| extension == "lock") {
@@ -146,7 +150,10 @@ mod tests {
         fs_err::write(store.cache("binpkgs").unwrap().join("x"), "x").unwrap();
         let used = store.use_caches().unwrap();
         assert_eq!(listed(&store, Part::Packages, false), [("binpkgs".to_owned(), true)]);
+        fs_err::create_dir(store.cache("git").unwrap().join("bare")).unwrap();
+        assert_eq!(listed(&store, Part::Blobs, false), [("git".to_owned(), true)]);
         drop(used);
+        assert_eq!(listed(&store, Part::Blobs, true), [("git".to_owned(), false)]);
         assert_eq!(listed(&store, Part::Packages, false), [("binpkgs".to_owned(), false)]);
         assert!(!store.root().join("cache/binpkgs").exists());
     }

@@ -4,6 +4,7 @@
 mod build;
 mod oci;
 mod portage;
+mod repositories;
 mod source;
 
 use std::io;
@@ -19,7 +20,7 @@ pub(super) fn job(texts: &mut Texts, tree: &Table, request: &Request) -> Option<
     let mut checker = Checker::new(texts, tree, request);
     let name = checker.name();
     let source = checker.source();
-    let (portage, known) = checker.portage();
+    let (portage, known) = checker.portage(source.as_ref());
     let build = checker.build(&known);
     let emerge = build.as_ref().map(|(_, kind)| checker.emerge(*kind));
     let strip = checker.strip();

@@ -19,6 +19,7 @@ mod listing;
 mod lock;
 mod python;
 mod repeat;
+mod repositories;
 mod shell;
 mod stage4;
 mod together;
