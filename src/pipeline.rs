@@ -4,15 +4,16 @@ use std::path::Path;
 
 use crate::builder::Builder;
 use crate::builder::base::Base;
+use crate::builder::host::Host;
 use crate::builder::view::{Caches, View};
 use crate::error::Result;
 use crate::pack;
 use crate::portage::Resolved;
 use crate::portage::emerge::Step;
 use crate::progress::Progress;
-use crate::publish::provenance::{Facts, RepositoryFact, Stage3, StepFact};
+use crate::publish::provenance::{Facts, Origin, RepositoryFact, StepFact};
 use crate::publish::{self, Contents, Moment, Names, Published, Release, Staging, platform, provenance};
-use crate::recipe::Job;
+use crate::recipe::{self, Job};
 use crate::source::{self, Located, Terms};
 use crate::store::Store;
 use crate::store::lock::Mode;
@@ -37,6 +38,10 @@ pub struct Options {
 /// Those of the stages; see [`crate::error::Kind`]. After a failure nothing is published, no mount is left, and a plain rerun
 /// goes on with what the caches hold.
 pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options, ui: &dyn Progress) -> Result<Published> {
+    if let recipe::Base::Host { hide, show } = &job.source.base {
+        // Whether it can be built from at all, before anything is made.
+        Host::new(hide, show)?;
+    }
     let resolved = Resolved::new(job)?;
     resolved.warnings.iter().for_each(|warning| ui.warn(warning));
     let names = Names::of_job(job, options.moment)?;
@@ -79,7 +84,7 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options, ui: &dy
     let packed = pack::pack(&image, &record, &packing, &mut tarball, &mut contents, ui)?;
     ui.done();
 
-    let provenance = provenance(job, &base, &located, &resolved, &steps, &names, &packed, options.moment)?;
+    let provenance = provenance(job, &base, located.as_ref(), &resolved, &steps, &names, &packed, options.moment)?;
     let published = publish::publish(
         staging,
         &Release {
@@ -101,18 +106,21 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options, ui: &dy
     Ok(published)
 }
 
-/// What a recipe is built from, and what proves it: a stage3, verified and unpacked in the store. Downloads and unpacks only what
-/// the store lacks.
+/// What a recipe is built from: this host, or a stage3, verified and unpacked in the store, and what proves it. Downloads and unpacks
+/// only what the store lacks.
 ///
 /// # Errors
-/// Those of [`source`], [`verify`] and [`unpack`].
-pub fn base(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<(Base, Located)> {
+/// Those of [`source`], [`verify`] and [`unpack`], and of [`Host::new`].
+pub fn base(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<(Base, Option<Located>)> {
+    if let recipe::Base::Host { hide, show } = &job.source.base {
+        return Ok((Base::Host(Host::new(hide, show)?), None));
+    }
     let located = source::locate(job, store, terms, ui)?;
     let waiting = || ui.note("waiting for another process that unpacks the same stage3");
     if let Some(sha512) = located.sha512()
         && let Some(tree) = store.tree(sha512, waiting)?
     {
-        return Ok((Base::Stage3(tree), located));
+        return Ok((Base::Stage3(tree), Some(located)));
     }
     let verified = verify::verify(source::fetch(&located, store, ui)?)?;
     let tree = store.add_tree(verified.sha512(), verified.name(), waiting, |root| {
@@ -121,7 +129,7 @@ pub fn base(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Result
         ui.done();
         Ok(record)
     })?;
-    Ok((Base::Stage3(tree), located))
+    Ok((Base::Stage3(tree), Some(located)))
 }
 
 /// The stage3 of a recipe, fetched where the store lacks it, and judged again.
@@ -139,7 +147,7 @@ pub fn verified(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Re
 fn provenance(
     job: &Job,
     base: &Base,
-    located: &Located,
+    located: Option<&Located>,
     resolved: &Resolved,
     steps: &[Step],
     names: &Names,
@@ -156,8 +164,15 @@ fn provenance(
         .collect();
     let steps: Vec<_> =
         steps.iter().map(|step| StepFact { what: step.what.clone(), argv: step.argv.clone() }).collect();
-    let Base::Stage3(tree) = base;
-    let stage3 = Stage3 { name: tree.name(), sha512: tree.sha512(), signer: located.signer(), how: located.how() };
-    let facts = Facts { stage3, repositories: &repositories, steps: &steps };
+    let base = match base {
+        Base::Stage3(tree) => Origin::Stage3 {
+            name: tree.name(),
+            sha512: tree.sha512(),
+            signer: located.and_then(Located::signer),
+            how: located.map_or("none", Located::how),
+        },
+        Base::Host(host) => Origin::Host { name: host.name() },
+    };
+    let facts = Facts { base, repositories: &repositories, steps: &steps };
     provenance::document(job, &facts, &names.tarball(), packed, moment)
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::RecipeArgs;
 use super::plan::Plan;
 use super::session::{self, Session};
+use crate::builder::host;
 use crate::builder::view::{Caches, View};
 use crate::error::Result;
 use crate::pipeline::{self, Options};
@@ -85,6 +86,11 @@ impl Args {
         let file = match &job.source.base {
             crate::recipe::Base::File { path, .. } => Some(path.display().to_string()),
             crate::recipe::Base::Gentoo { .. } | crate::recipe::Base::Direct(_) => None,
+            crate::recipe::Base::Host { hide, show } => {
+                host::check()?;
+                plan.section("host", host::describe(hide, show));
+                None
+            }
         };
         plan.section("source", urls.into_iter().chain(file));
         let home = Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?;

@@ -7,6 +7,7 @@ use super::RecipeArgs;
 use super::session::{self, Session};
 use crate::error::Result;
 use crate::pipeline;
+use crate::progress::Progress;
 use crate::source::Terms;
 use crate::ui::Terminal;
 use crate::{recipe, source};
@@ -43,6 +44,10 @@ impl Args {
         }
         let terms = Terms { offline: false, allow_rollback: self.allow_rollback };
         session::with(&recipe, &[], ui, |Session { job, store, .. }| {
+            if matches!(job.source.base, recipe::Base::Host { .. }) {
+                ui.note(&format!("{} is built from this host: there is nothing to fetch", job.name));
+                return Ok(0);
+            }
             let (_, verified) = pipeline::verified(job, store, terms, ui)?;
             ui.result(store.blob_path(verified.sha512())?);
             Ok(0)

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::pipeline;
 use crate::portage::Resolved;
 use crate::progress::Progress;
-use crate::recipe::TreeKind;
+use crate::recipe::{self, TreeKind};
 use crate::source;
 use crate::source::Terms;
 use crate::store::lock::Mode;
@@ -66,7 +66,9 @@ impl Args {
         // What the last build added lies over its own stage3, whatever is the latest now.
         let built = match state.map(|state| state.below) {
             Some(Below::Stage3(sha512)) => store.tree(&sha512, || {})?.map(Base::Stage3),
-            None => None,
+            // The host is what it is now.
+            Some(Below::Host) if matches!(job.source.base, recipe::Base::Host { .. }) => Some(self.base(session, ui)?),
+            Some(Below::Host) | None => None,
         };
         let scratch = work.scratch()?;
         let (view, layers, _base) = match (self.image, job.build.kind) {
