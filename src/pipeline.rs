@@ -113,7 +113,9 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options, ui: &dy
 /// Those of [`source`], [`verify`] and [`unpack`], and of [`Host::new`].
 pub fn base(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<(Base, Option<Located>)> {
     if let recipe::Base::Host { hide, show } = &job.source.base {
-        return Ok((Base::Host(Host::new(hide, show)?), None));
+        let host = Host::new(hide, show)?;
+        ui.note(&format!("building from this host, {}", host.name()));
+        return Ok((Base::Host(host), None));
     }
     let located = source::locate(job, store, terms, ui)?;
     let waiting = || ui.note("waiting for another process that unpacks the same stage3");

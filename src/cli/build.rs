@@ -18,10 +18,10 @@ use crate::{source, userns};
 
 /// Build the image that a recipe describes
 ///
-/// Downloads and verifies the stage3 unless the store has it, merges the recipe's packages with emerge, strips the result and writes
-/// it to the outdir: NAME-YYYY-MM-DD.tar.gz with .sha256, .CONTENTS.gz and a .json that says where it came from, and an OCI layout
-/// NAME-YYYY-MM-DD.oci if the recipe has an [oci] table. Nothing appears there before it is whole. Packages that were built before
-/// come from the cache.
+/// Downloads and verifies the stage3 unless the store has it or the recipe is built from this host, merges the recipe's packages with
+/// emerge, strips the result and writes it to the outdir: NAME-YYYY-MM-DD.tar.gz with .sha256, .CONTENTS.gz and a .json that says
+/// where it came from, and an OCI layout NAME-YYYY-MM-DD.oci if the recipe has an [oci] table. Nothing appears there before it is
+/// whole. Packages that were built before come from the cache.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:

@@ -24,9 +24,9 @@ use crate::ui::Terminal;
 
 /// Run a shell or a command in the tree that a recipe's image is built in
 ///
-/// Enters the builder tree (the stage3 with what the last build of the recipe added) with the same mounts, caches and Portage
-/// configuration as a build; with --image the image tree that was built instead. Changes are thrown away at the end. Exits with the
-/// code of the command.
+/// Enters the builder tree (the stage3 or the host, with what the last build of the recipe added) with the same mounts, caches and
+/// Portage configuration as a build; with --image the image tree that was built instead. Changes are thrown away at the end. Exits
+/// with the code of the command.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:

@@ -229,6 +229,16 @@ pub(super) fn host_path(text: &str) -> Rule<PathBuf> {
     Ok(parts.into_iter().fold(PathBuf::from("/"), |path, part| path.join(part)))
 }
 
+/// A path of this host that a build can see: not where it has something of its own.
+pub(super) fn shown_path(text: &str) -> Rule<PathBuf> {
+    const OWN: [&str; 8] = ["/dev", "/proc", "/quern", "/run", "/sys", "/tmp", "/var/db/repos", "/var/tmp"];
+    let path = host_path(text)?;
+    match OWN.iter().find(|own| path.starts_with(own)) {
+        Some(own) => Err(Problem::new(format!("a build has its own {own}"))),
+        None => Ok(path),
+    }
+}
+
 /// A path to strip: its last component may be a glob.
 pub(super) fn strip_path(text: &str) -> Rule<String> {
     let path = image_path(text)?;

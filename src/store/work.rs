@@ -136,12 +136,12 @@ impl Work {
         PARTS.iter().try_for_each(|part| remove_tree(&self.part(part)))
     }
 
-    /// Removes the parts that nobody looks at after a build: the overlay's work directory, temporary files.
+    /// Removes the parts that nobody looks at after a build: the overlays' work directories, masks, temporary files.
     ///
     /// # Errors
     /// [`Kind::System`] when something cannot be removed.
     pub fn finish(&self, state: &State) -> Result<()> {
-        ["work", "tmp", "run"].iter().try_for_each(|part| remove_tree(&self.part(part)))?;
+        ["work", "host", "tmp", "run"].iter().try_for_each(|part| remove_tree(&self.part(part)))?;
         self.write(state)
     }
 

@@ -18,6 +18,7 @@ use super::layers::Layer;
 use crate::enter;
 use crate::error::{Context, Error, Result};
 use crate::rootfs::Rootfs;
+use crate::userns;
 
 /// What a build from a host needs, and what must not be missing for it to be called one.
 const GENTOO: [&str; 2] = ["/usr/bin/emerge", "/var/db/pkg"];
@@ -44,11 +45,10 @@ impl Host {
     pub fn new(hide: &[PathBuf], show: &[PathBuf]) -> Result<Self> {
         check()?;
         let owner = fs_err::metadata("/usr").system(|| "looking at this host")?.uid();
-        if owner != 0 {
+        if owner != 0 || !userns::is_root() {
             let hint = "run as root, or name a stage3 in [source]: an ordinary user can build from that";
-            return Err(
-                Error::system("only root can build from this host: its files belong to nobody here").with_hint(hint)
-            );
+            return Err(Error::system("only root of this host can build from it: to others its files are nobody's")
+                .with_hint(hint));
         }
         let mut rules = Rules::new(hide, show);
         if let Some(missing) = rules.wanted().find(|path| !path.exists()) {

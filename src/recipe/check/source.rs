@@ -87,7 +87,8 @@ impl Checker<'_> {
 
     /// This host, as far as it is to be seen.
     fn host(&mut self) -> Option<Base> {
-        let [hide, show] = HOST.map(|key| self.each("source", key, "path", words::host_path).unwrap_or_default());
+        let hide = self.each("source", "hide", "path", words::host_path).unwrap_or_default();
+        let show = self.each("source", "show", "path", words::shown_path).unwrap_or_default();
         let listed = self.list("source", "show").unwrap_or_default();
         for word in listed.iter().filter(|word| words::host_path(&word.text).is_ok_and(|path| hide.contains(&path))) {
             let problem = Problem::new("also in `hide`");
