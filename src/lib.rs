@@ -74,6 +74,7 @@ pub mod builder;
 pub mod cli;
 pub mod enter;
 pub mod error;
+pub mod lockfile;
 pub mod oci;
 pub mod pack;
 pub mod pipeline;

@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::publish::provenance::{Facts, Origin, RepositoryFact, StepFact};
 use crate::publish::{self, Contents, Moment, Names, Published, Release, Staging, platform, provenance};
 use crate::recipe::{self, Job};
-use crate::source::{self, Located, Terms};
+use crate::source::{self, Located, Pin, Terms};
 use crate::store::Store;
 use crate::store::lock::Mode;
 use crate::store::work::State;
@@ -23,9 +23,9 @@ use crate::{strip, unpack};
 
 /// What a build needs beside its recipe.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+pub struct Options<'a> {
     /// On what terms the stage3 is looked for.
-    pub terms: Terms,
+    pub terms: Terms<'a>,
     /// The instant that the results carry.
     pub moment: Moment,
     /// Processors that may be used.
@@ -37,7 +37,7 @@ pub struct Options {
 /// # Errors
 /// Those of the stages; see [`crate::error::Kind`]. After a failure nothing is published, no mount is left, and a plain rerun
 /// goes on with what the caches hold.
-pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options, ui: &dyn Progress) -> Result<Published> {
+pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui: &dyn Progress) -> Result<Published> {
     if let recipe::Base::Host { hide, show } = &job.source.base {
         // Whether it can be built from at all, before anything is made.
         Host::new(hide, show)?;
@@ -111,8 +111,11 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options, ui: &dy
 ///
 /// # Errors
 /// Those of [`source`], [`verify`] and [`unpack`], and of [`Host::new`].
-pub fn base(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<(Base, Option<Located>)> {
-    if let recipe::Base::Host { hide, show } = &job.source.base {
+pub fn base(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<(Base, Option<Located>)> {
+    if let recipe::Base::Host { hide, show } = &job.source.base
+        // What is locked is a stage3, and refused below.
+        && terms.locked.is_none()
+    {
         let host = Host::new(hide, show)?;
         ui.note(&format!("building from this host, {}", host.name()));
         return Ok((Base::Host(host), None));
@@ -138,10 +141,27 @@ pub fn base(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Result
 ///
 /// # Errors
 /// Those of [`source`] and [`verify`].
-pub fn verified(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<(Located, Verified)> {
+pub fn verified(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<(Located, Verified)> {
     let located = source::locate(job, store, terms, ui)?;
     let verified = verify::verify(source::fetch(&located, store, ui)?)?;
     Ok((located, verified))
+}
+
+/// What a recipe is locked to: what is the latest now, verified. `old`, where it is locked already, spares a download that would
+/// tell nothing new.
+///
+/// # Errors
+/// Those of [`source`] and [`verify`]; [`Kind::Refused`](crate::error::Kind::Refused) when it is older than what is locked.
+pub fn pin(job: &Job, old: Option<&Pin>, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Pin> {
+    let located = source::locate(job, store, terms, ui)?;
+    let pin = match Pin::of(&job.source, &located, old) {
+        Some(pin) => pin,
+        None => Pin::of_verified(&job.source, &located, &verify::verify(source::fetch(&located, store, ui)?)?),
+    };
+    if let Some(old) = old.filter(|_| !terms.allow_rollback) {
+        old.not_older(&pin)?;
+    }
+    Ok(pin)
 }
 
 /// The document that says where the results came from.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::RecipeArgs;
+use super::lock::LockArgs;
 use super::plan::Plan;
 use super::session::{self, Session};
 use crate::builder::host;
@@ -28,6 +29,7 @@ Examples:
   quern-builder build musl-python3.toml
   quern-builder build musl-python3.toml --outdir /srv/images --set emerge.jobs=4
   quern-builder build musl-python3.toml --dry-run
+  quern-builder build musl-python3.toml --locked
   SOURCE_DATE_EPOCH=1700000000 quern-builder build musl-python3.toml
 
 A failed build prints which package failed in which phase and where its log is; the packages built before it stay in the cache.")]
@@ -47,6 +49,9 @@ pub struct Args {
     /// Accept a signed list older than one seen before, this once
     #[arg(long)]
     pub allow_rollback: bool,
+    /// The lock file.
+    #[command(flatten)]
+    pub lock: LockArgs,
 }
 
 impl Args {
@@ -56,9 +61,11 @@ impl Args {
         if self.dry_run {
             return self.print_plan(&overrides, ui);
         }
-        let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback };
-        let options = Options { terms, moment, cpus: session::cpus() };
         session::with(&self.recipe, &overrides, ui, |Session { job, origin, store }| {
+            let locked = self.lock.entry(&self.recipe, job)?;
+            let locked = locked.as_ref().map(|entry| &entry.stage3);
+            let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback, locked };
+            let options = Options { terms, moment, cpus: session::cpus() };
             let published = pipeline::build(job, origin, store, &options, ui)?;
             ui.result(&published.tarball);
             if let Some((layout, _)) = &published.oci {
@@ -82,7 +89,10 @@ impl Args {
         let job = &loaded.job;
         let resolved = Resolved::new(job)?;
         let mut plan = Plan::default();
-        let urls = source::first_urls(job)?;
+        let urls = match self.lock.entry(&self.recipe, job)? {
+            Some(entry) => entry.stage3.urls(&job.source)?,
+            None => source::first_urls(job)?,
+        };
         let file = match &job.source.base {
             crate::recipe::Base::File { path, .. } => Some(path.display().to_string()),
             crate::recipe::Base::Gentoo { .. } | crate::recipe::Base::Direct(_) => None,

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::RecipeArgs;
+use super::lock::LockArgs;
 use super::session::{self, Session};
 use crate::error::Result;
 use crate::pipeline;
@@ -34,6 +35,9 @@ pub struct Args {
     /// Accept a signed list older than one seen before, this once
     #[arg(long)]
     pub allow_rollback: bool,
+    /// The lock file.
+    #[command(flatten)]
+    pub lock: LockArgs,
 }
 
 impl Args {
@@ -42,12 +46,14 @@ impl Args {
         if let Some(arch) = &self.list {
             return list(&recipe, arch, ui);
         }
-        let terms = Terms { offline: false, allow_rollback: self.allow_rollback };
         session::with(&recipe, &[], ui, |Session { job, store, .. }| {
             if matches!(job.source.base, recipe::Base::Host { .. }) {
                 ui.note(&format!("{} is built from this host: there is nothing to fetch", job.name));
                 return Ok(0);
             }
+            let locked = self.lock.entry(&recipe, job)?;
+            let locked = locked.as_ref().map(|entry| &entry.stage3);
+            let terms = Terms { offline: false, allow_rollback: self.allow_rollback, locked };
             let (_, verified) = pipeline::verified(job, store, terms, ui)?;
             ui.result(store.blob_path(verified.sha512())?);
             Ok(0)

@@ -1,6 +1,7 @@
 //! `verify`: the stage3 of a recipe, judged again.
 
 use super::RecipeArgs;
+use super::lock::LockArgs;
 use super::session::{self, Session};
 use crate::error::Result;
 use crate::pipeline;
@@ -22,12 +23,17 @@ pub struct Args {
     /// Accept a signed list older than one seen before, this once
     #[arg(long)]
     pub allow_rollback: bool,
+    /// The lock file.
+    #[command(flatten)]
+    pub lock: LockArgs,
 }
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
-        let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback };
         session::with(&self.recipe, &[], ui, |Session { job, store, .. }| {
+            let locked = self.lock.entry(&self.recipe, job)?;
+            let locked = locked.as_ref().map(|entry| &entry.stage3);
+            let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback, locked };
             let (_, verified) = pipeline::verified(job, store, terms, ui)?;
             ui.plan(&format!(
                 "{}: good\n  size     {}\n  sha512   {}\n  signer   {}\n  verified {}",

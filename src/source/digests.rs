@@ -54,6 +54,22 @@ struct Entry {
 }
 
 impl Digests {
+    /// What it gives of which files, for a message.
+    pub fn given(&self) -> String {
+        let mut given: Vec<String> = self
+            .entries
+            .iter()
+            .take(3)
+            .map(|entry| format!("{} of {}", entry.algorithm.name(), printable(&entry.file)))
+            .collect();
+        match self.entries.len() {
+            0 => return "nothing that is used".to_owned(),
+            count if count > given.len() => given.push(format!("{} more", count - given.len())),
+            _ => {}
+        }
+        given.join(", ")
+    }
+
     /// The digest of exactly this file in lower-case hex; none when there is none, refused when there are two different ones.
     pub fn of(&self, file: &str, algorithm: Algorithm) -> Result<Option<&str>> {
         let mut digests = self
@@ -144,6 +160,8 @@ mod tests {
         assert_eq!(digests.of("f.tar.xz", Algorithm::Blake2b).unwrap(), Some(hex("b").as_str()));
         assert_eq!(digests.of("f.tar.xz", Algorithm::Sha256).unwrap(), None);
         assert_eq!(digests.of("f.tar", Algorithm::Sha512).unwrap(), None);
+        assert!(digests.given().starts_with("SHA512 of f.tar.xz.CONTENTS.gz, ") && digests.given().ends_with("1 more"));
+        assert_eq!(parse("").unwrap().given(), "nothing that is used");
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(super) fn locate(
     source: &Source,
     direct: &Direct,
     store: &Store,
-    terms: Terms,
+    terms: Terms<'_>,
     ui: &dyn Progress,
 ) -> Result<Located> {
     ui.stage(&format!("looking for {}", printable(&direct.path)));

@@ -34,6 +34,21 @@ pub(super) struct Patience {
     pub(super) repeat: u32,
 }
 
+#[cfg(test)]
+impl Default for Patience {
+    /// For tests of a whole chain, whose mirrors are on this machine.
+    fn default() -> Self {
+        Self {
+            stall: Duration::from_millis(1500),
+            connect: Duration::from_secs(5),
+            document: Duration::from_secs(4),
+            pause: Duration::from_millis(10),
+            repeat: 3,
+        }
+    }
+}
+
+#[cfg(not(test))]
 impl Default for Patience {
     fn default() -> Self {
         Self {

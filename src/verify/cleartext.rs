@@ -55,8 +55,8 @@ pub(super) fn document(bytes: &[u8]) -> Result<Document<'_>, String> {
             }
             None => line,
         };
-        if line.chars().any(|char| char.is_control() && char != '\t') {
-            return Err("the signed text holds control characters".to_owned());
+        if let Some(control) = line.chars().find(|char| char.is_control() && *char != '\t') {
+            return Err(format!("the signed text holds control characters ({})", control.escape_default()));
         }
         if !std::mem::take(&mut empty) {
             signed.push('\n');

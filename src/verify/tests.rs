@@ -208,9 +208,7 @@ fn revoked_keys_and_keys_that_may_not_sign() {
     let revoked = gpg.key("revoked", &[]);
     let file = gpg.clearsign("revoked", &[], TEXT);
     assert!(clearsigned("x", &file, &gpg.keyring(&[])).is_ok());
-    let certificate = gpg.home.path().join(format!("openpgp-revocs.d/{revoked}.rev"));
-    let certificate = fs_err::read_to_string(certificate).unwrap().replace(":-----BEGIN", "-----BEGIN");
-    gpg.run(&["--import"], certificate.as_bytes());
+    gpg.revoke(&revoked);
     refused(clearsigned("x", &file, &gpg.keyring(&[])), "revoked");
     // A subkey that signed and that the certificate then says only encrypts.
     // The change is dated before the signature.

@@ -13,6 +13,7 @@ mod man;
 mod publish;
 mod raw;
 mod recipe;
+mod resume;
 mod sandbox;
 mod source;
 mod tripwire;

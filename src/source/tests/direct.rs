@@ -52,7 +52,7 @@ impl Site {
         Server::files(self.files.clone())
     }
 
-    fn build(&self, store: &Store, latest: bool, terms: Terms) -> Result<crate::verify::Verified> {
+    fn build(&self, store: &Store, latest: bool, terms: Terms<'_>) -> Result<crate::verify::Verified> {
         let server = self.serve();
         let job = job(direct(latest), &[&server], &self.keyring);
         verify(fetch(&locate(&job, store, terms, &Silent)?, store, &Silent)?)
