@@ -20,6 +20,7 @@
 //! | [`recipe`] | TOML files, variables, options → a typed, valid [`recipe::Job`] | touch anything but the files it is given |
 //! | [`source`] | which bytes, and getting them; its `fetch.rs` alone knows HTTP | judge signatures |
 //! | [`verify`] | what was fetched → what is trusted; alone knows OpenPGP | reach the network or a tree |
+//! | [`lockfile`] | `quern.lock`: what recipes were locked to, read and written | find out or judge what is in it |
 //! | [`store`] | blobs, trees, work directories, caches: whole or absent, locked while used | know what is in them |
 //! | [`unpack`] | a verified tarball → a tree | write outside it, whatever the archive says |
 //! | [`enter`] | runs a command in a tree; alone mounts | know Gentoo |

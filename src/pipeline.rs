@@ -8,13 +8,14 @@ use crate::builder::host::Host;
 use crate::builder::view::{Caches, View};
 use crate::error::Result;
 use crate::pack;
-use crate::portage::Resolved;
 use crate::portage::emerge::Step;
+use crate::portage::{Repo, Resolved};
 use crate::progress::Progress;
 use crate::publish::provenance::{Facts, Origin, RepositoryFact, StepFact};
 use crate::publish::{self, Contents, Moment, Names, Published, Release, Staging, platform, provenance};
 use crate::recipe::{self, Job};
-use crate::source::{self, Located, Pin, Terms};
+use crate::source::locked::LockedRepository;
+use crate::source::{self, Located, Locked, Pin, Terms};
 use crate::store::Store;
 use crate::store::lock::Mode;
 use crate::store::work::State;
@@ -44,6 +45,9 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui:
     }
     let resolved = Resolved::new(job)?;
     resolved.warnings.iter().for_each(|warning| ui.warn(warning));
+    if let Some(locked) = options.terms.locked {
+        locked.repositories_fit(&present(&resolved, None))?;
+    }
     let names = Names::of_job(job, options.moment)?;
     // An outdir that cannot be written to is an error now, not after an hour.
     let staging = Staging::create(&job.build.outdir, ui)?;
@@ -113,8 +117,8 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui:
 /// Those of [`source`], [`verify`] and [`unpack`], and of [`Host::new`].
 pub fn base(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<(Base, Option<Located>)> {
     if let recipe::Base::Host { hide, show } = &job.source.base
-        // What is locked is a stage3, and refused below.
-        && terms.locked.is_none()
+        // A lock that has a stage3 is of another recipe than this, and refused below.
+        && terms.locked.is_none_or(|locked| locked.stage3.is_none())
     {
         let host = Host::new(hide, show)?;
         ui.note(&format!("building from this host, {}", host.name()));
@@ -147,8 +151,36 @@ pub fn verified(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -
     Ok((located, verified))
 }
 
-/// What a recipe is locked to: what is the latest now, verified. `old`, where it is locked already, spares a download that would
-/// tell nothing new.
+/// What a recipe is locked to: what is the latest now, verified, and what its repositories are. `old`, where it is locked already,
+/// spares a download that would tell nothing new. `file` is the lock file itself: no commit that holds it could be named in it.
+///
+/// # Errors
+/// Those of [`pin`] and [`Resolved::new`].
+pub fn lock(
+    job: &Job,
+    old: Option<&Locked>,
+    file: &Path,
+    store: &Store,
+    terms: Terms<'_>,
+    ui: &dyn Progress,
+) -> Result<Locked> {
+    let repository = present(&Resolved::new(job)?, Some(file));
+    let stage3 = match job.source.base {
+        recipe::Base::Host { .. } => None,
+        _ => Some(pin(job, old.and_then(|old| old.stage3.as_ref()), store, terms, ui)?),
+    };
+    Ok(Locked { stage3, repository })
+}
+
+/// What the repositories of a recipe are at the moment; of one that holds `file`, its name alone.
+fn present(resolved: &Resolved, file: Option<&Path>) -> Vec<LockedRepository> {
+    let holds = |location: &Path| file.is_some_and(|file| file.starts_with(location));
+    let commit = |location: &Path| provenance::repository_commit(location).filter(|_| !holds(location));
+    let of = |repo: &Repo| LockedRepository { name: repo.name().to_owned(), commit: commit(repo.location()) };
+    resolved.repos.iter().map(of).collect()
+}
+
+/// The stage3 that a recipe is locked to.
 ///
 /// # Errors
 /// Those of [`source`] and [`verify`]; [`Kind::Refused`](crate::error::Kind::Refused) when it is older than what is locked.

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::pipeline::{self, Options};
 use crate::portage::{Facts, Resolved, emerge};
 use crate::progress::Progress;
-use crate::source::Terms;
+use crate::source::{Locked, Terms};
 use crate::store::Store;
 use crate::ui::Terminal;
 use crate::{source, userns};
@@ -63,8 +63,7 @@ impl Args {
         }
         session::with(&self.recipe, &overrides, ui, |Session { job, origin, store }| {
             let locked = self.lock.entry(&self.recipe, job)?;
-            let locked = locked.as_ref().map(|entry| &entry.stage3);
-            let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback, locked };
+            let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
             let options = Options { terms, moment, cpus: session::cpus() };
             let published = pipeline::build(job, origin, store, &options, ui)?;
             ui.result(&published.tarball);
@@ -90,8 +89,8 @@ impl Args {
         let resolved = Resolved::new(job)?;
         let mut plan = Plan::default();
         let urls = match self.lock.entry(&self.recipe, job)? {
-            Some(entry) => entry.stage3.urls(&job.source)?,
-            None => source::first_urls(job)?,
+            Some(Locked { stage3: Some(pin), .. }) => pin.urls(&job.source)?,
+            _ => source::first_urls(job)?,
         };
         let file = match &job.source.base {
             crate::recipe::Base::File { path, .. } => Some(path.display().to_string()),

@@ -52,8 +52,7 @@ impl Args {
                 return Ok(0);
             }
             let locked = self.lock.entry(&recipe, job)?;
-            let locked = locked.as_ref().map(|entry| &entry.stage3);
-            let terms = Terms { offline: false, allow_rollback: self.allow_rollback, locked };
+            let terms = Terms { offline: false, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
             let (_, verified) = pipeline::verified(job, store, terms, ui)?;
             ui.result(store.blob_path(verified.sha512())?);
             Ok(0)

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use super::RecipeArgs;
 use super::session;
 use crate::error::{Error, Result};
-use crate::lockfile::{self, Entry, Lockfile, Update};
+use crate::lockfile::{self, Lockfile, Update};
 use crate::pipeline;
 use crate::progress::Progress;
 use crate::recipe::Job;
-use crate::source::Terms;
+use crate::source::{Locked, Terms};
 use crate::ui::Terminal;
 
 /// Write down what a recipe is built from, so that it is built from exactly that again
@@ -58,7 +58,7 @@ pub struct LockArgs {
 
 impl LockArgs {
     /// What the recipe is locked to; none without `--locked`.
-    pub(super) fn entry(&self, recipe: &RecipeArgs, job: &Job) -> Result<Option<Entry>> {
+    pub(super) fn entry(&self, recipe: &RecipeArgs, job: &Job) -> Result<Option<Locked>> {
         if !self.locked {
             return Ok(None);
         }
@@ -88,15 +88,14 @@ impl Args {
             false => Lockfile::read(&path)?.and_then(|lockfile| lockfile.get(&job.name).cloned()),
         };
         let terms = Terms { offline: false, allow_rollback: self.allow_rollback, locked: None };
-        let stage3 = pipeline::pin(job, old.as_ref().map(|old| &old.stage3), &store, terms, ui)?;
-        let new = Entry { stage3 };
+        let new = pipeline::lock(job, old.as_ref(), &path, &store, terms, ui)?;
         if let (true, Some(old)) = (self.check, &old) {
             return Ok(report(&job.name, &old.changes(&new), ui));
         }
-        let locked = new.stage3.name.clone();
+        let stage3 = new.stage3.as_ref().map_or("its repositories", |pin| &pin.name).to_owned();
         match Lockfile::update(&path, &job.name, new)? {
             Update::Same => ui.note(&format!("{}: nothing moved", job.name)),
-            Update::Added => ui.note(&format!("{}: locked to {locked}", job.name)),
+            Update::Added => ui.note(&format!("{}: locked to {stage3}", job.name)),
             Update::Moved(changes) => {
                 changes.iter().for_each(|change| ui.note(&format!("{}: {change}", job.name)));
             }

@@ -15,7 +15,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::lockfile::Lockfile;
 use crate::process::{Leftover, Signals};
 use crate::progress::Progress;
-use crate::source;
+use crate::source::{self, Locked};
 use crate::store::Store;
 use crate::ui::Terminal;
 
@@ -92,7 +92,11 @@ impl Args {
 fn list(store: &Store, ui: &Terminal) -> Result<()> {
     let names: BTreeMap<String, String> = source::names(store)?;
     let mut text = String::new();
-    for blob in store.blobs()? {
+    let blobs = store.blobs()?;
+    if blobs.is_empty() {
+        return Ok(());
+    }
+    for blob in blobs {
         let day = source::when(blob.written);
         let day = &day[..10];
         let name = names.get(&blob.sha512).map_or("", String::as_str);
@@ -171,7 +175,7 @@ impl Export {
             (Some(path), true) => {
                 let lockfile = Lockfile::read(path)?;
                 let lockfile = lockfile.ok_or_else(|| Error::usage(format!("there is no {}", path.display())))?;
-                lockfile.entries().map(|entry| (entry.stage3.name.clone(), entry.stage3.sha512.clone())).collect()
+                lockfile.entries().flat_map(stored_files).collect()
             }
             (None, true) => Vec::new(),
         };
@@ -194,7 +198,7 @@ impl Export {
             None => Lockfile::read(&path)?.and_then(|lockfile| lockfile.get(&job.name).cloned()),
         };
         if let Some(locked) = locked {
-            return Ok(vec![(locked.stage3.name, locked.stage3.sha512)]);
+            return Ok(stored_files(&locked));
         }
         let known = source::known(&job, store)?;
         match known.as_ref().and_then(|known| Some((known.name().to_owned(), known.sha512()?.to_owned()))) {
@@ -203,6 +207,10 @@ impl Export {
                 .with_hint("`quern-builder fetch` brings it")),
         }
     }
+}
+
+fn stored_files(locked: &Locked) -> Vec<(String, String)> {
+    locked.files().map(|(name, sha512)| (name.to_owned(), sha512.to_owned())).collect()
 }
 
 /// Whether an argument is a digest, or enough of one, and no file.

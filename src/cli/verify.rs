@@ -32,8 +32,7 @@ impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
         session::with(&self.recipe, &[], ui, |Session { job, store, .. }| {
             let locked = self.lock.entry(&self.recipe, job)?;
-            let locked = locked.as_ref().map(|entry| &entry.stage3);
-            let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback, locked };
+            let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
             let (_, verified) = pipeline::verified(job, store, terms, ui)?;
             ui.plan(&format!(
                 "{}: good\n  size     {}\n  sha512   {}\n  signer   {}\n  verified {}",

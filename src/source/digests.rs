@@ -44,6 +44,8 @@ impl Algorithm {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Digests {
     entries: Vec<Entry>,
+    /// How many are of algorithms that are not used.
+    others: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +65,8 @@ impl Digests {
             .map(|entry| format!("{} of {}", entry.algorithm.name(), printable(&entry.file)))
             .collect();
         match self.entries.len() {
-            0 => return "nothing that is used".to_owned(),
+            0 if self.others == 0 => return "nothing".to_owned(),
+            0 => return format!("{} of algorithms that are not used", self.others),
             count if count > given.len() => given.push(format!("{} more", count - given.len())),
             _ => {}
         }
@@ -113,7 +116,10 @@ pub fn parse(text: &str) -> Result<Digests> {
             };
             (header.ok_or_else(|| bad(line, "no header says which algorithm it is"))?, digest, file)
         };
-        let Some(algorithm) = algorithm else { continue };
+        let Some(algorithm) = algorithm else {
+            digests.others += 1;
+            continue;
+        };
         if digest.len() != algorithm.digits() || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(bad(line, &format!("it is not a {} digest", algorithm.name())));
         }
@@ -161,7 +167,7 @@ mod tests {
         assert_eq!(digests.of("f.tar.xz", Algorithm::Sha256).unwrap(), None);
         assert_eq!(digests.of("f.tar", Algorithm::Sha512).unwrap(), None);
         assert!(digests.given().starts_with("SHA512 of f.tar.xz.CONTENTS.gz, ") && digests.given().ends_with("1 more"));
-        assert_eq!(parse("").unwrap().given(), "nothing that is used");
+        assert_eq!(parse("").unwrap().given(), "nothing");
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Default for Patience {
     /// For tests of a whole chain, whose mirrors are on this machine.
     fn default() -> Self {
         Self {
-            stall: Duration::from_millis(1500),
+            stall: Duration::from_millis(1000),
             connect: Duration::from_secs(5),
             document: Duration::from_secs(4),
             pause: Duration::from_millis(10),

@@ -25,11 +25,13 @@ mod fetch;
 mod file;
 mod gentoo;
 pub mod hashing;
+pub mod locked;
 mod memory;
 pub mod pin;
 pub mod pointer;
 
 pub use gentoo::{directory, offers};
+pub use locked::Locked;
 pub use pin::Pin;
 
 /// A file that is known but perhaps not here yet: its name, what it must be, and what proves it.
@@ -79,7 +81,7 @@ pub struct Terms<'a> {
     /// Accept a signed list that is older than one seen before.
     pub allow_rollback: bool,
     /// Ask for no list: this, or nothing.
-    pub locked: Option<&'a Pin>,
+    pub locked: Option<&'a Locked>,
 }
 
 /// Where the bytes are.
@@ -188,8 +190,11 @@ impl Located {
 /// Finds out which file the recipe's base is. Asks the mirrors, and refuses what is not signed by a trusted key; offline it
 /// answers from the store alone.
 pub fn locate(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Located> {
-    if let Some(pin) = terms.locked {
-        return pin::locate(&job.source, pin, store, terms, ui);
+    if let Some(locked) = terms.locked {
+        return match &locked.stage3 {
+            Some(pin) => pin::locate(&job.source, pin, store, terms, ui),
+            None => Err(pin::changed("a stage3", "none")),
+        };
     }
     if terms.offline {
         return match known(job, store)? {
@@ -367,7 +372,7 @@ pub(crate) fn rewound(file: &File) -> Result<&File> {
 }
 
 fn no_stage3(job: &Job) -> Error {
-    Error::usage(format!("{} is built from this host: there is no stage3 to fetch, verify or lock", job.name))
+    Error::usage(format!("{} is built from this host: there is no stage3 to fetch or verify", job.name))
 }
 
 fn base_name(source: &Source) -> String {

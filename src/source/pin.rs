@@ -147,8 +147,7 @@ impl Pin {
     fn fits(&self, source: &Source) -> Result<()> {
         let asks = asked(source);
         if self.asked != asks {
-            return Err(Error::usage(format!("the recipe asks for {asks}, and {} was locked", printable(&self.asked)))
-                .with_hint(format!("the recipe changed since it was locked: {AGAIN}")));
+            return Err(changed(&asks, &self.asked));
         }
         let fits = match &source.base {
             Base::Gentoo { stage3, version } => {
@@ -196,6 +195,12 @@ impl Pin {
             None => Ok(()),
         }
     }
+}
+
+/// What was locked is something else than what the recipe asks for.
+pub(super) fn changed(asks: &str, locked: &str) -> Error {
+    Error::usage(format!("the recipe asks for {asks}, and {} was locked", printable(locked)))
+        .with_hint(format!("the recipe changed since it was locked: {AGAIN}"))
 }
 
 /// The base that was locked, whatever is the latest now.
@@ -271,7 +276,7 @@ fn checked<'de, D: Deserializer<'de>>(deserializer: D, what: &str, fits: fn(&str
     if fits(&text) { Ok(text) } else { Err(D::Error::custom(format!("expected {what}"))) }
 }
 
-fn plain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+pub(super) fn plain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     checked(deserializer, "a line of text", |text| text.len() <= 1000 && !text.chars().any(char::is_control))
 }
 
@@ -303,6 +308,13 @@ fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error
 
 fn some_digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     digest(deserializer).map(Some)
+}
+
+pub(super) fn commit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let commit = checked(deserializer, "a commit of 40 or 64 lower-case hex digits", |text| {
+        matches!(text.len(), 40 | 64) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    });
+    commit.map(Some)
 }
 
 fn timestamp<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {

@@ -21,7 +21,10 @@ use crate::verify::verify;
 
 mod attacks;
 mod direct;
+mod forms;
+mod liars;
 mod mirror;
+mod pin;
 
 fn http() -> Http {
     Http::with(Patience {

@@ -55,7 +55,7 @@ pub(super) struct Mirror {
 }
 
 pub(super) const OFFLINE: Terms<'_> = Terms { offline: true, allow_rollback: false, locked: None };
-const AUTOBUILDS: &str = "/releases/amd64/autobuilds";
+pub(super) const AUTOBUILDS: &str = "/releases/amd64/autobuilds";
 
 impl Mirror {
     pub(super) fn new() -> Option<Self> {

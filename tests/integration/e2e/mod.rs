@@ -17,6 +17,7 @@ mod host;
 mod hostile;
 mod image;
 mod listing;
+mod lock;
 mod python;
 mod repeat;
 mod shell;
