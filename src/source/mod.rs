@@ -204,6 +204,7 @@ pub fn locate(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> 
             None if matches!(job.source.base, Base::File { .. }) => {
                 locate(job, store, Terms { offline: false, ..terms }, ui)
             }
+            None if matches!(job.source.base, Base::Host { .. }) => Err(no_stage3(job)),
             None => Err(Error::network(format!("the store knows no verified {}", base_name(&job.source)))
                 .with_hint("run once without --offline")),
         };
@@ -220,6 +221,7 @@ pub fn locate(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> 
             };
             file::locate(&job.source, &asked, store, ui)?
         }
+        Base::Host { .. } => return Err(no_stage3(job)),
     };
     if let Some(signer) = located.signer() {
         warn_of_expiry(&keyring(&job.source, store)?, signer, now(), ui);
@@ -242,6 +244,7 @@ pub fn known(job: &Job, store: &Store) -> Result<Option<Located>> {
             };
             file::known(&job.source, &asked, store)
         }
+        Base::Host { .. } => Ok(None),
     }
 }
 
@@ -260,7 +263,7 @@ pub fn first_urls(job: &Job) -> Result<Vec<String>> {
             let mirrors = job.source.mirrors.iter();
             Ok(mirrors.map(|root| format!("{root}/{}{}", direct.path, direct.signature)).collect())
         }
-        Base::File { .. } => Ok(Vec::new()),
+        Base::File { .. } | Base::Host { .. } => Ok(Vec::new()),
     }
 }
 
@@ -369,6 +372,10 @@ pub(crate) fn rewound(file: &File) -> Result<&File> {
     Ok(file)
 }
 
+fn no_stage3(job: &Job) -> Error {
+    Error::usage(format!("{} is built from this host: there is no stage3 to fetch or verify", job.name))
+}
+
 fn base_name(source: &Source) -> String {
     match &source.base {
         Base::Gentoo { stage3, version: crate::recipe::Version::Latest } => format!("stage3 {stage3}"),
@@ -377,6 +384,7 @@ fn base_name(source: &Source) -> String {
         }
         Base::Direct(direct) => direct.path.clone(),
         Base::File { path, .. } => path.display().to_string(),
+        Base::Host { .. } => "stage3".to_owned(),
     }
 }
 
