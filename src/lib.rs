@@ -20,6 +20,7 @@
 //! | [`recipe`] | TOML files, variables, options → a typed, valid [`recipe::Job`] | touch anything but the files it is given |
 //! | [`source`] | which bytes, and getting them; its `fetch.rs` alone knows HTTP, its `repository/git.rs` runs git | judge signatures |
 //! | [`verify`] | what was fetched → what is trusted; alone knows OpenPGP | reach the network or a tree |
+//! | [`lockfile`] | `quern.lock`: what recipes were locked to, read and written | find out or judge what is in it |
 //! | [`store`] | blobs, trees, work directories, caches: whole or absent, locked while used | know what is in them |
 //! | [`unpack`] | a verified tarball → a tree | write outside it, whatever the archive says |
 //! | [`enter`] | runs a command in a tree; alone mounts | know Gentoo |
@@ -67,12 +68,17 @@
 //! 5. What a build made is visible under its final name only when it is whole.
 //! 6. An error names the operation, the object and the next step; nothing is skipped silently.
 //!
+//! What parses foreign bytes is fuzzed: `fuzz.rs`, built for tests and for `scripts/fuzz` only, has a body for each such parser.
+//!
 //! `tests/integration/architecture.rs` holds the rooms to their rules.
 
 pub mod builder;
 pub mod cli;
 pub mod enter;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+pub mod lockfile;
 pub mod oci;
 pub mod pack;
 pub mod pipeline;

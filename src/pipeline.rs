@@ -3,19 +3,20 @@
 use std::path::Path;
 
 use crate::builder::Builder;
+use crate::builder::base::Base;
 use crate::builder::view::{Caches, View};
 use crate::error::Result;
 use crate::pack;
 use crate::portage::emerge::Step;
-use crate::portage::{self, Resolved};
+use crate::portage::{self, Repo, Resolved};
 use crate::progress::Progress;
 use crate::publish::provenance::{Facts, RepositoryFact, Stage3, StepFact};
 use crate::publish::{self, Contents, Moment, Names, Published, Release, Staging, platform, provenance};
 use crate::recipe::Job;
-use crate::source::{self, Located, Terms};
+use crate::source::locked::LockedRepository;
+use crate::source::{self, Located, Locked, Pin, Terms};
 use crate::store::Store;
 use crate::store::lock::Mode;
-use crate::store::trees::Tree;
 use crate::store::work::State;
 use crate::verify::{self, Verified};
 use crate::{strip, unpack};
@@ -26,9 +27,9 @@ pub use repositories::{Repository, judged, repositories, stored};
 
 /// What a build needs beside its recipe.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+pub struct Options<'a> {
     /// On what terms the stage3 is looked for.
-    pub terms: Terms,
+    pub terms: Terms<'a>,
     /// The instant that the results carry.
     pub moment: Moment,
     /// Processors that may be used.
@@ -40,23 +41,26 @@ pub struct Options {
 /// # Errors
 /// Those of the stages; see [`crate::error::Kind`]. After a failure nothing is published, no mount is left, and a plain rerun
 /// goes on with what the caches hold.
-pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options, ui: &dyn Progress) -> Result<Published> {
+pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui: &dyn Progress) -> Result<Published> {
     portage::check(job)?;
     let names = Names::of_job(job, options.moment)?;
     // An outdir that cannot be written to is an error now, not after an hour.
     let staging = Staging::create(&job.build.outdir, ui)?;
     let (repositories, resolved) = repositories(job, store, options.terms, ui)?;
     resolved.warnings.iter().for_each(|warning| ui.warn(warning));
-    let (located, tree) = base(job, store, options.terms, ui)?;
+    if let Some(locked) = options.terms.locked {
+        locked.repositories_fit(&present(&resolved, None))?;
+    }
+    let (base, located) = base(job, store, options.terms, ui)?;
 
     let waiting = || ui.note("waiting for another build of this recipe to end");
     let work = store.work(&job.name, origin, Mode::Exclusive, waiting)?;
-    let mut state = State { sha512: tree.sha512().to_owned(), finished: false };
+    let mut state = State { below: base.below(), finished: false };
     work.begin(&state)?;
     let _used = store.use_caches()?;
     let caches = Caches::of(job, store)?;
     let view = View::build(job, &resolved, &caches, work.directory());
-    let builder = Builder::new(job, &resolved, view, &tree, &work, options.cpus)?;
+    let builder = Builder::new(job, &resolved, view, &base, &work, options.cpus)?;
     let steps = builder.steps();
     for step in &steps {
         ui.stage(&step.what);
@@ -78,14 +82,14 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options, ui: &dy
 
     let mut tarball = staging.create_file(&names.tarball())?;
     ui.stage(&format!("packing {}", names.tarball()));
-    let record = builder.record(&tree);
+    let record = base.record(job);
     let packing = pack::Options { epoch: options.moment.epoch(), threads: options.cpus as usize, ..Default::default() };
     let mut contents = Contents::new();
     let packed = pack::pack(&image, &record, &packing, &mut tarball, &mut contents, ui)?;
     ui.done();
 
     let provenance =
-        provenance(job, &located, &tree, &repositories, &resolved, &steps, &names, &packed, options.moment)?;
+        provenance(job, &base, &located, &repositories, &resolved, &steps, &names, &packed, options.moment)?;
     let published = publish::publish(
         staging,
         &Release {
@@ -107,17 +111,18 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options, ui: &dy
     Ok(published)
 }
 
-/// The stage3 of a recipe, verified and unpacked in the store; downloads and unpacks only what the store lacks.
+/// What a recipe is built from, and what proves it: a stage3, verified and unpacked in the store. Downloads and unpacks only what
+/// the store lacks.
 ///
 /// # Errors
 /// Those of [`source`], [`verify`] and [`unpack`].
-pub fn base(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<(Located, Tree)> {
+pub fn base(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<(Base, Located)> {
     let located = source::locate(job, store, terms, ui)?;
     let waiting = || ui.note("waiting for another process that unpacks the same stage3");
     if let Some(sha512) = located.sha512()
         && let Some(tree) = store.tree(sha512, waiting)?
     {
-        return Ok((located, tree));
+        return Ok((Base::Stage3(tree), located));
     }
     let verified = verify::verify(source::fetch(&located, store, ui)?)?;
     let tree = store.add_tree(verified.sha512(), verified.name(), waiting, |root| {
@@ -126,25 +131,68 @@ pub fn base(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Result
         ui.done();
         Ok(record)
     })?;
-    Ok((located, tree))
+    Ok((Base::Stage3(tree), located))
 }
 
 /// The stage3 of a recipe, fetched where the store lacks it, and judged again.
 ///
 /// # Errors
 /// Those of [`source`] and [`verify`].
-pub fn verified(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<(Located, Verified)> {
+pub fn verified(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<(Located, Verified)> {
     let located = source::locate(job, store, terms, ui)?;
     let verified = verify::verify(source::fetch(&located, store, ui)?)?;
     Ok((located, verified))
+}
+
+/// What a recipe is locked to: what is the latest now, verified, and what its repositories are. `old`, where it is locked already,
+/// spares a download that would tell nothing new. `file` is the lock file itself: no commit that holds it could be named in it.
+///
+/// # Errors
+/// Those of [`pin`] and [`Resolved::new`].
+pub fn lock(
+    job: &Job,
+    old: Option<&Locked>,
+    file: &Path,
+    store: &Store,
+    terms: Terms<'_>,
+    ui: &dyn Progress,
+) -> Result<Locked> {
+    repositories::unlockable(job)?;
+    let repository = present(&Resolved::new(job)?, Some(file));
+    let stage3 = pin(job, old.and_then(|old| old.stage3.as_ref()), store, terms, ui)?;
+    Ok(Locked { stage3: Some(stage3), repository })
+}
+
+/// What the repositories of a recipe are at the moment; of one that holds `file`, its name alone.
+fn present(resolved: &Resolved, file: Option<&Path>) -> Vec<LockedRepository> {
+    let holds = |location: &Path| file.is_some_and(|file| file.starts_with(location));
+    let commit = |location: &Path| provenance::repository_commit(location).filter(|_| !holds(location));
+    let of = |repo: &Repo| LockedRepository { name: repo.name().to_owned(), commit: commit(repo.location()) };
+    resolved.repos.iter().map(of).collect()
+}
+
+/// The stage3 that a recipe is locked to.
+///
+/// # Errors
+/// Those of [`source`] and [`verify`]; [`Kind::Refused`](crate::error::Kind::Refused) when it is older than what is locked.
+pub fn pin(job: &Job, old: Option<&Pin>, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Pin> {
+    let located = source::locate(job, store, terms, ui)?;
+    let pin = match Pin::of(&job.source, &located, old) {
+        Some(pin) => pin,
+        None => Pin::of_verified(&job.source, &located, &verify::verify(source::fetch(&located, store, ui)?)?),
+    };
+    if let Some(old) = old.filter(|_| !terms.allow_rollback) {
+        old.not_older(&pin)?;
+    }
+    Ok(pin)
 }
 
 /// The document that says where the results came from.
 #[allow(clippy::too_many_arguments, reason = "it speaks of everything")]
 fn provenance(
     job: &Job,
+    base: &Base,
     located: &Located,
-    tree: &Tree,
     repositories: &[Repository],
     resolved: &Resolved,
     steps: &[Step],
@@ -160,6 +208,7 @@ fn provenance(
         .collect();
     let steps: Vec<_> =
         steps.iter().map(|step| StepFact { what: step.what.clone(), argv: step.argv.clone() }).collect();
+    let Base::Stage3(tree) = base;
     let stage3 = Stage3 { name: tree.name(), sha512: tree.sha512(), signer: located.signer(), how: located.how() };
     let facts = Facts { stage3, repositories: &repositories, steps: &steps };
     provenance::document(job, &facts, &names.tarball(), packed, moment)

@@ -31,6 +31,13 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Two signals closer than this are one: a terminal and a parent may both send it.
 const DUPLICATE: Duration = Duration::from_millis(300);
 
+/// How many processors this process may use. Looked up once: it takes reading files of `/proc` and `/sys`, which nothing does
+/// that is about to unpack an archive.
+pub fn processors() -> usize {
+    static COUNT: OnceLock<usize> = OnceLock::new();
+    *COUNT.get_or_init(|| std::thread::available_parallelism().map_or(1, |count| count.get()))
+}
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {

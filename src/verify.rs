@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::source::{printable, when};
 
-mod cleartext;
+pub(crate) mod cleartext;
 mod commit;
 mod judge;
 mod keyring;

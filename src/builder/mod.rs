@@ -3,14 +3,14 @@
 //! It knows what Portage needs to see ([`crate::portage`] says what, as text) and where that lies in the store; how a command
 //! gets to see it is [`crate::enter`]'s business.
 
+pub mod base;
+pub mod layers;
 mod observe;
 mod prepare;
 pub mod view;
 
-use std::path::PathBuf;
-
 use crate::enter::{self, Io, Terminal};
-use crate::error::{Error, Result};
+use crate::error::{Context, Result};
 use crate::portage::config::Existing;
 use crate::portage::emerge::Step;
 use crate::portage::{Resolved, failure};
@@ -18,9 +18,9 @@ use crate::process::Exit;
 use crate::progress::Progress;
 use crate::recipe::{Job, TreeKind};
 use crate::rootfs::Rootfs;
-use crate::store::trees::Tree;
 use crate::store::work::Work;
-use crate::unpack::Record;
+use base::Base;
+use layers::Layer;
 use view::View;
 
 /// Exit code of what was ended by SIGKILL.
@@ -47,13 +47,11 @@ impl<'a> Builder<'a> {
         job: &'a Job,
         resolved: &'a Resolved,
         view: View,
-        tree: &Tree,
+        base: &Base,
         work: &'a Work,
         cpus: u32,
     ) -> Result<Self> {
-        let merged = work.part("tree");
-        enter::overlay::mount(&[&tree.root()], &work.part("upper"), &work.part("work"), &merged)?;
-        let root = Rootfs::open(&merged)?;
+        let root = layers::mount(&base.layers(work.directory())?, work.directory())?;
         view.make_targets(&root)?;
         let facts = prepare::facts(&root, cpus)?;
         let before = prepare::configure(job, resolved, &root, work, &facts)?;
@@ -92,14 +90,6 @@ impl<'a> Builder<'a> {
         Err(error)
     }
 
-    /// What the shipped tree lacks because the kernel refused it: a stage4 holds the stage3.
-    pub fn record(&self, tree: &Tree) -> Record {
-        match self.job.build.kind {
-            TreeKind::Image => Record::default(),
-            TreeKind::Stage4 => tree.record().clone(),
-        }
-    }
-
     /// The tree that is shipped.
     ///
     /// # Errors
@@ -132,27 +122,21 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Runs a command in a throw-away overlay over `lowers` (uppermost first), with the caller's streams.
+/// Runs a command in throw-away overlays over `layers`, the root's first, with the caller's streams.
 ///
 /// # Errors
 /// [`Kind::System`](crate::error::Kind::System) when the sandbox cannot be made, [`Kind::Usage`](crate::error::Kind::Usage)
 /// when the tree has no such command.
 pub fn shell(
-    lowers: &[PathBuf],
+    layers: &[Layer],
     view: &View,
     scratch: &std::path::Path,
     argv: Vec<std::ffi::OsString>,
     terminal: Terminal,
 ) -> Result<Exit> {
-    let part = |name: &str| -> Result<PathBuf> {
-        let path = scratch.join(name);
-        fs_err::create_dir(&path).map_err(|error| Error::system("making a scratch directory").with_source(error))?;
-        Ok(path)
-    };
-    let (upper, work, tree) = (part("upper")?, part("work")?, part("tree")?);
-    let lowers: Vec<&std::path::Path> = lowers.iter().map(PathBuf::as_path).collect();
-    enter::overlay::mount(&lowers, &upper, &work, &tree)?;
-    let root = Rootfs::open(&tree)?;
+    let tree = scratch.join("tree");
+    fs_err::create_dir(&tree).system(|| "making a scratch directory")?;
+    let root = layers::mount(layers, scratch)?;
     view.make_targets(&root)?;
     prepare::resolver(&root)?;
     drop(root);

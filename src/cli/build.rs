@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::RecipeArgs;
+use super::lock::LockArgs;
 use super::plan::Plan;
 use super::session::{self, Session};
 use crate::builder::view::{Caches, View};
@@ -11,24 +12,25 @@ use crate::pipeline::{self, Options};
 use crate::portage::{self, Facts, Resolved, emerge};
 use crate::progress::Progress;
 use crate::recipe::{Origin, Repository};
-use crate::source::Terms;
 use crate::source::repository::snapshot;
+use crate::source::{Locked, Terms};
 use crate::store::Store;
 use crate::ui::Terminal;
 use crate::{source, userns};
 
 /// Build the image that a recipe describes
 ///
-/// Downloads and verifies the stage3 and what ebuild repositories the recipe fetches unless the store has them, merges the recipe's packages with emerge, strips the result and writes
-/// it to the outdir: NAME-YYYY-MM-DD.tar.gz with .sha256, .CONTENTS.gz and a .json that says where it came from, and an OCI layout
-/// NAME-YYYY-MM-DD.oci if the recipe has an [oci] table. Nothing appears there before it is whole. Packages that were built before
-/// come from the cache.
+/// Downloads and verifies the stage3 and the ebuild repositories that are fetched unless the store has them, merges the recipe's
+/// packages with emerge, strips the result and writes it to the outdir: NAME-YYYY-MM-DD.tar.gz with .sha256, .CONTENTS.gz and a
+/// .json that says where it came from, and an OCI layout NAME-YYYY-MM-DD.oci if the recipe has an [oci] table. Nothing appears
+/// there before it is whole. Packages that were built before come from the cache.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
   quern-builder build musl-python3.toml
   quern-builder build musl-python3.toml --outdir /srv/images --set emerge.jobs=4
   quern-builder build musl-python3.toml --dry-run
+  quern-builder build musl-python3.toml --locked
   SOURCE_DATE_EPOCH=1700000000 quern-builder build musl-python3.toml
 
 A failed build prints which package failed in which phase and where its log is; the packages built before it stay in the cache.")]
@@ -48,6 +50,9 @@ pub struct Args {
     /// Accept a signed list older than one seen before, this once
     #[arg(long)]
     pub allow_rollback: bool,
+    /// The lock file.
+    #[command(flatten)]
+    pub lock: LockArgs,
 }
 
 impl Args {
@@ -57,9 +62,10 @@ impl Args {
         if self.dry_run {
             return self.print_plan(&overrides, ui);
         }
-        let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback };
-        let options = Options { terms, moment, cpus: session::cpus() };
         session::with(&self.recipe, &overrides, ui, |Session { job, origin, store }| {
+            let locked = self.lock.entry(&self.recipe, job)?;
+            let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
+            let options = Options { terms, moment, cpus: session::cpus() };
             let published = pipeline::build(job, origin, store, &options, ui)?;
             ui.result(&published.tarball);
             if let Some((layout, _)) = &published.oci {
@@ -90,7 +96,10 @@ impl Args {
             false => None,
         };
         let mut plan = Plan::default();
-        let urls = source::first_urls(job)?;
+        let urls = match self.lock.entry(&self.recipe, job)? {
+            Some(Locked { stage3: Some(pin), .. }) => pin.urls(&job.source)?,
+            _ => source::first_urls(job)?,
+        };
         let file = match &job.source.base {
             crate::recipe::Base::File { path, .. } => Some(path.display().to_string()),
             crate::recipe::Base::Gentoo { .. } | crate::recipe::Base::Direct(_) => None,

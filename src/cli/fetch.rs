@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::RecipeArgs;
+use super::lock::LockArgs;
 use super::session::{self, Session};
 use crate::error::Result;
 use crate::pipeline;
@@ -35,6 +36,9 @@ pub struct Args {
     /// Accept a signed list older than one seen before, this once
     #[arg(long)]
     pub allow_rollback: bool,
+    /// The lock file.
+    #[command(flatten)]
+    pub lock: LockArgs,
 }
 
 impl Args {
@@ -43,8 +47,9 @@ impl Args {
         if let Some(arch) = &self.list {
             return list(&recipe, arch, ui);
         }
-        let terms = Terms { offline: false, allow_rollback: self.allow_rollback };
         session::with(&recipe, &[], ui, |Session { job, store, .. }| {
+            let locked = self.lock.entry(&recipe, job)?;
+            let terms = Terms { offline: false, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
             let repositories = match job.portage.repositories.iter().any(|one| one.location().is_none()) {
                 true => pipeline::repositories(job, store, terms, ui)?.0,
                 false => Vec::new(),

@@ -17,11 +17,14 @@ pub mod clean;
 pub mod completions;
 pub mod fetch;
 pub mod keys;
+pub mod lock;
 pub mod oci;
 pub mod plan;
 pub mod raw;
+mod record;
 mod session;
 pub mod shell;
+pub mod store;
 pub mod verify;
 
 const EXAMPLES: &str = "\
@@ -35,7 +38,7 @@ Examples:
 const REFERENCE: &str = "\
 Exit codes:
   0      done
-  1      the build failed
+  1      the build failed; of `lock --check`: something moved
   2      the command line or the recipe is wrong
   3      verification refused what was downloaded or given
   4      the kernel or the system refuses: namespaces, space, permission
@@ -103,8 +106,10 @@ enum Command {
     Shell(shell::Args),
     Fetch(fetch::Args),
     Verify(verify::Args),
+    Lock(lock::Args),
     Keys(keys::Args),
     Clean(clean::Args),
+    Store(store::Args),
     Completions(completions::Args),
     Oci(oci::Args),
     Raw(raw::Args),
@@ -157,8 +162,10 @@ impl Command {
             Self::Shell(args) => args.run(ui),
             Self::Fetch(args) => args.run(ui),
             Self::Verify(args) => args.run(ui),
+            Self::Lock(args) => args.run(ui),
             Self::Keys(args) => args.run(ui),
             Self::Clean(args) => args.run(ui),
+            Self::Store(args) => args.run(ui),
             Self::Completions(args) => args.run(),
             Self::Oci(args) => args.run(ui),
             Self::Raw(args) => args.run(ui),

@@ -115,5 +115,5 @@ pub(super) fn moment() -> Result<Moment> {
 
 /// Processors that this process may use.
 pub(super) fn cpus() -> u32 {
-    std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX))
+    u32::try_from(crate::process::processors()).unwrap_or(u32::MAX)
 }

@@ -6,6 +6,8 @@ use super::RecipeArgs;
 use super::session::{self, Session};
 use crate::builder::{
     self,
+    base::Base,
+    layers::Layer,
     view::{Caches, View},
 };
 use crate::enter;
@@ -16,7 +18,7 @@ use crate::recipe::TreeKind;
 use crate::source;
 use crate::source::Terms;
 use crate::store::lock::Mode;
-use crate::store::trees::Tree;
+use crate::store::work::Below;
 use crate::ui::Terminal;
 
 /// Run a shell or a command in the tree that a recipe's image is built in
@@ -66,23 +68,30 @@ impl Args {
             None => pipeline::repositories(job, store, terms, ui)?,
         };
         // What the last build added lies over its own stage3, whatever is the latest now.
-        let built = state.map(|state| store.tree(&state.sha512, || {})).transpose()?.flatten();
-        let (view, lowers, _tree) = match (self.image, job.build.kind) {
-            (true, TreeKind::Image) => (View::image(job), vec![work.part("image")], None),
+        let built = match state.map(|state| state.below) {
+            Some(Below::Stage3(sha512)) => store.tree(&sha512, || {})?.map(Base::Stage3),
+            None => None,
+        };
+        let scratch = work.scratch()?;
+        let (view, layers, _base) = match (self.image, job.build.kind) {
+            (true, TreeKind::Image) => (View::image(job), vec![Layer::root(work.part("image"))], None),
             (image, _) => {
                 let view = match image {
                     true => View::image(job),
                     false => View::shell(job, &resolved, &Caches::of(job, store)?, work.directory()),
                 };
                 match built {
-                    Some(tree) => (view, vec![work.part("upper"), tree.root()], Some(tree)),
+                    Some(base) => {
+                        let layers = base.layers(scratch.path())?;
+                        (view, layers.iter().map(|layer| layer.after(work.directory())).collect(), Some(base))
+                    }
                     None if image => {
                         return Err(Error::system(format!("the stage3 below the image of {} is gone", job.name))
                             .with_hint("build it again"));
                     }
                     None => {
-                        let tree = self.stage3(session, ui)?;
-                        (view, vec![tree.root()], Some(tree))
+                        let base = self.base(session, ui)?;
+                        (view, base.layers(scratch.path())?, Some(base))
                     }
                 }
             }
@@ -92,19 +101,18 @@ impl Args {
             (true, true) => (vec!["/bin/sh".into()], enter::Terminal::Foreground),
             (true, false) => (vec!["/bin/bash".into(), "-l".into()], enter::Terminal::Foreground),
         };
-        let scratch = work.scratch()?;
-        builder::shell(&lowers, &view, scratch.path(), command, terminal).map(|exit| exit.code())
+        builder::shell(&layers, &view, scratch.path(), command, terminal).map(|exit| exit.code())
     }
 
-    /// The stage3 of a recipe that was not built yet: one that the store has, before any server is asked.
-    fn stage3(&self, session: &Session, ui: &Terminal) -> Result<Tree> {
+    /// What a recipe that was not built yet starts from: a stage3 that the store has, before any server is asked.
+    fn base(&self, session: &Session, ui: &Terminal) -> Result<Base> {
         let known = source::known(&session.job, &session.store)?;
         if let Some(sha512) = known.as_ref().and_then(|known| known.sha512())
             && let Some(tree) = session.store.tree(sha512, || {})?
         {
-            return Ok(tree);
+            return Ok(Base::Stage3(tree));
         }
         let terms = Terms { offline: self.offline, ..Terms::default() };
-        pipeline::base(&session.job, &session.store, terms, ui).map(|(_, tree)| tree)
+        pipeline::base(&session.job, &session.store, terms, ui).map(|(base, _)| base)
     }
 }

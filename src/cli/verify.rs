@@ -1,6 +1,7 @@
 //! `verify`: the stage3 of a recipe, judged again.
 
 use super::RecipeArgs;
+use super::lock::LockArgs;
 use super::session::{self, Session};
 use crate::error::Result;
 use crate::pipeline;
@@ -22,12 +23,16 @@ pub struct Args {
     /// Accept a signed list older than one seen before, this once
     #[arg(long)]
     pub allow_rollback: bool,
+    /// The lock file.
+    #[command(flatten)]
+    pub lock: LockArgs,
 }
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
-        let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback };
         session::with(&self.recipe, &[], ui, |Session { job, store, .. }| {
+            let locked = self.lock.entry(&self.recipe, job)?;
+            let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
             let (_, verified) = pipeline::verified(job, store, terms, ui)?;
             let repositories = pipeline::judged(job, store, terms, ui)?;
             let all: Vec<String> = [verified.to_string()].into_iter().chain(repositories).collect();

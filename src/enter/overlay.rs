@@ -1,8 +1,8 @@
 //! An overlay of a build's own changes over a tree of the store: starting a build costs a mount, not a copy.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::{Path, PathBuf};
 
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
@@ -11,27 +11,27 @@ use rustix::mount::{
 
 use crate::error::{Context, Error, Result};
 
-/// Mounts `lowers` (uppermost first) with `upper` on top at `at`. All are directories; `upper` and `work` are on one file
-/// system. The mount lives as long as this process's mount namespace.
+/// Mounts `lowers` (uppermost first) with `upper` on top at the directory `at`, which messages call `name`. All are
+/// directories; `upper` and `work` are on one file system. The mount lives as long as this process's mount namespace.
 ///
 /// # Errors
 /// [`Kind::System`](crate::error::Kind::System), with what the kernel says.
-pub fn mount(lowers: &[&Path], upper: &Path, work: &Path, at: &Path) -> Result<()> {
-    let doing = || format!("mounting an overlay at {}", at.display());
+pub fn mount(lowers: &[PathBuf], upper: &Path, work: &Path, at: BorrowedFd<'_>, name: &Path) -> Result<()> {
+    let doing = || format!("mounting an overlay at {}", name.display());
     // Descriptors stand for the paths: no separator to escape, and fsconfig's strings end at 256 bytes.
     let open = |path: &Path| fs_err::File::open(path).map(File::from).system(doing);
     let lowers = lowers.iter().map(|path| open(path)).collect::<Result<Vec<_>>>()?;
     let (upper, work) = (open(upper)?, open(work)?);
-    let name = |file: &File| format!("/proc/self/fd/{}", file.as_raw_fd());
+    let path_of = |file: &File| format!("/proc/self/fd/{}", file.as_raw_fd());
 
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| {
         Error::system(doing()).with_source(errno).with_hint("the kernel needs CONFIG_OVERLAY_FS (`modprobe overlay`)")
     })?;
     let set = |key: &str, value: &str| fsconfig_set_string(fs.as_fd(), key, value).system(doing);
     set("source", "quern")?;
-    set("lowerdir", &lowers.iter().map(name).collect::<Vec<_>>().join(":"))?;
-    set("upperdir", &name(&upper))?;
-    set("workdir", &name(&work))?;
+    set("lowerdir", &lowers.iter().map(path_of).collect::<Vec<_>>().join(":"))?;
+    set("upperdir", &path_of(&upper))?;
+    set("workdir", &path_of(&work))?;
     // The same marks with root and without, so that a store means the same to both; a mount in a user namespace may only
     // use user.* (Linux 5.11).
     fsconfig_set_flag(fs.as_fd(), "userxattr").system(doing)?;
@@ -44,11 +44,10 @@ pub fn mount(lowers: &[&Path], upper: &Path, work: &Path, at: &Path) -> Result<(
         )
     })?;
     let mount = fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).system(doing)?;
-    let target = open(at)?;
     move_mount(
         mount.as_fd(),
         "",
-        target.as_fd(),
+        at,
         "",
         MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
     )

@@ -1,6 +1,6 @@
 //! Compression in parallel, the same bytes for any number of threads.
 //!
-//! The plain stream is cut every mebibyte. A piece is compressed on its own, without a look at the others, into a gzip
+//! The plain stream is cut into [`pieces`](super::pieces). One is compressed on its own, without a look at the others, into a gzip
 //! member; members one after the other are one gzip file, as RFC 1952 has it and eStargz layers are. Nothing in the result
 //! depends on who compressed a piece or when. Digests are taken on the way, in threads of their own.
 //!
@@ -9,7 +9,6 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Scope;
@@ -17,10 +16,11 @@ use std::thread::Scope;
 use libdeflater::{CompressionLvl, Compressor};
 use sha2::{Digest, Sha256};
 
-use super::digest::{Both, hex};
+use super::digest::hex;
+use super::pieces::Pieces;
 
 /// Plain bytes that become one gzip member.
-const GZIP_PIECE: usize = 1 << 20;
+const GZIP_PIECE: usize = 2 << 20;
 /// Plain bytes that become one zstd frame: longer ones compress better.
 const ZSTD_PIECE: usize = 4 << 20;
 /// Plain bytes of a block of `.xz`. Fixed, as the library's choice is not for us to know.
@@ -40,6 +40,16 @@ pub enum Format {
 }
 
 impl Format {
+    /// The level that is used unless another is asked for. That of gzip is the fastest whose result is no larger than what
+    /// `gzip -6` makes.
+    pub fn level(self) -> u32 {
+        match self {
+            Self::Gzip => 5,
+            Self::Zstd => 3,
+            Self::Plain | Self::Xz => 6,
+        }
+    }
+
     fn piece(self) -> usize {
         if self == Self::Zstd { ZSTD_PIECE } else { GZIP_PIECE }
     }
@@ -52,8 +62,6 @@ pub struct Written {
     pub size: u64,
     /// SHA-256 of the file.
     pub sha256: String,
-    /// SHA-512 of the file.
-    pub sha512: String,
     /// SHA-256 of the plain stream.
     pub plain_sha256: String,
     /// Bytes of the plain stream.
@@ -61,31 +69,16 @@ pub struct Written {
 }
 
 /// A piece as it goes into the file.
-type Packed = io::Result<Arc<Vec<u8>>>;
+pub(super) type Compressed = io::Result<Arc<Vec<u8>>>;
 
-struct Work {
-    plain: Arc<Vec<u8>>,
+/// A piece to be compressed.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) plain: Arc<Vec<u8>>,
     /// It is the piece of zeros, which is compressed once.
-    zeros: bool,
-    to: SyncSender<Packed>,
+    pub(super) zeros: bool,
+    pub(super) to: SyncSender<Compressed>,
 }
-
-/// The writing end of the compressor.
-#[derive(Debug)]
-pub struct Pieces {
-    /// How long a piece is.
-    most: usize,
-    piece: Vec<u8>,
-    /// A piece of zeros, made when the first is needed.
-    zeros: Option<Arc<Vec<u8>>>,
-    work: SyncSender<Work>,
-    order: SyncSender<Receiver<Packed>>,
-    hash: SyncSender<Arc<Vec<u8>>>,
-}
-
-/// The compressor has stopped; [`Running::finish`] knows why.
-#[derive(Debug)]
-pub struct Stopped;
 
 /// Threads at work.
 #[derive(Debug)]
@@ -124,78 +117,13 @@ pub fn start<'scope, 'env>(
         (hex(&digest.finalize()), size)
     });
     let writer = scope.spawn(move || {
-        let out = Out { file: out, digests: Both::default(), size: 0 };
+        let out = Out { file: out, digest: Sha256::new(), size: 0 };
         match format {
             Format::Xz => write_xz(ordered, threads, level, out),
             _ => write(ordered, out),
         }
     });
-    let most = format.piece();
-    (Pieces { most, piece: Vec::with_capacity(most), zeros: None, work, order, hash }, Running { writer, hasher })
-}
-
-impl Pieces {
-    /// Takes plain bytes.
-    pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), Stopped> {
-        while !bytes.is_empty() {
-            let count = bytes.len().min(self.most - self.piece.len());
-            self.piece.extend_from_slice(&bytes[..count]);
-            bytes = &bytes[count..];
-            self.send_full()?;
-        }
-        Ok(())
-    }
-
-    /// Takes as many zeros. Whole pieces of them cost neither memory nor compression.
-    pub fn zeros(&mut self, mut count: u64) -> Result<(), Stopped> {
-        while count > 0 {
-            if self.piece.is_empty() && count >= self.most as u64 {
-                let piece = self.zeros.get_or_insert_with(|| Arc::new(vec![0; self.most])).clone();
-                self.hand_over(piece, true)?;
-                count -= self.most as u64;
-                continue;
-            }
-            let most = usize::try_from(count).unwrap_or(usize::MAX).min(self.most - self.piece.len());
-            self.piece.resize(self.piece.len() + most, 0);
-            count -= most as u64;
-            self.send_full()?;
-        }
-        Ok(())
-    }
-
-    /// Takes up to `most` plain bytes straight from a file. Zero at the file's end.
-    pub fn read_from(&mut self, file: impl AsFd, most: u64) -> Result<rustix::io::Result<usize>, Stopped> {
-        let room = self.most - self.piece.len();
-        let most = room.min(usize::try_from(most).unwrap_or(usize::MAX));
-        let have = self.piece.len();
-        // The piece is zeroed once by this and then overwritten: the price of safe code is a memset of what is read.
-        self.piece.resize(have + most, 0);
-        let result = rustix::io::read(file, &mut self.piece[have..]);
-        self.piece.truncate(have + result.unwrap_or(0));
-        self.send_full()?;
-        Ok(result)
-    }
-
-    /// Sends what is left. Dropping the senders ends the threads.
-    pub fn finish(mut self) -> Result<(), Stopped> {
-        if self.piece.is_empty() { Ok(()) } else { self.send() }
-    }
-
-    fn send_full(&mut self) -> Result<(), Stopped> {
-        if self.piece.len() == self.most { self.send() } else { Ok(()) }
-    }
-
-    fn send(&mut self) -> Result<(), Stopped> {
-        let plain = Arc::new(std::mem::replace(&mut self.piece, Vec::with_capacity(self.most)));
-        self.hand_over(plain, false)
-    }
-
-    fn hand_over(&mut self, plain: Arc<Vec<u8>>, zeros: bool) -> Result<(), Stopped> {
-        let (to, from) = sync_channel(1);
-        self.order.send(from).map_err(|_| Stopped)?;
-        self.hash.send(plain.clone()).map_err(|_| Stopped)?;
-        self.work.send(Work { plain, zeros, to }).map_err(|_| Stopped)
-    }
+    (Pieces::new(format.piece(), work, order, hash), Running { writer, hasher })
 }
 
 impl Running<'_> {
@@ -250,7 +178,7 @@ impl One {
         }
     }
 
-    fn pack(&mut self, plain: Arc<Vec<u8>>) -> Packed {
+    fn pack(&mut self, plain: Arc<Vec<u8>>) -> Compressed {
         match self {
             Self::Plain => Ok(plain),
             Self::Zstd(Ok(compressor)) => compressor.compress(&plain).map(Arc::new),
@@ -268,21 +196,21 @@ impl One {
 /// The file, with what is told of it.
 struct Out<'a> {
     file: &'a mut File,
-    digests: Both,
+    digest: Sha256,
     size: u64,
 }
 
 impl Out<'_> {
     fn finish(self) -> Written {
-        let (sha256, sha512) = self.digests.finish();
-        Written { size: self.size, sha256, sha512, plain_sha256: String::new(), plain_size: 0 }
+        let sha256 = hex(&self.digest.finalize());
+        Written { size: self.size, sha256, plain_sha256: String::new(), plain_size: 0 }
     }
 }
 
 impl Write for Out<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write_all(bytes)?;
-        self.digests.update(bytes);
+        self.digest.update(bytes);
         self.size += bytes.len() as u64;
         Ok(bytes.len())
     }
@@ -292,14 +220,14 @@ impl Write for Out<'_> {
     }
 }
 
-fn write(ordered: Receiver<Receiver<Packed>>, mut out: Out<'_>) -> io::Result<Written> {
+fn write(ordered: Receiver<Receiver<Compressed>>, mut out: Out<'_>) -> io::Result<Written> {
     for piece in ordered {
         out.write_all(&received(&piece)?)?;
     }
     Ok(out.finish())
 }
 
-fn write_xz(ordered: Receiver<Receiver<Packed>>, threads: usize, level: u32, out: Out<'_>) -> io::Result<Written> {
+fn write_xz(ordered: Receiver<Receiver<Compressed>>, threads: usize, level: u32, out: Out<'_>) -> io::Result<Written> {
     let mut builder = xz2::stream::MtStreamBuilder::new();
     builder.threads(threads as u32).block_size(XZ_BLOCK).preset(level.clamp(1, 9)).check(xz2::stream::Check::Crc64);
     let mut encoder = xz2::write::XzEncoder::new_stream(out, builder.encoder()?);
@@ -309,6 +237,6 @@ fn write_xz(ordered: Receiver<Receiver<Packed>>, threads: usize, level: u32, out
     Ok(encoder.finish()?.finish())
 }
 
-fn received(piece: &Receiver<Packed>) -> Packed {
+fn received(piece: &Receiver<Compressed>) -> Compressed {
     piece.recv().unwrap_or_else(|_| Err(io::Error::other("a thread of the compressor panicked")))
 }

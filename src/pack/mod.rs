@@ -5,6 +5,7 @@
 pub mod compress;
 pub mod digest;
 pub mod listing;
+pub mod pieces;
 pub mod tar;
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "GNU tar judges what is packed")]
@@ -18,8 +19,9 @@ use std::os::fd::OwnedFd;
 use rustix::fs::SeekFrom;
 
 pub use self::compress::Format;
-use self::compress::{Pieces, Stopped, Written};
+use self::compress::Written;
 use self::listing::Listing;
+use self::pieces::{Pieces, Stopped};
 use self::walk::Item;
 use crate::error::{Context, Error, Result};
 use crate::progress::{Event, Progress};
@@ -37,8 +39,9 @@ pub struct Options {
     pub format: Format,
     /// No time in the archive is later (seconds since 1970).
     pub epoch: u64,
-    /// Level of compression, 1 to 12, or to 9 for xz; above 9 gzip takes very long.
-    pub level: u32,
+    /// Level of compression, 1 to 12, or to 9 for xz; above 9 gzip takes very long. None is the format's own,
+    /// [`Format::level`].
+    pub level: Option<u32>,
     /// Compressing threads; 0 means one per processor.
     pub threads: usize,
     /// Expected plain size, for progress only.
@@ -47,7 +50,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { format: Format::Gzip, epoch: u64::MAX, level: 6, threads: 0, expected: None }
+        Self { format: Format::Gzip, epoch: u64::MAX, level: None, threads: 0, expected: None }
     }
 }
 
@@ -58,8 +61,6 @@ pub struct Packed {
     pub size: u64,
     /// SHA-256 of the file, hex: the digest of the OCI layer.
     pub sha256: String,
-    /// SHA-512 of the file, hex.
-    pub sha512: String,
     /// SHA-256 of the plain archive, hex: the diff id of the OCI layer.
     pub diff_id: String,
     /// Bytes of the plain archive.
@@ -79,11 +80,12 @@ pub fn pack(
 ) -> Result<Packed> {
     let doing = || format!("packing {}", tree.path().display());
     let threads = match options.threads {
-        0 => std::thread::available_parallelism().map_or(1, |count| count.get()),
+        0 => crate::process::processors(),
         given => given,
     };
     let (packed, written) = std::thread::scope(|scope| {
-        let (pieces, running) = compress::start(scope, threads, options.format, options.level, out);
+        let (pieces, running) =
+            compress::start(scope, threads, options.format, options.level.unwrap_or(options.format.level()), out);
         let mut packer = Packer {
             tree,
             pieces,
@@ -106,8 +108,8 @@ pub fn pack(
         (_, Ok(written)) => written,
     };
     let entries = packed?;
-    let Written { size, sha256, sha512, plain_sha256: diff_id, plain_size: tar_size } = written;
-    Ok(Packed { size, sha256, sha512, diff_id, tar_size, entries })
+    let Written { size, sha256, plain_sha256: diff_id, plain_size: tar_size } = written;
+    Ok(Packed { size, sha256, diff_id, tar_size, entries })
 }
 
 struct Packer<'a> {
@@ -131,6 +133,7 @@ impl Packer<'_> {
         self.entries += 1;
         self.blocks.clear();
         tar::header(&mut self.blocks, &item.path, &item.kind, &item.meta, item.size);
+        self.pieces.entry(&item.path, item.size).map_err(|Stopped| stopped())?;
         self.pieces.write(&self.blocks).map_err(|Stopped| stopped())?;
         self.plain += self.blocks.len() as u64;
         if let (NodeKind::File, Some(file)) = (&item.kind, &item.file) {

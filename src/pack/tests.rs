@@ -119,7 +119,6 @@ fn times_are_clamped_and_order_is_fixed() {
     assert_eq!((packed.size, packed.tar_size), (gz.len() as u64, plain.len() as u64));
     use sha2::Digest;
     assert_eq!(packed.sha256, digest::hex(&sha2::Sha256::digest(&gz)));
-    assert_eq!(packed.sha512, digest::hex(&sha2::Sha512::digest(&gz)));
     assert_eq!(packed.diff_id, digest::hex(&sha2::Sha256::digest(&plain)));
 }
 
@@ -153,7 +152,7 @@ fn every_format_holds_the_same_archive_whatever_the_threads() {
     let data: Vec<u8> = (0..9_000_000u64).map(|at| (at.wrapping_mul(at) >> 20) as u8).collect();
     fs_err::write(place.path().join("big"), data).unwrap();
     let with = |format, threads| {
-        packed(place.path(), &Record::default(), &Options { format, threads, level: 1, ..Options::default() })
+        packed(place.path(), &Record::default(), &Options { format, threads, level: Some(1), ..Options::default() })
     };
     let (plain, about, _) = with(Format::Plain, 1);
     assert_eq!((about.size, &about.sha256), (about.tar_size, &about.diff_id));
@@ -202,7 +201,7 @@ fn holes_give_the_same_bytes_as_zeros() {
     }
     let of = |tree: &Path| {
         time(tree, 1, 0);
-        packed(tree, &Record::default(), &Options { level: 1, ..Options::default() })
+        packed(tree, &Record::default(), &Options { level: Some(1), ..Options::default() })
     };
     let (with, without) = (of(&holes), of(&zeros));
     assert_eq!(with.1, without.1);
@@ -379,7 +378,7 @@ proptest! {
         }
         let source = tempfile::tempdir().unwrap();
         grow(source.path(), &things);
-        let options = Options { threads: 1, level: 1, ..Options::default() };
+        let options = Options { threads: 1, level: Some(1), ..Options::default() };
         let (first, about, contents) = packed(source.path(), &Record::default(), &options);
         let tree = tempfile::tempdir().unwrap();
         let record = unpack(&first, tree.path()).unwrap();

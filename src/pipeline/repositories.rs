@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::portage::{self, Resolved};
 use crate::progress::Progress;
 use crate::publish::provenance::{self, RepositoryOrigin};
@@ -50,9 +50,17 @@ impl Repository {
 ///
 /// # Errors
 /// Those of [`crate::source`], [`crate::verify`], [`unpack`] and [`Resolved::at`].
-pub fn repositories(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<(Vec<Repository>, Resolved)> {
+pub fn repositories(
+    job: &Job,
+    store: &Store,
+    terms: Terms<'_>,
+    ui: &dyn Progress,
+) -> Result<(Vec<Repository>, Resolved)> {
     if job.portage.repositories.iter().any(|repository| repository.location().is_none()) {
         portage::check(job)?;
+    }
+    if terms.locked.is_some() {
+        unlockable(job)?;
     }
     let each = job.portage.repositories.iter().map(|repository| match &repository.origin {
         Origin::Location(path) => Ok(Repository { fact: Fact::Directory, directory: path.clone(), _tree: None }),
@@ -62,6 +70,16 @@ pub fn repositories(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -
     let all = each.collect::<Result<Vec<_>>>()?;
     let resolved = resolved(job, &all)?;
     Ok((all, resolved))
+}
+
+/// Refuses what a lock file does not hold yet: which snapshot or commit was fetched. A build that is said to be held to one must not
+/// take another instead.
+pub(super) fn unlockable(job: &Job) -> Result<()> {
+    match job.portage.repositories.iter().find(|repository| repository.location().is_none()) {
+        None => Ok(()),
+        Some(_) => Err(Error::usage("a recipe with ebuild repositories that are fetched cannot be locked")
+            .with_hint("name a directory of this machine; or build without --locked, with the snapshot of a day or an exact commit")),
+    }
 }
 
 fn resolved(job: &Job, repositories: &[Repository]) -> Result<Resolved> {
@@ -101,7 +119,7 @@ pub fn stored(job: &Job, store: &Store) -> Result<Option<(Vec<Repository>, Resol
 ///
 /// # Errors
 /// Those of [`crate::source`] and [`crate::verify`].
-pub fn judged(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<Vec<String>> {
+pub fn judged(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Vec<String>> {
     let mut paragraphs = Vec::new();
     for repository in &job.portage.repositories {
         match &repository.origin {
@@ -123,7 +141,7 @@ pub fn judged(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Resu
 }
 
 /// A snapshot, unpacked in the store.
-fn of_snapshot(snapshot: &Snapshot, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<Repository> {
+fn of_snapshot(snapshot: &Snapshot, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Repository> {
     let located = snapshot::locate(snapshot, store, terms, ui)?;
     let wanted = snapshot::top(snapshot);
     let waiting = || ui.note(WAITING);
@@ -152,7 +170,7 @@ fn of_snapshot(snapshot: &Snapshot, store: &Store, terms: Terms, ui: &dyn Progre
 }
 
 /// A commit, its tree unpacked in the store.
-fn of_git(git: &Git, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<Repository> {
+fn of_git(git: &Git, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Repository> {
     let commit = git::locate(git, store, terms, ui)?;
     let (key, name) = (commit.tree(), commit.name());
     let waiting = || ui.note(WAITING);

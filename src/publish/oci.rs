@@ -200,14 +200,7 @@ mod tests {
     }
 
     fn packed() -> Packed {
-        Packed {
-            size: 7,
-            sha256: "a".repeat(64),
-            sha512: "b".repeat(128),
-            diff_id: "c".repeat(64),
-            tar_size: 9,
-            entries: 1,
-        }
+        Packed { size: 7, sha256: "a".repeat(64), diff_id: "c".repeat(64), tar_size: 9, entries: 1 }
     }
 
     fn made() -> Layout {

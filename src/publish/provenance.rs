@@ -124,7 +124,7 @@ pub fn document(job: &Job, facts: &Facts<'_>, file: &str, packed: &Packed, momen
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{
             "name": file,
-            "digest": { "sha256": packed.sha256, "sha512": packed.sha512 },
+            "digest": { "sha256": packed.sha256 },
             "annotations": { "diff-id": format!("sha256:{}", packed.diff_id), "size": packed.size },
         }],
         "predicateType": "https://slsa.dev/provenance/v1",

@@ -5,9 +5,11 @@ use std::io::{Read, Seek, SeekFrom, Write};
 
 use serde::{Deserialize, Serialize};
 
+use super::digests::Algorithm;
 use super::fetch::{Body, Failure, FailureKind, Http};
+use super::hashing::{self, Hasher};
 use super::pointer::MAX_SIZE;
-use super::{BUFFER, Got, Hashes, printable, rewound, sha512_of};
+use super::{BUFFER, Got, printable, rewound};
 use crate::error::{Context, Error, Kind, Result};
 use crate::progress::{Event, Progress};
 use crate::store::Store;
@@ -27,8 +29,19 @@ pub(super) struct Wanted<'a> {
     pub(super) size: Option<u64>,
     pub(super) sha512: Option<&'a str>,
     pub(super) blake2b: Option<&'a str>,
+    /// A SHA-256 that nobody signed.
+    pub(super) sha256: Option<&'a str>,
     /// Only what the store has.
     pub(super) offline: bool,
+}
+
+impl Wanted<'_> {
+    /// For all the digests that are asked about it, and for the SHA-512 that names the blob.
+    fn hasher(&self) -> Hasher {
+        let also = [(Algorithm::Blake2b, self.blake2b), (Algorithm::Sha256, self.sha256)];
+        let also = also.into_iter().filter(|(_, wanted)| wanted.is_some()).map(|(algorithm, _)| algorithm);
+        Hasher::new(&[Algorithm::Sha512].into_iter().chain(also).collect::<Vec<_>>())
+    }
 }
 
 /// Where the bytes of a part come from: without a digest to judge the whole by, only the same file of the same server is continued.
@@ -36,12 +49,16 @@ pub(super) struct Wanted<'a> {
 struct Origin {
     url: String,
     validator: Option<String>,
+    /// How long the server said the file is: a part of that length is whole, and nothing more is asked.
+    #[serde(default)]
+    size: Option<u64>,
 }
 
 /// The part while it grows.
-struct Growing {
+struct Growing<'w> {
+    wanted: &'w Wanted<'w>,
     part: Part,
-    hashes: Hashes,
+    hasher: Hasher,
     len: u64,
     origin: Option<Origin>,
     /// Holds bytes of more than one answer, so that a wrong digest may be nobody's fault.
@@ -88,7 +105,9 @@ pub(super) fn download(
         match store.part(&key, wanted.sha512, &mut waiting)? {
             PartOrBlob::Part(part) => break part,
             PartOrBlob::Blob(file) => {
-                let (sha512, size) = sha512_of(&file, &format!("the stored {}", printable(wanted.name)), ui)?;
+                let what = format!("the stored {}", printable(wanted.name));
+                let (sums, size) = hashing::of_file(&file, &[Algorithm::Sha512], &what, ui)?;
+                let sha512 = sums.sha512();
                 if Some(sha512.as_str()) == wanted.sha512 {
                     return Ok(Got { file, sha512, size });
                 }
@@ -100,14 +119,13 @@ pub(super) fn download(
             }
         }
     };
-    let mut growing = Growing { part, hashes: Hashes::default(), len: 0, origin: None, mixed: false };
-    growing.take_over(wanted, ui)?;
+    let mut growing = Growing { wanted, part, hasher: wanted.hasher(), len: 0, origin: None, mixed: false };
+    growing.take_over(ui)?;
     let mut troubles: Vec<(Kind, String)> = Vec::new();
     for url in wanted.urls {
-        match growing.from(http, url, wanted, accept, ui) {
-            Ok(()) => {
+        match growing.from(http, url, accept, ui) {
+            Ok(sha512) => {
                 let size = growing.len;
-                let (sha512, _) = growing.hashes.finish();
                 let file = growing.part.finish(store, &sha512)?;
                 return Ok(Got { file, sha512, size });
             }
@@ -122,9 +140,10 @@ pub(super) fn download(
     Err(failed(wanted, &troubles))
 }
 
-impl Growing {
+impl Growing<'_> {
     /// Takes over what an earlier run left, if it can be part of what is wanted.
-    fn take_over(&mut self, wanted: &Wanted<'_>, ui: &dyn Progress) -> Result<()> {
+    fn take_over(&mut self, ui: &dyn Progress) -> Result<()> {
+        let wanted = self.wanted;
         let len = self.part.file().metadata().system(|| format!("reading {}", self.part.path().display()))?.len();
         if len == 0 {
             return Ok(());
@@ -143,28 +162,27 @@ impl Growing {
             if count == 0 {
                 break;
             }
-            self.hashes.update(&buffer[..count]);
+            self.hasher.update(&buffer[..count]);
             self.len += count as u64;
         }
         self.mixed = true;
         Ok(())
     }
 
-    /// All of the file from one server (after what is there already), judged.
+    /// All of the file from one server (after what is there already), judged. Its SHA-512.
     fn from(
         &mut self,
         http: &Http,
         url: &str,
-        wanted: &Wanted<'_>,
         accept: &mut dyn FnMut(&File) -> Result<()>,
         ui: &dyn Progress,
-    ) -> Result<(), Stop> {
+    ) -> Result<String, Stop> {
         let mut tries = 0;
         let mut began_anew = false;
         loop {
             let before = self.len;
-            let complete = wanted.size.is_some_and(|size| size == self.len);
-            match if complete { Ok(()) } else { self.receive(http, url, wanted, ui) } {
+            let complete = self.wanted.size.or(self.said()).is_some_and(|size| size == self.len);
+            match if complete { Ok(()) } else { self.receive(http, url, ui) } {
                 Ok(()) => {}
                 Err(Stop::Remote(failure)) if failure.kind == FailureKind::Range && !began_anew => {
                     began_anew = true;
@@ -183,8 +201,7 @@ impl Growing {
                 }
                 Err(stop) => return Err(stop),
             }
-            let judged = self.judge(wanted, accept);
-            match judged {
+            match self.judge(accept) {
                 Err(error) if error.kind() == Kind::Refused => {
                     let mixed = self.mixed;
                     self.reset()?;
@@ -201,7 +218,8 @@ impl Growing {
     }
 
     /// One answer of the server, appended.
-    fn receive(&mut self, http: &Http, url: &str, wanted: &Wanted<'_>, ui: &dyn Progress) -> Result<(), Stop> {
+    fn receive(&mut self, http: &Http, url: &str, ui: &dyn Progress) -> Result<(), Stop> {
+        let wanted = self.wanted;
         let validator =
             self.origin.as_ref().filter(|origin| origin.url == url).and_then(|origin| origin.validator.clone());
         if self.len > 0 && wanted.sha512.is_none() && validator.is_none() {
@@ -222,7 +240,7 @@ impl Growing {
         }
         if body.start == 0 {
             self.reset()?;
-            self.note(Origin { url: url.to_owned(), validator: body.validator.take() })?;
+            self.note(Origin { url: url.to_owned(), validator: body.validator.take(), size: body.total })?;
         } else {
             self.mixed = true;
         }
@@ -269,13 +287,15 @@ impl Growing {
                 let error = Error::system(format!("writing {}", path.display())).with_source(error);
                 if hint.is_empty() { error } else { error.with_hint(hint) }
             })?;
-            self.hashes.update(&buffer[..count]);
+            self.hasher.update(&buffer[..count]);
             self.len += count as u64;
             ui.emit(Event::Bytes { done: self.len, total: expected });
         }
     }
 
-    fn judge(&mut self, wanted: &Wanted<'_>, accept: &mut dyn FnMut(&File) -> Result<()>) -> Result<()> {
+    /// The SHA-512 of the whole, if it is what is wanted.
+    fn judge(&mut self, accept: &mut dyn FnMut(&File) -> Result<()>) -> Result<String> {
+        let wanted = self.wanted;
         let name = printable(wanted.name);
         let hint = "the server sends something else than what was signed";
         if let Some(size) = wanted.size
@@ -284,17 +304,22 @@ impl Growing {
             return Err(Error::refused(format!("{name} has {} bytes where the signed size is {size}", self.len))
                 .with_hint(hint));
         }
-        let (sha512, blake2b) = self.hashes.finish();
-        for (what, is, should) in [("SHA-512", &sha512, wanted.sha512), ("BLAKE2b", &blake2b, wanted.blake2b)] {
+        let sums = std::mem::replace(&mut self.hasher, wanted.hasher()).finish();
+        for (what, algorithm, should, whose) in [
+            ("SHA-512", Algorithm::Sha512, wanted.sha512, "the signed one"),
+            ("BLAKE2b", Algorithm::Blake2b, wanted.blake2b, "the signed one"),
+            ("SHA-256", Algorithm::Sha256, wanted.sha256, "the one beside it"),
+        ] {
+            let is = sums.of(algorithm).unwrap_or_default();
             if should.is_some_and(|should| should != is) {
-                return Err(Error::refused(format!(
-                    "the {what} of {name} is not the signed one (it is {}…)",
-                    &is[..16]
-                ))
-                .with_hint(hint));
+                let is = is.get(..16).unwrap_or_default();
+                return Err(
+                    Error::refused(format!("the {what} of {name} is not {whose} (it is {is}…)")).with_hint(hint)
+                );
             }
         }
-        accept(self.part.file())
+        accept(self.part.file())?;
+        Ok(sums.sha512())
     }
 
     /// Back to nothing.
@@ -304,8 +329,13 @@ impl Growing {
         file.set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
             .system(|| format!("emptying {}", path.display()))?;
-        (self.hashes, self.len, self.origin, self.mixed) = (Hashes::default(), 0, None, false);
+        (self.hasher, self.len, self.origin, self.mixed) = (self.wanted.hasher(), 0, None, false);
         Ok(())
+    }
+
+    /// The size that the server of the first bytes gave.
+    fn said(&self) -> Option<u64> {
+        self.origin.as_ref().and_then(|origin| origin.size)
     }
 
     fn note(&mut self, origin: Origin) -> Result<()> {

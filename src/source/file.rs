@@ -7,13 +7,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256, Sha512};
+use sha2::{Digest, Sha256};
 
 use super::digests::{self, Algorithm};
-use super::{BUFFER, Facts, Got, Located, Place, Proof, hex, keyring, now, pointer, printable, sha512_of};
+use super::hashing::{self, Hasher};
+use super::{BUFFER, Facts, Got, Located, Place, Proof, hex, keyring, now, pointer, printable};
 use crate::error::{Context, Error, Kind, Result};
 use crate::progress::{Event, Progress};
-use crate::recipe::Source;
+use crate::recipe::{Base, Source};
 use crate::store::Store;
 use crate::store::blobs::PartOrBlob;
 use crate::verify::{self, MAX_DOCUMENT};
@@ -32,7 +33,14 @@ pub(super) struct Asked<'a> {
     pub(super) allow_unsigned: bool,
 }
 
-impl Asked<'_> {
+impl<'a> Asked<'a> {
+    /// Of a base that is a file of this machine.
+    pub(super) fn of(base: &'a Base) -> Option<Self> {
+        let Base::File { path, signature, sha512, allow_unsigned } = base else { return None };
+        let (signature, sha512) = (signature.as_deref(), sha512.as_deref());
+        Some(Self { path, signature, sha512, allow_unsigned: *allow_unsigned })
+    }
+
     fn is_stdin(&self) -> bool {
         self.path == Path::new("-")
     }
@@ -100,7 +108,7 @@ pub(super) fn locate(source: &Source, asked: &Asked<'_>, store: &Store, ui: &dyn
         signature: None,
         fetched: false,
     };
-    let mut reader = Hashing { file: &file, sha512: Sha512::new(), sha256: None, done: 0, total: before.size, ui };
+    let mut reader = Hashing::new(&file, &[Algorithm::Sha512], before.size, ui);
     let sha512 = match &proof {
         Some(Beside { path: signature, bytes, form: Form::Detached }) => {
             let keyring = keyring(source, store)?;
@@ -109,7 +117,7 @@ pub(super) fn locate(source: &Source, asked: &Asked<'_>, store: &Store, ui: &dyn
             reader.rest(&path)?;
             facts.how = format!("detached signature {} by {}", last(signature), signer.primary);
             facts.signer = Some(signer);
-            hex(&reader.sha512.finalize())
+            reader.hasher.finish().sha512()
         }
         Some(Beside { path: list, bytes, form: Form::Digests }) => {
             let shown = printable(&list.display().to_string());
@@ -128,7 +136,7 @@ pub(super) fn locate(source: &Source, asked: &Asked<'_>, store: &Store, ui: &dyn
         }
         None => {
             reader.rest(&path)?;
-            hex(&reader.sha512.finalize())
+            reader.hasher.finish().sha512()
         }
     };
     if let Some(wanted) = asked.sha512 {
@@ -185,7 +193,9 @@ pub(super) fn copy(located: &Located, path: &Path, store: &Store, ui: &dyn Progr
         let mut part = match store.part(&format!("file-{}", &wanted[..32]), Some(wanted), &mut waiting)? {
             PartOrBlob::Part(part) => part,
             PartOrBlob::Blob(file) => {
-                let (sha512, size) = sha512_of(&file, &format!("the stored {}", located.name), ui)?;
+                let what = format!("the stored {}", located.name);
+                let (sums, size) = hashing::of_file(&file, &[Algorithm::Sha512], &what, ui)?;
+                let sha512 = sums.sha512();
                 if sha512 == wanted {
                     return Ok(Got { file, sha512, size });
                 }
@@ -196,7 +206,7 @@ pub(super) fn copy(located: &Located, path: &Path, store: &Store, ui: &dyn Progr
         };
         let file = open(path)?;
         let total = file.metadata().system(|| format!("reading {what}"))?.len();
-        let mut reader = Hashing { file: &file, sha512: Sha512::new(), sha256: None, done: 0, total, ui };
+        let mut reader = Hashing::new(&file, &[Algorithm::Sha512], total, ui);
         part.file().set_len(0).system(|| format!("emptying {}", part.path().display()))?;
         let mut buffer = vec![0; BUFFER];
         loop {
@@ -206,7 +216,7 @@ pub(super) fn copy(located: &Located, path: &Path, store: &Store, ui: &dyn Progr
             }
             part.file().write_all(&buffer[..count]).system(|| format!("copying {what} into the store"))?;
         }
-        let (sha512, size) = (hex(&reader.sha512.finalize()), reader.done);
+        let (sha512, size) = (reader.hasher.finish().sha512(), reader.done);
         if sha512 != wanted {
             part.discard()?;
             return Err(changed(&what));
@@ -349,7 +359,7 @@ fn spool(store: &Store, ui: &dyn Progress) -> Result<File> {
         return Err(Error::system("reading standard input: the store has it already"));
     };
     let mut input = std::io::stdin().lock();
-    let mut sha512 = Sha512::new();
+    let mut hasher = Hasher::new(&[Algorithm::Sha512]);
     let mut buffer = vec![0; BUFFER];
     let mut done = 0;
     part.file().set_len(0).system(|| format!("emptying {}", part.path().display()))?;
@@ -358,7 +368,7 @@ fn spool(store: &Store, ui: &dyn Progress) -> Result<File> {
         if count == 0 {
             break;
         }
-        sha512.update(&buffer[..count]);
+        hasher.update(&buffer[..count]);
         part.file().write_all(&buffer[..count]).system(|| "copying standard input into the store")?;
         done += count as u64;
         if done > pointer::MAX_SIZE {
@@ -367,7 +377,7 @@ fn spool(store: &Store, ui: &dyn Progress) -> Result<File> {
         }
         ui.emit(Event::Bytes { done, total: None });
     }
-    let file = part.finish(store, &hex(&sha512.finalize()))?;
+    let file = part.finish(store, &hasher.finish().sha512())?;
     super::rewound(&file)?;
     Ok(file)
 }
@@ -380,15 +390,17 @@ fn last(path: &Path) -> String {
 /// Hashes what is read through it.
 struct Hashing<'a> {
     file: &'a File,
-    sha512: Sha512,
-    /// Only where it is asked for.
-    sha256: Option<Sha256>,
+    hasher: Hasher,
     done: u64,
     total: u64,
     ui: &'a dyn Progress,
 }
 
-impl Hashing<'_> {
+impl<'a> Hashing<'a> {
+    fn new(file: &'a File, algorithms: &[Algorithm], total: u64, ui: &'a dyn Progress) -> Self {
+        Self { file, hasher: Hasher::new(algorithms), done: 0, total, ui }
+    }
+
     /// Reads what nobody has read yet.
     fn rest(&mut self, path: &str) -> Result<()> {
         let mut buffer = vec![0; BUFFER];
@@ -404,30 +416,27 @@ impl Hashing<'_> {
             return Err(Error::refused(format!("{list} gives neither SHA512 nor SHA256 for {name}"))
                 .with_hint("a digest belongs to a name: the file must have the one that the list gives it"));
         }
-        self.sha256 = sha256.map(|_| Sha256::new());
+        if sha256.is_some() {
+            self.hasher = Hasher::new(&[Algorithm::Sha512, Algorithm::Sha256]);
+        }
         self.rest(path)?;
-        let found = hex(&self.sha512.finalize());
-        let other = self.sha256.map(|sha256| hex(&sha256.finalize()));
-        let wrong = sha512.is_some_and(|wanted| wanted != found)
-            || sha256.is_some_and(|wanted| Some(wanted) != other.as_deref());
-        if wrong {
+        let sums = self.hasher.finish();
+        let wrong = |wanted: Option<&str>, algorithm| wanted.is_some() && wanted != sums.of(algorithm);
+        if wrong(sha512, Algorithm::Sha512) || wrong(sha256, Algorithm::Sha256) {
             return Err(Error::refused(format!(
                 "{} is not the file that {list} gives the digests of",
                 printable(path)
             ))
             .with_hint("the file is damaged or another one"));
         }
-        Ok(found)
+        Ok(sums.sha512())
     }
 }
 
 impl Read for Hashing<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let count = self.file.read(buffer)?;
-        self.sha512.update(&buffer[..count]);
-        if let Some(sha256) = &mut self.sha256 {
-            sha256.update(&buffer[..count]);
-        }
+        self.hasher.update(&buffer[..count]);
         self.done += count as u64;
         self.ui.emit(Event::Bytes { done: self.done, total: Some(self.total) });
         Ok(count)

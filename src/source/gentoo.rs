@@ -4,7 +4,7 @@ use super::digests::{self, Algorithm};
 use super::fetch::{FailureKind, Http};
 use super::memory::{self, Sighting};
 use super::pointer::{self, Entry, Pointer};
-use super::{Facts, Located, Place, Proof, Terms, keyring, now, printable, when};
+use super::{Facts, Located, Place, Proof, Terms, keyring, now, printable, timestamp, when};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
 use crate::recipe::{Source, Version};
@@ -70,7 +70,7 @@ pub(super) fn locate(
     variant: &str,
     version: &Version,
     store: &Store,
-    terms: Terms,
+    terms: Terms<'_>,
     ui: &dyn Progress,
 ) -> Result<Located> {
     ui.stage(&format!("looking for stage3 {}", printable(variant)));
@@ -85,38 +85,28 @@ pub(super) fn locate(
         ui,
     };
     let hint = |error: Error| with_offline_hint(error, source, variant, version, store);
-    let (name, timestamp, size) = match version {
+    let (names, timestamp, size) = match version {
         Version::Latest => {
             let (at, entry) = ask.latest(variant).map_err(hint)?;
             // The mirror that just answered well is asked first from now on.
             let good = ask.mirrors.remove(at);
             ask.mirrors.insert(0, good);
-            (entry.name(), entry.timestamp, Some(entry.size))
+            (vec![entry.name()], entry.timestamp, Some(entry.size))
         }
         Version::Timestamp(timestamp) => {
             if !pointer::is_timestamp(timestamp) {
                 return Err(Error::usage(format!("source.version: {} is not YYYYMMDDTHHMMSSZ", printable(timestamp))));
             }
-            (format!("stage3-{variant}-{timestamp}.tar.xz"), timestamp.clone(), None)
+            // Without a list nothing says how that day's builds were compressed.
+            let names = pointer::SUFFIXES.iter().map(|suffix| format!("stage3-{variant}-{timestamp}{suffix}"));
+            (names.collect(), timestamp.clone(), None)
         }
     };
-    let remembered = store.read_ref::<Facts>(REFS, &name)?.filter(|facts| {
-        facts.trust == ask.keyring.id()
-            && facts.sha512.is_some()
-            && (size.is_none() || facts.size.is_none() || facts.size == size)
-    });
-    let urls: Vec<String> =
-        ask.mirrors.iter().map(|mirror| url(mirror, ask.arch, &format!("{timestamp}/{name}"))).collect();
-    let (facts, proof) = match remembered {
-        Some(facts) => (Facts { size: facts.size.or(size), ..facts }, Proof::Digest),
-        None => {
-            let found = ask.facts(&name, &timestamp, size).map_err(hint)?;
-            if found.0.sha512.is_some() {
-                store.write_ref(REFS, &name, &found.0)?;
-            }
-            found
-        }
+    let (name, facts, proof) = match ask.remembered(&names, size)? {
+        Some((name, facts)) => (name, facts, Proof::Digest),
+        None => ask.found(&names, &timestamp, size).map_err(hint)?,
     };
+    let urls = ask.mirrors.iter().map(|mirror| url(mirror, ask.arch, &format!("{timestamp}/{name}"))).collect();
     ui.done();
     let remember = (REFS, name.clone());
     Ok(Located { name, place: Place::Urls(urls), proof, facts, offline: false, remember, dated: None, sha256: None })
@@ -145,7 +135,14 @@ pub fn offers(source: &Source, arch: &str, store: &Store, ui: &dyn Progress) -> 
     let found = ask.each(list, |mirror| {
         let url = url(mirror, arch, list);
         match ask.document(&url)? {
-            Answer::Found(bytes) => ask.pointer(&url, &bytes).map(Answer::Found),
+            Answer::Found(bytes) => {
+                let pointer = ask.pointer(&url, &bytes)?;
+                for entry in &pointer.entries {
+                    not_from_the_future(&url, &pointer, entry)?;
+                    memory::look(store, &ask.keyring, &printable(&url), &sighting(list, &pointer, entry))?;
+                }
+                Ok(Answer::Found(pointer))
+            }
             Answer::Missing(why) => Ok(Answer::Missing(why)),
         }
     })?;
@@ -174,7 +171,7 @@ pub(super) fn known(source: &Source, variant: &str, version: &Version, store: &S
     // What was fetched once is worth more offline than something newer that never was.
     let newest = candidates.into_iter().max_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     Ok(newest.map(|(_, timestamp, name, facts)| {
-        let urls = source.mirrors.iter().map(|mirror| url(mirror, arch, &format!("{timestamp}/{name}"))).collect();
+        let urls = of_mirrors(source, arch, &timestamp, &name);
         let remember = (REFS, name.clone());
         Located {
             name,
@@ -187,6 +184,25 @@ pub(super) fn known(source: &Source, variant: &str, version: &Version, store: &S
             sha256: None,
         }
     }))
+}
+
+/// Digests and names of all remembered builds.
+pub(super) fn names(store: &Store) -> Result<Vec<(String, String)>> {
+    let mut names = Vec::new();
+    for name in store.ref_names(REFS)? {
+        let facts = store.read_ref::<Facts>(REFS, &name)?;
+        names.extend(facts.and_then(|facts| facts.sha512).map(|sha512| (sha512, name)));
+    }
+    Ok(names)
+}
+
+/// Where every mirror would have a build.
+pub(super) fn urls(source: &Source, variant: &str, timestamp: &str, name: &str) -> Result<Vec<String>> {
+    Ok(of_mirrors(source, checked(variant)?, timestamp, name))
+}
+
+fn of_mirrors(source: &Source, arch: &str, timestamp: &str, name: &str) -> Vec<String> {
+    source.mirrors.iter().map(|mirror| url(mirror, arch, &format!("{timestamp}/{name}"))).collect()
 }
 
 pub(super) fn first_urls(source: &Source, variant: &str, version: &Version) -> Result<Vec<String>> {
@@ -211,10 +227,12 @@ impl Ask<'_> {
             let pointer = self.pointer(&url, &bytes)?;
             match pointer.entry(variant)? {
                 Some(entry) => self.not_seen_newer(&url, &path, &pointer, entry).map(Answer::Found),
-                None => {
-                    Err(Error::refused(format!("{}: the signed list does not name stage3 {variant}", printable(&url)))
-                        .with_hint("another list was put in its place"))
-                }
+                None => Err(Error::refused(format!(
+                    "{}: the signed list does not name stage3 {variant}, but {}",
+                    printable(&url),
+                    pointer.names()
+                ))
+                .with_hint("another list was put in its place")),
             }
         })?;
         match found {
@@ -268,18 +286,44 @@ impl Ask<'_> {
 
     /// The entry, unless a newer one of its variant was seen before, in this list or the other.
     fn not_seen_newer(&self, url: &str, list: &str, pointer: &Pointer, entry: &Entry) -> Result<Entry> {
-        let sighting = Sighting {
-            of: format!("stage3-{}", entry.variant),
-            list: list.to_owned(),
-            published: pointer.published.unwrap_or_default(),
-            build: entry.timestamp.clone(),
-        };
+        not_from_the_future(url, pointer, entry)?;
+        let sighting = sighting(list, pointer, entry);
         memory::check(self.store, &self.keyring, &printable(url), &sighting, self.allow_rollback, self.ui)?;
         Ok(entry.clone())
     }
 
-    /// What the tarball must be: from its signed digests; where no mirror has them, its detached signature.
-    fn facts(&self, name: &str, timestamp: &str, size: Option<u64>) -> Result<(Facts, Proof)> {
+    /// The first of these files that the store remembers well.
+    fn remembered(&self, names: &[String], size: Option<u64>) -> Result<Option<(String, Facts)>> {
+        for name in names {
+            let facts = self.store.read_ref::<Facts>(REFS, name)?.filter(|facts| {
+                facts.trust == self.keyring.id()
+                    && facts.sha512.is_some()
+                    && (size.is_none() || facts.size.is_none() || facts.size == size)
+            });
+            if let Some(facts) = facts {
+                return Ok(Some((name.clone(), Facts { size: facts.size.or(size), ..facts })));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first of these files that a mirror has, remembered from now on.
+    fn found(&self, names: &[String], timestamp: &str, size: Option<u64>) -> Result<(String, Facts, Proof)> {
+        for name in names {
+            if let Some((facts, proof)) = self.facts(name, timestamp, size)? {
+                if facts.sha512.is_some() {
+                    self.store.write_ref(REFS, name, &facts)?;
+                }
+                return Ok((name.clone(), facts, proof));
+            }
+        }
+        Err(Error::network(format!("no mirror has {}", names.first().map_or("it", String::as_str)))
+            .with_hint("mirrors keep a build for about five weeks; use source.version = \"latest\", or a file of your own (source.file)"))
+    }
+
+    /// What the tarball must be: from its signed digests; where no mirror has them, its detached signature. None where no mirror
+    /// has that either.
+    fn facts(&self, name: &str, timestamp: &str, size: Option<u64>) -> Result<Option<(Facts, Proof)>> {
         let mut facts = Facts {
             size,
             sha512: None,
@@ -302,8 +346,9 @@ impl Ask<'_> {
             let digests = digests::parse(&text)?;
             let Some(sha512) = digests.of(name, Algorithm::Sha512)? else {
                 return Err(Error::refused(format!(
-                    "{}: the signed digests give no SHA512 for {name}",
-                    printable(&url)
+                    "{}: the signed digests give no SHA512 for {name}, but {}",
+                    printable(&url),
+                    digests.given()
                 )));
             };
             let blake2b = digests.of(name, Algorithm::Blake2b)?.map(str::to_owned);
@@ -312,19 +357,15 @@ impl Ask<'_> {
         if let Some((_, (sha512, blake2b, signer))) = digests {
             facts.how = format!("clearsigned DIGESTS by {}", signer.primary);
             (facts.sha512, facts.blake2b, facts.signer) = (Some(sha512), blake2b, Some(signer));
-            return Ok((facts, Proof::Digest));
+            return Ok(Some((facts, Proof::Digest)));
         }
         let signature = self.each(&format!("{name}.asc"), |mirror| {
             self.document(&url(mirror, self.arch, &format!("{timestamp}/{name}.asc")))
         })?;
-        match signature {
-            Some((_, signature)) => {
-                facts.how = "detached signature (there are no DIGESTS)".to_owned();
-                Ok((facts, Proof::Detached { signature, keyring: self.keyring.clone() }))
-            }
-            None => Err(Error::network(format!("no mirror has {name}"))
-                .with_hint("mirrors keep a build for about five weeks; use source.version = \"latest\", or a file of your own (source.file)")),
-        }
+        Ok(signature.map(|(_, signature)| {
+            facts.how = "detached signature (there are no DIGESTS)".to_owned();
+            (facts, Proof::Detached { signature, keyring: self.keyring.clone() })
+        }))
     }
 
     fn document(&self, url: &str) -> Result<Answer<Vec<u8>>> {
@@ -367,6 +408,28 @@ impl Ask<'_> {
             None => error,
         })
     }
+}
+
+fn sighting(list: &str, pointer: &Pointer, entry: &Entry) -> Sighting {
+    Sighting {
+        of: format!("stage3-{}", entry.variant),
+        list: list.to_owned(),
+        published: pointer.published.unwrap_or_default(),
+        build: entry.timestamp.clone(),
+    }
+}
+
+/// Refuses a build made after the list that names it: remembered, it would make every real one look old.
+fn not_from_the_future(url: &str, pointer: &Pointer, entry: &Entry) -> Result<()> {
+    let latest = timestamp(pointer.published.unwrap_or_default() + DAY);
+    if entry.timestamp > latest {
+        return Err(Error::refused(format!(
+            "{}: the signed list names a build from its future: {}",
+            printable(url),
+            entry.name()
+        )));
+    }
+    Ok(())
 }
 
 /// Refuses a list that is too old, or from the future.

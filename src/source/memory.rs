@@ -50,29 +50,18 @@ pub(super) fn check(
     allow: bool,
     ui: &dyn Progress,
 ) -> Result<()> {
-    let name = format!("{}-{}", sighting.of, signers(keyring));
+    let name = name(keyring, sighting);
     // Two runs that remember at once must not take each other back.
     let _lock = lock::take(&store.root().join("refs/seen.lock"), Mode::Exclusive, || {})?;
     let mut seen: Seen = store.read_ref(REFS, &name)?.unwrap_or_default();
-    let list = seen.lists.get(&sighting.list).copied().unwrap_or_default();
-    let older = if sighting.build < seen.build {
-        Some(format!("it names the build of {}, and {} was seen before", sighting.build, printable(&seen.build)))
-    } else if sighting.published < list {
-        Some(format!("it was made {}, and one of {} was seen before", when(sighting.published), when(list)))
-    } else {
-        None
-    };
-    match older {
+    match seen.newer_than(sighting) {
         Some(why) if allow => {
             ui.warn(&format!("{what}: the signed list is older than it was ({why}); it is accepted this once"));
             Ok(())
         }
-        Some(why) => Err(Error::refused(format!("{what}: the signed list is older than it was: {why}")).with_hint(
-            "a mirror that lags behind, or an attempt to bring back an old build; name another mirror, or wait; \
-             --allow-rollback accepts it once",
-        )),
+        Some(why) => Err(refused(what, &why)),
         None => {
-            if sighting.build == seen.build && sighting.published == list {
+            if sighting.build == seen.build && seen.lists.get(&sighting.list) == Some(&sighting.published) {
                 return Ok(());
             }
             seen.lists.insert(sighting.list.clone(), sighting.published);
@@ -80,6 +69,41 @@ pub(super) fn check(
             store.write_ref(REFS, &name, &seen)
         }
     }
+}
+
+/// Refuses what is older than what was seen before, and remembers nothing: for a list that is only shown.
+pub(super) fn look(store: &Store, keyring: &Keyring, what: &str, sighting: &Sighting) -> Result<()> {
+    let seen: Option<Seen> = store.read_ref(REFS, &name(keyring, sighting))?;
+    match seen.and_then(|seen| seen.newer_than(sighting)) {
+        Some(why) => Err(refused(what, &why)),
+        None => Ok(()),
+    }
+}
+
+impl Seen {
+    /// How it shows that the sighting is of something old.
+    fn newer_than(&self, sighting: &Sighting) -> Option<String> {
+        let list = self.lists.get(&sighting.list).copied().unwrap_or_default();
+        if sighting.build < self.build {
+            let (of, build, seen) = (&sighting.of, &sighting.build, printable(&self.build));
+            Some(format!("it names the {of} of {build}, and that of {seen} was seen before"))
+        } else if sighting.published < list {
+            Some(format!("it was made {}, and one of {} was seen before", when(sighting.published), when(list)))
+        } else {
+            None
+        }
+    }
+}
+
+fn refused(what: &str, why: &str) -> Error {
+    Error::refused(format!("{what}: the signed list is older than it was: {why}")).with_hint(
+        "a mirror that lags behind, or an attempt to bring back an old build; name another mirror, or wait; \
+         --allow-rollback accepts it once",
+    )
+}
+
+fn name(keyring: &Keyring, sighting: &Sighting) -> String {
+    format!("{}-{}", sighting.of, signers(keyring))
 }
 
 /// Names who may sign: a keyring that was renewed is still theirs.

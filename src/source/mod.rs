@@ -3,18 +3,17 @@
 //! [`locate`] finds out which file that is and what proves it (a signed digest, a detached signature), [`fetch()`] brings it into the
 //! store, and [`crate::verify::verify`] judges it. `pointer` and `digests` are pure text; only `fetch` speaks HTTP.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Seek, SeekFrom};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use blake2::Blake2b512;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256, Sha512};
 
-use crate::error::{Context, Error, Result};
-use crate::progress::{Event, Progress};
+use crate::error::{Context, Error, Kind, Result};
+use crate::progress::Progress;
 use crate::recipe::{Base, Job, Source};
 use crate::store::Store;
 use crate::verify::{self, Keyring, Signer};
@@ -25,11 +24,16 @@ mod download;
 mod fetch;
 mod file;
 mod gentoo;
+pub mod hashing;
+pub mod locked;
 mod memory;
+pub mod pin;
 pub mod pointer;
 pub mod repository;
 
 pub use gentoo::{directory, offers};
+pub use locked::Locked;
+pub use pin::Pin;
 
 /// A file that is known but perhaps not here yet: its name, what it must be, and what proves it.
 #[derive(Debug, Clone)]
@@ -72,11 +76,13 @@ impl Dated {
 
 /// On what terms a base is looked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Terms {
+pub struct Terms<'a> {
     /// Ask no server: what the store has, or nothing.
     pub offline: bool,
     /// Accept a signed list that is older than one seen before.
     pub allow_rollback: bool,
+    /// Ask for no list: this, or nothing.
+    pub locked: Option<&'a Locked>,
 }
 
 /// Where the bytes are.
@@ -100,6 +106,8 @@ pub(crate) enum Proof {
         /// Who may have made it.
         keyring: Keyring,
     },
+    /// `facts.sha512`, from a lock file.
+    Locked,
     /// Nothing: the recipe allows it. `facts.sha512` says which bytes it was decided for.
     Unsigned,
 }
@@ -182,7 +190,13 @@ impl Located {
 
 /// Finds out which file the recipe's base is. Asks the mirrors, and refuses what is not signed by a trusted key; offline it
 /// answers from the store alone.
-pub fn locate(job: &Job, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<Located> {
+pub fn locate(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Located> {
+    if let Some(locked) = terms.locked {
+        return match &locked.stage3 {
+            Some(pin) => pin::locate(&job.source, pin, store, terms, ui),
+            None => Err(pin::changed("a stage3", "none")),
+        };
+    }
     if terms.offline {
         return match known(job, store)? {
             Some(located) => Ok(located),
@@ -231,6 +245,13 @@ pub fn known(job: &Job, store: &Store) -> Result<Option<Located>> {
     }
 }
 
+/// Names of stored files by their SHA-512, as far as they are known.
+pub fn names(store: &Store) -> Result<BTreeMap<String, String>> {
+    let mut names: BTreeMap<String, String> = store.tree_names()?.into_iter().collect();
+    names.extend(gentoo::names(store)?);
+    Ok(names)
+}
+
 /// The documents [`locate`] begins with, for a dry run.
 pub fn first_urls(job: &Job) -> Result<Vec<String>> {
     match &job.source.base {
@@ -254,14 +275,6 @@ pub fn fetch(located: &Located, store: &Store, ui: &dyn Progress) -> Result<Fetc
             let mut signer = None;
             let mut accept = |file: &File| match &located.proof {
                 Proof::Detached { signature, keyring } => {
-                    if let Some(wanted) = &located.sha256
-                        && sha256_of(file, &located.name)? != *wanted
-                    {
-                        return Err(Error::refused(format!(
-                            "the SHA-256 of {} is not {wanted}",
-                            printable(&located.name)
-                        )));
-                    }
                     let good = verify::detached(&located.name, signature, rewound(file)?, keyring)?;
                     if let Some(dated) = &located.dated {
                         dated.check(store, keyring, &located.name, good.created, ui)?;
@@ -269,7 +282,7 @@ pub fn fetch(located: &Located, store: &Store, ui: &dyn Progress) -> Result<Fetc
                     signer = Some(good);
                     Ok(())
                 }
-                Proof::Digest | Proof::Unsigned => Ok(()),
+                Proof::Digest | Proof::Locked | Proof::Unsigned => Ok(()),
             };
             let wanted = download::Wanted {
                 name: &located.name,
@@ -277,9 +290,15 @@ pub fn fetch(located: &Located, store: &Store, ui: &dyn Progress) -> Result<Fetc
                 size: facts.size,
                 sha512: facts.sha512.as_deref(),
                 blake2b: facts.blake2b.as_deref(),
+                sha256: located.sha256.as_deref(),
                 offline: located.offline,
             };
-            let got = download::download(&fetch::Http::default(), &wanted, store, &mut accept, ui)?;
+            let got = download::download(&fetch::Http::default(), &wanted, store, &mut accept, ui);
+            let got = got.map_err(|error| match (&located.proof, error.kind()) {
+                (Proof::Locked, Kind::Network) => error.with_hint(pin::GONE),
+                (Proof::Locked, Kind::Refused) => error.with_hint(pin::OTHER),
+                _ => error,
+            })?;
             if let Some(signer) = signer {
                 facts.how = format!("detached signature by {}", signer.primary);
                 facts.signer = Some(signer);
@@ -341,43 +360,7 @@ struct Got {
     size: u64,
 }
 
-/// SHA-512 and BLAKE2b of a stream.
-#[derive(Debug, Clone, Default)]
-struct Hashes {
-    sha512: Sha512,
-    blake2b: Blake2b512,
-}
-
-impl Hashes {
-    fn update(&mut self, bytes: &[u8]) {
-        self.sha512.update(bytes);
-        self.blake2b.update(bytes);
-    }
-
-    fn finish(&self) -> (String, String) {
-        (hex(&self.sha512.clone().finalize()), hex(&self.blake2b.clone().finalize()))
-    }
-}
-
 const BUFFER: usize = 256 * 1024;
-
-/// SHA-512 and size of an open file, from its beginning.
-fn sha512_of(file: &File, what: &str, ui: &dyn Progress) -> Result<(String, u64)> {
-    let total = file.metadata().system(|| format!("reading {what}"))?.len();
-    let mut reader = rewound(file)?;
-    let mut sha512 = Sha512::new();
-    let mut buffer = vec![0; BUFFER];
-    let mut done = 0;
-    loop {
-        let count = reader.read(&mut buffer).system(|| format!("reading {what}"))?;
-        if count == 0 {
-            return Ok((hex(&sha512.finalize()), done));
-        }
-        sha512.update(&buffer[..count]);
-        done += count as u64;
-        ui.emit(Event::Bytes { done, total: Some(total) });
-    }
-}
 
 /// The file at its beginning.
 pub(crate) fn rewound(file: &File) -> Result<&File> {
@@ -394,20 +377,6 @@ fn base_name(source: &Source) -> String {
         }
         Base::Direct(direct) => direct.path.clone(),
         Base::File { path, .. } => path.display().to_string(),
-    }
-}
-
-/// SHA-256 of an open file, from its beginning.
-fn sha256_of(file: &File, what: &str) -> Result<String> {
-    let mut reader = rewound(file)?;
-    let mut sha256 = Sha256::new();
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let count = reader.read(&mut buffer).system(|| format!("reading {}", printable(what)))?;
-        if count == 0 {
-            return Ok(hex(&sha256.finalize()));
-        }
-        sha256.update(&buffer[..count]);
     }
 }
 
@@ -447,9 +416,25 @@ pub(crate) fn printable(text: &str) -> String {
 
 /// Seconds since 1970 as `2026-08-10 23:30 UTC`.
 pub(crate) fn when(seconds: u64) -> String {
+    match civil(seconds) {
+        Some([year, month, day, hour, minute]) => format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC"),
+        None => format!("{seconds} seconds after 1970"),
+    }
+}
+
+/// Seconds since 1970 as the minute of a build, `20260810T233000Z`; after all builds where that has no such form.
+fn timestamp(seconds: u64) -> String {
+    match civil(seconds) {
+        Some([year, month, day, hour, minute]) => format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}00Z"),
+        None => "99999999T999999Z".to_owned(),
+    }
+}
+
+/// Year, month, day, hour and minute; none beyond the year 9000.
+fn civil(seconds: u64) -> Option<[u64; 5]> {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    if days > 365 * 8000 {
-        return format!("{seconds} seconds after 1970");
+    if days > 365 * 7000 {
+        return None;
     }
     // Civil from days, in years that begin in March, so that the leap day is the last.
     let shifted = days + 719_468;
@@ -460,7 +445,7 @@ pub(crate) fn when(seconds: u64) -> String {
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", rest / 3600, rest / 60 % 60)
+    Some([year, month, day, rest / 3600, rest / 60 % 60])
 }
 
 #[cfg(test)]

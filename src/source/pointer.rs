@@ -7,7 +7,7 @@ use crate::source::printable;
 pub const MAX_SIZE: u64 = 64 << 30;
 
 /// What may follow the timestamp in a tarball's name.
-const SUFFIXES: [&str; 5] = [".tar.xz", ".tar.zst", ".tar.bz2", ".tar.gz", ".tar"];
+pub(super) const SUFFIXES: [&str; 5] = [".tar.xz", ".tar.zst", ".tar.bz2", ".tar.gz", ".tar"];
 
 /// A parsed pointer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,6 +16,8 @@ pub struct Pointer {
     pub published: Option<u64>,
     /// The stage3 tarballs in it, in the order of the text.
     pub entries: Vec<Entry>,
+    /// How many other tarballs it names, or names in another form than Gentoo's.
+    pub others: usize,
 }
 
 /// One tarball of a pointer.
@@ -44,6 +46,19 @@ impl Entry {
 }
 
 impl Pointer {
+    /// What it names, for a message.
+    pub fn names(&self) -> String {
+        let mut names: Vec<&str> = self.entries.iter().take(5).map(|entry| entry.variant.as_str()).collect();
+        let more = format!("{} more", self.entries.len() + self.others - names.len());
+        match (names.is_empty(), self.entries.len() + self.others > names.len()) {
+            (true, false) => return "nothing".to_owned(),
+            (true, true) => return format!("no stage3 ({} other files)", self.others),
+            (false, true) => names.push(&more),
+            (false, false) => {}
+        }
+        names.join(", ")
+    }
+
     /// The one entry of exactly this variant; none when the list has none.
     pub fn entry(&self, variant: &str) -> Result<Option<&Entry>> {
         let mut found = self.entries.iter().filter(|entry| entry.variant == variant);
@@ -79,7 +94,10 @@ pub fn parse(text: &str) -> Result<Pointer> {
             if path.starts_with('/') || path.split('/').any(|part| matches!(part, "" | "." | "..")) {
                 return Err(bad(line, "its path leaves the directory"));
             }
-            pointer.entries.extend(entry(path, size));
+            match entry(path, size) {
+                Some(entry) => pointer.entries.push(entry),
+                None => pointer.others += 1,
+            }
         }
     }
     Ok(pointer)
@@ -154,6 +172,9 @@ mod tests {
         let pointer = parse(text).unwrap();
         let variants: Vec<_> = pointer.entries.iter().map(|entry| entry.variant.as_str()).collect();
         assert_eq!(variants, ["amd64-musl", "amd64-musl-llvm", "x32-openrc"]);
+        assert_eq!((pointer.others, pointer.names().as_str()), (2, "amd64-musl, amd64-musl-llvm, x32-openrc, 2 more"));
+        assert_eq!(parse("").unwrap().names(), "nothing");
+        assert_eq!(parse("a/b.iso 1\n").unwrap().names(), "no stage3 (1 other files)");
     }
 
     #[test]
@@ -193,6 +214,7 @@ mod tests {
         {
             let pointer = Pointer {
                 published: Some(ts),
+                others: 0,
                 entries: entries.into_iter().map(|(variant, timestamp, suffix, size)| Entry {
                     variant, timestamp, suffix: SUFFIXES[suffix].to_owned(), size,
                 }).collect(),

@@ -1,23 +1,31 @@
 //! Downloads from servers that lie, and whole mirrors signed by GnuPG.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use blake2::Blake2b512;
+use sha2::{Digest, Sha256, Sha512};
+
+use super::digests::Algorithm;
 use super::download::{Wanted, download};
 use super::fetch::{Http, Patience};
 use super::server::{Request, Server, head, honest};
 use super::*;
 use crate::error::Kind;
-use crate::progress::Silent;
+use crate::progress::{Event, Silent};
 use crate::verify::gnupg::{Gpg, gpg};
 use crate::verify::verify;
 
+mod attacks;
 mod direct;
+mod forms;
 mod git;
+mod liars;
 mod mirror;
+mod pin;
 mod snapshot;
 
 fn http() -> Http {
@@ -71,6 +79,7 @@ impl Case {
             size: Some(self.data.len() as u64),
             sha512: Some(&sha),
             blake2b: None,
+            sha256: None,
             offline: false,
         };
         let got = download(&http(), &wanted, &self.store, &mut |_| Ok(()), &Silent);
@@ -201,6 +210,36 @@ fn what_a_killed_run_left_is_used_or_thrown_away() {
     with_part(&vec![0; 1000]).get(&[&server]).unwrap();
     with_part(&vec![0; data.len()]).get(&[&server]).unwrap();
     with_part(&vec![0; data.len() + 1]).get(&[&server]).unwrap();
+}
+
+#[test]
+fn a_whole_part_that_only_a_signature_can_judge_is_not_asked_for_again() {
+    let (case, server) = (Case::new(), good());
+    let urls = [format!("{}/f", server.url)];
+    let wanted =
+        Wanted { name: "f", urls: &urls, size: None, sha512: None, blake2b: None, sha256: None, offline: false };
+    let partial = case.store.root().join("blobs/partial");
+    fs_err::create_dir_all(&partial).unwrap();
+    let left = |bytes: &[u8]| {
+        fs_err::write(partial.join("f.part"), bytes).unwrap();
+        let note = format!(r#"{{"url":"{}/f","validator":"\"one\"","size":{}}}"#, server.url, data().len());
+        fs_err::write(partial.join("f.json"), note).unwrap();
+    };
+    let mut judge = |file: &File| match hashing::of_file(file, &[Algorithm::Sha512], "f", &Silent)?.0.sha512() {
+        found if found == sha512(&data()) => Ok(()),
+        _ => Err(Error::refused("bad signature")),
+    };
+    left(&data());
+    download(&http(), &wanted, &case.store, &mut judge, &Silent).unwrap();
+    assert_eq!(server.seen().len(), 0);
+    // Other bytes of that length, as after a power cut: fetched whole.
+    left(&vec![0; data().len()]);
+    download(&http(), &wanted, &case.store, &mut judge, &Silent).unwrap();
+    assert_eq!(server.seen().iter().map(Request::from).collect::<Vec<_>>(), [None]);
+    // A half is continued under the same validator.
+    left(&data()[..1000]);
+    download(&http(), &wanted, &case.store, &mut judge, &Silent).unwrap();
+    assert_eq!(server.seen().last().unwrap().from(), Some(1000));
 }
 
 #[test]
@@ -376,7 +415,8 @@ fn without_a_digest_the_judge_decides_and_only_the_same_file_is_continued() {
     let bad = Server::files(HashMap::from([("/f".to_owned(), b"bad".to_vec())]));
     let server = good();
     let urls = [format!("{}/f", bad.url), format!("{}/f", server.url)];
-    let wanted = Wanted { name: "f", urls: &urls, size: None, sha512: None, blake2b: None, offline: false };
+    let wanted =
+        Wanted { name: "f", urls: &urls, size: None, sha512: None, blake2b: None, sha256: None, offline: false };
     let mut judge = |file: &File| match file.metadata().unwrap().len() {
         3 => Err(Error::refused("bad signature")),
         _ => Ok(()),

@@ -64,6 +64,8 @@ impl Store {
             if let Some(sha512) = sha512
                 && let Some(blob) = self.blob(sha512)?
             {
+                // Of a run that was killed when it had just made the blob.
+                remove(&path.with_extension("json"))?;
                 return Ok(PartOrBlob::Blob(blob));
             }
             let file = fs_err::OpenOptions::new()
@@ -122,17 +124,19 @@ impl Part {
         self.path.with_extension("json")
     }
 
-    /// Makes the part a blob: synced, read-only, renamed. The caller has hashed every byte of it to `sha512`.
+    /// Makes the part a blob: synced, renamed, read-only. The caller has hashed every byte of it to `sha512`.
+    ///
+    /// Killed before the rename it leaves a part that anybody can open and go on with, note and all; killed after it, a blob.
     pub fn finish(self, store: &Store, sha512: &str) -> Result<File> {
         let to = store.blob_path(sha512)?;
         let dir = to.parent().unwrap_or(store.root()).to_owned();
         fs_err::create_dir_all(&dir).system(|| format!("making {}", dir.display()))?;
+        self.file.sync_all().system(|| format!("writing {} to disk", self.path.display()))?;
+        fs_err::rename(&self.path, &to).system(|| format!("naming the blob {}", to.display()))?;
         self.file
             .set_permissions(std::fs::Permissions::from_mode(0o444))
-            .system(|| format!("making {} read-only", self.path.display()))?;
-        self.file.sync_all().system(|| format!("writing {} to disk", self.path.display()))?;
+            .system(|| format!("making {} read-only", to.display()))?;
         remove(&self.note_path())?;
-        fs_err::rename(&self.path, &to).system(|| format!("naming the blob {}", to.display()))?;
         sync_dir(&dir)?;
         // A new descriptor: read-only, and free of the lock once `self` is gone.
         store.blob(sha512)?.ok_or_else(|| Error::system(format!("opening the blob {}: it is gone", to.display())))
@@ -190,7 +194,9 @@ mod tests {
         one.finish(&store, &sha('a')).unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "bytes");
         assert_eq!(fs_err::read_dir(dir.path().join("blobs/partial")).unwrap().count(), 0);
+        fs_err::write(dir.path().join(format!("blobs/partial/{NAME}.json")), "{}").unwrap();
         assert!(matches!(store.part(NAME, Some(&sha('a')), &mut || ()).unwrap(), PartOrBlob::Blob(_)));
+        assert_eq!(fs_err::read_dir(dir.path().join("blobs/partial")).unwrap().count(), 0);
         assert!(store.remove_blob(&sha('a')).unwrap());
         assert!(!store.remove_blob(&sha('a')).unwrap());
     }

@@ -19,6 +19,8 @@ use crate::error::{Context, Error, Result};
 
 pub mod blobs;
 pub mod clean;
+pub mod export;
+pub mod import;
 pub mod keys;
 pub mod lock;
 pub mod refs;

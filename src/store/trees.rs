@@ -127,6 +127,20 @@ impl Store {
         })
     }
 
+    /// Digest and name of the tarball of every tree that can be read.
+    ///
+    /// # Errors
+    /// [`Kind::System`] when the trees cannot be listed.
+    pub fn tree_names(&self) -> Result<Vec<(String, String)>> {
+        let mut names = Vec::new();
+        for entry in fs_err::read_dir(self.root().join("trees")).system(|| "looking through the store")? {
+            let path = entry.system(|| "looking through the store")?.path().join("tree.json");
+            let facts = fs_err::read(path).ok().and_then(|text| serde_json::from_slice::<Facts>(&text).ok());
+            names.extend(facts.map(|facts| (facts.sha512, facts.name)));
+        }
+        Ok(names)
+    }
+
     fn tree_directory(&self, sha512: &str) -> Result<PathBuf> {
         if sha512.len() != 128 || !sha512.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(Error::system(format!("{sha512:?} is not a SHA-512")));

@@ -11,7 +11,7 @@ use super::trees::remove_tree;
 use crate::error::{Context, Error, Kind, Result};
 
 /// What a build changes and keeps, by name below the work directory.
-const PARTS: [&str; 7] = ["upper", "work", "tree", "image", "config", "tmp", "run"];
+const PARTS: [&str; 8] = ["upper", "uppers", "work", "tree", "image", "config", "tmp", "run"];
 
 /// Files of the last build that a new one begins without.
 const FILES: [&str; 2] = ["state.json", "emerge.out"];
@@ -46,11 +46,19 @@ pub struct Work {
     _lock: Lock,
 }
 
+/// What a build started from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Below {
+    /// The stage3 with this SHA-512.
+    Stage3(String),
+}
+
 /// What the last build left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// SHA-512 of the stage3 below it.
-    pub sha512: String,
+    /// What lies below its changes.
+    pub below: Below,
     /// Whether the build came to its end.
     pub finished: bool,
 }
@@ -82,7 +90,7 @@ impl Work {
         &self.directory
     }
 
-    /// A directory of the build: `upper`, `work`, `tree` (the mounted overlay), `image`, `config`, `tmp`, `run`, `logs`.
+    /// A directory of the build: `upper` and `uppers`, `work`, `tree` (the mounted overlays), `image`, `config`, `tmp`, `run`, `logs`.
     pub fn part(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }

@@ -129,13 +129,34 @@ pub fn family(header: &Header) -> Result<Family, Reason> {
     }
 }
 
-/// Makes an [`Entry`] of a header that is no extension itself, the extensions before it and the archive's global records.
+/// Checks what is not needed for the entry, and what some readers refuse all the same or take for something else.
+pub fn check_rest(header: &Header, family: Family) -> Result<(), Reason> {
+    let bytes = header.as_bytes();
+    // GNU keeps times of incremental dumps and maps of sparse files where others have a prefix, or look at them for other types.
+    let other = family == Family::Gnu && header.entry_type() != EntryType::GNUSparse;
+    if other && bytes[345..500].iter().any(|byte| *byte != 0) {
+        return Err(Reason::new("ambiguous-name", "it has a GNU header with something in the place of a prefix"));
+    }
+    let fields = [("mode", 100..108), ("uid", 108..116), ("gid", 116..124), ("size", 124..136), ("mtime", 136..148)];
+    for (what, field) in fields {
+        number(&bytes[field]).ok_or_else(|| bad_number(what))?;
+    }
+    // star's times of access and change, behind a shorter prefix.
+    let times = if is_star(header) { 476..500 } else { 0..0 };
+    for field in [&bytes[329..337], &bytes[337..345]].into_iter().chain(bytes[times].chunks(12)) {
+        if !field.iter().all(|byte| *byte == b' ') {
+            number(field).ok_or_else(|| bad_number("device number"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes an [`Entry`] of a header that is no extension itself, and the extensions before it.
 /// `segments` is the map of an old GNU sparse entry, already read.
 pub fn entry(
     header: &Header,
     family: Family,
     extensions: Extensions,
-    global: &Pax,
     segments: Option<(Vec<sparse::Segment>, u64)>,
     offset: u64,
 ) -> Result<Entry, Reason> {
@@ -178,8 +199,12 @@ pub fn entry(
         }
         (size, map) = (real, Some(segments));
     } else if pax.sparse.is_sparse() {
-        if kind != NodeKind::File {
-            return Err(Reason::new("bad-sparse", "it is sparse and no file"));
+        if kind != NodeKind::File || header.entry_type() != EntryType::Regular {
+            return Err(Reason::new("bad-sparse", "it is sparse and no regular file"));
+        }
+        // Python takes whichever size comes last for the file's. Where the header has no room there is no other way.
+        if pax.size.is_some_and(|size| size < 1 << 33) {
+            return Err(Reason::new("size-contradiction", "it is sparse, and its stored size is in PAX as well"));
         }
         // A map of format 1.0 is in the data: the reader adds it.
         size =
@@ -190,12 +215,12 @@ pub fn entry(
         sparse::check(segments, stored, size)?;
     }
 
-    let meta = meta(header, pax, global)?;
+    let meta = meta(header, pax)?;
     let (meta, dropped) = meta;
     Ok(Entry { path, kind, meta, size, stored, sparse: map, offset, dropped })
 }
 
-fn meta(header: &Header, mut pax: Pax, global: &Pax) -> Result<(Meta, Vec<&'static str>), Reason> {
+fn meta(header: &Header, mut pax: Pax) -> Result<(Meta, Vec<&'static str>), Reason> {
     let old = header.as_old();
     let mode = number(&old.mode).filter(|mode| (0..=0o7_777_777).contains(mode)).ok_or_else(|| bad_number("mode"))?;
     let id = |field: &[u8], pax: Option<u64>, what| {
@@ -206,7 +231,7 @@ fn meta(header: &Header, mut pax: Pax, global: &Pax) -> Result<(Meta, Vec<&'stat
         // The largest is "no change" to chown.
         u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or_else(|| bad_number(what))
     };
-    let mtime = match pax.mtime.or(global.mtime) {
+    let mtime = match pax.mtime {
         Some(time) => time,
         None => Time { sec: number(&old.mtime).ok_or_else(|| bad_number("mtime"))?, nsec: 0 },
     };
@@ -224,8 +249,8 @@ fn meta(header: &Header, mut pax: Pax, global: &Pax) -> Result<(Meta, Vec<&'stat
     }
     let meta = Meta {
         mode: mode as u32 & 0o7777,
-        uid: id(&old.uid, pax.uid.or(global.uid), "uid")?,
-        gid: id(&old.gid, pax.gid.or(global.gid), "gid")?,
+        uid: id(&old.uid, pax.uid, "uid")?,
+        gid: id(&old.gid, pax.gid, "gid")?,
         mtime,
         xattrs,
     };
@@ -234,6 +259,8 @@ fn meta(header: &Header, mut pax: Pax, global: &Pax) -> Result<(Meta, Vec<&'stat
 
 fn kind(header: &Header, family: Family, name: &[u8], link: &[u8], pax: &Pax, stored: u64) -> Result<NodeKind, Reason> {
     let slash = name.ends_with(b"/");
+    let old = header.as_bytes()[156] == 0;
+    let own_slash = until_nul(&header.as_old().name).ends_with(b"/");
     let link_target = || match link {
         [] => Err(Reason::new("bad-link", "it is a link to nothing")),
         _ if link.contains(&0) => Err(Reason::new("bad-link", "its target has a NUL in it")),
@@ -257,7 +284,10 @@ fn kind(header: &Header, family: Family, name: &[u8], link: &[u8], pax: &Pax, st
     let kind = header.entry_type();
     match kind {
         // Before ustar a directory was a file whose name ends in a slash.
-        EntryType::Regular if slash && header.as_bytes()[156] == 0 && stored == 0 => Ok(NodeKind::Dir),
+        EntryType::Regular if old && slash && own_slash && stored == 0 => Ok(NodeKind::Dir),
+        EntryType::Regular if old && slash != own_slash => {
+            Err(Reason::new("ambiguous-type", "only one of its names ends in a slash"))
+        }
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse if slash => {
             Err(Reason::new("ambiguous-type", "it is a file whose name ends in a slash"))
         }
@@ -301,19 +331,20 @@ pub fn plain_name(header: &Header, family: Family) -> Result<Vec<u8>, Reason> {
     let name = until_nul(&header.as_old().name);
     match (family, header.as_ustar()) {
         (Family::Ustar, Some(ustar)) => {
-            // star keeps times at the end of the prefix and marks that with `tar` at the end of the header.
-            let prefix = if header.as_bytes()[508..] == *b"tar\0" { &ustar.prefix[..131] } else { &ustar.prefix[..] };
+            let prefix = if is_star(header) { &ustar.prefix[..131] } else { &ustar.prefix[..] };
             match until_nul(prefix) {
                 [] => Ok(name.to_vec()),
+                _ if name.is_empty() => Err(Reason::new("ambiguous-name", "its name is all prefix")),
                 prefix => Ok([prefix, b"/", name].concat()),
             }
         }
-        // GNU keeps times of incremental dumps there, which some readers take for a prefix.
-        (Family::Gnu, _) if header.as_bytes()[345] != 0 && header.entry_type() != EntryType::GNUSparse => {
-            Err(Reason::new("ambiguous-name", "it has a GNU header with something in the place of a prefix"))
-        }
         _ => Ok(name.to_vec()),
     }
+}
+
+/// star keeps times at the end of the prefix and marks that with `tar` at the end of the header.
+fn is_star(header: &Header) -> bool {
+    header.as_bytes()[508..] == *b"tar\0"
 }
 
 /// A name as a path inside the tree. Absolute names lose their slash, `.` disappears, `..` is refused.
@@ -345,13 +376,18 @@ pub fn inside(name: &[u8]) -> Result<PathBuf, Reason> {
     Ok(path)
 }
 
-/// A numeric field: octal, padded with spaces before and with spaces or NULs behind, or GNU's base 256. An empty one is 0.
+/// A numeric field: octal, padded with spaces before and with spaces or NULs behind, or GNU's base 256. One of NULs is 0; one of
+/// nothing but blanks is none, as GNU tar has it.
 pub fn number(field: &[u8]) -> Option<i64> {
     match field.split_first()? {
         (0x80, rest) => rest.iter().try_fold(0i64, |sum, byte| sum.checked_mul(256)?.checked_add(i64::from(*byte))),
         (0xff, rest) => rest.iter().try_fold(-1i64, |sum, byte| sum.checked_mul(256)?.checked_add(i64::from(*byte))),
         _ => {
-            let digits = field.trim_ascii_start();
+            let start = field.iter().position(|byte| *byte != b' ').unwrap_or(field.len());
+            let digits = &field[start..];
+            if digits.is_empty() {
+                return None;
+            }
             let end = digits.iter().position(|byte| !(b'0'..=b'7').contains(byte)).unwrap_or(digits.len());
             let (digits, rest) = digits.split_at(end);
             if rest.iter().any(|byte| *byte != 0 && *byte != b' ') {

@@ -38,7 +38,8 @@ pub struct Pax {
 }
 
 impl Pax {
-    /// Reads records. Those of a global header may only give defaults for owners and times.
+    /// Reads records. Those of a global header may say nothing that changes an entry: some readers take it for all that follow,
+    /// some for none.
     pub fn parse(mut data: &[u8], global: bool) -> Result<Self, Reason> {
         let mut pax = Self::default();
         while !data.is_empty() {
@@ -46,19 +47,10 @@ impl Pax {
             pax.take(key, value)?;
             data = rest;
         }
-        let renames = pax.path.is_some() || pax.linkpath.is_some() || pax.size.is_some() || pax.sparse.is_sparse();
-        let attributes = pax.acl_access.is_some() || pax.acl_default.is_some();
-        if global && (renames || attributes || !pax.xattrs.is_empty() || !pax.encoded_xattrs.is_empty()) {
+        if global && pax != Self::default() {
             return Err(Reason::new("bad-global", "a global PAX header speaks of single entries"));
         }
         Ok(pax)
-    }
-
-    /// What the later of two global headers leaves of the earlier.
-    pub fn overlay(&mut self, later: Self) {
-        self.uid = later.uid.or(self.uid);
-        self.gid = later.gid.or(self.gid);
-        self.mtime = later.mtime.or(self.mtime);
     }
 
     fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), Reason> {
@@ -69,6 +61,8 @@ impl Pax {
             b"uid" => once(&mut self.uid, key, decimal(key, value)?),
             b"gid" => once(&mut self.gid, key, decimal(key, value)?),
             b"mtime" => once(&mut self.mtime, key, time(value).ok_or_else(|| bad(key))?),
+            // Not kept, but GNU tar refuses what it cannot read.
+            b"atime" | b"ctime" => time(value).map(drop).ok_or_else(|| bad(key)),
             b"hdrcharset" => match value {
                 b"BINARY" | b"ISO-IR 10646 2000 UTF-8" => Ok(()),
                 _ => Err(Reason::new("unsupported-record", "its names are in a foreign character set")),
@@ -81,6 +75,7 @@ impl Pax {
             }
             // These change how the rest of the archive is read.
             b"SCHILY.realsize" | b"SCHILY.filetype" | b"SCHILY.offset" => Err(unsupported(key)),
+            _ if key.starts_with(b"GNU.sparse") && !key.starts_with(b"GNU.sparse.") => Err(unsupported(key)),
             _ if key.starts_with(b"GNU.volume.") || key.starts_with(b"GNU.dumpdir") => Err(unsupported(key)),
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {

@@ -31,7 +31,8 @@ impl Default for Limits {
 pub struct Reader<R> {
     input: R,
     limits: Limits,
-    global: Pax,
+    /// Where a global header begins that no entry has followed yet.
+    global: Option<u64>,
     /// Bytes of the plain archive consumed.
     offset: u64,
     /// Bytes of the present entry's data that are left, and of the padding behind them.
@@ -48,8 +49,7 @@ type Found = Option<(Header, Family)>;
 impl<R: BufRead> Reader<R> {
     /// Reads the plain archive `input`.
     pub fn new(input: R, limits: Limits) -> Self {
-        let global = Pax::default();
-        Self { input, limits, global, offset: 0, left: 0, padding: 0, entries: 0, bytes: 0, ended: false }
+        Self { input, limits, global: None, offset: 0, left: 0, padding: 0, entries: 0, bytes: 0, ended: false }
     }
 
     /// Bytes of the plain archive read so far.
@@ -80,7 +80,7 @@ impl<R: BufRead> Reader<R> {
             let found = self.header().map_err(|error| self.blame(error, &[], offset))?;
             let Some((header, family)) = found else {
                 self.ended = true;
-                if let Some(offset) = extensions.offset {
+                if let Some(offset) = extensions.offset.or(self.global) {
                     let reason = Reason::new("orphan", "an extension belongs to no entry");
                     return Err(Refusal { reason, name: Vec::new(), offset }.into());
                 }
@@ -93,6 +93,7 @@ impl<R: BufRead> Reader<R> {
             if extended.map_err(|error| self.blame(error, &name, first))? {
                 continue;
             }
+            self.global = None;
             let entry = self.entry(&header, family, extensions, offset);
             return entry.map(Some).map_err(|error| self.blame(error, &name, first));
         }
@@ -148,7 +149,7 @@ impl<R: BufRead> Reader<R> {
             true => Some(self.old_sparse(header, family)?),
             false => None,
         };
-        let mut entry = entry::entry(header, family, extensions, &self.global, segments, offset)?;
+        let mut entry = entry::entry(header, family, extensions, segments, offset)?;
         self.bytes = self.bytes.saturating_add(entry.size);
         if self.bytes > self.limits.bytes {
             let text = format!("the files of the archive take more than {} bytes", self.limits.bytes);
@@ -185,6 +186,7 @@ impl<R: BufRead> Reader<R> {
         to: &mut Extensions,
         offset: u64,
     ) -> Result<bool, ReadErrorOrReason> {
+        entry::check_rest(header, family)?;
         let kind = header.entry_type();
         let name_limit = MAX_PATH as u64 + 1;
         let (limit, taken) = match kind {
@@ -204,12 +206,16 @@ impl<R: BufRead> Reader<R> {
             let text = format!("an extension of {size} bytes is larger than {limit}");
             return Err(Reason::new("extension-too-large", text).into());
         }
-        let data = self.block_data(size as usize)?;
+        let size = size as usize;
+        let data = self.block_data(size)?;
         match kind {
-            EntryType::XGlobalHeader => self.global.overlay(Pax::parse(&data, true)?),
-            EntryType::XHeader => to.pax = Some(Pax::parse(&data, false)?),
-            EntryType::GNULongName => to.name = Some(trimmed(data)),
-            _ => to.link = Some(trimmed(data)),
+            EntryType::XGlobalHeader => {
+                Pax::parse(&data[..size], true)?;
+                self.global.get_or_insert(offset);
+            }
+            EntryType::XHeader => to.pax = Some(Pax::parse(&data[..size], false)?),
+            EntryType::GNULongName => to.name = Some(long_name(&data, size)?),
+            _ => to.link = Some(long_name(&data, size)?),
         }
         if kind != EntryType::XGlobalHeader {
             to.offset.get_or_insert(offset);
@@ -260,11 +266,10 @@ impl<R: BufRead> Reader<R> {
         Ok(self.input.fill_buf()?.is_empty())
     }
 
-    /// `size` bytes of data with their padding, which is at most [`Limits::pax`].
+    /// `size` bytes of data, which are at most [`Limits::pax`], and their padding.
     fn block_data(&mut self, size: usize) -> Result<Vec<u8>, ReadErrorOrReason> {
         let mut data = vec![0; size.next_multiple_of(BLOCK)];
         self.read_exact(&mut data)?;
-        data.truncate(size);
         Ok(data)
     }
 
@@ -340,10 +345,11 @@ fn is_zero(block: &[u8]) -> bool {
     block.iter().all(|byte| *byte == 0)
 }
 
-/// A long name without the NUL that ends it.
-fn trimmed(mut data: Vec<u8>) -> Vec<u8> {
-    while data.last() == Some(&0) {
-        data.pop();
+/// A long name of GNU's, `size` bytes of these blocks. Readers go by the size or by the NUL behind it: both must be right.
+fn long_name(blocks: &[u8], size: usize) -> Result<Vec<u8>, Reason> {
+    let end = blocks[..size].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    match blocks.get(end) {
+        Some(0) => Ok(blocks[..end].to_vec()),
+        _ => Err(Reason::new("ambiguous-name", "its long name does not end where it says")),
     }
-    data
 }

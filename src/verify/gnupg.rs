@@ -69,6 +69,13 @@ impl Gpg {
         listing.lines().filter_map(|line| line.strip_prefix("fpr:")?.split(':').nth(8).map(str::to_owned)).collect()
     }
 
+    /// Imports the revocation that GnuPG made with the key.
+    pub(crate) fn revoke(&self, fingerprint: &str) {
+        let path = self.home.path().join(format!("openpgp-revocs.d/{fingerprint}.rev"));
+        let revocation = fs_err::read_to_string(path).unwrap().replace(":-----BEGIN", "-----BEGIN");
+        self.run(&["--import"], revocation.as_bytes());
+    }
+
     pub(crate) fn keyring(&self, pins: &[String]) -> Keyring {
         Keyring::from_bytes("the test's keyring", &self.run(&["--armor", "--export"], b""), pins).unwrap()
     }

@@ -36,7 +36,7 @@ pub fn verify(fetched: Fetched) -> Result<Verified> {
         None => return Err(refused("nothing says what its digest should be".to_owned())),
     }
     let signer = match &proof {
-        Proof::Digest | Proof::Unsigned => facts.signer,
+        Proof::Digest | Proof::Locked | Proof::Unsigned => facts.signer,
         Proof::Detached { signature, keyring } => {
             Some(detached(&printable(&name), signature, rewound(&file)?, keyring)?)
         }
@@ -83,6 +83,11 @@ impl Verified {
     /// Primary fingerprint of who signed for it.
     pub fn signer(&self) -> Option<&str> {
         self.signer.as_ref().map(|signer| signer.primary.as_str())
+    }
+
+    /// The signature that it rests on.
+    pub(crate) fn signature(&self) -> Option<&Signer> {
+        self.signer.as_ref()
     }
 
     /// What the trust rests on, for the provenance.

@@ -193,6 +193,12 @@ fn keys_that_could_not_sign_at_that_time() {
         "in the future",
     );
     assert!(error.hint().unwrap().contains("clock"));
+    // So is a key that is not there yet: to a clock that is behind, every new certificate looks like that.
+    let tomorrow = format!("{}!", seconds(SystemTime::now()) + 4 * 86_400);
+    gpg.key("tomorrow", &["--faked-system-time", &tomorrow]);
+    let of_tomorrow = gpg.clearsign("tomorrow", &["--faked-system-time", &future], TEXT);
+    let error = refused(clearsigned("x", &of_tomorrow, &gpg.keyring(&[])), "in the future");
+    assert!(error.hint().unwrap().contains("clock"));
     // Before the key existed.
     let before = gpg.clearsign(
         "brief",
@@ -208,9 +214,7 @@ fn revoked_keys_and_keys_that_may_not_sign() {
     let revoked = gpg.key("revoked", &[]);
     let file = gpg.clearsign("revoked", &[], TEXT);
     assert!(clearsigned("x", &file, &gpg.keyring(&[])).is_ok());
-    let certificate = gpg.home.path().join(format!("openpgp-revocs.d/{revoked}.rev"));
-    let certificate = fs_err::read_to_string(certificate).unwrap().replace(":-----BEGIN", "-----BEGIN");
-    gpg.run(&["--import"], certificate.as_bytes());
+    gpg.revoke(&revoked);
     refused(clearsigned("x", &file, &gpg.keyring(&[])), "revoked");
     // A subkey that signed and that the certificate then says only encrypts.
     // The change is dated before the signature.

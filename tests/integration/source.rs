@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::env::{Server, TestEnv, is_root, output, require_userns, require_world};
 
 /// A recipe that needs nothing but a stage3; none where the tests can neither be root nor become it.
-fn recipe(source: &str) -> Option<(TestEnv, std::path::PathBuf)> {
+pub(crate) fn recipe(source: &str) -> Option<(TestEnv, std::path::PathBuf)> {
     if !is_root() && !require_userns() {
         return None;
     }

@@ -92,7 +92,7 @@ impl std::fmt::Display for Commit {
 /// # Errors
 /// [`Kind::Refused`] for a commit that is not signed as it must be, [`Kind::Network`] when the server does not give it,
 /// [`Kind::System`] when this machine has no git.
-pub fn locate(git: &Git, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<Commit> {
+pub fn locate(git: &Git, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Commit> {
     if (terms.offline || git.commit.is_some())
         && let Some(known) = known(git, store)?
     {
@@ -105,7 +105,7 @@ pub fn locate(git: &Git, store: &Store, terms: Terms, ui: &dyn Progress) -> Resu
 ///
 /// # Errors
 /// As [`locate`].
-pub fn judged(git: &Git, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<Commit> {
+pub fn judged(git: &Git, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Commit> {
     if terms.offline {
         return Err(Error::network(format!("the store knows no verified commit of {}", git.url))
             .with_hint("run once without --offline"));
@@ -150,7 +150,7 @@ pub fn archive<T>(
     git: &Git,
     commit: &Commit,
     store: &Store,
-    terms: Terms,
+    terms: Terms<'_>,
     ui: &dyn Progress,
     unpack: impl FnOnce(Box<dyn Read + Send>) -> Result<T>,
 ) -> Result<T> {

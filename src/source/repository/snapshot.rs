@@ -13,7 +13,7 @@ use crate::verify::{self, GENTOO_SNAPSHOTS, Verified};
 ///
 /// # Errors
 /// As [`super::super::locate`].
-pub fn locate(snapshot: &Snapshot, store: &Store, terms: Terms, ui: &dyn Progress) -> Result<Located> {
+pub fn locate(snapshot: &Snapshot, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Located> {
     if terms.offline {
         return known(snapshot, store)?.ok_or_else(|| {
             Error::network(format!("the store knows no verified {}", path(snapshot)))
@@ -44,7 +44,7 @@ pub fn verified(
     snapshot: &Snapshot,
     located: &Located,
     store: &Store,
-    terms: Terms,
+    terms: Terms<'_>,
     ui: &dyn Progress,
 ) -> Result<Verified> {
     let verified = fetch(located, store, ui).and_then(verify::verify).or_else(|error| {
@@ -78,7 +78,7 @@ pub fn top(snapshot: &Snapshot) -> Option<String> {
 fn signature(located: &Located) -> Option<&[u8]> {
     match &located.proof {
         Proof::Detached { signature, .. } => Some(signature),
-        Proof::Digest | Proof::Unsigned => None,
+        Proof::Digest | Proof::Locked | Proof::Unsigned => None,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::recipe::{Build, Emerge, Portage, ProfileName, Strip, TreeKind, Version};
 
-const VARIANT: &str = "amd64-musl";
+pub(super) const VARIANT: &str = "amd64-musl";
 
 pub(super) fn job(base: Base, mirrors: &[&Server], keyring: &Path) -> Job {
     Job {
@@ -41,24 +41,24 @@ pub(super) fn job(base: Base, mirrors: &[&Server], keyring: &Path) -> Job {
     }
 }
 
-fn latest() -> Base {
+pub(super) fn latest() -> Base {
     Base::Gentoo { stage3: VARIANT.to_owned(), version: Version::Latest }
 }
 
 /// A mirror's files, to be spoilt by a test before they are served.
-struct Mirror {
-    gpg: Gpg,
-    keyring: std::path::PathBuf,
-    files: HashMap<String, Vec<u8>>,
-    timestamp: &'static str,
-    name: String,
+pub(super) struct Mirror {
+    pub(super) gpg: Gpg,
+    pub(super) keyring: std::path::PathBuf,
+    pub(super) files: HashMap<String, Vec<u8>>,
+    pub(super) timestamp: &'static str,
+    pub(super) name: String,
 }
 
-const OFFLINE: Terms = Terms { offline: true, allow_rollback: false };
-const AUTOBUILDS: &str = "/releases/amd64/autobuilds";
+pub(super) const OFFLINE: Terms<'_> = Terms { offline: true, allow_rollback: false, locked: None };
+pub(super) const AUTOBUILDS: &str = "/releases/amd64/autobuilds";
 
 impl Mirror {
-    fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         let gpg = gpg()?;
         gpg.key("good", &[]);
         let keyring = gpg.home.path().join("release.asc");
@@ -72,7 +72,19 @@ impl Mirror {
         Some(mirror)
     }
 
-    fn sign_lists(&mut self) {
+    /// A mirror whose list was signed then, by a key that was a day old, and says no time of its own.
+    pub(super) fn older(then: &str) -> Self {
+        let mut mirror = Self::new().expect("GnuPG is there");
+        let made: u64 = then.trim_end_matches('!').parse().unwrap();
+        mirror.gpg.key("old", &["--faked-system-time", &format!("{}!", made - 86_400)]);
+        fs_err::write(&mirror.keyring, mirror.gpg.run(&["--armor", "--export"], b"")).unwrap();
+        let text = format!("{} {}\n", mirror.tarball(""), data().len());
+        let signed = mirror.gpg.clearsign("old", &["--faked-system-time", then], &text);
+        mirror.put(&format!("latest-stage3-{VARIANT}.txt"), signed);
+        mirror
+    }
+
+    pub(super) fn sign_lists(&mut self) {
         let digests = format!(
             "# SHA512 HASH\n{}  {name}\n# BLAKE2B HASH\n{}  {name}\n# SHA512 HASH\n{}  {name}.CONTENTS.gz\n",
             sha512(&data()),
@@ -84,33 +96,33 @@ impl Mirror {
         self.publish(now());
     }
 
-    fn tarball(&self, suffix: &str) -> String {
+    pub(super) fn tarball(&self, suffix: &str) -> String {
         format!("{}/{}{suffix}", self.timestamp, self.name)
     }
 
-    fn sign(&self, text: &str) -> Vec<u8> {
+    pub(super) fn sign(&self, text: &str) -> Vec<u8> {
         self.gpg.clearsign("good", &[], text)
     }
 
-    fn put(&mut self, path: &str, bytes: Vec<u8>) {
+    pub(super) fn put(&mut self, path: &str, bytes: Vec<u8>) {
         self.files.insert(format!("{AUTOBUILDS}/{path}"), bytes);
     }
 
-    fn drop(&mut self, path: &str) {
+    pub(super) fn drop(&mut self, path: &str) {
         self.files.remove(&format!("{AUTOBUILDS}/{path}")).unwrap();
     }
 
-    fn publish(&mut self, ts: u64) {
+    pub(super) fn publish(&mut self, ts: u64) {
         let text = format!("# Latest as of then\n# ts={ts}\n{} {}\n", self.tarball(""), data().len());
         self.put(&format!("latest-stage3-{VARIANT}.txt"), self.sign(&text));
     }
 
-    fn serve(&self) -> Server {
+    pub(super) fn serve(&self) -> Server {
         Server::files(self.files.clone())
     }
 }
 
-fn build(job: &Job, store: &Store) -> Result<crate::verify::Verified> {
+pub(super) fn build(job: &Job, store: &Store) -> Result<crate::verify::Verified> {
     let located = locate(job, store, Terms::default(), &Silent)?;
     verify(fetch(&located, store, &Silent)?)
 }

@@ -16,6 +16,7 @@ mod failure;
 mod hostile;
 mod image;
 mod listing;
+mod lock;
 mod python;
 mod repeat;
 mod repositories;

@@ -1,0 +1,44 @@
+//! What a build starts from.
+
+use std::path::Path;
+
+use super::layers::Layer;
+use crate::error::Result;
+use crate::recipe::{Job, TreeKind};
+use crate::store::trees::Tree;
+use crate::store::work::Below;
+use crate::unpack::Record;
+
+/// What lies below a builder tree. It stays for as long as this value lives.
+#[derive(Debug)]
+pub enum Base {
+    /// A stage3 that is unpacked in the store.
+    Stage3(Tree),
+}
+
+impl Base {
+    /// What the work directory remembers it by.
+    pub fn below(&self) -> Below {
+        match self {
+            Self::Stage3(tree) => Below::Stage3(tree.sha512().to_owned()),
+        }
+    }
+
+    /// What it is made of. `directory`, a build's or a shell's own, takes what has to be made for it.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::error::Kind::System) when it cannot be made.
+    pub fn layers(&self, _directory: &Path) -> Result<Vec<Layer>> {
+        match self {
+            Self::Stage3(tree) => Ok(vec![Layer::root(tree.root())]),
+        }
+    }
+
+    /// What the shipped tree lacks because the kernel refused it: a stage4 holds the stage3.
+    pub fn record(&self, job: &Job) -> Record {
+        match (job.build.kind, self) {
+            (TreeKind::Stage4, Self::Stage3(tree)) => tree.record().clone(),
+            (TreeKind::Image, _) => Record::default(),
+        }
+    }
+}

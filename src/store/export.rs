@@ -1,0 +1,152 @@
+//! Blobs → a tar archive that other programs can read and `sha512sum` can check:
+//!
+//! ```text
+//! SHA512SUMS                  a line for each blob, as sha512sum writes them
+//! blobs/sha512/<SHA-512>      the bytes
+//! ```
+//!
+//! Names, signers and dates are not in it: whoever imports it would have to take our word. What trusts the bytes is a lock file,
+//! or what is signed for them.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use super::Store;
+use crate::error::{Context, Error, Result};
+use crate::pack::tar::{self, END, padding};
+use crate::progress::{Event, Progress};
+use crate::source::digests::Algorithm;
+use crate::source::hashing::Hasher;
+use crate::unpack::entry::{Meta, NodeKind};
+
+/// Where blobs are in an export, as in a store.
+pub(super) const BLOBS: &str = "blobs/sha512";
+/// The list of digests in an export.
+pub(super) const SUMS: &str = "SHA512SUMS";
+/// Bytes read at once.
+pub(super) const BUFFER: usize = 256 << 10;
+
+/// A blob that the store has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blob {
+    /// Its SHA-512, by its name.
+    pub sha512: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was written, in seconds since 1970.
+    pub written: u64,
+}
+
+impl Store {
+    /// All blobs, in the order of their digests.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::error::Kind::System) when they cannot be listed.
+    pub fn blobs(&self) -> Result<Vec<Blob>> {
+        let directory = self.root().join(BLOBS);
+        let doing = || format!("listing {}", directory.display());
+        let entries = match fs_err::read_dir(&directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.system(doing)?,
+        };
+        let mut blobs = Vec::new();
+        for entry in entries {
+            let entry = entry.system(doing)?;
+            let (name, metadata) = (entry.file_name(), entry.metadata().system(doing)?);
+            if let Some(sha512) = name.to_str().filter(|name| self.blob_path(name).is_ok() && metadata.is_file()) {
+                let written = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+                let written = written.map_or(0, |since| since.as_secs());
+                blobs.push(Blob { sha512: sha512.to_owned(), size: metadata.len(), written });
+            }
+        }
+        blobs.sort_by(|a, b| a.sha512.cmp(&b.sha512));
+        Ok(blobs)
+    }
+
+    /// Writes the blobs with these digests as an archive, each hashed again on its way.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::error::Kind::Usage) for one that the store lacks, before anything is written;
+    /// [`Kind::Refused`](crate::error::Kind::Refused) for one that is damaged: the archive then has no end, and no import takes it.
+    pub fn export(&self, sha512s: &[String], to: &mut dyn Write, ui: &dyn Progress) -> Result<()> {
+        let _used = self.use_caches()?;
+        let mut blobs = Vec::new();
+        let mut sums = String::new();
+        for sha512 in sha512s {
+            let Some(file) = self.blob(sha512)? else {
+                return Err(Error::usage(format!("the store has no {sha512}"))
+                    .with_hint("`quern-builder store list` shows what it has"));
+            };
+            let size = file.metadata().system(|| format!("reading the blob {sha512}"))?.len();
+            blobs.push((sha512, file, size));
+            sums.push_str(&format!("{sha512}  {BLOBS}/{sha512}\n"));
+        }
+        let total = blobs.iter().map(|(_, _, size)| size).sum();
+        ui.stage(&format!("exporting {}", count(blobs.len())));
+        let mut out = Out { to, done: 0, total, ui };
+        let mut head = Vec::new();
+        header(&mut head, SUMS, sums.len() as u64);
+        head.extend_from_slice(sums.as_bytes());
+        head.resize(head.len() + padding(sums.len() as u64), 0);
+        out.write(&head)?;
+        for (sha512, file, size) in blobs {
+            out.blob(sha512, file, size)?;
+        }
+        out.write(&END)?;
+        out.to.flush().system(|| WRITING)?;
+        ui.done();
+        Ok(())
+    }
+}
+
+const WRITING: &str = "writing the archive";
+
+struct Out<'a> {
+    to: &'a mut dyn Write,
+    done: u64,
+    total: u64,
+    ui: &'a dyn Progress,
+}
+
+impl Out<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.to.write_all(bytes).system(|| WRITING)
+    }
+
+    fn blob(&mut self, sha512: &str, mut file: File, size: u64) -> Result<()> {
+        let mut head = Vec::new();
+        header(&mut head, &format!("{BLOBS}/{sha512}"), size);
+        self.write(&head)?;
+        let mut hash = Hasher::new(&[Algorithm::Sha512]);
+        let mut buffer = vec![0; BUFFER];
+        let mut left = size;
+        while left > 0 {
+            let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let count = file.read(&mut buffer[..most]).system(|| format!("reading the blob {sha512}"))?;
+            if count == 0 {
+                break;
+            }
+            hash.update(&buffer[..count]);
+            self.write(&buffer[..count])?;
+            left -= count as u64;
+            self.done += count as u64;
+            self.ui.emit(Event::Bytes { done: self.done, total: Some(self.total) });
+        }
+        if hash.finish().sha512() != sha512 {
+            return Err(Error::refused(format!("the stored {sha512} is damaged"))
+                .with_hint("the archive is not whole and of no use; `quern-builder fetch` replaces a damaged stage3"));
+        }
+        self.write(&vec![0; padding(size)])
+    }
+}
+
+fn header(to: &mut Vec<u8>, path: &str, size: u64) {
+    tar::header(to, Path::new(path), &NodeKind::File, &Meta { mode: 0o444, ..Meta::default() }, size);
+}
+
+/// So many stored files, in words.
+fn count(number: usize) -> String {
+    if number == 1 { "1 stored file".to_owned() } else { format!("{number} stored files") }
+}
