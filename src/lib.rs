@@ -18,7 +18,7 @@
 //! |---|---|---|
 //! | [`pipeline`] | the one straight function | open files, use the network or start processes itself |
 //! | [`recipe`] | TOML files, variables, options → a typed, valid [`recipe::Job`] | touch anything but the files it is given |
-//! | [`source`] | which bytes, and getting them; its `fetch.rs` alone knows HTTP | judge signatures |
+//! | [`source`] | which bytes, and getting them; its `fetch.rs` alone knows HTTP, its `repository/git.rs` runs git | judge signatures |
 //! | [`verify`] | what was fetched → what is trusted; alone knows OpenPGP | reach the network or a tree |
 //! | [`lockfile`] | `quern.lock`: what recipes were locked to, read and written | find out or judge what is in it |
 //! | [`store`] | blobs, trees, work directories, caches: whole or absent, locked while used | know what is in them |
@@ -32,7 +32,7 @@
 //! | [`oci`] | image layouts, read: judged, and made into trees | believe a blob before its digest |
 //! | [`rootfs`] | handle of a tree: every path below it is resolved by the kernel inside it | know what the tree is for |
 //! | [`userns`] | becoming root once, by running the program again | be used after a thread exists |
-//! | [`process`] | waiting, and passing signals on | start anything |
+//! | [`process`] | waiting, and passing signals on; starting a helper of the host | know what for |
 //! | [`progress`] | what stages tell of their work, as events | know a terminal |
 //! | [`error`] | one error: kind (the exit code), cause, details, next step | print |
 //! | [`ui`] | the terminal: bars, colours, the log, how an error looks | know what is built |
@@ -68,12 +68,16 @@
 //! 5. What a build made is visible under its final name only when it is whole.
 //! 6. An error names the operation, the object and the next step; nothing is skipped silently.
 //!
+//! What parses foreign bytes is fuzzed: `fuzz.rs`, built for tests and for `scripts/fuzz` only, has a body for each such parser.
+//!
 //! `tests/integration/architecture.rs` holds the rooms to their rules.
 
 pub mod builder;
 pub mod cli;
 pub mod enter;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod lockfile;
 pub mod oci;
 pub mod pack;

@@ -2,7 +2,7 @@
 //!
 //! Every process of this program that only waits (the outer one without root, the two of a sandbox) does it in [`supervise`].
 //! The builder, which has threads, takes its signals in one thread ([`Signals`]): while a sandbox runs they go to it, else
-//! they end the program.
+//! they end the program. Programs of the host that do a part of the work are started by [`helper`], and get the signals likewise.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;

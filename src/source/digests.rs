@@ -131,6 +131,15 @@ pub fn parse(text: &str) -> Result<Digests> {
     Ok(digests)
 }
 
+/// The SHA-256 of a file that has nothing but `sha256 <hex>`, as Funtoo's `.hash.txt` does.
+pub fn line(bytes: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let mut words = text.split_ascii_whitespace();
+    let (Some("sha256"), Some(hex), None) = (words.next(), words.next(), words.next()) else { return None };
+    let right = hex.len() == Algorithm::Sha256.digits() && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    right.then(|| hex.to_ascii_lowercase())
+}
+
 fn bsd(line: &str) -> Option<(&str, &str, &str)> {
     let (head, digest) = line.rsplit_once(") = ")?;
     let (name, file) = head.split_once(" (")?;
@@ -171,6 +180,27 @@ mod tests {
     }
 
     #[test]
+    fn gentoos_own_form() {
+        let file = "stage3-amd64-desktop-openrc-20260719T170103Z.tar.xz";
+        let text: String =
+            [("65c8e11b", "667aae9", ""), ("919af6dd", "7eddd3f", ""), ("fbdd3fe6", "aaeae267", ".CONTENTS.gz")]
+                .iter()
+                .enumerate()
+                .map(|(at, (first, last, suffix))| {
+                    let (name, middle) =
+                        (["SHA512", "BLAKE2B", "SHA512"][at], "0".repeat(128 - first.len() - last.len()));
+                    format!("# {name} HASH\n{first}{middle}{last}  {file}{suffix}\n")
+                })
+                .collect();
+        let digests = parse(&text).unwrap();
+        assert!(digests.of(file, Algorithm::Sha512).unwrap().unwrap().starts_with("65c8e11b0"));
+        assert!(digests.of(file, Algorithm::Blake2b).unwrap().unwrap().ends_with("07eddd3f"));
+        let contents = format!("{file}.CONTENTS.gz");
+        assert!(digests.of(&contents, Algorithm::Sha512).unwrap().unwrap().starts_with("fbdd3fe6"));
+        assert_eq!(digests.of(&contents, Algorithm::Blake2b).unwrap(), None);
+    }
+
+    #[test]
     fn sha256_and_bsd_forms() {
         let sha256 = "c".repeat(64);
         let digests = parse(&format!("# SHA256 HASH\n{sha256}  f\n")).unwrap();
@@ -198,6 +228,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_line_is_read_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..100), hex in "[0-9a-fA-F]{64}") {
+            if let Some(found) = line(&bytes) {
+                prop_assert_eq!(found.len(), 64);
+            }
+            prop_assert_eq!(line(format!("sha256 {hex}\n").as_bytes()), Some(hex.to_lowercase()));
+            prop_assert_eq!(line(format!("md5 {hex}\n").as_bytes()), None);
+            prop_assert_eq!(line(format!("sha256 {hex} {hex}\n").as_bytes()), None);
+        }
+
         #[test]
         fn never_panics(text in "\\PC*|[# A-Z0-9a-f()=*\n]*") {
             if let Ok(digests) = parse(&text) {

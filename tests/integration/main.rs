@@ -18,4 +18,5 @@ mod recipe;
 mod resume;
 mod sandbox;
 mod source;
+mod tls;
 mod tripwire;

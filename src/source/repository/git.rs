@@ -74,7 +74,8 @@ impl Commit {
     /// What is unpacked is called so in messages.
     pub fn name(&self) -> String {
         let short = &self.id()[..12];
-        let name = self.url.rsplit('/').next().unwrap_or_default();
+        let named = |part: &&str| !matches!(*part, "" | ".git");
+        let name = self.url.rsplit('/').find(named).unwrap_or_default();
         format!("{}-{short}", name.strip_suffix(".git").unwrap_or(name))
     }
 }

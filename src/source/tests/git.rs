@@ -281,3 +281,51 @@ fn a_branch_is_neither_older_than_it_may_be_nor_than_it_was() {
     let allowed = Terms { allow_rollback: true, ..Terms::default() };
     assert_eq!(locate(&forge.branch(), &store, allowed, &Silent).unwrap().id(), before);
 }
+
+#[test]
+fn a_commit_becomes_a_repository_of_a_recipe_once_and_only_if_it_is_one() {
+    let Some(forge) = Forge::new() else { return };
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("QUERN_TEST_STRICT").is_none(), "unpacking needs root");
+        return;
+    }
+    let (_home, store) = store();
+    let repository = |git: &Git| {
+        let origin = crate::recipe::Origin::Git(git.clone());
+        crate::recipe::Repository { origin, priority: None, masters: None, eclass_overrides: None }
+    };
+    let found = |git: Git| {
+        let mut job = crate::portage::fixture::job(vec![repository(&git)]);
+        job.build.profile = crate::portage::fixture::profile_name("own:p");
+        job.emerge.packages = vec!["app-misc/hello".to_owned()];
+        crate::pipeline::repositories(&job, &store, Terms::default(), &Silent)
+    };
+    let trees = || {
+        let names = fs_err::read_dir(store.root().join("trees")).unwrap().map(|entry| entry.unwrap().path());
+        names.filter(|path| path.extension().is_none_or(|end| end != "lock")).count()
+    };
+    forge.write("profiles/p/make.defaults", "ARCH=\"amd64\"\n");
+    let id = forge.commit(Some("good"), 3600);
+    let (all, resolved) = found(forge.branch()).unwrap();
+    assert_eq!((resolved.repos.main().name(), resolved.profile.arch()), ("own", Some("amd64")));
+    assert!(all[0].directory().ends_with("root/repository"));
+    assert!(matches!(&all[0].fact, crate::source::repository::Fact::Git { commit, .. } if *commit == id));
+    assert_eq!(trees(), 1);
+    // The same commit by another name is the same tree; while it is used, it stays.
+    let _again = found(forge.at(&id)).unwrap();
+    assert_eq!(trees(), 1);
+    store.clean(&[crate::store::clean::Part::Trees], false, |item| assert!(item.busy)).unwrap();
+    assert!(all[0].directory().join("profiles/repo_name").exists());
+    // Signed, and leading out of the store all the same.
+    std::os::unix::fs::symlink("/etc/shadow", forge.directory.path().join("profiles/p/packages")).unwrap();
+    forge.commit(Some("good"), 1800);
+    let error = found(forge.branch()).map(drop).unwrap_err();
+    assert!(error.kind() == Kind::Refused && error.to_string().contains("out of the repository"), "{error:?}");
+    assert_eq!(trees(), 1);
+    // Signed, and no repository.
+    forge.git(&["rm", "--quiet", "-r", "profiles"], b"", 0);
+    forge.commit(Some("good"), 900);
+    let error = found(forge.branch()).map(drop).unwrap_err();
+    assert!(error.kind() == Kind::Refused && error.to_string().contains("profiles/repo_name"), "{error:?}");
+    assert_eq!(trees(), 1);
+}

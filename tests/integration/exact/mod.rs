@@ -2,7 +2,7 @@
 //! an error that says so when the system refuses something.
 
 mod faults;
-mod readers;
+pub(crate) mod readers;
 mod same;
 mod space;
-mod trace;
+pub(crate) mod trace;

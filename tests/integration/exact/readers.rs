@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::env::{PROGRAM, TestEnv, is_root, output, require_suites};
 
 /// Compares them, a line of JSON for each archive.
-pub(super) const PARSERS: &str = include_str!("parsers.py");
+const PARSERS: &str = include_str!("parsers.py");
 /// Makes damaged archives.
 const MUTANTS: &str = include_str!("mutants.py");
 /// What is not the same to all four: the stable code of the refusal, or who differs and why that is theirs.
@@ -27,7 +27,7 @@ const GNU_TAR_DIFFERS: [(&str, &str); 4] = [
 ];
 
 /// The archives of the suites, as `suite/name`.
-pub(super) fn archives(suites: &Path) -> Vec<PathBuf> {
+pub(crate) fn archives(suites: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     for suite in ["go", "libarchive", "python"] {
         let names = fs::read_dir(suites.join(suite)).unwrap().map(|entry| entry.unwrap().file_name());
