@@ -143,7 +143,7 @@ pub fn base(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Re
         ui.done();
         Ok(record)
     })?;
-    Ok((Base::Stage3(tree), Some(located)))
+    Ok((Base::Stage3(tree), Some(located.with(&verified))))
 }
 
 /// The stage3 of a recipe, fetched where the store lacks it, and judged again.

@@ -179,6 +179,15 @@ impl Located {
         &self.facts.how
     }
 
+    /// With what only its bytes could tell: who signed them, where a detached signature proves it.
+    pub(crate) fn with(mut self, verified: &verify::Verified) -> Self {
+        self.facts.sha512 = Some(verified.sha512().to_owned());
+        self.facts.size = Some(verified.size());
+        self.facts.signer = verified.signature().cloned();
+        self.facts.how = verified.how().to_owned();
+        self
+    }
+
     /// Where it can be downloaded, the first to be tried first; empty for a local file.
     pub fn urls(&self) -> &[String] {
         match &self.place {
