@@ -131,6 +131,9 @@ pub(crate) struct Facts {
     /// SHA-256 of the detached signature that proved it, where one did.
     #[serde(default)]
     pub(crate) signature: Option<String>,
+    /// The signed digests that proved it, where they did: whoever is trusted now can judge them again without a network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) digests: Option<String>,
     /// Whether the bytes were ever in the store: without a network, only those are of use.
     #[serde(default)]
     pub(crate) fetched: bool,

@@ -252,6 +252,7 @@ pub(in crate::source) fn locate(
             trust: String::new(),
             signature: None,
             // Nothing of it is remembered: a lock is no reason to trust a file without it.
+            digests: None,
             fetched: true,
         },
         offline: terms.offline,
