@@ -20,6 +20,8 @@ pub enum Part {
     Packages,
     /// Sources of packages.
     Distfiles,
+    /// Compressed pieces of archives.
+    Pieces,
 }
 
 /// Something that was, or would be, removed.
@@ -44,12 +46,13 @@ impl Store {
                 Part::Builds => "builds",
                 Part::Trees => "trees",
                 Part::Blobs => "blobs",
-                Part::Packages | Part::Distfiles => "cache",
+                Part::Packages | Part::Distfiles | Part::Pieces => "cache",
             });
             for path in children(&directory)? {
                 let other = match part {
                     Part::Builds | Part::Trees | Part::Blobs => false,
-                    Part::Packages => path.ends_with("distfiles"),
+                    Part::Packages => path.ends_with("distfiles") || path.ends_with("pieces"),
+                    Part::Pieces => !path.ends_with("pieces"),
                     Part::Distfiles => !path.ends_with("distfiles"),
                 };
                 if other || path.extension().is_some_and(|extension| extension == "lock") {
@@ -63,7 +66,7 @@ impl Store {
                 };
                 let lock = match part {
                     Part::Builds | Part::Trees => lock::try_take(&locked, Mode::Exclusive)?,
-                    Part::Blobs | Part::Packages | Part::Distfiles => self.unused()?,
+                    Part::Blobs | Part::Packages | Part::Distfiles | Part::Pieces => self.unused()?,
                 };
                 let item = Item { bytes: disk_usage(&path), busy: lock.is_none(), path };
                 if !item.busy && !pretend {
@@ -149,5 +152,13 @@ mod tests {
         drop(used);
         assert_eq!(listed(&store, Part::Packages, false), [("binpkgs".to_owned(), false)]);
         assert!(!store.root().join("cache/binpkgs").exists());
+
+        for name in ["binpkgs", "distfiles", "pieces"] {
+            fs_err::write(store.cache(name).unwrap().join("x"), "x").unwrap();
+        }
+        assert!(store.pieces().join("x").exists());
+        for (part, name) in [(Part::Pieces, "pieces"), (Part::Distfiles, "distfiles"), (Part::Packages, "binpkgs")] {
+            assert_eq!(listed(&store, part, false), [(name.to_owned(), false)]);
+        }
     }
 }
