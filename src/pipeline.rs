@@ -1,6 +1,7 @@
 //! The pipeline: one straight function from a [`Job`] to what is [`Published`]. Stages do not call each other; this does.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::builder::Builder;
 use crate::builder::base::Base;
@@ -87,7 +88,12 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui:
     let mut tarball = staging.create_file(&names.tarball())?;
     ui.stage(&format!("packing {}", names.tarball()));
     let record = base.record(job);
-    let packing = pack::Options { epoch: options.moment.epoch(), threads: options.cpus as usize, ..Default::default() };
+    let packing = pack::Options {
+        epoch: options.moment.epoch(),
+        threads: options.cpus as usize,
+        cache: Some(Arc::new(pack::Cache::open(&store.pieces())?)),
+        ..Default::default()
+    };
     let mut contents = Contents::new();
     let packed = pack::pack(&image, &record, &packing, &mut tarball, &mut contents, ui)?;
     ui.done();
