@@ -20,10 +20,10 @@ use crate::{source, userns};
 
 /// Build the image that a recipe describes
 ///
-/// Downloads and verifies the stage3 and what ebuild repositories the recipe fetches unless the store has them, merges the recipe's packages with emerge, strips the result and writes
-/// it to the outdir: NAME-YYYY-MM-DD.tar.gz with .sha256, .CONTENTS.gz and a .json that says where it came from, and an OCI layout
-/// NAME-YYYY-MM-DD.oci if the recipe has an [oci] table. Nothing appears there before it is whole. Packages that were built before
-/// come from the cache.
+/// Downloads and verifies the stage3 and the ebuild repositories that are fetched unless the store has them, merges the recipe's
+/// packages with emerge, strips the result and writes it to the outdir: NAME-YYYY-MM-DD.tar.gz with .sha256, .CONTENTS.gz and a
+/// .json that says where it came from, and an OCI layout NAME-YYYY-MM-DD.oci if the recipe has an [oci] table. Nothing appears
+/// there before it is whole. Packages that were built before come from the cache.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
