@@ -89,7 +89,7 @@ impl Args {
             if let (true, Some(old)) = (self.check, &old) {
                 return Ok(report(&job.name, &old.changes(&new), ui));
             }
-            let stage3 = new.stage3.as_ref().map_or("", |pin| &pin.name).to_owned();
+            let stage3 = new.stage3.as_ref().map_or("its repositories", |pin| &pin.name).to_owned();
             match Lockfile::update(&path, &job.name, new)? {
                 Update::Same => ui.note(&format!("{}: nothing moved", job.name)),
                 Update::Added => ui.note(&format!("{}: locked to {stage3}", job.name)),

@@ -15,7 +15,7 @@ use crate::enter;
 use crate::error::{Error, Result};
 use crate::pipeline;
 use crate::progress::Progress;
-use crate::recipe::TreeKind;
+use crate::recipe::{self, TreeKind};
 use crate::source;
 use crate::source::Terms;
 use crate::store::lock::Mode;
@@ -24,9 +24,9 @@ use crate::ui::Terminal;
 
 /// Run a shell or a command in the tree that a recipe's image is built in
 ///
-/// Enters the builder tree (the stage3 with what the last build of the recipe added) with the same mounts, caches and Portage
-/// configuration as a build; with --image the image tree that was built instead. Changes are thrown away at the end. Exits with the
-/// code of the command.
+/// Enters the builder tree (the stage3 or the host, with what the last build of the recipe added) with the same mounts, caches and
+/// Portage configuration as a build; with --image the image tree that was built instead. Changes are thrown away at the end. Exits
+/// with the code of the command.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -78,8 +78,11 @@ impl Args {
             Some(Below::Stage3(sha512)) if terms.locked.is_none_or(|locked| locked.is_of(&sha512)) => {
                 store.tree(&sha512, || {})?.map(Base::Stage3)
             }
-            Some(Below::Stage3(_)) => None,
-            None => None,
+            // The host is what it is now.
+            Some(Below::Host) if matches!(job.source.base, recipe::Base::Host { .. }) => {
+                Some(base(session, terms, ui)?)
+            }
+            Some(Below::Stage3(_) | Below::Host) | None => None,
         };
         let scratch = work.scratch()?;
         let (view, layers, _base) = match (self.image, job.build.kind) {

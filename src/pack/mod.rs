@@ -2,6 +2,7 @@
 //! compression that does not depend on the number of threads. One walk, nothing is read twice, and every digest that the
 //! results need is taken on the way: the file is the stage4 and the OCI layer at once.
 
+pub mod cache;
 pub mod compress;
 pub mod digest;
 pub mod listing;
@@ -15,9 +16,11 @@ pub mod walk;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::fs::SeekFrom;
 
+pub use self::cache::Cache;
 pub use self::compress::Format;
 use self::compress::Written;
 use self::listing::Listing;
@@ -44,13 +47,15 @@ pub struct Options {
     pub level: Option<u32>,
     /// Compressing threads; 0 means one per processor.
     pub threads: usize,
+    /// Where compressed pieces are kept for the next time, and taken from.
+    pub cache: Option<Arc<Cache>>,
     /// Expected plain size, for progress only.
     pub expected: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { format: Format::Gzip, epoch: u64::MAX, level: None, threads: 0, expected: None }
+        Self { format: Format::Gzip, epoch: u64::MAX, level: None, threads: 0, cache: None, expected: None }
     }
 }
 
@@ -84,8 +89,8 @@ pub fn pack(
         given => given,
     };
     let (packed, written) = std::thread::scope(|scope| {
-        let (pieces, running) =
-            compress::start(scope, threads, options.format, options.level.unwrap_or(options.format.level()), out);
+        let level = options.level.unwrap_or(options.format.level());
+        let (pieces, running) = compress::start(scope, threads, options.format, level, options.cache.as_deref(), out);
         let mut packer = Packer {
             tree,
             pieces,
@@ -107,6 +112,9 @@ pub fn pack(
         (_, Err(error)) => return Err(write_error(doing(), error)),
         (_, Ok(written)) => written,
     };
+    if let Some(warning) = options.cache.as_ref().and_then(|cache| cache.trim()) {
+        ui.warn(&warning);
+    }
     let entries = packed?;
     let Written { size, sha256, plain_sha256: diff_id, plain_size: tar_size } = written;
     Ok(Packed { size, sha256, diff_id, tar_size, entries })

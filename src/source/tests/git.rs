@@ -106,7 +106,7 @@ impl Forge {
     }
 
     /// Names and contents of what a commit's tree is unpacked from.
-    fn files(&self, git: &Git, store: &Store, terms: Terms<'_>) -> HashMap<String, Vec<u8>> {
+    fn files(&self, git: &Git, store: &Store, terms: Terms) -> HashMap<String, Vec<u8>> {
         let commit = locate(git, store, terms, &Silent).unwrap();
         let mut files = HashMap::new();
         archive(git, &commit, store, terms, &Silent, |tarball| {

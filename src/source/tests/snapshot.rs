@@ -38,7 +38,7 @@ impl Site {
     }
 }
 
-fn get(snapshot: &Snapshot, store: &Store, terms: Terms<'_>) -> Result<crate::verify::Verified> {
+fn get(snapshot: &Snapshot, store: &Store, terms: Terms) -> Result<crate::verify::Verified> {
     verified(snapshot, &locate(snapshot, store, terms, &Silent)?, store, terms, &Silent)
 }
 
