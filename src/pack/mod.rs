@@ -84,8 +84,9 @@ pub fn pack(
         given => given,
     };
     let (packed, written) = std::thread::scope(|scope| {
-        let (pieces, running) =
-            compress::start(scope, threads, options.format, options.level.unwrap_or(options.format.level()), out);
+        let level = options.level.unwrap_or(options.format.level());
+        let (pieces, running) = compress::start(scope, threads, options.format, level, out)
+            .system(|| format!("{}: starting the compressor", doing()))?;
         let mut packer = Packer {
             tree,
             pieces,
@@ -100,8 +101,8 @@ pub fn pack(
         };
         let walked = walk::walk(tree, record, ui, &mut |item| packer.take(item));
         let finished = walked.and_then(|()| packer.finish());
-        (finished, running.finish())
-    });
+        Ok((finished, running.finish()))
+    })?;
     // When the compressor has stopped, it knows why; what the walk says then is only that it has.
     let written: Written = match (&packed, written) {
         (_, Err(error)) => return Err(write_error(doing(), error)),

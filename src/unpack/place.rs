@@ -1,7 +1,7 @@
 //! Entries become files. Everything is made new, by its name in its parent's descriptor: nothing that stands there is written
 //! through. Owner, then mode (chown clears setuid), then attributes (chown clears capabilities), then times.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -60,13 +60,19 @@ pub(super) struct Placer<'a> {
     /// Directories get their owner, mode and time when nothing more is written into them.
     dirs: Vec<(PathBuf, Meta)>,
     record: Record,
-    warned: HashSet<String>,
+    warned: BTreeSet<String>,
 }
 
 impl<'a> Placer<'a> {
-    pub(super) fn new(root: &'a Rootfs, fresh: bool, ui: &'a dyn Progress) -> Self {
-        let (parent, dirs, record, warned) = (None, Vec::new(), Record::default(), HashSet::new());
+    /// `record` is what the tree lacks already, of archives unpacked before.
+    pub(super) fn new(root: &'a Rootfs, fresh: bool, record: Record, ui: &'a dyn Progress) -> Self {
+        let (parent, dirs, warned) = (None, Vec::new(), BTreeSet::new());
         Self { root, ui, fresh, parent, dirs, record, warned }
+    }
+
+    /// The tree.
+    pub(super) fn root(&self) -> &'a Rootfs {
+        self.root
     }
 
     /// Makes one entry, its data taken from `data`.
@@ -78,6 +84,9 @@ impl<'a> Placer<'a> {
             self.dirs.push((entry.path, entry.meta));
             return Ok(());
         };
+        if !self.fresh {
+            self.forget(&entry);
+        }
         // Taken out so that its descriptor can be used beside the rest of `self`.
         let (above, parent) = self.enter_parent(entry.path.parent().unwrap_or(Path::new("")))?;
         let at = parent.as_fd();
@@ -88,6 +97,16 @@ impl<'a> Placer<'a> {
             self.dirs.push((entry.path, entry.meta));
         }
         Ok(())
+    }
+
+    /// What was recorded of something that this entry replaces, or changes.
+    fn forget(&mut self, entry: &Entry) {
+        if entry.kind == NodeKind::Dir {
+            self.record.nodes.retain(|node| node.path != entry.path);
+            self.record.xattrs.retain(|attribute| attribute.path != entry.path);
+        } else {
+            self.record.forget(&entry.path);
+        }
     }
 
     /// Sets what was put off, and returns what could not be made.
