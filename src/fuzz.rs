@@ -8,6 +8,7 @@ use std::io::{self, Read as _};
 use std::path::Component;
 
 use crate::error::Error;
+use crate::lockfile::Lockfile;
 use crate::oci::whiteout;
 use crate::source::digests::{self, Algorithm};
 use crate::source::pointer;
@@ -21,13 +22,14 @@ use crate::{recipe, unpack};
 pub type Body = fn(&[u8]);
 
 /// Every body by the name of its target.
-pub const TARGETS: [(&str, Body); 12] = [
+pub const TARGETS: [(&str, Body); 13] = [
     ("pointer", pointer),
     ("digests", digests),
     ("hash_file", hash_file),
     ("cleartext", cleartext),
     ("signature", signature),
     ("recipe", recipe),
+    ("lockfile", lockfile),
     ("tar", tar),
     ("pax", pax),
     ("xz", |bytes| decoded(Format::Xz, bytes)),
@@ -144,6 +146,14 @@ pub fn recipe(bytes: &[u8]) {
             Err(error) => harmless(&error),
         }
     });
+}
+
+/// A lock file, which people merge and edit.
+pub fn lockfile(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Err(error) = Lockfile::parse("quern.lock", text) {
+        harmless(&error);
+    }
 }
 
 /// An archive as it is, and with the sums of its headers made right, without which nothing that is changed is looked at further.

@@ -25,7 +25,7 @@
 //! | [`unpack`] | a verified tarball → a tree | write outside it, whatever the archive says |
 //! | [`enter`] | runs a command in a tree; alone mounts | know Gentoo |
 //! | [`portage`] | Portage's configuration, commands and reports as values | touch the tree |
-//! | [`builder`] | one build's builder tree: overlay, configuration, emerge in it | know how a sandbox is made |
+//! | [`builder`] | one build's builder tree: its base and overlays, configuration, emerge in it | know how a sandbox is made |
 //! | [`strip`] | rules → removals, applied through [`rootfs`] | decide at removal time |
 //! | [`pack`] | a tree → bytes, all digests in one pass | change the tree |
 //! | [`publish`] | bytes → final names: tarball, sums, provenance, OCI layout | show a name before all of it is on the disk |
@@ -53,7 +53,8 @@
 //!
 //! # Two trees
 //!
-//! The *builder tree* is the unpacked stage3, read-only in the store and seen by a build through an overlay. The *image tree* is
+//! The *builder tree* is the unpacked stage3, read-only in the store and seen by a build through an overlay; or, with
+//! `source.host`, directories of the running system, each seen through an overlay of its own ([`builder::host`]). The *image tree* is
 //! what is shipped: a fresh `ROOT` that emerge fills, or, for a stage4, the builder tree itself. Portage reads the image's
 //! configuration from `PORTAGE_CONFIGROOT` and the builder's from `/etc/portage`; both are written from the recipe, as files.
 //!

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::source::Locked;
+use crate::source::{Locked, printable};
 
 /// What it is called, in the directory of the recipe.
 pub const NAME: &str = "quern.lock";
@@ -63,7 +63,9 @@ impl Lockfile {
             version: u64,
         }
         let wrong = |error: toml::de::Error| {
-            Error::usage(format!("reading {what}: it is no lock file")).with_details(error.to_string()).with_hint(
+            // It shows the place, with whatever a terminal would obey there.
+            let place: Vec<String> = error.to_string().lines().map(printable).collect();
+            Error::usage(format!("reading {what}: it is no lock file")).with_details(place.join("\n")).with_hint(
                 "take it back from version control, or remove it and lock the recipes again with `quern-builder lock`",
             )
         };

@@ -49,6 +49,11 @@ impl Rootfs {
         Ok(Self { fd, path: path.to_owned() })
     }
 
+    /// The tree whose root directory `fd` is; messages call it `path`.
+    pub fn of(fd: OwnedFd, path: &Path) -> Self {
+        Self { fd, path: path.to_owned() }
+    }
+
     /// The path it was opened by, for messages.
     pub fn path(&self) -> &Path {
         &self.path

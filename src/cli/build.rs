@@ -6,6 +6,7 @@ use super::RecipeArgs;
 use super::lock::LockArgs;
 use super::plan::Plan;
 use super::session::{self, Session};
+use crate::builder::host;
 use crate::builder::view::{Caches, View};
 use crate::error::Result;
 use crate::pipeline::{self, Options};
@@ -20,8 +21,9 @@ use crate::{source, userns};
 
 /// Build the image that a recipe describes
 ///
-/// Downloads and verifies the stage3 and what ebuild repositories the recipe fetches unless the store has them, merges the recipe's packages with emerge, strips the result and writes
-/// it to the outdir: NAME-YYYY-MM-DD.tar.gz with .sha256, .CONTENTS.gz and a .json that says where it came from, and an OCI layout
+/// Downloads and verifies the stage3 (unless the recipe is built from this host) and the ebuild repositories that the recipe fetches,
+/// where the store lacks them; merges the recipe's packages with emerge, strips the result and writes it to the outdir:
+/// NAME-YYYY-MM-DD.tar.gz with .sha256, .CONTENTS.gz and a .json that says where it came from, and an OCI layout
 /// NAME-YYYY-MM-DD.oci if the recipe has an [oci] table. Nothing appears there before it is whole. Packages that were built before
 /// come from the cache.
 #[derive(Debug, clap::Args)]
@@ -103,6 +105,11 @@ impl Args {
         let file = match &job.source.base {
             crate::recipe::Base::File { path, .. } => Some(path.display().to_string()),
             crate::recipe::Base::Gentoo { .. } | crate::recipe::Base::Direct(_) => None,
+            crate::recipe::Base::Host { hide, show } => {
+                host::check()?;
+                plan.section("host", host::describe(hide, show));
+                None
+            }
         };
         plan.section("source", urls.into_iter().chain(file));
         plan.section("repositories", job.portage.repositories.iter().flat_map(origins));

@@ -33,6 +33,9 @@ pub struct Args {
     /// Sources of packages
     #[arg(long)]
     pub distfiles: bool,
+    /// Compressed pieces of archives
+    #[arg(long)]
+    pub pieces: bool,
     /// Print what would be removed, with sizes
     #[arg(short = 'n', long)]
     pub dry_run: bool,
@@ -47,6 +50,7 @@ impl Args {
             (Part::Blobs, self.blobs),
             (Part::Packages, self.packages),
             (Part::Distfiles, self.distfiles),
+            (Part::Pieces, self.pieces),
         ];
         let parts: Vec<_> = chosen.into_iter().filter(|(_, on)| self.all || *on).map(|(part, _)| part).collect();
         if parts.is_empty() { vec![Part::Builds] } else { parts }
@@ -89,7 +93,7 @@ mod tests {
         let of = |arguments: &[&str]| Cli::parse_from([&["clean"], arguments].concat()).args.selection();
         assert_eq!(of(&[]), [Part::Builds]);
         assert_eq!(of(&["--trees"]), [Part::Trees]);
-        let all = [Part::Builds, Part::Trees, Part::Blobs, Part::Packages, Part::Distfiles];
+        let all = [Part::Builds, Part::Trees, Part::Blobs, Part::Packages, Part::Distfiles, Part::Pieces];
         assert_eq!(of(&["--all", "-n"]), all);
         assert_eq!(row(3 << 20, "trees/\x1bx"), "  3.00 MiB  trees/\\x1bx");
     }

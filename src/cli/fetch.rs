@@ -8,6 +8,7 @@ use super::lock::LockArgs;
 use super::session::{self, Session};
 use crate::error::Result;
 use crate::pipeline;
+use crate::progress::Progress;
 use crate::source::Terms;
 use crate::source::repository::Fact;
 use crate::ui::Terminal;
@@ -48,6 +49,10 @@ impl Args {
             return list(&recipe, arch, ui);
         }
         session::with(&recipe, &[], ui, |Session { job, store, .. }| {
+            if matches!(job.source.base, recipe::Base::Host { .. }) {
+                ui.note(&format!("{} is built from this host: there is nothing to fetch", job.name));
+                return Ok(0);
+            }
             let locked = self.lock.entry(&recipe, job)?;
             let terms = Terms { offline: false, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
             let repositories = match job.portage.repositories.iter().any(|one| one.location().is_none()) {

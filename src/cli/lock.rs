@@ -14,12 +14,13 @@ use crate::ui::Terminal;
 
 /// Write down what a recipe is built from, so that it is built from exactly that again
 ///
-/// Asks the mirrors what the recipe's stage3 is now, verifies what they say, and writes name, address, size, digests and signer to
-/// quern.lock beside the recipe: a file for version control, with a table for each recipe of the directory. `build --locked` uses
-/// what it says, or fails. A recipe that asks for something else, or that no longer trusts who signed, must be locked again.
+/// Asks what the recipe's stage3 and repositories are now, verifies the answers, and writes names, addresses, sizes, digests, commits
+/// and signers to quern.lock beside the recipe: a file for version control, with a table for each recipe of the directory.
+/// `build --locked` uses what it says, or fails. A recipe that asks for something else, or that no longer trusts who signed, must be
+/// locked again. A repository that is a directory is held to the commit that is checked out, unless the lock file is in it.
 ///
 /// Writes only when something moved, and prints the path of the lock file. Downloads the stage3 only where nothing but its bytes
-/// tells what its digest is.
+/// tells what its digest is; repositories that are fetched are unpacked in the store.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -88,7 +89,7 @@ impl Args {
             if let (true, Some(old)) = (self.check, &old) {
                 return Ok(report(&job.name, &old.changes(&new), ui));
             }
-            let stage3 = new.stage3.as_ref().map_or("", |pin| &pin.name).to_owned();
+            let stage3 = new.stage3.as_ref().map_or("its repositories", |pin| &pin.name).to_owned();
             match Lockfile::update(&path, &job.name, new)? {
                 Update::Same => ui.note(&format!("{}: nothing moved", job.name)),
                 Update::Added => ui.note(&format!("{}: locked to {stage3}", job.name)),

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::RecipeArgs;
+use crate::builder::host::Host;
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::Signals;
 use crate::progress::Progress;
 use crate::publish::Moment;
-use crate::recipe::{self, Job, Loaded, Request};
+use crate::recipe::{self, Base, Job, Loaded, Request};
 use crate::store::Store;
 use crate::ui::Terminal;
 use crate::userns::{self, Role};
@@ -31,7 +32,11 @@ pub(super) fn with(
     // The program run again reads the recipe again, so standard input is left to it.
     let standard_input = args.files.iter().any(|file| file == Path::new("-"));
     if !userns::is_root() && !standard_input {
-        load(args, overrides, ui)?;
+        let loaded = load(args, overrides, ui)?;
+        if let Base::Host { hide, show } = &loaded.job.source.base {
+            // It says so before anybody looks for ranges of ids, which would not help.
+            Host::new(hide, show)?;
+        }
     }
     let store = match root()? {
         Ok(store) => store,

@@ -1,8 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::recipe::Git;
 use crate::source::Pin;
-use crate::source::locked::LockedRepository;
+use crate::source::locked::{LockedRepository, PinnedCommit};
 
 fn pin() -> Pin {
     Pin {
@@ -157,6 +158,61 @@ fn repositories_are_in_the_order_of_the_recipe() {
         assert_eq!(locked.repositories_fit(&other).unwrap_err().kind(), Kind::Usage);
     }
     assert_eq!(entry().changes(&Locked::default()), [format!("stage3 {} → none", pin().name)]);
+}
+
+#[test]
+fn a_branch_is_held_to_its_commit() {
+    let id = |digit: &str| digit.repeat(40);
+    let git = |commit: Option<&str>, branch: Option<&str>| Git {
+        url: "https://example.org/own.git".to_owned(),
+        commit: commit.map(id),
+        branch: branch.map(str::to_owned),
+        keyring: None,
+        fingerprints: Vec::new(),
+        max_age: 1,
+        allow_unsigned: false,
+    };
+    let pin = PinnedCommit {
+        branch: Some("stable".to_owned()),
+        url: "https://example.org/own.git".to_owned(),
+        commit: id("a"),
+        signer: Some("A".repeat(40)),
+        verified: "commit signed".to_owned(),
+    };
+    assert_eq!(pin.of(&git(None, Some("stable"))).unwrap(), git(Some("a"), Some("stable")));
+    let exact = PinnedCommit { branch: None, ..pin.clone() };
+    assert_eq!(exact.of(&git(Some("a"), Some("stable"))).unwrap(), git(Some("a"), Some("stable")));
+    let elsewhere = Git { url: "https://example.com/own.git".to_owned(), ..git(None, Some("stable")) };
+    for (pin, other) in [
+        (&pin, git(None, Some("main"))),
+        (&pin, git(Some("a"), None)),
+        (&exact, git(Some("b"), None)),
+        (&exact, git(None, Some("stable"))),
+        (&pin, elsewhere),
+    ] {
+        assert_eq!(pin.of(&other).unwrap_err().kind(), Kind::Usage, "{other:?}");
+    }
+
+    let repository = |git: &PinnedCommit| LockedRepository {
+        name: "own".to_owned(),
+        commit: None,
+        snapshot: None,
+        git: Some(git.clone()),
+    };
+    let of = |git: &PinnedCommit| Locked { stage3: None, repository: vec![repository(git)] };
+    let mut lockfile = Lockfile::default();
+    lockfile.set("a", of(&pin));
+    let text = lockfile.text().unwrap();
+    assert!(
+        text.contains("\n[[recipe.a.repository]]\nname = \"own\"\n\n[recipe.a.repository.git]\nbranch = "),
+        "{text}"
+    );
+    assert_eq!(Lockfile::parse("x", &text).unwrap(), lockfile);
+    assert!(Lockfile::parse("x", &text.replace(&id("a"), "HEAD")).is_err());
+    let moved = of(&pin).changes(&of(&PinnedCommit { commit: id("b"), ..pin.clone() }));
+    assert!(moved.len() == 1 && moved[0].contains("stable") && moved[0].contains(&id("b")), "{moved:?}");
+    let directory = Locked { stage3: None, repository: vec![LockedRepository { git: None, ..repository(&pin) }] };
+    assert!(of(&pin).changes(&directory)[0].ends_with("→ a directory"));
 }
 
 #[test]

@@ -16,6 +16,7 @@ use std::thread::Scope;
 use libdeflater::{CompressionLvl, Compressor};
 use sha2::{Digest, Sha256};
 
+use super::cache::Cache;
 use super::digest::hex;
 use super::pieces::Pieces;
 
@@ -47,6 +48,15 @@ impl Format {
             Self::Gzip => 5,
             Self::Zstd => 3,
             Self::Plain | Self::Xz => 6,
+        }
+    }
+
+    /// What compresses a piece, as its package is called: another may make other bytes. None where there are no pieces.
+    fn encoder(self) -> Option<&'static str> {
+        match self {
+            Self::Gzip => Some("libdeflate-sys 1.26.1"),
+            Self::Zstd => Some("zstd-sys 2.1.2+zstd.1.5.7"),
+            Self::Plain | Self::Xz => None,
         }
     }
 
@@ -93,6 +103,7 @@ pub fn start<'scope, 'env>(
     threads: usize,
     format: Format,
     level: u32,
+    cache: Option<&'env Cache>,
     out: &'env mut File,
 ) -> io::Result<(Pieces, Running<'scope>)> {
     let thread = || std::thread::Builder::new().name("pack".to_owned());
@@ -106,7 +117,7 @@ pub fn start<'scope, 'env>(
     let workers = if matches!(format, Format::Gzip | Format::Zstd) { threads } else { 1 };
     for _ in 0..workers {
         let (to_do, zeros) = (to_do.clone(), zeros.clone());
-        thread().spawn_scoped(scope, move || compress(&to_do, &zeros, format, level))?;
+        thread().spawn_scoped(scope, move || compress(&to_do, &zeros, format, level, cache))?;
     }
     let hasher = thread().spawn_scoped(scope, move || {
         let mut digest = Sha256::new();
@@ -137,14 +148,24 @@ impl Running<'_> {
     }
 }
 
-fn compress(to_do: &Mutex<Receiver<Work>>, known_zeros: &OnceLock<Arc<Vec<u8>>>, format: Format, level: u32) {
+fn compress(
+    to_do: &Mutex<Receiver<Work>>,
+    known_zeros: &OnceLock<Arc<Vec<u8>>>,
+    format: Format,
+    level: u32,
+    cache: Option<&Cache>,
+) {
     let mut compressor = One::new(format, level);
+    let cache = cache.zip(format.encoder()).map(|(cache, encoder)| (cache, format!("{encoder} level {level}")));
     loop {
         let next = to_do.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Work { plain, zeros, to }) = next else { return };
         let packed = match known_zeros.get().filter(|_| zeros) {
             Some(packed) => Ok(packed.clone()),
-            None => compressor.pack(plain),
+            None => match &cache {
+                Some((cache, how)) => compressor.pack_or_get(plain, cache, how),
+                None => compressor.pack(plain),
+            },
         };
         if let (true, Ok(packed)) = (zeros, &packed) {
             // Another thread may have been first, with the same bytes.
@@ -177,6 +198,16 @@ impl One {
             }
             Format::Plain | Format::Xz => Self::Plain,
         }
+    }
+
+    fn pack_or_get(&mut self, plain: Arc<Vec<u8>>, cache: &Cache, how: &str) -> Compressed {
+        let key = Cache::key(how, &plain);
+        if let Some(kept) = cache.get(&key) {
+            return Ok(Arc::new(kept));
+        }
+        let packed = self.pack(plain)?;
+        cache.put(&key, &packed);
+        Ok(packed)
     }
 
     fn pack(&mut self, plain: Arc<Vec<u8>>) -> Compressed {
@@ -245,4 +276,21 @@ fn write_xz(ordered: Receiver<Receiver<Compressed>>, threads: usize, level: u32,
 
 fn received(piece: &Receiver<Compressed>) -> Compressed {
     piece.recv().unwrap_or_else(|_| Err(io::Error::other("a thread of the compressor panicked")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is in a cache is of these encoders: a new one must have another name here.
+    #[test]
+    fn encoders_are_those_of_the_lock_file() {
+        let lock = include_str!("../../Cargo.lock");
+        for format in [Format::Gzip, Format::Zstd] {
+            let (name, version) = format.encoder().unwrap().split_once(' ').unwrap();
+            let package = format!("name = \"{name}\"\nversion = \"{version}\"\n");
+            assert_eq!(lock.matches(&package).count(), 1, "{package}");
+            assert_eq!(lock.matches(&format!("name = \"{name}\"")).count(), 1, "{name}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //! compression that does not depend on the number of threads. One walk, nothing is read twice, and every digest that the
 //! results need is taken on the way: the file is the stage4 and the OCI layer at once.
 
+pub mod cache;
 pub mod compress;
 pub mod digest;
 pub mod listing;
@@ -15,9 +16,11 @@ pub mod walk;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::fs::SeekFrom;
 
+pub use self::cache::Cache;
 pub use self::compress::Format;
 use self::compress::Written;
 use self::listing::Listing;
@@ -44,13 +47,15 @@ pub struct Options {
     pub level: Option<u32>,
     /// Compressing threads; 0 means one per processor.
     pub threads: usize,
+    /// Where compressed pieces are kept for the next time, and taken from.
+    pub cache: Option<Arc<Cache>>,
     /// Expected plain size, for progress only.
     pub expected: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { format: Format::Gzip, epoch: u64::MAX, level: None, threads: 0, expected: None }
+        Self { format: Format::Gzip, epoch: u64::MAX, level: None, threads: 0, cache: None, expected: None }
     }
 }
 
@@ -85,7 +90,7 @@ pub fn pack(
     };
     let (packed, written) = std::thread::scope(|scope| {
         let level = options.level.unwrap_or(options.format.level());
-        let (pieces, running) = compress::start(scope, threads, options.format, level, out)
+        let (pieces, running) = compress::start(scope, threads, options.format, level, options.cache.as_deref(), out)
             .system(|| format!("{}: starting the compressor", doing()))?;
         let mut packer = Packer {
             tree,
@@ -108,6 +113,9 @@ pub fn pack(
         (_, Err(error)) => return Err(write_error(doing(), error)),
         (_, Ok(written)) => written,
     };
+    if let Some(warning) = options.cache.as_ref().and_then(|cache| cache.trim()) {
+        ui.warn(&warning);
+    }
     let entries = packed?;
     let Written { size, sha256, plain_sha256: diff_id, plain_size: tar_size } = written;
     Ok(Packed { size, sha256, diff_id, tar_size, entries })
@@ -162,6 +170,7 @@ impl Packer<'_> {
     }
 
     /// The archive has the zeros of holes, so that its bytes do not depend on where a file system keeps some; they are not read.
+    /// Unpacking makes holes of them again.
     fn pieces_with_holes(&mut self, item: &Item, file: &OwnedFd) -> Result<()> {
         let doing = || self.tree.doing("looking for holes in", &item.path);
         let mut at = 0;

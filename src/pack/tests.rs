@@ -443,3 +443,68 @@ fn sockets_are_left_out_and_mounts_are_not_entered() {
     });
     assert!(result.is_err_and(|error| error.kind() == crate::error::Kind::System));
 }
+
+/// A tree whose archive has some pieces, and places where it is cut.
+fn some_pieces(place: &Path) {
+    let mut noise = 1u64;
+    for number in 0..300 {
+        let data: Vec<u8> = (0..20_000 + 37 * number)
+            .map(|at| {
+                noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                if at % 2 == 0 { (noise >> 60) as u8 } else { b'x' }
+            })
+            .collect();
+        let path = place.join(format!("{:02}/{number}", number / 10));
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(&path, data).unwrap();
+        time(&path, 1, 0);
+    }
+    fs_err::write(place.join("15/large"), vec![b'l'; 5 << 20]).unwrap();
+}
+
+#[test]
+fn a_cache_changes_no_byte_and_is_used() {
+    let place = tempfile::tempdir().unwrap();
+    let (tree, pieces) = (place.path().join("tree"), place.path().join("pieces"));
+    some_pieces(&tree);
+    for format in [Format::Gzip, Format::Zstd] {
+        let with = |cache: bool, threads| {
+            let cache = cache.then(|| std::sync::Arc::new(Cache::open(&pieces).unwrap()));
+            let (bytes, about, _) =
+                packed(&tree, &Record::default(), &Options { format, threads, cache, epoch: 9, ..Options::default() });
+            (bytes, about)
+        };
+        let names = || -> std::collections::BTreeSet<_> {
+            fs_err::read_dir(&pieces).map(|all| all.map(|one| one.unwrap().path()).collect()).unwrap_or_default()
+        };
+        let (before, cold) = (names(), with(false, 2));
+        assert!(cold == with(true, 2));
+        let kept = &names() - &before;
+        assert!(kept.len() > 3, "{kept:?}");
+        assert!(cold == with(true, 1));
+        // It is really taken: what would be compressed otherwise is not what stands there.
+        let one = kept.first().unwrap();
+        let foreign = b"something else";
+        use sha2::Digest;
+        fs_err::write(one, [&foreign[..], &sha2::Sha256::digest(foreign)].concat()).unwrap();
+        assert!(cold != with(true, 3));
+        // Damaged, it is made again.
+        fs_err::write(one, foreign).unwrap();
+        assert!(cold == with(true, 3));
+        assert!(cold == with(true, 1));
+
+        // More at the beginning, less near the end, other bytes in the middle of the large one.
+        fs_err::write(tree.join("00/0000"), [b'0'; 1000]).unwrap();
+        fs_err::write(tree.join("28/285"), format!("less {format:?}")).unwrap();
+        let mut large = vec![b'l'; 5 << 20];
+        large[3 << 20] = b'L';
+        fs_err::write(tree.join("15/large"), large).unwrap();
+        let before = names();
+        let changed = with(true, 2);
+        let made = (&names() - &before).len();
+        assert!(made >= 3 && made <= kept.len() * 2 / 3, "{made} of {}", kept.len());
+        assert!(changed == with(false, 1));
+        fs_err::remove_file(tree.join("00/0000")).unwrap();
+        fs_err::write(tree.join("15/large"), vec![b'l'; 5 << 20]).unwrap();
+    }
+}

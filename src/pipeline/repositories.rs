@@ -51,7 +51,7 @@ impl Repository {
 /// downloaded, is.
 ///
 /// # Errors
-/// Those of [`crate::source`], [`crate::verify`], [`unpack`] and [`Resolved::at`].
+/// Those of [`crate::source`], [`crate::verify`], [`crate::unpack`] and [`Resolved::at`].
 pub fn repositories(
     job: &Job,
     store: &Store,

@@ -17,17 +17,46 @@ use crate::recipe::{Base, Git, Job, Origin, Snapshot};
 /// Names the meaning of `externalParameters` and `internalParameters`.
 const BUILD_TYPE: &str = "urn:quern-builder:build:v1";
 
-/// The stage3 as it was verified.
+/// What the build started from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stage3<'a> {
-    /// File name.
-    pub name: &'a str,
-    /// SHA-512, in hex.
-    pub sha512: &'a str,
-    /// Primary fingerprint of the certificate that signed it.
-    pub signer: Option<&'a str>,
-    /// How it was verified, in words.
-    pub how: &'a str,
+pub enum BaseFact<'a> {
+    /// The stage3 as it was verified.
+    Stage3 {
+        /// File name.
+        name: &'a str,
+        /// SHA-512, in hex.
+        sha512: &'a str,
+        /// Primary fingerprint of the certificate that signed it.
+        signer: Option<&'a str>,
+        /// How it was verified, in words.
+        how: &'a str,
+    },
+    /// The system of the machine that built it.
+    Host {
+        /// What it calls itself.
+        name: &'a str,
+    },
+}
+
+impl BaseFact<'_> {
+    /// As an in-toto resource.
+    fn resource(&self) -> Value {
+        match self {
+            Self::Stage3 { name, sha512, signer, how } => json!({
+                "name": name,
+                "digest": { "sha512": sha512 },
+                "annotations": { "signer": signer, "verification": how },
+            }),
+            Self::Host { name } => json!({
+                "name": "host",
+                "annotations": {
+                    "system": name,
+                    "signer": null,
+                    "verification": "none: the running system of the machine that built it",
+                },
+            }),
+        }
+    }
 }
 
 /// An ebuild repository that the build read.
@@ -83,8 +112,8 @@ pub struct StepFact {
 /// Everything a statement says beside the recipe and the result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts<'a> {
-    /// The stage3.
-    pub stage3: Stage3<'a>,
+    /// What the build started from.
+    pub base: BaseFact<'a>,
     /// The repositories, in the recipe's order.
     pub repositories: &'a [RepositoryFact],
     /// The commands, in order.
@@ -94,11 +123,7 @@ pub struct Facts<'a> {
 /// The statement about the tarball `file`, as indented JSON with sorted keys.
 pub fn document(job: &Job, facts: &Facts<'_>, file: &str, packed: &Packed, moment: Moment) -> Result<Vec<u8>> {
     let writing = || format!("writing the provenance of {file}");
-    let mut dependencies = vec![json!({
-        "name": facts.stage3.name,
-        "digest": { "sha512": facts.stage3.sha512 },
-        "annotations": { "signer": facts.stage3.signer, "verification": facts.stage3.how },
-    })];
+    let mut dependencies = vec![facts.base.resource()];
     for repository in facts.repositories {
         let name = &repository.name;
         dependencies.push(match &repository.origin {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::provenance::{Facts, RepositoryFact, RepositoryOrigin, Stage3, StepFact, document, repository_commit};
+use super::provenance::{BaseFact, Facts, RepositoryFact, RepositoryOrigin, StepFact, document, repository_commit};
 use super::*;
 use crate::progress::Silent;
 use crate::recipe::{Base, Build, Emerge, Job, Origin, Portage, ProfileName, Repository, Source, Strip, TreeKind};
@@ -184,7 +184,7 @@ fn names_that_cannot_be_files_are_refused() {
 #[test]
 fn provenance_names_the_inputs_and_no_path_of_this_machine() {
     let facts = Facts {
-        stage3: Stage3 {
+        base: BaseFact::Stage3 {
             name: "stage3-amd64-musl-1.tar.xz",
             sha512: "ab",
             signer: Some("13EB"),

@@ -103,7 +103,9 @@ pub(super) const KEYS: &[Key] = &[
     key("source", "signature", Type::Str, r#"signature = "./stage3-amd64-musl.tar.xz.asc""#),
     key("source", "sha512", Type::Str, r#"sha512 = "65c8e11b…""#),
     key("source", "allow-unsigned", Type::Bool, "allow-unsigned = true"),
-    key("source", "host", Type::Bool, "host = false"),
+    key("source", "host", Type::Bool, "host = true"),
+    key("source", "hide", Type::Strs, r#"hide = ["/etc/foo.conf"]"#),
+    key("source", "show", Type::Strs, r#"show = ["/usr/local/bin"]"#),
     key(
         "portage",
         "repositories",

@@ -140,7 +140,7 @@ pub(crate) fn dated(text: &str, date: &str) -> String {
 pub struct Job {
     /// Names the results and the work directory; `[A-Za-z0-9][A-Za-z0-9._+-]*`.
     pub name: String,
-    /// The stage3 that the builder tree is made of.
+    /// What the builder tree is made of.
     pub source: Source,
     /// Portage's configuration, repositories and caches.
     pub portage: Portage,
@@ -154,7 +154,7 @@ pub struct Job {
     pub oci: Option<Oci>,
 }
 
-/// `[source]`: the stage3 and whom to trust.
+/// `[source]`: the stage3 and whom to trust, or this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Source {
     /// Where the stage3 comes from.
@@ -170,7 +170,7 @@ pub struct Source {
     pub max_age: u64,
 }
 
-/// Where the stage3 comes from.
+/// What the builder tree is made of, and where that comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Base {
@@ -193,6 +193,13 @@ pub enum Base {
         sha512: Option<String>,
         /// Accept it with neither.
         allow_unsigned: bool,
+    },
+    /// No stage3: the running system, which must be a Gentoo.
+    Host {
+        /// Absolute paths that are not seen, beside those that never are.
+        hide: Vec<PathBuf>,
+        /// Absolute paths that are seen though they usually are not.
+        show: Vec<PathBuf>,
     },
 }
 

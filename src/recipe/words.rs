@@ -1,6 +1,8 @@
 //! What a single word of a recipe may look like: names, atoms, profiles, addresses. Pure; each rule says what is wrong in a
 //! few words that fit beside a caret. Most of these words end up in file names, configuration files or command lines.
 
+use std::path::PathBuf;
+
 use super::ProfileName;
 use super::atom::digits;
 use super::diagnostic::{Problem, quoted};
@@ -238,6 +240,35 @@ pub(super) fn image_path(text: &str) -> Rule<String> {
         return Err(Problem::new("`..` in a path of the image"));
     }
     Ok(format!("/{}", parts.join("/")))
+}
+
+/// A path of this host.
+pub(super) fn host_path(text: &str) -> Rule<PathBuf> {
+    printable(text)?;
+    if !text.starts_with('/') {
+        return Err(Problem::new("not absolute").help("a path of the host starts with `/`"));
+    }
+    let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    if parts.contains(&"..") {
+        return Err(Problem::new("`..` in a path of the host"));
+    }
+    if parts.is_empty() {
+        return Err(Problem::new("this is the whole host"));
+    }
+    if text.contains(['*', '?', '[']) {
+        return Err(Problem::new("a glob, which means nothing here").help("name the directory"));
+    }
+    Ok(parts.into_iter().fold(PathBuf::from("/"), |path, part| path.join(part)))
+}
+
+/// A path of this host that a build can see: not where it has something of its own.
+pub(super) fn shown_path(text: &str) -> Rule<PathBuf> {
+    const OWN: [&str; 8] = ["/dev", "/proc", "/quern", "/run", "/sys", "/tmp", "/var/db/repos", "/var/tmp"];
+    let path = host_path(text)?;
+    match OWN.iter().find(|own| path.starts_with(own)) {
+        Some(own) => Err(Problem::new(format!("a build has its own {own}"))),
+        None => Ok(path),
+    }
 }
 
 /// A path to strip: its last component may be a glob.

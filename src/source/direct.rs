@@ -86,6 +86,7 @@ pub(super) fn locate(
                 verified_at: now(),
                 trust: keyring.id().to_owned(),
                 signature: Some(signed),
+                digests: None,
                 fetched: false,
             };
             (facts, Proof::Detached { signature, keyring })

@@ -169,6 +169,11 @@ impl Locked {
             .with_hint("check out what was locked; or lock what is there now, with `quern-builder lock`"))
     }
 
+    /// Whether its stage3 is the one with this SHA-512.
+    pub fn is_of(&self, sha512: &str) -> bool {
+        self.stage3.as_ref().is_some_and(|pin| pin.sha512 == sha512)
+    }
+
     /// Names and SHA-512 of all files in it that a store may have.
     pub fn files(&self) -> impl Iterator<Item = (&str, &str)> {
         let snapshots = self.repository.iter().filter_map(|repository| repository.snapshot.as_ref());

@@ -131,6 +131,9 @@ pub(crate) struct Facts {
     /// SHA-256 of the detached signature that proved it, where one did.
     #[serde(default)]
     pub(crate) signature: Option<String>,
+    /// The signed digests that proved it, where they did: whoever is trusted now can judge them again without a network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) digests: Option<String>,
     /// Whether the bytes were ever in the store: without a network, only those are of use.
     #[serde(default)]
     pub(crate) fetched: bool,
@@ -179,6 +182,15 @@ impl Located {
         &self.facts.how
     }
 
+    /// With what only its bytes could tell: who signed them, where a detached signature proves it.
+    pub(crate) fn with(mut self, verified: &verify::Verified) -> Self {
+        self.facts.sha512 = Some(verified.sha512().to_owned());
+        self.facts.size = Some(verified.size());
+        self.facts.signer = verified.signature().cloned();
+        self.facts.how = verified.how().to_owned();
+        self
+    }
+
     /// Where it can be downloaded, the first to be tried first; empty for a local file.
     pub fn urls(&self) -> &[String] {
         match &self.place {
@@ -204,6 +216,7 @@ pub fn locate(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> 
             None if matches!(job.source.base, Base::File { .. }) => {
                 locate(job, store, Terms { offline: false, ..terms }, ui)
             }
+            None if matches!(job.source.base, Base::Host { .. }) => Err(no_stage3(job)),
             None => Err(Error::network(format!("the store knows no verified {}", base_name(&job.source)))
                 .with_hint("run once without --offline")),
         };
@@ -220,6 +233,7 @@ pub fn locate(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> 
             };
             file::locate(&job.source, &asked, store, ui)?
         }
+        Base::Host { .. } => return Err(no_stage3(job)),
     };
     if let Some(signer) = located.signer() {
         warn_of_expiry(&keyring(&job.source, store)?, signer, now(), ui);
@@ -242,6 +256,7 @@ pub fn known(job: &Job, store: &Store) -> Result<Option<Located>> {
             };
             file::known(&job.source, &asked, store)
         }
+        Base::Host { .. } => Ok(None),
     }
 }
 
@@ -260,7 +275,7 @@ pub fn first_urls(job: &Job) -> Result<Vec<String>> {
             let mirrors = job.source.mirrors.iter();
             Ok(mirrors.map(|root| format!("{root}/{}{}", direct.path, direct.signature)).collect())
         }
-        Base::File { .. } => Ok(Vec::new()),
+        Base::File { .. } | Base::Host { .. } => Ok(Vec::new()),
     }
 }
 
@@ -369,6 +384,10 @@ pub(crate) fn rewound(file: &File) -> Result<&File> {
     Ok(file)
 }
 
+fn no_stage3(job: &Job) -> Error {
+    Error::usage(format!("{} is built from this host: there is no stage3 to fetch or verify", job.name))
+}
+
 fn base_name(source: &Source) -> String {
     match &source.base {
         Base::Gentoo { stage3, version: crate::recipe::Version::Latest } => format!("stage3 {stage3}"),
@@ -377,6 +396,7 @@ fn base_name(source: &Source) -> String {
         }
         Base::Direct(direct) => direct.path.clone(),
         Base::File { path, .. } => path.display().to_string(),
+        Base::Host { .. } => "stage3".to_owned(),
     }
 }
 

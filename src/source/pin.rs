@@ -165,6 +165,7 @@ impl Pin {
             }
             Base::Direct(_) => true,
             Base::File { sha512, .. } => sha512.as_ref().is_none_or(|sha512| *sha512 == self.sha512),
+            Base::Host { .. } => false,
         };
         if fits {
             return Ok(());
@@ -251,6 +252,7 @@ pub(in crate::source) fn locate(
             trust: String::new(),
             signature: None,
             // Nothing of it is remembered: a lock is no reason to trust a file without it.
+            digests: None,
             fetched: true,
         },
         offline: terms.offline,
@@ -270,6 +272,7 @@ pub(in crate::source) fn asked(source: &Source) -> String {
         Base::File { path, .. } => {
             format!("file {}", printable(&path.file_name().unwrap_or(path.as_os_str()).to_string_lossy()))
         }
+        Base::Host { .. } => "this host".to_owned(),
     }
 }
 

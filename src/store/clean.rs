@@ -20,6 +20,8 @@ pub enum Part {
     Packages,
     /// Sources of packages.
     Distfiles,
+    /// Compressed pieces of archives.
+    Pieces,
 }
 
 /// Something that was, or would be, removed.
@@ -40,22 +42,18 @@ impl Store {
     /// [`Kind::System`](crate::error::Kind::System) when something cannot be read or removed.
     pub fn clean(&self, parts: &[Part], pretend: bool, mut each: impl FnMut(&Item)) -> Result<()> {
         for part in parts {
-            let mut paths = children(&self.root().join(match part {
+            let directory = match part {
                 Part::Builds => "builds",
                 Part::Trees => "trees",
                 Part::Blobs => "blobs",
-                Part::Packages | Part::Distfiles => "cache",
-            }))?;
-            let git = self.root().join("cache/git");
-            if *part == Part::Blobs && git.exists() {
-                paths.push(git);
+                Part::Packages | Part::Distfiles | Part::Pieces => "cache",
+            };
+            let mut paths = children(&self.root().join(directory))?;
+            if *part == Part::Blobs {
+                paths.extend(children(&self.root().join("cache"))?);
             }
             for path in paths {
-                let other = match part {
-                    Part::Builds | Part::Trees | Part::Blobs => false,
-                    Part::Packages => path.ends_with("distfiles") || path.ends_with("git"),
-                    Part::Distfiles => !path.ends_with("distfiles"),
-                };
+                let other = path.parent().is_some_and(|parent| parent.ends_with("cache")) && of_cache(&path) != *part;
                 if other || path.extension().is_some_and(|extension| extension == "lock") {
                     continue;
                 }
@@ -67,7 +65,7 @@ impl Store {
                 };
                 let lock = match part {
                     Part::Builds | Part::Trees => lock::try_take(&locked, Mode::Exclusive)?,
-                    Part::Blobs | Part::Packages | Part::Distfiles => self.unused()?,
+                    Part::Blobs | Part::Packages | Part::Distfiles | Part::Pieces => self.unused()?,
                 };
                 let item = Item { bytes: disk_usage(&path), busy: lock.is_none(), path };
                 if !item.busy && !pretend {
@@ -90,6 +88,16 @@ impl Store {
     /// [`Kind::System`](crate::error::Kind::System) when the lock cannot be taken.
     pub fn use_caches(&self) -> Result<lock::Lock> {
         lock::take(&self.root().join("cache.lock"), Mode::Shared, || {})
+    }
+}
+
+/// The part that a directory of the caches belongs to.
+fn of_cache(path: &Path) -> Part {
+    match path.file_name().and_then(|name| name.to_str()) {
+        Some("distfiles") => Part::Distfiles,
+        Some("pieces") => Part::Pieces,
+        Some("git") => Part::Blobs,
+        _ => Part::Packages,
     }
 }
 
@@ -156,5 +164,13 @@ mod tests {
         assert_eq!(listed(&store, Part::Blobs, true), [("git".to_owned(), false)]);
         assert_eq!(listed(&store, Part::Packages, false), [("binpkgs".to_owned(), false)]);
         assert!(!store.root().join("cache/binpkgs").exists());
+
+        for name in ["binpkgs", "distfiles", "pieces"] {
+            fs_err::write(store.cache(name).unwrap().join("x"), "x").unwrap();
+        }
+        assert!(store.pieces().join("x").exists());
+        for (part, name) in [(Part::Pieces, "pieces"), (Part::Distfiles, "distfiles"), (Part::Packages, "binpkgs")] {
+            assert_eq!(listed(&store, part, false), [(name.to_owned(), false)]);
+        }
     }
 }

@@ -6,7 +6,8 @@
 //! refs/      small facts with a name: what a signed pointer said, and when
 //! trees/     unpacked stage3s and ebuild repositories, by the digest of their tarball; read-only once there
 //! builds/    a work directory for each recipe: the last build's changes, image and logs
-//! cache/     binary packages and distfiles that all builds share; git repositories that commits are fetched into
+//! cache/     what all builds share: binary packages, distfiles, compressed pieces of archives, and the git repositories that commits
+//!            are fetched into
 //! ```
 //!
 //! Everything appears under its final name only when it is whole; what a killed run leaves behind is found by the next one
@@ -91,6 +92,11 @@ impl Store {
         let path = self.root.join("cache").join(name);
         fs_err::create_dir_all(&path).system(|| format!("making the cache {}", path.display()))?;
         Ok(path)
+    }
+
+    /// Where compressed pieces of archives are kept. Whoever uses it makes it.
+    pub fn pieces(&self) -> PathBuf {
+        self.root.join("cache/pieces")
     }
 }
 

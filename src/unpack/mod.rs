@@ -16,6 +16,7 @@ pub mod refusal;
 pub mod sparse;
 #[cfg(test)]
 pub(crate) mod tests;
+mod zeros;
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek};

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::entry::{Entry, Meta, NodeKind, Time};
 use super::record::{Attribute, Node, Record};
 use super::refusal::Reason;
+use super::zeros;
 use crate::progress::Progress;
 use crate::rootfs::{self, Rootfs, last};
 
@@ -337,16 +338,7 @@ impl<'a> Placer<'a> {
 
 /// Writes a file's data.
 fn fill(fd: &OwnedFd, entry: &Entry, data: &mut dyn Data) -> Result<(), Failure> {
-    let Some(segments) = &entry.sparse else {
-        loop {
-            let bytes = data.data().map_err(Failure::Input)?;
-            if bytes.is_empty() {
-                return Ok(());
-            }
-            let count = rustix::io::write(fd, bytes).or_else(again).call("write")?;
-            data.consume(count);
-        }
-    };
+    let Some(segments) = &entry.sparse else { return fill_plain(fd, data) };
     for segment in segments {
         rustix::fs::seek(fd, SeekFrom::Start(segment.offset)).call("lseek")?;
         let mut left = segment.length;
@@ -362,6 +354,38 @@ fn fill(fd: &OwnedFd, entry: &Entry, data: &mut dyn Data) -> Result<(), Failure>
         }
     }
     rustix::fs::ftruncate(fd, entry.size).call("ftruncate")
+}
+
+/// Writes data that is stored plain, long runs of zeros as holes: an archive of ours has the zeros of a hole, so that its bytes do
+/// not depend on where a file system keeps some.
+fn fill_plain(fd: &OwnedFd, data: &mut dyn Data) -> Result<(), Failure> {
+    let (mut at, mut in_hole) = (0u64, false);
+    loop {
+        let bytes = data.data().map_err(Failure::Input)?;
+        if bytes.is_empty() {
+            break;
+        }
+        let count = if in_hole {
+            zeros::leading(bytes)
+        } else {
+            let hole = zeros::run(bytes);
+            in_hole = hole.is_some_and(|start| start == 0);
+            match hole {
+                Some(0) => zeros::leading(bytes),
+                hole => {
+                    let bytes = &bytes[..hole.unwrap_or(bytes.len())];
+                    rustix::io::write(fd, bytes).or_else(again).call("write")?
+                }
+            }
+        };
+        if in_hole && count == 0 {
+            rustix::fs::seek(fd, SeekFrom::Start(at)).call("lseek")?;
+            in_hole = false;
+        }
+        data.consume(count);
+        at += count as u64;
+    }
+    if in_hole { rustix::fs::ftruncate(fd, at).call("ftruncate") } else { Ok(()) }
 }
 
 fn again(errno: Errno) -> rustix::io::Result<usize> {

@@ -2,13 +2,14 @@
 
 use std::fs;
 
-use crate::env::{Output, Server, TestEnv, World, output, require_world};
+use crate::env::{Output, Server, TestEnv, World, is_root, output, require_userns, require_world};
 
 const RECIPE: &str = "[source]\nstage3 = \"amd64-musl\"\n[build]\nprofile = \"gentoo:default/linux/amd64/23.0/musl\"\n\
                       [emerge]\npackages = [\"app-test/tiny\"]\n";
 
 fn world() -> Option<(World, Server, TestEnv)> {
-    let world = require_world()?;
+    // What is fetched may have to be unpacked.
+    let world = require_world().filter(|_| is_root() || require_userns())?;
     let server = world.serve();
     let mut env = TestEnv::new();
     env.use_world(&world, &server);
@@ -113,4 +114,49 @@ fn exports_are_chosen_by_digest_recipe_or_lock_file() {
     let _ = env.run(["store", "import", "x.tar"]).code(3);
     assert_eq!(env.run(["store", "list"]).success().stdout, "");
     let _ = env.run(["store", "import", "none.tar"]).code(2);
+}
+
+#[test]
+fn userns_a_fetched_repository_is_locked_and_exported_too() {
+    let Some((world, server, mut env)) = world() else { return };
+    let snapshot = |which: &str| format!("[{{ snapshot = {which:?}, keyring = {:?} }}]", world.keyring());
+    env.set("QUERN_PORTAGE_REPOSITORIES", snapshot("latest"));
+    let _ = env.run(["lock", "demo.toml"]).success();
+    let lock = fs::read_to_string(env.path("quern.lock")).unwrap();
+    let repository = lock.split_once("[[recipe.demo.repository]]").expect("a repository").1;
+    assert!(
+        repository.contains("[recipe.demo.repository.snapshot]") && repository.contains("name = \"gentoo-2"),
+        "{lock}"
+    );
+    assert!(!repository.contains("gentoo-latest.tar.xz\"\n"), "its address is that of the day: {lock}");
+    let _ = env.run(["lock", "demo.toml", "--check"]).success();
+    let _ = env.run(["lock", "demo.toml"]).success();
+    assert_eq!(fs::read_to_string(env.path("quern.lock")).unwrap(), lock);
+
+    // Elsewhere: by their digests, from the address of the day.
+    env.set("QUERN_HOME", env.path("home/other"));
+    let before = server.requests().len();
+    let _ = env.run(["fetch", "demo.toml", "--locked"]).success();
+    let asked = server.requests()[before..].to_vec();
+    assert!(asked.len() == 2 && asked.iter().all(|request| !request.contains("latest")), "{asked:?}");
+    let _ = env.run(["store", "export", "demo.toml", "-o", "x.tar"]).success();
+    // And where there is no network at all.
+    env.set("QUERN_HOME", env.path("home/third"));
+    assert_eq!(env.run(["store", "import", "x.tar"]).success().results().len(), 2);
+    let verified = env.run(["verify", "demo.toml", "--locked", "--offline"]).success();
+    assert_eq!(verified.stdout.matches("locked: SHA-512 in the lock file").count(), 2, "{}", verified.stdout);
+    assert_eq!(server.requests().len(), before + 2);
+    let _ = env.run(["verify", "demo.toml", "--offline"]).code(5);
+
+    // Another snapshot, or a directory in its place, is not what was locked.
+    let day = repository.split_once("name = \"gentoo-2").unwrap().1.split_once(".tar").unwrap().0;
+    env.set("QUERN_PORTAGE_REPOSITORIES", snapshot(&format!("2{day}")));
+    assert!(env.run(["fetch", "demo.toml", "--locked"]).code(2).stderr.contains("changed since it was locked"));
+    env.set("QUERN_PORTAGE_REPOSITORIES", format!("[{:?}]", world.repository()));
+    let directory = env.run(["build", "demo.toml", "--locked"]).code(2);
+    assert!(directory.stderr.contains("a snapshot → a directory"), "{}", directory.stderr);
+    for home in ["home/store", "home/other", "home/third"] {
+        env.set("QUERN_HOME", env.path(home));
+        let _ = env.run(["clean", "--all"]).success();
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::ValueEnum;
 
@@ -34,6 +35,9 @@ pub(super) struct Args {
     /// Compressing threads; 0 is one for each processor
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     threads: u16,
+    /// Keep compressed pieces in this directory, and take from it those that have not changed
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
     /// Add what `raw unpack --record` wrote to this file
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
@@ -83,6 +87,7 @@ impl Args {
             epoch,
             level: self.level,
             threads: self.threads.into(),
+            cache: self.cache.as_deref().map(pack::Cache::open).transpose()?.map(Arc::new),
             expected: None,
         };
         let tree = Rootfs::open(&self.dir)?;

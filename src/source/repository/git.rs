@@ -128,9 +128,6 @@ pub fn judged(git: &Git, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> 
     };
     let facts = Facts { commit, signer, trust: keyring.map(|keyring| keyring.id().to_owned()).unwrap_or_default() };
     store.write_ref(REFS, &ref_name(git), &facts)?;
-    // Who asks for this very commit, as a lock does, need not ask again.
-    let exact = Git { commit: Some(facts.commit.clone()), ..git.clone() };
-    store.write_ref(REFS, &ref_name(&exact), &facts)?;
     ui.done();
     Ok(Commit { url: git.url.clone(), facts })
 }

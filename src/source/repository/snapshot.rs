@@ -53,7 +53,7 @@ pub fn known(snapshot: &Snapshot, store: &Store) -> Result<Option<Located>> {
 /// Gets the snapshot that was located, and judges it.
 ///
 /// # Errors
-/// As [`fetch`] and [`verify::verify`].
+/// As [`fetch()`] and [`verify::verify()`].
 pub fn verified(
     snapshot: &Snapshot,
     located: &Located,

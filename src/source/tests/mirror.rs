@@ -445,6 +445,26 @@ fn a_signer_that_soon_expires_is_warned_of() {
 }
 
 #[test]
+fn a_renewed_certificate_needs_no_network() {
+    let Some(mirror) = Mirror::new() else { return };
+    let (_home, store) = store();
+    let server = mirror.serve();
+    let job = job(latest(), &[&server], &mirror.keyring);
+    build(&job, &store).unwrap();
+    let primary = mirror.gpg.fingerprints("good")[0].clone();
+    mirror.gpg.run(&["--quick-add-uid", &primary, "good <good@example.com>"], b"");
+    mirror.gpg.run(&["--quick-gen-key", "another <another@example.org>", "ed25519", "sign", "never"], b"");
+    fs_err::write(&mirror.keyring, mirror.gpg.run(&["--armor", "--export"], b"")).unwrap();
+    let asked = server.seen().len();
+    let located = locate(&job, &store, OFFLINE, &Silent).unwrap();
+    let verified = verify(fetch(&located, &store, &Silent).unwrap()).unwrap();
+    assert_eq!((verified.signer(), server.seen().len()), (Some(primary.as_str()), asked));
+    // The certificate of somebody else alone makes it unknown.
+    fs_err::write(&mirror.keyring, mirror.gpg.run(&["--armor", "--export", "another"], b"")).unwrap();
+    assert_eq!(locate(&job, &store, OFFLINE, &Silent).unwrap_err().kind(), Kind::Network);
+}
+
+#[test]
 fn digests_beside_a_file_prove_it_when_they_are_signed() {
     let Some(gpg) = gpg() else { return };
     let primary = gpg.key("good", &[]);
