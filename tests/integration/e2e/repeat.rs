@@ -24,7 +24,7 @@ fn built_under(umask: &str, stand: &mut Stand, rest: &str, keep: &str) -> PathBu
     let recipe = stand.recipe("same", rest);
     let mut command = stand.env.command("sh");
     command.args(["-c", "umask $1; shift; exec \"$@\"", "sh", umask, PROGRAM, "build", text(&recipe)]);
-    output(&mut command).success();
+    assert!(!output(&mut command).success().results().is_empty());
     let kept = stand.env.path(keep);
     ask("cp", &["--recursive", text(&stand.env.outdir()), text(&kept)]);
     kept
