@@ -13,7 +13,7 @@ use crate::portage::emerge::Step;
 use crate::progress::Progress;
 use crate::publish::provenance::{Facts, RepositoryFact, Stage3, StepFact};
 use crate::publish::{self, Contents, Moment, Names, Published, Release, Staging, platform, provenance};
-use crate::recipe::Job;
+use crate::recipe::{Compression, Job};
 use crate::source::{self, Located, Pin, Terms};
 use crate::store::Store;
 use crate::store::lock::Mode;
@@ -75,7 +75,12 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui:
     let mut tarball = staging.create_file(&names.tarball())?;
     ui.stage(&format!("packing {}", names.tarball()));
     let record = base.record(job);
+    let level = match job.build.compression {
+        Compression::Gzip => None,
+        Compression::GzipFast => Some(1),
+    };
     let packing = pack::Options {
+        level,
         epoch: options.moment.epoch(),
         threads: options.cpus as usize,
         cache: Some(Arc::new(pack::Cache::open(&store.pieces())?)),
