@@ -147,7 +147,7 @@ fn root_the_digest_of_the_archive_is_checked() {
     let packed = env.path("sample.tar.xz");
     let _ = output(Command::new("xz").arg("-k").arg(&archive)).success();
     // What stands behind the archive is a part of the file.
-    let padded = env.write("padded.tar", &[fs::read(&archive).unwrap(), vec![0; 100_000]].concat());
+    let padded = env.write("padded.tar", [fs::read(&archive).unwrap(), vec![0; 100_000]].concat());
     for file in [&archive, &packed, &padded] {
         let sum = output(Command::new("sha512sum").arg(file)).success().stdout;
         let sum = sum.split(' ').next().unwrap();
