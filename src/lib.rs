@@ -18,20 +18,21 @@
 //! |---|---|---|
 //! | [`pipeline`] | the one straight function | open files, use the network or start processes itself |
 //! | [`recipe`] | TOML files, variables, options → a typed, valid [`recipe::Job`] | touch anything but the files it is given |
-//! | [`source`] | which bytes, and getting them; its `fetch.rs` alone knows HTTP | judge signatures |
+//! | [`source`] | which bytes, and getting them; its `fetch.rs` alone knows HTTP, its `repository/git.rs` runs git | judge signatures |
 //! | [`verify`] | what was fetched → what is trusted; alone knows OpenPGP | reach the network or a tree |
+//! | [`lockfile`] | `quern.lock`: what recipes were locked to, read and written | find out or judge what is in it |
 //! | [`store`] | blobs, trees, work directories, caches: whole or absent, locked while used | know what is in them |
 //! | [`unpack`] | a verified tarball → a tree | write outside it, whatever the archive says |
 //! | [`enter`] | runs a command in a tree; alone mounts | know Gentoo |
 //! | [`portage`] | Portage's configuration, commands and reports as values | touch the tree |
-//! | [`builder`] | one build's builder tree: overlay, configuration, emerge in it | know how a sandbox is made |
+//! | [`builder`] | one build's builder tree: its base and overlays, configuration, emerge in it | know how a sandbox is made |
 //! | [`strip`] | rules → removals, applied through [`rootfs`] | decide at removal time |
 //! | [`pack`] | a tree → bytes, all digests in one pass | change the tree |
 //! | [`publish`] | bytes → final names: tarball, sums, provenance, OCI layout | show a name before all of it is on the disk |
 //! | [`oci`] | image layouts, read: judged, and made into trees | believe a blob before its digest |
 //! | [`rootfs`] | handle of a tree: every path below it is resolved by the kernel inside it | know what the tree is for |
 //! | [`userns`] | becoming root once, by running the program again | be used after a thread exists |
-//! | [`process`] | waiting, and passing signals on | start anything |
+//! | [`process`] | waiting, and passing signals on; starting a helper of the host | know what for |
 //! | [`progress`] | what stages tell of their work, as events | know a terminal |
 //! | [`error`] | one error: kind (the exit code), cause, details, next step | print |
 //! | [`ui`] | the terminal: bars, colours, the log, how an error looks | know what is built |
@@ -52,7 +53,8 @@
 //!
 //! # Two trees
 //!
-//! The *builder tree* is the unpacked stage3, read-only in the store and seen by a build through an overlay. The *image tree* is
+//! The *builder tree* is the unpacked stage3, read-only in the store and seen by a build through an overlay; or, with
+//! `source.host`, directories of the running system, each seen through an overlay of its own ([`builder::host`]). The *image tree* is
 //! what is shipped: a fresh `ROOT` that emerge fills, or, for a stage4, the builder tree itself. Portage reads the image's
 //! configuration from `PORTAGE_CONFIGROOT` and the builder's from `/etc/portage`; both are written from the recipe, as files.
 //!
@@ -67,12 +69,16 @@
 //! 5. What a build made is visible under its final name only when it is whole.
 //! 6. An error names the operation, the object and the next step; nothing is skipped silently.
 //!
+//! What parses foreign bytes is fuzzed: `fuzz.rs`, built for tests and for `scripts/fuzz` only, has a body for each such parser.
+//!
 //! `tests/integration/architecture.rs` holds the rooms to their rules.
 
 pub mod builder;
 pub mod cli;
 pub mod enter;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod lockfile;
 pub mod oci;
 pub mod pack;

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::source::Pin;
+use crate::source::{Locked, printable};
 
 /// What it is called, in the directory of the recipe.
 pub const NAME: &str = "quern.lock";
@@ -32,22 +32,7 @@ const HEADER: &str =
 pub struct Lockfile {
     version: u64,
     #[serde(default)]
-    recipe: BTreeMap<String, Entry>,
-}
-
-/// What one recipe is locked to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Entry {
-    /// Its stage3.
-    pub stage3: Pin,
-}
-
-impl Entry {
-    /// What is another in `new`, a line each.
-    pub fn changes(&self, new: &Self) -> Vec<String> {
-        self.stage3.changes(&new.stage3)
-    }
+    recipe: BTreeMap<String, Locked>,
 }
 
 /// What became of a lock file.
@@ -78,7 +63,9 @@ impl Lockfile {
             version: u64,
         }
         let wrong = |error: toml::de::Error| {
-            Error::usage(format!("reading {what}: it is no lock file")).with_details(error.to_string()).with_hint(
+            // It shows the place, with whatever a terminal would obey there.
+            let place: Vec<String> = error.to_string().lines().map(printable).collect();
+            Error::usage(format!("reading {what}: it is no lock file")).with_details(place.join("\n")).with_hint(
                 "take it back from version control, or remove it and lock the recipes again with `quern-builder lock`",
             )
         };
@@ -115,7 +102,7 @@ impl Lockfile {
     ///
     /// # Errors
     /// Those of [`Lockfile::read`], and [`Kind::Usage`] when the recipe is not locked there.
-    pub fn entry(path: &Path, recipe: &str) -> Result<Entry> {
+    pub fn entry(path: &Path, recipe: &str) -> Result<Locked> {
         let hint =
             format!("`quern-builder lock` writes it: give it the arguments of this command, without {}", "--locked");
         let Some(mut lockfile) = Self::read(path)? else {
@@ -129,7 +116,7 @@ impl Lockfile {
     }
 
     /// The entry of a recipe.
-    pub fn get(&self, recipe: &str) -> Option<&Entry> {
+    pub fn get(&self, recipe: &str) -> Option<&Locked> {
         self.recipe.get(recipe)
     }
 
@@ -139,23 +126,23 @@ impl Lockfile {
     }
 
     /// Everything that is locked in it.
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub fn entries(&self) -> impl Iterator<Item = &Locked> {
         self.recipe.values()
     }
 
     /// Takes in an entry. One that says the same of the same bytes stays as it was.
-    fn set(&mut self, recipe: &str, new: Entry) -> Update {
-        match self.recipe.get(recipe).map(|old| old.changes(&new)) {
-            Some(changes) if changes.is_empty() => Update::Same,
-            Some(changes) => {
-                self.recipe.insert(recipe.to_owned(), new);
-                Update::Moved(changes)
-            }
-            None => {
-                self.recipe.insert(recipe.to_owned(), new);
-                Update::Added
-            }
+    fn set(&mut self, recipe: &str, new: Locked) -> Update {
+        let Some(old) = self.recipe.get(recipe) else {
+            self.recipe.insert(recipe.to_owned(), new);
+            return Update::Added;
+        };
+        let changes = old.changes(&new);
+        if changes.is_empty() {
+            return Update::Same;
         }
+        let new = new.settled(old);
+        self.recipe.insert(recipe.to_owned(), new);
+        Update::Moved(changes)
     }
 
     /// Its text.
@@ -171,7 +158,7 @@ impl Lockfile {
     ///
     /// # Errors
     /// Those of [`Lockfile::read`], and [`Kind::System`] when it cannot be written.
-    pub fn update(path: &Path, recipe: &str, new: Entry) -> Result<Update> {
+    pub fn update(path: &Path, recipe: &str, new: Locked) -> Result<Update> {
         // Of a link, what it leads to is replaced.
         let path = fs_err::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let directory = directory(&path)?;

@@ -5,21 +5,26 @@ use std::sync::Arc;
 
 use crate::builder::Builder;
 use crate::builder::base::Base;
+use crate::builder::host::Host;
 use crate::builder::view::{Caches, View};
 use crate::error::Result;
 use crate::pack;
-use crate::portage::Resolved;
 use crate::portage::emerge::Step;
+use crate::portage::{self, Resolved};
 use crate::progress::Progress;
-use crate::publish::provenance::{Facts, RepositoryFact, Stage3, StepFact};
+use crate::publish::provenance::{BaseFact, Facts, RepositoryFact, StepFact};
 use crate::publish::{self, Contents, Moment, Names, Published, Release, Staging, platform, provenance};
-use crate::recipe::{Compression, Job};
-use crate::source::{self, Located, Pin, Terms};
+use crate::recipe::{self, Compression, Job};
+use crate::source::{self, Located, Locked, Pin, Terms};
 use crate::store::Store;
 use crate::store::lock::Mode;
 use crate::store::work::State;
 use crate::verify::{self, Verified};
 use crate::{strip, unpack};
+
+mod repositories;
+
+pub use repositories::{Repository, judged, repositories, stored};
 
 /// What a build needs beside its recipe.
 #[derive(Debug, Clone, Copy)]
@@ -38,11 +43,19 @@ pub struct Options<'a> {
 /// Those of the stages; see [`crate::error::Kind`]. After a failure nothing is published, no mount is left, and a plain rerun
 /// goes on with what the caches hold.
 pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui: &dyn Progress) -> Result<Published> {
-    let resolved = Resolved::new(job)?;
-    resolved.warnings.iter().for_each(|warning| ui.warn(warning));
+    if let recipe::Base::Host { hide, show } = &job.source.base {
+        // Whether it can be built from at all, before anything is made.
+        Host::new(hide, show)?;
+    }
+    portage::check(job)?;
     let names = Names::of_job(job, options.moment)?;
     // An outdir that cannot be written to is an error now, not after an hour.
     let staging = Staging::create(&job.build.outdir, ui)?;
+    let (repositories, resolved) = repositories(job, store, options.terms, ui)?;
+    resolved.warnings.iter().for_each(|warning| ui.warn(warning));
+    if let Some(locked) = options.terms.locked {
+        locked.repositories_fit(&repositories::locked(job, &repositories, &resolved, None)?)?;
+    }
     let (base, located) = base(job, store, options.terms, ui)?;
 
     let waiting = || ui.note("waiting for another build of this recipe to end");
@@ -90,7 +103,8 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui:
     let packed = pack::pack(&image, &record, &packing, &mut tarball, &mut contents, ui)?;
     ui.done();
 
-    let provenance = provenance(job, &base, &located, &resolved, &steps, &names, &packed, options.moment)?;
+    let provenance =
+        provenance(job, &base, located.as_ref(), &repositories, &resolved, &steps, &names, &packed, options.moment)?;
     let published = publish::publish(
         staging,
         &Release {
@@ -112,18 +126,26 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui:
     Ok(published)
 }
 
-/// What a recipe is built from, and what proves it: a stage3, verified and unpacked in the store. Downloads and unpacks only what
-/// the store lacks.
+/// What a recipe is built from: this host, or a stage3, verified and unpacked in the store, and what proves it. Downloads and unpacks
+/// only what the store lacks.
 ///
 /// # Errors
-/// Those of [`source`], [`verify`] and [`unpack`].
-pub fn base(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<(Base, Located)> {
+/// Those of [`source`], [`verify`] and [`unpack`], and of [`Host::new`].
+pub fn base(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<(Base, Option<Located>)> {
+    if let recipe::Base::Host { hide, show } = &job.source.base
+        // A lock that has a stage3 is of another recipe than this, and refused below.
+        && terms.locked.is_none_or(|locked| locked.stage3.is_none())
+    {
+        let host = Host::new(hide, show)?;
+        ui.note(&format!("building from this host, {}", host.name()));
+        return Ok((Base::Host(host), None));
+    }
     let located = source::locate(job, store, terms, ui)?;
     let waiting = || ui.note("waiting for another process that unpacks the same stage3");
     if let Some(sha512) = located.sha512()
         && let Some(tree) = store.tree(sha512, waiting)?
     {
-        return Ok((Base::Stage3(tree), located));
+        return Ok((Base::Stage3(tree), Some(located)));
     }
     let verified = verify::verify(source::fetch(&located, store, ui)?)?;
     let tree = store.add_tree(verified.sha512(), verified.name(), waiting, |root| {
@@ -132,7 +154,7 @@ pub fn base(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Re
         ui.done();
         Ok(record)
     })?;
-    Ok((Base::Stage3(tree), located))
+    Ok((Base::Stage3(tree), Some(located.with(&verified))))
 }
 
 /// The stage3 of a recipe, fetched where the store lacks it, and judged again.
@@ -145,8 +167,29 @@ pub fn verified(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -
     Ok((located, verified))
 }
 
-/// What a recipe is locked to: what is the latest now, verified. `old`, where it is locked already, spares a download that would
-/// tell nothing new.
+/// What a recipe is locked to: what is the latest now, verified, and what its repositories are. `old`, where it is locked already,
+/// spares a download that would tell nothing new. `file` is the lock file itself: no commit that holds it could be named in it.
+///
+/// # Errors
+/// Those of [`pin`] and [`repositories()`].
+pub fn lock(
+    job: &Job,
+    old: Option<&Locked>,
+    file: &Path,
+    store: &Store,
+    terms: Terms<'_>,
+    ui: &dyn Progress,
+) -> Result<Locked> {
+    let (repositories, resolved) = repositories(job, store, terms, ui)?;
+    let repository = repositories::locked(job, &repositories, &resolved, Some(file))?;
+    let stage3 = match job.source.base {
+        recipe::Base::Host { .. } => None,
+        _ => Some(pin(job, old.and_then(|old| old.stage3.as_ref()), store, terms, ui)?),
+    };
+    Ok(Locked { stage3, repository })
+}
+
+/// The stage3 that a recipe is locked to.
 ///
 /// # Errors
 /// Those of [`source`] and [`verify`]; [`Kind::Refused`](crate::error::Kind::Refused) when it is older than what is locked.
@@ -167,7 +210,8 @@ pub fn pin(job: &Job, old: Option<&Pin>, store: &Store, terms: Terms<'_>, ui: &d
 fn provenance(
     job: &Job,
     base: &Base,
-    located: &Located,
+    located: Option<&Located>,
+    repositories: &[Repository],
     resolved: &Resolved,
     steps: &[Step],
     names: &Names,
@@ -177,15 +221,20 @@ fn provenance(
     let repositories: Vec<_> = resolved
         .repos
         .iter()
-        .map(|repo| RepositoryFact {
-            name: repo.name().to_owned(),
-            commit: provenance::repository_commit(repo.location()),
-        })
+        .zip(repositories)
+        .map(|(repo, repository)| RepositoryFact { name: repo.name().to_owned(), origin: repository.origin() })
         .collect();
     let steps: Vec<_> =
         steps.iter().map(|step| StepFact { what: step.what.clone(), argv: step.argv.clone() }).collect();
-    let Base::Stage3(tree) = base;
-    let stage3 = Stage3 { name: tree.name(), sha512: tree.sha512(), signer: located.signer(), how: located.how() };
-    let facts = Facts { stage3, repositories: &repositories, steps: &steps };
+    let base = match base {
+        Base::Stage3(tree) => BaseFact::Stage3 {
+            name: tree.name(),
+            sha512: tree.sha512(),
+            signer: located.and_then(Located::signer),
+            how: located.map_or("none", Located::how),
+        },
+        Base::Host(host) => BaseFact::Host { name: host.name() },
+    };
+    let facts = Facts { base, repositories: &repositories, steps: &steps };
     provenance::document(job, &facts, &names.tarball(), packed, moment)
 }

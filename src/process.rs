@@ -2,7 +2,7 @@
 //!
 //! Every process of this program that only waits (the outer one without root, the two of a sandbox) does it in [`supervise`].
 //! The builder, which has threads, takes its signals in one thread ([`Signals`]): while a sandbox runs they go to it, else
-//! they end the program.
+//! they end the program. Programs of the host that do a part of the work are started by [`helper`], and get the signals likewise.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
@@ -20,6 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
 
+pub(crate) mod helper;
+
 /// The signals that mean "stop" and are passed on.
 const STOPPING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
 
@@ -28,6 +30,13 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Two signals closer than this are one: a terminal and a parent may both send it.
 const DUPLICATE: Duration = Duration::from_millis(300);
+
+/// How many processors this process may use. Looked up once: it takes reading files of `/proc` and `/sys`, which nothing does
+/// that is about to unpack an archive.
+pub fn processors() -> usize {
+    static COUNT: OnceLock<usize> = OnceLock::new();
+    *COUNT.get_or_init(|| std::thread::available_parallelism().map_or(1, |count| count.get()))
+}
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -41,10 +41,17 @@ pub struct Rootfs {
 impl Rootfs {
     /// Opens the directory `path` as the root of a tree.
     pub fn open(path: &Path) -> Result<Self> {
+        // From here on nothing else carries a path: what has to be looked up by one is looked up before.
+        crate::process::processors();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd =
             rustix::fs::open(path, flags, Mode::empty()).system(|| format!("opening the tree {}", path.display()))?;
         Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// The tree whose root directory `fd` is; messages call it `path`.
+    pub fn of(fd: OwnedFd, path: &Path) -> Self {
+        Self { fd, path: path.to_owned() }
     }
 
     /// The path it was opened by, for messages.

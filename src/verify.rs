@@ -27,10 +27,12 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::source::{printable, when};
 
-mod cleartext;
+pub(crate) mod cleartext;
+mod commit;
 mod judge;
 mod keyring;
 
+pub use commit::Commit;
 pub use judge::{Verified, verify};
 pub use keyring::{Certificate, Keyring, SigningKey};
 
@@ -310,7 +312,7 @@ fn weak_digest(sig: &Signature) -> String {
 
 fn untrusted(keyring: &Keyring) -> String {
     format!(
-        "trusted here: {}; if you trust the signer, give its certificate as source.keyring (and pin it with source.fingerprints)",
+        "trusted here: {}; if you trust the signer, import its certificate (`keys import`) and name it in `fingerprints` of what it signed, or give it as `keyring`: source.keyring and source.fingerprints for a stage3",
         list(&keyring.trusted)
     )
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::host::Host;
 use super::layers::Layer;
 use crate::error::Result;
 use crate::recipe::{Job, TreeKind};
@@ -14,6 +15,8 @@ use crate::unpack::Record;
 pub enum Base {
     /// A stage3 that is unpacked in the store.
     Stage3(Tree),
+    /// The running system.
+    Host(Host),
 }
 
 impl Base {
@@ -21,6 +24,7 @@ impl Base {
     pub fn below(&self) -> Below {
         match self {
             Self::Stage3(tree) => Below::Stage3(tree.sha512().to_owned()),
+            Self::Host(_) => Below::Host,
         }
     }
 
@@ -28,9 +32,10 @@ impl Base {
     ///
     /// # Errors
     /// [`Kind::System`](crate::error::Kind::System) when it cannot be made.
-    pub fn layers(&self, _directory: &Path) -> Result<Vec<Layer>> {
+    pub fn layers(&self, directory: &Path) -> Result<Vec<Layer>> {
         match self {
             Self::Stage3(tree) => Ok(vec![Layer::root(tree.root())]),
+            Self::Host(host) => host.layers(directory),
         }
     }
 
@@ -38,7 +43,7 @@ impl Base {
     pub fn record(&self, job: &Job) -> Record {
         match (job.build.kind, self) {
             (TreeKind::Stage4, Self::Stage3(tree)) => tree.record().clone(),
-            (TreeKind::Image, _) => Record::default(),
+            _ => Record::default(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! gets to see it is [`crate::enter`]'s business.
 
 pub mod base;
+pub mod host;
 pub mod layers;
 mod observe;
 mod prepare;

@@ -8,7 +8,7 @@ use crate::enter::plan::{base_env, base_mounts};
 use crate::enter::{Mount, Plan, Terminal};
 use crate::error::{Context, Result};
 use crate::portage::{self, Resolved};
-use crate::recipe::{Job, TreeKind};
+use crate::recipe::{Base, Job, TreeKind};
 use crate::rootfs::Rootfs;
 use crate::store::Store;
 
@@ -45,10 +45,12 @@ impl Caches {
 
     /// Where the caches of a recipe are or would be, below the store at `home`. Makes nothing.
     pub fn planned(job: &Job, home: &Path) -> Self {
+        // What is built with the host's own flags is no stage3's business.
+        let host = matches!(job.source.base, Base::Host { .. });
         let own = |path: &Option<PathBuf>, name| path.clone().unwrap_or_else(|| home.join("cache").join(name));
         Self {
             binpkgs: own(&job.portage.binpkg, "binpkgs"),
-            builder_binpkgs: own(&None, "builder-binpkgs"),
+            builder_binpkgs: own(&None, if host { "host-binpkgs" } else { "builder-binpkgs" }),
             distfiles: own(&job.portage.distfiles, "distfiles"),
         }
     }

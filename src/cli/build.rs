@@ -6,20 +6,24 @@ use super::RecipeArgs;
 use super::lock::LockArgs;
 use super::plan::Plan;
 use super::session::{self, Session};
+use crate::builder::host;
 use crate::builder::view::{Caches, View};
 use crate::error::Result;
 use crate::pipeline::{self, Options};
-use crate::portage::{Facts, Resolved, emerge};
+use crate::portage::{self, Facts, Resolved, emerge};
 use crate::progress::Progress;
-use crate::source::Terms;
+use crate::recipe::{Origin, Repository};
+use crate::source::repository::snapshot;
+use crate::source::{Locked, Terms};
 use crate::store::Store;
 use crate::ui::Terminal;
 use crate::{source, userns};
 
 /// Build the image that a recipe describes
 ///
-/// Downloads and verifies the stage3 unless the store has it, merges the recipe's packages with emerge, strips the result and writes
-/// it to the outdir: NAME-YYYY-MM-DD.tar.gz with .sha256, .CONTENTS.gz and a .json that says where it came from, and an OCI layout
+/// Downloads and verifies the stage3 (unless the recipe is built from this host) and the ebuild repositories that the recipe fetches,
+/// where the store lacks them; merges the recipe's packages with emerge, strips the result and writes it to the outdir:
+/// NAME-YYYY-MM-DD.tar.gz with .sha256, .CONTENTS.gz and a .json that says where it came from, and an OCI layout
 /// NAME-YYYY-MM-DD.oci if the recipe has an [oci] table. Nothing appears there before it is whole. Packages that were built before
 /// come from the cache.
 #[derive(Debug, clap::Args)]
@@ -62,8 +66,7 @@ impl Args {
         }
         session::with(&self.recipe, &overrides, ui, |Session { job, origin, store }| {
             let locked = self.lock.entry(&self.recipe, job)?;
-            let locked = locked.as_ref().map(|entry| &entry.stage3);
-            let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback, locked };
+            let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
             let options = Options { terms, moment, cpus: session::cpus() };
             let published = pipeline::build(job, origin, store, &options, ui)?;
             ui.result(&published.tarball);
@@ -86,18 +89,38 @@ impl Args {
         let loaded = session::load(&self.recipe, overrides, ui)?;
         loaded.warnings.iter().for_each(|warning| ui.warn(warning));
         let job = &loaded.job;
-        let resolved = Resolved::new(job)?;
+        portage::check(job)?;
+        let home = Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?;
+        let local = job.portage.repositories.iter().all(|repository| repository.location().is_some());
+        let found = match local {
+            true => Some((Vec::new(), Resolved::new(job)?)),
+            false if home.is_dir() => pipeline::stored(job, &Store::open(&home)?)?,
+            false => None,
+        };
         let mut plan = Plan::default();
         let urls = match self.lock.entry(&self.recipe, job)? {
-            Some(entry) => entry.stage3.urls(&job.source)?,
-            None => source::first_urls(job)?,
+            Some(Locked { stage3: Some(pin), .. }) => pin.urls(&job.source)?,
+            _ => source::first_urls(job)?,
         };
         let file = match &job.source.base {
             crate::recipe::Base::File { path, .. } => Some(path.display().to_string()),
             crate::recipe::Base::Gentoo { .. } | crate::recipe::Base::Direct(_) => None,
+            crate::recipe::Base::Host { hide, show } => {
+                host::check()?;
+                plan.section("host", host::describe(hide, show));
+                None
+            }
         };
         plan.section("source", urls.into_iter().chain(file));
-        let home = Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?;
+        plan.section("repositories", job.portage.repositories.iter().flat_map(origins));
+        let Some((_repositories, resolved)) = found else {
+            let what = "known once the repositories are here: `quern-builder fetch` gets them";
+            plan.section("mounts, emerge", [what.to_owned()]);
+            plan.strip(job);
+            plan.publish(job, session::moment()?)?;
+            ui.plan(&plan.to_string());
+            return Ok(0);
+        };
         let work = Store::work_directory(&home, &job.name, &session::origin(&self.recipe)?);
         let view = View::build(job, &resolved, &Caches::planned(job, &home), &work);
         plan.section("mounts", view.to_string().lines().map(|line| line.trim().to_owned()));
@@ -107,5 +130,17 @@ impl Args {
         plan.publish(job, session::moment()?)?;
         ui.plan(&plan.to_string());
         Ok(0)
+    }
+}
+
+/// What is asked for first of a repository that is fetched.
+fn origins(repository: &Repository) -> Vec<String> {
+    match &repository.origin {
+        Origin::Location(_) => Vec::new(),
+        Origin::Snapshot(snapshot) => snapshot::first_urls(snapshot),
+        Origin::Git(git) => {
+            let what = git.commit.as_deref().or(git.branch.as_deref()).unwrap_or_default();
+            vec![format!("{} {what}", git.url)]
+        }
     }
 }

@@ -21,10 +21,10 @@ pub struct Args {
     /// Work directories: overlays, image trees, logs [default]
     #[arg(long)]
     pub builds: bool,
-    /// Unpacked stage3s
+    /// Unpacked stage3s and ebuild repositories
     #[arg(long)]
     pub trees: bool,
-    /// Downloaded stage3s
+    /// Downloaded stage3s, snapshots and git repositories
     #[arg(long)]
     pub blobs: bool,
     /// Binary packages built here

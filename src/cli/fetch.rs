@@ -1,4 +1,4 @@
-//! `fetch`: a recipe's stage3 → the store.
+//! `fetch`: a recipe's stage3 and repositories → the store.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -8,13 +8,16 @@ use super::lock::LockArgs;
 use super::session::{self, Session};
 use crate::error::Result;
 use crate::pipeline;
+use crate::progress::Progress;
 use crate::source::Terms;
+use crate::source::repository::Fact;
 use crate::ui::Terminal;
 use crate::{recipe, source};
 
-/// Download and verify the stage3 of a recipe, and build nothing
+/// Download and verify the stage3 of a recipe and its ebuild repositories, and build nothing
 ///
-/// An interrupted download goes on where it stopped. Prints the path of the tarball in the store.
+/// An interrupted download goes on where it stopped. Prints the path of the tarball in the store, and where each repository that
+/// was fetched is unpacked.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -46,11 +49,20 @@ impl Args {
             return list(&recipe, arch, ui);
         }
         session::with(&recipe, &[], ui, |Session { job, store, .. }| {
+            if matches!(job.source.base, recipe::Base::Host { .. }) {
+                ui.note(&format!("{} is built from this host: there is nothing to fetch", job.name));
+                return Ok(0);
+            }
             let locked = self.lock.entry(&recipe, job)?;
-            let locked = locked.as_ref().map(|entry| &entry.stage3);
-            let terms = Terms { offline: false, allow_rollback: self.allow_rollback, locked };
+            let terms = Terms { offline: false, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
+            let repositories = match job.portage.repositories.iter().any(|one| one.location().is_none()) {
+                true => pipeline::repositories(job, store, terms, ui)?.0,
+                false => Vec::new(),
+            };
             let (_, verified) = pipeline::verified(job, store, terms, ui)?;
             ui.result(store.blob_path(verified.sha512())?);
+            let fetched = repositories.iter().filter(|repository| repository.fact != Fact::Directory);
+            fetched.for_each(|repository| ui.result(repository.directory()));
             Ok(0)
         })
     }

@@ -3,23 +3,24 @@
 use std::path::{Path, PathBuf};
 
 use super::RecipeArgs;
-use super::session;
+use super::session::{self, Session};
 use crate::error::{Error, Result};
-use crate::lockfile::{self, Entry, Lockfile, Update};
+use crate::lockfile::{self, Lockfile, Update};
 use crate::pipeline;
 use crate::progress::Progress;
 use crate::recipe::Job;
-use crate::source::Terms;
+use crate::source::{Locked, Terms};
 use crate::ui::Terminal;
 
 /// Write down what a recipe is built from, so that it is built from exactly that again
 ///
-/// Asks the mirrors what the recipe's stage3 is now, verifies what they say, and writes name, address, size, digests and signer to
-/// quern.lock beside the recipe: a file for version control, with a table for each recipe of the directory. `build --locked` uses
-/// what it says, or fails. A recipe that asks for something else, or that no longer trusts who signed, must be locked again.
+/// Asks what the recipe's stage3 and repositories are now, verifies the answers, and writes names, addresses, sizes, digests, commits
+/// and signers to quern.lock beside the recipe: a file for version control, with a table for each recipe of the directory.
+/// `build --locked` uses what it says, or fails. A recipe that asks for something else, or that no longer trusts who signed, must be
+/// locked again. A repository that is a directory is held to the commit that is checked out, unless the lock file is in it.
 ///
 /// Writes only when something moved, and prints the path of the lock file. Downloads the stage3 only where nothing but its bytes
-/// tells what its digest is.
+/// tells what its digest is; repositories that are fetched are unpacked in the store.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -58,7 +59,7 @@ pub struct LockArgs {
 
 impl LockArgs {
     /// What the recipe is locked to; none without `--locked`.
-    pub(super) fn entry(&self, recipe: &RecipeArgs, job: &Job) -> Result<Option<Entry>> {
+    pub(super) fn entry(&self, recipe: &RecipeArgs, job: &Job) -> Result<Option<Locked>> {
         if !self.locked {
             return Ok(None);
         }
@@ -78,31 +79,27 @@ pub(super) fn path(given: Option<&Path>, recipe: &RecipeArgs, option: &str) -> R
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
         let path = path(self.file.as_deref(), &self.recipe, "--file")?;
-        // Nothing is unpacked: this needs no root, and no namespace.
-        let store = session::store()?;
-        let loaded = session::load(&self.recipe, &[], ui)?;
-        loaded.warnings.iter().for_each(|warning| ui.warn(warning));
-        let job = &loaded.job;
-        let old = match self.check {
-            true => Some(Lockfile::entry(&path, &job.name)?),
-            false => Lockfile::read(&path)?.and_then(|lockfile| lockfile.get(&job.name).cloned()),
-        };
-        let terms = Terms { offline: false, allow_rollback: self.allow_rollback, locked: None };
-        let stage3 = pipeline::pin(job, old.as_ref().map(|old| &old.stage3), &store, terms, ui)?;
-        let new = Entry { stage3 };
-        if let (true, Some(old)) = (self.check, &old) {
-            return Ok(report(&job.name, &old.changes(&new), ui));
-        }
-        let locked = new.stage3.name.clone();
-        match Lockfile::update(&path, &job.name, new)? {
-            Update::Same => ui.note(&format!("{}: nothing moved", job.name)),
-            Update::Added => ui.note(&format!("{}: locked to {locked}", job.name)),
-            Update::Moved(changes) => {
-                changes.iter().for_each(|change| ui.note(&format!("{}: {change}", job.name)));
+        session::with(&self.recipe, &[], ui, |Session { job, store, .. }| {
+            let old = match self.check {
+                true => Some(Lockfile::entry(&path, &job.name)?),
+                false => Lockfile::read(&path)?.and_then(|lockfile| lockfile.get(&job.name).cloned()),
+            };
+            let terms = Terms { offline: false, allow_rollback: self.allow_rollback, locked: None };
+            let new = pipeline::lock(job, old.as_ref(), &path, store, terms, ui)?;
+            if let (true, Some(old)) = (self.check, &old) {
+                return Ok(report(&job.name, &old.changes(&new), ui));
             }
-        }
-        ui.result(&path);
-        Ok(0)
+            let stage3 = new.stage3.as_ref().map_or("its repositories", |pin| &pin.name).to_owned();
+            match Lockfile::update(&path, &job.name, new)? {
+                Update::Same => ui.note(&format!("{}: nothing moved", job.name)),
+                Update::Added => ui.note(&format!("{}: locked to {stage3}", job.name)),
+                Update::Moved(changes) => {
+                    changes.iter().for_each(|change| ui.note(&format!("{}: {change}", job.name)));
+                }
+            }
+            ui.result(&path);
+            Ok(0)
+        })
     }
 }
 

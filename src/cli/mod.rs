@@ -21,6 +21,7 @@ pub mod lock;
 pub mod oci;
 pub mod plan;
 pub mod raw;
+mod record;
 mod session;
 pub mod shell;
 pub mod store;

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::RecipeArgs;
+use crate::builder::host::Host;
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::Signals;
 use crate::progress::Progress;
 use crate::publish::Moment;
-use crate::recipe::{self, Job, Loaded, Request};
+use crate::recipe::{self, Base, Job, Loaded, Request};
 use crate::store::Store;
 use crate::ui::Terminal;
 use crate::userns::{self, Role};
@@ -31,7 +32,11 @@ pub(super) fn with(
     // The program run again reads the recipe again, so standard input is left to it.
     let standard_input = args.files.iter().any(|file| file == Path::new("-"));
     if !userns::is_root() && !standard_input {
-        load(args, overrides, ui)?;
+        let loaded = load(args, overrides, ui)?;
+        if let Base::Host { hide, show } = &loaded.job.source.base {
+            // It says so before anybody looks for ranges of ids, which would not help.
+            Host::new(hide, show)?;
+        }
     }
     let store = match root()? {
         Ok(store) => store,
@@ -115,5 +120,5 @@ pub(super) fn moment() -> Result<Moment> {
 
 /// Processors that this process may use.
 pub(super) fn cpus() -> u32 {
-    std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX))
+    u32::try_from(crate::process::processors()).unwrap_or(u32::MAX)
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use super::RecipeArgs;
+use super::lock::LockArgs;
 use super::session::{self, Session};
 use crate::builder::{
     self,
@@ -13,9 +14,8 @@ use crate::builder::{
 use crate::enter;
 use crate::error::{Error, Result};
 use crate::pipeline;
-use crate::portage::Resolved;
 use crate::progress::Progress;
-use crate::recipe::TreeKind;
+use crate::recipe::{self, TreeKind};
 use crate::source;
 use crate::source::Terms;
 use crate::store::lock::Mode;
@@ -24,9 +24,9 @@ use crate::ui::Terminal;
 
 /// Run a shell or a command in the tree that a recipe's image is built in
 ///
-/// Enters the builder tree (the stage3 with what the last build of the recipe added) with the same mounts, caches and Portage
-/// configuration as a build; with --image the image tree that was built instead. Changes are thrown away at the end. Exits with the
-/// code of the command.
+/// Enters the builder tree (the stage3 or the host, with what the last build of the recipe added) with the same mounts, caches and
+/// Portage configuration as a build; with --image the image tree that was built instead. Changes are thrown away at the end. Exits
+/// with the code of the command.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -38,11 +38,14 @@ pub struct Args {
     #[command(flatten)]
     pub recipe: RecipeArgs,
     /// Enter the image tree that the last build made
-    #[arg(long)]
+    #[arg(long, conflicts_with = "locked")]
     pub image: bool,
     /// Ask no server: use what the store has, or fail
     #[arg(long)]
     pub offline: bool,
+    /// The lock file.
+    #[command(flatten)]
+    pub lock: LockArgs,
     /// The command; without one, a login shell
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
@@ -55,7 +58,6 @@ impl Args {
 
     fn enter(&self, session: &Session, ui: &Terminal) -> Result<i32> {
         let Session { job, origin, store } = session;
-        let resolved = Resolved::new(job)?;
         let waiting = || ui.note("waiting for the build of this recipe to end");
         let work = store.work(&job.name, origin, Mode::Shared, waiting)?;
         let state = work.state()?;
@@ -63,10 +65,24 @@ impl Args {
             return Err(Error::usage(format!("there is no image of {} yet", job.name))
                 .with_hint("build it first; without --image the shell is in the tree that it is built in"));
         }
+        let locked = self.lock.entry(&self.recipe, job)?;
+        let terms = Terms { offline: self.offline, locked: locked.as_ref(), ..Terms::default() };
+        // As of the stage3: what the store has comes before any server is asked.
+        let stored = if locked.is_some() { None } else { pipeline::stored(job, store)? };
+        let (_repositories, resolved) = match stored {
+            Some(stored) => stored,
+            None => pipeline::repositories(job, store, terms, ui)?,
+        };
         // What the last build added lies over its own stage3, whatever is the latest now.
         let built = match state.map(|state| state.below) {
-            Some(Below::Stage3(sha512)) => store.tree(&sha512, || {})?.map(Base::Stage3),
-            None => None,
+            Some(Below::Stage3(sha512)) if terms.locked.is_none_or(|locked| locked.is_of(&sha512)) => {
+                store.tree(&sha512, || {})?.map(Base::Stage3)
+            }
+            // The host is what it is now.
+            Some(Below::Host) if matches!(job.source.base, recipe::Base::Host { .. }) => {
+                Some(base(session, terms, ui)?)
+            }
+            Some(Below::Stage3(_) | Below::Host) | None => None,
         };
         let scratch = work.scratch()?;
         let (view, layers, _base) = match (self.image, job.build.kind) {
@@ -86,7 +102,7 @@ impl Args {
                             .with_hint("build it again"));
                     }
                     None => {
-                        let base = self.base(session, ui)?;
+                        let base = base(session, terms, ui)?;
                         (view, base.layers(scratch.path())?, Some(base))
                     }
                 }
@@ -99,16 +115,15 @@ impl Args {
         };
         builder::shell(&layers, &view, scratch.path(), command, terminal).map(|exit| exit.code())
     }
+}
 
-    /// What a recipe that was not built yet starts from: a stage3 that the store has, before any server is asked.
-    fn base(&self, session: &Session, ui: &Terminal) -> Result<Base> {
-        let known = source::known(&session.job, &session.store)?;
-        if let Some(sha512) = known.as_ref().and_then(|known| known.sha512())
-            && let Some(tree) = session.store.tree(sha512, || {})?
-        {
-            return Ok(Base::Stage3(tree));
-        }
-        let terms = Terms { offline: self.offline, ..Terms::default() };
-        pipeline::base(&session.job, &session.store, terms, ui).map(|(base, _)| base)
+/// What a recipe that was not built yet starts from: a stage3 that the store has, before any server is asked.
+fn base(session: &Session, terms: Terms<'_>, ui: &Terminal) -> Result<Base> {
+    let known = if terms.locked.is_some() { None } else { source::known(&session.job, &session.store)? };
+    if let Some(sha512) = known.as_ref().and_then(|known| known.sha512())
+        && let Some(tree) = session.store.tree(sha512, || {})?
+    {
+        return Ok(Base::Stage3(tree));
     }
+    pipeline::base(&session.job, &session.store, terms, ui).map(|(base, _)| base)
 }

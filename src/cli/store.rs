@@ -15,7 +15,9 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::lockfile::Lockfile;
 use crate::process::{Leftover, Signals};
 use crate::progress::Progress;
-use crate::source;
+use crate::recipe::Origin;
+use crate::source::repository::snapshot;
+use crate::source::{self, Located, Locked};
 use crate::store::Store;
 use crate::ui::Terminal;
 
@@ -92,7 +94,11 @@ impl Args {
 fn list(store: &Store, ui: &Terminal) -> Result<()> {
     let names: BTreeMap<String, String> = source::names(store)?;
     let mut text = String::new();
-    for blob in store.blobs()? {
+    let blobs = store.blobs()?;
+    if blobs.is_empty() {
+        return Ok(());
+    }
+    for blob in blobs {
         let day = source::when(blob.written);
         let day = &day[..10];
         let name = names.get(&blob.sha512).map_or("", String::as_str);
@@ -171,7 +177,7 @@ impl Export {
             (Some(path), true) => {
                 let lockfile = Lockfile::read(path)?;
                 let lockfile = lockfile.ok_or_else(|| Error::usage(format!("there is no {}", path.display())))?;
-                lockfile.entries().map(|entry| (entry.stage3.name.clone(), entry.stage3.sha512.clone())).collect()
+                lockfile.entries().flat_map(stored_files).collect()
             }
             (None, true) => Vec::new(),
         };
@@ -194,15 +200,28 @@ impl Export {
             None => Lockfile::read(&path)?.and_then(|lockfile| lockfile.get(&job.name).cloned()),
         };
         if let Some(locked) = locked {
-            return Ok(vec![(locked.stage3.name, locked.stage3.sha512)]);
+            return Ok(stored_files(&locked));
         }
         let known = source::known(&job, store)?;
-        match known.as_ref().and_then(|known| Some((known.name().to_owned(), known.sha512()?.to_owned()))) {
-            Some(found) => Ok(vec![found]),
-            None => Err(Error::usage(format!("the store has no verified stage3 of {}", job.name))
+        let mut found = vec![known];
+        for repository in &job.portage.repositories {
+            if let Origin::Snapshot(snapshot) = &repository.origin {
+                found.push(snapshot::known(snapshot, store)?);
+            }
+        }
+        let named = |one: &Option<Located>| {
+            one.as_ref().and_then(|known| Some((known.name().to_owned(), known.sha512()?.to_owned())))
+        };
+        match found.iter().map(named).collect::<Option<Vec<_>>>() {
+            Some(found) => Ok(found),
+            None => Err(Error::usage(format!("the store has not all that {} is built from", job.name))
                 .with_hint("`quern-builder fetch` brings it")),
         }
     }
+}
+
+fn stored_files(locked: &Locked) -> Vec<(String, String)> {
+    locked.files().map(|(name, sha512)| (name.to_owned(), sha512.to_owned())).collect()
 }
 
 /// Whether an argument is a digest, or enough of one, and no file.

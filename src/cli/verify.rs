@@ -32,17 +32,11 @@ impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
         session::with(&self.recipe, &[], ui, |Session { job, store, .. }| {
             let locked = self.lock.entry(&self.recipe, job)?;
-            let locked = locked.as_ref().map(|entry| &entry.stage3);
-            let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback, locked };
+            let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
             let (_, verified) = pipeline::verified(job, store, terms, ui)?;
-            ui.plan(&format!(
-                "{}: good\n  size     {}\n  sha512   {}\n  signer   {}\n  verified {}",
-                verified.name(),
-                verified.size(),
-                verified.sha512(),
-                verified.signer().unwrap_or("nobody"),
-                verified.how(),
-            ));
+            let repositories = pipeline::judged(job, store, terms, ui)?;
+            let all: Vec<String> = [verified.to_string()].into_iter().chain(repositories).collect();
+            ui.plan(&all.join("\n"));
             Ok(0)
         })
     }

@@ -184,7 +184,7 @@ fn new_fs(kind: &str, options: &[(&str, String)], attributes: MountAttrFlags) ->
 }
 
 /// A detached copy of the mount that holds `source`, rooted there; the empty path is `at` itself.
-fn clone(at: BorrowedFd<'_>, source: impl AsRef<OsStr>, recursive: bool) -> rustix::io::Result<OwnedFd> {
+pub(super) fn clone(at: BorrowedFd<'_>, source: impl AsRef<OsStr>, recursive: bool) -> rustix::io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;

@@ -1,9 +1,10 @@
 //! An overlay of a build's own changes over a tree of the store: starting a build costs a mount, not a copy.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::CWD;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
     fsmount, fsopen, move_mount,
@@ -52,6 +53,18 @@ pub fn mount(lowers: &[PathBuf], upper: &Path, work: &Path, at: BorrowedFd<'_>, 
         MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
     )
     .system(doing)
+}
+
+/// The directory `path` through a read-only mount that is nowhere else, as an overlay's layer sees it: without what is mounted in
+/// it, and so that looking leaves no trace.
+///
+/// # Errors
+/// [`Kind::System`](crate::error::Kind::System), with what the kernel says.
+pub fn look(path: &Path) -> Result<OwnedFd> {
+    let doing = || format!("looking at {}", path.display());
+    let copy = super::mounts::clone(CWD, path, false).system(doing)?;
+    crate::sys::mount_setattr(copy.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(), false).system(doing)?;
+    Ok(copy)
 }
 
 /// Takes the mount at `at` away.

@@ -1,6 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::recipe::Git;
+use crate::source::Pin;
+use crate::source::locked::{LockedRepository, PinnedCommit};
 
 fn pin() -> Pin {
     Pin {
@@ -18,8 +21,12 @@ fn pin() -> Pin {
     }
 }
 
-fn entry() -> Entry {
-    Entry { stage3: pin() }
+fn of(stage3: Pin) -> Locked {
+    Locked { stage3: Some(stage3), repository: Vec::new() }
+}
+
+fn entry() -> Locked {
+    of(pin())
 }
 
 #[test]
@@ -43,7 +50,7 @@ fn the_text_is_sorted_and_for_people() {
     assert!(text.starts_with(&expected), "{text}");
     assert_eq!(Lockfile::parse("x", &text).unwrap(), lockfile);
     let least = Pin { url: None, blake2b: None, timestamp: None, signer: None, subkey: None, signed: None, ..pin() };
-    lockfile.set("zeta", Entry { stage3: least });
+    lockfile.set("zeta", of(least));
     assert_eq!(Lockfile::parse("x", &lockfile.text().unwrap()).unwrap(), lockfile);
 }
 
@@ -61,16 +68,14 @@ fn only_what_moved_is_written() {
         signed: Some(1),
         ..pin()
     };
-    assert_eq!(Lockfile::update(&path, "a", Entry { stage3: again }).unwrap(), Update::Same);
+    assert_eq!(Lockfile::update(&path, "a", of(again)).unwrap(), Update::Same);
     assert_eq!(fs_err::read(&path).unwrap(), before);
     let name = "stage3-amd64-musl-20260817T204554Z.tar.xz";
     let newer = Pin { name: name.to_owned(), sha512: "c".repeat(128), ..pin() };
-    let Update::Moved(changes) = Lockfile::update(&path, "a", Entry { stage3: newer.clone() }).unwrap() else {
-        panic!()
-    };
+    let Update::Moved(changes) = Lockfile::update(&path, "a", of(newer.clone())).unwrap() else { panic!() };
     assert_eq!(changes, [format!("stage3 {} → {name}", pin().name)]);
     assert_eq!(Lockfile::update(&path, "b", entry()).unwrap(), Update::Added);
-    assert_eq!(Lockfile::entry(&path, "a").unwrap().stage3, newer);
+    assert_eq!(Lockfile::entry(&path, "a").unwrap(), of(newer));
     assert_eq!(Lockfile::entry(&path, "b").unwrap(), entry());
     let error = Lockfile::entry(&path, "c").unwrap_err();
     assert!(error.kind() == Kind::Usage && error.to_string().contains("(it locks a, b)"), "{error}");
@@ -111,6 +116,103 @@ fn what_moved_is_said() {
     assert_eq!(pin().not_older(&older).unwrap_err().kind(), Kind::Refused);
     assert!(older.not_older(&pin()).is_ok());
     assert!(pin().not_older(&Pin { asked: "other".to_owned(), ..older }).is_ok());
+}
+
+#[test]
+fn repositories_are_in_the_order_of_the_recipe() {
+    let repository = |name: &str, commit: Option<char>| LockedRepository {
+        name: name.to_owned(),
+        commit: commit.map(|digit| digit.to_string().repeat(40)),
+        snapshot: None,
+        git: None,
+    };
+    let of = |repositories: &[LockedRepository]| Locked { repository: repositories.to_vec(), ..entry() };
+    let (gentoo, own) = (repository("gentoo", Some('a')), repository("own", None));
+    let locked = of(&[gentoo.clone(), own.clone()]);
+    let mut lockfile = Lockfile::default();
+    lockfile.set("a", locked.clone());
+    let text = lockfile.text().unwrap();
+    let end = format!(
+        "\n[[recipe.a.repository]]\nname = \"gentoo\"\ncommit = \"{}\"\n\n[[recipe.a.repository]]\nname = \"own\"\n",
+        "a".repeat(40)
+    );
+    assert!(text.ends_with(&end), "{text}");
+    assert_eq!(Lockfile::parse("x", &text).unwrap(), lockfile);
+    let bad = Lockfile::parse("x", &text.replace(&"a".repeat(40), "main")).unwrap_err();
+    assert!(bad.details().unwrap().contains("a commit of"), "{bad:?}");
+
+    let moved = of(&[repository("gentoo", Some('b')), own.clone()]);
+    let change = format!("repository gentoo: commit {} → {}", "a".repeat(40), "b".repeat(40));
+    assert_eq!(locked.changes(&moved), [change]);
+    assert_eq!(locked.changes(&of(&[own.clone(), gentoo.clone()])).len(), 2);
+    assert_eq!(locked.changes(&of(std::slice::from_ref(&gentoo))), ["2 repositories → 1"]);
+    // What did not move stays as it was written.
+    let again = Pin { signed: Some(1), ..pin() };
+    lockfile.set("a", Locked { stage3: Some(again), ..moved.clone() });
+    assert_eq!(lockfile.get("a"), Some(&moved));
+
+    // What is there when it is built must be what was locked; where nothing was said of a commit, any will do.
+    let present = [gentoo.clone(), repository("own", Some('c'))];
+    assert!(locked.repositories_fit(&present).is_ok());
+    for other in [vec![repository("gentoo", None), own.clone()], vec![own.clone(), gentoo.clone()], vec![gentoo]] {
+        assert_eq!(locked.repositories_fit(&other).unwrap_err().kind(), Kind::Usage);
+    }
+    assert_eq!(entry().changes(&Locked::default()), [format!("stage3 {} → none", pin().name)]);
+}
+
+#[test]
+fn a_branch_is_held_to_its_commit() {
+    let id = |digit: &str| digit.repeat(40);
+    let git = |commit: Option<&str>, branch: Option<&str>| Git {
+        url: "https://example.org/own.git".to_owned(),
+        commit: commit.map(id),
+        branch: branch.map(str::to_owned),
+        keyring: None,
+        fingerprints: Vec::new(),
+        max_age: 1,
+        allow_unsigned: false,
+    };
+    let pin = PinnedCommit {
+        branch: Some("stable".to_owned()),
+        url: "https://example.org/own.git".to_owned(),
+        commit: id("a"),
+        signer: Some("A".repeat(40)),
+        verified: "commit signed".to_owned(),
+    };
+    assert_eq!(pin.of(&git(None, Some("stable"))).unwrap(), git(Some("a"), Some("stable")));
+    let exact = PinnedCommit { branch: None, ..pin.clone() };
+    assert_eq!(exact.of(&git(Some("a"), Some("stable"))).unwrap(), git(Some("a"), Some("stable")));
+    let elsewhere = Git { url: "https://example.com/own.git".to_owned(), ..git(None, Some("stable")) };
+    for (pin, other) in [
+        (&pin, git(None, Some("main"))),
+        (&pin, git(Some("a"), None)),
+        (&exact, git(Some("b"), None)),
+        (&exact, git(None, Some("stable"))),
+        (&pin, elsewhere),
+    ] {
+        assert_eq!(pin.of(&other).unwrap_err().kind(), Kind::Usage, "{other:?}");
+    }
+
+    let repository = |git: &PinnedCommit| LockedRepository {
+        name: "own".to_owned(),
+        commit: None,
+        snapshot: None,
+        git: Some(git.clone()),
+    };
+    let of = |git: &PinnedCommit| Locked { stage3: None, repository: vec![repository(git)] };
+    let mut lockfile = Lockfile::default();
+    lockfile.set("a", of(&pin));
+    let text = lockfile.text().unwrap();
+    assert!(
+        text.contains("\n[[recipe.a.repository]]\nname = \"own\"\n\n[recipe.a.repository.git]\nbranch = "),
+        "{text}"
+    );
+    assert_eq!(Lockfile::parse("x", &text).unwrap(), lockfile);
+    assert!(Lockfile::parse("x", &text.replace(&id("a"), "HEAD")).is_err());
+    let moved = of(&pin).changes(&of(&PinnedCommit { commit: id("b"), ..pin.clone() }));
+    assert!(moved.len() == 1 && moved[0].contains("stable") && moved[0].contains(&id("b")), "{moved:?}");
+    let directory = Locked { stage3: None, repository: vec![LockedRepository { git: None, ..repository(&pin) }] };
+    assert!(of(&pin).changes(&directory)[0].ends_with("→ a directory"));
 }
 
 #[test]
@@ -174,7 +276,7 @@ proptest! {
     fn what_is_written_is_read(names in proptest::collection::btree_set("[A-Za-z0-9][A-Za-z0-9._+-]{0,12}", 0..5), asked in "[^\\p{C}]{0,30}", size in 1u64..(1 << 36)) {
         let mut lockfile = Lockfile::default();
         for name in &names {
-            lockfile.set(name, Entry { stage3: Pin { asked: asked.clone(), size, ..pin() } });
+            lockfile.set(name, of(Pin { asked: asked.clone(), size, ..pin() }));
         }
         let text = lockfile.text().unwrap();
         let read = Lockfile::parse("x", &text).unwrap();

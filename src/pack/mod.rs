@@ -85,7 +85,7 @@ pub fn pack(
 ) -> Result<Packed> {
     let doing = || format!("packing {}", tree.path().display());
     let threads = match options.threads {
-        0 => std::thread::available_parallelism().map_or(1, |count| count.get()),
+        0 => crate::process::processors(),
         given => given,
     };
     let (packed, written) = std::thread::scope(|scope| {

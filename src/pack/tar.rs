@@ -69,6 +69,11 @@ pub fn header(to: &mut Vec<u8>, path: &Path, kind: &NodeKind, meta: &Meta, size:
     }
     // Attributes are the inode's: its first name has them.
     if !matches!(kind, NodeKind::Hardlink(_)) {
+        let has = |name: &str| meta.xattrs.iter().any(|(have, _)| have == name.as_bytes());
+        if has(acl::DEFAULT) && !has(acl::ACCESS) {
+            // As GNU tar does, and shows: a directory that has one list has both.
+            record(&mut records, b"SCHILY.acl.access", &acl::of_mode(meta.mode));
+        }
         for (name, value) in &meta.xattrs {
             attribute(&mut records, name, value);
         }

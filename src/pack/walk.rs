@@ -124,7 +124,7 @@ impl Walker<'_> {
     }
 
     fn reopen(&self, path: &Path) -> Result<OwnedFd> {
-        let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+        let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::IN_ROOT;
         rootfs::openat2(self.tree.fd(), path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty(), resolve)
             .system(|| self.tree.doing("opening", path))
     }

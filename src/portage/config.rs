@@ -12,7 +12,7 @@ use crate::portage::makeconf::{line, quote, recipe_variables};
 use crate::portage::profile::link_target;
 use crate::portage::text::clean;
 use crate::portage::{self, ConfigTree, Entry, Facts, Profile, Repos, Resolved};
-use crate::recipe::{Job, TreeKind};
+use crate::recipe::{Base, Job, TreeKind};
 
 /// Files of a directory-style configuration are read in the order of their names: ours comes last.
 const OURS: &str = "zz-quern";
@@ -165,20 +165,25 @@ pub fn target(job: &Job, resolved: &Resolved, facts: &Facts, existing: &Existing
     Ok(tree)
 }
 
-/// The builder's configuration, for `/`. `existing` is the stage3's own, which is kept where Portage can merge the two.
+/// The builder's configuration, for `/`. `existing` is the stage3's or the host's own, which is kept where Portage can merge the two.
 ///
 /// # Errors
-/// As [`check`]; [`Kind::Usage`](crate::error::Kind::Usage) when no repository has the stage3's profile.
+/// As [`check`]; [`Kind::Usage`](crate::error::Kind::Usage) when no repository has its profile.
 pub fn builder(job: &Job, resolved: &Resolved, facts: &Facts, existing: &Existing) -> Result<ConfigTree> {
     let mut tree = ConfigTree::default();
     let stage4 = job.build.kind == TreeKind::Stage4;
     let packages = if stage4 { portage::PKGDIR } else { portage::BUILDER_PKGDIR };
-    let text = make_conf(job, facts, &[("PKGDIR", packages)], stage4 && job.strip.doc)?;
+    let mut text = make_conf(job, facts, &[("PKGDIR", packages)], stage4 && job.strip.doc)?;
+    let host = matches!(job.source.base, Base::Host { .. });
+    if host {
+        // Its settings hold for the builder, but neither its keys nor its helpers are there.
+        text.insert_str(0, &line("FEATURES", "${FEATURES} -binpkg-signing -ccache -distcc -distcc-pump"));
+    }
     existing.add(&mut tree, Path::new(MAKE_CONF), &text);
     match (&resolved.unblocker, stage4) {
         (Some(profile), _) => tree.symlink(MAKE_PROFILE, profile.link_target("/")),
         (None, true) => tree.symlink(MAKE_PROFILE, resolved.profile.link_target("/")),
-        (None, false) => own_profile(&mut tree, &resolved.repos, existing)?,
+        (None, false) => own_profile(&mut tree, &resolved.repos, existing, host)?,
     }
     repositories(&mut tree, &resolved.repos);
     // A stage3 brings its distribution's host, which is not the recipe's.
@@ -356,15 +361,21 @@ fn package_text(name: &str, lines: &[String]) -> Result<String> {
     Ok(text)
 }
 
-/// Points the stage3's own profile link at where the sandbox has the repositories.
-fn own_profile(tree: &mut ConfigTree, repos: &Repos, existing: &Existing) -> Result<()> {
+/// Points the builder's own profile link at where the sandbox has the repositories.
+fn own_profile(tree: &mut ConfigTree, repos: &Repos, existing: &Existing, host: bool) -> Result<()> {
     let path = Path::new(MAKE_PROFILE);
     if existing.directories.contains(path) {
         return Ok(());
     }
-    let hint = "set build.unblocker-profile to a profile that suits this stage3";
+    let what = if host { "host" } else { "stage3" };
+    let mut hint = format!("set build.unblocker-profile to a profile that suits this {what}");
+    if host && existing.links.is_empty() && existing.files.is_empty() {
+        hint += "; or, if only some may read this host's settings, source.show = [\"/etc/portage\"]";
+    }
     let Some(target) = existing.links.get(path) else {
-        return Err(Error::usage("the stage3 has no profile: /etc/portage/make.profile is missing").with_hint(hint));
+        return Err(
+            Error::usage(format!("the {what} has no profile: /etc/portage/make.profile is missing")).with_hint(hint)
+        );
     };
     let text = target.to_string_lossy();
     let found = text.split_once("/profiles/").and_then(|(before, path)| {
@@ -381,7 +392,7 @@ fn own_profile(tree: &mut ConfigTree, repos: &Repos, existing: &Existing) -> Res
         Some(profile) => tree.symlink(path, link_target("/", profile.repo(), profile.path())),
         None => {
             return Err(Error::usage(format!(
-                "the stage3's own profile {} is in none of portage.repositories",
+                "the {what}'s own profile {} is in none of portage.repositories",
                 clean(&text, 200)
             ))
             .with_hint(hint));

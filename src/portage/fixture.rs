@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::recipe::{Base, Build, Emerge, Job, Portage, ProfileName, Repository, Source, Strip, TreeKind, Version};
+use crate::recipe::{
+    Base, Build, Emerge, Job, Origin, Portage, ProfileName, Repository, Source, Strip, TreeKind, Version,
+};
 
 pub(crate) struct World {
     directory: tempfile::TempDir,
@@ -27,7 +29,7 @@ impl World {
 
     pub(crate) fn directory(&self, name: &str) -> Repository {
         fs_err::create_dir_all(self.path(name)).unwrap();
-        Repository { location: self.path(name), priority: None, masters: None, eclass_overrides: None }
+        Repository { origin: Origin::Location(self.path(name)), priority: None, masters: None, eclass_overrides: None }
     }
 
     pub(crate) fn repo_at(&self, directory: &str, name: &str, layout: &str) -> Repository {

@@ -1,11 +1,12 @@
 //! What runs inside the tree: Portage's configuration as text, emerge's command lines, and what emerge says of its work.
 //!
-//! Nothing here starts a process or enters a tree. The only reads are of the user's own repositories ([`repos`], [`profile`])
+//! Nothing here starts a process or enters a tree. The only reads are of the recipe's repositories ([`repos`], [`profile`])
 //! and of directories that the build may write, which are hostile ([`dir`]).
 //!
-//! Order of use: [`Resolved::new`] before anything is downloaded; [`config::Existing::gather`] once the builder tree is
-//! there; [`config::target`] and [`config::builder`] before emerge; [`emerge::steps`]; [`events::Watcher`] while a step runs;
-//! [`failure::find`] when one failed; [`config::shipped`] before a stage4 is packed.
+//! Order of use: [`check`] before anything is downloaded; [`Resolved::at`] once the repositories are there;
+//! [`config::Existing::gather`] once the builder tree is; [`config::target`] and [`config::builder`] before emerge;
+//! [`emerge::steps`]; [`events::Watcher`] while a step runs; [`failure::find`] when one failed; [`config::shipped`] before a
+//! stage4 is packed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -119,13 +120,25 @@ pub struct Resolved {
 }
 
 impl Resolved {
-    /// Reads the repositories and resolves the profiles; run it before anything is downloaded.
+    /// Reads the repositories and resolves the profiles, where all repositories are directories of this machine; run it before
+    /// anything is downloaded.
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::error::Kind::Usage) for a directory that is no repository, a profile that does not exist or
     /// whose parents do not, and for `@profile` where it is empty.
     pub fn new(job: &Job) -> Result<Self> {
-        let repos = Repos::load(&job.portage.repositories)?;
+        Self::of(job, Repos::load(&job.portage.repositories)?)
+    }
+
+    /// As [`Resolved::new`], each repository in its directory, which was fetched perhaps.
+    ///
+    /// # Errors
+    /// As [`Resolved::new`].
+    pub fn at(job: &Job, directories: &[PathBuf]) -> Result<Self> {
+        Self::of(job, Repos::load_from(&job.portage.repositories, directories)?)
+    }
+
+    fn of(job: &Job, repos: Repos) -> Result<Self> {
         let mut profile = Profile::resolve(&job.build.profile, &repos)?;
         if let Some(directory) = &job.portage.config {
             profile.add_user_packages(&directory.join("profile"))?;
@@ -139,12 +152,33 @@ impl Resolved {
         if let Some(unblocker) = &unblocker {
             warnings.extend(unblocker.warnings().iter().cloned());
         }
-        emerge::check(job)?;
-        makeconf::check(job)?;
-        config::check(job)?;
+        settings(job)?;
         warnings.dedup();
         Ok(Self { repos, profile, unblocker, warnings })
     }
+}
+
+/// What can be checked of a recipe without the repositories that it fetches; run it before anything is downloaded.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage) for a directory that is no repository, and for configuration that Portage would not
+/// take.
+pub fn check(job: &Job) -> Result<()> {
+    for repository in &job.portage.repositories {
+        if let Some(directory) = repository.location() {
+            Repo::load(repository, directory)?;
+        }
+    }
+    if job.portage.repositories.iter().all(|repository| repository.location().is_some()) {
+        return Resolved::new(job).map(drop);
+    }
+    settings(job)
+}
+
+fn settings(job: &Job) -> Result<()> {
+    emerge::check(job)?;
+    makeconf::check(job)?;
+    config::check(job)
 }
 
 #[cfg(test)]

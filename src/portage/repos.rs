@@ -1,10 +1,10 @@
-//! The user's ebuild repositories, read from the host: name, masters, formats.
+//! The recipe's ebuild repositories, read where they lie: name, masters, formats.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Result};
 use crate::portage::text;
-use crate::recipe::Repository;
+use crate::recipe::{Origin, Repository};
 
 /// Most that is read of any file of a repository's configuration.
 const MAX_FILE: u64 = 1 << 20;
@@ -21,25 +21,25 @@ pub struct Repo {
 }
 
 impl Repo {
-    /// Reads the repository of a recipe.
+    /// Reads the repository of a recipe, which is in `directory`.
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::error::Kind::Usage) when the directory is no repository or its name is not one.
-    pub fn load(recipe: &Repository) -> Result<Self> {
-        let location = fs_err::canonicalize(&recipe.location)
-            .context(crate::error::Kind::Usage, || format!("opening the repository {}", recipe.location.display()))?;
+    pub fn load(recipe: &Repository, directory: &Path) -> Result<Self> {
+        let location = fs_err::canonicalize(directory)
+            .context(crate::error::Kind::Usage, || format!("opening the repository {}", directory.display()))?;
         let name_file = location.join("profiles/repo_name");
         let layout_file = location.join("metadata/layout.conf");
         let layout = read(&layout_file)?.unwrap_or_default();
         let first_line = read(&name_file)?.and_then(|text| text.lines().next().map(|line| line.trim().to_owned()));
         // As in Portage, layout.conf has the last word.
         let name = value(&layout, "repo-name").filter(|name| !name.is_empty()).or(first_line).ok_or_else(|| {
-            Error::usage(format!("{} is not an ebuild repository", recipe.location.display()))
+            Error::usage(format!("{} is not an ebuild repository", directory.display()))
                 .with_hint(format!("{} is missing; it holds the repository's name", name_file.display()))
         })?;
         if !is_name(&name) {
             let shown = text::clean(&name, 40);
-            return Err(Error::usage(format!("the repository {} has the name ‘{shown}’", recipe.location.display()))
+            return Err(Error::usage(format!("the repository {} has the name ‘{shown}’", directory.display()))
                 .with_hint("a name is made of letters, digits, _ and -, and does not begin with -"));
         }
         let words = |key| value(&layout, key).map(|text| text.split_whitespace().map(str::to_owned).collect());
@@ -100,13 +100,26 @@ pub struct Repos {
 }
 
 impl Repos {
-    /// Reads them all.
+    /// Reads them all where the recipe says that they are.
+    ///
+    /// # Errors
+    /// As [`Repos::load_from`], and [`Kind::Usage`](crate::error::Kind::Usage) for one that is not a directory of this machine.
+    pub fn load(recipes: &[Repository]) -> Result<Self> {
+        let directories = recipes.iter().map(|recipe| match &recipe.origin {
+            Origin::Location(path) => Ok(path.clone()),
+            Origin::Snapshot(_) | Origin::Git(_) => Err(Error::usage("a repository of the recipe is not fetched yet")),
+        });
+        Self::load_from(recipes, &directories.collect::<Result<Vec<_>>>()?)
+    }
+
+    /// Reads them all, each in its directory.
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::error::Kind::Usage) when one cannot be read, two have one name, or one needs another that is
     /// not there.
-    pub fn load(recipes: &[Repository]) -> Result<Self> {
-        let repos = Self { repos: recipes.iter().map(Repo::load).collect::<Result<_>>()? };
+    pub fn load_from(recipes: &[Repository], directories: &[PathBuf]) -> Result<Self> {
+        let each = recipes.iter().zip(directories).map(|(recipe, directory)| Repo::load(recipe, directory));
+        let repos = Self { repos: each.collect::<Result<_>>()? };
         if repos.repos.is_empty() {
             return Err(Error::usage("portage.repositories is empty")
                 .with_hint("name at least the main repository, for example /var/db/repos/gentoo"));
@@ -314,7 +327,7 @@ mod tests {
         assert_eq!(error.kind(), Kind::Usage);
         assert!(error.hint().unwrap().contains("profiles/repo_name"), "{error}");
         let mut missing = world.directory("x");
-        missing.location = world.path("nowhere");
+        missing.origin = Origin::Location(world.path("nowhere"));
         assert_eq!(Repos::load(&[missing]).unwrap_err().kind(), Kind::Usage);
         assert!(Repos::load(&[]).is_err());
     }
@@ -324,7 +337,7 @@ mod tests {
         let world = World::new();
         for name in ["a b", "-x", "", "a/b", "DEFAULT", "a]b", "..", "é"] {
             let repo = world.repo(name, "masters =\n");
-            assert!(Repo::load(&repo).is_err(), "{name:?}");
+            assert!(Repos::load(&[repo]).is_err(), "{name:?}");
         }
         let one = world.repo("same", "masters =\n");
         let two = world.repo_at("elsewhere", "same", "masters =\n");

@@ -19,6 +19,7 @@ pub fn of_job(job: &Job) -> Platform {
         Base::Gentoo { stage3, .. } => gentoo(stage3),
         Base::Direct(direct) => funtoo(&direct.arch),
         Base::File { path, .. } => of_file(path),
+        Base::Host { .. } => None,
     };
     stage3.or_else(|| of_profile(&job.build.profile.path)).unwrap_or_else(host)
 }

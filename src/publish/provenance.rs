@@ -12,22 +12,51 @@ use super::date::Moment;
 use super::oci;
 use crate::error::{Context, Kind, Result};
 use crate::pack::Packed;
-use crate::recipe::{Base, Job};
+use crate::recipe::{Base, Git, Job, Origin, Snapshot};
 
 /// Names the meaning of `externalParameters` and `internalParameters`.
 const BUILD_TYPE: &str = "urn:quern-builder:build:v1";
 
-/// The stage3 as it was verified.
+/// What the build started from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stage3<'a> {
-    /// File name.
-    pub name: &'a str,
-    /// SHA-512, in hex.
-    pub sha512: &'a str,
-    /// Primary fingerprint of the certificate that signed it.
-    pub signer: Option<&'a str>,
-    /// How it was verified, in words.
-    pub how: &'a str,
+pub enum BaseFact<'a> {
+    /// The stage3 as it was verified.
+    Stage3 {
+        /// File name.
+        name: &'a str,
+        /// SHA-512, in hex.
+        sha512: &'a str,
+        /// Primary fingerprint of the certificate that signed it.
+        signer: Option<&'a str>,
+        /// How it was verified, in words.
+        how: &'a str,
+    },
+    /// The system of the machine that built it.
+    Host {
+        /// What it calls itself.
+        name: &'a str,
+    },
+}
+
+impl BaseFact<'_> {
+    /// As an in-toto resource.
+    fn resource(&self) -> Value {
+        match self {
+            Self::Stage3 { name, sha512, signer, how } => json!({
+                "name": name,
+                "digest": { "sha512": sha512 },
+                "annotations": { "signer": signer, "verification": how },
+            }),
+            Self::Host { name } => json!({
+                "name": "host",
+                "annotations": {
+                    "system": name,
+                    "signer": null,
+                    "verification": "none: the running system of the machine that built it",
+                },
+            }),
+        }
+    }
 }
 
 /// An ebuild repository that the build read.
@@ -35,8 +64,40 @@ pub struct Stage3<'a> {
 pub struct RepositoryFact {
     /// Its `repo_name`.
     pub name: String,
-    /// The commit that was checked out, where it is a git repository.
-    pub commit: Option<String>,
+    /// Where it came from.
+    pub origin: RepositoryOrigin,
+}
+
+/// Where an ebuild repository came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RepositoryOrigin {
+    /// A directory of the machine.
+    Directory {
+        /// The commit that was checked out, where it is a git repository.
+        commit: Option<String>,
+    },
+    /// A signed snapshot.
+    Snapshot {
+        /// Its name, such as `gentoo-20261121`.
+        name: String,
+        /// SHA-512 of the tarball, in hex.
+        sha512: String,
+        /// Primary fingerprint of the certificate that signed it.
+        signer: Option<String>,
+        /// How it was verified, in words.
+        how: String,
+    },
+    /// A commit of a git repository.
+    Git {
+        /// Its address.
+        url: String,
+        /// The commit.
+        commit: String,
+        /// Primary fingerprint of the certificate that signed it; none: the recipe allows that nobody did.
+        signer: Option<String>,
+        /// How it was verified, in words.
+        how: String,
+    },
 }
 
 /// A command that was run inside.
@@ -51,8 +112,8 @@ pub struct StepFact {
 /// Everything a statement says beside the recipe and the result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts<'a> {
-    /// The stage3.
-    pub stage3: Stage3<'a>,
+    /// What the build started from.
+    pub base: BaseFact<'a>,
     /// The repositories, in the recipe's order.
     pub repositories: &'a [RepositoryFact],
     /// The commands, in order.
@@ -62,17 +123,26 @@ pub struct Facts<'a> {
 /// The statement about the tarball `file`, as indented JSON with sorted keys.
 pub fn document(job: &Job, facts: &Facts<'_>, file: &str, packed: &Packed, moment: Moment) -> Result<Vec<u8>> {
     let writing = || format!("writing the provenance of {file}");
-    let mut dependencies = vec![json!({
-        "name": facts.stage3.name,
-        "digest": { "sha512": facts.stage3.sha512 },
-        "annotations": { "signer": facts.stage3.signer, "verification": facts.stage3.how },
-    })];
+    let mut dependencies = vec![facts.base.resource()];
     for repository in facts.repositories {
-        let mut entry = json!({ "name": repository.name });
-        if let Some(commit) = &repository.commit {
-            entry["digest"] = json!({ "gitCommit": commit });
-        }
-        dependencies.push(entry);
+        let name = &repository.name;
+        dependencies.push(match &repository.origin {
+            RepositoryOrigin::Directory { commit: None } => json!({ "name": name }),
+            RepositoryOrigin::Directory { commit: Some(commit) } => {
+                json!({ "name": name, "digest": { "gitCommit": commit } })
+            }
+            RepositoryOrigin::Snapshot { name: snapshot, sha512, signer, how } => json!({
+                "name": name,
+                "digest": { "sha512": sha512 },
+                "annotations": { "snapshot": snapshot, "signer": signer, "verification": how },
+            }),
+            RepositoryOrigin::Git { url, commit, signer, how } => json!({
+                "name": name,
+                "uri": format!("git+{url}"),
+                "digest": { "gitCommit": commit },
+                "annotations": { "signer": signer, "verification": how },
+            }),
+        });
     }
     let steps: Vec<_> = facts.steps.iter().map(|step| json!({ "what": step.what, "argv": step.argv })).collect();
     let statement = json!({
@@ -113,10 +183,17 @@ fn recipe(job: &Job, repositories: &[RepositoryFact]) -> serde_json::Result<Valu
     }
     job.source.keyring = job.source.keyring.as_deref().map(file_name);
     for (index, repository) in job.portage.repositories.iter_mut().enumerate() {
-        repository.location = match repositories.get(index) {
-            Some(fact) => PathBuf::from(&fact.name),
-            None => file_name(&repository.location),
-        };
+        match &mut repository.origin {
+            Origin::Location(path) => {
+                *path = match repositories.get(index) {
+                    Some(fact) => PathBuf::from(&fact.name),
+                    None => file_name(path),
+                }
+            }
+            Origin::Snapshot(Snapshot { keyring, .. }) | Origin::Git(Git { keyring, .. }) => {
+                *keyring = keyring.as_deref().map(file_name);
+            }
+        }
     }
     job.portage.config = job.portage.config.as_deref().map(file_name);
     let mut value = serde_json::to_value(&job)?;

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::provenance::{Facts, RepositoryFact, Stage3, StepFact, document, repository_commit};
+use super::provenance::{BaseFact, Facts, RepositoryFact, RepositoryOrigin, StepFact, document, repository_commit};
 use super::*;
 use crate::progress::Silent;
-use crate::recipe::{Base, Build, Emerge, Job, Portage, ProfileName, Repository, Source, Strip, TreeKind};
+use crate::recipe::{Base, Build, Emerge, Job, Origin, Portage, ProfileName, Repository, Source, Strip, TreeKind};
 
 pub(crate) fn job(outdir: &Path) -> Job {
     Job {
@@ -29,7 +29,7 @@ pub(crate) fn job(outdir: &Path) -> Job {
         },
         portage: Portage {
             repositories: vec![Repository {
-                location: "/secret/repos/main".into(),
+                origin: Origin::Location("/secret/repos/main".into()),
                 priority: None,
                 masters: None,
                 eclass_overrides: None,
@@ -185,13 +185,16 @@ fn names_that_cannot_be_files_are_refused() {
 #[test]
 fn provenance_names_the_inputs_and_no_path_of_this_machine() {
     let facts = Facts {
-        stage3: Stage3 {
+        base: BaseFact::Stage3 {
             name: "stage3-amd64-musl-1.tar.xz",
             sha512: "ab",
             signer: Some("13EB"),
             how: "OpenPGP signature",
         },
-        repositories: &[RepositoryFact { name: "gentoo".to_owned(), commit: Some("c".repeat(40)) }],
+        repositories: &[RepositoryFact {
+            name: "gentoo".to_owned(),
+            origin: RepositoryOrigin::Directory { commit: Some("c".repeat(40)) },
+        }],
         steps: &[StepFact { what: "packages".to_owned(), argv: vec!["emerge".to_owned(), "@profile".to_owned()] }],
     };
     let of =

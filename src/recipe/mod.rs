@@ -17,7 +17,7 @@ mod words;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -32,6 +32,9 @@ pub(crate) const DEFAULT_MIRROR: &str = "https://distfiles.gentoo.org";
 /// The age in seconds of a signed list that recipes accept which say nothing of it: whoever can keep the truth from us could
 /// keep us on old, known-vulnerable builds.
 pub(crate) const DEFAULT_MAX_AGE: u64 = 30 * 86_400;
+
+/// Gentoo's ebuild repository with its metadata, whose commits Gentoo signs.
+pub(crate) const GENTOO_GIT: &str = "https://anongit.gentoo.org/git/repo/sync/gentoo.git";
 
 /// The server of recipes for Funtoo that name none.
 pub(crate) const FUNTOO_MIRROR: &str = "https://build.funtoo.org";
@@ -137,7 +140,7 @@ pub(crate) fn dated(text: &str, date: &str) -> String {
 pub struct Job {
     /// Names the results and the work directory; `[A-Za-z0-9][A-Za-z0-9._+-]*`.
     pub name: String,
-    /// The stage3 that the builder tree is made of.
+    /// What the builder tree is made of.
     pub source: Source,
     /// Portage's configuration, repositories and caches.
     pub portage: Portage,
@@ -151,7 +154,7 @@ pub struct Job {
     pub oci: Option<Oci>,
 }
 
-/// `[source]`: the stage3 and whom to trust.
+/// `[source]`: the stage3 and whom to trust, or this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Source {
     /// Where the stage3 comes from.
@@ -167,7 +170,7 @@ pub struct Source {
     pub max_age: u64,
 }
 
-/// Where the stage3 comes from.
+/// What the builder tree is made of, and where that comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Base {
@@ -190,6 +193,13 @@ pub enum Base {
         sha512: Option<String>,
         /// Accept it with neither.
         allow_unsigned: bool,
+    },
+    /// No stage3: the running system, which must be a Gentoo.
+    Host {
+        /// Absolute paths that are not seen, beside those that never are.
+        hide: Vec<PathBuf>,
+        /// Absolute paths that are seen though they usually are not.
+        show: Vec<PathBuf>,
     },
 }
 
@@ -237,17 +247,74 @@ pub struct Portage {
     pub config: Option<PathBuf>,
 }
 
-/// An ebuild repository on this machine.
+/// An ebuild repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Repository {
-    /// Its directory, with `profiles/repo_name` in it.
-    pub location: PathBuf,
+    /// Where it comes from.
+    #[serde(flatten)]
+    pub origin: Origin,
     /// `priority` in repos.conf.
     pub priority: Option<i32>,
     /// `masters` in repos.conf, overriding the repository's own.
     pub masters: Option<Vec<String>>,
     /// `eclass-overrides` in repos.conf.
     pub eclass_overrides: Option<Vec<String>>,
+}
+
+impl Repository {
+    /// Its directory, when it is on this machine.
+    pub fn location(&self) -> Option<&Path> {
+        match &self.origin {
+            Origin::Location(path) => Some(path),
+            Origin::Snapshot(_) | Origin::Git(_) => None,
+        }
+    }
+}
+
+/// Where an ebuild repository comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// A directory of this machine, with `profiles/repo_name` in it.
+    Location(PathBuf),
+    /// A signed snapshot from a mirror.
+    Snapshot(Snapshot),
+    /// A commit of a git repository.
+    Git(Git),
+}
+
+/// A signed snapshot of Gentoo's repository, `snapshots/gentoo-…tar.xz` of a mirror.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    /// Which day's, `YYYYMMDD`; none: the latest.
+    pub date: Option<String>,
+    /// Roots of mirrors without a trailing slash, tried in order.
+    pub mirrors: Vec<String>,
+    /// OpenPGP certificates that replace those that are built in and imported.
+    pub keyring: Option<PathBuf>,
+    /// Primary fingerprints that may sign; empty: that of Gentoo's snapshots, or all certificates' of a `keyring`.
+    pub fingerprints: Vec<String>,
+    /// A latest snapshot signed longer ago than this, in seconds, is refused.
+    pub max_age: u64,
+}
+
+/// A commit of a git repository. One of `commit` and `branch` is there, or both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Git {
+    /// An http or https address.
+    pub url: String,
+    /// The commit, 40 or 64 lower-case hex digits.
+    pub commit: Option<String>,
+    /// The branch whose newest commit is taken, where `commit` does not say which.
+    pub branch: Option<String>,
+    /// OpenPGP certificates that replace those that are built in and imported.
+    pub keyring: Option<PathBuf>,
+    /// Primary fingerprints that may sign; empty: all certificates' of a `keyring`, or those that sign Gentoo's own repository.
+    pub fingerprints: Vec<String>,
+    /// A branch whose newest commit was signed longer ago than this, in seconds, is refused.
+    pub max_age: u64,
+    /// Accept the commit by its id alone, whoever signed it or not.
+    pub allow_unsigned: bool,
 }
 
 /// `[build]`: what is made, and where.

@@ -78,7 +78,7 @@ fn defaults_of_an_image() {
     assert!(job.build.keep_failed);
     assert_eq!(job.emerge.packages, ["@profile"]);
     assert_eq!(job.source.mirrors, [DEFAULT_MIRROR]);
-    assert_eq!(job.portage.repositories[0].location, place.path().join("repo"));
+    assert_eq!(job.portage.repositories[0].location(), Some(place.path().join("repo").as_path()));
     assert!(job.oci.is_none());
 }
 
@@ -91,7 +91,7 @@ fn the_template_loads() {
     let mut request = place.request(&["template.toml"]);
     request.sets.push("portage.repositories=repo".to_owned());
     assert_eq!(job(&request).source.base, Base::Gentoo { stage3: "amd64-musl".to_owned(), version: Version::Latest });
-    for key in keys::KEYS.iter().filter(|key| !matches!(key.name, "distro" | "host" | "ask" | "compression")) {
+    for key in keys::KEYS.iter().filter(|key| !matches!(key.name, "distro" | "ask" | "compression")) {
         assert!(TEMPLATE.contains(key.name), "the template does not mention {}", key.name);
     }
 }

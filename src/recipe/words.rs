@@ -1,6 +1,8 @@
 //! What a single word of a recipe may look like: names, atoms, profiles, addresses. Pure; each rule says what is wrong in a
 //! few words that fit beside a caret. Most of these words end up in file names, configuration files or command lines.
 
+use std::path::PathBuf;
+
 use super::ProfileName;
 use super::atom::digits;
 use super::diagnostic::{Problem, quoted};
@@ -63,6 +65,38 @@ pub(super) fn timestamp(text: &str) -> Rule {
         && inside(number(11, 13), 0, 59)
         && inside(number(13, 15), 0, 60);
     if real { Ok(()) } else { Err(Problem::new("no such date or time").help(help)) }
+}
+
+/// A day, `YYYYMMDD`.
+pub(super) fn day(text: &str) -> Rule {
+    let help = "write \"latest\" or a day as in the names on a mirror, for example 20261121";
+    if text.len() != 8 || !digits(text) {
+        return Err(Problem::new("neither latest nor a day").help(help));
+    }
+    timestamp(&format!("{text}T000000Z")).map_err(|_| Problem::new("no such day").help(help))
+}
+
+/// The id of a git commit, in lower case.
+pub(super) fn commit(text: &str) -> Rule<String> {
+    let help = "`git rev-parse HEAD` prints the whole id: 40 or 64 digits";
+    if !text.chars().all(|c| c.is_ascii_hexdigit()) {
+        return Err(Problem::new("not hexadecimal").help(help));
+    }
+    if !matches!(text.len(), 40 | 64) {
+        return Err(Problem::new(format!("{} digits", text.len())).help(help));
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+/// The name of a git branch; of what git allows, what nothing reads anything into.
+pub(super) fn branch(text: &str) -> Rule {
+    let letter = |c: char| c.is_ascii_alphanumeric();
+    chars(text, "a branch", letter, |c| letter(c) || "._+-/".contains(c))?;
+    let bad = |part: &str| part.is_empty() || part.starts_with('.') || part.ends_with(".lock") || part.ends_with('.');
+    if text.len() > 128 || text.contains("..") || text.split('/').any(bad) {
+        return Err(Problem::new("not the name of a branch"));
+    }
+    Ok(())
 }
 
 /// An age in seconds: days, or a number with the unit `h`, `d` or `w`.
@@ -206,6 +240,35 @@ pub(super) fn image_path(text: &str) -> Rule<String> {
         return Err(Problem::new("`..` in a path of the image"));
     }
     Ok(format!("/{}", parts.join("/")))
+}
+
+/// A path of this host.
+pub(super) fn host_path(text: &str) -> Rule<PathBuf> {
+    printable(text)?;
+    if !text.starts_with('/') {
+        return Err(Problem::new("not absolute").help("a path of the host starts with `/`"));
+    }
+    let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    if parts.contains(&"..") {
+        return Err(Problem::new("`..` in a path of the host"));
+    }
+    if parts.is_empty() {
+        return Err(Problem::new("this is the whole host"));
+    }
+    if text.contains(['*', '?', '[']) {
+        return Err(Problem::new("a glob, which means nothing here").help("name the directory"));
+    }
+    Ok(parts.into_iter().fold(PathBuf::from("/"), |path, part| path.join(part)))
+}
+
+/// A path of this host that a build can see: not where it has something of its own.
+pub(super) fn shown_path(text: &str) -> Rule<PathBuf> {
+    const OWN: [&str; 8] = ["/dev", "/proc", "/quern", "/run", "/sys", "/tmp", "/var/db/repos", "/var/tmp"];
+    let path = host_path(text)?;
+    match OWN.iter().find(|own| path.starts_with(own)) {
+        Some(own) => Err(Problem::new(format!("a build has its own {own}"))),
+        None => Ok(path),
+    }
 }
 
 /// A path to strip: its last component may be a glob.

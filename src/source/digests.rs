@@ -44,6 +44,8 @@ impl Algorithm {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Digests {
     entries: Vec<Entry>,
+    /// How many are of algorithms that are not used.
+    others: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +65,8 @@ impl Digests {
             .map(|entry| format!("{} of {}", entry.algorithm.name(), printable(&entry.file)))
             .collect();
         match self.entries.len() {
-            0 => return "nothing that is used".to_owned(),
+            0 if self.others == 0 => return "nothing".to_owned(),
+            0 => return format!("{} of algorithms that are not used", self.others),
             count if count > given.len() => given.push(format!("{} more", count - given.len())),
             _ => {}
         }
@@ -113,7 +116,10 @@ pub fn parse(text: &str) -> Result<Digests> {
             };
             (header.ok_or_else(|| bad(line, "no header says which algorithm it is"))?, digest, file)
         };
-        let Some(algorithm) = algorithm else { continue };
+        let Some(algorithm) = algorithm else {
+            digests.others += 1;
+            continue;
+        };
         if digest.len() != algorithm.digits() || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(bad(line, &format!("it is not a {} digest", algorithm.name())));
         }
@@ -123,6 +129,15 @@ pub fn parse(text: &str) -> Result<Digests> {
         digests.entries.push(Entry { algorithm, digest: digest.to_ascii_lowercase(), file: file.to_owned() });
     }
     Ok(digests)
+}
+
+/// The SHA-256 of a file that has nothing but `sha256 <hex>`, as Funtoo's `.hash.txt` does.
+pub fn line(bytes: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let mut words = text.split_ascii_whitespace();
+    let (Some("sha256"), Some(hex), None) = (words.next(), words.next(), words.next()) else { return None };
+    let right = hex.len() == Algorithm::Sha256.digits() && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    right.then(|| hex.to_ascii_lowercase())
 }
 
 fn bsd(line: &str) -> Option<(&str, &str, &str)> {
@@ -161,7 +176,28 @@ mod tests {
         assert_eq!(digests.of("f.tar.xz", Algorithm::Sha256).unwrap(), None);
         assert_eq!(digests.of("f.tar", Algorithm::Sha512).unwrap(), None);
         assert!(digests.given().starts_with("SHA512 of f.tar.xz.CONTENTS.gz, ") && digests.given().ends_with("1 more"));
-        assert_eq!(parse("").unwrap().given(), "nothing that is used");
+        assert_eq!(parse("").unwrap().given(), "nothing");
+    }
+
+    #[test]
+    fn gentoos_own_form() {
+        let file = "stage3-amd64-desktop-openrc-20260719T170103Z.tar.xz";
+        let text: String =
+            [("65c8e11b", "667aae9", ""), ("919af6dd", "7eddd3f", ""), ("fbdd3fe6", "aaeae267", ".CONTENTS.gz")]
+                .iter()
+                .enumerate()
+                .map(|(at, (first, last, suffix))| {
+                    let (name, middle) =
+                        (["SHA512", "BLAKE2B", "SHA512"][at], "0".repeat(128 - first.len() - last.len()));
+                    format!("# {name} HASH\n{first}{middle}{last}  {file}{suffix}\n")
+                })
+                .collect();
+        let digests = parse(&text).unwrap();
+        assert!(digests.of(file, Algorithm::Sha512).unwrap().unwrap().starts_with("65c8e11b0"));
+        assert!(digests.of(file, Algorithm::Blake2b).unwrap().unwrap().ends_with("07eddd3f"));
+        let contents = format!("{file}.CONTENTS.gz");
+        assert!(digests.of(&contents, Algorithm::Sha512).unwrap().unwrap().starts_with("fbdd3fe6"));
+        assert_eq!(digests.of(&contents, Algorithm::Blake2b).unwrap(), None);
     }
 
     #[test]
@@ -192,6 +228,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_line_is_read_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..100), hex in "[0-9a-fA-F]{64}") {
+            if let Some(found) = line(&bytes) {
+                prop_assert_eq!(found.len(), 64);
+            }
+            prop_assert_eq!(line(format!("sha256 {hex}\n").as_bytes()), Some(hex.to_lowercase()));
+            prop_assert_eq!(line(format!("md5 {hex}\n").as_bytes()), None);
+            prop_assert_eq!(line(format!("sha256 {hex} {hex}\n").as_bytes()), None);
+        }
+
         #[test]
         fn never_panics(text in "\\PC*|[# A-Z0-9a-f()=*\n]*") {
             if let Ok(digests) = parse(&text) {

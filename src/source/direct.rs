@@ -6,6 +6,7 @@
 
 use sha2::{Digest, Sha256};
 
+use super::digests;
 use super::fetch::{FailureKind, Http};
 use super::{Dated, Facts, Located, Place, Proof, Terms, hex, keyring, now, printable};
 use crate::error::{Error, Kind, Result};
@@ -85,6 +86,7 @@ pub(super) fn locate(
                 verified_at: now(),
                 trust: keyring.id().to_owned(),
                 signature: Some(signed),
+                digests: None,
                 fetched: false,
             };
             (facts, Proof::Detached { signature, keyring })
@@ -126,7 +128,7 @@ fn digest(http: &Http, root: &str, direct: &Direct) -> Result<Option<String>> {
     }
     let url = format!("{root}/{}{}", direct.path, direct.digest);
     match http.document(&url, MAX_DOCUMENT) {
-        Ok(bytes) => parse_digest(&bytes).map(Some).ok_or_else(|| {
+        Ok(bytes) => digests::line(&bytes).map(Some).ok_or_else(|| {
             Error::refused(format!("{}: it is not a line with a SHA-256", printable(&url)))
                 .with_hint("another mirror (source.mirrors) may have the right one")
         }),
@@ -135,37 +137,10 @@ fn digest(http: &Http, root: &str, direct: &Direct) -> Result<Option<String>> {
     }
 }
 
-/// `sha256 <hex>`.
-fn parse_digest(bytes: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(bytes).ok()?;
-    let mut words = text.split_ascii_whitespace();
-    let (Some("sha256"), Some(hex), None) = (words.next(), words.next(), words.next()) else { return None };
-    (hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| hex.to_ascii_lowercase())
-}
-
 fn name(direct: &Direct) -> String {
     direct.path.rsplit('/').next().unwrap_or_default().to_owned()
 }
 
 fn ref_name(direct: &Direct) -> String {
     hex(&Sha256::digest(&direct.path))
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn digests_are_read_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..100), hex in "[0-9a-fA-F]{64}") {
-            if let Some(found) = parse_digest(&bytes) {
-                prop_assert_eq!(found.len(), 64);
-            }
-            prop_assert_eq!(parse_digest(format!("sha256 {hex}\n").as_bytes()), Some(hex.to_lowercase()));
-            prop_assert_eq!(parse_digest(format!("md5 {hex}\n").as_bytes()), None);
-            prop_assert_eq!(parse_digest(format!("sha256 {hex} {hex}\n").as_bytes()), None);
-        }
-    }
 }

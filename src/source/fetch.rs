@@ -13,7 +13,7 @@ use reqwest::header::{
 };
 use reqwest::{StatusCode, Url};
 
-use crate::source::printable;
+use crate::source::{now, printable, when};
 
 const REDIRECTS: usize = 5;
 /// A server that asks to wait longer than this is as good as down.
@@ -39,7 +39,7 @@ impl Default for Patience {
     /// For tests of a whole chain, whose mirrors are on this machine.
     fn default() -> Self {
         Self {
-            stall: Duration::from_millis(1500),
+            stall: Duration::from_millis(1000),
             connect: Duration::from_secs(5),
             document: Duration::from_secs(4),
             pause: Duration::from_millis(10),
@@ -257,7 +257,7 @@ impl Http {
             (deepest(error), FailureKind::Never)
         } else if error.is_connect() {
             // A name that does not resolve or a closed port does not change within seconds, and the next mirror may be up.
-            (format!("cannot connect: {}", deepest(error)), FailureKind::Never)
+            (format!("cannot connect: {}{}", deepest(error), clock(&deepest(error))), FailureKind::Never)
         } else if error.is_timeout() {
             (format!("no answer within {} s", self.patience.stall.as_secs_f32()), FailureKind::Never)
         } else if error.is_builder() {
@@ -336,6 +336,15 @@ fn content_range(value: &str) -> Option<(u64, Option<u64>)> {
     let (first, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
     let total = if total.trim() == "*" { None } else { Some(total.trim().parse().ok()?) };
     (first <= last && total.is_none_or(|total| last < total)).then_some((first, total))
+}
+
+/// What this machine takes the time to be, where a server's certificate is said to be of another.
+fn clock(why: &str) -> String {
+    if why.contains("certificate not valid yet") || why.contains("certificate expired") {
+        format!(" (this machine's clock says {}; if that is wrong, set the clock)", when(now()))
+    } else {
+        String::new()
+    }
 }
 
 /// The innermost cause, in one printable line: the outer ones only repeat the URL.

@@ -106,6 +106,7 @@ pub(super) fn locate(source: &Source, asked: &Asked<'_>, store: &Store, ui: &dyn
         verified_at: now(),
         trust: trust(source, asked, store)?,
         signature: None,
+        digests: None,
         fetched: false,
     };
     let mut reader = Hashing::new(&file, &[Algorithm::Sha512], before.size, ui);

@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
 use crate::recipe::{Source, Version};
 use crate::store::Store;
-use crate::verify::{self, Keyring, MAX_DOCUMENT, Signed};
+use crate::verify::{self, Keyring, MAX_DOCUMENT, Signed, Signer};
 
 /// Kind of the refs that hold [`Facts`] by file name.
 const REFS: &str = "stage3";
@@ -161,9 +161,7 @@ pub(super) fn known(source: &Source, variant: &str, version: &Version, store: &S
         if let Some((found, timestamp, _)) = pointer::split_name(&name)
             && found == variant
             && !matches!(version, Version::Timestamp(wanted) if wanted != timestamp)
-            && let Some(facts) = store.read_ref::<Facts>(REFS, &name)?
-            && facts.trust == keyring.id()
-            && facts.sha512.is_some()
+            && let Some(facts) = trusted(store, &name, &keyring)?
         {
             candidates.push((facts.fetched, timestamp.to_owned(), name.clone(), facts));
         }
@@ -295,12 +293,9 @@ impl Ask<'_> {
     /// The first of these files that the store remembers well.
     fn remembered(&self, names: &[String], size: Option<u64>) -> Result<Option<(String, Facts)>> {
         for name in names {
-            let facts = self.store.read_ref::<Facts>(REFS, name)?.filter(|facts| {
-                facts.trust == self.keyring.id()
-                    && facts.sha512.is_some()
-                    && (size.is_none() || facts.size.is_none() || facts.size == size)
-            });
-            if let Some(facts) = facts {
+            if let Some(facts) = trusted(self.store, name, &self.keyring)?
+                && (size.is_none() || facts.size.is_none() || facts.size == size)
+            {
                 return Ok(Some((name.clone(), Facts { size: facts.size.or(size), ..facts })));
             }
         }
@@ -334,6 +329,7 @@ impl Ask<'_> {
             verified_at: now(),
             trust: self.keyring.id().to_owned(),
             signature: None,
+            digests: None,
             fetched: false,
         };
         let digests = self.each(&format!("{name}.DIGESTS"), |mirror| {
@@ -352,11 +348,13 @@ impl Ask<'_> {
                 )));
             };
             let blake2b = digests.of(name, Algorithm::Blake2b)?.map(str::to_owned);
-            Ok(Answer::Found((sha512.to_owned(), blake2b, signer)))
+            // Gentoo's are a few KiB; a ref is small.
+            let signed = String::from_utf8(bytes).ok().filter(|signed| signed.len() <= 16 << 10);
+            Ok(Answer::Found((sha512.to_owned(), blake2b, signer, signed)))
         })?;
-        if let Some((_, (sha512, blake2b, signer))) = digests {
-            facts.how = format!("clearsigned DIGESTS by {}", signer.primary);
-            (facts.sha512, facts.blake2b, facts.signer) = (Some(sha512), blake2b, Some(signer));
+        if let Some((_, (sha512, blake2b, signer, signed))) = digests {
+            facts.how = by(&signer);
+            (facts.sha512, facts.blake2b, facts.signer, facts.digests) = (Some(sha512), blake2b, Some(signer), signed);
             return Ok(Some((facts, Proof::Digest)));
         }
         let signature = self.each(&format!("{name}.asc"), |mirror| {
@@ -408,6 +406,33 @@ impl Ask<'_> {
             None => error,
         })
     }
+}
+
+/// What the store remembers of a file, if who signed for it is trusted now. Under another keyring, such as one whose certificates
+/// were renewed, the digests that proved it are judged again.
+fn trusted(store: &Store, name: &str, keyring: &Keyring) -> Result<Option<Facts>> {
+    let Some(facts) = store.read_ref::<Facts>(REFS, name)?.filter(|facts| facts.sha512.is_some()) else {
+        return Ok(None);
+    };
+    if facts.trust == keyring.id() {
+        return Ok(Some(facts));
+    }
+    let Some(signed) =
+        facts.digests.as_ref().and_then(|signed| verify::clearsigned(name, signed.as_bytes(), keyring).ok())
+    else {
+        return Ok(None);
+    };
+    let given = digests::parse(&signed.text)?;
+    if given.of(name, Algorithm::Sha512)? != facts.sha512.as_deref() {
+        return Ok(None);
+    }
+    let (trust, how) = (keyring.id().to_owned(), by(&signed.signer));
+    Ok(Some(Facts { trust, how, signer: Some(signed.signer), verified_at: now(), ..facts }))
+}
+
+/// What the trust in a file rests on that signed digests prove.
+fn by(signer: &Signer) -> String {
+    format!("clearsigned DIGESTS by {}", signer.primary)
 }
 
 fn sighting(list: &str, pointer: &Pointer, entry: &Entry) -> Sighting {

@@ -25,11 +25,14 @@ mod fetch;
 mod file;
 mod gentoo;
 pub mod hashing;
+pub mod locked;
 mod memory;
 pub mod pin;
 pub mod pointer;
+pub mod repository;
 
 pub use gentoo::{directory, offers};
+pub use locked::Locked;
 pub use pin::Pin;
 
 /// A file that is known but perhaps not here yet: its name, what it must be, and what proves it.
@@ -79,7 +82,7 @@ pub struct Terms<'a> {
     /// Accept a signed list that is older than one seen before.
     pub allow_rollback: bool,
     /// Ask for no list: this, or nothing.
-    pub locked: Option<&'a Pin>,
+    pub locked: Option<&'a Locked>,
 }
 
 /// Where the bytes are.
@@ -128,6 +131,9 @@ pub(crate) struct Facts {
     /// SHA-256 of the detached signature that proved it, where one did.
     #[serde(default)]
     pub(crate) signature: Option<String>,
+    /// The signed digests that proved it, where they did: whoever is trusted now can judge them again without a network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) digests: Option<String>,
     /// Whether the bytes were ever in the store: without a network, only those are of use.
     #[serde(default)]
     pub(crate) fetched: bool,
@@ -176,6 +182,15 @@ impl Located {
         &self.facts.how
     }
 
+    /// With what only its bytes could tell: who signed them, where a detached signature proves it.
+    pub(crate) fn with(mut self, verified: &verify::Verified) -> Self {
+        self.facts.sha512 = Some(verified.sha512().to_owned());
+        self.facts.size = Some(verified.size());
+        self.facts.signer = verified.signature().cloned();
+        self.facts.how = verified.how().to_owned();
+        self
+    }
+
     /// Where it can be downloaded, the first to be tried first; empty for a local file.
     pub fn urls(&self) -> &[String] {
         match &self.place {
@@ -188,8 +203,11 @@ impl Located {
 /// Finds out which file the recipe's base is. Asks the mirrors, and refuses what is not signed by a trusted key; offline it
 /// answers from the store alone.
 pub fn locate(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Located> {
-    if let Some(pin) = terms.locked {
-        return pin::locate(&job.source, pin, store, terms, ui);
+    if let Some(locked) = terms.locked {
+        return match &locked.stage3 {
+            Some(pin) => pin::locate(&job.source, pin, store, terms, ui),
+            None => Err(pin::changed("a stage3", "nothing")),
+        };
     }
     if terms.offline {
         return match known(job, store)? {
@@ -198,6 +216,7 @@ pub fn locate(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> 
             None if matches!(job.source.base, Base::File { .. }) => {
                 locate(job, store, Terms { offline: false, ..terms }, ui)
             }
+            None if matches!(job.source.base, Base::Host { .. }) => Err(no_stage3(job)),
             None => Err(Error::network(format!("the store knows no verified {}", base_name(&job.source)))
                 .with_hint("run once without --offline")),
         };
@@ -214,6 +233,7 @@ pub fn locate(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> 
             };
             file::locate(&job.source, &asked, store, ui)?
         }
+        Base::Host { .. } => return Err(no_stage3(job)),
     };
     if let Some(signer) = located.signer() {
         warn_of_expiry(&keyring(&job.source, store)?, signer, now(), ui);
@@ -236,6 +256,7 @@ pub fn known(job: &Job, store: &Store) -> Result<Option<Located>> {
             };
             file::known(&job.source, &asked, store)
         }
+        Base::Host { .. } => Ok(None),
     }
 }
 
@@ -254,7 +275,7 @@ pub fn first_urls(job: &Job) -> Result<Vec<String>> {
             let mirrors = job.source.mirrors.iter();
             Ok(mirrors.map(|root| format!("{root}/{}{}", direct.path, direct.signature)).collect())
         }
-        Base::File { .. } => Ok(Vec::new()),
+        Base::File { .. } | Base::Host { .. } => Ok(Vec::new()),
     }
 }
 
@@ -363,6 +384,10 @@ pub(crate) fn rewound(file: &File) -> Result<&File> {
     Ok(file)
 }
 
+fn no_stage3(job: &Job) -> Error {
+    Error::usage(format!("{} is built from this host: there is no stage3 to fetch or verify", job.name))
+}
+
 fn base_name(source: &Source) -> String {
     match &source.base {
         Base::Gentoo { stage3, version: crate::recipe::Version::Latest } => format!("stage3 {stage3}"),
@@ -371,6 +396,7 @@ fn base_name(source: &Source) -> String {
         }
         Base::Direct(direct) => direct.path.clone(),
         Base::File { path, .. } => path.display().to_string(),
+        Base::Host { .. } => "stage3".to_owned(),
     }
 }
 

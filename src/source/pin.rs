@@ -136,7 +136,11 @@ impl Pin {
     pub fn urls(&self, source: &Source) -> Result<Vec<String>> {
         let mut urls = match (&source.base, &self.timestamp) {
             (Base::Gentoo { stage3, .. }, Some(timestamp)) => gentoo::urls(source, stage3, timestamp, &self.name)?,
-            (Base::Direct(direct), _) => source.mirrors.iter().map(|root| format!("{root}/{}", direct.path)).collect(),
+            // The path of the latest may lead to another one by now; where there is a better name, it is the file's own.
+            (Base::Direct(direct), _) => {
+                let directory = direct.path.rsplit_once('/').map_or("", |(directory, _)| directory);
+                source.mirrors.iter().map(|root| format!("{root}/{directory}/{}", self.name)).collect()
+            }
             _ => Vec::new(),
         };
         urls.extend(self.url.clone().filter(|url| !urls.contains(url)));
@@ -147,8 +151,7 @@ impl Pin {
     fn fits(&self, source: &Source) -> Result<()> {
         let asks = asked(source);
         if self.asked != asks {
-            return Err(Error::usage(format!("the recipe asks for {asks}, and {} was locked", printable(&self.asked)))
-                .with_hint(format!("the recipe changed since it was locked: {AGAIN}")));
+            return Err(changed(&asks, &self.asked));
         }
         let fits = match &source.base {
             Base::Gentoo { stage3, version } => {
@@ -162,6 +165,7 @@ impl Pin {
             }
             Base::Direct(_) => true,
             Base::File { sha512, .. } => sha512.as_ref().is_none_or(|sha512| *sha512 == self.sha512),
+            Base::Host { .. } => false,
         };
         if fits {
             return Ok(());
@@ -197,8 +201,14 @@ impl Pin {
     }
 }
 
+/// What was locked is something else than what the recipe asks for.
+pub fn changed(asks: &str, locked: &str) -> Error {
+    Error::usage(format!("the recipe asks for {asks}, and {} was locked", printable(locked)))
+        .with_hint(format!("the recipe changed since it was locked: {AGAIN}"))
+}
+
 /// The base that was locked, whatever is the latest now.
-pub(super) fn locate(
+pub(in crate::source) fn locate(
     source: &Source,
     pin: &Pin,
     store: &Store,
@@ -242,6 +252,7 @@ pub(super) fn locate(
             trust: String::new(),
             signature: None,
             // Nothing of it is remembered: a lock is no reason to trust a file without it.
+            digests: None,
             fetched: true,
         },
         offline: terms.offline,
@@ -252,7 +263,7 @@ pub(super) fn locate(
 }
 
 /// What a recipe asks for, in words that stay the same for as long as it asks for the same.
-fn asked(source: &Source) -> String {
+pub(in crate::source) fn asked(source: &Source) -> String {
     let version = |latest| if latest { " (latest)" } else { "" };
     match &source.base {
         Base::Gentoo { stage3, version: Version::Latest } => format!("stage3 {stage3} (latest)"),
@@ -261,6 +272,7 @@ fn asked(source: &Source) -> String {
         Base::File { path, .. } => {
             format!("file {}", printable(&path.file_name().unwrap_or(path.as_os_str()).to_string_lossy()))
         }
+        Base::Host { .. } => "this host".to_owned(),
     }
 }
 
@@ -269,7 +281,7 @@ fn checked<'de, D: Deserializer<'de>>(deserializer: D, what: &str, fits: fn(&str
     if fits(&text) { Ok(text) } else { Err(D::Error::custom(format!("expected {what}"))) }
 }
 
-fn plain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+pub(super) fn plain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     checked(deserializer, "a line of text", |text| text.len() <= 1000 && !text.chars().any(char::is_control))
 }
 
@@ -303,11 +315,25 @@ fn some_digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Stri
     digest(deserializer).map(Some)
 }
 
+pub(super) fn some_plain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    plain(deserializer).map(Some)
+}
+
+pub(super) fn commit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    one_commit(deserializer).map(Some)
+}
+
+pub(super) fn one_commit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    checked(deserializer, "a commit of 40 or 64 lower-case hex digits", |text| {
+        matches!(text.len(), 40 | 64) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
 fn timestamp<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     checked(deserializer, "a timestamp, YYYYMMDDTHHMMSSZ", pointer::is_timestamp).map(Some)
 }
 
-fn fingerprint<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+pub(super) fn fingerprint<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let fingerprint = checked(deserializer, "a fingerprint of 40 or 64 upper-case hex digits", |text| {
         matches!(text.len(), 40 | 64) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
     });

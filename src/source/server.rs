@@ -42,8 +42,9 @@ impl Server {
                     let Some(request) = read(&stream, &log) else { return };
                     let mut stream = stream;
                     // The client hangs up on liars.
-                    let _ = answer(&request, &mut stream);
-                    let _ = stream.shutdown(std::net::Shutdown::Both);
+                    if answer(&request, &mut stream).is_ok() {
+                        let _ = stream.shutdown(std::net::Shutdown::Both);
+                    }
                 });
             }
         });

@@ -21,7 +21,12 @@ use crate::verify::verify;
 
 mod attacks;
 mod direct;
+mod forms;
+mod git;
+mod liars;
 mod mirror;
+mod pin;
+mod snapshot;
 
 fn http() -> Http {
     Http::with(Patience {

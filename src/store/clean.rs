@@ -12,9 +12,9 @@ use crate::error::{Context, Result};
 pub enum Part {
     /// Work directories: the last build's changes, images and logs.
     Builds,
-    /// Unpacked stage3s; they are unpacked again from their blobs.
+    /// Unpacked stage3s and ebuild repositories; they are unpacked again from their blobs, or from git.
     Trees,
-    /// Downloaded tarballs, whole and partial.
+    /// What was downloaded: tarballs, whole and partial, and git repositories.
     Blobs,
     /// Binary packages.
     Packages,
@@ -42,19 +42,18 @@ impl Store {
     /// [`Kind::System`](crate::error::Kind::System) when something cannot be read or removed.
     pub fn clean(&self, parts: &[Part], pretend: bool, mut each: impl FnMut(&Item)) -> Result<()> {
         for part in parts {
-            let directory = self.root().join(match part {
+            let directory = match part {
                 Part::Builds => "builds",
                 Part::Trees => "trees",
                 Part::Blobs => "blobs",
                 Part::Packages | Part::Distfiles | Part::Pieces => "cache",
-            });
-            for path in children(&directory)? {
-                let other = match part {
-                    Part::Builds | Part::Trees | Part::Blobs => false,
-                    Part::Packages => path.ends_with("distfiles") || path.ends_with("pieces"),
-                    Part::Pieces => !path.ends_with("pieces"),
-                    Part::Distfiles => !path.ends_with("distfiles"),
-                };
+            };
+            let mut paths = children(&self.root().join(directory))?;
+            if *part == Part::Blobs {
+                paths.extend(children(&self.root().join("cache"))?);
+            }
+            for path in paths {
+                let other = path.parent().is_some_and(|parent| parent.ends_with("cache")) && of_cache(&path) != *part;
                 if other || path.extension().is_some_and(|extension| extension == "lock") {
                     continue;
                 }
@@ -89,6 +88,16 @@ impl Store {
     /// [`Kind::System`](crate::error::Kind::System) when the lock cannot be taken.
     pub fn use_caches(&self) -> Result<lock::Lock> {
         lock::take(&self.root().join("cache.lock"), Mode::Shared, || {})
+    }
+}
+
+/// The part that a directory of the caches belongs to.
+fn of_cache(path: &Path) -> Part {
+    match path.file_name().and_then(|name| name.to_str()) {
+        Some("distfiles") => Part::Distfiles,
+        Some("pieces") => Part::Pieces,
+        Some("git") => Part::Blobs,
+        _ => Part::Packages,
     }
 }
 
@@ -149,7 +158,10 @@ mod tests {
         fs_err::write(store.cache("binpkgs").unwrap().join("x"), "x").unwrap();
         let used = store.use_caches().unwrap();
         assert_eq!(listed(&store, Part::Packages, false), [("binpkgs".to_owned(), true)]);
+        fs_err::create_dir(store.cache("git").unwrap().join("bare")).unwrap();
+        assert_eq!(listed(&store, Part::Blobs, false), [("git".to_owned(), true)]);
         drop(used);
+        assert_eq!(listed(&store, Part::Blobs, true), [("git".to_owned(), false)]);
         assert_eq!(listed(&store, Part::Packages, false), [("binpkgs".to_owned(), false)]);
         assert!(!store.root().join("cache/binpkgs").exists());
 

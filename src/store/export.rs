@@ -13,13 +13,12 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use sha2::{Digest, Sha512};
-
 use super::Store;
 use crate::error::{Context, Error, Result};
 use crate::pack::tar::{self, END, padding};
 use crate::progress::{Event, Progress};
-use crate::source::hex;
+use crate::source::digests::Algorithm;
+use crate::source::hashing::Hasher;
 use crate::unpack::entry::{Meta, NodeKind};
 
 /// Where blobs are in an export, as in a store.
@@ -120,7 +119,7 @@ impl Out<'_> {
         let mut head = Vec::new();
         header(&mut head, &format!("{BLOBS}/{sha512}"), size);
         self.write(&head)?;
-        let mut hash = Sha512::new();
+        let mut hash = Hasher::new(&[Algorithm::Sha512]);
         let mut buffer = vec![0; BUFFER];
         let mut left = size;
         while left > 0 {
@@ -135,7 +134,7 @@ impl Out<'_> {
             self.done += count as u64;
             self.ui.emit(Event::Bytes { done: self.done, total: Some(self.total) });
         }
-        if hex(&hash.finalize()) != sha512 {
+        if hash.finish().sha512() != sha512 {
             return Err(Error::refused(format!("the stored {sha512} is damaged"))
                 .with_hint("the archive is not whole and of no use; `quern-builder fetch` replaces a damaged stage3"));
         }

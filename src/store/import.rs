@@ -9,7 +9,6 @@ use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::Path;
 
 use rustix::fs::{Mode as FileMode, OFlags};
-use sha2::{Digest, Sha512};
 
 use super::Store;
 use super::blobs::{Part, PartOrBlob};
@@ -17,7 +16,9 @@ use super::export::{BLOBS, BUFFER, SUMS};
 use super::lock::{self, Mode};
 use crate::error::{Context, Error, Result};
 use crate::progress::{Event, Progress};
-use crate::source::{hex, printable};
+use crate::source::digests::Algorithm;
+use crate::source::hashing::Hasher;
+use crate::source::printable;
 use crate::unpack::Limits;
 use crate::unpack::entry::{Entry, NodeKind};
 use crate::unpack::reader::Reader;
@@ -188,7 +189,7 @@ impl<'a> Import<'a> {
         let file = part.file();
         file.set_len(0).and_then(|()| file.rewind()).system(|| format!("emptying {}", path.display()))?;
         room(store, file, size)?;
-        let mut hash = Sha512::new();
+        let mut hash = Hasher::new(&[Algorithm::Sha512]);
         let mut buffer = vec![0; BUFFER];
         let mut copied = 0;
         loop {
@@ -204,7 +205,7 @@ impl<'a> Import<'a> {
             self.done += count as u64;
             ui.emit(Event::Bytes { done: self.done, total });
         }
-        let computed = hex(&hash.finalize());
+        let computed = hash.finish().sha512();
         if computed != claimed || copied != size {
             let error = Error::refused(format!("importing {}: it is damaged, or forged", printable(name)))
                 .with_details(format!("SHA-512 is        {computed}\nand is said to be {claimed}"))
@@ -277,3 +278,7 @@ fn remove_stale(store: &Store) -> Result<()> {
 fn shown(entry: &Entry) -> String {
     printable(&entry.path.to_string_lossy())
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "GNU tar and sha512sum judge what is exported")]
+mod tests;

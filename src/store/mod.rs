@@ -4,9 +4,10 @@
 //! blobs/     downloaded tarballs, by the SHA-512 of their content
 //! keys/      certificates that the user imported, by primary fingerprint
 //! refs/      small facts with a name: what a signed pointer said, and when
-//! trees/     unpacked stage3s, by the digest of their tarball; read-only once there
+//! trees/     unpacked stage3s and ebuild repositories, by the digest of their tarball; read-only once there
 //! builds/    a work directory for each recipe: the last build's changes, image and logs
-//! cache/     binary packages, distfiles and compressed pieces of archives, which all builds share
+//! cache/     what all builds share: binary packages, distfiles, compressed pieces of archives, and the git repositories that commits
+//!            are fetched into
 //! ```
 //!
 //! Everything appears under its final name only when it is whole; what a killed run leaves behind is found by the next one

@@ -1,4 +1,4 @@
-//! Unpacked stage3s, by the SHA-512 of the tarball. A tree is made once, under a hidden name and a lock, and renamed when it is
+//! Unpacked stage3s and ebuild repositories, by the SHA-512 of the tarball. A tree is made once, under a hidden name and a lock, and renamed when it is
 //! whole and on disk; nothing writes to it afterwards.
 
 use std::path::{Path, PathBuf};
@@ -66,15 +66,42 @@ impl Store {
         let text = match fs_err::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::system("looking for an unpacked stage3").with_source(error)),
+            Err(error) => return Err(Error::system("looking for an unpacked tree").with_source(error)),
         };
         let facts: Facts =
             serde_json::from_slice(&text).context(Kind::System, || format!("reading {}", path.display()))?;
         if facts.sha512 != sha512 {
             return Err(Error::system(format!("{} is of another tarball", directory.display()))
-                .with_hint("`quern-builder clean --trees` removes the unpacked stage3s"));
+                .with_hint("`quern-builder clean --trees` removes what is unpacked"));
         }
         Ok(Some(Tree { directory, facts, _lock: lock }))
+    }
+
+    /// The tree of the tarball with this digest, whichever user's ids it has: for who only reads it. None while it is being made.
+    ///
+    /// # Errors
+    /// [`Kind::System`] when what is there cannot be read.
+    pub fn tree_of_anyone(&self, sha512: &str) -> Result<Option<Tree>> {
+        let own = self.tree_directory(sha512)?;
+        let prefix = format!("{}-", &sha512[..40]);
+        let mut candidates = vec![own];
+        for entry in fs_err::read_dir(self.root().join("trees")).system(|| "looking for an unpacked tree")? {
+            let path = entry.system(|| "looking for an unpacked tree")?.path();
+            let ours = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix));
+            if ours && path.extension().is_none() {
+                candidates.push(path);
+            }
+        }
+        for directory in candidates {
+            let Some(lock) = lock::try_take(&directory.with_added_extension("lock"), Mode::Shared)? else { continue };
+            let Ok(text) = fs_err::read(directory.join("tree.json")) else { continue };
+            if let Ok(facts) = serde_json::from_slice::<Facts>(&text)
+                && facts.sha512 == sha512
+            {
+                return Ok(Some(Tree { directory, facts, _lock: lock }));
+            }
+        }
+        Ok(None)
     }
 
     /// Makes a tree with `unpack`, unless another process has done so meanwhile; `waiting` is called before waiting for one.
@@ -95,7 +122,7 @@ impl Store {
         }
         drop(lock);
         self.tree(sha512, waiting)?.ok_or_else(|| {
-            Error::system(format!("the unpacked stage3 {} was removed at once", directory.display()))
+            Error::system(format!("the unpacked tree {} was removed at once", directory.display()))
                 .with_hint("another process cleans the store; try again")
         })
     }
@@ -127,15 +154,15 @@ fn make(directory: &Path, sha512: &str, name: &str, unpack: impl FnOnce(&Rootfs)
     let partial = directory.with_extension("partial");
     remove_tree(&partial)?;
     let root = partial.join("root");
-    fs_err::create_dir_all(&root).system(|| "making a directory for the stage3")?;
+    fs_err::create_dir_all(&root).system(|| "making a directory for the tree")?;
     let unpacked = Rootfs::open(&root).and_then(|root| unpack(&root));
     let record = unpacked.inspect_err(|_| _ = remove_tree(&partial))?;
     let facts = Facts { sha512: sha512.into(), name: name.into(), record };
     let text = serde_json::to_vec(&facts).context(Kind::System, || "writing down what was unpacked")?;
     fs_err::write(partial.join("tree.json"), text).system(|| "writing down what was unpacked")?;
-    let handle = fs_err::File::open(&partial).system(|| "syncing the stage3")?;
+    let handle = fs_err::File::open(&partial).system(|| "syncing the tree")?;
     rustix::fs::syncfs(&handle).system(|| format!("syncing {} to disk", partial.display()))?;
-    fs_err::rename(&partial, directory).system(|| "naming the unpacked stage3")
+    fs_err::rename(&partial, directory).system(|| "naming the unpacked tree")
 }
 
 /// Removes a directory and all in it; one that is missing is fine.

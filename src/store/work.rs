@@ -11,7 +11,7 @@ use super::trees::remove_tree;
 use crate::error::{Context, Error, Kind, Result};
 
 /// What a build changes and keeps, by name below the work directory.
-const PARTS: [&str; 8] = ["upper", "uppers", "work", "tree", "image", "config", "tmp", "run"];
+const PARTS: [&str; 9] = ["upper", "uppers", "host", "work", "tree", "image", "config", "tmp", "run"];
 
 /// Files of the last build that a new one begins without.
 const FILES: [&str; 2] = ["state.json", "emerge.out"];
@@ -52,6 +52,8 @@ pub struct Work {
 pub enum Below {
     /// The stage3 with this SHA-512.
     Stage3(String),
+    /// The host.
+    Host,
 }
 
 /// What the last build left.
@@ -134,12 +136,12 @@ impl Work {
         PARTS.iter().try_for_each(|part| remove_tree(&self.part(part)))
     }
 
-    /// Removes the parts that nobody looks at after a build: the overlay's work directory, temporary files.
+    /// Removes the parts that nobody looks at after a build: the overlays' work directories, masks, temporary files.
     ///
     /// # Errors
     /// [`Kind::System`] when something cannot be removed.
     pub fn finish(&self, state: &State) -> Result<()> {
-        ["work", "tmp", "run"].iter().try_for_each(|part| remove_tree(&self.part(part)))?;
+        ["work", "host", "tmp", "run"].iter().try_for_each(|part| remove_tree(&self.part(part)))?;
         self.write(state)
     }
 

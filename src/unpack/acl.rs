@@ -83,8 +83,23 @@ pub fn format(bytes: &[u8]) -> Option<Vec<u8>> {
             OTHER => "other:".to_owned(),
             _ => return None,
         };
-        let letter = |bit, letter| if bits & bit != 0 { letter } else { '-' };
-        lines.push(format!("{who}:{}{}{}", letter(4, 'r'), letter(2, 'w'), letter(1, 'x')));
+        lines.push(format!("{who}:{}", letters(bits.into())));
     }
     Some(lines.join(",").into_bytes())
+}
+
+/// The text of the list that a mode is.
+pub fn of_mode(mode: u32) -> Vec<u8> {
+    format!("user::{},group::{},other::{}", letters(mode >> 6), letters(mode >> 3), letters(mode)).into_bytes()
+}
+
+/// Whether these bytes say no more than a mode does: the kernel does not keep such a list.
+pub fn is_mode(bytes: &[u8]) -> bool {
+    let tags = bytes.get(4..).unwrap_or_default().chunks_exact(8).map(|entry| u16::from_le_bytes([entry[0], entry[1]]));
+    tags.eq([USER_OBJ, GROUP_OBJ, OTHER])
+}
+
+fn letters(bits: u32) -> String {
+    let letter = |bit, letter| if bits & bit != 0 { letter } else { '-' };
+    [letter(4, 'r'), letter(2, 'w'), letter(1, 'x')].iter().collect()
 }

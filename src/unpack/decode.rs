@@ -151,7 +151,7 @@ fn plain(format: Format, input: impl Read + Send + 'static) -> io::Result<Box<dy
 }
 
 fn xz_stream() -> io::Result<Stream> {
-    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(64)) as u32;
+    let threads = crate::process::processors().min(64) as u32;
     let threading = u64::from(threads) * XZ_PER_THREAD;
     let mut builder = MtStreamBuilder::new();
     Ok(builder.threads(threads).memlimit_threading(threading).memlimit_stop(XZ_MOST.max(threading)).decoder()?)
@@ -202,6 +202,7 @@ impl<R: BufRead> Read for Xz<R> {
             let input = self.input.fill_buf()?;
             let action = if input.is_empty() { Action::Finish } else { Action::Run };
             let (before_in, before_out) = (self.stream.total_in(), self.stream.total_out());
+            check_is_known(input, before_in)?;
             let status = self.stream.process(input, to, action);
             let consumed = (self.stream.total_in() - before_in) as usize;
             let count = (self.stream.total_out() - before_out) as usize;
@@ -217,6 +218,17 @@ impl<R: BufRead> Read for Xz<R> {
                 return Ok(count);
             }
         }
+    }
+}
+
+/// Refuses a stream whose check the library does not know, and so would not look at. `at` is where in the stream `input` begins.
+fn check_is_known(input: &[u8], at: u64) -> io::Result<()> {
+    const FLAGS: u64 = 7;
+    let flags = FLAGS.checked_sub(at).and_then(|left| input.get(left as usize));
+    match flags.map(|flags| flags & 0x0f) {
+        // None, CRC32, CRC64, SHA-256.
+        None | Some(0 | 1 | 4 | 10) => Ok(()),
+        Some(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "the .xz file has a check of an unknown kind")),
     }
 }
 

@@ -57,6 +57,8 @@ impl Records {
             b"major" => once(&mut self.major, key, decimal(key, value)?),
             b"minor" => once(&mut self.minor, key, decimal(key, value)?),
             b"numblocks" => once(&mut self.count, key, decimal(key, value)?),
+            // GNU tar counts down from what it was told.
+            b"map" | b"offset" if self.count.is_none() => Err(bad("its map stands before the number of its pieces")),
             b"map" => {
                 let numbers = match value {
                     [] => Ok(Vec::new()),

@@ -6,13 +6,13 @@
 
 /// A document taken apart: the text that is signed, and the armored block that signs it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Document<'a> {
+pub(crate) struct Document<'a> {
     /// Dash-escaping undone, trailing blanks of lines gone, lines joined by `\n`, no line end after the last.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// From `-----BEGIN PGP SIGNATURE-----` to its END line.
-    pub(super) signature: &'a str,
+    pub(crate) signature: &'a str,
     /// The digests that its header says the signatures are made with; empty where it says nothing.
-    pub(super) hashes: Vec<&'a str>,
+    pub(crate) hashes: Vec<&'a str>,
 }
 
 const BEGIN_MESSAGE: &str = "-----BEGIN PGP SIGNED MESSAGE-----";
@@ -20,7 +20,7 @@ const BEGIN_SIGNATURE: &str = "-----BEGIN PGP SIGNATURE-----";
 const END_SIGNATURE: &str = "-----END PGP SIGNATURE-----";
 
 /// Takes a cleartext-signed document apart; the error says what is wrong with it.
-pub(super) fn document(bytes: &[u8]) -> Result<Document<'_>, String> {
+pub(crate) fn document(bytes: &[u8]) -> Result<Document<'_>, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
     let mut lines = Lines { rest: text };
     let first = lines.by_ref().find(|line| !line.trim().is_empty()).ok_or("it is empty")?;
@@ -67,7 +67,7 @@ pub(super) fn document(bytes: &[u8]) -> Result<Document<'_>, String> {
 }
 
 /// The one armored signature that `text` is, with nothing but blanks around it.
-pub(super) fn block(text: &str) -> Result<&str, String> {
+pub(crate) fn block(text: &str) -> Result<&str, String> {
     let text = text.trim();
     let first = text.lines().next().unwrap_or_default();
     if first.trim_end() != BEGIN_SIGNATURE {

@@ -44,6 +44,14 @@ pub fn verify(fetched: Fetched) -> Result<Verified> {
     Ok(Verified { file, name, sha512, size, timestamp: facts.timestamp, signer, how: facts.how })
 }
 
+impl std::fmt::Display for Verified {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (name, signer) = (printable(&self.name), self.signer().unwrap_or("nobody"));
+        writeln!(f, "{name}: good\n  size     {}\n  sha512   {}", self.size, self.sha512)?;
+        write!(f, "  signer   {signer}\n  verified {}", self.how)
+    }
+}
+
 impl Verified {
     /// The judged file itself, at its beginning. All handles share one position: read one at a time.
     pub fn open(&self) -> Result<File> {

@@ -193,6 +193,12 @@ fn keys_that_could_not_sign_at_that_time() {
         "in the future",
     );
     assert!(error.hint().unwrap().contains("clock"));
+    // So is a key that is not there yet: to a clock that is behind, every new certificate looks like that.
+    let tomorrow = format!("{}!", seconds(SystemTime::now()) + 4 * 86_400);
+    gpg.key("tomorrow", &["--faked-system-time", &tomorrow]);
+    let of_tomorrow = gpg.clearsign("tomorrow", &["--faked-system-time", &future], TEXT);
+    let error = refused(clearsigned("x", &of_tomorrow, &gpg.keyring(&[])), "in the future");
+    assert!(error.hint().unwrap().contains("clock"));
     // Before the key existed.
     let before = gpg.clearsign(
         "brief",

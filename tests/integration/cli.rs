@@ -4,7 +4,8 @@ use std::process::{Command, Stdio};
 
 use crate::env::{PROGRAM, TestEnv, output};
 
-const VERBS: [&str; 9] = ["build", "shell", "fetch", "verify", "keys", "clean", "completions", "oci", "raw"];
+const VERBS: [&str; 11] =
+    ["build", "shell", "fetch", "verify", "lock", "keys", "clean", "store", "completions", "oci", "raw"];
 
 #[test]
 fn help_is_on_stdout_and_teaches() {

@@ -239,6 +239,16 @@ pub(crate) fn require_world() -> Option<World> {
     require("the stand-in world", world)
 }
 
+/// The archives that others test their readers with: `QUERN_TEST_SUITES`, which `scripts/test` sets.
+pub(crate) fn require_suites() -> Option<PathBuf> {
+    let suites = match std::env::var_os("QUERN_TEST_SUITES").map(PathBuf::from) {
+        None => Err("QUERN_TEST_SUITES is not set; QUERN_TEST_SUITES=$(scripts/suites) has it".to_owned()),
+        Some(root) if !root.join("xz").is_dir() => Err(format!("{} holds no suites", root.display())),
+        Some(root) => Ok(root),
+    };
+    require("other people's archives", suites)
+}
+
 fn require<T>(need: &str, found: Result<T, String>) -> Option<T> {
     match found {
         Ok(found) => Some(found),

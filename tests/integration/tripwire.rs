@@ -1,10 +1,12 @@
 //! Hostile archives in a mount namespace whose `/` is an overlay of the host's: whatever is written outside the tree, anywhere, lies
-//! in the upper directory afterwards, and that must be empty.
+//! in the upper directory afterwards, and that must be empty. Their calls are traced on the way: no path but through the root.
 
 use std::fs;
 use std::process::{Command, Stdio};
 
-use crate::env::{PROGRAM, TestEnv, output, require_root};
+use crate::env::{PROGRAM, TestEnv, output, require_root, require_suites};
+use crate::exact::readers;
+use crate::exact::trace::{self, STRACE};
 
 /// Archives that have tricked one program or another into writing elsewhere, made by Python's tarfile.
 const MAKE: &str = r#"
@@ -60,18 +62,19 @@ for name, entries in cases.items():
 /// Makes the overlay, unpacks each archive in it, and prints what is in the upper directory and who put it there.
 const RUN: &str = r#"
 set -eu
-program=$1 place=$2
+program=$1 place=$2 strace=$3
 mkdir "$place/over"
 mount -t tmpfs none "$place/over"
 mkdir "$place/over/upper" "$place/over/work" "$place/over/new"
 mount -t overlay -o "lowerdir=/,upperdir=$place/over/upper,workdir=$place/over/work" none "$place/over/new" || exit 77
 upper() { (cd "$place/over/upper"; find . -mindepth 1) }
 count=0
-for archive in "$place"/archives/*.tar; do
+for archive in "$place"/archives/*; do
     tree=$place/trees/${archive##*/}
     mount --bind "$tree" "$place/over/new$tree"
     code=0
-    chroot "$place/over/new" "$program" raw unpack --root "$tree" < "$archive" 2> "$place/stderr" || code=$?
+    strace $strace "$place/traces/${archive##*/}" \
+        chroot "$place/over/new" "$program" raw unpack --root "$tree" < "$archive" 2> "$place/stderr" || code=$?
     umount "$place/over/new$tree"
     case "$code" in 0|3) ;; *) echo "${archive##*/} ended with $code: $(cat "$place/stderr")";; esac
     [ -z "$(upper)" ] || { echo "${archive##*/} wrote: $(upper)"; exit 0; }
@@ -84,19 +87,26 @@ echo "$count archives"
 
 #[test]
 fn root_no_archive_changes_anything_outside_the_tree() {
+    let Some(suites) = require_suites() else { return };
     if !require_root() {
         return;
     }
     let env = TestEnv::new();
     fs::create_dir(env.path("archives")).unwrap();
+    fs::create_dir(env.path("traces")).unwrap();
     let _ = output(Command::new("python3").args(["-c", MAKE]).arg(env.path("archives"))).success();
+    for archive in readers::archives(&suites) {
+        let name = archive.to_str().unwrap().replace('/', "-");
+        fs::copy(suites.join(&archive), env.path("archives").join(name)).unwrap();
+    }
     let mut archives = 0;
     for archive in fs::read_dir(env.path("archives")).unwrap() {
         fs::create_dir_all(env.path("trees").join(archive.unwrap().file_name())).unwrap();
         archives += 1;
     }
     let mut run = Command::new("unshare");
-    run.args(["--mount", "--propagation", "private", "sh", "-c", RUN, "sh", PROGRAM]).arg(env.path(""));
+    run.args(["--mount", "--propagation", "private", "sh", "-c", RUN, "sh", PROGRAM]);
+    run.arg(env.path("archives").parent().unwrap()).arg(STRACE.join(" "));
     let ended = output(run.stdin(Stdio::null()));
     if ended.code == 77 {
         assert!(std::env::var_os("QUERN_TEST_STRICT").is_none(), "no overlay of /: {}", ended.stderr);
@@ -104,6 +114,15 @@ fn root_no_archive_changes_anything_outside_the_tree() {
         return;
     }
     assert_eq!(ended.code(0).stdout.trim_end(), format!("{archives} archives"));
+    for traced in fs::read_dir(env.path("traces")).unwrap() {
+        let name = traced.unwrap().file_name();
+        let text = fs::read_to_string(env.path("traces").join(&name)).unwrap();
+        // The program as it starts is behind the chroot that starts it.
+        let outside = trace::paths_outside(&text, &env.path("trees").join(&name));
+        assert!(outside.is_empty(), "{}: {}", name.display(), outside.join("\n"));
+        archives -= 1;
+    }
+    assert_eq!(archives, 0, "not all were traced");
     assert!(env.path("trees/good.pax.tar/d/moo").is_file(), "a good archive is unpacked");
     assert!(env.path("trees/absolute.gnu.tar/etc/moo").is_file(), "an absolute name is one inside the tree");
 }

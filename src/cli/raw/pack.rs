@@ -7,8 +7,8 @@ use std::sync::Arc;
 use clap::ValueEnum;
 
 use super::stream;
-use crate::cli::session;
-use crate::error::{Context, Error, Kind, Result};
+use crate::cli::{record, session};
+use crate::error::{Error, Result};
 use crate::pack::{self, Options};
 use crate::rootfs::Rootfs;
 use crate::ui::Terminal;
@@ -74,10 +74,7 @@ impl Args {
             return Ok(code);
         }
         let record = match &self.record {
-            Some(path) => {
-                let text = fs_err::read(path).context(Kind::Usage, || "reading the record")?;
-                serde_json::from_slice(&text).context(Kind::Usage, || format!("reading {}", path.display()))?
-            }
+            Some(path) => record::read(path)?,
             None => Record::default(),
         };
         let options = Options {

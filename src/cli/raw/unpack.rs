@@ -4,8 +4,9 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use super::stream::{self, INPUT, Lines};
+use crate::cli::record::RecordFile;
 use crate::cli::session;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::rootfs::Rootfs;
 use crate::ui::Terminal;
 use crate::unpack::hashed::Hashed;
@@ -49,6 +50,8 @@ impl Args {
         if let Some(code) = session::user_namespace()? {
             return Ok(code);
         }
+        // Opened before the tree: from then on no path is followed but inside it.
+        let record = self.record.as_deref().map(RecordFile::create).transpose()?;
         let root = Rootfs::open(&self.root)?;
         let mut lines = Lines::new();
         let (input, whole): (Box<dyn Read + Send>, _) = match &self.sha512 {
@@ -68,7 +71,7 @@ impl Args {
             lines.refused(error)?;
         }
         lines.finish()?;
-        let record = unpacked?;
+        let missing = unpacked?;
         if let (Some(wanted), Some(whole)) = (&self.sha512, whole) {
             let found = whole.get().map_or("unknown", String::as_str);
             if found != wanted {
@@ -77,11 +80,11 @@ impl Args {
                     .with_hint("remove what was unpacked: it is not what it should be"));
             }
         }
-        if let Some(path) = &self.record {
-            let text = serde_json::to_vec(&record).system(|| "writing the record")?;
-            fs_err::write(path, text).system(|| "writing the record")?;
-        } else if !record.is_empty() {
-            let (nodes, attributes) = (record.nodes.len(), record.xattrs.len());
+        if let Some(file) = record {
+            return file.write(&missing).map(|()| 0);
+        }
+        if !missing.is_empty() {
+            let (nodes, attributes) = (missing.nodes.len(), missing.xattrs.len());
             crate::progress::Progress::warn(
                 ui,
                 &format!("{nodes} device nodes and {attributes} attributes could not be made; --record keeps them"),

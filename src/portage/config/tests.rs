@@ -85,6 +85,22 @@ fn the_builders_configuration_keeps_the_stage3s() {
 }
 
 #[test]
+fn a_hosts_configuration_is_the_builders_alone() {
+    let world = World::new();
+    let mut job = job(world.usual());
+    job.source.base = Base::Host { hide: Vec::new(), show: Vec::new() };
+    let resolved = Resolved::new(&job).unwrap();
+    let tree = builder(&job, &resolved, &FACTS, &stage3()).unwrap();
+    let features = value(tree.text(MAKE_CONF).unwrap(), "FEATURES");
+    assert!(features[0] == "-sandbox" && features[1].contains("-binpkg-signing"), "{features:?}");
+    assert!(features[2].contains("buildpkg"));
+    let text = format!("{:?}", target(&job, &resolved, &FACTS, &Existing::default()).unwrap());
+    assert!(!text.contains("binpkg-signing") && !text.contains("-O2"), "{text}");
+    let error = builder(&job, &resolved, &FACTS, &Existing::default()).unwrap_err();
+    assert!(error.to_string().contains("the host has no profile") && error.hint().unwrap().contains("source.show"));
+}
+
+#[test]
 fn a_stage4_is_built_with_the_recipes_profile_and_shipped_without_the_sandbox() {
     let world = World::new();
     let mut job = job(world.usual());

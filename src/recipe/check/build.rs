@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::portage::{Known, listed, similar};
+use super::repositories::{Known, similar};
 use super::{Checker, Must, Word, absolute};
 use crate::recipe::diagnostic::{Finding, Place, Problem, harmless, quoted};
 use crate::recipe::parse::Is;
@@ -14,7 +14,7 @@ const JOBS: i64 = 1024;
 
 impl Checker<'_> {
     /// The section, and the kind, which other defaults hang on; none when the kind is wrong.
-    pub(super) fn build(&mut self, known: &[Known]) -> Option<(Option<Build>, TreeKind)> {
+    pub(super) fn build(&mut self, known: &Known) -> Option<(Option<Build>, TreeKind)> {
         let profile = match self.word("build", "profile") {
             Some(word) => self.profile(&word, known),
             None => {
@@ -103,24 +103,24 @@ impl Checker<'_> {
     }
 
     /// A profile that is there, in one of the recipe's repositories.
-    fn profile(&mut self, word: &Word, known: &[Known]) -> Option<ProfileName> {
+    fn profile(&mut self, word: &Word, known: &Known) -> Option<ProfileName> {
         let profile = self.follow(word, "profile", words::profile)?;
         let repository = match &profile.repo {
-            Some(name) => known.iter().find(|known| known.name == *name),
-            None => known.first(),
+            Some(name) => known.directories().find(|known| known.name == *name),
+            None => known.main(),
         };
         let Some(repository) = repository else {
-            // Without any repository that is there, what is wrong is wrong elsewhere.
-            if let (Some(name), false) = (&profile.repo, known.is_empty()) {
+            // One that is yet to be fetched may have that name.
+            if let (Some(name), true) = (&profile.repo, known.complete()) {
                 let mut finding = Finding::at(
                     &word.at,
                     format!("no repository is named {}", quoted(name)),
                     "not one of the recipe's",
                 );
-                if let Some(meant) = nearest(name, known.iter().map(|known| known.name.as_str())) {
+                if let Some(meant) = nearest(name, known.directories().map(|known| known.name.as_str())) {
                     finding = finding.help(format!("did you mean `{}:{}`?", harmless(meant), harmless(&profile.path)));
                 }
-                self.texts.find(finding.help(listed(known.iter().map(|known| known.name.as_str()))));
+                self.texts.find(finding.help(known.listed()));
                 return None;
             }
             return Some(profile);

@@ -4,6 +4,7 @@
 mod build;
 mod oci;
 mod portage;
+mod repositories;
 mod source;
 
 use std::io;
@@ -12,19 +13,24 @@ use std::path::{Component, Path, PathBuf};
 use super::diagnostic::{Finding, Place, Problem, Texts, harmless, quoted};
 use super::merge::reason;
 use super::parse::{Is, Item, Table, Value};
-use super::{Job, Request, Source, words};
+use super::{Base, Job, Request, Source, TreeKind, words};
 
 /// The job a tree describes, or none after noting why not.
 pub(super) fn job(texts: &mut Texts, tree: &Table, request: &Request) -> Option<Job> {
     let mut checker = Checker::new(texts, tree, request);
     let name = checker.name();
     let source = checker.source();
-    let (portage, known) = checker.portage();
+    let (portage, known) = checker.portage(source.as_ref());
     let build = checker.build(&known);
     let emerge = build.as_ref().map(|(_, kind)| checker.emerge(*kind));
     let strip = checker.strip();
     let oci = checker.oci();
     let build = build.and_then(|(build, _)| build);
+    if let (Some(Base::Host { .. }), Some(TreeKind::Stage4)) =
+        (source.as_ref().map(|source| &source.base), build.as_ref().map(|build| build.kind))
+    {
+        checker.refuse_to_ship_the_host();
+    }
     Some(Job { name: name?, source: source?, portage: portage?, build: build?, emerge: emerge??, strip, oci })
 }
 
@@ -90,6 +96,15 @@ impl Checker<'_> {
                 self.texts.find(Finding::missing(title).help(help));
                 None
             }
+        }
+    }
+
+    fn refuse_to_ship_the_host(&mut self) {
+        let at = |key: (&str, &str)| self.value(key.0, key.1).map(|value| value.at.clone());
+        if let (Some(kind), Some(host)) = (at(("build", "kind")), at(("source", "host"))) {
+            let title = "a stage4 is the builder tree itself, which would be this host, with its accounts and settings";
+            let finding = Finding::at(&kind, title, "would ship the host").also(&host, "the host is built from");
+            self.texts.find(finding.help("make an image, or start from a stage3"));
         }
     }
 

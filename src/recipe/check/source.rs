@@ -1,4 +1,4 @@
-//! `[source]`: which stage3, and whom to trust.
+//! `[source]`: which stage3, and whom to trust; or this host.
 
 use super::{Checker, Must, Word};
 use crate::recipe::diagnostic::{Finding, Place, Problem, quoted};
@@ -12,6 +12,8 @@ use crate::recipe::{
 const MIRRORED: [&str; 2] = ["stage3", "version"];
 /// The keys that only what is on a server of another layout has.
 const DIRECT: [&str; 4] = ["release", "arch", "subarch", "layout"];
+/// The keys that only this host has.
+const HOST: [&str; 2] = ["hide", "show"];
 const LOCAL: [&str; 4] = ["file", "signature", "sha512", "allow-unsigned"];
 
 impl Checker<'_> {
@@ -28,7 +30,11 @@ impl Checker<'_> {
             None => Some(DEFAULT_MAX_AGE),
         };
         // A file is of whichever distribution; what is on a server is named by each in its own way.
-        let base = if funtoo && self.item("source", "file").is_none() { self.direct() } else { self.base(!funtoo) };
+        let base = match self.is_host(funtoo)? {
+            true => self.host(),
+            false if funtoo && self.item("source", "file").is_none() => self.direct(),
+            false => self.base(!funtoo),
+        };
         distro?;
         Some(Source { base: base?, mirrors, keyring, fingerprints, max_age: max_age? })
     }
@@ -49,15 +55,46 @@ impl Checker<'_> {
                 }
             }
         }
-        if self.bool("source", "host") == Some(true) {
-            if let Some(at) = self.value("source", "host").map(|value| value.at.clone()) {
-                let problem = Problem::new("not supported yet by this version")
-                    .help("name a stage3, for example stage3 = \"amd64-musl\"");
-                self.texts.problem(&at, "cannot build from this host's own system", problem);
-            }
-            funtoo = None;
-        }
         funtoo
+    }
+
+    /// Whether the recipe starts from this host; none where it says that it does, and more that goes with a stage3 only.
+    fn is_host(&mut self, funtoo: bool) -> Option<bool> {
+        let rank = |checker: &Self, key: &str| checker.key(key).map(|at| checker.texts.rank(&at));
+        let asked = if self.bool("source", "host") == Some(true) { rank(self, "host") } else { None };
+        // The later layer wins, and what earlier ones say of another base no longer matters.
+        let stage3 = ["stage3", "file"].into_iter().filter_map(|key| rank(self, key)).max();
+        if asked.is_none() || stage3 > asked {
+            let level = stage3.or(asked);
+            for other in HOST {
+                let Some(at) = self.key(other).filter(|at| Some(self.texts.rank(at)) >= level) else { continue };
+                let problem = Problem::new("only with host = true").help("a stage3 is seen as it is");
+                self.texts.problem(&at, format!("`{other}` says nothing of a stage3"), problem);
+            }
+            return Some(false);
+        }
+        let host_at = self.key("host")?;
+        let mut whole = true;
+        let distro = funtoo.then_some("distro");
+        for other in MIRRORED.iter().chain(&DIRECT).chain(&LOCAL).copied().chain(distro) {
+            let Some(at) = self.key(other).filter(|at| Some(self.texts.rank(at)) >= asked) else { continue };
+            let title = format!("`{other}` says nothing of this host, which is built from");
+            self.texts.find(Finding::at(&at, title, "leave this out").also(&host_at, "because of `host`"));
+            whole = false;
+        }
+        whole.then_some(true)
+    }
+
+    /// This host, as far as it is to be seen.
+    fn host(&mut self) -> Option<Base> {
+        let hide = self.each("source", "hide", "path", words::host_path).unwrap_or_default();
+        let show = self.each("source", "show", "path", words::shown_path).unwrap_or_default();
+        let listed = self.list("source", "show").unwrap_or_default();
+        for word in listed.iter().filter(|word| words::host_path(&word.text).is_ok_and(|path| hide.contains(&path))) {
+            let problem = Problem::new("also in `hide`");
+            self.texts.problem(&word.at, format!("{} is both hidden and shown", quoted(&word.text)), problem);
+        }
+        Some(Base::Host { hide, show })
     }
 
     fn mirrors(&mut self, funtoo: bool) -> Vec<String> {
@@ -90,10 +127,9 @@ impl Checker<'_> {
         let choice = (rank(self, &MIRRORED[..1]), rank(self, &LOCAL[..1]));
         let local = match choice {
             (None, None) => {
-                self.texts.find(
-                    Finding::missing("no stage3 is given")
-                        .help("in [source] write stage3 = \"amd64-musl\", or file = \"./stage3-….tar.xz\""),
-                );
+                self.texts.find(Finding::missing("no stage3 is given").help(
+                    "in [source] write stage3 = \"amd64-musl\", or file = \"./stage3-….tar.xz\", or host = true",
+                ));
                 return None;
             }
             (Some(mirrored), Some(local)) if mirrored == local => {

@@ -4,9 +4,9 @@ use super::mirror::{job, store};
 use super::*;
 use crate::recipe::Direct;
 
-const PATH: &str = "1.4/x86-64bit/generic_64/stage3-latest.tar.xz";
+pub(super) const PATH: &str = "1.4/x86-64bit/generic_64/stage3-latest.tar.xz";
 
-fn direct(latest: bool) -> Base {
+pub(super) fn direct(latest: bool) -> Base {
     Base::Direct(Direct {
         path: PATH.to_owned(),
         signature: ".gpg".to_owned(),
@@ -16,14 +16,14 @@ fn direct(latest: bool) -> Base {
     })
 }
 
-struct Site {
-    gpg: Gpg,
-    keyring: std::path::PathBuf,
+pub(super) struct Site {
+    pub(super) gpg: Gpg,
+    pub(super) keyring: std::path::PathBuf,
     files: HashMap<String, Vec<u8>>,
 }
 
 impl Site {
-    fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         let gpg = gpg()?;
         // Old enough to sign what is older than a list may be.
         let then = format!("{}!", now() - 90 * 86_400);
@@ -37,7 +37,7 @@ impl Site {
         Some(site)
     }
 
-    fn put(&mut self, ending: &str, bytes: Vec<u8>) {
+    pub(super) fn put(&mut self, ending: &str, bytes: Vec<u8>) {
         self.files.insert(format!("/{PATH}{ending}"), bytes);
     }
 
@@ -48,7 +48,7 @@ impl Site {
         self.put(".gpg", signature);
     }
 
-    fn serve(&self) -> Server {
+    pub(super) fn serve(&self) -> Server {
         Server::files(self.files.clone())
     }
 

@@ -56,7 +56,7 @@ pub(super) struct Mirror {
 }
 
 pub(super) const OFFLINE: Terms<'_> = Terms { offline: true, allow_rollback: false, locked: None };
-const AUTOBUILDS: &str = "/releases/amd64/autobuilds";
+pub(super) const AUTOBUILDS: &str = "/releases/amd64/autobuilds";
 
 impl Mirror {
     pub(super) fn new() -> Option<Self> {
@@ -443,6 +443,26 @@ fn a_signer_that_soon_expires_is_warned_of() {
     assert!(lines.len() == 1 && lines[0].contains(&primary) && lines[0].contains("keys refresh"), "{lines:?}");
     assert!(warned(&["62d", "*"]).is_empty());
     assert_eq!(warned(&["59d"]).len(), 1);
+}
+
+#[test]
+fn a_renewed_certificate_needs_no_network() {
+    let Some(mirror) = Mirror::new() else { return };
+    let (_home, store) = store();
+    let server = mirror.serve();
+    let job = job(latest(), &[&server], &mirror.keyring);
+    build(&job, &store).unwrap();
+    let primary = mirror.gpg.fingerprints("good")[0].clone();
+    mirror.gpg.run(&["--quick-add-uid", &primary, "good <good@example.com>"], b"");
+    mirror.gpg.run(&["--quick-gen-key", "another <another@example.org>", "ed25519", "sign", "never"], b"");
+    fs_err::write(&mirror.keyring, mirror.gpg.run(&["--armor", "--export"], b"")).unwrap();
+    let asked = server.seen().len();
+    let located = locate(&job, &store, OFFLINE, &Silent).unwrap();
+    let verified = verify(fetch(&located, &store, &Silent).unwrap()).unwrap();
+    assert_eq!((verified.signer(), server.seen().len()), (Some(primary.as_str()), asked));
+    // The certificate of somebody else alone makes it unknown.
+    fs_err::write(&mirror.keyring, mirror.gpg.run(&["--armor", "--export", "another"], b"")).unwrap();
+    assert_eq!(locate(&job, &store, OFFLINE, &Silent).unwrap_err().kind(), Kind::Network);
 }
 
 #[test]

@@ -131,8 +131,8 @@ fn holes_stay_holes() {
     let map = format!("4096,3,{size},0");
     let archive = Tar::default()
         .pax(&[
-            ("GNU.sparse.map", map.as_bytes()),
             ("GNU.sparse.numblocks", b"2"),
+            ("GNU.sparse.map", map.as_bytes()),
             ("GNU.sparse.size", size.to_string().as_bytes()),
             ("GNU.sparse.name", b"sparse"),
         ])

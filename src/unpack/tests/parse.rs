@@ -157,11 +157,13 @@ fn what_one_of_four_readers_takes_differently_is_refused() {
     assert_eq!(refused(&Tar::default().pax(&[("atime", b"now")]).file("f", b"").end()), "bad-pax");
     let close = [("GNU.sparse-major", &b"1"[..])];
     assert_eq!(refused(&Tar::default().pax(&close).file("f", b"").end()), "unsupported-record");
-    let map = [("GNU.sparse.map", &b"0,1"[..]), ("GNU.sparse.numblocks", b"1"), ("GNU.sparse.size", b"9")];
+    let map = [("GNU.sparse.numblocks", &b"1"[..]), ("GNU.sparse.map", b"0,1"), ("GNU.sparse.size", b"9")];
     let sized = Tar::default().pax(&[&map[..], &[("size", b"1")]].concat()).file("f", b"x").end();
     assert_eq!(refused(&sized), "size-contradiction", "of a sparse file");
     let contiguous = Tar::default().pax(&map).entry("f", EntryType::Continuous, "", b"x").end();
     assert_eq!(refused(&contiguous), "bad-sparse");
+    let unordered = [("GNU.sparse.map", &b"0,1"[..]), ("GNU.sparse.numblocks", b"1"), ("GNU.sparse.size", b"9")];
+    assert_eq!(refused(&Tar::default().pax(&unordered).file("f", b"x").end()), "bad-sparse");
 }
 
 #[test]
@@ -174,7 +176,7 @@ fn limits_hold() {
     assert_eq!(limited(Limits { entries: 1, ..Limits::default() }), "too-many-entries");
     assert_eq!(limited(Limits { bytes: 9, ..Limits::default() }), "too-large");
     let sparse = Tar::default()
-        .pax(&[("GNU.sparse.map", b"0,1"), ("GNU.sparse.numblocks", b"1"), ("GNU.sparse.size", b"999999999999999")])
+        .pax(&[("GNU.sparse.numblocks", b"1"), ("GNU.sparse.map", b"0,1"), ("GNU.sparse.size", b"999999999999999")])
         .file("f", b"x")
         .end();
     assert_eq!(refused(&sparse), "too-large");
@@ -185,7 +187,7 @@ fn limits_hold() {
 #[test]
 fn sparse_maps_are_checked() {
     let with = |map: &[u8], blocks: &[u8], size: &[u8], data: &[u8]| {
-        let records = [("GNU.sparse.map", map), ("GNU.sparse.numblocks", blocks), ("GNU.sparse.size", size)];
+        let records = [("GNU.sparse.numblocks", blocks), ("GNU.sparse.map", map), ("GNU.sparse.size", size)];
         entries(&Tar::default().pax(&records).file("f", data).end(), Limits::default())
             .map(|entries| entries[0].clone())
     };

@@ -1,0 +1,335 @@
+//! A body for every parser of foreign bytes: takes any input, and panics where the parser breaks its word.
+//!
+//! Built for tests, which give each body its seeds of `fuzz/corpus` and mutations of them, and by `scripts/fuzz` (or `cargo fuzz`),
+//! which looks for new ones. Words that all keep: no panic, no endless loop, bounded memory, and nothing in a message that a terminal
+//! would obey.
+
+use std::io::{self, Read as _};
+use std::path::Component;
+
+use crate::error::Error;
+use crate::lockfile::Lockfile;
+use crate::oci::whiteout;
+use crate::source::digests::{self, Algorithm};
+use crate::source::pointer;
+use crate::unpack::decode::{Decoder, Format};
+use crate::unpack::pax::Pax;
+use crate::unpack::reader::{Limits, Reader};
+use crate::verify::{self, Keyring, cleartext};
+use crate::{recipe, unpack};
+
+/// A body.
+pub type Body = fn(&[u8]);
+
+/// Every body by the name of its target.
+pub const TARGETS: [(&str, Body); 13] = [
+    ("pointer", pointer),
+    ("digests", digests),
+    ("hash_file", hash_file),
+    ("cleartext", cleartext),
+    ("signature", signature),
+    ("recipe", recipe),
+    ("lockfile", lockfile),
+    ("tar", tar),
+    ("pax", pax),
+    ("xz", |bytes| decoded(Format::Xz, bytes)),
+    ("gzip", |bytes| decoded(Format::Gzip, bytes)),
+    ("zstd", |bytes| decoded(Format::Zstd, bytes)),
+    ("bzip2", |bytes| decoded(Format::Bzip2, bytes)),
+];
+
+/// Plain bytes of a compressed input that are looked at.
+const ENOUGH: u64 = 4 << 20;
+
+/// Runs the body of a target.
+pub fn run(target: &str, bytes: &[u8]) {
+    let (_, body) = TARGETS.iter().find(|(name, _)| *name == target).expect("a target's name");
+    body(bytes);
+}
+
+/// A mirror's list: what is found in it makes a path below its directory, and nothing else.
+pub fn pointer(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let found = match pointer::parse(text) {
+        Ok(found) => found,
+        Err(error) => return harmless(&error),
+    };
+    plain(&found.names());
+    for entry in &found.entries {
+        let path = entry.path();
+        assert_eq!(path.split('/').count(), 2, "{path}");
+        assert!(path.bytes().all(|byte| byte.is_ascii_graphic()), "{path}");
+        assert!(!path.split('/').any(|part| matches!(part, "" | "." | "..")), "{path}");
+        let name = entry.name();
+        let parts = (entry.variant.as_str(), entry.timestamp.as_str(), entry.suffix.as_str());
+        assert_eq!(pointer::split_name(&name), Some(parts));
+        assert!((1..=pointer::MAX_SIZE).contains(&entry.size));
+        if let Ok(one) = found.entry(&entry.variant) {
+            assert_eq!(one, Some(entry), "the one of its variant");
+        }
+    }
+}
+
+/// Signed digests: a digest has the length of its algorithm, and belongs to a name without a directory.
+pub fn digests(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let found = match digests::parse(text) {
+        Ok(found) => found,
+        Err(error) => return harmless(&error),
+    };
+    plain(&found.given());
+    for name in text.split_ascii_whitespace() {
+        let name = name.trim_matches(['*', '(', ')']);
+        for (algorithm, length) in [(Algorithm::Sha256, 64), (Algorithm::Sha512, 128), (Algorithm::Blake2b, 128)] {
+            match found.of(name, algorithm) {
+                Ok(Some(digest)) => {
+                    assert!(digest.len() == length && digest.bytes().all(|byte| b"0123456789abcdef".contains(&byte)));
+                    assert!(!name.contains('/'), "{name}");
+                }
+                Ok(None) => {}
+                Err(error) => harmless(&error),
+            }
+        }
+    }
+}
+
+/// A file with one digest.
+pub fn hash_file(bytes: &[u8]) {
+    if let Some(digest) = digests::line(bytes) {
+        assert!(digest.len() == 64 && bytes.to_ascii_lowercase().windows(64).any(|part| part == digest.as_bytes()));
+    }
+}
+
+/// The framing of a cleartext-signed document: the text of what is accepted, framed again, is the same text.
+pub fn cleartext(bytes: &[u8]) {
+    let document = match cleartext::document(bytes) {
+        Ok(document) => document,
+        Err(why) => return plain(&why),
+    };
+    assert!(!document.text.chars().any(|char| char.is_control() && !"\t\n".contains(char)));
+    assert!(document.signature.starts_with("-----BEGIN PGP SIGNATURE-----"));
+    assert!(document.signature.ends_with("-----END PGP SIGNATURE-----") || document.signature.ends_with('-'));
+    let escaped: Vec<String> = document.text.split('\n').map(|line| format!("- {line}")).collect();
+    let again = format!("-----BEGIN PGP SIGNED MESSAGE-----\n\n{}\n{}\n", escaped.join("\n"), document.signature);
+    let again = cleartext::document(again.as_bytes()).expect("what was accepted, in its plainest form");
+    assert_eq!(again.text, document.text);
+    assert_eq!(again.signature, document.signature);
+}
+
+/// Signatures themselves, armored or binary, detached or beneath a text: nobody forges Gentoo's.
+pub fn signature(bytes: &[u8]) {
+    thread_local!(static KEYRING: Keyring = Keyring::embedded().expect("the built-in certificate"));
+    KEYRING.with(|keyring| {
+        harmless(&verify::detached("x", bytes, &b"data"[..], keyring).expect_err("a forged signature"));
+        harmless(&verify::clearsigned("x", bytes, keyring).expect_err("a forged document"));
+    });
+}
+
+/// A recipe. What it includes is not there.
+pub fn recipe(bytes: &[u8]) {
+    thread_local!(static PLACE: tempfile::TempDir = tempfile::tempdir().expect("a directory"));
+    PLACE.with(|place| {
+        let file = place.path().join("recipe.toml");
+        fs_err::write(&file, bytes).expect("writing the recipe");
+        let request = recipe::Request {
+            files: vec![file],
+            sets: Vec::new(),
+            env: Default::default(),
+            defaults: Vec::new(),
+            cwd: place.path().to_owned(),
+            colour: false,
+        };
+        match recipe::load(&request) {
+            Ok(loaded) => {
+                loaded.warnings.iter().for_each(|warning| plain(warning));
+                loaded.job.to_json().expect("a job can be written");
+            }
+            Err(error) => harmless(&error),
+        }
+    });
+}
+
+/// A lock file, which people merge and edit.
+pub fn lockfile(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Err(error) = Lockfile::parse("quern.lock", text) {
+        harmless(&error);
+    }
+}
+
+/// An archive as it is, and with the sums of its headers made right, without which nothing that is changed is looked at further.
+pub fn tar(bytes: &[u8]) {
+    archive(bytes);
+    let mut mended = bytes.to_vec();
+    for block in mended.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    archive(&mended);
+}
+
+/// Every entry stays inside, and its data is read as its header says, within the limits. Whiteouts are told apart.
+fn archive(bytes: &[u8]) {
+    let limits = Limits { entries: 1000, bytes: 1 << 40, pax: 64 << 10 };
+    let mut reader = Reader::new(bytes, limits);
+    loop {
+        let entry = match reader.next_entry() {
+            Ok(Some(entry)) => entry,
+            Ok(None) => break,
+            Err(error) => return plain(&error.to_string()),
+        };
+        for path in [Some(&entry.path), entry_target(&entry)].into_iter().flatten() {
+            let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
+            assert!(inside || path.as_os_str().is_empty(), "{path:?}");
+        }
+        if let Ok(whiteout::Mark::Remove(path)) = whiteout::mark(&entry) {
+            assert!(path.components().all(|part| matches!(part, Component::Normal(_))), "{path:?}");
+            assert!(path.file_name().is_some() && path.parent() == entry.path.parent(), "{path:?}");
+        }
+        if let Some(segments) = &entry.sparse {
+            let ends = segments.iter().map(|segment| segment.offset + segment.length);
+            assert!(ends.max().unwrap_or(0) <= entry.size, "beyond the end");
+            assert_eq!(segments.iter().map(|segment| segment.length).sum::<u64>(), entry.stored);
+        }
+        let mut stored = 0;
+        loop {
+            match reader.data().map(<[u8]>::len) {
+                Ok(0) => break,
+                Ok(count) => {
+                    stored += count as u64;
+                    reader.consume(count);
+                }
+                Err(_) => return,
+            }
+        }
+        assert_eq!(stored, entry.stored);
+    }
+    let _ = reader.finish();
+}
+
+/// Where a hard link leads.
+fn entry_target(entry: &unpack::entry::Entry) -> Option<&std::path::PathBuf> {
+    match &entry.kind {
+        unpack::entry::NodeKind::Hardlink(target) => Some(target),
+        _ => None,
+    }
+}
+
+/// PAX records.
+pub fn pax(bytes: &[u8]) {
+    for global in [false, true] {
+        match Pax::parse(bytes, global) {
+            Ok(pax) if global => assert!(pax.path.is_none() && pax.size.is_none(), "defaults for all files"),
+            Ok(pax) => assert!(pax.path.is_none_or(|path| !path.is_empty() && !path.contains(&0))),
+            Err(_) => {}
+        }
+    }
+}
+
+/// A compressed file: cut off or damaged it ends with an error, and it never gives more than it can.
+fn decoded(format: Format, bytes: &[u8]) {
+    let Ok(decoder) = Decoder::of(format, io::Cursor::new(bytes.to_vec())) else { return };
+    let _ = io::copy(&mut decoder.take(ENOUGH), &mut io::sink());
+}
+
+/// Nothing in what is said can move a terminal's cursor.
+fn harmless(error: &Error) {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(said) = cause {
+        plain(&said.to_string());
+        cause = said.source();
+    }
+    error.hint().into_iter().chain(error.details()).for_each(plain);
+}
+
+fn plain(text: &str) {
+    assert!(!text.chars().any(|char| char.is_control() && !"\n\t".contains(char)), "{text:?}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Mutations of each seed.
+    const MUTATIONS: usize = 400;
+
+    struct Dice(u64);
+
+    impl Dice {
+        fn below(&mut self, end: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 % end.max(1) as u64) as usize
+        }
+
+        /// One to four changes: a bit, a byte, a piece twice, away or of another seed, an end.
+        fn mutated(&mut self, seed: &[u8], other: &[u8]) -> Vec<u8> {
+            let mut bytes = seed.to_vec();
+            for _ in 0..=self.below(4) {
+                let at = self.below(bytes.len());
+                let end = (at + 1 + self.below(32)).min(bytes.len());
+                match self.below(7) {
+                    0 if at < bytes.len() => bytes[at] ^= 1 << self.below(8),
+                    1 if at < bytes.len() => bytes[at] = b"\0\n\r-/. 09\xff\x1b="[self.below(12)],
+                    2 if at < end => drop(bytes.drain(at..end)),
+                    3 if at < end => bytes.extend_from_within(at..end),
+                    4 => bytes.truncate(at),
+                    5 => {
+                        let from = self.below(other.len());
+                        let to = (from + self.below(64)).min(other.len());
+                        bytes.splice(at..at, other[from..to].iter().copied()).for_each(drop);
+                    }
+                    _ => bytes.insert(at, self.below(256) as u8),
+                }
+            }
+            bytes
+        }
+    }
+
+    #[test]
+    fn every_body_takes_its_seeds_and_what_is_near_them() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+        // A crate from a registry has no corpus.
+        if !root.exists() {
+            return;
+        }
+        for (name, body) in TARGETS {
+            let mut paths: Vec<_> =
+                fs_err::read_dir(root.join("corpus").join(name)).unwrap().map(|entry| entry.unwrap().path()).collect();
+            paths.sort();
+            let seeds: Vec<Vec<u8>> = paths.iter().map(|path| fs_err::read(path).unwrap()).collect();
+            assert!(seeds.len() > 1, "{name} has no seeds");
+            let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+            for seed in &seeds {
+                body(seed);
+                for _ in 0..MUTATIONS {
+                    let other = &seeds[dice.below(seeds.len())];
+                    let bytes = dice.mutated(seed, other);
+                    let begun = Instant::now();
+                    body(&bytes);
+                    assert!(begun.elapsed() < Duration::from_secs(5), "{name} took {:?}", begun.elapsed());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_body_is_a_target() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+        if !root.exists() {
+            return;
+        }
+        let manifest = fs_err::read_to_string(root.join("Cargo.toml")).unwrap();
+        for (name, _) in TARGETS {
+            assert!(manifest.contains(&format!("name = \"{name}\"")), "{name}");
+            let source = fs_err::read_to_string(root.join(format!("fuzz_targets/{name}.rs"))).unwrap();
+            assert!(source.contains(&format!("run(\"{name}\", bytes)")), "{name}");
+        }
+        assert_eq!(manifest.matches("[[bin]]").count(), TARGETS.len());
+    }
+}

@@ -1,0 +1,262 @@
+//! The recipe's ebuild repositories: directories of this machine as they are, others fetched, verified and unpacked once.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::portage::{self, Resolved};
+use crate::progress::Progress;
+use crate::publish::provenance::{self, RepositoryOrigin};
+use crate::recipe::{Git, Job, Origin, Snapshot};
+use crate::rootfs::Rootfs;
+use crate::source::locked::{LockedRepository, PinnedCommit};
+use crate::source::pin::{self, Pin};
+use crate::source::repository::tree::{self, Admission};
+use crate::source::repository::{Fact, git, snapshot};
+use crate::source::{Located, Terms};
+use crate::store::Store;
+use crate::store::trees::Tree;
+use crate::unpack::{self, Record};
+
+const WAITING: &str = "waiting for another process that unpacks the same repository";
+
+/// A repository that is there, and stays for as long as this value lives.
+#[derive(Debug)]
+pub struct Repository {
+    /// What it is made from.
+    pub fact: Fact,
+    directory: PathBuf,
+    _tree: Option<Tree>,
+}
+
+impl Repository {
+    /// Its directory on this machine.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What the provenance says of it.
+    pub fn origin(&self) -> RepositoryOrigin {
+        match self.fact.clone() {
+            Fact::Directory => RepositoryOrigin::Directory { commit: provenance::repository_commit(&self.directory) },
+            Fact::Snapshot { name, sha512, signer, how, .. } => {
+                RepositoryOrigin::Snapshot { name, sha512, signer, how }
+            }
+            Fact::Git { url, commit, signer, how } => RepositoryOrigin::Git { url, commit, signer, how },
+        }
+    }
+}
+
+/// Gets the repositories of a recipe, in its order, and resolves its profiles in them. What can be checked before anything is
+/// downloaded, is.
+///
+/// # Errors
+/// Those of [`crate::source`], [`crate::verify`], [`crate::unpack`] and [`Resolved::at`].
+pub fn repositories(
+    job: &Job,
+    store: &Store,
+    terms: Terms<'_>,
+    ui: &dyn Progress,
+) -> Result<(Vec<Repository>, Resolved)> {
+    if job.portage.repositories.iter().any(|repository| repository.location().is_none()) {
+        portage::check(job)?;
+    }
+    let each = job.portage.repositories.iter().enumerate().map(|(index, repository)| match &repository.origin {
+        Origin::Location(path) => Ok(Repository { fact: Fact::Directory, directory: path.clone(), _tree: None }),
+        Origin::Snapshot(snapshot) => of_snapshot(snapshot, index, store, terms, ui),
+        Origin::Git(git) => of_git(&of_lock(git, index, terms)?, store, terms, ui),
+    });
+    let all = each.collect::<Result<Vec<_>>>()?;
+    let resolved = resolved(job, &all)?;
+    Ok((all, resolved))
+}
+
+fn resolved(job: &Job, repositories: &[Repository]) -> Result<Resolved> {
+    let directories: Vec<PathBuf> = repositories.iter().map(|repository| repository.directory.clone()).collect();
+    Resolved::at(job, &directories)
+}
+
+/// The repositories and profiles of a recipe as the store knows them, without asking anybody and without unpacking anything; none
+/// when one of them is not there.
+///
+/// # Errors
+/// Those of [`Resolved::at`], and what the store cannot read.
+pub fn stored(job: &Job, store: &Store) -> Result<Option<(Vec<Repository>, Resolved)>> {
+    let mut all = Vec::new();
+    for repository in &job.portage.repositories {
+        let (key, top) = match &repository.origin {
+            Origin::Location(path) => {
+                all.push(Repository { fact: Fact::Directory, directory: path.clone(), _tree: None });
+                continue;
+            }
+            Origin::Snapshot(snapshot) => {
+                let known = snapshot::known(snapshot, store)?;
+                (known.and_then(|known| known.sha512().map(str::to_owned)), snapshot::top(snapshot))
+            }
+            Origin::Git(git) => (git::known(git, store)?.map(|commit| commit.tree()), None),
+        };
+        let Some(key) = key else { return Ok(None) };
+        let Some(tree) = store.tree_of_anyone(&key)? else { return Ok(None) };
+        let directory = tree.root().join(tree::top(&Rootfs::open(&tree.root())?, tree.name(), top.as_deref())?);
+        all.push(Repository { fact: Fact::Directory, directory, _tree: Some(tree) });
+    }
+    let resolved = resolved(job, &all)?;
+    Ok(Some((all, resolved)))
+}
+
+/// The repositories of a recipe that are fetched, judged again; a paragraph about each.
+///
+/// # Errors
+/// Those of [`crate::source`] and [`crate::verify`].
+pub fn judged(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Vec<String>> {
+    let mut paragraphs = Vec::new();
+    for (index, repository) in job.portage.repositories.iter().enumerate() {
+        match &repository.origin {
+            Origin::Location(_) => {}
+            Origin::Snapshot(snapshot) => {
+                let located = located(snapshot, index, store, terms, ui)?;
+                paragraphs.push(snapshot::verified(snapshot, &located, store, terms, ui)?.to_string());
+            }
+            Origin::Git(git) => {
+                let git = of_lock(git, index, terms)?;
+                let commit = match terms.offline {
+                    true => git::locate(&git, store, terms, ui)?,
+                    false => git::judged(&git, store, terms, ui)?,
+                };
+                paragraphs.push(commit.to_string());
+            }
+        }
+    }
+    Ok(paragraphs)
+}
+
+/// What the recipe's repositories are, for a lock file; of one that holds that `file`, its name alone.
+///
+/// # Errors
+/// [`Kind::System`](crate::error::Kind::System) when the size of a snapshot is not known.
+pub(super) fn locked(
+    job: &Job,
+    repositories: &[Repository],
+    resolved: &Resolved,
+    file: Option<&Path>,
+) -> Result<Vec<LockedRepository>> {
+    let mut all = Vec::new();
+    for ((repository, repo), asked) in repositories.iter().zip(&resolved.repos).zip(&job.portage.repositories) {
+        let mut one = LockedRepository { name: repo.name().to_owned(), commit: None, snapshot: None, git: None };
+        match (&asked.origin, repository.fact.clone()) {
+            (Origin::Snapshot(asked), Fact::Snapshot { name, urls, size, sha512, signer, how }) => {
+                let name = format!("{name}.tar.xz");
+                let directory = urls.first().and_then(|url| url.rsplit_once('/'));
+                one.snapshot = Some(Pin {
+                    asked: snapshot::asked(asked),
+                    url: directory.map(|(directory, _)| format!("{directory}/{name}")),
+                    size: size.ok_or_else(|| Error::system(format!("locking {name}: its size is not known")))?,
+                    name,
+                    sha512,
+                    blake2b: None,
+                    timestamp: None,
+                    signer,
+                    subkey: None,
+                    signed: None,
+                    verified: how,
+                });
+            }
+            (Origin::Git(asked), Fact::Git { url, commit, signer, how: verified }) => {
+                let branch = asked.branch.clone().filter(|_| asked.commit.is_none());
+                one.git = Some(PinnedCommit { branch, url, commit, signer, verified });
+            }
+            _ if file.is_some_and(|file| file.starts_with(&repository.directory)) => {}
+            _ => one.commit = provenance::repository_commit(&repository.directory),
+        }
+        all.push(one);
+    }
+    Ok(all)
+}
+
+/// The snapshot that a recipe asks for, or that it was locked to.
+fn located(snapshot: &Snapshot, index: usize, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Located> {
+    let Some(locked) = terms.locked else { return snapshot::locate(snapshot, store, terms, ui) };
+    match locked.repository.get(index).and_then(|repository| repository.snapshot.as_ref()) {
+        Some(pin) => snapshot::pinned(snapshot, pin, store, terms, ui),
+        None => Err(pin::changed(&snapshot::asked(snapshot), "something else")),
+    }
+}
+
+/// The commit that a recipe asks for, or that its branch was locked to.
+fn of_lock(git: &Git, index: usize, terms: Terms<'_>) -> Result<Git> {
+    let Some(locked) = terms.locked else { return Ok(git.clone()) };
+    match locked.repository.get(index).and_then(|repository| repository.git.as_ref()) {
+        Some(pin) => pin.of(git),
+        None => Err(pin::changed(&git.url, "something else")),
+    }
+}
+
+/// A snapshot, unpacked in the store.
+fn of_snapshot(
+    snapshot: &Snapshot,
+    index: usize,
+    store: &Store,
+    terms: Terms<'_>,
+    ui: &dyn Progress,
+) -> Result<Repository> {
+    let located = located(snapshot, index, store, terms, ui)?;
+    let wanted = snapshot::top(snapshot);
+    let waiting = || ui.note(WAITING);
+    let unpacked = match located.sha512() {
+        Some(sha512) => store.tree(sha512, waiting)?,
+        None => None,
+    };
+    let urls = located.urls().to_vec();
+    let (tree, signer, how, size) = match unpacked {
+        Some(tree) => (tree, located.signer().map(str::to_owned), located.how().to_owned(), located.size()),
+        None => {
+            let verified = snapshot::verified(snapshot, &located, store, terms, ui)?;
+            let name = verified.name();
+            let tree = store.add_tree(verified.sha512(), name, waiting, |root| {
+                unpack(verified.open()?, Some(verified.size()), name, root, wanted.as_deref(), ui)
+            })?;
+            let signer = verified.signer().map(str::to_owned);
+            (tree, signer, verified.how().to_owned(), Some(verified.size()))
+        }
+    };
+    let name = tree::top(&Rootfs::open(&tree.root())?, tree.name(), wanted.as_deref())?;
+    let sha512 = tree.sha512().to_owned();
+    let directory = tree.root().join(&name);
+    let fact = Fact::Snapshot { name, urls, size, sha512, signer, how };
+    Ok(Repository { fact, directory, _tree: Some(tree) })
+}
+
+/// A commit, its tree unpacked in the store.
+fn of_git(git: &Git, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Repository> {
+    let commit = git::locate(git, store, terms, ui)?;
+    let (key, name) = (commit.tree(), commit.name());
+    let waiting = || ui.note(WAITING);
+    let tree = match store.tree(&key, waiting)? {
+        Some(tree) => tree,
+        None => store.add_tree(&key, &name, waiting, |root| {
+            git::archive(git, &commit, store, terms, ui, |tarball| unpack(tarball, None, &name, root, None, ui))
+        })?,
+    };
+    let directory = tree.root().join(tree::top(&Rootfs::open(&tree.root())?, &name, None)?);
+    let (url, id, signer) = (commit.url().to_owned(), commit.id().to_owned(), commit.signer().map(str::to_owned));
+    let fact = Fact::Git { url, commit: id, signer, how: commit.how() };
+    Ok(Repository { fact, directory, _tree: Some(tree) })
+}
+
+/// Unpacks what may be a repository, and is one: nothing else is left in the store.
+fn unpack(
+    tarball: impl Read + Send + 'static,
+    size: Option<u64>,
+    name: &str,
+    root: &Rootfs,
+    top: Option<&str>,
+    ui: &dyn Progress,
+) -> Result<Record> {
+    ui.stage(&format!("unpacking {name}"));
+    let mut admission = Admission::new(name);
+    let mut admit = |entry: &_| admission.admit(entry);
+    let record = unpack::extract_some(tarball, size, name, root, &tree::LIMITS, ui, &mut admit)?;
+    tree::top(root, name, top)?;
+    ui.done();
+    Ok(record)
+}

@@ -1,0 +1,40 @@
+//! Ebuild repositories that are fetched: signed snapshots and commits of git repositories.
+//!
+//! [`snapshot`] and [`git`] find out which bytes a repository is, and get them; [`tree`] says what of them may become a tree.
+
+pub mod git;
+pub mod snapshot;
+pub mod tree;
+
+/// What an ebuild repository is made from: enough to get the same one again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// A directory of this machine.
+    Directory,
+    /// A snapshot.
+    Snapshot {
+        /// Its top directory, such as `gentoo-20261121`: what it calls itself.
+        name: String,
+        /// Where it can be downloaded, the first to be tried first.
+        urls: Vec<String>,
+        /// Its size in bytes, where known.
+        size: Option<u64>,
+        /// SHA-512 of the tarball, lower-case hex.
+        sha512: String,
+        /// Primary fingerprint of the certificate that signed it.
+        signer: Option<String>,
+        /// What the trust in it rests on, in words.
+        how: String,
+    },
+    /// A commit of a git repository.
+    Git {
+        /// Its address.
+        url: String,
+        /// The commit's id, 40 or 64 lower-case hex digits.
+        commit: String,
+        /// Primary fingerprint of the certificate that signed it; none: the recipe allows that nobody did.
+        signer: Option<String>,
+        /// What the trust in it rests on, in words.
+        how: String,
+    },
+}

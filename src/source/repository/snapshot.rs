@@ -1,0 +1,124 @@
+//! Snapshots of Gentoo's ebuild repository: `snapshots/gentoo-latest.tar.xz` of a mirror, or a day's, with `.gpgsig` beside it.
+//!
+//! They are found, downloaded and remembered as every file with a detached signature is ([`direct`]).
+
+use crate::error::{Error, Kind, Result};
+use crate::progress::Progress;
+use crate::recipe::{Base, Direct, Snapshot, Source};
+use crate::source::pin::{self, Pin};
+use crate::source::{Located, Proof, Terms, direct, fetch, keyring, now, warn_of_expiry};
+use crate::store::Store;
+use crate::verify::{self, GENTOO_SNAPSHOTS, Verified};
+
+/// Finds out which snapshot it is. Asks the mirrors; offline, the store alone.
+///
+/// # Errors
+/// As [`super::super::locate`].
+pub fn locate(snapshot: &Snapshot, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Located> {
+    if terms.offline {
+        return known(snapshot, store)?.ok_or_else(|| {
+            Error::network(format!("the store knows no verified {}", path(snapshot)))
+                .with_hint("run once without --offline")
+        });
+    }
+    let (source, direct) = as_source(snapshot);
+    direct::locate(&source, &direct, store, terms, ui).map_err(|error| match error.kind() {
+        Kind::Network => error.with_hint("check the snapshot's `mirrors` and its day: mirrors keep about a week"),
+        _ => error,
+    })
+}
+
+/// The snapshot that was locked, whatever is the latest now.
+///
+/// # Errors
+/// As for a stage3 that was locked.
+pub fn pinned(snapshot: &Snapshot, pin: &Pin, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Located> {
+    pin::locate(&as_source(snapshot).0, pin, store, terms, ui)
+}
+
+/// What the recipe asks for, in words that stay the same for as long as it asks for the same.
+pub fn asked(snapshot: &Snapshot) -> String {
+    pin::asked(&as_source(snapshot).0)
+}
+
+/// The snapshot as the store remembers it, without asking anybody.
+///
+/// # Errors
+/// Those of the keyring and the store.
+pub fn known(snapshot: &Snapshot, store: &Store) -> Result<Option<Located>> {
+    let (source, direct) = as_source(snapshot);
+    direct::known(&source, &direct, store)
+}
+
+/// Gets the snapshot that was located, and judges it.
+///
+/// # Errors
+/// As [`fetch()`] and [`verify::verify()`].
+pub fn verified(
+    snapshot: &Snapshot,
+    located: &Located,
+    store: &Store,
+    terms: Terms<'_>,
+    ui: &dyn Progress,
+) -> Result<Verified> {
+    let verified = fetch(located, store, ui).and_then(verify::verify).or_else(|error| {
+        // A mirror may have changed to a newer one after the signature was read: then there is another signature now.
+        if error.kind() != Kind::Refused || snapshot.date.is_some() || terms.offline || terms.locked.is_some() {
+            return Err(error);
+        }
+        let Ok(again) = locate(snapshot, store, terms, ui) else { return Err(error) };
+        if signature(&again) == signature(located) {
+            return Err(error);
+        }
+        ui.note("the latest snapshot was replaced meanwhile; fetching the new one");
+        verify::verify(fetch(&again, store, ui)?)
+    })?;
+    if let Some(signer) = verified.signer() {
+        warn_of_expiry(&keyring(&as_source(snapshot).0, store)?, signer, now(), ui);
+    }
+    Ok(verified)
+}
+
+/// What [`locate`] asks for first, for a dry run.
+pub fn first_urls(snapshot: &Snapshot) -> Vec<String> {
+    snapshot.mirrors.iter().map(|root| format!("{root}/{}.gpgsig", path(snapshot))).collect()
+}
+
+/// The top directory that it must have: a day's has its name, so that no other day's good signature can stand in for it.
+pub fn top(snapshot: &Snapshot) -> Option<String> {
+    snapshot.date.as_ref().map(|date| format!("gentoo-{date}"))
+}
+
+fn signature(located: &Located) -> Option<&[u8]> {
+    match &located.proof {
+        Proof::Detached { signature, .. } => Some(signature),
+        Proof::Digest | Proof::Locked | Proof::Unsigned => None,
+    }
+}
+
+fn path(snapshot: &Snapshot) -> String {
+    format!("snapshots/gentoo-{}.tar.xz", snapshot.date.as_deref().unwrap_or("latest"))
+}
+
+/// A snapshot is a file of a server without a signed list.
+fn as_source(snapshot: &Snapshot) -> (Source, Direct) {
+    let direct = Direct {
+        path: path(snapshot),
+        signature: ".gpgsig".to_owned(),
+        digest: String::new(),
+        latest: snapshot.date.is_none(),
+        arch: String::new(),
+    };
+    let mut fingerprints = snapshot.fingerprints.clone();
+    if snapshot.keyring.is_none() && fingerprints.is_empty() {
+        fingerprints.push(GENTOO_SNAPSHOTS.to_owned());
+    }
+    let source = Source {
+        base: Base::Direct(direct.clone()),
+        mirrors: snapshot.mirrors.clone(),
+        keyring: snapshot.keyring.clone(),
+        fingerprints,
+        max_age: snapshot.max_age,
+    };
+    (source, direct)
+}

@@ -1,0 +1,331 @@
+//! Commits fetched from a server that is git's own, signed by GnuPG.
+#![allow(clippy::disallowed_methods, reason = "tests start git themselves")]
+
+use std::io::BufRead;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use super::mirror::store;
+use super::*;
+use crate::recipe::Git;
+use crate::source::repository::git::{archive, judged, known, locate};
+
+const DAY: u64 = 86_400;
+const OFFLINE: Terms<'_> = Terms { offline: true, allow_rollback: false, locked: None };
+
+/// A git repository with its server and its signers.
+struct Forge {
+    gpg: Gpg,
+    keyring: PathBuf,
+    directory: tempfile::TempDir,
+    url: String,
+    requests: std::sync::Arc<Mutex<usize>>,
+}
+
+impl Forge {
+    /// None when there is no GnuPG or no git and none is demanded.
+    fn new() -> Option<Self> {
+        let gpg = gpg()?;
+        if Command::new("git").arg("--version").stdout(Stdio::null()).status().is_err() {
+            assert!(std::env::var_os("QUERN_TEST_STRICT").is_none(), "git is not installed");
+            return None;
+        }
+        let then = format!("{}!", now() - 90 * DAY);
+        gpg.key("good", &["--faked-system-time", &then]);
+        let keyring = gpg.home.path().join("good.asc");
+        fs_err::write(&keyring, gpg.run(&["--armor", "--export", "good"], b"")).unwrap();
+        gpg.key("evil", &["--faked-system-time", &then]);
+        let script = "#!/bin/sh\nexec gpg --homedir \"$QUERN_GPG\" --batch --quiet --faked-system-time \"$QUERN_THEN!\" \"$@\"\n";
+        let program = gpg.home.path().join("program");
+        fs_err::write(&program, script).unwrap();
+        fs_err::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let requests = std::sync::Arc::new(Mutex::new(0));
+        let url = serve(directory.path().to_owned(), requests.clone());
+        let forge = Self { gpg, keyring, directory, url, requests };
+        forge.git(&["init", "--quiet", "--initial-branch=stable"], b"", 0);
+        forge.write("profiles/repo_name", "own\n");
+        forge.write("metadata/layout.conf", "masters =\n");
+        Some(forge)
+    }
+
+    fn git(&self, arguments: &[&str], input: &[u8], ago: u64) -> String {
+        let then = (now() - ago).to_string();
+        let date = format!("{then} +0000");
+        let program = format!("gpg.program={}", self.gpg.home.path().join("program").display());
+        let mut child = Command::new("git")
+            .args(["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", &program])
+            .args(arguments)
+            .current_dir(self.directory.path())
+            .envs([("GIT_CONFIG_GLOBAL", "/dev/null"), ("GIT_AUTHOR_DATE", &date), ("GIT_COMMITTER_DATE", &date)])
+            .envs([("QUERN_THEN", then.as_str()), ("QUERN_GPG", self.gpg.home.path().to_str().unwrap())])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "git {arguments:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.directory.path().join(path);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(path, text).unwrap();
+    }
+
+    /// Commits all there is, signed by a key or nobody; the commit's id.
+    fn commit(&self, signer: Option<&str>, ago: u64) -> String {
+        self.git(&["add", "--all"], b"", ago);
+        let sign = signer.map_or("--no-gpg-sign".to_owned(), |signer| format!("--gpg-sign={signer}"));
+        self.git(&["commit", "--quiet", "--allow-empty", "--message=m", &sign], b"", ago);
+        self.git(&["rev-parse", "HEAD"], b"", ago)
+    }
+
+    fn branch(&self) -> Git {
+        Git {
+            url: format!("{}/.git", self.url),
+            commit: None,
+            branch: Some("stable".to_owned()),
+            keyring: Some(self.keyring.clone()),
+            fingerprints: Vec::new(),
+            max_age: 30 * DAY,
+            allow_unsigned: false,
+        }
+    }
+
+    fn at(&self, commit: &str) -> Git {
+        Git { commit: Some(commit.to_owned()), branch: None, ..self.branch() }
+    }
+
+    fn requests(&self) -> usize {
+        *self.requests.lock().unwrap()
+    }
+
+    /// Names and contents of what a commit's tree is unpacked from.
+    fn files(&self, git: &Git, store: &Store, terms: Terms) -> HashMap<String, Vec<u8>> {
+        let commit = locate(git, store, terms, &Silent).unwrap();
+        let mut files = HashMap::new();
+        archive(git, &commit, store, terms, &Silent, |tarball| {
+            let mut archive = tar::Archive::new(tarball);
+            for entry in archive.entries().unwrap() {
+                let mut entry = entry.unwrap();
+                let mut bytes = Vec::new();
+                entry.read_to_end(&mut bytes).unwrap();
+                files.insert(entry.path().unwrap().display().to_string(), bytes);
+            }
+            Ok(())
+        })
+        .unwrap();
+        files
+    }
+}
+
+/// Serves the repositories below a directory with git's own program.
+fn serve(root: PathBuf, requests: std::sync::Arc<Mutex<usize>>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            *requests.lock().unwrap() += 1;
+            // The client hangs up when it has enough.
+            let _ = answer(&root, stream);
+        }
+    });
+    url
+}
+
+fn answer(root: &Path, mut stream: TcpStream) -> std::io::Result<()> {
+    let mut reader = std::io::BufReader::new(stream.try_clone()?);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let mut words = line.split(' ');
+    let (method, target) = (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    let mut command = Command::new("git");
+    command.arg("http-backend").env("GIT_PROJECT_ROOT", root).env("GIT_HTTP_EXPORT_ALL", "1");
+    command.env("REQUEST_METHOD", method).env("PATH_INFO", path).env("QUERY_STRING", query);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => {
+                length = value.parse().unwrap();
+                command.env("CONTENT_LENGTH", value);
+            }
+            "content-type" => _ = command.env("CONTENT_TYPE", value),
+            "content-encoding" => _ = command.env("HTTP_CONTENT_ENCODING", value),
+            "git-protocol" => _ = command.env("GIT_PROTOCOL", value),
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    child.stdin.take().unwrap().write_all(&body)?;
+    let output = child.wait_with_output()?.stdout;
+    let status = match output.strip_prefix(b"Status: ") {
+        Some(status) => String::from_utf8_lossy(&status[..3]).into_owned(),
+        None => "200".to_owned(),
+    };
+    stream.write_all(format!("HTTP/1.1 {status} so\r\nConnection: close\r\n").as_bytes())?;
+    stream.write_all(&output)?;
+    stream.shutdown(std::net::Shutdown::Write)
+}
+
+#[track_caller]
+fn refused(git: &Git, store: &Store, why: &str) {
+    let error = locate(git, store, Terms::default(), &Silent).map(|_| ()).unwrap_err();
+    assert!(error.kind() == Kind::Refused && error.to_string().contains(why), "{why}: {error:?}");
+}
+
+#[test]
+fn a_signed_commit_is_fetched_once_and_is_what_it_says_byte_by_byte() {
+    let Some(forge) = Forge::new() else { return };
+    forge.write(
+        ".gitattributes",
+        "[attr]all export-ignore\nhidden export-ignore\n*.e export-subst eol=crlf text ident\n",
+    );
+    forge.write("sub/.gitattributes", "* export-ignore\n");
+    forge.write("hidden", "seen");
+    forge.write("sub/file", "seen");
+    forge.write("a.e", "$Format:%H$\n$Id$\n");
+    let id = forge.commit(Some("good"), 3600);
+    let (_home, store) = store();
+    let branch = forge.branch();
+    assert_eq!(locate(&branch, &store, OFFLINE, &Silent).unwrap_err().kind(), Kind::Network);
+    let commit = locate(&branch, &store, Terms::default(), &Silent).unwrap();
+    assert_eq!(commit.id(), id);
+    assert_eq!(commit.signer(), Some(forge.gpg.fingerprints("good")[0].as_str()));
+    // Fetched by the branch, and there for who names it, without a network also.
+    let requests = forge.requests();
+    let files = forge.files(&branch, &store, OFFLINE);
+    assert_eq!(forge.requests(), requests);
+    let has = |name: &str| files.get(&format!("repository/{name}")).map(Vec::as_slice);
+    assert_eq!(has("profiles/repo_name"), Some(b"own\n".as_slice()));
+    assert_eq!((has("hidden"), has("sub/file")), (Some(b"seen".as_slice()), Some(b"seen".as_slice())));
+    assert_eq!(has("a.e"), Some(b"$Format:%H$\n$Id$\n".as_slice()));
+    let exact = forge.at(&id);
+    assert!(known(&exact, &store).unwrap().is_none(), "the branch was judged, not the commit");
+    locate(&exact, &store, Terms::default(), &Silent).unwrap();
+    assert_eq!((known(&exact, &store).unwrap().unwrap().id(), forge.requests()), (id.as_str(), requests));
+    // In a store of its own, by its id alone; and a second time without asking.
+    let (_home, other) = super::mirror::store();
+    assert_eq!(forge.files(&exact, &other, Terms::default()), files);
+    let requests = forge.requests();
+    locate(&exact, &other, Terms::default(), &Silent).unwrap();
+    assert_eq!(forge.requests(), requests);
+    judged(&branch, &other, Terms::default(), &Silent).unwrap();
+    assert!(forge.requests() > requests);
+}
+
+#[test]
+fn what_is_not_signed_as_it_should_be_is_refused() {
+    let Some(forge) = Forge::new() else { return };
+    let (_home, store) = store();
+    let unsigned = forge.commit(None, 3600);
+    refused(&forge.branch(), &store, "nobody signed it");
+    refused(&forge.at(&unsigned), &store, "nobody signed it");
+    let allowed = Git { keyring: None, allow_unsigned: true, ..forge.at(&unsigned) };
+    let commit = locate(&allowed, &store, Terms::default(), &Silent).unwrap();
+    assert_eq!((commit.signer(), commit.how().as_str()), (None, "commit id in the recipe, unsigned"));
+    // That one recipe allows it lets no other off.
+    refused(&forge.at(&unsigned), &store, "nobody signed it");
+    let evil = forge.commit(Some("evil"), 3600);
+    refused(&forge.at(&evil), &store, "not in the keyring");
+    // The signature of another commit.
+    let good = forge.commit(Some("good"), 3600);
+    let text = forge.git(&["cat-file", "commit", &good], b"", 0) + "\n";
+    let forged = forge.git(&["hash-object", "-t", "commit", "-w", "--stdin"], (text + "more\n").as_bytes(), 0);
+    forge.git(&["update-ref", "refs/heads/stable", &forged], b"", 0);
+    refused(&forge.branch(), &store, "bad signature");
+    assert!(known(&forge.branch(), &store).unwrap().is_none());
+    let missing = Git { branch: Some("nowhere".to_owned()), ..forge.branch() };
+    let error = locate(&missing, &store, Terms::default(), &Silent).unwrap_err();
+    assert!(error.kind() == Kind::Network && error.details().unwrap().contains("nowhere"), "{error:?}");
+}
+
+#[test]
+fn an_object_that_is_not_what_its_id_says_is_refused() {
+    let Some(forge) = Forge::new() else { return };
+    let (_home, store) = store();
+    let id = forge.commit(Some("good"), 3600);
+    let object = |id: &str| forge.directory.path().join(".git/objects").join(&id[..2]).join(&id[2..]);
+    let name = forge.git(&["rev-parse", "HEAD:profiles/repo_name"], b"", 0);
+    let other = forge.git(&["hash-object", "-w", "--stdin"], b"evil\n", 0);
+    fs_err::remove_file(object(&name)).unwrap();
+    fs_err::copy(object(&other), object(&name)).unwrap();
+    let error = locate(&forge.at(&id), &store, Terms::default(), &Silent).map(|_| ()).unwrap_err();
+    assert!(matches!(error.kind(), Kind::Refused | Kind::Network), "{error:?}");
+    assert!(known(&forge.at(&id), &store).unwrap().is_none());
+}
+
+#[test]
+fn a_branch_is_neither_older_than_it_may_be_nor_than_it_was() {
+    let Some(forge) = Forge::new() else { return };
+    let (_home, store) = store();
+    let old = forge.commit(Some("good"), 40 * DAY);
+    refused(&forge.branch(), &store, "40 days old");
+    locate(&forge.at(&old), &store, Terms::default(), &Silent).unwrap();
+    let before = forge.commit(Some("good"), 2 * DAY);
+    let newer = forge.commit(Some("good"), DAY);
+    assert_eq!(locate(&forge.branch(), &store, Terms::default(), &Silent).unwrap().id(), newer);
+    forge.git(&["update-ref", "refs/heads/stable", &before], b"", 0);
+    refused(&forge.branch(), &store, "older than it was");
+    assert_eq!(known(&forge.branch(), &store).unwrap().unwrap().id(), newer);
+    let allowed = Terms { allow_rollback: true, ..Terms::default() };
+    assert_eq!(locate(&forge.branch(), &store, allowed, &Silent).unwrap().id(), before);
+}
+
+#[test]
+fn a_commit_becomes_a_repository_of_a_recipe_once_and_only_if_it_is_one() {
+    let Some(forge) = Forge::new() else { return };
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("QUERN_TEST_STRICT").is_none(), "unpacking needs root");
+        return;
+    }
+    let (_home, store) = store();
+    let repository = |git: &Git| {
+        let origin = crate::recipe::Origin::Git(git.clone());
+        crate::recipe::Repository { origin, priority: None, masters: None, eclass_overrides: None }
+    };
+    let found = |git: Git| {
+        let mut job = crate::portage::fixture::job(vec![repository(&git)]);
+        job.build.profile = crate::portage::fixture::profile_name("own:p");
+        job.emerge.packages = vec!["app-misc/hello".to_owned()];
+        crate::pipeline::repositories(&job, &store, Terms::default(), &Silent)
+    };
+    let trees = || {
+        let names = fs_err::read_dir(store.root().join("trees")).unwrap().map(|entry| entry.unwrap().path());
+        names.filter(|path| path.extension().is_none_or(|end| end != "lock")).count()
+    };
+    forge.write("profiles/p/make.defaults", "ARCH=\"amd64\"\n");
+    let id = forge.commit(Some("good"), 3600);
+    let (all, resolved) = found(forge.branch()).unwrap();
+    assert_eq!((resolved.repos.main().name(), resolved.profile.arch()), ("own", Some("amd64")));
+    assert!(all[0].directory().ends_with("root/repository"));
+    assert!(matches!(&all[0].fact, crate::source::repository::Fact::Git { commit, .. } if *commit == id));
+    assert_eq!(trees(), 1);
+    // The same commit by another name is the same tree; while it is used, it stays.
+    let _again = found(forge.at(&id)).unwrap();
+    assert_eq!(trees(), 1);
+    store.clean(&[crate::store::clean::Part::Trees], false, |item| assert!(item.busy)).unwrap();
+    assert!(all[0].directory().join("profiles/repo_name").exists());
+    // Signed, and leading out of the store all the same.
+    std::os::unix::fs::symlink("/etc/shadow", forge.directory.path().join("profiles/p/packages")).unwrap();
+    forge.commit(Some("good"), 1800);
+    let error = found(forge.branch()).map(drop).unwrap_err();
+    assert!(error.kind() == Kind::Refused && error.to_string().contains("out of the repository"), "{error:?}");
+    assert_eq!(trees(), 1);
+    // Signed, and no repository.
+    forge.git(&["rm", "--quiet", "-r", "profiles"], b"", 0);
+    forge.commit(Some("good"), 900);
+    let error = found(forge.branch()).map(drop).unwrap_err();
+    assert!(error.kind() == Kind::Refused && error.to_string().contains("profiles/repo_name"), "{error:?}");
+    assert_eq!(trees(), 1);
+}

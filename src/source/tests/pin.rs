@@ -1,0 +1,221 @@
+//! Bases that were locked, against mirrors that have moved on.
+
+use super::direct::{PATH, Site, direct};
+use super::mirror::{Mirror, build, job, latest, store};
+use super::*;
+use crate::recipe::Version;
+
+/// Locks the recipe, as `quern-builder lock` does.
+fn pin(job: &Job, store: &Store) -> Pin {
+    crate::pipeline::pin(job, None, store, Terms::default(), &Silent).unwrap()
+}
+
+fn of(pin: &Pin) -> Locked {
+    Locked { stage3: Some(pin.clone()), repository: Vec::new() }
+}
+
+fn locked(job: &Job, pin: &Pin, store: &Store) -> Result<crate::verify::Verified> {
+    let held = of(pin);
+    let terms = Terms { locked: Some(&held), ..Terms::default() };
+    verify(fetch(&locate(job, store, terms, &Silent)?, store, &Silent)?)
+}
+
+#[track_caller]
+fn fails(result: Result<crate::verify::Verified>, kind: Kind, why: &str) {
+    let error = result.map(|_| ()).unwrap_err();
+    let text = format!("{error} {} {}", error.details().unwrap_or_default(), error.hint().unwrap_or_default());
+    assert!(error.kind() == kind && text.contains(why), "{kind:?} {why}: {error:?}");
+    assert!(error.hint().is_some(), "{error:?}");
+}
+
+#[test]
+fn what_was_locked_is_used_whatever_is_the_latest() {
+    let Some(mut mirror) = Mirror::new() else { return };
+    let (_home, at_home) = store();
+    let server = mirror.serve();
+    let job = job(latest(), &[&server], &mirror.keyring);
+    let pin = pin(&job, &at_home);
+    assert_eq!(server.seen().len(), 2, "signed lists tell all of it: {:?}", server.seen());
+    assert_eq!(
+        (pin.name.as_str(), pin.size, &pin.sha512),
+        (mirror.name.as_str(), data().len() as u64, &sha512(&data()))
+    );
+    let signers = mirror.gpg.fingerprints("good");
+    assert_eq!((pin.signer.as_ref(), pin.subkey.as_ref()), (signers.first(), signers.get(1)));
+    assert!(pin.url.as_ref().unwrap().starts_with(&server.url) && pin.blake2b.is_some() && pin.signed.is_some());
+
+    // The lists are old by now, and then gone: nobody asks for them.
+    mirror.publish(now() - 90 * 86_400);
+    mirror.drop(&mirror.tarball(".DIGESTS"));
+    let server = mirror.serve();
+    let mut moved = job.clone();
+    moved.source.mirrors = vec![server.url.clone()];
+    let (_home, elsewhere) = store();
+    let verified = locked(&moved, &pin, &elsewhere).unwrap();
+    assert_eq!((verified.sha512(), verified.signer()), (pin.sha512.as_str(), pin.signer.as_deref()));
+    assert!(
+        verified.how().starts_with("locked: SHA-512 in the lock file; when it was locked: clearsigned DIGESTS by ")
+    );
+    assert_eq!(server.seen().len(), 1);
+    // Nothing is trusted because of it without the lock.
+    assert!(known(&moved, &elsewhere).unwrap().is_none());
+    fails(build(&moved, &elsewhere), Kind::Refused, "90 days old");
+    // Where the store has it, nobody is asked at all.
+    let asked = server.seen().len();
+    let held = of(&pin);
+    let offline = Terms { offline: true, locked: Some(&held), ..Terms::default() };
+    verify(fetch(&locate(&moved, &elsewhere, offline, &Silent).unwrap(), &elsewhere, &Silent).unwrap()).unwrap();
+    assert_eq!(server.seen().len(), asked);
+    elsewhere.remove_blob(&pin.sha512).unwrap();
+    let error =
+        fetch(&locate(&moved, &elsewhere, offline, &Silent).unwrap(), &elsewhere, &Silent).map(|_| ()).unwrap_err();
+    assert!(error.kind() == Kind::Network && error.hint().unwrap().contains("store import"), "{error:?}");
+    // The mirror that it was locked from helps where the recipe's do not have it.
+    moved.source.mirrors = vec!["http://127.0.0.1:1".to_owned()];
+    locked(&moved, &pin, &elsewhere).unwrap();
+}
+
+#[test]
+fn vanished_or_other_bytes_are_no_build() {
+    let Some(mut mirror) = Mirror::new() else { return };
+    let (_home, store) = store();
+    let server = mirror.serve();
+    let mut job = job(latest(), &[&server], &mirror.keyring);
+    let pin = Pin { url: None, ..pin(&job, &store) };
+    let mut at = |mirror: &Mirror| {
+        let server = mirror.serve();
+        job.source.mirrors = vec![server.url.clone()];
+        (locked(&job, &pin, &store), server)
+    };
+    let mut other = data();
+    other[0] ^= 1;
+    mirror.put(&mirror.tarball(""), other.clone());
+    fails(at(&mirror).0, Kind::Refused, "another file than the one that was locked");
+    other.push(0);
+    mirror.put(&mirror.tarball(""), other);
+    fails(at(&mirror).0, Kind::Refused, "the signed size");
+    mirror.drop(&mirror.tarball(""));
+    fails(at(&mirror).0, Kind::Network, "store import");
+    mirror.put(&mirror.tarball(""), data());
+    for spoil in [
+        Pin { sha512: "0".repeat(128), ..pin.clone() },
+        Pin { blake2b: Some("0".repeat(128)), ..pin.clone() },
+        Pin { size: pin.size + 1, ..pin.clone() },
+    ] {
+        let server = mirror.serve();
+        job.source.mirrors = vec![server.url.clone()];
+        fails(locked(&job, &spoil, &store), Kind::Refused, "the lock file was changed since");
+    }
+    assert!(store.blobs().unwrap().is_empty());
+}
+
+#[test]
+fn a_recipe_that_changed_is_not_built_from_the_old_lock() {
+    let Some(mirror) = Mirror::new() else { return };
+    let (_home, store) = store();
+    let server = mirror.serve();
+    let asks = job(latest(), &[&server], &mirror.keyring);
+    let pin = pin(&asks, &store);
+    let gentoo =
+        |stage3: &str, version| job(Base::Gentoo { stage3: stage3.to_owned(), version }, &[&server], &mirror.keyring);
+    let dated = Version::Timestamp(mirror.timestamp.to_owned());
+    for other in [gentoo("amd64-openrc", Version::Latest), gentoo("amd64-musl", dated)] {
+        fails(locked(&other, &pin, &store), Kind::Usage, "quern-builder lock");
+    }
+    let swapped = Pin { name: pin.name.replace("musl", "openrc"), ..pin.clone() };
+    fails(locked(&asks, &swapped, &store), Kind::Usage, "not what the recipe asks for");
+    let undated = Pin { timestamp: None, ..pin.clone() };
+    fails(locked(&asks, &undated, &store), Kind::Usage, "not what the recipe asks for");
+    locked(&asks, &pin, &store).unwrap();
+
+    // Who signed must still be trusted, and nobody's word is not good enough.
+    mirror.gpg.key("other", &[]);
+    let both = mirror.gpg.home.path().join("both.asc");
+    fs_err::write(&both, mirror.gpg.run(&["--armor", "--export"], b"")).unwrap();
+    let mut distrusts = asks.clone();
+    distrusts.source.keyring = Some(both);
+    locked(&distrusts, &pin, &store).unwrap();
+    distrusts.source.fingerprints = vec![mirror.gpg.fingerprints("other")[0].clone()];
+    fails(locked(&distrusts, &pin, &store), Kind::Refused, "not trusted here");
+    fails(locked(&asks, &Pin { signer: None, ..pin.clone() }, &store), Kind::Refused, "nobody signed it");
+    // Revoked since: GnuPG keeps a revocation certificate with a colon before its armor.
+    let primary = &mirror.gpg.fingerprints("good")[0];
+    let certificate = mirror.gpg.home.path().join(format!("openpgp-revocs.d/{primary}.rev"));
+    let text = fs_err::read_to_string(certificate).unwrap().replace(":-----BEGIN", "-----BEGIN");
+    mirror.gpg.run(&["--import"], text.as_bytes());
+    let revoked = mirror.gpg.home.path().join("revoked.asc");
+    fs_err::write(&revoked, mirror.gpg.run(&["--armor", "--export"], b"")).unwrap();
+    let mut job = asks.clone();
+    job.source.keyring = Some(revoked);
+    fails(locked(&job, &pin, &store), Kind::Refused, "is revoked");
+}
+
+#[test]
+fn an_older_build_is_not_locked_over_a_newer() {
+    let Some(mirror) = Mirror::new() else { return };
+    let (_home, store) = store();
+    let job = job(latest(), &[&mirror.serve()], &mirror.keyring);
+    let present = pin(&job, &store);
+    let newer = Pin { timestamp: Some("20260817T204554Z".to_owned()), ..present.clone() };
+    let again = |terms| crate::pipeline::pin(&job, Some(&newer), &store, terms, &Silent);
+    let error = again(Terms::default()).unwrap_err();
+    assert!(error.kind() == Kind::Refused && error.to_string().contains("is older than the locked"), "{error}");
+    assert_eq!(again(Terms { allow_rollback: true, ..Terms::default() }).unwrap(), present);
+}
+
+#[test]
+fn a_build_of_a_day_is_fetched_once_to_know_its_size() {
+    let Some(mirror) = Mirror::new() else { return };
+    let ((_one, one), (_two, two)) = (store(), store());
+    let server = mirror.serve();
+    let base =
+        Base::Gentoo { stage3: "amd64-musl".to_owned(), version: Version::Timestamp(mirror.timestamp.to_owned()) };
+    let job = job(base, &[&server], &mirror.keyring);
+    let first = pin(&job, &one);
+    assert_eq!((first.size, one.blobs().unwrap().len()), (data().len() as u64, 1));
+    // Who has the lock need not fetch to see that nothing moved.
+    let second = crate::pipeline::pin(&job, Some(&first), &two, Terms::default(), &Silent).unwrap();
+    assert!(first.changes(&second).is_empty() && two.blobs().unwrap().is_empty());
+}
+
+#[test]
+fn files_of_this_machine_are_locked_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("base.tar");
+    fs_err::write(&path, data()).unwrap();
+    let ((_home, one), (_other, two)) = (store(), store());
+    let base = |sha512: Option<String>, allow_unsigned| {
+        job(Base::File { path: path.clone(), signature: None, sha512, allow_unsigned }, &[], Path::new("/nonexistent"))
+    };
+    let asks = base(None, true);
+    let pin = pin(&asks, &one);
+    assert_eq!((pin.name.as_str(), pin.url.as_ref(), pin.signer.as_ref()), ("base.tar", None, None));
+    locked(&asks, &pin, &two).unwrap();
+    fails(locked(&base(None, false), &pin, &two), Kind::Refused, "nobody signed it");
+    locked(&base(Some(sha512(&data())), false), &pin, &two).unwrap();
+    fails(locked(&base(Some("0".repeat(128)), false), &pin, &two), Kind::Usage, "not what the recipe asks for");
+    // Changed since: the store still has what was locked, another store does not.
+    fs_err::write(&path, b"other").unwrap();
+    locked(&asks, &pin, &two).unwrap();
+    let (_home, three) = store();
+    fails(locked(&asks, &pin, &three), Kind::Refused, "another file than was locked");
+}
+
+#[test]
+fn a_server_without_lists_is_locked_by_what_its_file_is() {
+    let Some(mut site) = Site::new() else { return };
+    let ((_home, one), (_other, two)) = (store(), store());
+    let asks = job(direct(true), &[&site.serve()], &site.keyring);
+    let pin = pin(&asks, &one);
+    assert_eq!((pin.asked.as_str(), &pin.sha512), (format!("{PATH} (latest)").as_str(), &sha512(&data())));
+    assert_eq!((pin.signer.as_ref(), pin.blake2b.as_ref()), (site.gpg.fingerprints("good").first(), None));
+    locked(&asks, &pin, &two).unwrap();
+    fails(locked(&job(direct(false), &[], &site.keyring), &pin, &two), Kind::Usage, "quern-builder lock");
+    // Its path is that of the latest build: another one is there by now.
+    site.put("", b"newer".to_vec());
+    let moved = job(direct(true), &[&site.serve()], &site.keyring);
+    let pin = Pin { url: None, ..pin };
+    locked(&moved, &pin, &two).unwrap();
+    two.remove_blob(&pin.sha512).unwrap();
+    fails(locked(&moved, &pin, &two), Kind::Refused, "another file than the one that was locked");
+}

@@ -1,0 +1,8 @@
+//! The archive engine, held to its promises: the same bytes always, exactly what was in the archive, nothing outside the tree, and
+//! an error that says so when the system refuses something.
+
+mod faults;
+pub(crate) mod readers;
+mod same;
+mod space;
+pub(crate) mod trace;
