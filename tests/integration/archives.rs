@@ -119,7 +119,7 @@ fn refusals_have_codes() {
         ("truncated", plain[..plain.len() / 2].to_vec()),
         ("truncated", Vec::new()),
         ("corrupt", [&b"\x1f\x8b\x08\0"[..], &[0xff; 100]].concat()),
-        ("unsupported-format", [&b"\xfd7zXZ\0"[..], &[7; 100]].concat()),
+        ("corrupt", [&b"\xfd7zXZ\0"[..], &[0; 100]].concat()),
         ("bad-checksum", vec![b'x'; 2048]),
     ];
     for (code, bytes) in cases {
