@@ -53,11 +53,13 @@ impl Args {
         // Opened before the tree: from then on no path is followed but inside it.
         let record = self.record.as_deref().map(RecordFile::create).transpose()?;
         let root = Rootfs::open(&self.root)?;
+        let input = stream::input()?;
+        unpack::check_space(&input, &root, INPUT)?;
         let mut lines = Lines::new();
         let (input, whole): (Box<dyn Read + Send>, _) = match &self.sha512 {
-            None => (Box::new(stream::input()?), None),
+            None => (Box::new(input), None),
             Some(_) => {
-                let (input, whole) = Hashed::new(stream::input()?);
+                let (input, whole) = Hashed::new(input);
                 (Box::new(input), Some(whole))
             }
         };
@@ -80,17 +82,7 @@ impl Args {
                     .with_hint("remove what was unpacked: it is not what it should be"));
             }
         }
-        if let Some(file) = record {
-            return file.write(&missing).map(|()| 0);
-        }
-        if !missing.is_empty() {
-            let (nodes, attributes) = (missing.nodes.len(), missing.xattrs.len());
-            crate::progress::Progress::warn(
-                ui,
-                &format!("{nodes} device nodes and {attributes} attributes could not be made; --record keeps them"),
-            );
-        }
-        Ok(0)
+        RecordFile::keep(record, &missing, ui).map(|()| 0)
     }
 }
 
