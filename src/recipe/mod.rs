@@ -369,7 +369,7 @@ pub enum Compression {
     /// No larger than `gzip -6` makes them.
     #[default]
     Gzip,
-    /// In half the time, and some percent larger.
+    /// In two thirds of the time, and some percent larger.
     GzipFast,
 }
 
