@@ -99,8 +99,9 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui:
         cache: Some(Arc::new(pack::Cache::open(&store.pieces())?)),
         ..Default::default()
     };
-    let mut contents = Contents::new();
-    let packed = pack::pack(&image, &record, &packing, &mut tarball, &mut contents, ui)?;
+    let (mut contents, mut manifest) = (Contents::new(), Contents::new());
+    let lists = pack::Lists { contents: &mut contents, manifest: Some(&mut manifest) };
+    let packed = pack::pack(&image, &record, &packing, &mut tarball, lists, ui)?;
     ui.done();
 
     let provenance =
@@ -116,6 +117,7 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui:
             tarball: &tarball,
             packed: &packed,
             contents: &contents.finish()?,
+            manifest: &manifest.finish()?,
             provenance: &provenance,
         },
     )?;

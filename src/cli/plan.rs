@@ -31,8 +31,13 @@ impl Plan {
     pub fn publish(&mut self, job: &Job, moment: Moment) -> Result<()> {
         let names = Names::of_job(job, moment)?;
         let path = |name: String| job.build.outdir.join(name).display().to_string();
-        let mut lines =
-            vec![path(names.tarball()), path(names.sha256()), path(names.contents()), path(names.provenance())];
+        let mut lines = vec![
+            path(names.tarball()),
+            path(names.sha256()),
+            path(names.contents()),
+            path(names.manifest()),
+            path(names.provenance()),
+        ];
         if let Some(oci) = &job.oci {
             lines.push(format!("{} (tag {})", path(names.oci()), oci::tag(oci, moment)?));
         }

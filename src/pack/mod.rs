@@ -6,6 +6,7 @@ pub mod cache;
 pub mod compress;
 pub mod digest;
 pub mod listing;
+pub mod manifest;
 pub mod pieces;
 pub mod tar;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use self::cache::Cache;
 pub use self::compress::Format;
 use self::compress::Written;
 use self::listing::Listing;
+use self::manifest::Manifest;
 use self::pieces::{Pieces, Stopped};
 use self::walk::Item;
 use crate::error::{Context, Error, Result};
@@ -74,19 +76,37 @@ pub struct Packed {
     pub entries: u64,
 }
 
-/// Packs `tree`, and what `record` adds to it, into `out` from where it stands. A line per entry goes to `contents`.
+/// What is written of the entries, a line each, beside the archive.
+pub struct Lists<'a> {
+    /// As `tar -tv` prints them.
+    pub contents: &'a mut dyn Write,
+    /// A [`Manifest`], with digests of the files' data; it costs hashing them once more.
+    pub manifest: Option<&'a mut dyn Write>,
+}
+
+impl std::fmt::Debug for Lists<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lists").field("manifest", &self.manifest.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// Packs `tree`, and what `record` adds to it, into `out` from where it stands.
 pub fn pack(
     tree: &Rootfs,
     record: &Record,
     options: &Options,
     out: &mut File,
-    contents: &mut dyn Write,
+    lists: Lists<'_>,
     ui: &dyn Progress,
 ) -> Result<Packed> {
     let doing = || format!("packing {}", tree.path().display());
     let threads = match options.threads {
         0 => crate::process::processors(),
         given => given,
+    };
+    let manifest = match lists.manifest {
+        Some(out) => Some(Manifest::new(out).system(|| "writing the manifest")?),
+        None => None,
     };
     let (packed, written) = std::thread::scope(|scope| {
         let level = options.level.unwrap_or(options.format.level());
@@ -95,7 +115,8 @@ pub fn pack(
         let mut packer = Packer {
             tree,
             pieces,
-            contents,
+            contents: lists.contents,
+            manifest,
             ui,
             options,
             listing: Listing::default(),
@@ -125,6 +146,7 @@ struct Packer<'a> {
     tree: &'a Rootfs,
     pieces: Pieces,
     contents: &'a mut dyn Write,
+    manifest: Option<Manifest<'a>>,
     ui: &'a dyn Progress,
     options: &'a Options,
     listing: Listing,
@@ -145,11 +167,15 @@ impl Packer<'_> {
         self.pieces.entry(&item.path, item.size).map_err(|Stopped| stopped())?;
         self.pieces.write(&self.blocks).map_err(|Stopped| stopped())?;
         self.plain += self.blocks.len() as u64;
-        if let (NodeKind::File, Some(file)) = (&item.kind, &item.file) {
-            self.data(&item, file)?;
-        }
+        let sha256 = match (&item.kind, &item.file) {
+            (NodeKind::File, Some(file)) => self.data(&item, file)?,
+            _ => None,
+        };
         let line = self.listing.line(&item);
         self.contents.write_all(line.as_bytes()).system(|| "writing the list of contents")?;
+        if let Some(manifest) = &mut self.manifest {
+            manifest.entry(&item, sha256).system(|| "writing the manifest")?;
+        }
         if self.plain >= self.told + STEP {
             self.told = self.plain;
             self.ui.emit(Event::Bytes { done: self.plain, total: self.options.expected });
@@ -157,16 +183,21 @@ impl Packer<'_> {
         Ok(())
     }
 
-    fn data(&mut self, item: &Item, file: &OwnedFd) -> Result<()> {
+    /// A file's data; its SHA-256 where there is a manifest.
+    fn data(&mut self, item: &Item, file: &OwnedFd) -> Result<Option<String>> {
+        if self.manifest.is_some() {
+            self.pieces.watch();
+        }
         if item.holes {
             self.pieces_with_holes(item, file)?;
         } else {
             self.copy(item, file, item.size)?;
         }
+        let sha256 = self.pieces.watched();
         let padding = tar::padding(item.size);
         self.pieces.write(&tar::END[..padding]).map_err(|Stopped| stopped())?;
         self.plain += item.size + padding as u64;
-        Ok(())
+        Ok(sha256)
     }
 
     /// The archive has the zeros of holes, so that its bytes do not depend on where a file system keeps some; they are not read.

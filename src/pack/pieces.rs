@@ -10,7 +10,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use sha2::{Digest, Sha256};
+
 use super::compress::{Compressed, Work};
+use super::digest::hex;
 
 /// The compressor has stopped; [`Running::finish`](super::compress::Running::finish) knows why.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub struct Pieces {
     work: SyncSender<Work>,
     order: SyncSender<Receiver<Compressed>>,
     hash: SyncSender<Arc<Vec<u8>>>,
+    /// Of what is taken since [`Pieces::watch`].
+    watch: Option<Sha256>,
 }
 
 impl Pieces {
@@ -36,7 +41,7 @@ impl Pieces {
         order: SyncSender<Receiver<Compressed>>,
         hash: SyncSender<Arc<Vec<u8>>>,
     ) -> Self {
-        Self { most, piece: Vec::with_capacity(most), zeros: None, work, order, hash }
+        Self { most, piece: Vec::with_capacity(most), zeros: None, work, order, hash, watch: None }
     }
 
     /// An entry begins here, with so much data.
@@ -46,11 +51,22 @@ impl Pieces {
         if !self.piece.is_empty() && (large || (may && is_landmark(path))) { self.send() } else { Ok(()) }
     }
 
+    /// Begins a digest of what is taken from here on.
+    pub fn watch(&mut self) {
+        self.watch = Some(Sha256::new());
+    }
+
+    /// The SHA-256 of what was taken since [`Pieces::watch`], in hex; none without it.
+    pub fn watched(&mut self) -> Option<String> {
+        self.watch.take().map(|sha256| hex(&sha256.finalize()))
+    }
+
     /// Takes plain bytes.
     pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), Stopped> {
         while !bytes.is_empty() {
             let count = bytes.len().min(self.most - self.piece.len());
             self.piece.extend_from_slice(&bytes[..count]);
+            self.see(self.piece.len() - count);
             bytes = &bytes[count..];
             self.send_full()?;
         }
@@ -62,12 +78,16 @@ impl Pieces {
         while count > 0 {
             if self.piece.is_empty() && count >= self.most as u64 {
                 let piece = self.zeros.get_or_insert_with(|| Arc::new(vec![0; self.most])).clone();
+                if let Some(sha256) = &mut self.watch {
+                    sha256.update(&piece[..]);
+                }
                 self.hand_over(piece, true)?;
                 count -= self.most as u64;
                 continue;
             }
             let most = usize::try_from(count).unwrap_or(usize::MAX).min(self.most - self.piece.len());
             self.piece.resize(self.piece.len() + most, 0);
+            self.see(self.piece.len() - most);
             count -= most as u64;
             self.send_full()?;
         }
@@ -82,8 +102,16 @@ impl Pieces {
         self.piece.resize(have + most, 0);
         let result = rustix::io::read(file, &mut self.piece[have..]);
         self.piece.truncate(have + result.unwrap_or(0));
+        self.see(have);
         self.send_full()?;
         Ok(result)
+    }
+
+    /// Takes what the piece has from `at` on into the digest.
+    fn see(&mut self, at: usize) {
+        if let Some(sha256) = &mut self.watch {
+            sha256.update(&self.piece[at..]);
+        }
     }
 
     /// Sends what is left. Dropping the senders ends the threads.

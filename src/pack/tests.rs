@@ -20,7 +20,8 @@ fn packed(tree: &Path, record: &Record, options: &Options) -> (Vec<u8>, Packed, 
     let mut file = tempfile::tempfile().unwrap();
     let mut contents = Vec::new();
     let root = Rootfs::open(tree).unwrap();
-    let packed = pack(&root, record, options, &mut file, &mut contents, &Silent).unwrap();
+    let packed =
+        pack(&root, record, options, &mut file, Lists { contents: &mut contents, manifest: None }, &Silent).unwrap();
     let mut bytes = Vec::new();
     io::Seek::rewind(&mut file).unwrap();
     io::Read::read_to_end(&mut file, &mut bytes).unwrap();
@@ -252,7 +253,15 @@ fn a_full_disk_stops_it() {
     let Ok(mut full) = std::fs::OpenOptions::new().write(true).open("/dev/full") else { return };
     let root = Rootfs::open(place.path()).unwrap();
     let mut contents = Vec::new();
-    let error = pack(&root, &Record::default(), &Options::default(), &mut full, &mut contents, &Silent).unwrap_err();
+    let error = pack(
+        &root,
+        &Record::default(),
+        &Options::default(),
+        &mut full,
+        Lists { contents: &mut contents, manifest: None },
+        &Silent,
+    )
+    .unwrap_err();
     assert_eq!(error.exit_code(), 4);
     assert!(error.hint().is_some());
 }
@@ -507,4 +516,57 @@ fn a_cache_changes_no_byte_and_is_used() {
         fs_err::remove_file(tree.join("00/0000")).unwrap();
         fs_err::write(tree.join("15/large"), vec![b'l'; 5 << 20]).unwrap();
     }
+}
+
+/// NetBSD's `mtree`, on a tree and a manifest: what it finds, and nothing when all is as it should be.
+fn mtree(tree: &Path, manifest: &Path) -> String {
+    let told = Command::new("mtree").arg("-p").arg(tree).arg("-f").arg(manifest).output().unwrap();
+    assert!(told.stderr.is_empty(), "{}", String::from_utf8_lossy(&told.stderr));
+    assert_eq!(told.status.success(), told.stdout.is_empty());
+    String::from_utf8(told.stdout).unwrap()
+}
+
+#[test]
+fn a_manifest_is_a_tree_as_mtree_sees_it() {
+    if Command::new("mtree").arg("-c").arg("-p").arg("/var/empty").output().is_err() {
+        assert!(std::env::var_os("QUERN_TEST_STRICT").is_none(), "mtree is missing");
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let (tree, manifest) = (place.path().join("tree"), place.path().join("manifest"));
+    fs_err::create_dir_all(tree.join("d ir/#=*[x]")).unwrap();
+    let names: [&[u8]; 6] = [b"a", b"nl\nx", b"\xff\xe4", b"back\\slash", b"d ir/#=*[x]/\xc3\xa4", b"z"];
+    for (at, name) in names.into_iter().enumerate() {
+        let path = tree.join(OsStr::from_bytes(name));
+        fs_err::write(&path, vec![b'x'; at * 1_700_001]).unwrap();
+        time(&path, 1_000_000 + at as i64, 5 * at as i64);
+    }
+    fs_err::hard_link(tree.join("z"), tree.join("d ir/same")).unwrap();
+    std::os::unix::fs::symlink("x #y", tree.join("link")).unwrap();
+    let holes = std::fs::File::create(tree.join("holes")).unwrap();
+    holes.set_len(9 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_at(&holes, b"data", 5 << 20).unwrap();
+    drop(holes);
+
+    let write = |out: &mut Vec<u8>| {
+        let (mut file, mut contents) = (tempfile::tempfile().unwrap(), Vec::new());
+        let lists = Lists { contents: &mut contents, manifest: Some(out) };
+        let root = Rootfs::open(&tree).unwrap();
+        pack(&root, &Record::default(), &Options::default(), &mut file, lists, &Silent).unwrap()
+    };
+    let mut text = Vec::new();
+    let packed = write(&mut text);
+    fs_err::write(&manifest, &text).unwrap();
+    assert_eq!(text.iter().filter(|byte| **byte == b'\n').count() as u64, packed.entries + 1);
+    assert_eq!(mtree(&tree, &manifest), "");
+
+    // Of the same length, with the same time: only its digest tells.
+    let mut bytes = fs_err::read(tree.join("z")).unwrap();
+    bytes[7_000_000] = b'y';
+    fs_err::write(tree.join("z"), bytes).unwrap();
+    time(&tree.join("z"), 1_000_005, 25);
+    let found = mtree(&tree, &manifest);
+    assert!(found.contains("z") && found.contains("d ir/same") && found.contains("sha256"), "{found}");
+    fs_err::remove_file(tree.join("a")).unwrap();
+    assert!(mtree(&tree, &manifest).contains("missing: ./a"));
 }

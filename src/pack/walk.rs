@@ -39,6 +39,8 @@ pub struct Item {
     pub file: Option<OwnedFd>,
     /// Less of it is on the disk than it is long.
     pub holes: bool,
+    /// Its inode has other names too.
+    pub linked: bool,
 }
 
 /// Walks `tree`, with what `record` adds to it, and gives each item to `take`.
@@ -128,7 +130,7 @@ impl Walker<'_> {
     fn enter(&mut self, fd: OwnedFd, path: PathBuf, take: &mut dyn FnMut(Item) -> Result<()>) -> Result<Level> {
         let stat = rustix::fs::fstat(&fd).system(|| self.tree.doing("looking at", &path))?;
         let meta = self.meta(&stat, &Of::Open(fd.as_fd()), &path)?;
-        take(Item { path: path.clone(), kind: NodeKind::Dir, meta, size: 0, file: None, holes: false })?;
+        take(Item { path: path.clone(), kind: NodeKind::Dir, meta, size: 0, file: None, holes: false, linked: false })?;
 
         let listed = rootfs::list(fd.as_fd()).system(|| self.tree.doing("listing", &path))?;
         let mut rest: Vec<(OsString, Known)> =
@@ -192,8 +194,10 @@ impl Walker<'_> {
         let size = stat.st_size as u64;
         let holes = (stat.st_blocks as u64).saturating_mul(512) < size;
         Ok(match first {
-            Some(first) => Item { path, kind: NodeKind::Hardlink(first), meta, size: 0, file: None, holes: false },
-            None => Item { path, kind: NodeKind::File, meta, size, file: Some(fd), holes },
+            Some(first) => {
+                Item { path, kind: NodeKind::Hardlink(first), meta, size: 0, file: None, holes: false, linked: true }
+            }
+            None => Item { path, kind: NodeKind::File, meta, size, file: Some(fd), holes, linked: stat.st_nlink > 1 },
         })
     }
 
@@ -218,7 +222,7 @@ impl Walker<'_> {
             Some(first) => NodeKind::Hardlink(first),
             None => kind,
         };
-        Ok(Item { path, kind, meta, size: 0, file: None, holes: false })
+        Ok(Item { path, kind, meta, size: 0, file: None, holes: false, linked: stat.st_nlink > 1 })
     }
 
     /// The name under which an inode was given out before; none the first time.
@@ -255,7 +259,7 @@ fn recorded(path: PathBuf, node: Node) -> Item {
     };
     let mut meta = Meta { mode: node.mode, uid: node.uid, gid: node.gid, mtime: node.mtime, xattrs: node.xattrs };
     meta.xattrs.sort_unstable();
-    Item { path, kind, meta, size: 0, file: None, holes: false }
+    Item { path, kind, meta, size: 0, file: None, holes: false, linked: false }
 }
 
 /// Whose attributes to read.

@@ -1,4 +1,4 @@
-//! The listing of an archive, compressed as it is written.
+//! The lists of an archive's entries, compressed as they are written.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,7 @@ use flate2::{Compression, GzBuilder, write::GzEncoder};
 
 use crate::error::{Context, Result};
 
-/// Takes the lines that the packer writes and makes a `CONTENTS.gz` of them: no time, no name, the same bytes for the same lines.
+/// Takes the lines that the packer writes and makes a `CONTENTS.gz` or `mtree.gz` of them: no time, no name, the same bytes for the same lines.
 #[derive(Debug)]
 pub struct Contents {
     encoder: GzEncoder<Vec<u8>>,

@@ -46,6 +46,8 @@ pub struct Release<'a> {
     pub packed: &'a Packed,
     /// The bytes of its `CONTENTS.gz` ([`Contents::finish`]).
     pub contents: &'a [u8],
+    /// The bytes of its `mtree.gz`, likewise.
+    pub manifest: &'a [u8],
     /// The bytes of the provenance ([`provenance::document`]).
     pub provenance: &'a [u8],
 }
@@ -59,6 +61,8 @@ pub struct Published {
     pub sha256: PathBuf,
     /// Its listing.
     pub contents: PathBuf,
+    /// The digests of its files.
+    pub manifest: PathBuf,
     /// Where it came from.
     pub provenance: PathBuf,
     /// The OCI layout and the tag in it.
@@ -73,6 +77,7 @@ pub fn publish(staging: Staging, release: &Release<'_>) -> Result<Published> {
     release.tarball.sync_all().system(|| format!("writing {} to the disk", names.tarball()))?;
     staging.write(&names.sha256(), sums::sha256_line(&release.packed.sha256, &names.tarball()).as_bytes())?;
     staging.write(&names.contents(), release.contents)?;
+    staging.write(&names.manifest(), release.manifest)?;
     staging.write(&names.provenance(), release.provenance)?;
     let tag = match release.oci {
         Some(oci) => Some(write_layout(&staging, release, oci)?),
@@ -81,13 +86,14 @@ pub fn publish(staging: Staging, release: &Release<'_>) -> Result<Published> {
     staging.sync(".")?;
 
     let _lock = staging.lock_outdir()?;
-    for companion in [names.sha256(), names.contents(), names.provenance()] {
+    for companion in [names.sha256(), names.contents(), names.manifest(), names.provenance()] {
         staging.forget(&companion)?;
     }
     let published = Published {
         tarball: staging.promote(&names.tarball())?,
         sha256: staging.promote(&names.sha256())?,
         contents: staging.promote(&names.contents())?,
+        manifest: staging.promote(&names.manifest())?,
         provenance: staging.promote(&names.provenance())?,
         oci: match tag {
             Some(tag) => Some((staging.promote(&names.oci())?, tag)),

@@ -37,6 +37,11 @@ impl Names {
         format!("{}.tar.gz.CONTENTS.gz", self.base)
     }
 
+    /// What is in it with digests, for mtree(8).
+    pub fn manifest(&self) -> String {
+        format!("{}.tar.gz.mtree.gz", self.base)
+    }
+
     /// Where it came from.
     pub fn provenance(&self) -> String {
         format!("{}.json", self.base)

@@ -97,6 +97,7 @@ fn run(outdir: &Path, bytes: &[u8]) -> Published {
         tarball: &tarball,
         packed: &packed(bytes),
         contents: b"listing",
+        manifest: b"#mtree",
         provenance: b"{}",
     };
     publish(staging, &release).unwrap()

@@ -29,10 +29,18 @@ fn made(env: &TestEnv) -> Published {
     let names = Names { base: "demo-2023-11-14".to_owned() };
     let staging = Staging::create(&env.outdir(), &Silent).unwrap();
     let mut tarball = staging.create_file(&names.tarball()).unwrap();
-    let mut contents = Contents::new();
+    let (mut contents, mut manifest) = (Contents::new(), Contents::new());
     let tree = Rootfs::open(&tree).unwrap();
     let options = Options { epoch: moment.epoch(), ..Options::default() };
-    let packed = pack::pack(&tree, &Record::default(), &options, &mut tarball, &mut contents, &Silent).unwrap();
+    let packed = pack::pack(
+        &tree,
+        &Record::default(),
+        &options,
+        &mut tarball,
+        pack::Lists { contents: &mut contents, manifest: Some(&mut manifest) },
+        &Silent,
+    )
+    .unwrap();
     let oci = Oci {
         tag: "{date}".to_owned(),
         entrypoint: vec!["/usr/bin/tool".to_owned()],
@@ -54,6 +62,7 @@ fn made(env: &TestEnv) -> Published {
         tarball: &tarball,
         packed: &packed,
         contents: &contents.finish().unwrap(),
+        manifest: &manifest.finish().unwrap(),
         provenance: b"{}\n",
     };
     publish::publish(staging, &release).unwrap()
@@ -116,6 +125,8 @@ fn the_tarball_and_its_companions_agree() {
     assert_eq!(listing.lines().count(), 9, "{listing}");
     let contents = ask("gzip", &["--decompress", "--stdout", published.contents.to_str().unwrap()]);
     assert_eq!(contents.lines().count(), 9, "{contents}");
+    let manifest = ask("bsdtar", &["-tf", published.manifest.to_str().unwrap()]);
+    assert_eq!(manifest.lines().count(), 9, "{manifest}");
     let sum = fs::read_to_string(&published.sha256).unwrap();
     assert_eq!(ask("sha256sum", &[tarball]).split(' ').next(), sum.split(' ').next());
 }

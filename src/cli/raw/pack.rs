@@ -1,6 +1,6 @@
 //! `raw pack`: a directory → an archive on standard output.
 
-use std::io::IsTerminal as _;
+use std::io::{BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use super::stream;
 use crate::cli::{record, session};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::pack::{self, Options};
 use crate::rootfs::Rootfs;
 use crate::ui::Terminal;
@@ -22,7 +22,8 @@ use crate::unpack::Record;
 #[command(after_long_help = "\
 Examples:
   quern-builder raw pack tree > tree.tar.gz
-  quern-builder raw pack tree --record tree.json --format tar.xz > tree.tar.xz")]
+  quern-builder raw pack tree --record tree.json --format tar.xz > tree.tar.xz
+  quern-builder raw pack tree --manifest tree.mtree > tree.tar.gz && mtree -p /mnt/copy -f tree.mtree")]
 pub(super) struct Args {
     /// The root of the tree
     dir: PathBuf,
@@ -38,6 +39,9 @@ pub(super) struct Args {
     /// Keep compressed pieces in this directory, and take from it those that have not changed
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
+    /// Write every entry with the SHA-256 of its data to this file, in the format of mtree(5)
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
     /// Add what `raw unpack --record` wrote to this file
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
@@ -90,8 +94,15 @@ impl Args {
             cache: self.cache.as_deref().map(pack::Cache::open).transpose()?.map(Arc::new),
             expected: None,
         };
+        let manifest =
+            self.manifest.as_ref().map(fs_err::File::create).transpose().system(|| "opening the manifest")?;
+        let mut manifest = manifest.map(BufWriter::new);
         let tree = Rootfs::open(&self.dir)?;
-        let packed = pack::pack(&tree, &record, &options, &mut stream::output()?, &mut std::io::sink(), ui);
-        packed.map(|_| 0).map_err(stream::unread)
+        let lists = pack::Lists {
+            contents: &mut std::io::sink(),
+            manifest: manifest.as_mut().map(|manifest| manifest as &mut dyn Write),
+        };
+        pack::pack(&tree, &record, &options, &mut stream::output()?, lists, ui).map_err(stream::unread)?;
+        manifest.map_or(Ok(()), |mut manifest| manifest.flush()).system(|| "writing the manifest").map(|()| 0)
     }
 }
