@@ -142,6 +142,33 @@ impl Rootfs {
         self.make_dirs(path, mode).map(drop).system(|| self.doing("making", path))
     }
 
+    /// Makes the directory `path` in one that exists; false when there is something of this name.
+    pub fn create_dir(&self, path: &Path, mode: u32) -> Result<bool> {
+        let (above, name) = split(path).ok_or_else(|| self.nameless(path))?;
+        let made = self.openat2(above, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).and_then(|parent| {
+            rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700))?;
+            last::chmod(parent.as_fd(), name, mode)
+        });
+        match made {
+            Err(Errno::EXIST) => Ok(false),
+            other => other.map(|()| true).system(|| self.doing("making", path)),
+        }
+    }
+
+    /// Renames `from` to `to`, which may be an empty directory if `from` is one.
+    pub fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        let (from_above, from_name) = split(from).ok_or_else(|| self.nameless(from))?;
+        let (to_above, to_name) = split(to).ok_or_else(|| self.nameless(to))?;
+        let open = |path| self.openat2(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty());
+        let renamed = || rustix::fs::renameat(open(from_above)?, from_name, open(to_above)?, to_name);
+        renamed().system(|| self.doing("making", to))
+    }
+
+    /// The directory `path` of this tree as a tree of its own, in messages under the name `called`.
+    pub fn subtree(&self, path: &Path, called: &Path) -> Result<Self> {
+        Ok(Self { fd: self.open_dir(path)?, path: called.to_owned() })
+    }
+
     /// Removes `path` and everything below it; a link is removed itself. False when there is nothing. Refuses, with what it has
     /// removed so far gone, to cross into another mount.
     pub fn remove(&self, path: &Path) -> Result<bool> {

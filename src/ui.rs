@@ -1,7 +1,7 @@
 //! The terminal: the only place, beside [`crate::cli`], that prints. Bars, colours, verbosity, the log, and how an error looks.
 //!
 //! Everything goes to stderr; only [`Terminal::result`] and [`Terminal::plan`] write to stdout. A closed stream is nobody's
-//! error here: what cannot be said is not said.
+//! error here: what cannot be said is not said. What could not be written to stdout otherwise is told by [`Terminal::written`].
 
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing_subscriber::EnvFilter;
 
-use crate::error::Error;
+use crate::error::{Context as _, Error, Result};
 use crate::progress::{Event, Progress};
 
 mod bytes;
@@ -67,6 +67,8 @@ struct State {
     stage: Option<Stage>,
     drawing: bool,
     closed: bool,
+    /// The first error of writing to stdout.
+    unwritten: Option<io::Error>,
 }
 
 #[derive(Debug)]
@@ -126,20 +128,32 @@ impl Terminal {
         self.end_stage(true);
         let bytes = path.as_ref().as_bytes();
         let mut out = io::stdout().lock();
-        let _ = if out.is_terminal() {
+        let written = if out.is_terminal() {
             writeln!(out, "{}", text::line(&String::from_utf8_lossy(bytes)))
         } else {
             out.write_all(bytes).and_then(|()| out.write_all(b"\n"))
         };
-        let _ = out.flush();
+        self.note_unwritten(written.and_then(|()| out.flush()));
     }
 
     /// Prints what was asked for and is no file, such as the plan of `--dry-run`, to stdout.
     pub fn plan(&self, text: &str) {
         self.end_stage(true);
         let mut out = io::stdout().lock();
-        let _ = writeln!(out, "{}", text::block(text).trim_end_matches('\n'));
-        let _ = out.flush();
+        let written = writeln!(out, "{}", text::block(text).trim_end_matches('\n'));
+        self.note_unwritten(written.and_then(|()| out.flush()));
+    }
+
+    /// An error when something did not get to stdout, though somebody is there to read it.
+    pub fn written(&self) -> Result<()> {
+        self.state().unwritten.take().map_or(Ok(()), Err).system(|| "writing to standard output")
+    }
+
+    fn note_unwritten(&self, written: io::Result<()>) {
+        match written {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => _ = self.state().unwritten.get_or_insert(error),
+            _ => {}
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

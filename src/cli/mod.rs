@@ -143,7 +143,7 @@ pub fn run<T: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = T>) ->
     };
     let ui = Terminal::new(ui::Options { verbose: cli.global.verbose, quiet: cli.global.quiet, color });
     ui.start_log();
-    let code = cli.command.run(&ui).unwrap_or_else(|error| {
+    let code = cli.command.run(&ui).and_then(|code| ui.written().map(|()| code)).unwrap_or_else(|error| {
         ui.error(&error);
         error.exit_code()
     });

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::progress::Progress;
 use crate::rootfs::Rootfs;
 use crate::unpack::Record;
 
@@ -17,7 +18,7 @@ pub(super) enum RecordFile {
 }
 
 impl RecordFile {
-    /// Finds the place of the file `path`; it is made by [`RecordFile::write`].
+    /// Finds the place of the file `path`; it is made by [`RecordFile::keep`].
     pub(super) fn create(path: &Path) -> Result<Self> {
         if fs_err::metadata(path).is_ok_and(|meta| !meta.is_file()) {
             return Ok(Self::Open(
@@ -31,8 +32,22 @@ impl RecordFile {
         Ok(Self::Named(Rootfs::open(above)?, name.into()))
     }
 
-    /// Writes the record.
-    pub(super) fn write(self, record: &Record) -> Result<()> {
+    /// Writes what is missing to the file that was asked for, or says that nothing keeps it.
+    pub(super) fn keep(file: Option<Self>, missing: &Record, ui: &dyn Progress) -> Result<()> {
+        match file {
+            Some(file) => file.write(missing),
+            None if missing.is_empty() => Ok(()),
+            None => {
+                let (nodes, attributes) = (missing.nodes.len(), missing.xattrs.len());
+                ui.warn(&format!(
+                    "{nodes} device nodes and {attributes} attributes could not be made; --record keeps them"
+                ));
+                Ok(())
+            }
+        }
+    }
+
+    fn write(self, record: &Record) -> Result<()> {
         let text = serde_json::to_vec(record).system(|| "writing the record")?;
         match self {
             Self::Named(dir, name) => dir.write(&name, &text, 0o644),
@@ -41,7 +56,7 @@ impl RecordFile {
     }
 }
 
-/// Reads what [`RecordFile::write`] wrote.
+/// Reads what [`RecordFile::keep`] wrote.
 pub(super) fn read(path: &Path) -> Result<Record> {
     let text = fs_err::read(path).context(Kind::Usage, || "reading the record")?;
     serde_json::from_slice(&text).context(Kind::Usage, || format!("reading {}", path.display()))

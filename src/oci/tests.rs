@@ -38,7 +38,7 @@ impl Made {
     }
 
     fn unpack(&self) -> crate::error::Result<()> {
-        unpack(&self.dir(), "v1", &self.tree(), &Silent)
+        unpack(&self.dir(), "v1", &self.tree(), &Silent).map(drop)
     }
 
     fn blob(&self, bytes: &[u8], media_type: &str) -> Value {

@@ -14,11 +14,11 @@ use crate::error::{Context, Error, Result};
 use crate::progress::Progress;
 use crate::rootfs::Rootfs;
 use crate::unpack::refusal::Reason;
-use crate::unpack::{self, Limits};
+use crate::unpack::{self, Limits, Record};
 
 /// Unpacks the image `name` (or digest) of the layout in `dir` into the directory `tree`, which does not exist or is empty. It
-/// appears when it is whole.
-pub fn unpack(dir: &Path, name: &str, tree: &Path, ui: &dyn Progress) -> Result<()> {
+/// appears when it is whole. Returns what the kernel refused to make.
+pub fn unpack(dir: &Path, name: &str, tree: &Path, ui: &dyn Progress) -> Result<Record> {
     let layout = Layout::open(dir)?;
     let about = |what: &str| format!("{what} in {}", dir.display());
     let index = layout.index()?.map_err(|reason| refused(&about("index.json"), &reason))?;
@@ -37,29 +37,56 @@ pub fn unpack(dir: &Path, name: &str, tree: &Path, ui: &dyn Progress) -> Result<
         return Err(refused(&about("the manifest"), &reason));
     }
 
-    match fs_err::read_dir(tree).map(|mut entries| entries.next().is_none()) {
-        Ok(true) => {}
-        Ok(false) => return Err(Error::usage(format!("{} is not empty", tree.display()))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(Error::usage("looking at where the tree goes").with_source(error)),
-    }
+    let Some(name) = tree.file_name().map(Path::new) else {
+        return Err(Error::usage(format!("{}: the tree needs a name", tree.display())));
+    };
     let above = tree.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let making = || format!("making {}", tree.display());
-    let staging = tempfile::Builder::new().prefix(".quern-unpack-").tempdir_in(above).system(making)?;
-    let path = staging.path().join("tree");
-    fs_err::create_dir(&path).system(making)?;
-    // For an image that does not speak of its root.
-    fs_err::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).system(making)?;
-    let made = layers(&layout, &manifest.layers, &config.rootfs.diff_ids, &path, ui).and_then(|()| {
-        let root = Rootfs::open(&path)?;
-        root.sync()?;
-        fs_err::rename(&path, tree).system(making)
-    });
-    if made.is_err() {
-        // Whatever is in it, also directories that may not be entered.
-        Rootfs::open(staging.path())?.remove(Path::new("tree"))?;
+    let above = Rootfs::open(above)?;
+    if let Some(there) = above.stat(name)? {
+        let dir = FileType::from_raw_mode(there.st_mode) == FileType::Directory;
+        if !dir || !above.read_dir(name)?.is_empty() {
+            return Err(Error::usage(format!("{} is no empty directory", tree.display())));
+        }
     }
-    made
+    let staging = staging(&above)?;
+    let made = fill(&layout, &manifest.layers, &config.rootfs.diff_ids, &above, &staging, tree, ui)
+        .and_then(|record| above.rename(&staging.join(TREE), name).map(|()| record));
+    // Whatever is in it, also directories that may not be entered; but why it failed comes first.
+    let removed = above.remove(&staging);
+    made.and_then(|record| removed.map(|_| record))
+}
+
+/// The tree in its staging directory.
+const TREE: &str = "tree";
+
+/// Makes a directory of a new name.
+fn staging(above: &Rootfs) -> Result<PathBuf> {
+    let mut number = 0;
+    loop {
+        let name = PathBuf::from(format!(".quern-unpack-{}-{number}", std::process::id()));
+        if above.create_dir(&name, 0o700)? {
+            return Ok(name);
+        }
+        number += 1;
+    }
+}
+
+fn fill(
+    layout: &Layout,
+    descriptors: &[Descriptor],
+    diff_ids: &[String],
+    above: &Rootfs,
+    staging: &Path,
+    tree: &Path,
+    ui: &dyn Progress,
+) -> Result<Record> {
+    let path = staging.join(TREE);
+    // The mode is for an image that does not speak of its root.
+    above.create_dir(&path, 0o755)?;
+    let root = above.subtree(&path, tree)?;
+    let record = layers(layout, descriptors, diff_ids, &root, ui)?;
+    root.sync()?;
+    Ok(record)
 }
 
 /// The one image that is meant.
@@ -78,9 +105,14 @@ fn choose<'a>(manifests: &'a [Descriptor], name: &str, dir: &Path) -> Result<&'a
     Ok(image)
 }
 
-fn layers(layout: &Layout, layers: &[Descriptor], diff_ids: &[String], path: &Path, ui: &dyn Progress) -> Result<()> {
-    let root = Rootfs::open(path)?;
-    let mut missing = 0;
+fn layers(
+    layout: &Layout,
+    layers: &[Descriptor],
+    diff_ids: &[String],
+    root: &Rootfs,
+    ui: &dyn Progress,
+) -> Result<Record> {
+    let mut record = Record::default();
     for (descriptor, diff_id) in layers.iter().zip(diff_ids) {
         let name = printable(&descriptor.digest);
         let refuse = |reason: Reason| refused(&format!("layer {name}"), &reason);
@@ -96,33 +128,37 @@ fn layers(layout: &Layout, layers: &[Descriptor], diff_ids: &[String], path: &Pa
             Mark::Entry => {}
             mark => marks.push(mark),
         });
-        if plain.map_err(|error| refuse(unreadable(&error)))? != expected {
+        let plain = match plain {
+            Ok(plain) => plain,
+            Err(error) => return Err(refuse(unreadable(error)?)),
+        };
+        if plain != expected {
             return Err(refuse(Reason::new(
                 "diff-id-mismatch",
                 "its plain archive has another digest than its diff id",
             )));
         }
-        marks.iter().try_for_each(|mark| apply(&root, mark))?;
+        marks.iter().try_for_each(|mark| apply(root, &mut record, mark))?;
 
         file.rewind().system(|| format!("reading layer {name}"))?;
         let limits = Limits::default();
-        let record = unpack::extract_some(file, None, &name, &root, &limits, ui, &mut |entry| {
+        record = unpack::extract_over(file, &name, root, record, &limits, ui, &mut |entry| {
             whiteout::mark(entry).map(|mark| mark == Mark::Entry).map_err(refuse)
         })?;
-        missing += record.nodes.len() + record.xattrs.len();
     }
-    if missing > 0 {
-        ui.warn(&format!("{missing} device nodes and attributes of the image cannot be made without root"));
-    }
-    Ok(())
+    Ok(record)
 }
 
-fn apply(root: &Rootfs, mark: &Mark) -> Result<()> {
+fn apply(root: &Rootfs, record: &mut Record, mark: &Mark) -> Result<()> {
     let (dir, all) = match mark {
         Mark::Entry => return Ok(()),
-        Mark::Remove(path) => return root.remove(path).map(drop),
+        Mark::Remove(path) => {
+            record.forget(path);
+            return root.remove(path).map(drop);
+        }
         Mark::Opaque(dir) => (dir, root.stat(dir)?),
     };
+    record.forget_below(dir);
     // A link is replaced by the layer's directory; what it leads to stays.
     if all.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory) {
         let children: Vec<PathBuf> = root.read_dir(dir)?.into_iter().map(|(name, _)| dir.join(name)).collect();

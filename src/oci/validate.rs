@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::layer;
 use super::layout::{Algorithm, CONFIG, Config, Descriptor, INDEX, Index, Layout, MANIFEST, Manifest, layer_format};
-use crate::error::Result;
+use crate::error::{Context as _, Result};
 use crate::unpack::refusal::{ReadError, Reason};
 
 /// Indexes in indexes.
@@ -172,7 +172,7 @@ impl Judge<'_> {
                 );
             }
             Ok(_) => {}
-            Err(error) => self.wrong(about, unreadable(&error)),
+            Err(error) => self.wrong(about, unreadable(error)?),
         }
         Ok(())
     }
@@ -208,10 +208,11 @@ impl Judge<'_> {
     }
 }
 
-/// Why a layer's content is not accepted.
-pub(super) fn unreadable(error: &ReadError) -> Reason {
+/// Why a layer's content is not accepted; an error when it is not to blame.
+pub(super) fn unreadable(error: ReadError) -> Result<Reason> {
     match error {
-        ReadError::Refused(refusal) => Reason::new(refusal.reason.code, refusal.to_string()),
-        ReadError::Input(error) => Reason::new("corrupt", format!("it cannot be decoded: {error}")),
+        ReadError::Refused(refusal) => Ok(Reason::new(refusal.reason.code, refusal.to_string())),
+        ReadError::Input(error) if error.raw_os_error().is_some() => Err(error).system(|| "reading a layer"),
+        ReadError::Input(error) => Ok(Reason::new("corrupt", format!("it cannot be decoded: {error}"))),
     }
 }

@@ -105,7 +105,8 @@ pub fn start<'scope, 'env>(
     level: u32,
     cache: Option<&'env Cache>,
     out: &'env mut File,
-) -> (Pieces, Running<'scope>) {
+) -> io::Result<(Pieces, Running<'scope>)> {
+    let thread = || std::thread::Builder::new().name("pack".to_owned());
     let threads = threads.clamp(1, 256);
     let (work, to_do) = sync_channel::<Work>(threads);
     let (order, ordered) = sync_channel(2 * threads + 2);
@@ -116,9 +117,9 @@ pub fn start<'scope, 'env>(
     let workers = if matches!(format, Format::Gzip | Format::Zstd) { threads } else { 1 };
     for _ in 0..workers {
         let (to_do, zeros) = (to_do.clone(), zeros.clone());
-        scope.spawn(move || compress(&to_do, &zeros, format, level, cache));
+        thread().spawn_scoped(scope, move || compress(&to_do, &zeros, format, level, cache))?;
     }
-    let hasher = scope.spawn(move || {
+    let hasher = thread().spawn_scoped(scope, move || {
         let mut digest = Sha256::new();
         let mut size = 0;
         for plain in to_hash {
@@ -126,15 +127,15 @@ pub fn start<'scope, 'env>(
             size += plain.len() as u64;
         }
         (hex(&digest.finalize()), size)
-    });
-    let writer = scope.spawn(move || {
+    })?;
+    let writer = thread().spawn_scoped(scope, move || {
         let out = Out { file: out, digest: Sha256::new(), size: 0 };
         match format {
             Format::Xz => write_xz(ordered, threads, level, out),
             _ => write(ordered, out),
         }
-    });
-    (Pieces::new(format.piece(), work, order, hash), Running { writer, hasher })
+    })?;
+    Ok((Pieces::new(format.piece(), work, order, hash), Running { writer, hasher }))
 }
 
 impl Running<'_> {
@@ -240,7 +241,12 @@ impl Out<'_> {
 
 impl Write for Out<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write_all(bytes)?;
+        self.file.write_all(bytes).map_err(|error| match error.kind() {
+            kind @ (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                io::Error::new(kind, format!("{error}, after {} bytes", self.size))
+            }
+            _ => error,
+        })?;
         self.digest.update(bytes);
         self.size += bytes.len() as u64;
         Ok(bytes.len())

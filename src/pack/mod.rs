@@ -90,7 +90,8 @@ pub fn pack(
     };
     let (packed, written) = std::thread::scope(|scope| {
         let level = options.level.unwrap_or(options.format.level());
-        let (pieces, running) = compress::start(scope, threads, options.format, level, options.cache.as_deref(), out);
+        let (pieces, running) = compress::start(scope, threads, options.format, level, options.cache.as_deref(), out)
+            .system(|| format!("{}: starting the compressor", doing()))?;
         let mut packer = Packer {
             tree,
             pieces,
@@ -105,8 +106,8 @@ pub fn pack(
         };
         let walked = walk::walk(tree, record, ui, &mut |item| packer.take(item));
         let finished = walked.and_then(|()| packer.finish());
-        (finished, running.finish())
-    });
+        Ok((finished, running.finish()))
+    })?;
     // When the compressor has stopped, it knows why; what the walk says then is only that it has.
     let written: Written = match (&packed, written) {
         (_, Err(error)) => return Err(write_error(doing(), error)),
@@ -169,6 +170,7 @@ impl Packer<'_> {
     }
 
     /// The archive has the zeros of holes, so that its bytes do not depend on where a file system keeps some; they are not read.
+    /// Unpacking makes holes of them again.
     fn pieces_with_holes(&mut self, item: &Item, file: &OwnedFd) -> Result<()> {
         let doing = || self.tree.doing("looking for holes in", &item.path);
         let mut at = 0;

@@ -3,7 +3,8 @@
 //! Every directory is opened by its name in its parent's descriptor, every file likewise, and what is told of a file is what
 //! its open descriptor says.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -42,26 +43,22 @@ pub struct Item {
 
 /// Walks `tree`, with what `record` adds to it, and gives each item to `take`.
 pub fn walk(tree: &Rootfs, record: &Record, ui: &dyn Progress, take: &mut dyn FnMut(Item) -> Result<()>) -> Result<()> {
-    let mut walker = Walker {
-        tree,
-        ui,
-        links: HashMap::new(),
-        nodes: BTreeMap::new(),
-        xattrs: HashMap::new(),
-        link_xattrs: HashMap::new(),
-    };
+    let mut walker = Walker { tree, ui, links: BTreeMap::new(), nodes: BTreeMap::new(), xattrs: BTreeMap::new() };
     for node in &record.nodes {
         let (Some(above), Some(name)) = (node.path.parent(), node.path.file_name()) else { continue };
-        walker.nodes.entry(above.to_owned()).or_default().insert(name.to_owned(), node.clone());
+        // The way there may lead through links, and none may lead there any more.
+        let opened = match tree.openat2(above, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+            other => other.and_then(rustix::fs::fstat),
+        };
+        let stat = opened.system(|| tree.doing("looking at", above))?;
+        walker.nodes.entry((stat.st_dev, stat.st_ino)).or_default().insert(name.to_owned(), node.clone());
     }
     for attribute in &record.xattrs {
         // Of an inode with several names, another may be the one that is written.
-        let pair = (attribute.name.clone(), attribute.value.clone());
-        match tree.stat(&attribute.path)? {
-            Some(stat) if stat.st_nlink > 1 && FileType::from_raw_mode(stat.st_mode) != FileType::Directory => {
-                walker.link_xattrs.entry((stat.st_dev, stat.st_ino)).or_default().push(pair);
-            }
-            _ => walker.xattrs.entry(attribute.path.clone()).or_default().push(pair),
+        if let Some(stat) = tree.stat(&attribute.path)? {
+            let pair = (attribute.name.clone(), attribute.value.clone());
+            walker.xattrs.entry((stat.st_dev, stat.st_ino)).or_default().push(pair);
         }
     }
     walker.run(take)
@@ -85,13 +82,11 @@ struct Walker<'a> {
     tree: &'a Rootfs,
     ui: &'a dyn Progress,
     /// First names of inodes that have several.
-    links: HashMap<(u64, u64), PathBuf>,
-    /// Nodes that the record adds, by directory.
-    nodes: BTreeMap<PathBuf, BTreeMap<OsString, Node>>,
-    /// Attributes that the record adds, by path.
-    xattrs: HashMap<PathBuf, Xattrs>,
-    /// The same, of inodes that have several names.
-    link_xattrs: HashMap<(u64, u64), Xattrs>,
+    links: BTreeMap<(u64, u64), PathBuf>,
+    /// Nodes that the record adds, by the inode of their directory.
+    nodes: BTreeMap<(u64, u64), BTreeMap<OsString, Node>>,
+    /// Attributes that the record adds, by inode.
+    xattrs: BTreeMap<(u64, u64), Xattrs>,
 }
 
 impl Walker<'_> {
@@ -138,7 +133,7 @@ impl Walker<'_> {
         let listed = rootfs::list(fd.as_fd()).system(|| self.tree.doing("listing", &path))?;
         let mut rest: Vec<(OsString, Known)> =
             listed.into_iter().map(|(name, kind)| (name, Known::There(kind))).collect();
-        if let Some(nodes) = self.nodes.remove(&path) {
+        if let Some(nodes) = self.nodes.remove(&(stat.st_dev, stat.st_ino)) {
             for (name, node) in nodes {
                 if let Err(at) = rest.binary_search_by(|(have, _)| have.cmp(&name)) {
                     rest.insert(at, (name, Known::Recorded(Box::new(node))));
@@ -232,8 +227,8 @@ impl Walker<'_> {
             return None;
         }
         match self.links.entry((stat.st_dev, stat.st_ino)) {
-            std::collections::hash_map::Entry::Occupied(have) => Some(have.get().clone()),
-            std::collections::hash_map::Entry::Vacant(free) => {
+            Entry::Occupied(have) => Some(have.get().clone()),
+            Entry::Vacant(free) => {
                 free.insert(path.to_owned());
                 None
             }
@@ -242,9 +237,7 @@ impl Walker<'_> {
 
     fn meta(&mut self, stat: &Stat, of: &Of<'_>, path: &Path) -> Result<Meta> {
         let mut xattrs = xattrs(of).system(|| self.tree.doing("reading the attributes of", path))?;
-        let by_path = self.xattrs.get(path).into_iter().flatten();
-        let by_inode = self.link_xattrs.get(&(stat.st_dev, stat.st_ino)).into_iter().flatten();
-        for (name, value) in by_path.chain(by_inode) {
+        for (name, value) in self.xattrs.get(&(stat.st_dev, stat.st_ino)).into_iter().flatten() {
             if !xattrs.iter().any(|(have, _)| have == name) {
                 xattrs.push((name.clone(), value.clone()));
             }

@@ -1,5 +1,7 @@
 //! Work directories: one for each recipe, locked while a build runs, begun afresh by each build.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -109,7 +111,10 @@ impl Work {
             fs_err::rename(&logs, &old).system(|| "keeping the last build's logs")?;
         }
         for part in PARTS.into_iter().chain(["logs"]) {
-            fs_err::create_dir(self.part(part)).system(|| "making the work directory")?;
+            let part = self.part(part);
+            fs_err::create_dir(&part).system(|| "making the work directory")?;
+            // Portage's own user works in some of them, and one becomes the root of the image: the umask has no say.
+            fs_err::set_permissions(&part, Permissions::from_mode(0o755)).system(|| "making the work directory")?;
         }
         self.write(state)
     }

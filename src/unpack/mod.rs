@@ -17,6 +17,7 @@ pub mod sparse;
 pub mod squashfs;
 #[cfg(test)]
 pub(crate) mod tests;
+mod zeros;
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek};
@@ -45,9 +46,7 @@ const STEP: u64 = 2 << 20;
 pub fn extract(mut tarball: File, name: &str, into: &Rootfs, limits: &Limits, ui: &dyn Progress) -> Result<Record> {
     tarball.rewind().system(|| format!("reading {name}"))?;
     let size = tarball.metadata().system(|| format!("reading {name}"))?.len();
-    if let Some(needed) = decode::claimed_size(&tarball) {
-        check_space(into, needed, name)?;
-    }
+    check_space(&tarball, into, name)?;
     extract_stream(tarball, Some(size), name, into, limits, ui)
 }
 
@@ -74,9 +73,35 @@ pub fn extract_some(
     wanted: &mut dyn FnMut(&Entry) -> Result<bool>,
 ) -> Result<Record> {
     let fresh = into.read_dir(Path::new(""))?.is_empty();
+    place_all(input, size, name, Placer::new(into, fresh, Record::default(), ui), limits, ui, wanted)
+}
+
+/// As [`extract_some`], over a tree that `record` belongs to: what is returned is what then is missing of all of it.
+pub fn extract_over(
+    input: impl Read + Send + 'static,
+    name: &str,
+    into: &Rootfs,
+    record: Record,
+    limits: &Limits,
+    ui: &dyn Progress,
+    wanted: &mut dyn FnMut(&Entry) -> Result<bool>,
+) -> Result<Record> {
+    let fresh = record.is_empty() && into.read_dir(Path::new(""))?.is_empty();
+    place_all(input, None, name, Placer::new(into, fresh, record, ui), limits, ui, wanted)
+}
+
+fn place_all(
+    input: impl Read + Send + 'static,
+    size: Option<u64>,
+    name: &str,
+    mut placer: Placer<'_>,
+    limits: &Limits,
+    ui: &dyn Progress,
+    wanted: &mut dyn FnMut(&Entry) -> Result<bool>,
+) -> Result<Record> {
+    let into = placer.root();
     let decoder = Decoder::new(input).map_err(|error| input_error(name, error))?;
     let mut reader = Reader::new(decoder, limits.clone());
-    let mut placer = Placer::new(into, fresh, ui);
     let mut told = 0;
     while let Some(entry) = reader.next_entry().map_err(|error| read_error(name, error))? {
         if !wanted(&entry)? {
@@ -134,9 +159,10 @@ impl<R: BufRead> Data for Reader<R> {
     }
 }
 
-/// Says early what would otherwise be found out half-way.
-fn check_space(into: &Rootfs, needed: u64, name: &str) -> Result<()> {
-    let Some(free) = free_space(into) else { return Ok(()) };
+/// Says early what would otherwise be found out half-way: that there is less space than `tarball`, if it is an `.xz` file, says
+/// that it takes.
+pub fn check_space(tarball: &File, into: &Rootfs, name: &str) -> Result<()> {
+    let (Some(needed), Some(free)) = (decode::claimed_size(tarball), free_space(into)) else { return Ok(()) };
     if needed <= free {
         return Ok(());
     }

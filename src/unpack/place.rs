@@ -1,7 +1,7 @@
 //! Entries become files. Everything is made new, by its name in its parent's descriptor: nothing that stands there is written
 //! through. Owner, then mode (chown clears setuid), then attributes (chown clears capabilities), then times.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::entry::{Entry, Meta, NodeKind, Time};
 use super::record::{Attribute, Node, Record};
 use super::refusal::Reason;
+use super::zeros;
 use crate::progress::Progress;
 use crate::rootfs::{self, Rootfs, last};
 
@@ -60,13 +61,19 @@ pub(super) struct Placer<'a> {
     /// Directories get their owner, mode and time when nothing more is written into them.
     dirs: Vec<(PathBuf, Meta)>,
     record: Record,
-    warned: HashSet<String>,
+    warned: BTreeSet<String>,
 }
 
 impl<'a> Placer<'a> {
-    pub(super) fn new(root: &'a Rootfs, fresh: bool, ui: &'a dyn Progress) -> Self {
-        let (parent, dirs, record, warned) = (None, Vec::new(), Record::default(), HashSet::new());
+    /// `record` is what the tree lacks already, of archives unpacked before.
+    pub(super) fn new(root: &'a Rootfs, fresh: bool, record: Record, ui: &'a dyn Progress) -> Self {
+        let (parent, dirs, warned) = (None, Vec::new(), BTreeSet::new());
         Self { root, ui, fresh, parent, dirs, record, warned }
+    }
+
+    /// The tree.
+    pub(super) fn root(&self) -> &'a Rootfs {
+        self.root
     }
 
     /// Makes one entry, its data taken from `data`.
@@ -78,6 +85,9 @@ impl<'a> Placer<'a> {
             self.dirs.push((entry.path, entry.meta));
             return Ok(());
         };
+        if !self.fresh {
+            self.forget(&entry);
+        }
         // Taken out so that its descriptor can be used beside the rest of `self`.
         let (above, parent) = self.enter_parent(entry.path.parent().unwrap_or(Path::new("")))?;
         let at = parent.as_fd();
@@ -88,6 +98,16 @@ impl<'a> Placer<'a> {
             self.dirs.push((entry.path, entry.meta));
         }
         Ok(())
+    }
+
+    /// What was recorded of something that this entry replaces, or changes.
+    fn forget(&mut self, entry: &Entry) {
+        if entry.kind == NodeKind::Dir {
+            self.record.nodes.retain(|node| node.path != entry.path);
+            self.record.xattrs.retain(|attribute| attribute.path != entry.path);
+        } else {
+            self.record.forget(&entry.path);
+        }
     }
 
     /// Sets what was put off, and returns what could not be made.
@@ -318,16 +338,7 @@ impl<'a> Placer<'a> {
 
 /// Writes a file's data.
 fn fill(fd: &OwnedFd, entry: &Entry, data: &mut dyn Data) -> Result<(), Failure> {
-    let Some(segments) = &entry.sparse else {
-        loop {
-            let bytes = data.data().map_err(Failure::Input)?;
-            if bytes.is_empty() {
-                return Ok(());
-            }
-            let count = rustix::io::write(fd, bytes).or_else(again).call("write")?;
-            data.consume(count);
-        }
-    };
+    let Some(segments) = &entry.sparse else { return fill_plain(fd, data) };
     for segment in segments {
         rustix::fs::seek(fd, SeekFrom::Start(segment.offset)).call("lseek")?;
         let mut left = segment.length;
@@ -343,6 +354,38 @@ fn fill(fd: &OwnedFd, entry: &Entry, data: &mut dyn Data) -> Result<(), Failure>
         }
     }
     rustix::fs::ftruncate(fd, entry.size).call("ftruncate")
+}
+
+/// Writes data that is stored plain, long runs of zeros as holes: an archive of ours has the zeros of a hole, so that its bytes do
+/// not depend on where a file system keeps some.
+fn fill_plain(fd: &OwnedFd, data: &mut dyn Data) -> Result<(), Failure> {
+    let (mut at, mut in_hole) = (0u64, false);
+    loop {
+        let bytes = data.data().map_err(Failure::Input)?;
+        if bytes.is_empty() {
+            break;
+        }
+        let count = if in_hole {
+            zeros::leading(bytes)
+        } else {
+            let hole = zeros::run(bytes);
+            in_hole = hole.is_some_and(|start| start == 0);
+            match hole {
+                Some(0) => zeros::leading(bytes),
+                hole => {
+                    let bytes = &bytes[..hole.unwrap_or(bytes.len())];
+                    rustix::io::write(fd, bytes).or_else(again).call("write")?
+                }
+            }
+        };
+        if in_hole && count == 0 {
+            rustix::fs::seek(fd, SeekFrom::Start(at)).call("lseek")?;
+            in_hole = false;
+        }
+        data.consume(count);
+        at += count as u64;
+    }
+    if in_hole { rustix::fs::ftruncate(fd, at).call("ftruncate") } else { Ok(()) }
 }
 
 fn again(errno: Errno) -> rustix::io::Result<usize> {

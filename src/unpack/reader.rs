@@ -9,7 +9,7 @@ use super::pax::Pax;
 use super::refusal::{ReadError, Reason, Refusal};
 use super::sparse::{self, Segment};
 
-/// What an archive may demand at most.
+/// What an archive may demand at most. What is verified before it is unpacked has a signed size besides.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Entries in all.

@@ -1,6 +1,6 @@
 //! What an archive holds and the kernel refused to make: kept beside the tree, written back when the tree is packed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,19 @@ impl Record {
     /// Whether the tree is complete without it.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty() && self.xattrs.is_empty()
+    }
+
+    /// Forgets what it has of `path`, and of what is below it.
+    pub fn forget(&mut self, path: &Path) {
+        self.nodes.retain(|node| !node.path.starts_with(path));
+        self.xattrs.retain(|attribute| !attribute.path.starts_with(path));
+    }
+
+    /// Forgets what it has below `dir`.
+    pub fn forget_below(&mut self, dir: &Path) {
+        let below = |path: &Path| path != dir && path.starts_with(dir);
+        self.nodes.retain(|node| !below(&node.path));
+        self.xattrs.retain(|attribute| !below(&attribute.path));
     }
 }
 

@@ -108,6 +108,33 @@ fn userns_what_an_ordinary_user_unpacks_is_packed_as_root_would() {
 }
 
 #[test]
+fn userns_layers_that_an_ordinary_user_unpacks_are_packed_as_root_would() {
+    if !require_userns() || !require_root() {
+        return;
+    }
+    // The second layer takes one node away, replaces one by a file, and links to one that only the first has.
+    let script = "umoci init --layout image; umoci new --image image; umoci unpack --image image b; \
+                  mkdir b/rootfs/dev; mknod -m 640 b/rootfs/dev/sda b 8 0; mknod -m 666 b/rootfs/dev/null c 1 3; \
+                  mknod b/rootfs/dev/tty c 5 0; mknod b/rootfs/dev/zero c 1 5; umoci repack --image image --refresh-bundle b; \
+                  rm b/rootfs/dev/sda b/rootfs/dev/tty; echo x > b/rootfs/dev/tty; umoci repack --image image b; chmod -R a+rX image";
+    let root = TestEnv::new();
+    let _ = output(Command::new("sh").args(["-ec", script]).current_dir(root.path(""))).success();
+    let image = root.path("image");
+    let mut packed = Vec::new();
+    for mut env in [TestEnv::new(), TestEnv::as_user()] {
+        env.set("SOURCE_DATE_EPOCH", "1");
+        let _ = output(Command::new("cp").arg("-r").arg(&image).arg(env.path("image"))).success();
+        let _ = env.run(["oci", "unpack", "image", "latest", "home/new", "--record", "home/record"]).success();
+        let pack = ["raw", "pack", "home/new", "--record", "home/record", "--format", "tar"];
+        let _ = piped(&env, &pack, Path::new("/dev/null"), "again.tar").success();
+        packed.push(tar(&["--xattrs", "--numeric-owner", "-tvvf", env.path("again.tar").to_str().unwrap()]));
+        let _ = output(Command::new("rm").arg("-r").arg(env.path("home/new"))).success();
+    }
+    assert_eq!(packed[0], packed[1]);
+    assert!(packed[0].contains("./dev/null") && !packed[0].contains("./dev/sda"), "{}", packed[0]);
+}
+
+#[test]
 fn refusals_have_codes() {
     let env = TestEnv::new();
     fs::create_dir(env.path("new")).unwrap();
@@ -119,7 +146,7 @@ fn refusals_have_codes() {
         ("truncated", plain[..plain.len() / 2].to_vec()),
         ("truncated", Vec::new()),
         ("corrupt", [&b"\x1f\x8b\x08\0"[..], &[0xff; 100]].concat()),
-        ("corrupt", [&b"\xfd7zXZ\0"[..], &[7; 100]].concat()),
+        ("corrupt", [&b"\xfd7zXZ\0"[..], &[0; 100]].concat()),
         ("bad-checksum", vec![b'x'; 2048]),
     ];
     for (code, bytes) in cases {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::cli::record::RecordFile;
 use crate::cli::session;
 use crate::error::Result;
 use crate::oci;
@@ -23,6 +24,9 @@ pub(super) struct Args {
     name: String,
     /// The tree to make: a directory that does not exist or is empty
     tree: PathBuf,
+    /// Write what the kernel refused to make (device nodes, attributes) to this file, for `raw pack`
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
 }
 
 impl Args {
@@ -30,6 +34,9 @@ impl Args {
         if let Some(code) = session::user_namespace()? {
             return Ok(code);
         }
-        oci::unpack::unpack(&self.dir, &self.name, &self.tree, ui).map(|()| 0)
+        // Opened before the tree: from then on no path is followed but inside it.
+        let record = self.record.as_deref().map(RecordFile::create).transpose()?;
+        let missing = oci::unpack::unpack(&self.dir, &self.name, &self.tree, ui)?;
+        RecordFile::keep(record, &missing, ui).map(|()| 0)
     }
 }

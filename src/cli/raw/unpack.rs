@@ -47,29 +47,20 @@ impl Args {
         // Opened before the tree: from then on no path is followed but inside it.
         let record = self.record.as_deref().map(RecordFile::create).transpose()?;
         let root = Rootfs::open(&self.root)?;
+        let input = stream::input()?;
+        unpack::check_space(&input, &root, INPUT)?;
         let mut lines = Lines::new();
-        let unpacked =
-            unpack::extract_some(stream::input()?, None, INPUT, &root, &Limits::default(), ui, &mut |entry| {
-                if self.json {
-                    lines.entry(entry)?;
-                }
-                Ok(true)
-            });
+        let unpacked = unpack::extract_some(input, None, INPUT, &root, &Limits::default(), ui, &mut |entry| {
+            if self.json {
+                lines.entry(entry)?;
+            }
+            Ok(true)
+        });
         if let (true, Err(error)) = (self.json, &unpacked) {
             lines.refused(error)?;
         }
         lines.finish()?;
         let missing = unpacked?;
-        if let Some(file) = record {
-            return file.write(&missing).map(|()| 0);
-        }
-        if !missing.is_empty() {
-            let (nodes, attributes) = (missing.nodes.len(), missing.xattrs.len());
-            crate::progress::Progress::warn(
-                ui,
-                &format!("{nodes} device nodes and {attributes} attributes could not be made; --record keeps them"),
-            );
-        }
-        Ok(0)
+        RecordFile::keep(record, &missing, ui).map(|()| 0)
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::{EPOCH, Stand, Who, ask, text};
+use crate::env::{PROGRAM, output};
 
 /// Without Portage's records: they hold times of their own.
 const RECIPE: &str =
@@ -14,9 +15,16 @@ const WITH_RECORDS: &str = "[emerge]\npackages = [\"app-test/tiny\", \"app-test/
 
 /// Builds, and puts the results where the next build does not replace them.
 fn built(stand: &mut Stand, rest: &str, keep: &str) -> PathBuf {
+    built_under("022", stand, rest, keep)
+}
+
+/// [`built`] with a umask.
+fn built_under(umask: &str, stand: &mut Stand, rest: &str, keep: &str) -> PathBuf {
     stand.env.set("SOURCE_DATE_EPOCH", EPOCH);
     let recipe = stand.recipe("same", rest);
-    stand.built(&recipe);
+    let mut command = stand.env.command("sh");
+    command.args(["-c", "umask $1; shift; exec \"$@\"", "sh", umask, PROGRAM, "build", text(&recipe)]);
+    assert!(!output(&mut command).success().results().is_empty());
     let kept = stand.env.path(keep);
     ask("cp", &["--recursive", text(&stand.env.outdir()), text(&kept)]);
     kept
@@ -47,7 +55,7 @@ fn userns_twice_makes_the_same() {
     let Some(stand) = Stand::sharing(Who::User) else { return };
     let mut stand = stand.with_own_packages();
     // The first builds its packages, the second takes them from the cache.
-    let (first, second) = (built(&mut stand, RECIPE, "first"), built(&mut stand, RECIPE, "second"));
+    let (first, second) = (built(&mut stand, RECIPE, "first"), built_under("077", &mut stand, RECIPE, "second"));
     assert_same(&first, &second);
 
     // In its records Portage keeps when it made a link and when a record changed. All else is the same there too.

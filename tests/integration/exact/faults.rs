@@ -1,1 +1,140 @@
-//! x
+//! The system refuses something, at any call: the program ends with an error that says so, or the result is what it would have been.
+//! `strace` does the refusing.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::process::Stdio;
+
+use crate::env::{PROGRAM, TestEnv, output, require_root};
+
+/// What is made to fail, of the calls that the trace shows. Those that only the allocator and the threads of the language's own
+/// library make are theirs to handle.
+const KINDS: [&str; 27] = [
+    "open",
+    "openat",
+    "openat2",
+    "read",
+    "write",
+    "close",
+    "lseek",
+    "fstat",
+    "newfstatat",
+    "fstatfs",
+    "mkdirat",
+    "mknodat",
+    "symlinkat",
+    "linkat",
+    "unlinkat",
+    "renameat",
+    "fchown",
+    "fchownat",
+    "fchmod",
+    "ftruncate",
+    "fsetxattr",
+    "fgetxattr",
+    "flistxattr",
+    "utimensat",
+    "getdents64",
+    "readlinkat",
+    "clone3",
+];
+
+/// How they fail, in turn.
+const ERRNOS: [&str; 4] = ["EIO", "ENOSPC", "EACCES", "ENOMEM"];
+
+/// A command, given the program as `$0`; what is removed before it, and how its result is told.
+struct Case {
+    command: &'static str,
+    before: &'static str,
+    result: &'static str,
+}
+
+const CASES: [Case; 3] = [
+    Case {
+        command: "exec \"$0\" raw unpack --root new --record record < archive.tar.xz",
+        before: "rm -rf new record; mkdir new",
+        result: "\"$0\" raw pack new --record record --format tar | sha256sum",
+    },
+    Case {
+        command: "exec \"$0\" raw pack tree --threads 2 > packed",
+        before: "rm -f packed",
+        result: "sha256sum < packed",
+    },
+    Case {
+        command: "exec \"$0\" oci unpack image latest new --record record",
+        before: "rm -rf new record",
+        result: "\"$0\" raw pack new --record record --format tar | sha256sum",
+    },
+];
+
+const PREPARE: &str = r#"
+mkdir -p tree/d/e; echo data > tree/d/file; ln tree/d/file tree/hard; ln -s d/file tree/soft; mkfifo tree/pipe; mknod tree/null c 1 3
+truncate -s 3M tree/sparse; echo x >> tree/sparse; setfattr -n user.note -v 1 tree/d/file; seq 200000 > tree/big
+find tree -exec touch -h -d @5 {} +
+tar -C tree --sort=name --format=posix --sparse --xattrs --xattrs-include='*' -cJf archive.tar.xz .
+umoci init --layout image; umoci new --image image; umoci unpack --image image bundle; cp -a tree/. bundle/rootfs/
+umoci repack --image image bundle; rm -r bundle
+"#;
+
+/// By kind: how often before the program begins, and how often in all, in the thread that does it most.
+fn calls(trace: &str) -> BTreeMap<&'static str, (usize, usize)> {
+    let mut by_thread: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let (mut calls, mut started) = (BTreeMap::new(), false);
+    for line in trace.lines() {
+        let Some((thread, call)) = line.split_once(' ') else { continue };
+        let name = call.trim_start().split('(').next().unwrap();
+        if let Some(kind) = KINDS.iter().find(|kind| **kind == name) {
+            let count = by_thread.entry((thread, name)).or_default();
+            *count += 1;
+            let (before, all) = calls.entry(*kind).or_insert((0, 0));
+            (*before, *all) = (if started { *before } else { *count }, (*all).max(*count));
+        }
+        // What the language does first: before that the shell and the loader are at work.
+        started |= name == "sigaltstack";
+    }
+    calls
+}
+
+#[test]
+fn root_whatever_fails_is_told() {
+    if !require_root() {
+        return;
+    }
+    let env = TestEnv::new();
+    let shell = |script: &str| output(env.command("bash").args(["-ec", script, PROGRAM]));
+    let _ = shell(PREPARE).success();
+    let (mut runs, mut told, mut wrong) = (0, 0, Vec::new());
+    for case in &CASES {
+        let traced = |options: &[String]| {
+            let _ = shell(case.before).success();
+            let mut strace = env.command("strace");
+            strace.args(["-f", "-qq"]).args(options).args(["bash", "-c", case.command, PROGRAM]);
+            output(strace.stdin(Stdio::null()))
+        };
+        let _ = traced(&["-o".to_owned(), "trace".to_owned()]).success();
+        let trace = fs::read_to_string(env.path("trace")).unwrap();
+        let expected = shell(case.result).success().stdout;
+        let _ = File::create(env.path("trace")).unwrap();
+        for (at, (kind, (before, all))) in calls(&trace).into_iter().enumerate() {
+            let mut points = vec![before + 1, before + (all - before).div_ceil(2), all];
+            points.dedup();
+            for (turn, point) in points.into_iter().filter(|point| *point > before).enumerate() {
+                let errno = ERRNOS[(at + turn) % ERRNOS.len()];
+                let inject = format!("inject={kind}:error={errno}:when={point}");
+                let ended = traced(&["-o".to_owned(), "/dev/null".to_owned(), "-e".to_owned(), inject.clone()]);
+                let what = format!("{} {inject}: {} {}", case.command, ended.code, ended.stderr);
+                runs += 1;
+                match ended.code {
+                    4 if ended.stderr.contains("error: ") => told += 1,
+                    // The first write of every thread: the error's as well.
+                    4 if *kind == *"write" => {}
+                    // Something that did not matter, or was done again.
+                    0 if shell(case.result).stdout == expected => {}
+                    _ => wrong.push(what),
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {runs}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(told > 60, "{told} of {runs} runs ended with an error");
+}

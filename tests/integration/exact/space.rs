@@ -1,1 +1,78 @@
-//! x
+//! Too little space, at any point of it: exit code 4, the cause, what was needed, and nothing half-made under a final name.
+
+use std::fs;
+
+use crate::env::{Output, PROGRAM, TestEnv, output, require_root};
+
+const PREPARE: &str = r#"
+mkdir -p tree/d small; for n in 1 2 3 4 5 6; do head -c 700000 /dev/urandom > tree/d/$n; done; seq 3000 > tree/e
+tar -C tree -czf archive.tar.gz .; xz -dc < /dev/null > /dev/null 2>&1 || true
+tar -C tree -cJf archive.tar.xz .
+umoci init --layout image; umoci new --image image; umoci unpack --image image bundle; cp -a tree/. bundle/rootfs/
+umoci repack --image image bundle; rm -r bundle
+"#;
+
+/// Small file systems: how one of so many KiB is mounted on `small`.
+const SYSTEMS: [(&str, &str); 2] = [
+    ("tmpfs", "mount -t tmpfs -o size=${size}k none small"),
+    (
+        "ext4",
+        "truncate -s ${size}k img; mkfs.ext4 -q -O ^has_journal -m 0 img; mount -o loop img small; rmdir small/lost+found",
+    ),
+];
+
+/// Commands that write to it, and what must then not be there.
+const COMMANDS: [(&str, &str); 3] = [
+    ("mkdir small/tree; \"$0\" raw unpack --root small/tree --record small/record < archive.tar.gz", "small/record"),
+    ("\"$0\" raw pack tree --level 1 > small/packed", "small/none"),
+    ("\"$0\" oci unpack image latest small/tree --record small/record", "small/tree"),
+];
+
+fn run(env: &TestEnv, mount: &str, size: u32, command: &str, absent: &str) -> Output {
+    let script = format!(
+        "set -e; size={size}; {mount}; set +e; {command}; code=$?; ls -A small | grep '^\\.quern' >&2; \
+         if [ $code != 0 -a -e {absent} ]; then echo {absent} is there >&2; code=99; fi; exit $code"
+    );
+    let mut unshare = env.command("unshare");
+    output(unshare.args(["--mount", "--propagation", "private", "bash", "-c", &script, PROGRAM]))
+}
+
+#[test]
+fn root_too_little_space_is_told_and_leaves_nothing() {
+    if !require_root() {
+        return;
+    }
+    let env = TestEnv::new();
+    let _ = output(env.command("bash").args(["-ec", PREPARE])).success();
+    let mut told = 0;
+    for (system, mount) in SYSTEMS {
+        for (command, absent) in COMMANDS {
+            for size in [300, 900, 1700, 2500, 3300, 4100] {
+                let ended = run(&env, mount, size, command, absent);
+                let what = format!("{system} of {size} KiB: {command}: {}", ended.stderr);
+                assert_eq!(ended.code, 4, "{what}");
+                assert!(ended.stderr.contains("No space left on device"), "{what}");
+                assert!(ended.stderr.contains("bytes") && !ended.stderr.contains(".quern"), "{what}");
+                told += 1;
+            }
+            let _ = run(&env, mount, 16_000, command, absent).success();
+        }
+    }
+    assert_eq!(told, 36);
+}
+
+/// What an `.xz` file says of its size is compared with the space there is before anything is written.
+#[test]
+fn root_too_little_space_for_a_known_size_is_told_at_once() {
+    if !require_root() {
+        return;
+    }
+    let env = TestEnv::new();
+    let _ = output(env.command("bash").args(["-ec", PREPARE])).success();
+    let command =
+        "\"$0\" raw unpack --root small < archive.tar.xz; code=$?; [ -z \"$(ls -A small)\" ] || exit 98; (exit $code)";
+    let ended = run(&env, SYSTEMS[0].1, 2000, command, "small/none").code(4);
+    assert!(ended.stderr.contains("bytes are needed") && ended.stderr.contains("are free"), "{}", ended.stderr);
+    let size = fs::metadata(env.path("archive.tar.xz")).unwrap().len();
+    assert!(size > 3_000_000, "{size}");
+}

@@ -1,0 +1,69 @@
+//! Runs of zeros in data, which become holes. Pure.
+
+/// Shorter runs are written as they are: a hole costs calls, and tears a file apart on the disk.
+pub(super) const LEAST: usize = 64 << 10;
+/// Every run that is long enough has a byte at a multiple of this; where the data at hand ends, so much is enough.
+const STEP: usize = 4 << 10;
+
+/// How many zeros `bytes` begins with.
+pub(super) fn leading(bytes: &[u8]) -> usize {
+    // In words first: a hole may be very long.
+    let words =
+        bytes.chunks_exact(64).take_while(|chunk| chunk.iter().fold(0, |any, byte| any | byte) == 0).count() * 64;
+    words + bytes[words..].iter().take_while(|byte| **byte == 0).count()
+}
+
+/// Where a run of zeros begins that is long, or goes to the end and may be.
+pub(super) fn run(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at] == 0 {
+            let before = bytes[..at].iter().rev().take_while(|byte| **byte == 0).count();
+            let length = before + leading(&bytes[at..]);
+            let start = at - before;
+            if length >= LEAST || (length >= STEP && start + length == bytes.len()) {
+                return Some(start);
+            }
+            at = start + length;
+        }
+        at = (at / STEP + 1) * STEP;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn long_runs_are_found_where_they_begin() {
+        assert_eq!(run(&[0; LEAST]), Some(0));
+        assert_eq!(run(&[[1; 100].as_slice(), &[0; STEP]].concat()), Some(100));
+        assert_eq!(run(&[[1; 100].as_slice(), &[0; LEAST - 1], &[1]].concat()), None);
+        assert_eq!(run(&[[1; 4097].as_slice(), &[0; LEAST], &[1]].concat()), Some(4097));
+        assert_eq!((run(&[]), run(&[0; 100]), run(&[1; 5000])), (None, None, None));
+        assert_eq!((leading(&[0; 1000]), leading(&[]), leading(&[0, 0, 1])), (1000, 0, 2));
+    }
+
+    proptest! {
+        #[test]
+        fn none_is_missed(lengths in prop::collection::vec(0usize..200_000, 1..6)) {
+            let bytes: Vec<u8> = lengths.iter().enumerate().flat_map(|(at, length)| vec![(at % 2) as u8; *length]).collect();
+            let mut at = 0;
+            let mut expected = None;
+            for (number, length) in lengths.iter().enumerate() {
+                if number % 2 == 0 && *length >= LEAST && expected.is_none() {
+                    expected = Some(at);
+                }
+                at += length;
+            }
+            let found = run(&bytes);
+            prop_assert!(found.is_some() || expected.is_none());
+            if let (Some(found), Some(expected)) = (found, expected) {
+                prop_assert!(found <= expected && bytes[found] == 0);
+            }
+        }
+    }
+}
