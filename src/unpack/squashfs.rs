@@ -48,7 +48,7 @@ pub fn extract(
         return Err(input_error(name, error));
     }
     let fresh = into.read_dir(Path::new(""))?.is_empty();
-    let mut placer = Placer::new(into, fresh, ui);
+    let mut placer = Placer::new(into, fresh, Record::default(), ui);
     let (mut done, mut kept, mut told) = (0, 0, 0);
     for (index, node) in nodes.iter().enumerate() {
         let blame = |failure| failed(name, &node.fullpath, None, failure, into, total);
