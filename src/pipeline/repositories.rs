@@ -273,7 +273,7 @@ fn unpack(
     Ok(record)
 }
 
-/// As [`unpack`], of a squashfs image: the repository is all there is in it, and has a directory made for it.
+/// As [`unpack()`], of a squashfs image: the repository is all there is in it, and has a directory made for it.
 fn unpack_image(image: &File, name: &str, root: &Rootfs, ui: &dyn Progress) -> Result<Record> {
     ui.stage(&format!("unpacking {name}"));
     let mut admission = Admission::new(name);

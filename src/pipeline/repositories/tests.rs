@@ -194,6 +194,10 @@ fn a_days_is_found_in_any_list_that_has_it() {
         site.put(&name, &image);
         let server = site.serve();
         let snapshot = site.snapshot(Some(day), &server);
+        assert_eq!(
+            snapshot::first_urls(&snapshot),
+            [format!("{}/snapshots/squashfs/gentoo-{day}.sha512sum.txt", server.url)]
+        );
         let missing = site.get(&site.snapshot(Some("20260913"), &server), Terms::default()).unwrap_err();
         assert!(missing.kind() == Kind::Network && missing.hint().unwrap().contains("mirrors keep"), "{missing:?}");
         assert_eq!(site.get(&snapshot, OFFLINE).unwrap_err().kind(), Kind::Network);
