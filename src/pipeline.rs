@@ -14,7 +14,7 @@ use crate::portage::{self, Resolved};
 use crate::progress::Progress;
 use crate::publish::provenance::{BaseFact, Facts, RepositoryFact, StepFact};
 use crate::publish::{self, Contents, Moment, Names, Published, Release, Staging, platform, provenance};
-use crate::recipe::{self, Job};
+use crate::recipe::{self, Compression, Job};
 use crate::source::{self, Located, Locked, Pin, Terms};
 use crate::store::Store;
 use crate::store::lock::Mode;
@@ -88,7 +88,12 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui:
     let mut tarball = staging.create_file(&names.tarball())?;
     ui.stage(&format!("packing {}", names.tarball()));
     let record = base.record(job);
+    let level = match job.build.compression {
+        Compression::Gzip => None,
+        Compression::GzipFast => Some(1),
+    };
     let packing = pack::Options {
+        level,
         epoch: options.moment.epoch(),
         threads: options.cpus as usize,
         cache: Some(Arc::new(pack::Cache::open(&store.pieces())?)),

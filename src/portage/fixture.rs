@@ -102,6 +102,7 @@ pub(crate) fn job(repositories: Vec<Repository>) -> Job {
             image_name: None,
             tmpfs: None,
             keep_failed: false,
+            compression: crate::recipe::Compression::Gzip,
         },
         emerge: Emerge { packages: vec!["@profile".into()], jobs: 0, options: Vec::new() },
         strip: Strip { doc: true, paths: Vec::new() },

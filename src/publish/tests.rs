@@ -51,6 +51,7 @@ pub(crate) fn job(outdir: &Path) -> Job {
             image_name: None,
             tmpfs: None,
             keep_failed: false,
+            compression: crate::recipe::Compression::Gzip,
         },
         emerge: Emerge { packages: vec!["@profile".to_owned()], jobs: 2, options: Vec::new() },
         strip: Strip { doc: true, paths: Vec::new() },

@@ -351,6 +351,9 @@ pub struct Build {
     pub tmpfs: Option<u64>,
     /// Keep the work directory of a failed build for `shell`.
     pub keep_failed: bool,
+    /// How the results are compressed.
+    #[serde(skip_serializing_if = "Compression::is_usual")]
+    pub compression: Compression,
 }
 
 /// A profile: `repo:path`.
@@ -370,6 +373,23 @@ pub enum TreeKind {
     Image,
     /// The builder tree itself with packages added.
     Stage4,
+}
+
+/// How results are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compression {
+    /// No larger than `gzip -6` makes them.
+    #[default]
+    Gzip,
+    /// In two thirds of the time, and some percent larger.
+    GzipFast,
+}
+
+impl Compression {
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// `[emerge]`: what emerge is asked for.

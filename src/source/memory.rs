@@ -56,7 +56,7 @@ pub(super) fn check(
     let mut seen: Seen = store.read_ref(REFS, &name)?.unwrap_or_default();
     match seen.newer_than(sighting) {
         Some(why) if allow => {
-            ui.warn(&format!("{what}: the signed list is older than it was ({why}); it is accepted this once"));
+            ui.warn(&format!("{what}: what is signed is older than it was ({why}); it is accepted this once"));
             Ok(())
         }
         Some(why) => Err(refused(what, &why)),
@@ -96,7 +96,7 @@ impl Seen {
 }
 
 fn refused(what: &str, why: &str) -> Error {
-    Error::refused(format!("{what}: the signed list is older than it was: {why}")).with_hint(
+    Error::refused(format!("{what}: what is signed is older than it was: {why}")).with_hint(
         "a mirror that lags behind, or an attempt to bring back an old build; name another mirror, or wait; \
          --allow-rollback accepts it once",
     )

@@ -8,6 +8,7 @@
 pub mod acl;
 pub mod decode;
 pub mod entry;
+pub mod hashed;
 pub mod pax;
 mod place;
 pub mod reader;

@@ -165,6 +165,33 @@ fn refusals_have_codes() {
 }
 
 #[test]
+fn root_the_digest_of_the_archive_is_checked() {
+    if !require_root() {
+        return;
+    }
+    let env = TestEnv::new();
+    let archive = sample(&env);
+    let packed = env.path("sample.tar.xz");
+    let _ = output(Command::new("xz").arg("-k").arg(&archive)).success();
+    // What stands behind the archive is a part of the file.
+    let padded = env.write("padded.tar", [fs::read(&archive).unwrap(), vec![0; 100_000]].concat());
+    for file in [&archive, &packed, &padded] {
+        let sum = output(Command::new("sha512sum").arg(file)).success().stdout;
+        let sum = sum.split(' ').next().unwrap();
+        let wrong = format!("{}{}", if sum.starts_with('0') { '1' } else { '0' }, &sum[1..]);
+        for (number, (digest, code)) in [(sum.to_uppercase(), 0), (wrong, 3)].into_iter().enumerate() {
+            let tree = format!("{}-{number}", file.file_name().unwrap().display());
+            fs::create_dir(env.path(&tree)).unwrap();
+            let ended =
+                piped(&env, &["raw", "unpack", "--root", &tree, "--sha512", &digest], file, "printed").code(code);
+            assert_eq!(ended.stderr.contains("SHA-512"), code != 0, "{}", ended.stderr);
+        }
+    }
+    let usage = piped(&env, &["raw", "unpack", "--sha512", "abc"], &archive, "printed").code(2);
+    assert!(usage.stderr.contains("128 hexadecimal digits"), "{}", usage.stderr);
+}
+
+#[test]
 fn xzcat_is_xz() {
     let env = TestEnv::new();
     let _ = output(Command::new("sh").args(["-ec", "seq 300000 > plain; xz -k1 plain"]).current_dir(env.path("")))

@@ -1,13 +1,15 @@
 //! `raw unpack`: an archive on standard input → a directory.
 
+use std::io::Read;
 use std::path::PathBuf;
 
 use super::stream::{self, INPUT, Lines};
 use crate::cli::record::RecordFile;
 use crate::cli::session;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::rootfs::Rootfs;
 use crate::ui::Terminal;
+use crate::unpack::hashed::Hashed;
 use crate::unpack::{self, Limits};
 
 /// Unpack an archive from standard input into a directory
@@ -26,11 +28,15 @@ Lines of JSON:
 
 Examples:
   quern-builder raw unpack --root tree < stage3.tar.xz
+  quern-builder raw unpack --root tree --sha512 $SUM < stage3.tar.xz
   quern-builder raw unpack --root tree --record tree.json < stage3.tar.xz")]
 pub(super) struct Args {
     /// The directory, which exists and is best empty
     #[arg(long, value_name = "DIR", default_value = ".")]
     root: PathBuf,
+    /// Refuse the archive, in the end, unless this is its SHA-512 (hex): what was unpacked of a wrong one is to be removed
+    #[arg(long, value_name = "DIGEST", value_parser = digest)]
+    sha512: Option<String>,
     /// Print every entry as a line of JSON
     #[arg(long)]
     json: bool,
@@ -50,6 +56,13 @@ impl Args {
         let input = stream::input()?;
         unpack::check_space(&input, &root, INPUT)?;
         let mut lines = Lines::new();
+        let (input, whole): (Box<dyn Read + Send>, _) = match &self.sha512 {
+            None => (Box::new(input), None),
+            Some(_) => {
+                let (input, whole) = Hashed::new(input);
+                (Box::new(input), Some(whole))
+            }
+        };
         let unpacked = unpack::extract_some(input, None, INPUT, &root, &Limits::default(), ui, &mut |entry| {
             if self.json {
                 lines.entry(entry)?;
@@ -61,6 +74,21 @@ impl Args {
         }
         lines.finish()?;
         let missing = unpacked?;
+        if let (Some(wanted), Some(whole)) = (&self.sha512, whole) {
+            let found = whole.get().map_or("unknown", String::as_str);
+            if found != wanted {
+                return Err(Error::refused(format!("unpacking {INPUT}: its SHA-512 is another"))
+                    .with_details(format!("it is      {found}\nand not    {wanted}"))
+                    .with_hint("remove what was unpacked: it is not what it should be"));
+            }
+        }
         RecordFile::keep(record, &missing, ui).map(|()| 0)
+    }
+}
+
+fn digest(text: &str) -> std::result::Result<String, String> {
+    match text.len() == 128 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err("a SHA-512 has 128 hexadecimal digits".to_owned()),
     }
 }

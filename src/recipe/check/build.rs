@@ -7,7 +7,7 @@ use super::{Checker, Must, Word, absolute};
 use crate::recipe::diagnostic::{Finding, Place, Problem, harmless, quoted};
 use crate::recipe::parse::Is;
 use crate::recipe::suggest::nearest;
-use crate::recipe::{Build, Emerge, ProfileName, Strip, TreeKind, atom, words};
+use crate::recipe::{Build, Compression, Emerge, ProfileName, Strip, TreeKind, atom, words};
 
 /// More jobs than this is a typing error.
 const JOBS: i64 = 1024;
@@ -32,7 +32,7 @@ impl Checker<'_> {
         let image_name = image_name.and_then(|word| self.follow(&word, "image name", words::image_name));
         let storage = self.word("build", "workdir-storage");
         let tmpfs = storage.and_then(|word| self.follow(&word, "workdir storage", words::storage)).flatten();
-        self.compression();
+        let compression = self.compression().unwrap_or_default();
         let kind = self.kind()?;
         let atoms =
             self.each("build", "baselayout-atoms", "package", |text| atom::package(text).map(|()| text.to_owned()));
@@ -52,6 +52,7 @@ impl Checker<'_> {
             image_name,
             tmpfs,
             keep_failed,
+            compression,
         });
         Some((build, kind))
     }
@@ -68,11 +69,13 @@ impl Checker<'_> {
         })
     }
 
-    fn compression(&mut self) {
-        if let Some(word) = self.word("build", "compression").filter(|word| word.text != "gzip") {
-            let problem = Problem::new("not supported").help("results are packed with gzip; leave `compression` out");
-            self.texts.problem(&word.at, format!("cannot pack with {}", quoted(&word.text)), problem);
-        }
+    fn compression(&mut self) -> Option<Compression> {
+        let word = self.word("build", "compression")?;
+        self.follow(&word, "compression", |text| match text {
+            "gzip" => Ok(Compression::Gzip),
+            "gzip-fast" => Ok(Compression::GzipFast),
+            _ => Err(Problem::new("not supported").help("results are packed with gzip, or faster with gzip-fast")),
+        })
     }
 
     fn outdir(&mut self) -> Option<PathBuf> {

@@ -34,6 +34,7 @@ pub(super) fn job(base: Base, mirrors: &[&Server], keyring: &Path) -> Job {
             image_name: None,
             tmpfs: None,
             keep_failed: false,
+            compression: crate::recipe::Compression::Gzip,
         },
         emerge: Emerge { packages: Vec::new(), jobs: 1, options: Vec::new() },
         strip: Strip { doc: false, paths: Vec::new() },
