@@ -1,5 +1,6 @@
 //! The recipe's ebuild repositories: directories of this machine as they are, others fetched, verified and unpacked once.
 
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::portage::{self, Resolved};
 use crate::progress::Progress;
 use crate::publish::provenance::{self, RepositoryOrigin};
-use crate::recipe::{Git, Job, Origin, Snapshot};
+use crate::recipe::{Git, Job, Origin, Snapshot, SnapshotFormat};
 use crate::rootfs::Rootfs;
 use crate::source::locked::{LockedRepository, PinnedCommit};
 use crate::source::pin::{self, Pin};
@@ -16,7 +17,7 @@ use crate::source::repository::{Fact, git, snapshot};
 use crate::source::{Located, Terms};
 use crate::store::Store;
 use crate::store::trees::Tree;
-use crate::unpack::{self, Record};
+use crate::unpack::{self, Record, squashfs};
 
 const WAITING: &str = "waiting for another process that unpacks the same repository";
 
@@ -145,7 +146,7 @@ pub(super) fn locked(
         let mut one = LockedRepository { name: repo.name().to_owned(), commit: None, snapshot: None, git: None };
         match (&asked.origin, repository.fact.clone()) {
             (Origin::Snapshot(asked), Fact::Snapshot { name, urls, size, sha512, signer, how }) => {
-                let name = format!("{name}.tar.xz");
+                let name = snapshot::file_name(asked, &name);
                 let directory = urls.first().and_then(|url| url.rsplit_once('/'));
                 one.snapshot = Some(Pin {
                     asked: snapshot::asked(asked),
@@ -207,21 +208,32 @@ fn of_snapshot(
         None => None,
     };
     let urls = located.urls().to_vec();
-    let (tree, signer, how, size) = match unpacked {
-        Some(tree) => (tree, located.signer().map(str::to_owned), located.how().to_owned(), located.size()),
+    let (tree, file, signer, how, size) = match unpacked {
+        Some(tree) => (
+            tree,
+            located.name().to_owned(),
+            located.signer().map(str::to_owned),
+            located.how().to_owned(),
+            located.size(),
+        ),
         None => {
             let verified = snapshot::verified(snapshot, &located, store, terms, ui)?;
             let name = verified.name();
             let tree = store.add_tree(verified.sha512(), name, waiting, |root| {
-                unpack(verified.open()?, Some(verified.size()), name, root, wanted.as_deref(), ui)
+                let top = wanted.as_deref();
+                match snapshot.format {
+                    SnapshotFormat::Tar => unpack(verified.open()?, Some(verified.size()), name, root, top, ui),
+                    SnapshotFormat::Squashfs => unpack_image(&verified.open()?, name, root, ui),
+                }
             })?;
             let signer = verified.signer().map(str::to_owned);
-            (tree, signer, verified.how().to_owned(), Some(verified.size()))
+            (tree, name.to_owned(), signer, verified.how().to_owned(), Some(verified.size()))
         }
     };
-    let name = tree::top(&Rootfs::open(&tree.root())?, tree.name(), wanted.as_deref())?;
+    let top = tree::top(&Rootfs::open(&tree.root())?, tree.name(), wanted.as_deref())?;
     let sha512 = tree.sha512().to_owned();
-    let directory = tree.root().join(&name);
+    let directory = tree.root().join(&top);
+    let name = snapshot::called(snapshot, top, &file);
     let fact = Fact::Snapshot { name, urls, size, sha512, signer, how };
     Ok(Repository { fact, directory, _tree: Some(tree) })
 }
@@ -260,3 +272,17 @@ fn unpack(
     ui.done();
     Ok(record)
 }
+
+/// As [`unpack()`], of a squashfs image: the repository is all there is in it, and has a directory made for it.
+fn unpack_image(image: &File, name: &str, root: &Rootfs, ui: &dyn Progress) -> Result<Record> {
+    ui.stage(&format!("unpacking {name}"));
+    let mut admission = Admission::new(name);
+    let mut admit = |entry: &_| admission.admit(entry);
+    let record = squashfs::extract(image, name, root, Path::new("gentoo"), &tree::LIMITS, ui, &mut admit)?;
+    tree::top(root, name, None)?;
+    ui.done();
+    Ok(record)
+}
+
+#[cfg(test)]
+mod tests;

@@ -71,6 +71,7 @@ pub(super) const DEPRECATED: &[(&str, &str, &str)] = &[("portage", "disftiles", 
 pub(super) const REPOSITORY: &[Key] = &[
     key("", "location", Type::Str, r#"location = "../overlays/mine""#),
     key("", "snapshot", Type::Str, r#"snapshot = "latest""#),
+    key("", "format", Type::Str, r#"format = "squashfs""#),
     key("", "git", Type::Str, r#"git = "https://anongit.gentoo.org/git/repo/sync/gentoo.git""#),
     key("", "commit", Type::Str, r#"commit = "e83c5163316f89bfbde7d9ab23ca2e25604af290""#),
     key("", "branch", Type::Str, r#"branch = "stable""#),

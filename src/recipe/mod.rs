@@ -283,11 +283,24 @@ pub enum Origin {
     Git(Git),
 }
 
-/// A signed snapshot of Gentoo's repository, `snapshots/gentoo-…tar.xz` of a mirror.
+/// How a mirror packs a snapshot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SnapshotFormat {
+    /// `snapshots/gentoo-….tar.xz`, with a detached signature.
+    #[default]
+    Tar,
+    /// `snapshots/squashfs/gentoo-….xz.sqfs`, with a signed list of digests.
+    Squashfs,
+}
+
+/// A signed snapshot of Gentoo's repository from a mirror.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Snapshot {
     /// Which day's, `YYYYMMDD`; none: the latest.
     pub date: Option<String>,
+    /// How it is packed.
+    pub format: SnapshotFormat,
     /// Roots of mirrors without a trailing slash, tried in order.
     pub mirrors: Vec<String>,
     /// OpenPGP certificates that replace those that are built in and imported.

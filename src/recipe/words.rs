@@ -3,9 +3,9 @@
 
 use std::path::PathBuf;
 
-use super::ProfileName;
 use super::atom::digits;
 use super::diagnostic::{Problem, quoted};
+use super::{ProfileName, SnapshotFormat};
 
 /// What a rule makes of a word, or what is wrong with it.
 pub(super) type Rule<T = ()> = Result<T, Problem>;
@@ -65,6 +65,17 @@ pub(super) fn timestamp(text: &str) -> Rule {
         && inside(number(11, 13), 0, 59)
         && inside(number(13, 15), 0, 60);
     if real { Ok(()) } else { Err(Problem::new("no such date or time").help(help)) }
+}
+
+/// How a snapshot is packed.
+pub(super) fn snapshot_format(text: &str) -> Rule<SnapshotFormat> {
+    match text {
+        "tar" => Ok(SnapshotFormat::Tar),
+        "squashfs" => Ok(SnapshotFormat::Squashfs),
+        _ => {
+            Err(Problem::new("neither tar nor squashfs").help("mirrors have snapshots as \"tar\" and as \"squashfs\""))
+        }
+    }
 }
 
 /// A day, `YYYYMMDD`.

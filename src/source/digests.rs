@@ -73,6 +73,11 @@ impl Digests {
         given.join(", ")
     }
 
+    /// Names of the files, each as often as there are digests of it.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|entry| entry.file.as_str())
+    }
+
     /// The digest of exactly this file in lower-case hex; none when there is none, refused when there are two different ones.
     pub fn of(&self, file: &str, algorithm: Algorithm) -> Result<Option<&str>> {
         let mut digests = self

@@ -472,4 +472,4 @@ fn civil(seconds: u64) -> Option<[u64; 5]> {
 mod tests;
 
 #[cfg(test)]
-mod server;
+pub(crate) mod server;

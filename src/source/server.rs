@@ -6,29 +6,29 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 #[derive(Debug, Clone)]
-pub(super) struct Request {
-    pub(super) path: String,
+pub(crate) struct Request {
+    pub(crate) path: String,
     /// Names in lower case.
-    pub(super) headers: HashMap<String, String>,
+    pub(crate) headers: HashMap<String, String>,
     /// How many requests came before, over all paths.
-    pub(super) number: usize,
+    pub(crate) number: usize,
 }
 
 impl Request {
     /// First byte asked for by a Range.
-    pub(super) fn from(&self) -> Option<usize> {
+    pub(crate) fn from(&self) -> Option<usize> {
         self.headers.get("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
     }
 }
 
-pub(super) struct Server {
-    pub(super) url: String,
+pub(crate) struct Server {
+    pub(crate) url: String,
     seen: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Server {
     /// Answers every request with `answer`, one request per connection.
-    pub(super) fn start(
+    pub(crate) fn start(
         answer: impl Fn(&Request, &mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -52,14 +52,14 @@ impl Server {
     }
 
     /// Serves files honestly, with ranges.
-    pub(super) fn files(files: HashMap<String, Vec<u8>>) -> Self {
+    pub(crate) fn files(files: HashMap<String, Vec<u8>>) -> Self {
         Self::start(move |request, stream| match files.get(&request.path) {
             Some(bytes) => honest(request, stream, bytes),
             None => stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
         })
     }
 
-    pub(super) fn seen(&self) -> Vec<Request> {
+    pub(crate) fn seen(&self) -> Vec<Request> {
         self.seen.lock().unwrap().clone()
     }
 }

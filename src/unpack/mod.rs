@@ -15,6 +15,7 @@ pub mod reader;
 pub mod record;
 pub mod refusal;
 pub mod sparse;
+pub mod squashfs;
 #[cfg(test)]
 pub(crate) mod tests;
 mod zeros;

@@ -9,7 +9,9 @@ use crate::recipe::diagnostic::{Finding, Place, Problem, harmless, quoted};
 use crate::recipe::merge::reason;
 use crate::recipe::parse::{Is, Table, Value};
 use crate::recipe::suggest::nearest;
-use crate::recipe::{DEFAULT_MAX_AGE, DEFAULT_MIRROR, GENTOO_GIT, Git, Origin, Repository, Snapshot, Source, words};
+use crate::recipe::{
+    DEFAULT_MAX_AGE, DEFAULT_MIRROR, GENTOO_GIT, Git, Origin, Repository, Snapshot, SnapshotFormat, Source, words,
+};
 
 /// Where Gentoo keeps its main repository.
 const MAIN: &str = "/var/db/repos/gentoo";
@@ -17,7 +19,7 @@ const MAIN: &str = "/var/db/repos/gentoo";
 /// The keys that say where a repository comes from, and what else each goes with.
 const ORIGINS: [(&str, &[&str]); 3] = [
     ("location", &[]),
-    ("snapshot", &["mirrors", "keyring", "fingerprints", "max-age"]),
+    ("snapshot", &["format", "mirrors", "keyring", "fingerprints", "max-age"]),
     ("git", &["commit", "branch", "keyring", "fingerprints", "max-age", "allow-unsigned"]),
 ];
 
@@ -207,6 +209,10 @@ impl Checker<'_> {
             let problem = Problem::new("only of the latest").help("a snapshot of a day is as old as it is");
             self.texts.problem(&age.key_at, "`max-age` says nothing of the snapshot of a day", problem);
         }
+        let format = match table.get("format").and_then(|item| Word::of(&item.value)) {
+            Some(word) => self.follow(&word, "format of a snapshot", words::snapshot_format),
+            None => Some(SnapshotFormat::default()),
+        };
         let mirrors = match self.words_in(table, "mirrors", "mirror", words::url) {
             Some(mirrors) => {
                 if let Some(item) =
@@ -224,7 +230,7 @@ impl Checker<'_> {
             },
         };
         let (keyring, fingerprints, max_age) = self.trust(table)?;
-        Some(Snapshot { date: date?, mirrors, keyring, fingerprints, max_age })
+        Some(Snapshot { date: date?, format: format?, mirrors, keyring, fingerprints, max_age })
     }
 
     fn git(&mut self, word: &Word, table: &Table) -> Option<Git> {

@@ -1,9 +1,10 @@
 //! Ebuild repositories that are fetched: signed snapshots and commits of git repositories.
 //!
-//! [`snapshot`] and [`git`] find out which bytes a repository is, and get them; [`tree`] says what of them may become a tree.
+//! [`snapshot`] (`squashfs` where it is an image) and [`git`] find out which bytes a repository is, and get them; [`tree`] says what of them may become a tree.
 
 pub mod git;
 pub mod snapshot;
+mod squashfs;
 pub mod tree;
 
 /// What an ebuild repository is made from: enough to get the same one again.
@@ -19,7 +20,7 @@ pub enum Fact {
         urls: Vec<String>,
         /// Its size in bytes, where known.
         size: Option<u64>,
-        /// SHA-512 of the tarball, lower-case hex.
+        /// SHA-512 of the tarball or image, lower-case hex.
         sha512: String,
         /// Primary fingerprint of the certificate that signed it.
         signer: Option<String>,

@@ -1,10 +1,12 @@
 //! Snapshots of Gentoo's ebuild repository: `snapshots/gentoo-latest.tar.xz` of a mirror, or a day's, with `.gpgsig` beside it.
 //!
-//! They are found, downloaded and remembered as every file with a detached signature is ([`direct`]).
+//! They are found, downloaded and remembered as every file with a detached signature is ([`direct`]); squashfs images as every file
+//! with a signed digest is ([`squashfs`]).
 
+use super::squashfs;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
-use crate::recipe::{Base, Direct, Snapshot, Source};
+use crate::recipe::{Base, Direct, Snapshot, SnapshotFormat, Source};
 use crate::source::pin::{self, Pin};
 use crate::source::{Located, Proof, Terms, direct, fetch, keyring, now, warn_of_expiry};
 use crate::store::Store;
@@ -21,8 +23,14 @@ pub fn locate(snapshot: &Snapshot, store: &Store, terms: Terms<'_>, ui: &dyn Pro
                 .with_hint("run once without --offline")
         });
     }
-    let (source, direct) = as_source(snapshot);
-    direct::locate(&source, &direct, store, terms, ui).map_err(|error| match error.kind() {
+    let located = match snapshot.format {
+        SnapshotFormat::Tar => {
+            let (source, direct) = as_source(snapshot);
+            direct::locate(&source, &direct, store, terms, ui)
+        }
+        SnapshotFormat::Squashfs => squashfs::locate(snapshot, store, terms, ui),
+    };
+    located.map_err(|error| match error.kind() {
         Kind::Network => error.with_hint("check the snapshot's `mirrors` and its day: mirrors keep about a week"),
         _ => error,
     })
@@ -46,8 +54,13 @@ pub fn asked(snapshot: &Snapshot) -> String {
 /// # Errors
 /// Those of the keyring and the store.
 pub fn known(snapshot: &Snapshot, store: &Store) -> Result<Option<Located>> {
-    let (source, direct) = as_source(snapshot);
-    direct::known(&source, &direct, store)
+    match snapshot.format {
+        SnapshotFormat::Tar => {
+            let (source, direct) = as_source(snapshot);
+            direct::known(&source, &direct, store)
+        }
+        SnapshotFormat::Squashfs => squashfs::known(snapshot, store),
+    }
 }
 
 /// Gets the snapshot that was located, and judges it.
@@ -62,12 +75,12 @@ pub fn verified(
     ui: &dyn Progress,
 ) -> Result<Verified> {
     let verified = fetch(located, store, ui).and_then(verify::verify).or_else(|error| {
-        // A mirror may have changed to a newer one after the signature was read: then there is another signature now.
+        // A mirror may have changed to a newer one after the signature was read: then there is another one now.
         if error.kind() != Kind::Refused || snapshot.date.is_some() || terms.offline || terms.locked.is_some() {
             return Err(error);
         }
         let Ok(again) = locate(snapshot, store, terms, ui) else { return Err(error) };
-        if signature(&again) == signature(located) {
+        if (signature(&again), again.sha512()) == (signature(located), located.sha512()) {
             return Err(error);
         }
         ui.note("the latest snapshot was replaced meanwhile; fetching the new one");
@@ -81,12 +94,38 @@ pub fn verified(
 
 /// What [`locate`] asks for first, for a dry run.
 pub fn first_urls(snapshot: &Snapshot) -> Vec<String> {
-    snapshot.mirrors.iter().map(|root| format!("{root}/{}.gpgsig", path(snapshot))).collect()
+    match snapshot.format {
+        SnapshotFormat::Tar => {
+            snapshot.mirrors.iter().map(|root| format!("{root}/{}.gpgsig", path(snapshot))).collect()
+        }
+        SnapshotFormat::Squashfs => squashfs::first_urls(snapshot),
+    }
 }
 
-/// The top directory that it must have: a day's has its name, so that no other day's good signature can stand in for it.
+/// The top directory that it must have: a day's has its name, so that no other day's good signature can stand in for it. Of an
+/// image the signed list has the name, and the day's and the latest may be the same bytes.
 pub fn top(snapshot: &Snapshot) -> Option<String> {
-    snapshot.date.as_ref().map(|date| format!("gentoo-{date}"))
+    match snapshot.format {
+        SnapshotFormat::Tar => snapshot.date.as_ref().map(|date| format!("gentoo-{date}")),
+        SnapshotFormat::Squashfs => None,
+    }
+}
+
+/// The file's name on a mirror, of a snapshot that calls itself `name`.
+pub fn file_name(snapshot: &Snapshot, name: &str) -> String {
+    let ending = match snapshot.format {
+        SnapshotFormat::Tar => ".tar.xz",
+        SnapshotFormat::Squashfs => squashfs::ENDING,
+    };
+    format!("{name}{ending}")
+}
+
+/// What a snapshot calls itself: its `top` directory, or an image the name of its `file`.
+pub fn called(snapshot: &Snapshot, top: String, file: &str) -> String {
+    match snapshot.format {
+        SnapshotFormat::Tar => top,
+        SnapshotFormat::Squashfs => file.strip_suffix(squashfs::ENDING).unwrap_or(file).to_owned(),
+    }
 }
 
 fn signature(located: &Located) -> Option<&[u8]> {
@@ -97,11 +136,14 @@ fn signature(located: &Located) -> Option<&[u8]> {
 }
 
 fn path(snapshot: &Snapshot) -> String {
-    format!("snapshots/gentoo-{}.tar.xz", snapshot.date.as_deref().unwrap_or("latest"))
+    match snapshot.format {
+        SnapshotFormat::Tar => format!("snapshots/gentoo-{}.tar.xz", snapshot.date.as_deref().unwrap_or("latest")),
+        SnapshotFormat::Squashfs => squashfs::path(snapshot),
+    }
 }
 
 /// A snapshot is a file of a server without a signed list.
-fn as_source(snapshot: &Snapshot) -> (Source, Direct) {
+pub(super) fn as_source(snapshot: &Snapshot) -> (Source, Direct) {
     let direct = Direct {
         path: path(snapshot),
         signature: ".gpgsig".to_owned(),

@@ -30,6 +30,7 @@ impl Site {
     fn snapshot(&self, date: Option<&str>, server: &Server) -> Snapshot {
         Snapshot {
             date: date.map(str::to_owned),
+            format: Default::default(),
             mirrors: vec![server.url.clone()],
             keyring: Some(self.keyring.clone()),
             fingerprints: Vec::new(),
