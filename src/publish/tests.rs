@@ -116,7 +116,8 @@ fn everything_is_published_once_and_the_layer_is_the_tarball() {
     let outdir = scratch.path().join("new/out");
     let published = run(&outdir, b"first");
     let base = "demo-2023-11-14";
-    let all = [".json", ".oci", ".tar.gz", ".tar.gz.CONTENTS.gz", ".tar.gz.sha256"].map(|end| format!("{base}{end}"));
+    let all = [".json", ".oci", ".tar.gz", ".tar.gz.CONTENTS.gz", ".tar.gz.mtree.gz", ".tar.gz.sha256"]
+        .map(|end| format!("{base}{end}"));
     assert_eq!(names(&outdir), all);
     let (oci, tag) = published.oci.clone().unwrap();
     assert_eq!(tag, "20231114");
@@ -170,7 +171,7 @@ fn a_failed_build_changes_nothing() {
     staging.create_file("demo-2023-11-14.tar.gz").unwrap().write_all(b"half").unwrap();
     drop(staging);
     assert_eq!(fs_err::read(&before.tarball).unwrap(), b"good");
-    assert_eq!(names(outdir.path()).len(), 5);
+    assert_eq!(names(outdir.path()).len(), 6);
 }
 
 #[test]
