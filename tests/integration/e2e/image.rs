@@ -133,7 +133,7 @@ fn odd_files(listing: &Listing, attributes: &str) {
     assert_eq!(lines.next().map(str::trim), Some("x: 20 security.capability"));
 }
 
-/// The checksum, the list of files and the provenance beside a tarball.
+/// The checksum, the lists of files and the provenance beside a tarball.
 fn companions(tarball: &Path, listing: &Listing) {
     let directory = tarball.parent().expect("an outdir");
     let name = tarball.file_name().and_then(|name| name.to_str()).expect("a name");
@@ -142,6 +142,8 @@ fn companions(tarball: &Path, listing: &Listing) {
     assert_eq!(output(&mut check).success().stdout, format!("{name}: OK\n"));
     let contents = ask("gzip", &["--decompress", "--stdout", &format!("{}.CONTENTS.gz", text(tarball))]);
     assert_eq!(contents.lines().count(), listing.names().count(), "{contents}");
+    let manifest = ask("bsdtar", &["-tf", &format!("{}.mtree.gz", text(tarball))]);
+    assert_eq!(manifest.lines().count(), listing.names().count(), "{manifest}");
     let provenance = fs::read(directory.join(name.replace(".tar.gz", ".json"))).unwrap();
     let provenance: serde_json::Value = serde_json::from_slice(&provenance).unwrap();
     let sum = ask("sha256sum", &[text(tarball)]);
