@@ -28,7 +28,7 @@
 //! | [`builder`] | one build's builder tree: its base and overlays, configuration, emerge in it | know how a sandbox is made |
 //! | [`strip`] | rules → removals, applied through [`rootfs`] | decide at removal time |
 //! | [`pack`] | a tree → bytes, all digests in one pass | change the tree |
-//! | [`publish`] | bytes → final names: tarball, sums, provenance, OCI layout | show a name before all of it is on the disk |
+//! | [`publish`] | bytes → final names: tarball, sums, lists, provenance, OCI layout | show a name before all of it is on the disk |
 //! | [`oci`] | image layouts, read: judged, and made into trees | believe a blob before its digest |
 //! | [`rootfs`] | handle of a tree: every path below it is resolved by the kernel inside it | know what the tree is for |
 //! | [`userns`] | becoming root once, by running the program again | be used after a thread exists |

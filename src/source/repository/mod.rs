@@ -1,6 +1,7 @@
 //! Ebuild repositories that are fetched: signed snapshots and commits of git repositories.
 //!
-//! [`snapshot`] (`squashfs` where it is an image) and [`git`] find out which bytes a repository is, and get them; [`tree`] says what of them may become a tree.
+//! [`snapshot`] (`squashfs` where it is an image) and [`git`] find out which bytes a repository is, and get them; [`tree`] says what of
+//! them may become a tree.
 
 pub mod git;
 pub mod snapshot;
