@@ -43,6 +43,7 @@ impl Rootfs {
     pub fn open(path: &Path) -> Result<Self> {
         // From here on nothing else carries a path: what has to be looked up by one is looked up before.
         crate::process::processors();
+        crate::process::umask();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd =
             rustix::fs::open(path, flags, Mode::empty()).system(|| format!("opening the tree {}", path.display()))?;

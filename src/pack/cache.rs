@@ -1,8 +1,8 @@
 //! Compressed pieces of earlier archives, so that only what changed is compressed again.
 //!
-//! A file is named by the SHA-256 of how a piece is compressed and of its plain bytes, and holds the compressed bytes and then their
-//! SHA-256: what was cut off or damaged is made again. Whoever may write here decides what is in an archive, as with the trees
-//! themselves: the directory must be its user's alone.
+//! A file is named by the BLAKE3 of how a piece is compressed and of its plain bytes, and holds the compressed bytes and then their
+//! BLAKE3: what was cut off or damaged is made again. (The digests that results have to have cost most of packing again already.)
+//! Whoever may write here decides what is in an archive, as with the trees themselves: the directory must be its user's alone.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
@@ -11,9 +11,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use sha2::{Digest, Sha256};
-
-use super::digest::hex;
 use crate::error::{Context, Error, Result};
 
 /// Bytes that are kept, about 15 images.
@@ -22,8 +19,8 @@ const MOST: u64 = 2 << 30;
 const LARGEST: u64 = 16 << 20;
 /// A piece that is used is marked so, if it was not marked for so long.
 const FRESH: Duration = Duration::from_secs(3600);
-/// Length of a SHA-256.
-const DIGEST: usize = 32;
+/// Length of a digest.
+const DIGEST: usize = blake3::OUT_LEN;
 
 /// A directory of compressed pieces. Many programs may use it at the same time.
 #[derive(Debug)]
@@ -55,8 +52,9 @@ impl Cache {
 
     /// The name of a piece.
     pub(super) fn key(how: &str, plain: &[u8]) -> String {
-        let digest = Sha256::new().chain_update(how.len().to_le_bytes()).chain_update(how).chain_update(plain);
-        hex(&digest.finalize())
+        let mut digest = blake3::Hasher::new();
+        digest.update(&how.len().to_le_bytes()).update(how.as_bytes()).update(plain);
+        digest.finalize().to_string()
     }
 
     /// A piece that was kept, as it was.
@@ -67,7 +65,7 @@ impl Cache {
         let mut bytes = Vec::with_capacity(metadata.len() as usize + 1);
         (&file).take(LARGEST).read_to_end(&mut bytes).ok()?;
         let length = bytes.len().checked_sub(DIGEST)?;
-        if Sha256::digest(&bytes[..length])[..] != bytes[length..] {
+        if blake3::hash(&bytes[..length]) != *bytes.last_chunk::<DIGEST>()? {
             return None;
         }
         bytes.truncate(length);
@@ -83,7 +81,7 @@ impl Cache {
         let write = || {
             let mut file = tempfile::Builder::new().prefix(".piece-").tempfile_in(&self.directory)?;
             file.write_all(piece)?;
-            file.write_all(&Sha256::digest(piece))?;
+            file.write_all(blake3::hash(piece).as_bytes())?;
             file.persist(self.directory.join(key)).map(drop).map_err(io::Error::from)
         };
         if let Err(error) = write() {

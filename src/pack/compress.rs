@@ -21,6 +21,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Deref;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Scope;
@@ -30,7 +31,7 @@ use sha2::{Digest, Sha256};
 
 use super::cache::Cache;
 use super::digest::hex;
-use super::pieces::Pieces;
+use super::pieces::{Piece, Pieces};
 
 /// Plain bytes that become one gzip member.
 const GZIP_PIECE: usize = 2 << 20;
@@ -91,12 +92,32 @@ pub struct Written {
 }
 
 /// A piece as it goes into the file.
-pub(super) type Compressed = io::Result<Arc<Vec<u8>>>;
+pub(super) type Compressed = io::Result<Packed>;
+
+/// Bytes for the file.
+#[derive(Debug, Clone)]
+pub(super) enum Packed {
+    /// As they are in the plain stream.
+    Plain(Arc<Piece>),
+    /// Compressed.
+    Made(Arc<Vec<u8>>),
+}
+
+impl Deref for Packed {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Plain(piece) => piece,
+            Self::Made(bytes) => bytes,
+        }
+    }
+}
 
 /// A piece to be compressed.
 #[derive(Debug)]
 pub(super) struct Work {
-    pub(super) plain: Arc<Vec<u8>>,
+    pub(super) plain: Arc<Piece>,
     /// It is the piece of zeros, which is compressed once.
     pub(super) zeros: bool,
     pub(super) to: SyncSender<Compressed>,
@@ -105,7 +126,7 @@ pub(super) struct Work {
 /// Threads at work.
 #[derive(Debug)]
 pub struct Running<'scope> {
-    writer: std::thread::ScopedJoinHandle<'scope, io::Result<Written>>,
+    writer: std::thread::ScopedJoinHandle<'scope, io::Result<(u64, Option<String>)>>,
     hasher: std::thread::ScopedJoinHandle<'scope, (String, u64)>,
 }
 
@@ -122,7 +143,7 @@ pub fn start<'scope, 'env>(
     let threads = threads.clamp(1, 256);
     let (work, to_do) = sync_channel::<Work>(threads);
     let (order, ordered) = sync_channel(2 * threads + 2);
-    let (hash, to_hash) = sync_channel::<Arc<Vec<u8>>>(2 * threads + 2);
+    let (hash, to_hash) = sync_channel::<Arc<Piece>>(2 * threads + 2);
     let to_do = Arc::new(Mutex::new(to_do));
     let zeros = Arc::new(OnceLock::new());
     // What needs no work, or has threads of its own, takes one that passes it on.
@@ -141,7 +162,9 @@ pub fn start<'scope, 'env>(
         (hex(&digest.finalize()), size)
     })?;
     let writer = thread().spawn_scoped(scope, move || {
-        let out = Out { file: out, digest: Sha256::new(), size: 0 };
+        // The plain archive's digest is being taken already.
+        let digest = (format != Format::Plain).then(Sha256::new);
+        let out = Out { file: out, digest, size: 0 };
         match format {
             Format::Xz => write_xz(ordered, threads, level, out),
             _ => write(ordered, out),
@@ -154,15 +177,15 @@ impl Running<'_> {
     /// Waits for the end, once [`Pieces`] is gone.
     pub fn finish(self) -> io::Result<Written> {
         let dead = |_| io::Error::other("a thread of the compressor panicked");
-        let mut written = self.writer.join().map_err(dead)??;
-        (written.plain_sha256, written.plain_size) = self.hasher.join().map_err(dead)?;
-        Ok(written)
+        let (size, sha256) = self.writer.join().map_err(dead)??;
+        let (plain_sha256, plain_size) = self.hasher.join().map_err(dead)?;
+        Ok(Written { size, sha256: sha256.unwrap_or_else(|| plain_sha256.clone()), plain_sha256, plain_size })
     }
 }
 
 fn compress(
     to_do: &Mutex<Receiver<Work>>,
-    known_zeros: &OnceLock<Arc<Vec<u8>>>,
+    known_zeros: &OnceLock<Packed>,
     format: Format,
     level: u32,
     cache: Option<&Cache>,
@@ -175,8 +198,8 @@ fn compress(
         let packed = match known_zeros.get().filter(|_| zeros) {
             Some(packed) => Ok(packed.clone()),
             None => match &cache {
-                Some((cache, how)) => compressor.pack_or_get(plain, cache, how),
-                None => compressor.pack(plain),
+                Some((cache, how)) => compressor.pack_or_get(&plain, cache, how),
+                None => compressor.pack(&plain),
             },
         };
         if let (true, Ok(packed)) = (zeros, &packed) {
@@ -188,9 +211,9 @@ fn compress(
     }
 }
 
-/// The compressor of one thread.
+/// The compressor of one thread. That of gzip has room for what it makes.
 enum One {
-    Gzip(Compressor),
+    Gzip(Compressor, Vec<u8>),
     Zstd(io::Result<zstd::bulk::Compressor<'static>>),
     Plain,
 }
@@ -199,7 +222,8 @@ impl One {
     fn new(format: Format, level: u32) -> Self {
         match format {
             Format::Gzip => {
-                Self::Gzip(Compressor::new(CompressionLvl::new(level.clamp(1, 12) as i32).unwrap_or_default()))
+                let level = CompressionLvl::new(level.clamp(1, 12) as i32).unwrap_or_default();
+                Self::Gzip(Compressor::new(level), Vec::new())
             }
             Format::Zstd => {
                 let compressor = zstd::bulk::Compressor::new(level.clamp(1, 12) as i32).and_then(|mut compressor| {
@@ -212,42 +236,44 @@ impl One {
         }
     }
 
-    fn pack_or_get(&mut self, plain: Arc<Vec<u8>>, cache: &Cache, how: &str) -> Compressed {
-        let key = Cache::key(how, &plain);
+    fn pack_or_get(&mut self, plain: &Arc<Piece>, cache: &Cache, how: &str) -> Compressed {
+        let key = Cache::key(how, plain);
         if let Some(kept) = cache.get(&key) {
-            return Ok(Arc::new(kept));
+            return Ok(Packed::Made(Arc::new(kept)));
         }
         let packed = self.pack(plain)?;
         cache.put(&key, &packed);
         Ok(packed)
     }
 
-    fn pack(&mut self, plain: Arc<Vec<u8>>) -> Compressed {
-        match self {
-            Self::Plain => Ok(plain),
-            Self::Zstd(Ok(compressor)) => compressor.compress(&plain).map(Arc::new),
-            Self::Zstd(Err(error)) => Err(io::Error::other(error.to_string())),
-            Self::Gzip(compressor) => {
-                let mut packed = vec![0; compressor.gzip_compress_bound(plain.len())];
-                let size = compressor.gzip_compress(&plain, &mut packed).map_err(io::Error::other)?;
-                packed.truncate(size);
-                Ok(Arc::new(packed))
+    fn pack(&mut self, plain: &Arc<Piece>) -> Compressed {
+        let made = match self {
+            Self::Plain => return Ok(Packed::Plain(plain.clone())),
+            Self::Zstd(Ok(compressor)) => compressor.compress(plain)?,
+            Self::Zstd(Err(error)) => return Err(io::Error::other(error.to_string())),
+            Self::Gzip(compressor, room) => {
+                let most = compressor.gzip_compress_bound(plain.len());
+                if room.len() < most {
+                    room.resize(most, 0);
+                }
+                let size = compressor.gzip_compress(plain, room).map_err(io::Error::other)?;
+                room[..size].to_vec()
             }
-        }
+        };
+        Ok(Packed::Made(Arc::new(made)))
     }
 }
 
 /// The file, with what is told of it.
 struct Out<'a> {
     file: &'a mut File,
-    digest: Sha256,
+    digest: Option<Sha256>,
     size: u64,
 }
 
 impl Out<'_> {
-    fn finish(self) -> Written {
-        let sha256 = hex(&self.digest.finalize());
-        Written { size: self.size, sha256, plain_sha256: String::new(), plain_size: 0 }
+    fn finish(self) -> (u64, Option<String>) {
+        (self.size, self.digest.map(|digest| hex(&digest.finalize())))
     }
 }
 
@@ -259,7 +285,9 @@ impl Write for Out<'_> {
             }
             _ => error,
         })?;
-        self.digest.update(bytes);
+        if let Some(digest) = &mut self.digest {
+            digest.update(bytes);
+        }
         self.size += bytes.len() as u64;
         Ok(bytes.len())
     }
@@ -269,14 +297,19 @@ impl Write for Out<'_> {
     }
 }
 
-fn write(ordered: Receiver<Receiver<Compressed>>, mut out: Out<'_>) -> io::Result<Written> {
+fn write(ordered: Receiver<Receiver<Compressed>>, mut out: Out<'_>) -> io::Result<(u64, Option<String>)> {
     for piece in ordered {
         out.write_all(&received(&piece)?)?;
     }
     Ok(out.finish())
 }
 
-fn write_xz(ordered: Receiver<Receiver<Compressed>>, threads: usize, level: u32, out: Out<'_>) -> io::Result<Written> {
+fn write_xz(
+    ordered: Receiver<Receiver<Compressed>>,
+    threads: usize,
+    level: u32,
+    out: Out<'_>,
+) -> io::Result<(u64, Option<String>)> {
     let mut builder = xz2::stream::MtStreamBuilder::new();
     builder.threads(threads as u32).block_size(XZ_BLOCK).preset(level.clamp(1, 9)).check(xz2::stream::Check::Crc64);
     let mut encoder = xz2::write::XzEncoder::new_stream(out, builder.encoder()?);

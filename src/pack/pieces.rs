@@ -4,11 +4,12 @@
 //! once the piece is long enough, and before a file that is as long as a piece. What is put in or taken out therefore changes the
 //! pieces around it and no others.
 
+use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use sha2::{Digest, Sha256};
 
@@ -19,17 +20,44 @@ use super::digest::hex;
 #[derive(Debug)]
 pub struct Stopped;
 
+/// Bytes of the plain stream. Whoever lets go of them last gives their room back for the next ones: neither are they cleared for each
+/// other nor does the kernel clear pages for them.
+#[derive(Debug)]
+pub(super) struct Piece {
+    room: Vec<u8>,
+    length: usize,
+    back: Option<Sender<Vec<u8>>>,
+}
+
+impl Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.room[..self.length]
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        if let Some(back) = &self.back {
+            // Nobody takes it when there is no more to come.
+            drop(back.send(std::mem::take(&mut self.room)));
+        }
+    }
+}
+
 /// The writing end of the compressor.
 #[derive(Debug)]
 pub struct Pieces {
-    /// How long a piece is at most.
-    most: usize,
-    piece: Vec<u8>,
+    /// The piece that is being filled, and how far it is. Its room is as long as a piece may be.
+    room: Vec<u8>,
+    filled: usize,
+    used: (Sender<Vec<u8>>, Receiver<Vec<u8>>),
     /// A piece of zeros, made when the first is needed.
-    zeros: Option<Arc<Vec<u8>>>,
+    zeros: Option<Arc<Piece>>,
     work: SyncSender<Work>,
     order: SyncSender<Receiver<Compressed>>,
-    hash: SyncSender<Arc<Vec<u8>>>,
+    hash: SyncSender<Arc<Piece>>,
     /// Of what is taken since [`Pieces::watch`].
     watch: Option<Sha256>,
 }
@@ -39,16 +67,26 @@ impl Pieces {
         most: usize,
         work: SyncSender<Work>,
         order: SyncSender<Receiver<Compressed>>,
-        hash: SyncSender<Arc<Vec<u8>>>,
+        hash: SyncSender<Arc<Piece>>,
     ) -> Self {
-        Self { most, piece: Vec::with_capacity(most), zeros: None, work, order, hash, watch: None }
+        Self { room: vec![0; most], filled: 0, used: channel(), zeros: None, work, order, hash, watch: None }
+    }
+
+    /// How long a piece is at most.
+    fn most(&self) -> usize {
+        self.room.len()
+    }
+
+    /// The room that is left in this piece, or so much of it.
+    fn free(&self, most: u64) -> usize {
+        usize::try_from(most).unwrap_or(usize::MAX).min(self.room.len() - self.filled)
     }
 
     /// An entry begins here, with so much data.
     pub fn entry(&mut self, path: &Path, size: u64) -> Result<(), Stopped> {
-        let large = size >= self.most as u64;
-        let may = self.piece.len() >= self.most / 4;
-        if !self.piece.is_empty() && (large || (may && is_landmark(path))) { self.send() } else { Ok(()) }
+        let large = size >= self.most() as u64;
+        let may = self.filled >= self.most() / 4;
+        if self.filled > 0 && (large || (may && is_landmark(path))) { self.send() } else { Ok(()) }
     }
 
     /// Begins a digest of what is taken from here on.
@@ -64,11 +102,10 @@ impl Pieces {
     /// Takes plain bytes.
     pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), Stopped> {
         while !bytes.is_empty() {
-            let count = bytes.len().min(self.most - self.piece.len());
-            self.piece.extend_from_slice(&bytes[..count]);
-            self.see(self.piece.len() - count);
+            let count = self.free(bytes.len() as u64);
+            self.room[self.filled..][..count].copy_from_slice(&bytes[..count]);
+            self.took(count)?;
             bytes = &bytes[count..];
-            self.send_full()?;
         }
         Ok(())
     }
@@ -76,59 +113,57 @@ impl Pieces {
     /// Takes as many zeros. Whole pieces of them cost neither memory nor compression.
     pub fn zeros(&mut self, mut count: u64) -> Result<(), Stopped> {
         while count > 0 {
-            if self.piece.is_empty() && count >= self.most as u64 {
-                let piece = self.zeros.get_or_insert_with(|| Arc::new(vec![0; self.most])).clone();
+            if self.filled == 0 && count >= self.most() as u64 {
+                let length = self.most();
+                let piece = || Arc::new(Piece { room: vec![0; length], length, back: None });
+                let piece = self.zeros.get_or_insert_with(piece).clone();
                 if let Some(sha256) = &mut self.watch {
-                    sha256.update(&piece[..]);
+                    sha256.update(&**piece);
                 }
                 self.hand_over(piece, true)?;
-                count -= self.most as u64;
+                count -= length as u64;
                 continue;
             }
-            let most = usize::try_from(count).unwrap_or(usize::MAX).min(self.most - self.piece.len());
-            self.piece.resize(self.piece.len() + most, 0);
-            self.see(self.piece.len() - most);
-            count -= most as u64;
-            self.send_full()?;
+            let some = self.free(count);
+            self.room[self.filled..][..some].fill(0);
+            self.took(some)?;
+            count -= some as u64;
         }
         Ok(())
     }
 
     /// Takes up to `most` plain bytes straight from a file. Zero at the file's end.
     pub fn read_from(&mut self, file: impl AsFd, most: u64) -> Result<rustix::io::Result<usize>, Stopped> {
-        let have = self.piece.len();
-        let most = (self.most - have).min(usize::try_from(most).unwrap_or(usize::MAX));
-        // The piece is zeroed once by this and then overwritten: the price of safe code is a memset of what is read.
-        self.piece.resize(have + most, 0);
-        let result = rustix::io::read(file, &mut self.piece[have..]);
-        self.piece.truncate(have + result.unwrap_or(0));
-        self.see(have);
-        self.send_full()?;
+        let most = self.free(most);
+        let result = rustix::io::read(file, &mut self.room[self.filled..][..most]);
+        self.took(result.unwrap_or(0))?;
         Ok(result)
     }
 
-    /// Takes what the piece has from `at` on into the digest.
-    fn see(&mut self, at: usize) {
+    /// So much was put into the piece.
+    fn took(&mut self, count: usize) -> Result<(), Stopped> {
         if let Some(sha256) = &mut self.watch {
-            sha256.update(&self.piece[at..]);
+            sha256.update(&self.room[self.filled..][..count]);
         }
+        self.filled += count;
+        if self.filled == self.most() { self.send() } else { Ok(()) }
     }
 
     /// Sends what is left. Dropping the senders ends the threads.
     pub fn finish(mut self) -> Result<(), Stopped> {
-        if self.piece.is_empty() { Ok(()) } else { self.send() }
-    }
-
-    fn send_full(&mut self) -> Result<(), Stopped> {
-        if self.piece.len() == self.most { self.send() } else { Ok(()) }
+        if self.filled == 0 { Ok(()) } else { self.send() }
     }
 
     fn send(&mut self) -> Result<(), Stopped> {
-        let plain = Arc::new(std::mem::replace(&mut self.piece, Vec::with_capacity(self.most)));
-        self.hand_over(plain, false)
+        let (back, used) = &self.used;
+        let next = used.try_recv().unwrap_or_else(|_| vec![0; self.room.len()]);
+        let piece =
+            Piece { room: std::mem::replace(&mut self.room, next), length: self.filled, back: Some(back.clone()) };
+        self.filled = 0;
+        self.hand_over(Arc::new(piece), false)
     }
 
-    fn hand_over(&mut self, plain: Arc<Vec<u8>>, zeros: bool) -> Result<(), Stopped> {
+    fn hand_over(&mut self, plain: Arc<Piece>, zeros: bool) -> Result<(), Stopped> {
         let (to, from) = sync_channel(1);
         self.order.send(from).map_err(|_| Stopped)?;
         self.hash.send(plain.clone()).map_err(|_| Stopped)?;

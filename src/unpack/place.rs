@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use rustix::io::Errno;
 
+use super::acl;
 use super::entry::{Entry, Meta, NodeKind, Time};
 use super::record::{Attribute, Node, Record};
 use super::refusal::Reason;
@@ -56,6 +57,8 @@ pub(super) struct Placer<'a> {
     ui: &'a dyn Progress,
     /// The tree was empty: whatever stands in the way is of this very archive.
     fresh: bool,
+    /// What files are not made with: the umask, or everything when the root's default ACL has a say too.
+    mask: u32,
     /// The directory that the last entry went to.
     parent: Option<(PathBuf, OwnedFd)>,
     /// Directories get their owner, mode and time when nothing more is written into them.
@@ -68,7 +71,11 @@ impl<'a> Placer<'a> {
     /// `record` is what the tree lacks already, of archives unpacked before.
     pub(super) fn new(root: &'a Rootfs, fresh: bool, record: Record, ui: &'a dyn Progress) -> Self {
         let (parent, dirs, warned) = (None, Vec::new(), BTreeSet::new());
-        Self { root, ui, fresh, parent, dirs, record, warned }
+        let inherited = rustix::fs::fgetxattr(root.fd(), acl::DEFAULT, &mut [0u8; 1][..]);
+        let inherits = !matches!(inherited, Err(Errno::NODATA | Errno::OPNOTSUPP));
+        // Directories of a new tree get theirs at the end.
+        let mask = if fresh && !inherits { crate::process::umask() } else { 0o777 };
+        Self { root, ui, fresh, mask, parent, dirs, record, warned }
     }
 
     /// The tree.
@@ -127,7 +134,7 @@ impl<'a> Placer<'a> {
             }
             other => other.call("openat2")?,
         };
-        self.finish_fd(&fd, path, meta)
+        self.finish_fd(&fd, path, meta, true)
     }
 
     fn place_at(
@@ -141,10 +148,12 @@ impl<'a> Placer<'a> {
         match &entry.kind {
             NodeKind::File => {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let mode = Mode::from_raw_mode(0o600);
+                // Nearly every file can be made with its mode, which spares a call.
+                let made = meta.mode & !0o777 == 0 && meta.mode & self.mask == 0;
+                let mode = Mode::from_raw_mode(if made { meta.mode } else { 0o600 });
                 let fd = self.make(at, name, "openat", || rustix::fs::openat(at, name, flags, mode))?;
                 fill(&fd, entry, data)?;
-                self.finish_fd(&fd, &entry.path, meta)?;
+                self.finish_fd(&fd, &entry.path, meta, !made)?;
                 // Some file systems say only now that the data did not fit.
                 nix::unistd::close(fd).map_err(|errno| Failure::Call("close", Errno::from_raw_os_error(errno as i32)))
             }
@@ -274,10 +283,12 @@ impl<'a> Placer<'a> {
         }
     }
 
-    fn finish_fd(&mut self, fd: &OwnedFd, path: &Path, meta: &Meta) -> Result<(), Failure> {
+    fn finish_fd(&mut self, fd: &OwnedFd, path: &Path, meta: &Meta, chmod: bool) -> Result<(), Failure> {
         let (owner, group) = rootfs::owner(meta.uid, meta.gid);
         rustix::fs::fchown(fd, owner, group).call("fchown")?;
-        rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode)).call("fchmod")?;
+        if chmod {
+            rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode)).call("fchmod")?;
+        }
         self.set_xattrs(path, meta, |key, value| rustix::fs::fsetxattr(fd, key, value, XattrFlags::empty()))?;
         rustix::fs::futimens(fd, &times(meta.mtime)).call("futimens")
     }

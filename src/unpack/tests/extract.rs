@@ -8,7 +8,7 @@ use super::{Tar, code, is_root, unpack};
 use crate::error::Kind;
 use crate::progress::Silent;
 use crate::rootfs::Rootfs;
-use crate::unpack::{Limits, extract};
+use crate::unpack::{Limits, acl, extract};
 
 fn xz(plain: &[u8]) -> Vec<u8> {
     let mut encoder = xz2::write::XzEncoder::new(Vec::new(), 1);
@@ -111,6 +111,22 @@ fn missing_parents_are_made_and_modes_do_not_depend_on_the_umask() {
     unpack(&Tar::default().raw(header, b"").end(), place.path()).unwrap();
     let mode = |name: &str| fs_err::metadata(place.path().join(name)).unwrap().mode() & 0o7777;
     assert_eq!((mode("a"), mode("a/b"), mode("a/b/f")), (0o755, 0o755, 0o7777));
+}
+
+#[test]
+fn modes_do_not_depend_on_what_the_root_hands_down() {
+    let place = tempfile::tempdir().unwrap();
+    let list = acl::parse(b"user::rwx,group::---,other::---").unwrap();
+    let root = Rootfs::open(place.path()).unwrap();
+    match rustix::fs::fsetxattr(root.fd(), acl::DEFAULT, &list, rustix::fs::XattrFlags::empty()) {
+        Err(rustix::io::Errno::OPNOTSUPP) => return,
+        other => other.unwrap(),
+    }
+    let mut header = Tar::header(b"f", EntryType::Regular, 0);
+    header.set_mode(0o664);
+    unpack(&Tar::default().raw(header, b"").file("d/f", b"").end(), place.path()).unwrap();
+    let mode = |name: &str| fs_err::metadata(place.path().join(name)).unwrap().mode() & 0o7777;
+    assert_eq!((mode("f"), mode("d/f")), (0o664, 0o644));
 }
 
 #[test]
