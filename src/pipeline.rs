@@ -224,7 +224,7 @@ fn provenance(
         .repos
         .iter()
         .zip(repositories)
-        .map(|(repo, repository)| RepositoryFact { name: repo.name().to_owned(), origin: repository.origin() })
+        .map(|(repo, repository)| RepositoryFact { name: repo.name(), origin: &repository.fact })
         .collect();
     let steps: Vec<_> =
         steps.iter().map(|step| StepFact { what: step.what.clone(), argv: step.argv.clone() }).collect();
