@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::provenance::{BaseFact, Facts, RepositoryFact, StepFact, document};
 use super::*;
+use crate::pack::Format;
 use crate::progress::Silent;
 use crate::recipe::{Base, Build, Emerge, Job, Origin, Portage, ProfileName, Repository, Source, Strip, TreeKind};
 use crate::source::repository::Fact;
@@ -79,6 +80,7 @@ fn packed(bytes: &[u8]) -> Packed {
         diff_id: "d".repeat(64),
         tar_size: 9,
         entries: 1,
+        format: Format::Gzip,
     }
 }
 
