@@ -8,7 +8,7 @@ use crate::builder::base::Base;
 use crate::builder::host::Host;
 use crate::builder::view::{Caches, View};
 use crate::error::Result;
-use crate::pack;
+use crate::pack::{self, Format};
 use crate::portage::emerge::Step;
 use crate::portage::{self, Resolved};
 use crate::progress::Progress;
@@ -88,11 +88,15 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui:
     let mut tarball = staging.create_file(&names.tarball())?;
     ui.stage(&format!("packing {}", names.tarball()));
     let record = base.record(job);
-    let level = match job.build.compression {
-        Compression::Gzip => None,
-        Compression::GzipFast => Some(1),
+    let (format, level) = match job.build.compression {
+        Compression::Gzip => (Format::Gzip, None),
+        Compression::GzipFast => (Format::Gzip, Some(1)),
+        Compression::Xz => (Format::Xz, None),
+        Compression::Zstd => (Format::Zstd, None),
+        Compression::None => (Format::Plain, None),
     };
     let packing = pack::Options {
+        format,
         level,
         epoch: options.moment.epoch(),
         threads: options.cpus as usize,
@@ -224,7 +228,7 @@ fn provenance(
         .repos
         .iter()
         .zip(repositories)
-        .map(|(repo, repository)| RepositoryFact { name: repo.name().to_owned(), origin: repository.origin() })
+        .map(|(repo, repository)| RepositoryFact { name: repo.name(), origin: &repository.fact })
         .collect();
     let steps: Vec<_> =
         steps.iter().map(|step| StepFact { what: step.what.clone(), argv: step.argv.clone() }).collect();

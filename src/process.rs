@@ -49,6 +49,11 @@ pub fn umask() -> u32 {
     })
 }
 
+/// Bytes of memory that this machine has; 0 where the kernel does not say.
+pub fn memory() -> u64 {
+    nix::sys::sysinfo::sysinfo().map_or(0, |info| info.ram_total())
+}
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {

@@ -23,9 +23,9 @@ use crate::{source, userns};
 ///
 /// Downloads and verifies the stage3 (unless the recipe is built from this host) and the ebuild repositories that the recipe fetches,
 /// where the store lacks them; merges the recipe's packages with emerge, strips the result and writes it to the outdir:
-/// NAME-YYYY-MM-DD.tar.gz with .sha256, .CONTENTS.gz, .mtree.gz and a .json that says where it came from, and an OCI layout
-/// NAME-YYYY-MM-DD.oci if the recipe has an [oci] table. Nothing appears there before it is whole. Packages that were built before
-/// come from the cache.
+/// NAME-YYYY-MM-DD.tar.gz (or .tar.xz, .tar.zst, .tar, by build.compression) with .sha256, .CONTENTS.gz, .mtree.gz and a .json that
+/// says where it came from, and an OCI layout NAME-YYYY-MM-DD.oci if the recipe has an [oci] table. Nothing appears there before it is
+/// whole. Packages that were built before come from the cache.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:

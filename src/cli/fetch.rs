@@ -61,7 +61,7 @@ impl Args {
             };
             let (_, verified) = pipeline::verified(job, store, terms, ui)?;
             ui.result(store.blob_path(verified.sha512())?);
-            let fetched = repositories.iter().filter(|repository| repository.fact != Fact::Directory);
+            let fetched = repositories.iter().filter(|repository| !matches!(repository.fact, Fact::Directory { .. }));
             fetched.for_each(|repository| ui.result(repository.directory()));
             Ok(0)
         })

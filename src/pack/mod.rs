@@ -1,6 +1,6 @@
-//! A tree becomes a `.tar.gz` or a sibling of it, the same bytes for the same tree on any machine: fixed order, numeric owners, times clamped,
-//! compression that does not depend on the number of threads. One walk, nothing is read twice, and every digest that the
-//! results need is taken on the way: the file is the stage4 and the OCI layer at once.
+//! A tree becomes a `.tar.gz`, `.tar.xz`, `.tar.zst` or `.tar`, the same bytes for the same tree on any machine: fixed order, numeric
+//! owners, times clamped, compression that does not depend on the number of threads. One walk, nothing is read twice, and every
+//! digest that the results need is taken on the way: the file is the stage4 and the OCI layer at once.
 
 pub mod cache;
 pub mod compress;
@@ -74,6 +74,8 @@ pub struct Packed {
     pub tar_size: u64,
     /// Entries.
     pub entries: u64,
+    /// How the file is compressed.
+    pub format: Format,
 }
 
 /// What is written of the entries, a line each, beside the archive.
@@ -139,7 +141,7 @@ pub fn pack(
     }
     let entries = packed?;
     let Written { size, sha256, plain_sha256: diff_id, plain_size: tar_size } = written;
-    Ok(Packed { size, sha256, diff_id, tar_size, entries })
+    Ok(Packed { size, sha256, diff_id, tar_size, entries, format: options.format })
 }
 
 struct Packer<'a> {

@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::portage::{self, Resolved};
 use crate::progress::Progress;
-use crate::publish::provenance::{self, RepositoryOrigin};
 use crate::recipe::{Git, Job, Origin, Snapshot, SnapshotFormat};
 use crate::rootfs::Rootfs;
 use crate::source::locked::{LockedRepository, PinnedCommit};
 use crate::source::pin::{self, Pin};
 use crate::source::repository::tree::{self, Admission};
-use crate::source::repository::{Fact, git, snapshot};
+use crate::source::repository::{Fact, checkout, git, snapshot};
 use crate::source::{Located, Terms};
 use crate::store::Store;
 use crate::store::trees::Tree;
@@ -31,20 +30,15 @@ pub struct Repository {
 }
 
 impl Repository {
+    /// A directory of this machine, as it is.
+    fn here(path: &Path) -> Self {
+        let fact = Fact::Directory { commit: checkout::commit(path) };
+        Self { fact, directory: path.to_owned(), _tree: None }
+    }
+
     /// Its directory on this machine.
     pub fn directory(&self) -> &Path {
         &self.directory
-    }
-
-    /// What the provenance says of it.
-    pub fn origin(&self) -> RepositoryOrigin {
-        match self.fact.clone() {
-            Fact::Directory => RepositoryOrigin::Directory { commit: provenance::repository_commit(&self.directory) },
-            Fact::Snapshot { name, sha512, signer, how, .. } => {
-                RepositoryOrigin::Snapshot { name, sha512, signer, how }
-            }
-            Fact::Git { url, commit, signer, how } => RepositoryOrigin::Git { url, commit, signer, how },
-        }
     }
 }
 
@@ -63,7 +57,7 @@ pub fn repositories(
         portage::check(job)?;
     }
     let each = job.portage.repositories.iter().enumerate().map(|(index, repository)| match &repository.origin {
-        Origin::Location(path) => Ok(Repository { fact: Fact::Directory, directory: path.clone(), _tree: None }),
+        Origin::Location(path) => Ok(Repository::here(path)),
         Origin::Snapshot(snapshot) => of_snapshot(snapshot, index, store, terms, ui),
         Origin::Git(git) => of_git(&of_lock(git, index, terms)?, store, terms, ui),
     });
@@ -87,7 +81,7 @@ pub fn stored(job: &Job, store: &Store) -> Result<Option<(Vec<Repository>, Resol
     for repository in &job.portage.repositories {
         let (key, top) = match &repository.origin {
             Origin::Location(path) => {
-                all.push(Repository { fact: Fact::Directory, directory: path.clone(), _tree: None });
+                all.push(Repository::here(path));
                 continue;
             }
             Origin::Snapshot(snapshot) => {
@@ -99,7 +93,7 @@ pub fn stored(job: &Job, store: &Store) -> Result<Option<(Vec<Repository>, Resol
         let Some(key) = key else { return Ok(None) };
         let Some(tree) = store.tree_of_anyone(&key)? else { return Ok(None) };
         let directory = tree.root().join(tree::top(&Rootfs::open(&tree.root())?, tree.name(), top.as_deref())?);
-        all.push(Repository { fact: Fact::Directory, directory, _tree: Some(tree) });
+        all.push(Repository { fact: Fact::Directory { commit: None }, directory, _tree: Some(tree) });
     }
     let resolved = resolved(job, &all)?;
     Ok(Some((all, resolved)))
@@ -167,7 +161,8 @@ pub(super) fn locked(
                 one.git = Some(PinnedCommit { branch, url, commit, signer, verified });
             }
             _ if file.is_some_and(|file| file.starts_with(&repository.directory)) => {}
-            _ => one.commit = provenance::repository_commit(&repository.directory),
+            (_, Fact::Directory { commit }) => one.commit = commit,
+            _ => {}
         }
         all.push(one);
     }

@@ -18,7 +18,7 @@ use super::date::Moment;
 use super::hex;
 use super::platform::Platform;
 use crate::error::{Context, Error, Kind, Result};
-use crate::pack::Packed;
+use crate::pack::{Format, Packed};
 use crate::recipe::Oci;
 
 /// What a container runtime gives a process whose image names no PATH.
@@ -59,7 +59,7 @@ pub fn layout(oci: &Oci, title: &str, platform: Platform, moment: Moment, packed
 
     let config = configuration(oci, platform, moment, packed)?;
     let config = descriptor(MediaType::ImageConfig, &config, &mut blobs)?;
-    let layer = Descriptor::new(MediaType::ImageLayerGzip, packed.size, digest(&packed.sha256)?);
+    let layer = Descriptor::new(layer_type(packed.format)?, packed.size, digest(&packed.sha256)?);
 
     let mut annotations = HashMap::from([
         (ANNOTATION_CREATED.to_owned(), moment.rfc3339()),
@@ -92,6 +92,16 @@ pub fn layout(oci: &Oci, title: &str, platform: Platform, moment: Moment, packed
         .build()
         .context(Kind::Build, || "composing the image layout")?;
     Ok(Layout { blobs, layer: packed.sha256.clone(), index: bytes(&index)?, marker: bytes(&marker)?, tag })
+}
+
+fn layer_type(format: Format) -> Result<MediaType> {
+    match format {
+        Format::Plain => Ok(MediaType::ImageLayer),
+        Format::Gzip => Ok(MediaType::ImageLayerGzip),
+        Format::Zstd => Ok(MediaType::ImageLayerZstd),
+        Format::Xz => Err(Error::usage("composing the image manifest: OCI knows no layer that is compressed with xz")
+            .with_hint("choose another build.compression, or leave [oci] out")),
+    }
 }
 
 fn configuration(oci: &Oci, platform: Platform, moment: Moment, packed: &Packed) -> Result<Vec<u8>> {
@@ -200,7 +210,14 @@ mod tests {
     }
 
     fn packed() -> Packed {
-        Packed { size: 7, sha256: "a".repeat(64), diff_id: "c".repeat(64), tar_size: 9, entries: 1 }
+        Packed {
+            size: 7,
+            sha256: "a".repeat(64),
+            diff_id: "c".repeat(64),
+            tar_size: 9,
+            entries: 1,
+            format: Format::Gzip,
+        }
     }
 
     fn made() -> Layout {
@@ -250,6 +267,23 @@ mod tests {
         let config = first.blobs.values().map(|bytes| String::from_utf8(bytes.clone()).unwrap());
         let config = config.into_iter().find(|text| text.contains("diff_ids")).unwrap();
         assert!(config.find("label1\"") < config.find("label10\""), "labels are sorted: {config}");
+    }
+
+    #[test]
+    fn a_layer_is_said_to_be_what_it_is() {
+        let platform = Platform { architecture: "amd64", variant: None };
+        let of = |format| layout(&oci(), "python", platform, Moment::new(0), &Packed { format, ..packed() });
+        for (format, media_type) in
+            [(Format::Plain, "v1.tar"), (Format::Gzip, "v1.tar+gzip"), (Format::Zstd, "v1.tar+zstd")]
+        {
+            let layout = of(format).unwrap();
+            let manifest =
+                layout.blobs.values().map(|bytes| json(bytes)).find(|json| json["layers"].is_array()).unwrap();
+            let media_type = format!("application/vnd.oci.image.layer.{media_type}");
+            assert_eq!(manifest["layers"][0]["mediaType"], media_type);
+            assert!(crate::oci::layout::layer_format(&media_type).is_some());
+        }
+        assert_eq!(of(Format::Xz).unwrap_err().exit_code(), 2);
     }
 
     #[test]

@@ -1,9 +1,8 @@
-//! Where an image came from: an in-toto statement with a SLSA provenance predicate. Pure but for [`repository_commit`].
+//! Where an image came from: an in-toto statement with a SLSA provenance predicate. Pure.
 //!
 //! It depends on the inputs alone: no clock but the build's [`Moment`], no path of this machine, nothing that differs between a
 //! build as root and one without.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -13,6 +12,7 @@ use super::oci;
 use crate::error::{Context, Kind, Result};
 use crate::pack::Packed;
 use crate::recipe::{Base, Git, Job, Origin, Snapshot};
+use crate::source::repository::Fact;
 
 /// Names the meaning of `externalParameters` and `internalParameters`.
 const BUILD_TYPE: &str = "urn:quern-builder:build:v1";
@@ -61,43 +61,11 @@ impl BaseFact<'_> {
 
 /// An ebuild repository that the build read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RepositoryFact {
+pub struct RepositoryFact<'a> {
     /// Its `repo_name`.
-    pub name: String,
+    pub name: &'a str,
     /// Where it came from.
-    pub origin: RepositoryOrigin,
-}
-
-/// Where an ebuild repository came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RepositoryOrigin {
-    /// A directory of the machine.
-    Directory {
-        /// The commit that was checked out, where it is a git repository.
-        commit: Option<String>,
-    },
-    /// A signed snapshot.
-    Snapshot {
-        /// Its name, such as `gentoo-20261121`.
-        name: String,
-        /// SHA-512 of the tarball, in hex.
-        sha512: String,
-        /// Primary fingerprint of the certificate that signed it.
-        signer: Option<String>,
-        /// How it was verified, in words.
-        how: String,
-    },
-    /// A commit of a git repository.
-    Git {
-        /// Its address.
-        url: String,
-        /// The commit.
-        commit: String,
-        /// Primary fingerprint of the certificate that signed it; none: the recipe allows that nobody did.
-        signer: Option<String>,
-        /// How it was verified, in words.
-        how: String,
-    },
+    pub origin: &'a Fact,
 }
 
 /// A command that was run inside.
@@ -115,7 +83,7 @@ pub struct Facts<'a> {
     /// What the build started from.
     pub base: BaseFact<'a>,
     /// The repositories, in the recipe's order.
-    pub repositories: &'a [RepositoryFact],
+    pub repositories: &'a [RepositoryFact<'a>],
     /// The commands, in order.
     pub steps: &'a [StepFact],
 }
@@ -125,18 +93,18 @@ pub fn document(job: &Job, facts: &Facts<'_>, file: &str, packed: &Packed, momen
     let writing = || format!("writing the provenance of {file}");
     let mut dependencies = vec![facts.base.resource()];
     for repository in facts.repositories {
-        let name = &repository.name;
-        dependencies.push(match &repository.origin {
-            RepositoryOrigin::Directory { commit: None } => json!({ "name": name }),
-            RepositoryOrigin::Directory { commit: Some(commit) } => {
+        let name = repository.name;
+        dependencies.push(match repository.origin {
+            Fact::Directory { commit: None } => json!({ "name": name }),
+            Fact::Directory { commit: Some(commit) } => {
                 json!({ "name": name, "digest": { "gitCommit": commit } })
             }
-            RepositoryOrigin::Snapshot { name: snapshot, sha512, signer, how } => json!({
+            Fact::Snapshot { name: snapshot, sha512, signer, how, .. } => json!({
                 "name": name,
                 "digest": { "sha512": sha512 },
                 "annotations": { "snapshot": snapshot, "signer": signer, "verification": how },
             }),
-            RepositoryOrigin::Git { url, commit, signer, how } => json!({
+            Fact::Git { url, commit, signer, how } => json!({
                 "name": name,
                 "uri": format!("git+{url}"),
                 "digest": { "gitCommit": commit },
@@ -175,7 +143,7 @@ pub fn document(job: &Job, facts: &Facts<'_>, file: &str, packed: &Packed, momen
 }
 
 /// The recipe without this machine's paths: of files their names, of repositories theirs.
-fn recipe(job: &Job, repositories: &[RepositoryFact]) -> serde_json::Result<Value> {
+fn recipe(job: &Job, repositories: &[RepositoryFact<'_>]) -> serde_json::Result<Value> {
     let mut job = job.clone();
     if let Base::File { path, signature, .. } = &mut job.source.base {
         *path = file_name(path);
@@ -186,7 +154,7 @@ fn recipe(job: &Job, repositories: &[RepositoryFact]) -> serde_json::Result<Valu
         match &mut repository.origin {
             Origin::Location(path) => {
                 *path = match repositories.get(index) {
-                    Some(fact) => PathBuf::from(&fact.name),
+                    Some(fact) => PathBuf::from(fact.name),
                     None => file_name(path),
                 }
             }
@@ -209,41 +177,4 @@ fn recipe(job: &Job, repositories: &[RepositoryFact]) -> serde_json::Result<Valu
 
 fn file_name(path: &Path) -> PathBuf {
     path.file_name().map(PathBuf::from).unwrap_or_default()
-}
-
-/// The commit that a repository's `.git` has checked out, read without git; none where that is not plain to see.
-pub fn repository_commit(location: &Path) -> Option<String> {
-    let git = location.join(".git");
-    let head = read(&git.join("HEAD"))?;
-    let head = head.trim();
-    let Some(name) = head.strip_prefix("ref: ") else { return commit(head) };
-    let inside = name.starts_with("refs/") && !name.split('/').any(|part| part == ".." || part.is_empty());
-    if !inside {
-        return None;
-    }
-    if let Some(loose) = read(&git.join(name)) {
-        return commit(loose.trim());
-    }
-    let packed = read(&git.join("packed-refs"))?;
-    packed
-        .lines()
-        .filter_map(|line| line.split_once(' '))
-        .find(|(_, found)| *found == name)
-        .and_then(|(id, _)| commit(id))
-}
-
-fn commit(id: &str) -> Option<String> {
-    let hex = id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (hex && matches!(id.len(), 40 | 64)).then(|| id.to_ascii_lowercase())
-}
-
-/// A small file's text; none when it is missing, large or not a file.
-fn read(path: &Path) -> Option<String> {
-    const LIMIT: u64 = 1 << 20;
-    if !fs_err::metadata(path).ok()?.is_file() {
-        return None;
-    }
-    let mut text = String::new();
-    fs_err::File::open(path).ok()?.take(LIMIT).read_to_string(&mut text).ok()?;
-    Some(text)
 }

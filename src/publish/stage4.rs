@@ -10,6 +10,8 @@ use crate::recipe::Job;
 pub struct Names {
     /// What all of them begin with.
     pub base: String,
+    /// How the name of the stage4 ends, dots included.
+    pub suffix: &'static str,
 }
 
 impl Names {
@@ -19,27 +21,27 @@ impl Names {
             Some(name) => name.clone(),
             None => format!("{}-{}", job.name, moment.dashed()),
         };
-        Ok(Self { base: checked_name(base)? })
+        Ok(Self { base: checked_name(base)?, suffix: job.build.compression.suffix() })
     }
 
     /// The stage4.
     pub fn tarball(&self) -> String {
-        format!("{}.tar.gz", self.base)
+        format!("{}{}", self.base, self.suffix)
     }
 
     /// Its SHA-256, as `sha256sum` writes it.
     pub fn sha256(&self) -> String {
-        format!("{}.tar.gz.sha256", self.base)
+        format!("{}.sha256", self.tarball())
     }
 
     /// The listing of what is in it.
     pub fn contents(&self) -> String {
-        format!("{}.tar.gz.CONTENTS.gz", self.base)
+        format!("{}.CONTENTS.gz", self.tarball())
     }
 
     /// What is in it with digests, for mtree(8).
     pub fn manifest(&self) -> String {
-        format!("{}.tar.gz.mtree.gz", self.base)
+        format!("{}.mtree.gz", self.tarball())
     }
 
     /// Where it came from.

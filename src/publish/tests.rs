@@ -7,10 +7,12 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::provenance::{BaseFact, Facts, RepositoryFact, RepositoryOrigin, StepFact, document, repository_commit};
+use super::provenance::{BaseFact, Facts, RepositoryFact, StepFact, document};
 use super::*;
+use crate::pack::Format;
 use crate::progress::Silent;
 use crate::recipe::{Base, Build, Emerge, Job, Origin, Portage, ProfileName, Repository, Source, Strip, TreeKind};
+use crate::source::repository::Fact;
 
 pub(crate) fn job(outdir: &Path) -> Job {
     Job {
@@ -78,6 +80,7 @@ fn packed(bytes: &[u8]) -> Packed {
         diff_id: "d".repeat(64),
         tar_size: 9,
         entries: 1,
+        format: Format::Gzip,
     }
 }
 
@@ -193,10 +196,7 @@ fn provenance_names_the_inputs_and_no_path_of_this_machine() {
             signer: Some("13EB"),
             how: "OpenPGP signature",
         },
-        repositories: &[RepositoryFact {
-            name: "gentoo".to_owned(),
-            origin: RepositoryOrigin::Directory { commit: Some("c".repeat(40)) },
-        }],
+        repositories: &[RepositoryFact { name: "gentoo", origin: &Fact::Directory { commit: Some("c".repeat(40)) } }],
         steps: &[StepFact { what: "packages".to_owned(), argv: vec!["emerge".to_owned(), "@profile".to_owned()] }],
     };
     let of =
@@ -210,20 +210,4 @@ fn provenance_names_the_inputs_and_no_path_of_this_machine() {
     assert_eq!(definition["resolvedDependencies"][1]["digest"]["gitCommit"], "c".repeat(40));
     assert_eq!(definition["externalParameters"]["recipe"]["portage"]["repositories"][0]["location"], "gentoo");
     assert_eq!(definition["internalParameters"]["emerge"][0]["argv"][1], "@profile");
-}
-
-#[test]
-fn a_repositorys_commit_is_read_from_its_git_directory() {
-    let scratch = tempfile::tempdir().unwrap();
-    let git = scratch.path().join(".git");
-    assert_eq!(repository_commit(scratch.path()), None);
-    fs_err::create_dir_all(git.join("refs/heads")).unwrap();
-    fs_err::write(git.join("HEAD"), "ref: refs/heads/main\n").unwrap();
-    assert_eq!(repository_commit(scratch.path()), None);
-    fs_err::write(git.join("packed-refs"), format!("# pack-refs\n{} refs/heads/main\n", "a".repeat(40))).unwrap();
-    assert_eq!(repository_commit(scratch.path()), Some("a".repeat(40)));
-    fs_err::write(git.join("refs/heads/main"), format!("{}\n", "b".repeat(40))).unwrap();
-    assert_eq!(repository_commit(scratch.path()), Some("b".repeat(40)));
-    fs_err::write(git.join("HEAD"), "ref: refs/../../../../etc/passwd\n").unwrap();
-    assert_eq!(repository_commit(scratch.path()), None);
 }

@@ -20,13 +20,13 @@ pub(super) fn name(text: &str) -> Rule {
 }
 
 /// A base name of results; the suffix that they get anyway may be written.
-pub(super) fn image_name(text: &str) -> Rule<String> {
-    let base = text.strip_suffix(".tar.gz").unwrap_or(text);
+pub(super) fn image_name(text: &str, suffix: &str) -> Rule<String> {
+    let base = text.strip_suffix(suffix).unwrap_or(text);
     name(base)?;
-    if let Some(suffix) =
-        [".tar", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".gz"].iter().find(|end| base.ends_with(**end))
+    if let Some(other) = [".tar", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".gz"].iter().find(|end| base.ends_with(**end))
     {
-        return Err(Problem::new(format!("`{suffix}` is not what is made")).help("results are packed as .tar.gz"));
+        return Err(Problem::new(format!("`{other}` is not what is made"))
+            .help(format!("the result is packed as {suffix}; build.compression says how")));
     }
     Ok(base.to_owned())
 }
@@ -530,7 +530,13 @@ mod tests {
             assert!(option(text).is_err(), "{text}");
         }
         assert!(option("--with-bdeps=y").is_ok() && option("-v").is_ok());
-        assert_eq!(image_name("rootfs.tar.gz"), Ok("rootfs".to_owned()));
-        assert!(image_name("rootfs.tar.xz").is_err() && image_name("a/b").is_err());
+        for suffix in [".tar.gz", ".tar.xz", ".tar.zst", ".tar"] {
+            assert_eq!(image_name(&format!("rootfs{suffix}"), suffix), Ok("rootfs".to_owned()));
+            assert_eq!(image_name("root.fs", suffix), Ok("root.fs".to_owned()));
+            for other in ["rootfs.tar.bz2", "rootfs.tar.gz.tar", "rootfs.tgz", "a/b", suffix] {
+                assert!(image_name(other, suffix).is_err(), "{other}");
+            }
+        }
+        assert!(image_name("rootfs.tar", ".tar.gz").is_err() && image_name("rootfs.tar.gz", ".tar").is_err());
     }
 }

@@ -28,11 +28,12 @@ impl Checker<'_> {
         let unblocker = self.word("build", "unblocker-profile");
         let unblocker_profile = unblocker.and_then(|word| self.profile(&word, known));
         let outdir = self.outdir();
+        let compression = self.compression().unwrap_or_default();
         let image_name = self.word("build", "image-name");
-        let image_name = image_name.and_then(|word| self.follow(&word, "image name", words::image_name));
+        let image_name = image_name
+            .and_then(|word| self.follow(&word, "image name", |text| words::image_name(text, compression.suffix())));
         let storage = self.word("build", "workdir-storage");
         let tmpfs = storage.and_then(|word| self.follow(&word, "workdir storage", words::storage)).flatten();
-        let compression = self.compression().unwrap_or_default();
         let kind = self.kind()?;
         let atoms =
             self.each("build", "baselayout-atoms", "package", |text| atom::package(text).map(|()| text.to_owned()));
@@ -74,7 +75,10 @@ impl Checker<'_> {
         self.follow(&word, "compression", |text| match text {
             "gzip" => Ok(Compression::Gzip),
             "gzip-fast" => Ok(Compression::GzipFast),
-            _ => Err(Problem::new("not supported").help("results are packed with gzip, or faster with gzip-fast")),
+            "xz" => Ok(Compression::Xz),
+            "zstd" => Ok(Compression::Zstd),
+            "none" => Ok(Compression::None),
+            _ => Err(Problem::new("not supported").help("one of gzip, gzip-fast, xz, zstd and none")),
         })
     }
 

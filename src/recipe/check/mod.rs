@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use super::diagnostic::{Finding, Place, Problem, Texts, harmless, quoted};
 use super::merge::reason;
 use super::parse::{Is, Item, Table, Value};
-use super::{Base, Job, Request, Source, TreeKind, words};
+use super::{Base, Compression, Job, Request, Source, TreeKind, words};
 
 /// The job a tree describes, or none after noting why not.
 pub(super) fn job(texts: &mut Texts, tree: &Table, request: &Request) -> Option<Job> {
@@ -30,6 +30,9 @@ pub(super) fn job(texts: &mut Texts, tree: &Table, request: &Request) -> Option<
         (source.as_ref().map(|source| &source.base), build.as_ref().map(|build| build.kind))
     {
         checker.refuse_to_ship_the_host();
+    }
+    if oci.is_some() && build.as_ref().is_some_and(|build| build.compression == Compression::Xz) {
+        checker.refuse_a_layer_of_xz();
     }
     Some(Job { name: name?, source: source?, portage: portage?, build: build?, emerge: emerge??, strip, oci })
 }
@@ -105,6 +108,16 @@ impl Checker<'_> {
             let title = "a stage4 is the builder tree itself, which would be this host, with its accounts and settings";
             let finding = Finding::at(&kind, title, "would ship the host").also(&host, "the host is built from");
             self.texts.find(finding.help("make an image, or start from a stage3"));
+        }
+    }
+
+    fn refuse_a_layer_of_xz(&mut self) {
+        let compression = self.value("build", "compression").map(|value| value.at.clone());
+        if let (Some(compression), Some(oci)) = (compression, self.tree.get("oci").map(|item| item.key_at.clone())) {
+            let title = "the stage4 is the layer of the OCI image, and no such layer may be compressed with xz";
+            let finding = Finding::at(&compression, title, "not for an OCI image").also(&oci, "the image is asked for");
+            let help = "choose zstd, the smallest of what OCI knows, or make the .tar.xz by a recipe without [oci]";
+            self.texts.find(finding.help(help));
         }
     }
 

@@ -1,8 +1,9 @@
 //! Ebuild repositories that are fetched: signed snapshots and commits of git repositories.
 //!
 //! [`snapshot`] (`squashfs` where it is an image) and [`git`] find out which bytes a repository is, and get them; [`tree`] says what of
-//! them may become a tree.
+//! them may become a tree. [`checkout`] is for those that are directories of this machine.
 
+pub mod checkout;
 pub mod git;
 pub mod snapshot;
 mod squashfs;
@@ -12,7 +13,10 @@ pub mod tree;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
     /// A directory of this machine.
-    Directory,
+    Directory {
+        /// The commit that it has checked out, where it is a git repository.
+        commit: Option<String>,
+    },
     /// A snapshot.
     Snapshot {
         /// Its top directory, such as `gentoo-20261121`: what it calls itself.

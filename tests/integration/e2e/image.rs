@@ -134,7 +134,7 @@ fn odd_files(listing: &Listing, attributes: &str) {
 }
 
 /// The checksum, the lists of files and the provenance beside a tarball.
-fn companions(tarball: &Path, listing: &Listing) {
+pub(super) fn companions(tarball: &Path, listing: &Listing) {
     let directory = tarball.parent().expect("an outdir");
     let name = tarball.file_name().and_then(|name| name.to_str()).expect("a name");
     let mut check = std::process::Command::new("sha256sum");
@@ -144,9 +144,11 @@ fn companions(tarball: &Path, listing: &Listing) {
     assert_eq!(contents.lines().count(), listing.names().count(), "{contents}");
     let manifest = ask("bsdtar", &["-tf", &format!("{}.mtree.gz", text(tarball))]);
     assert_eq!(manifest.lines().count(), listing.names().count(), "{manifest}");
-    let provenance = fs::read(directory.join(name.replace(".tar.gz", ".json"))).unwrap();
+    let (base, _) = name.split_once(".tar").expect("the name of a tarball");
+    let provenance = fs::read(directory.join(format!("{base}.json"))).unwrap();
     let provenance: serde_json::Value = serde_json::from_slice(&provenance).unwrap();
     let sum = ask("sha256sum", &[text(tarball)]);
+    assert_eq!(provenance["subject"][0]["name"], name);
     assert_eq!(provenance["subject"][0]["digest"]["sha256"].as_str(), sum.split(' ').next());
     let hidden: Vec<_> = fs::read_dir(directory)
         .unwrap()

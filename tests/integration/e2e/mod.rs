@@ -13,6 +13,7 @@ use crate::env::{self, Output, Server, TestEnv, World, output};
 mod clean;
 mod crash;
 mod failure;
+mod formats;
 mod host;
 mod hostile;
 mod image;

@@ -88,16 +88,24 @@ fn userns_a_stage4_is_the_stage3_with_packages_added() {
     }
 }
 
-/// Root, with the same binary packages, makes the same names, owners, modes and attributes.
+/// Root, with the same binary packages, makes the same names, owners, modes and attributes, in another format too; and what was made is
+/// something to begin with.
 fn the_same_as_root(user: &Stand, tarball: &Path) {
     let Some(root) = Stand::sharing(Who::Root) else { return };
     let mut root = root.with_own_packages().with_repositories(&[]);
     ask("cp", &["--recursive", text(&user.packages()), text(&root.packages())]);
-    let other = built(&mut root);
-    let (one, other) = (with_attributes(tarball), with_attributes(&other));
+    root.env.set("QUERN_BUILD_COMPRESSION", "zstd");
+    let stage4 = built(&mut root);
+    let (one, other) = (with_attributes(tarball), with_attributes(&stage4));
     let size =
         |line: &&str| !["/var/db/pkg/app-misc/hello", "/var/cache/edb/counter"].iter().any(|path| line.contains(path));
     let differ: Vec<_> = one.lines().zip(other.lines()).filter(|(one, other)| one != other && size(one)).collect();
     assert!(differ.is_empty(), "{differ:#?}");
     assert_eq!(one.lines().count(), other.lines().count());
+
+    assert!(text(&stage4).ends_with(".tar.zst"));
+    root.env.set("QUERN_SOURCE_FILE", stage4);
+    root.env.set("QUERN_SOURCE_ALLOW_UNSIGNED", "true");
+    let recipe = root.recipe("again", "[emerge]\npackages = [\"app-test/tiny\"]\n");
+    assert_eq!(root.shell(&recipe, &[], &["hello"]).success().stdout, "Hello, world!\n");
 }
