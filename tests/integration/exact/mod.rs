@@ -6,3 +6,4 @@ pub(crate) mod readers;
 mod same;
 mod space;
 pub(crate) mod trace;
+mod trees;
