@@ -2,6 +2,7 @@
 //! an error that says so when the system refuses something.
 
 mod faults;
+mod kernels;
 pub(crate) mod readers;
 mod same;
 mod space;
