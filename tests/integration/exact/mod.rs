@@ -5,6 +5,7 @@ mod faults;
 mod kernels;
 pub(crate) mod readers;
 mod same;
+mod scale;
 mod space;
 pub(crate) mod trace;
 mod trees;
