@@ -300,6 +300,27 @@ pub(crate) fn is_overlay_xattr(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
 }
 
+/// Names of the extended attributes that `list` lists, but labels of the host and what overlays write for themselves.
+pub(crate) fn xattr_names(
+    mut list: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<Vec<Vec<u8>>> {
+    // Nearly nothing has attributes: the first look is into a small buffer. Linux gives no more than the large one takes.
+    let mut small = [0u8; 256];
+    let mut large = Vec::new();
+    let names = match list(&mut small) {
+        Ok(length) => &small[..length],
+        Err(Errno::OPNOTSUPP) => &[],
+        Err(Errno::RANGE) => {
+            large.resize(64 << 10, 0);
+            let length = list(&mut large)?;
+            &large[..length]
+        }
+        Err(error) => return Err(error),
+    };
+    let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    Ok(names.filter(|name| *name != b"security.selinux" && !is_overlay_xattr(name)).map(<[u8]>::to_vec).collect())
+}
+
 /// Names and types in an open directory, sorted by bytes. The type is looked up where the file system does not tell it.
 pub(crate) fn list(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<(OsString, FileType)>> {
     let mut names = list_unsorted(dir)?;

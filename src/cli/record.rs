@@ -38,7 +38,8 @@ impl RecordFile {
             Some(file) => file.write(missing),
             None if missing.is_empty() => Ok(()),
             None => {
-                let (nodes, attributes) = (missing.nodes.len(), missing.xattrs.len());
+                let (nodes, attributes) =
+                    (missing.nodes().len(), missing.xattrs().values().map(Vec::len).sum::<usize>());
                 ui.warn(&format!(
                     "{nodes} device nodes and {attributes} attributes could not be made; --record keeps them"
                 ));

@@ -97,6 +97,42 @@ fn sample() -> [Vec<u8>; 3] {
     [first.end(), second.end(), third.end()]
 }
 
+/// What an upper layer says of a directory is all there is of it; one that it does not speak of stays as it was.
+#[test]
+fn directories_of_upper_layers_replace_attributes_as_with_umoci() {
+    let old: &[(&str, &[u8])] = &[("SCHILY.xattr.user.old", b"old"), ("mtime", b"99.5")];
+    let first = Tar::default().dir("./").pax(old).dir("named/").pax(old).dir("unnamed/").file("unnamed/gone", b"1");
+    let second = Tar::default()
+        .pax(&[("SCHILY.xattr.user.new", b"new")])
+        .dir("named/")
+        .file("unnamed/f", b"2")
+        .file("unnamed/.wh.gone", b"");
+    let made = made(&[first.end(), second.end()], |_| {});
+    made.unpack().unwrap();
+    let about = |tree: &Path| {
+        let script = "getfattr -d -R . | sort; find . -mindepth 1 -type d -printf '%P %T@\\n' | sort";
+        let output = Command::new("sh").args(["-c", script]).current_dir(tree).env("LC_ALL", "C").output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap().replace("0000000\n", "\n")
+    };
+    let found = about(&made.tree());
+    let attributes: Vec<_> = found.lines().filter(|line| line.starts_with("user")).collect();
+    assert_eq!(attributes, ["user.new=\"new\"", "user.old=\"old\""], "{found}");
+    assert!(found.contains("unnamed 99.500\n"), "{found}");
+    if is_root("umoci makes the same tree") && Command::new("umoci").arg("--version").output().is_ok() {
+        assert_eq!(found, about(&umoci(&made)));
+    }
+}
+
+/// The image as umoci unpacks it.
+fn umoci(made: &Made) -> PathBuf {
+    let other = made.place.path().join("umoci");
+    let image = format!("{}:v1", made.dir().display());
+    let output = Command::new("umoci").args(["raw", "unpack", "--image", &image]).arg(&other).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    other
+}
+
 fn listing(tree: &Path) -> String {
     let script = "find . -printf '%P %y %m %l ' -type f -exec cat {} ';' -o -printf '\\n' | sort";
     let output = Command::new("sh").args(["-c", script]).current_dir(tree).env("LC_ALL", "C").output().unwrap();
@@ -120,11 +156,7 @@ fn layers_go_over_each_other_as_with_umoci() {
     if !is_root("umoci makes the same tree") || Command::new("umoci").arg("--version").output().is_err() {
         return;
     }
-    let other = made.place.path().join("umoci");
-    let image = format!("{}:v1", made.dir().display());
-    let output = Command::new("umoci").args(["raw", "unpack", "--image", &image]).arg(&other).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(listing(&tree), listing(&other));
+    assert_eq!(listing(&tree), listing(&umoci(&made)));
 }
 
 #[test]

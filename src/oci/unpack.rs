@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::Seek as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::io::Errno;
 
 use super::layer;
 use super::layout::{Algorithm, CONFIG, Config, Descriptor, Layout, MANIFEST, Manifest, layer_format};
@@ -149,24 +150,43 @@ fn layers(
     Ok(record)
 }
 
+/// Takes away what a mark speaks of. The directory that it was in keeps its time, unless an entry of the layer changes it.
 fn apply(root: &Rootfs, record: &mut Record, mark: &Mark) -> Result<()> {
-    let (dir, all) = match mark {
+    let dir = match mark {
         Mark::Entry => return Ok(()),
         Mark::Remove(path) => {
             record.forget(path);
-            return root.remove(path).map(drop);
+            path.parent().unwrap_or(Path::new(""))
         }
-        Mark::Opaque(dir) => (dir, root.stat(dir)?),
+        Mark::Opaque(dir) => {
+            record.forget_below(dir);
+            // A link is replaced by the layer's directory; what it leads to stays.
+            if !root.stat(dir)?.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory) {
+                return Ok(());
+            }
+            dir
+        }
     };
-    record.forget_below(dir);
-    // A link is replaced by the layer's directory; what it leads to stays.
-    if all.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory) {
-        let children: Vec<PathBuf> = root.read_dir(dir)?.into_iter().map(|(name, _)| dir.join(name)).collect();
-        for child in children {
-            root.remove(&child)?;
+    let doing = || root.doing("opening", dir);
+    let fd = match root.openat2(dir, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+        other => other.system(doing)?,
+    };
+    let stat = rustix::fs::fstat(&fd).system(doing)?;
+    match mark {
+        Mark::Opaque(_) => {
+            for (name, _) in root.read_dir(dir)? {
+                root.remove(&dir.join(name))?;
+            }
         }
+        Mark::Entry => {}
+        Mark::Remove(path) => drop(root.remove(path)?),
     }
-    Ok(())
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
+    };
+    rustix::fs::futimens(&fd, &times).system(doing)
 }
 
 fn clone(file: &File, name: &str) -> Result<File> {

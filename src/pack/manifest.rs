@@ -1,7 +1,7 @@
 //! What is in an archive, with a digest of every file, in the format of mtree(5): NetBSD's `mtree` compares a tree with it, and
 //! libarchive reads it. A line per entry in the archive's order, full paths, nothing carried over from one line to the next.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -13,15 +13,16 @@ use crate::unpack::entry::{Meta, NodeKind};
 /// Writes the lines of a manifest.
 pub struct Manifest<'a> {
     out: &'a mut dyn Write,
-    /// Size and SHA-256 of files with several names, by the first: the format knows no hard links, so that each name says all.
-    linked: BTreeMap<PathBuf, (u64, String)>,
+    /// Type, and what its line ends with, of what has several names, by the first: the format knows no hard links, so that each name
+    /// says all.
+    linked: HashMap<PathBuf, (&'static str, String)>,
 }
 
 impl<'a> Manifest<'a> {
     /// A manifest that is written to `out`, which gets its first line.
     pub fn new(out: &'a mut dyn Write) -> io::Result<Self> {
         out.write_all(b"#mtree\n")?;
-        Ok(Self { out, linked: BTreeMap::new() })
+        Ok(Self { out, linked: HashMap::new() })
     }
 
     /// Adds an entry; `sha256` is that of a file's data, in hex.
@@ -30,34 +31,25 @@ impl<'a> Manifest<'a> {
         let name = archived(&item.path, false);
         // The root is `.`: the one name without a slash, and so the one that the others are below.
         let mut line = escaped(name.strip_suffix(b"/").unwrap_or(&name));
-        let kind = match item.kind {
-            NodeKind::File | NodeKind::Hardlink(_) => "file",
-            NodeKind::Symlink(_) => "link",
-            NodeKind::Char(..) => "char",
-            NodeKind::Block(..) => "block",
-            NodeKind::Dir => "dir",
-            NodeKind::Fifo => "fifo",
+        let (kind, tail) = match &item.kind {
+            NodeKind::File => {
+                ("file", sha256.map(|sha256| format!(" size={} sha256digest={sha256}", item.size)).unwrap_or_default())
+            }
+            NodeKind::Symlink(target) => ("link", format!(" link={}", escaped(target))),
+            NodeKind::Char(major, minor) => ("char", format!(" device=native,{major},{minor}")),
+            NodeKind::Block(major, minor) => ("block", format!(" device=native,{major},{minor}")),
+            NodeKind::Dir => ("dir", String::new()),
+            NodeKind::Fifo => ("fifo", String::new()),
+            NodeKind::Hardlink(first) => match item.linked {
+                true => self.linked.get(first).cloned(),
+                false => self.linked.remove(first),
+            }
+            .unwrap_or(("file", String::new())),
         };
-        let _ = write!(line, " type={kind} mode={mode:04o} uid={uid} gid={gid} time={}.{:09}", mtime.sec, mtime.nsec);
-        let data = match &item.kind {
-            NodeKind::File => sha256.map(|sha256| (item.size, sha256)),
-            NodeKind::Hardlink(first) => self.linked.get(first).cloned(),
-            _ => None,
-        };
-        if let Some((size, sha256)) = data {
-            let _ = write!(line, " size={size} sha256digest={sha256}");
-            if item.linked {
-                self.linked.insert(item.path.clone(), (size, sha256));
-            }
-        }
-        match &item.kind {
-            NodeKind::Symlink(target) => {
-                let _ = write!(line, " link={}", escaped(target));
-            }
-            NodeKind::Char(major, minor) | NodeKind::Block(major, minor) => {
-                let _ = write!(line, " device=native,{major},{minor}");
-            }
-            _ => {}
+        let _ =
+            write!(line, " type={kind} mode={mode:04o} uid={uid} gid={gid} time={}.{:09}{tail}", mtime.sec, mtime.nsec);
+        if item.linked && !matches!(item.kind, NodeKind::Hardlink(_)) {
+            self.linked.insert(item.path.clone(), (kind, tail));
         }
         line.push('\n');
         self.out.write_all(line.as_bytes())

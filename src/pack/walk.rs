@@ -3,8 +3,8 @@
 //! Every directory is opened by its name in its parent's descriptor, every file likewise, and what is told of a file is what
 //! its open descriptor says.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -21,7 +21,7 @@ use crate::unpack::{Node, Record};
 
 /// Directories on the way down whose descriptors stay open.
 const OPEN_LEVELS: usize = 64;
-/// Longest list of names of attributes, and longest value, that Linux gives.
+/// Longest value of an attribute that Linux gives.
 const MAX_XATTR: usize = 64 << 10;
 
 /// One thing of the tree.
@@ -39,28 +39,41 @@ pub struct Item {
     pub file: Option<OwnedFd>,
     /// Less of it is on the disk than it is long.
     pub holes: bool,
-    /// Its inode has other names too.
+    /// Its inode may have more names, which are to come.
     pub linked: bool,
 }
 
 /// Walks `tree`, with what `record` adds to it, and gives each item to `take`.
 pub fn walk(tree: &Rootfs, record: &Record, ui: &dyn Progress, take: &mut dyn FnMut(Item) -> Result<()>) -> Result<()> {
-    let mut walker = Walker { tree, ui, links: BTreeMap::new(), nodes: BTreeMap::new(), xattrs: BTreeMap::new() };
-    for node in &record.nodes {
-        let (Some(above), Some(name)) = (node.path.parent(), node.path.file_name()) else { continue };
-        // The way there may lead through links, and none may lead there any more.
-        let opened = match tree.openat2(above, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
-            other => other.and_then(rustix::fs::fstat),
+    let mut walker = Walker {
+        tree,
+        ui,
+        links: HashMap::new(),
+        recorded: HashMap::new(),
+        nodes: BTreeMap::new(),
+        xattrs: BTreeMap::new(),
+    };
+    let mut last: Option<(&Path, (u64, u64))> = None;
+    for (path, node) in record.nodes() {
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { continue };
+        let inode = match last {
+            Some((path, inode)) if path == above => inode,
+            // The way there may lead through links, and none may lead there any more.
+            _ => match tree.openat2(above, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+                other => {
+                    let stat = other.and_then(rustix::fs::fstat).system(|| tree.doing("looking at", above))?;
+                    (stat.st_dev, stat.st_ino)
+                }
+            },
         };
-        let stat = opened.system(|| tree.doing("looking at", above))?;
-        walker.nodes.entry((stat.st_dev, stat.st_ino)).or_default().insert(name.to_owned(), node.clone());
+        last = Some((above, inode));
+        walker.nodes.entry(inode).or_default().insert(name.to_owned(), node.clone());
     }
-    for attribute in &record.xattrs {
+    for (path, xattrs) in record.xattrs() {
         // Of an inode with several names, another may be the one that is written.
-        if let Some(stat) = tree.stat(&attribute.path)? {
-            let pair = (attribute.name.clone(), attribute.value.clone());
-            walker.xattrs.entry((stat.st_dev, stat.st_ino)).or_default().push(pair);
+        if let Some(stat) = tree.stat(path)? {
+            walker.xattrs.entry((stat.st_dev, stat.st_ino)).or_default().extend_from_slice(xattrs);
         }
     }
     walker.run(take)
@@ -83,8 +96,10 @@ enum Known {
 struct Walker<'a> {
     tree: &'a Rootfs,
     ui: &'a dyn Progress,
-    /// First names of inodes that have several.
-    links: BTreeMap<(u64, u64), PathBuf>,
+    /// First names of inodes that have several, and how many of these are still to come.
+    links: HashMap<(u64, u64), (PathBuf, usize)>,
+    /// First names of nodes that the record adds and that have several.
+    recorded: HashMap<u64, PathBuf>,
     /// Nodes that the record adds, by the inode of their directory.
     nodes: BTreeMap<(u64, u64), BTreeMap<OsString, Node>>,
     /// Attributes that the record adds, by inode.
@@ -156,7 +171,7 @@ impl Walker<'_> {
         take: &mut dyn FnMut(Item) -> Result<()>,
     ) -> Result<Option<Level>> {
         let item = match known {
-            Known::Recorded(node) => Some(recorded(path, *node)),
+            Known::Recorded(node) => Some(self.recorded(path, *node)),
             Known::There(FileType::Directory) => {
                 let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
@@ -190,14 +205,14 @@ impl Walker<'_> {
             return Err(Error::system(format!("{}: it changed meanwhile", self.tree.doing("packing", &path))));
         }
         let meta = self.meta(&stat, &Of::Open(fd.as_fd()), &path)?;
-        let first = self.first_name(&stat, &path);
+        let (first, linked) = self.first_name(&stat, &path);
         let size = stat.st_size as u64;
         let holes = (stat.st_blocks as u64).saturating_mul(512) < size;
         Ok(match first {
             Some(first) => {
-                Item { path, kind: NodeKind::Hardlink(first), meta, size: 0, file: None, holes: false, linked: true }
+                Item { path, kind: NodeKind::Hardlink(first), meta, size: 0, file: None, holes: false, linked }
             }
-            None => Item { path, kind: NodeKind::File, meta, size, file: Some(fd), holes, linked: stat.st_nlink > 1 },
+            None => Item { path, kind: NodeKind::File, meta, size, file: Some(fd), holes, linked },
         })
     }
 
@@ -218,25 +233,48 @@ impl Walker<'_> {
             _ => return Err(Error::system(format!("{}: it changed meanwhile", self.tree.doing("packing", &path)))),
         };
         let meta = self.meta(&stat, &Of::Name(at, name), &path)?;
-        let kind = match self.first_name(&stat, &path) {
-            Some(first) => NodeKind::Hardlink(first),
-            None => kind,
-        };
-        Ok(Item { path, kind, meta, size: 0, file: None, holes: false, linked: stat.st_nlink > 1 })
+        let (first, linked) = self.first_name(&stat, &path);
+        let kind = first.map_or(kind, NodeKind::Hardlink);
+        Ok(Item { path, kind, meta, size: 0, file: None, holes: false, linked })
     }
 
-    /// The name under which an inode was given out before; none the first time.
-    fn first_name(&mut self, stat: &Stat, path: &Path) -> Option<PathBuf> {
+    /// The name under which an inode was given out before, none the first time; and whether there may be more.
+    fn first_name(&mut self, stat: &Stat, path: &Path) -> (Option<PathBuf>, bool) {
         if stat.st_nlink <= 1 {
-            return None;
+            return (None, false);
         }
         match self.links.entry((stat.st_dev, stat.st_ino)) {
-            Entry::Occupied(have) => Some(have.get().clone()),
+            Entry::Occupied(mut have) => {
+                let (first, left) = have.get_mut();
+                *left = left.saturating_sub(1);
+                // All of them were seen: a tree of many links needs no memory for those that are behind.
+                if *left == 0 { (Some(have.remove().0), false) } else { (Some(first.clone()), true) }
+            }
             Entry::Vacant(free) => {
-                free.insert(path.to_owned());
-                None
+                free.insert((path.to_owned(), usize::try_from(stat.st_nlink - 1).unwrap_or(usize::MAX)));
+                (None, true)
             }
         }
+    }
+
+    fn recorded(&mut self, path: PathBuf, node: Node) -> Item {
+        let linked = node.inode != 0;
+        let first = match linked.then(|| self.recorded.entry(node.inode)) {
+            Some(Entry::Occupied(have)) => Some(have.get().clone()),
+            Some(Entry::Vacant(free)) => {
+                free.insert(path.clone());
+                None
+            }
+            None => None,
+        };
+        let kind = match (first, node.block) {
+            (Some(first), _) => NodeKind::Hardlink(first),
+            (None, true) => NodeKind::Block(node.major, node.minor),
+            (None, false) => NodeKind::Char(node.major, node.minor),
+        };
+        let mut meta = Meta { mode: node.mode, uid: node.uid, gid: node.gid, mtime: node.mtime, xattrs: node.xattrs };
+        meta.xattrs.sort_unstable();
+        Item { path, kind, meta, size: 0, file: None, holes: false, linked }
     }
 
     fn meta(&mut self, stat: &Stat, of: &Of<'_>, path: &Path) -> Result<Meta> {
@@ -252,16 +290,6 @@ impl Walker<'_> {
     }
 }
 
-fn recorded(path: PathBuf, node: Node) -> Item {
-    let kind = match node.block {
-        true => NodeKind::Block(node.major, node.minor),
-        false => NodeKind::Char(node.major, node.minor),
-    };
-    let mut meta = Meta { mode: node.mode, uid: node.uid, gid: node.gid, mtime: node.mtime, xattrs: node.xattrs };
-    meta.xattrs.sort_unstable();
-    Item { path, kind, meta, size: 0, file: None, holes: false, linked: false }
-}
-
 /// Whose attributes to read.
 enum Of<'a> {
     /// A file or directory that is open.
@@ -272,35 +300,19 @@ enum Of<'a> {
 
 /// All extended attributes but labels of the host and what overlays write for themselves.
 fn xattrs(of: &Of<'_>) -> rustix::io::Result<Xattrs> {
-    // Nearly nothing has attributes: the first look is into a small buffer.
-    let mut small = [0u8; 256];
-    let get_list = |to: &mut [u8]| match of {
+    let names = rootfs::xattr_names(|to| match of {
         Of::Open(fd) => rustix::fs::flistxattr(fd, to),
         Of::Name(at, name) => last::list_xattrs(*at, name, to),
-    };
-    let names = match get_list(&mut small) {
-        Ok(length) => small[..length].to_vec(),
-        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        Err(Errno::RANGE) => {
-            let mut large = vec![0; MAX_XATTR];
-            let length = get_list(&mut large)?;
-            large.truncate(length);
-            large
-        }
-        Err(error) => return Err(error),
-    };
+    })?;
     let mut all = Vec::new();
-    for name in names.split(|byte| *byte == 0) {
-        if name.is_empty() || name == b"security.selinux" || rootfs::is_overlay_xattr(name) {
-            continue;
-        }
+    for name in names {
         let mut value = vec![0; MAX_XATTR];
         let length = match of {
-            Of::Open(fd) => rustix::fs::fgetxattr(fd, name, &mut value[..]),
-            Of::Name(at, of) => last::get_xattr(*at, of, name, &mut value[..]),
+            Of::Open(fd) => rustix::fs::fgetxattr(fd, &name[..], &mut value[..]),
+            Of::Name(at, of) => last::get_xattr(*at, of, &name, &mut value[..]),
         };
         value.truncate(length?);
-        all.push((name.to_vec(), value));
+        all.push((name, value));
     }
     Ok(all)
 }

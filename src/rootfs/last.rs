@@ -1,5 +1,5 @@
 //! Calls on a name in a directory that is itself meant, a link as well. Older kernels have them only for a path, which is then the
-//! one that `/proc` has for a descriptor.
+//! one that `/proc` has for a descriptor: it is not used unless the kernel itself answers there.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -40,13 +40,24 @@ fn or_by_path<T>(
     old: impl FnOnce(&str) -> Result<T>,
 ) -> Result<T> {
     match result {
-        Err(Errno::NOSYS) => {
+        Err(Errno::NOSYS) if is_proc(DESCRIPTORS) => {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let handle = rustix::fs::openat(at, name, flags, Mode::empty())?;
-            old(&format!("/proc/thread-self/fd/{}", handle.as_fd().as_raw_fd()))
+            old(&format!("{DESCRIPTORS}/{}", handle.as_fd().as_raw_fd()))
         }
         result => result,
     }
+}
+
+/// Where the kernel shows this thread's descriptors.
+const DESCRIPTORS: &str = "/proc/thread-self/fd";
+
+/// Whether the directory `path` is of the kernel's making. In a tree without a mounted `/proc`, anybody could have made what stands
+/// there, and links in it would lead anywhere.
+fn is_proc(path: &str) -> bool {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let found = rustix::fs::open(path, flags, Mode::empty()).and_then(rustix::fs::fstatfs);
+    found.is_ok_and(|found| found.f_type == rustix::fs::PROC_SUPER_MAGIC)
 }
 
 #[cfg(test)]
@@ -89,5 +100,6 @@ mod tests {
         let old = or_by_path(Err(Errno::NOSYS), at, link, |path| rustix::fs::getxattr(path, "user.a", &mut value[..]));
         assert_eq!(old, Err(Errno::NODATA));
         assert_eq!(or_by_path(Err::<(), _>(Errno::PERM), at, file, |_| unreachable!()), Err(Errno::PERM));
+        assert!(is_proc(DESCRIPTORS) && !is_proc("/") && !is_proc("/proc/self/status") && !is_proc("/none"));
     }
 }

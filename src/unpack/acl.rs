@@ -1,5 +1,7 @@
 //! POSIX access control lists: the text that tar archives hold, and the bytes that the kernel takes. Pure.
 
+use super::refusal::Reason;
+
 /// Attribute of the list that decides access.
 pub const ACCESS: &str = "system.posix_acl_access";
 /// Attribute of the list that new files in a directory inherit.
@@ -14,10 +16,15 @@ const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 const OTHER: u16 = 0x20;
 
-/// The kernel's bytes of a list such as `user::rw-,user:1000:r--,group::r--,mask::r--,other::r--`. None when it is malformed
-/// or names somebody by name only: the names are those of another system.
-pub fn parse(text: &[u8]) -> Option<Vec<u8>> {
-    let text = std::str::from_utf8(text).ok()?;
+/// The kernel's bytes of a list such as `user::rw-,user:1000:r--,group::r--,mask::r--,other::r--`. Where somebody has a name only,
+/// others look it up among the users of the machine that they run on, who have nothing to do with the tree: that is refused, but for
+/// `root`, who is 0 everywhere.
+///
+/// # Errors
+/// `acl-by-name`, and `bad-acl` for what is malformed.
+pub fn parse(text: &[u8]) -> Result<Vec<u8>, Reason> {
+    let bad = || Reason::new("bad-acl", "its access control list is malformed");
+    let text = std::str::from_utf8(text).map_err(|_| bad())?;
     let mut entries: Vec<(u16, u32, u16)> = Vec::new();
     for line in text.split([',', '\n']) {
         let line = line.split('#').next().unwrap_or_default().trim();
@@ -25,18 +32,19 @@ pub fn parse(text: &[u8]) -> Option<Vec<u8>> {
             continue;
         }
         let mut parts = line.split(':').map(str::trim);
-        let (tag, who, permissions) = (parts.next()?, parts.next()?, parts.next()?);
+        let (Some(tag), Some(who), Some(permissions)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(bad());
+        };
         // star and bsdtar add the number as a fourth part.
         let number = parts.next().filter(|id| !id.is_empty());
-        let id = || number.unwrap_or(who).parse::<u32>().ok().filter(|id| *id != NO_ID);
         let (tag, id) = match (tag, who) {
             ("user" | "u", "") => (USER_OBJ, NO_ID),
-            ("user" | "u", _) => (USER, id()?),
+            ("user" | "u", _) => (USER, id(number.unwrap_or(who))?),
             ("group" | "g", "") => (GROUP_OBJ, NO_ID),
-            ("group" | "g", _) => (GROUP, id()?),
+            ("group" | "g", _) => (GROUP, id(number.unwrap_or(who))?),
             ("mask" | "m", "") => (MASK, NO_ID),
             ("other" | "o", "") => (OTHER, NO_ID),
-            _ => return None,
+            _ => return Err(bad()),
         };
         let mut bits = 0;
         for letter in permissions.chars() {
@@ -45,13 +53,13 @@ pub fn parse(text: &[u8]) -> Option<Vec<u8>> {
                 'w' => 2,
                 'x' => 1,
                 '-' => 0,
-                _ => return None,
+                _ => return Err(bad()),
             };
         }
         entries.push((tag, id, bits));
     }
     if entries.is_empty() {
-        return None;
+        return Err(bad());
     }
     entries.sort_unstable();
     let mut bytes = VERSION.to_le_bytes().to_vec();
@@ -60,7 +68,33 @@ pub fn parse(text: &[u8]) -> Option<Vec<u8>> {
         bytes.extend(bits.to_le_bytes());
         bytes.extend(id.to_le_bytes());
     }
-    Some(bytes)
+    Ok(bytes)
+}
+
+fn id(who: &str) -> Result<u32, Reason> {
+    if who == "root" {
+        return Ok(0);
+    }
+    if !who.bytes().all(|byte| byte.is_ascii_digit()) {
+        let text = format!(
+            "its access control list has {} by name, whose number only another system knows",
+            who.escape_debug()
+        );
+        return Err(Reason::new("acl-by-name", text));
+    }
+    let id = who.parse().ok().filter(|id| *id != NO_ID);
+    id.ok_or_else(|| Reason::new("bad-acl", "its access control list has a number out of range"))
+}
+
+/// Whether two lists in the kernel's form say the same, in whatever order.
+pub fn same(one: &[u8], other: &[u8]) -> bool {
+    let sorted = |bytes: &[u8]| {
+        let mut entries: Vec<Vec<u8>> =
+            bytes.chunks(4).skip(1).collect::<Vec<_>>().chunks(2).map(<[_]>::concat).collect();
+        entries.sort_unstable();
+        entries
+    };
+    one.get(..4) == other.get(..4) && sorted(one) == sorted(other)
 }
 
 /// The text of the kernel's bytes, with numbers for names, as GNU tar writes it. None when they are malformed.
@@ -91,12 +125,6 @@ pub fn format(bytes: &[u8]) -> Option<Vec<u8>> {
 /// The text of the list that a mode is.
 pub fn of_mode(mode: u32) -> Vec<u8> {
     format!("user::{},group::{},other::{}", letters(mode >> 6), letters(mode >> 3), letters(mode)).into_bytes()
-}
-
-/// Whether these bytes say no more than a mode does: the kernel does not keep such a list.
-pub fn is_mode(bytes: &[u8]) -> bool {
-    let tags = bytes.get(4..).unwrap_or_default().chunks_exact(8).map(|entry| u16::from_le_bytes([entry[0], entry[1]]));
-    tags.eq([USER_OBJ, GROUP_OBJ, OTHER])
 }
 
 fn letters(bits: u32) -> String {

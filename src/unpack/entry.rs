@@ -81,8 +81,8 @@ pub struct Entry {
     pub sparse: Option<Vec<sparse::Segment>>,
     /// Where its first header begins in the plain archive.
     pub offset: u64,
-    /// Attributes that could not be understood, for a warning.
-    pub dropped: Vec<&'static str>,
+    /// What Linux has no place for, for a warning.
+    pub dropped: Option<&'static str>,
 }
 
 /// What came before a header and belongs to it.
@@ -215,12 +215,12 @@ pub fn entry(
         sparse::check(segments, stored, size)?;
     }
 
+    let dropped = pax.foreign_acl.then_some("an NFSv4 access control list");
     let meta = meta(header, pax)?;
-    let (meta, dropped) = meta;
     Ok(Entry { path, kind, meta, size, stored, sparse: map, offset, dropped })
 }
 
-fn meta(header: &Header, mut pax: Pax) -> Result<(Meta, Vec<&'static str>), Reason> {
+fn meta(header: &Header, mut pax: Pax) -> Result<Meta, Reason> {
     let old = header.as_old();
     let mode = number(&old.mode).filter(|mode| (0..=0o7_777_777).contains(mode)).ok_or_else(|| bad_number("mode"))?;
     let id = |field: &[u8], pax: Option<u64>, what| {
@@ -235,26 +235,29 @@ fn meta(header: &Header, mut pax: Pax) -> Result<(Meta, Vec<&'static str>), Reas
         Some(time) => time,
         None => Time { sec: number(&old.mtime).ok_or_else(|| bad_number("mtime"))?, nsec: 0 },
     };
-    let mut dropped = Vec::new();
     let mut xattrs = pax.take_xattrs()?;
     for (text, name) in [(&pax.acl_access, acl::ACCESS), (&pax.acl_default, acl::DEFAULT)] {
-        let Some(text) = text else { continue };
-        if xattrs.iter().any(|(have, _)| have == name.as_bytes()) {
-            continue;
-        }
-        match acl::parse(text) {
-            Some(value) => xattrs.push((name.as_bytes().to_vec(), value)),
-            None => dropped.push("an access control list with names instead of numbers"),
+        // Without a value it is as if it were not there.
+        let Some(text) = text.as_ref().filter(|text| !text.is_empty()) else { continue };
+        let attribute = xattrs.iter().find(|(have, _)| have == name.as_bytes());
+        match (acl::parse(text), attribute) {
+            (Ok(list), None) => xattrs.push((name.as_bytes().to_vec(), list)),
+            // GNU tar restores the one, container tools the other.
+            (Ok(list), Some((_, value))) if !acl::same(&list, value) => {
+                return Err(Reason::new("pax-contradiction", format!("PAX gives two lists for {name}")));
+            }
+            // The attribute has the numbers.
+            (Err(reason), Some(_)) if reason.code == "acl-by-name" => {}
+            (list, _) => drop(list?),
         }
     }
-    let meta = Meta {
+    Ok(Meta {
         mode: mode as u32 & 0o7777,
         uid: id(&old.uid, pax.uid, "uid")?,
         gid: id(&old.gid, pax.gid, "gid")?,
         mtime,
         xattrs,
-    };
-    Ok((meta, dropped))
+    })
 }
 
 fn kind(header: &Header, family: Family, name: &[u8], link: &[u8], pax: &Pax, stored: u64) -> Result<NodeKind, Reason> {

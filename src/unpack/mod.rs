@@ -37,7 +37,7 @@ use crate::progress::{Event, Progress};
 use crate::rootfs::Rootfs;
 
 pub use self::reader::Limits;
-pub use self::record::{Attribute, Node, Record};
+pub use self::record::{Node, Record};
 
 /// Progress is told after this many bytes of the compressed file.
 const STEP: u64 = 2 << 20;
@@ -121,7 +121,7 @@ fn place_all(
     }
     let total = reader.total();
     read_to_end(&mut reader, name, ui)?;
-    let record = placer.finish().map_err(|(path, failure)| failed(name, &path, None, failure, into, total))?;
+    let record = placer.finish().map_err(|failure| failed(name, Path::new(""), None, failure, into, total))?;
     ui.emit(Event::Bytes { done: reader.input().taken(), total: size });
     Ok(record)
 }
@@ -195,15 +195,17 @@ fn input_error(name: &str, error: io::Error) -> Error {
 }
 
 fn failed(name: &str, path: &Path, offset: Option<u64>, failure: Failure, into: &Rootfs, total: u64) -> Error {
-    let bytes = path.as_os_str().as_bytes();
-    let (call, errno) = match failure {
+    let (path, call, errno) = match failure {
         Failure::Input(error) => return input_error(name, error),
         Failure::Refused(reason) => {
-            let refusal = Refusal { reason, name: bytes.to_vec(), offset: offset.unwrap_or_default() };
+            let refusal =
+                Refusal { reason, name: path.as_os_str().as_bytes().to_vec(), offset: offset.unwrap_or_default() };
             return Error::refused(format!("unpacking {name}")).with_source(refusal);
         }
-        Failure::Call(call, errno) => (call, errno),
+        Failure::Call(call, errno) => (path, call, errno),
+        Failure::Dir(ref path, call, errno) => (path.as_path(), call, errno),
     };
+    let bytes = path.as_os_str().as_bytes();
     let place = into.path().display();
     let error = Error::system(format!("unpacking {} of {name} into {place}: {call}", bytes.escape_ascii()));
     let hint = match errno {
@@ -216,6 +218,9 @@ fn failed(name: &str, path: &Path, offset: Option<u64>, failure: Failure, into: 
                 .to_owned()
         }
         Errno::PERM if call.contains("chown") => "unpacking needs root, or root in a user namespace".to_owned(),
+        Errno::NOSYS if call != "openat2" => {
+            "before Linux 6.13, /proc is needed for this: mount it, and a container must not hide it".to_owned()
+        }
         Errno::NOSYS => "openat2 is missing: Linux 5.6 or newer is needed, and a container must not filter it".to_owned(),
         _ => return error.with_source(io::Error::from(errno)),
     };

@@ -29,6 +29,8 @@ pub struct Pax {
     pub acl_access: Option<Vec<u8>>,
     /// `SCHILY.acl.default`, text.
     pub acl_default: Option<Vec<u8>>,
+    /// `SCHILY.acl.ace` was there: a list of NFSv4's.
+    pub foreign_acl: bool,
     /// `GNU.sparse.*`
     pub sparse: sparse::Records,
     /// `SCHILY.devmajor` or `SCHILY.devminor` was there.
@@ -69,6 +71,10 @@ impl Pax {
             },
             b"SCHILY.acl.access" => once(&mut self.acl_access, key, value.to_vec()),
             b"SCHILY.acl.default" => once(&mut self.acl_default, key, value.to_vec()),
+            b"SCHILY.acl.ace" => {
+                self.foreign_acl = true;
+                Ok(())
+            }
             b"SCHILY.devmajor" | b"SCHILY.devminor" => {
                 self.device_numbers = true;
                 Ok(())

@@ -1,17 +1,20 @@
 //! Entries become files. Everything is made new, by its name in its parent's descriptor: nothing that stands there is written
 //! through. Owner, then mode (chown clears setuid), then attributes (chown clears capabilities), then times.
 
+mod levels;
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use rustix::io::Errno;
 
-use super::acl;
-use super::entry::{Entry, Meta, NodeKind, Time};
-use super::record::{Attribute, Node, Record};
+use self::levels::Level;
+use super::entry::{Entry, Meta, NodeKind, Time, Xattrs};
+use super::record::{Node, Record};
 use super::refusal::Reason;
 use super::zeros;
 use crate::progress::Progress;
@@ -23,6 +26,8 @@ pub(super) enum Failure {
     Refused(Reason),
     /// The kernel's word on a call, as `strace` would name it.
     Call(&'static str, Errno),
+    /// As [`Failure::Call`], on a directory that an entry before has made, or written into.
+    Dir(PathBuf, &'static str, Errno),
     /// Reading the data.
     Input(std::io::Error),
 }
@@ -57,25 +62,21 @@ pub(super) struct Placer<'a> {
     ui: &'a dyn Progress,
     /// The tree was empty: whatever stands in the way is of this very archive.
     fresh: bool,
-    /// What files are not made with: the umask, or everything when the root's default ACL has a say too.
-    mask: u32,
-    /// The directory that the last entry went to.
-    parent: Option<(PathBuf, OwnedFd)>,
-    /// Directories get their owner, mode and time when nothing more is written into them.
-    dirs: Vec<(PathBuf, Meta)>,
+    /// What files are not made with.
+    umask: u32,
+    /// The way from the root to the directory that the last entry went to.
+    levels: Vec<Level>,
     record: Record,
+    /// The next number for a node that is only recorded and has several names.
+    inode: u64,
     warned: BTreeSet<String>,
 }
 
 impl<'a> Placer<'a> {
     /// `record` is what the tree lacks already, of archives unpacked before.
     pub(super) fn new(root: &'a Rootfs, fresh: bool, record: Record, ui: &'a dyn Progress) -> Self {
-        let (parent, dirs, warned) = (None, Vec::new(), BTreeSet::new());
-        let inherited = rustix::fs::fgetxattr(root.fd(), acl::DEFAULT, &mut [0u8; 1][..]);
-        let inherits = !matches!(inherited, Err(Errno::NODATA | Errno::OPNOTSUPP));
-        // Directories of a new tree get theirs at the end.
-        let mask = if fresh && !inherits { crate::process::umask() } else { 0o777 };
-        Self { root, ui, fresh, mask, parent, dirs, record, warned }
+        let (inode, umask) = (record.next_inode(), crate::process::umask());
+        Self { root, ui, fresh, umask, levels: Vec::new(), record, inode, warned: BTreeSet::new() }
     }
 
     /// The tree.
@@ -85,71 +86,51 @@ impl<'a> Placer<'a> {
 
     /// Makes one entry, its data taken from `data`.
     pub(super) fn place(&mut self, entry: Entry, data: &mut dyn Data) -> Result<(), Failure> {
-        for what in &entry.dropped {
-            self.warn_once(what);
+        if let Some(what) = entry.dropped {
+            self.warn_once(&format!("{what} of {}", entry.path.as_os_str().as_bytes().escape_ascii()));
         }
         let Some(name) = entry.path.file_name() else {
-            self.dirs.push((entry.path, entry.meta));
-            return Ok(());
+            self.enter(Path::new(""))?;
+            return self.become_again(entry.meta);
         };
-        if !self.fresh {
-            self.forget(&entry);
+        if self.fresh && self.record.nodes().contains_key(&entry.path) {
+            return Err(duplicate().into());
         }
+        self.enter(entry.path.parent().unwrap_or(Path::new("")))?;
         // Taken out so that its descriptor can be used beside the rest of `self`.
-        let (above, parent) = self.enter_parent(entry.path.parent().unwrap_or(Path::new("")))?;
-        let at = parent.as_fd();
-        let placed = self.place_at(at, name, &entry, data);
-        self.parent = Some((above, parent));
-        placed?;
-        if entry.kind == NodeKind::Dir {
-            self.dirs.push((entry.path, entry.meta));
-        }
-        Ok(())
+        let parent = self.take_top()?;
+        let placed = self.place_at(parent.as_fd(), name, &entry, data);
+        self.put_top(parent);
+        let existed = placed?;
+        if entry.kind == NodeKind::Dir { self.push(entry.path, entry.meta, existed) } else { Ok(()) }
     }
 
-    /// What was recorded of something that this entry replaces, or changes.
-    fn forget(&mut self, entry: &Entry) {
-        if entry.kind == NodeKind::Dir {
-            self.record.nodes.retain(|node| node.path != entry.path);
-            self.record.xattrs.retain(|attribute| attribute.path != entry.path);
-        } else {
-            self.record.forget(&entry.path);
-        }
-    }
-
-    /// Sets what was put off, and returns what could not be made.
-    pub(super) fn finish(mut self) -> Result<Record, (PathBuf, Failure)> {
-        self.parent = None;
-        for (path, meta) in std::mem::take(&mut self.dirs) {
-            self.finish_dir(&path, &meta).map_err(|failure| (path, failure))?;
+    /// Returns what could not be made, everything else being done.
+    pub(super) fn finish(mut self) -> Result<Record, Failure> {
+        while !self.levels.is_empty() {
+            self.leave()?;
         }
         Ok(self.record)
     }
 
-    fn finish_dir(&mut self, path: &Path, meta: &Meta) -> Result<(), Failure> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-        let fd = match self.root.openat2(path, flags, Mode::empty()) {
-            Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => {
-                return Err(Reason::new("directory-replaced", "a later entry replaced it or a link on its path").into());
-            }
-            other => other.call("openat2")?,
-        };
-        self.finish_fd(&fd, path, meta, true)
-    }
-
+    /// Whether it was there before, which only a directory may be.
     fn place_at(
         &mut self,
         at: BorrowedFd<'_>,
         name: &OsStr,
         entry: &Entry,
         data: &mut dyn Data,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let meta = &entry.meta;
-        match &entry.kind {
+        match entry.kind {
+            NodeKind::Dir => self.record.forget_one(&entry.path),
+            _ => self.record.forget(&entry.path),
+        }
+        let placed = match &entry.kind {
             NodeKind::File => {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                // Nearly every file can be made with its mode, which spares a call.
-                let made = meta.mode & !0o777 == 0 && meta.mode & self.mask == 0;
+                // Nearly every file can be made with its mode, which spares a call: no directory on the way hands down a list.
+                let made = meta.mode & !0o777 == 0 && meta.mode & self.umask == 0;
                 let mode = Mode::from_raw_mode(if made { meta.mode } else { 0o600 });
                 let fd = self.make(at, name, "openat", || rustix::fs::openat(at, name, flags, mode))?;
                 fill(&fd, entry, data)?;
@@ -157,26 +138,19 @@ impl<'a> Placer<'a> {
                 // Some file systems say only now that the data did not fit.
                 nix::unistd::close(fd).map_err(|errno| Failure::Call("close", Errno::from_raw_os_error(errno as i32)))
             }
-            NodeKind::Dir => match rustix::fs::mkdirat(at, name, Mode::from_raw_mode(0o700)) {
-                Err(Errno::EXIST) => {
-                    let stat = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW).call("fstatat")?;
-                    match FileType::from_raw_mode(stat.st_mode) {
-                        FileType::Directory => Ok(()),
-                        _ => {
-                            let mode = Mode::from_raw_mode(0o700);
-                            self.make(at, name, "mkdirat", || rustix::fs::mkdirat(at, name, mode))
-                        }
-                    }
+            NodeKind::Dir => {
+                let mode = Mode::from_raw_mode(0o700);
+                match rustix::fs::mkdirat(at, name, mode) {
+                    Err(Errno::EXIST) if is_dir(at, name)? => return Ok(true),
+                    Err(Errno::EXIST) => self.make(at, name, "mkdirat", || rustix::fs::mkdirat(at, name, mode)),
+                    other => other.call("mkdirat"),
                 }
-                other => other.call("mkdirat"),
-            },
+            }
             NodeKind::Symlink(target) => {
                 self.make(at, name, "symlinkat", || rustix::fs::symlinkat(&target[..], at, name))?;
                 let (owner, group) = rootfs::owner(meta.uid, meta.gid);
                 rustix::fs::chownat(at, name, owner, group, AtFlags::SYMLINK_NOFOLLOW).call("fchownat")?;
-                if !meta.xattrs.is_empty() {
-                    self.set_xattrs(&entry.path, meta, |key, value| last::set_xattr(at, name, key, value))?;
-                }
+                self.set_xattrs(&entry.path, &meta.xattrs, |key, value| last::set_xattr(at, name, key, value))?;
                 rustix::fs::utimensat(at, name, &times(meta.mtime), AtFlags::SYMLINK_NOFOLLOW).call("utimensat")
             }
             NodeKind::Hardlink(target) => self.hardlink(at, name, entry, target),
@@ -187,7 +161,8 @@ impl<'a> Placer<'a> {
             }
             NodeKind::Char(major, minor) => self.device(at, name, entry, FileType::CharacterDevice, *major, *minor),
             NodeKind::Block(major, minor) => self.device(at, name, entry, FileType::BlockDevice, *major, *minor),
-        }
+        };
+        placed.map(|()| false)
     }
 
     fn device(
@@ -203,18 +178,16 @@ impl<'a> Placer<'a> {
         let dev = rustix::fs::makedev(major, minor);
         // 0:0 is what overlays take for "removed": it is only ever recorded.
         let made = match (kind, major, minor) {
-            (FileType::CharacterDevice, 0, 0) => Err(Failure::Call("mknodat", Errno::PERM)),
+            (FileType::CharacterDevice, 0, 0) => self.vacate(at, name).and(Err(Failure::Call("mknodat", Errno::PERM))),
             _ => self.make(at, name, "mknodat", || rustix::fs::mknodat(at, name, kind, mode, dev)),
         };
         match made {
             Ok(()) => self.finish_node(at, name, &entry.path, &entry.meta),
             Err(Failure::Call(_, Errno::PERM)) => {
-                if self.fresh && self.record.nodes.iter().any(|node| node.path == entry.path) {
-                    return Err(duplicate().into());
-                }
                 let Meta { mode, uid, gid, mtime, xattrs } = entry.meta.clone();
-                let (path, block) = (entry.path.clone(), kind == FileType::BlockDevice);
-                self.record.nodes.push(Node { path, block, major, minor, mode, uid, gid, mtime, xattrs });
+                let block = kind == FileType::BlockDevice;
+                let node = Node { block, major, minor, mode, uid, gid, mtime, xattrs, inode: 0 };
+                self.record.add_node(entry.path.clone(), node);
                 Ok(())
             }
             Err(failure) => Err(failure),
@@ -240,9 +213,11 @@ impl<'a> Placer<'a> {
         });
         match made {
             Err(Failure::Call(_, Errno::NOENT)) => {
-                let node = self.record.nodes.iter().find(|node| node.path == target).cloned();
-                let node = node.ok_or_else(missing)?;
-                self.record.nodes.push(Node { path: entry.path.clone(), ..node });
+                self.vacate(at, name)?;
+                if !self.record.link_node(target, entry.path.clone(), self.inode) {
+                    return Err(missing().into());
+                }
+                self.inode += 1;
                 Ok(())
             }
             Err(Failure::Call(_, Errno::PERM)) => Err(Reason::new("bad-link", "it is a link to a directory").into()),
@@ -268,19 +243,13 @@ impl<'a> Placer<'a> {
         }
     }
 
-    /// The directory `path`, the last one kept, missing ones made.
-    fn enter_parent(&mut self, path: &Path) -> Result<(PathBuf, OwnedFd), Failure> {
-        match self.parent.take() {
-            Some((have, fd)) if have == path => Ok((have, fd)),
-            _ => match self.root.make_dirs(path, 0o755) {
-                Ok(fd) => Ok((path.to_owned(), fd)),
-                Err(Errno::NOTDIR | Errno::LOOP | Errno::EXIST) => {
-                    Err(Reason::new("bad-parent", "what should be its directory is none, or a link that leads nowhere")
-                        .into())
-                }
-                Err(errno) => Err(Failure::Call("openat2", errno)),
-            },
-        }
+    /// Sees to it that there is nothing of this name.
+    fn vacate(&mut self, at: BorrowedFd<'_>, name: &OsStr) -> Result<(), Failure> {
+        self.make(at, name, "fstatat", || match rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Err(Errno::EXIST),
+            Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno),
+        })
     }
 
     fn finish_fd(&mut self, fd: &OwnedFd, path: &Path, meta: &Meta, chmod: bool) -> Result<(), Failure> {
@@ -289,7 +258,7 @@ impl<'a> Placer<'a> {
         if chmod {
             rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode)).call("fchmod")?;
         }
-        self.set_xattrs(path, meta, |key, value| rustix::fs::fsetxattr(fd, key, value, XattrFlags::empty()))?;
+        self.set_xattrs(path, &meta.xattrs, |key, value| rustix::fs::fsetxattr(fd, key, value, XattrFlags::empty()))?;
         rustix::fs::futimens(fd, &times(meta.mtime)).call("futimens")
     }
 
@@ -298,17 +267,17 @@ impl<'a> Placer<'a> {
         let (owner, group) = rootfs::owner(meta.uid, meta.gid);
         rustix::fs::chownat(at, name, owner, group, AtFlags::SYMLINK_NOFOLLOW).call("fchownat")?;
         last::chmod(at, name, meta.mode).call("fchmodat2")?;
-        self.set_xattrs(path, meta, |key, value| last::set_xattr(at, name, key, value))?;
+        self.set_xattrs(path, &meta.xattrs, |key, value| last::set_xattr(at, name, key, value))?;
         rustix::fs::utimensat(at, name, &times(meta.mtime), AtFlags::SYMLINK_NOFOLLOW).call("utimensat")
     }
 
     fn set_xattrs(
         &mut self,
         path: &Path,
-        meta: &Meta,
+        xattrs: &Xattrs,
         set: impl Fn(&[u8], &[u8]) -> rustix::io::Result<()>,
     ) -> Result<(), Failure> {
-        for (name, value) in &meta.xattrs {
+        for (name, value) in xattrs {
             // Labels are of the machine that made the archive.
             if name == b"security.selinux" {
                 continue;
@@ -327,8 +296,7 @@ impl<'a> Placer<'a> {
                             name.escape_ascii()
                         ));
                     }
-                    let (path, name, value) = (path.to_owned(), name.clone(), value.clone());
-                    self.record.xattrs.push(Attribute { path, name, value });
+                    self.record.add_xattr(path, name.clone(), value.clone());
                 }
                 Err(errno) => return Err(Failure::Call("setxattr", errno)),
             }
@@ -409,6 +377,11 @@ fn same(one_at: BorrowedFd<'_>, one: &OsStr, other_at: BorrowedFd<'_>, other: &O
         Some((stat.st_dev, stat.st_ino))
     };
     matches!((identity(one_at, one), identity(other_at, other)), (Some(one), Some(other)) if one == other)
+}
+
+fn is_dir(at: BorrowedFd<'_>, name: &OsStr) -> Result<bool, Failure> {
+    let stat = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW).call("fstatat")?;
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
 fn duplicate() -> Reason {

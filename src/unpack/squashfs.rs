@@ -74,7 +74,7 @@ pub fn extract(
             ui.emit(Event::Bytes { done, total: Some(total) });
         }
     }
-    let record = placer.finish().map_err(|(path, failure)| failed(name, &path, None, failure, into, total))?;
+    let record = placer.finish().map_err(|failure| failed(name, Path::new(""), None, failure, into, total))?;
     ui.emit(Event::Bytes { done, total: Some(total) });
     Ok(record)
 }
@@ -158,7 +158,7 @@ fn entry(node: &Node<SquashfsFileReader>, top: &Path, root: bool) -> Result<Entr
         stored: size,
         sparse: None,
         offset: 0,
-        dropped: Vec::new(),
+        dropped: None,
     })
 }
 

@@ -112,7 +112,7 @@ mod tests {
             stored: 0,
             sparse: None,
             offset: 0,
-            dropped: Vec::new(),
+            dropped: None,
         }
     }
 

@@ -113,6 +113,80 @@ fn missing_parents_are_made_and_modes_do_not_depend_on_the_umask() {
     assert_eq!((mode("a"), mode("a/b"), mode("a/b/f")), (0o755, 0o755, 0o7777));
 }
 
+/// Whatever the order of the entries, a directory has the time that its entry says; without an entry, the one it had.
+#[test]
+fn directories_keep_their_times() {
+    let place = tempfile::tempdir().unwrap();
+    fs_err::create_dir_all(place.path().join("old/below")).unwrap();
+    for path in ["old/below", "old"] {
+        let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::new(5, 7);
+        fs_err::File::open(place.path().join(path)).unwrap().set_modified(old).unwrap();
+    }
+    let archive = Tar::default()
+        .dir("a/")
+        .dir("b/")
+        .file("a/f", b"x")
+        .file("c/d/f", b"x")
+        .dir("c/")
+        .file("a/new/deep/f", b"x")
+        .symlink("a/l", "/b")
+        .file("a/l/f", b"x")
+        .hardlink("a/l/g", "a/f")
+        .dir("c/d/")
+        .file("old/below/f", b"x")
+        .file("old/new/f", b"x")
+        .end();
+    unpack(&archive, place.path()).unwrap();
+    let time =
+        |name: &str| fs_err::metadata(place.path().join(name)).map(|meta| (meta.mtime(), meta.mtime_nsec())).unwrap();
+    for path in ["a", "b", "c", "c/d", "b/g"] {
+        assert_eq!(time(path), (1_000_000_000, 0), "{path}");
+    }
+    assert_eq!((time("old"), time("old/below")), ((5, 7), (5, 7)));
+}
+
+/// The kernel's form of a list with a named user.
+const LIST: &[u8] = b"\x02\0\0\0\
+    \x01\0\x07\0\xff\xff\xff\xff\x02\0\x07\0\x05\0\0\0\x04\0\x05\0\xff\xff\xff\xff\
+    \x10\0\x07\0\xff\xff\xff\xff\x20\0\x05\0\xff\xff\xff\xff";
+
+/// The image specification: "If the entry and the existing path are both directories, then the existing path's attributes MUST be
+/// replaced by those of the entry". And what is new has what the archive says, not what a directory hands on.
+#[test]
+fn attributes_of_directories_are_replaced_and_never_inherited() {
+    use rustix::fs::{XattrFlags, getxattr, listxattr, setxattr};
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str| place.path().join(name);
+    fs_err::create_dir_all(path("named/below")).unwrap();
+    fs_err::create_dir(path("unnamed")).unwrap();
+    for dir in ["", "named", "named/below", "unnamed"] {
+        setxattr(path(dir), "user.old", b"old", XattrFlags::empty()).unwrap();
+        setxattr(path(dir), "system.posix_acl_default", LIST, XattrFlags::empty()).unwrap();
+    }
+    setxattr(path("named"), "system.posix_acl_access", LIST, XattrFlags::empty()).unwrap();
+    let file = |tar: Tar, name: &str| tar.file(name, b"x");
+    let archive = Tar::default().pax(&[("SCHILY.xattr.user.new", b"new")]).dir("named/");
+    let archive =
+        ["named/f", "named/new/f", "named/below/f", "unnamed/f", "unnamed/new/f", "f"].into_iter().fold(archive, file);
+    unpack(&archive.dir("named/twice/").dir("named/twice/").end(), place.path()).unwrap();
+    let names = |name: &str| {
+        let mut list = [0u8; 256];
+        let length = listxattr(path(name), &mut list[..]).unwrap();
+        String::from_utf8(list[..length].to_vec()).unwrap().replace("security.selinux\0", "")
+    };
+    assert_eq!(names("named"), "user.new\0");
+    assert_eq!(fs_err::metadata(path("named")).unwrap().mode() & 0o7777, 0o755);
+    for new in ["named/f", "named/new", "named/new/f", "named/twice", "named/below/f", "unnamed/f", "unnamed/new", "f"]
+    {
+        assert_eq!(names(new), "", "{new}");
+    }
+    let mut list = [0u8; 256];
+    for kept in ["", "named/below", "unnamed"] {
+        assert_eq!(getxattr(path(kept), "user.old", &mut list[..]), Ok(3), "{kept}");
+        assert_eq!(getxattr(path(kept), "system.posix_acl_default", &mut list[..]), Ok(LIST.len()), "{kept}");
+    }
+}
+
 #[test]
 fn modes_do_not_depend_on_what_the_root_hands_down() {
     let place = tempfile::tempdir().unwrap();

@@ -149,8 +149,36 @@ fn whiteouts_of_overlays_are_only_recorded() {
     header.set_device_major(0).unwrap();
     header.set_device_minor(0).unwrap();
     let record = unpack(&Tar::default().raw(header, b"").hardlink("too", "gone").end(), place.path()).unwrap();
-    assert_eq!(record.nodes.iter().map(|node| node.path.to_str().unwrap()).collect::<Vec<_>>(), ["gone", "too"]);
+    assert_eq!(record.nodes().keys().collect::<Vec<_>>(), [Path::new("gone"), Path::new("too")]);
     assert!(!place.path().join("gone").exists());
     let text = serde_json::to_string(&record).unwrap();
     assert_eq!(serde_json::from_str::<crate::unpack::Record>(&text).unwrap(), record);
+}
+
+/// What is only recorded is in the way of other entries as if it were there.
+#[test]
+fn what_is_recorded_counts_as_there() {
+    let gone = |tar: Tar| {
+        let mut header = Tar::header(b"gone", EntryType::Char, 0);
+        header.set_device_major(0).unwrap();
+        header.set_device_minor(0).unwrap();
+        tar.raw(header, b"")
+    };
+    let cases = [
+        ("duplicate-entry", gone(Tar::default()).file("gone", b"x")),
+        ("duplicate-entry", gone(Tar::default()).dir("gone/")),
+        ("duplicate-entry", gone(gone(Tar::default()))),
+        ("duplicate-entry", gone(Tar::default().file("gone", b"x"))),
+        ("duplicate-entry", gone(Tar::default().file("other", b"x")).hardlink("other", "gone")),
+        ("bad-parent", gone(Tar::default()).file("gone/below", b"x")),
+    ];
+    for (expected, archive) in cases {
+        let place = tempfile::tempdir().unwrap();
+        assert_eq!(code(&unpack(&archive.end(), place.path()).unwrap_err()), expected);
+    }
+    // Over a tree, the later one stays.
+    let place = tempfile::tempdir().unwrap();
+    fs_err::write(place.path().join("gone"), "x").unwrap();
+    let record = unpack(&gone(Tar::default()).end(), place.path()).unwrap();
+    assert!(record.nodes().len() == 1 && !place.path().join("gone").exists());
 }

@@ -222,9 +222,38 @@ fn lists_of_access_survive() {
     let bytes = acl::parse(text).unwrap();
     assert_eq!(acl::format(&bytes).unwrap(), text);
     assert_eq!(acl::parse(b"user::rw-,group::r--,other::---,user:someone:r--:1000,mask::r--").unwrap(), bytes);
-    assert_eq!(acl::parse(b"user::rw-,user:someone:r--"), None);
-    assert_eq!(acl::parse(b""), None);
+    assert_eq!(
+        acl::parse(b"user::rw-,user:root:r--,group:root:r--").unwrap(),
+        acl::parse(b"user::rw-,group:0:r--,user:0:r--").unwrap()
+    );
+    let code = |text: &[u8]| acl::parse(text).unwrap_err().code;
+    assert_eq!([code(b"user::rw-,user:someone:r--"), code(b"group:7th:r--")], ["acl-by-name"; 2]);
+    for bad in [&b""[..], b"user::rwX", b"user", b"mask:5:r", b"user:4294967295:r", b"user:x:r:99999999999", b"\xff"] {
+        assert_eq!(code(bad), "bad-acl", "{}", bad.escape_ascii());
+    }
     assert_eq!(acl::format(b"\x02\0\0\0\x01"), None);
+}
+
+/// Lists as text and as an attribute must not contradict each other; names alone are of another system.
+#[test]
+fn lists_of_access_are_numbers() {
+    let of = |records: &[(&str, &[u8])]| Tar::default().pax(records).dir("d/").end();
+    let one = |records: &[(&str, &[u8])]| entries(&of(records), Limits::default()).unwrap().remove(0);
+    let key = "SCHILY.xattr.system.posix_acl_access";
+    let list = acl::parse(b"user::rwx,user:7:r-x,group::r-x,mask::r-x,other::---").unwrap();
+    let swapped = [&list[..4], &list[12..20], &list[4..12], &list[20..]].concat();
+    for attribute in [&list, &swapped] {
+        for text in [&b"user::rwx,user:7:r-x,group::r-x,mask::r-x,other::---"[..], b"user::rwx,user:joe:r-x", b""] {
+            let entry = one(&[("SCHILY.acl.access", text), (key, attribute)]);
+            assert_eq!(entry.meta.xattrs, [(acl::ACCESS.as_bytes().to_vec(), attribute.clone())]);
+        }
+    }
+    assert_eq!(one(&[("SCHILY.acl.default", b"")]).meta.xattrs, []);
+    let other = b"user::rwx,user:7:rwx,group::r-x,mask::r-x,other::---";
+    assert_eq!(refused(&of(&[("SCHILY.acl.access", other), (key, &list)])), "pax-contradiction");
+    assert_eq!(refused(&of(&[("SCHILY.acl.default", b"user::rwx,user:joe:r-x")])), "acl-by-name");
+    assert_eq!(refused(&of(&[("SCHILY.acl.access", b"user::rwx,group:r")])), "bad-acl");
+    assert!(one(&[("SCHILY.acl.ace", b"owner@:r::allow")]).dropped.is_some());
 }
 
 proptest! {

@@ -2,7 +2,10 @@
 //! an error that says so when the system refuses something.
 
 mod faults;
+mod kernels;
 pub(crate) mod readers;
 mod same;
+mod scale;
 mod space;
 pub(crate) mod trace;
+mod trees;

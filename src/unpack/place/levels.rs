@@ -1,0 +1,207 @@
+//! The way from the root of a tree to the directory at hand. A directory gets its owner, mode, lists and time when it is left, so that
+//! an archive of any number of directories takes no more memory than its deepest path. One that is written into again afterwards, or
+//! that no entry speaks of, keeps what it had.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
+use rustix::io::Errno;
+
+use super::{Call as _, Failure, Placer};
+use crate::rootfs;
+use crate::unpack::acl;
+use crate::unpack::entry::Meta;
+use crate::unpack::refusal::Reason;
+
+/// Directories on the way whose descriptors stay open.
+const OPEN_LEVELS: usize = 64;
+/// Longest value of an attribute that Linux has.
+const MAX_XATTR: usize = 64 << 10;
+/// How a directory is opened.
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// A directory on the way.
+pub(super) struct Level {
+    path: PathBuf,
+    /// Opened when it is needed; closed when many levels are below it.
+    fd: Option<OwnedFd>,
+    then: Then,
+}
+
+/// What a directory gets when it is left.
+enum Then {
+    /// What its entry says.
+    Become(Meta),
+    /// What it had: its time, and its list for new files, which these must not inherit.
+    Remain(Timestamps, Option<Vec<u8>>),
+}
+
+impl Placer<'_> {
+    /// Makes `path` the end of the way. Missing directories are made; those that are not on the way are left.
+    pub(super) fn enter(&mut self, path: &Path) -> Result<(), Failure> {
+        while self.levels.last().is_some_and(|level| !path.starts_with(&level.path)) {
+            self.leave()?;
+        }
+        if self.levels.last().is_some_and(|level| level.path == path) {
+            return Ok(());
+        }
+        let bad = || Reason::new("bad-parent", "what should be its directory is none, or a link that leads nowhere");
+        if path.ancestors().any(|above| self.record.nodes().contains_key(above)) {
+            return Err(bad().into());
+        }
+        let opened = match self.root.openat2(path, DIRECTORY, Mode::empty()) {
+            Err(Errno::NOTDIR | Errno::LOOP) => return Err(bad().into()),
+            Err(Errno::NOENT) => None,
+            other => Some(other.call("openat2")?),
+        };
+        let fd = match (opened, path.parent(), path.file_name()) {
+            (Some(fd), ..) => fd,
+            (None, Some(above), Some(name)) => {
+                self.enter(above)?;
+                let above = self.take_top()?;
+                match rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o700)) {
+                    // A link that leads nowhere: what it should become is not ours to guess.
+                    Err(Errno::EXIST) => return Err(bad().into()),
+                    other => other.call("mkdirat")?,
+                }
+                let fd =
+                    rustix::fs::openat(&above, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()).call("openat")?;
+                // The mode is set afterwards so that the umask has no say.
+                rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o755)).call("fchmod")?;
+                self.put_top(above);
+                fd
+            }
+            (None, ..) => return Err(Failure::Call("openat2", Errno::NOENT)),
+        };
+        let then = remaining(&fd)?;
+        self.add(Level { path: path.to_owned(), fd: Some(fd), then });
+        Ok(())
+    }
+
+    /// Goes on to the directory `path`, which was just made, or `existed`, in the last one.
+    pub(super) fn push(&mut self, path: PathBuf, mut meta: Meta, existed: bool) -> Result<(), Failure> {
+        // Lists wait until nothing can inherit them any more; other attributes may be large, and are set at once.
+        let (now, later) = std::mem::take(&mut meta.xattrs).into_iter().partition(|(name, _)| !is_list(name));
+        meta.xattrs = later;
+        self.add(Level { path: path.clone(), fd: None, then: Then::Become(meta) });
+        if existed || !now.is_empty() {
+            let fd = self.take_top()?;
+            if existed {
+                self.strip(&fd)?;
+            }
+            self.set_xattrs(&path, &now, |key, value| rustix::fs::fsetxattr(&fd, key, value, XattrFlags::empty()))?;
+            self.put_top(fd);
+        }
+        Ok(())
+    }
+
+    /// The last directory, as [`Placer::push`] makes it, when it is the root.
+    pub(super) fn become_again(&mut self, meta: Meta) -> Result<(), Failure> {
+        self.record.forget_one(Path::new(""));
+        let fd = self.levels.pop().and_then(|level| level.fd);
+        self.push(PathBuf::new(), meta, true).inspect(|()| drop(fd))
+    }
+
+    /// The descriptor of the last directory. [`Placer::put_top`] puts it back.
+    pub(super) fn take_top(&mut self) -> Result<OwnedFd, Failure> {
+        let Some((top, rest)) = self.levels.split_last_mut() else {
+            return Err(Failure::Call("openat2", Errno::NOENT));
+        };
+        if let Some(fd) = top.fd.take() {
+            return Ok(fd);
+        }
+        let above = rest.last().and_then(|level| level.fd.as_ref().map(|fd| (&level.path, fd)));
+        let flags = DIRECTORY | OFlags::NOFOLLOW;
+        let (call, opened) = match (above, top.path.file_name()) {
+            (Some((above, fd)), Some(name)) if top.path.parent() == Some(above) => {
+                ("openat", rustix::fs::openat(fd, name, flags, Mode::empty()))
+            }
+            _ => ("openat2", self.root.openat2(&top.path, flags, Mode::empty())),
+        };
+        match opened {
+            Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => {
+                Err(Reason::new("directory-replaced", "a later entry replaced its directory or a link on its path")
+                    .into())
+            }
+            other => other.call(call),
+        }
+    }
+
+    pub(super) fn put_top(&mut self, fd: OwnedFd) {
+        if let Some(top) = self.levels.last_mut() {
+            top.fd = Some(fd);
+        }
+    }
+
+    fn add(&mut self, level: Level) {
+        self.levels.push(level);
+        if let Some(far) = self.levels.len().checked_sub(OPEN_LEVELS + 1) {
+            self.levels[far].fd = None;
+        }
+    }
+
+    /// Leaves the last directory.
+    pub(super) fn leave(&mut self) -> Result<(), Failure> {
+        let fd = self.take_top();
+        let Some(Level { path, then, .. }) = self.levels.pop() else { return Ok(()) };
+        let left = || {
+            let fd = fd?;
+            match then {
+                Then::Become(meta) => self.finish_fd(&fd, &path, &meta, true),
+                Then::Remain(times, list) => {
+                    if let Some(list) = list {
+                        rustix::fs::fsetxattr(&fd, acl::DEFAULT, &list, XattrFlags::empty()).call("fsetxattr")?;
+                    }
+                    rustix::fs::futimens(&fd, &times).call("futimens")
+                }
+            }
+        };
+        left().map_err(|failure| match failure {
+            Failure::Call(call, errno) => Failure::Dir(path, call, errno),
+            other => other,
+        })
+    }
+
+    /// Takes away the attributes of a directory that was there before: those of its entry replace them.
+    fn strip(&mut self, fd: &OwnedFd) -> Result<(), Failure> {
+        let names = rootfs::xattr_names(|to| rustix::fs::flistxattr(fd, to)).call("flistxattr")?;
+        for name in names {
+            match rustix::fs::fremovexattr(fd, &name[..]) {
+                Ok(()) | Err(Errno::NODATA) => {}
+                Err(errno @ (Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL)) => self.ui_once(&format!(
+                    "{}: the attribute {} of a directory cannot be taken away: {errno}",
+                    self.root.path().display(),
+                    name.escape_ascii()
+                )),
+                Err(errno) => return Err(Failure::Call("fremovexattr", errno)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_list(name: &[u8]) -> bool {
+    name == acl::ACCESS.as_bytes() || name == acl::DEFAULT.as_bytes()
+}
+
+/// What a directory has that new files in it change, or inherit.
+fn remaining(fd: &OwnedFd) -> Result<Then, Failure> {
+    let stat = rustix::fs::fstat(fd).call("fstat")?;
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
+    };
+    let list = match rustix::fs::fgetxattr(fd.as_fd(), acl::DEFAULT, &mut [0u8; 0][..]) {
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => None,
+        Err(errno) => return Err(Failure::Call("fgetxattr", errno)),
+        Ok(_) => {
+            let mut list = vec![0; MAX_XATTR];
+            let length = rustix::fs::fgetxattr(fd, acl::DEFAULT, &mut list[..]).call("fgetxattr")?;
+            list.truncate(length);
+            rustix::fs::fremovexattr(fd, acl::DEFAULT).call("fremovexattr")?;
+            Some(list)
+        }
+    };
+    Ok(Then::Remain(times, list))
+}
