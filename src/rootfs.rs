@@ -214,19 +214,22 @@ impl Rootfs {
         openat2(self.fd.as_fd(), path, flags, mode, IN_ROOT)
     }
 
-    /// Opens the directory `path`, making what is missing of it with `mode`.
-    pub(crate) fn make_dirs(&self, path: &Path, mode: u32) -> rustix::io::Result<OwnedFd> {
+    /// Opens the directory `path`, making what is missing of it with `mode`; says how many directories that was.
+    pub(crate) fn make_dirs(&self, path: &Path, mode: u32) -> rustix::io::Result<(OwnedFd, u64)> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         match self.openat2(path, flags, Mode::empty()) {
             Err(Errno::NOENT) => {}
-            other => return other,
+            other => return Ok((other?, 0)),
         }
-        let mut done = PathBuf::new();
+        let (mut done, mut count) = (PathBuf::new(), 0);
         let mut here = self.openat2(Path::new("."), flags, Mode::empty())?;
         for component in cleaned(path).components() {
             done.push(component);
-            here = match self.openat2(&done, flags, Mode::empty()) {
+            // Below one that was just made there is nothing.
+            let found = if count > 0 { Err(Errno::NOENT) } else { self.openat2(&done, flags, Mode::empty()) };
+            here = match found {
                 Err(Errno::NOENT) => {
+                    count += 1;
                     let name = component.as_os_str();
                     // EEXIST here is a link that leads nowhere: what it should become is not ours to guess.
                     rustix::fs::mkdirat(&here, name, Mode::from_raw_mode(0o700))?;
@@ -239,13 +242,13 @@ impl Rootfs {
                 other => other?,
             };
         }
-        Ok(here)
+        Ok((here, count))
     }
 
     fn make_parent(&self, path: &Path) -> Result<(OwnedFd, OsString)> {
         let path = cleaned(path);
         let (above, name) = split(&path).ok_or_else(|| self.nameless(&path))?;
-        let parent = self.make_dirs(above, 0o755).system(|| self.doing("making the parent of", &path))?;
+        let (parent, _) = self.make_dirs(above, 0o755).system(|| self.doing("making the parent of", &path))?;
         Ok((parent, name.to_owned()))
     }
 

@@ -12,7 +12,8 @@ use rustix::fs::{AtFlags, FileType, Mode, Timespec, Timestamps, XattrFlags};
 use super::*;
 use crate::progress::Silent;
 use crate::unpack::entry::Meta;
-use crate::unpack::reader::{Limits, entries};
+use crate::unpack::limits::Limits;
+use crate::unpack::reader::entries;
 use crate::unpack::tests::{is_root, unpack};
 use crate::unpack::{Attribute, Node};
 

@@ -10,11 +10,15 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Timespec, Timestamps
 use rustix::io::Errno;
 
 use super::entry::{Entry, Meta, NodeKind, Time};
-use super::record::{Attribute, Node, Record};
+use super::later::Later;
+use super::limits::{Kept, Limits};
+use super::record::{Attribute, Node, Unmade};
 use super::refusal::Reason;
 use super::zeros;
 use crate::progress::Progress;
 use crate::rootfs::{self, Rootfs, last};
+
+const UNMADE: &str = "the devices and attributes that the kernel refuses";
 
 /// Why an entry could not become a file.
 pub(super) enum Failure {
@@ -59,21 +63,28 @@ pub(super) struct Placer<'a> {
     /// The directory that the last entry went to.
     parent: Option<(PathBuf, OwnedFd)>,
     /// Directories get their owner, mode and time when nothing more is written into them.
-    dirs: Vec<(PathBuf, Meta)>,
-    record: Record,
+    dirs: Later,
+    record: Unmade,
+    kept: Kept,
+    /// Directories that may still be made without being entries.
+    parents: u64,
+    limits: &'a Limits,
     warned: BTreeSet<String>,
 }
 
 impl<'a> Placer<'a> {
     /// `record` is what the tree lacks already, of archives unpacked before.
-    pub(super) fn new(root: &'a Rootfs, fresh: bool, record: Record, ui: &'a dyn Progress) -> Self {
-        let (parent, dirs, warned) = (None, Vec::new(), BTreeSet::new());
-        Self { root, ui, fresh, parent, dirs, record, warned }
-    }
-
-    /// The tree.
-    pub(super) fn root(&self) -> &'a Rootfs {
-        self.root
+    pub(super) fn new(
+        root: &'a Rootfs,
+        fresh: bool,
+        record: Unmade,
+        limits: &'a Limits,
+        ui: &'a dyn Progress,
+    ) -> Result<Self, Reason> {
+        let (parent, dirs, warned) = (None, Later::default(), BTreeSet::new());
+        let mut kept = Kept::new(limits);
+        kept.add(record.weight(), UNMADE)?;
+        Ok(Self { root, ui, fresh, parent, dirs, record, kept, parents: limits.entries, limits, warned })
     }
 
     /// Makes one entry, its data taken from `data`.
@@ -82,8 +93,7 @@ impl<'a> Placer<'a> {
             self.warn_once(what);
         }
         let Some(name) = entry.path.file_name() else {
-            self.dirs.push((entry.path, entry.meta));
-            return Ok(());
+            return self.put_off(&entry.path, entry.meta);
         };
         if !self.fresh {
             self.forget(&entry);
@@ -94,26 +104,30 @@ impl<'a> Placer<'a> {
         let placed = self.place_at(at, name, &entry, data);
         self.parent = Some((above, parent));
         placed?;
-        if entry.kind == NodeKind::Dir {
-            self.dirs.push((entry.path, entry.meta));
+        match entry.kind {
+            NodeKind::Dir => self.put_off(&entry.path, entry.meta),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    fn put_off(&mut self, path: &Path, meta: Meta) -> Result<(), Failure> {
+        let bytes = self.dirs.push(path, meta);
+        Ok(self.kept.add(bytes, "the directories")?)
     }
 
     /// What was recorded of something that this entry replaces, or changes.
     fn forget(&mut self, entry: &Entry) {
         if entry.kind == NodeKind::Dir {
-            self.record.nodes.retain(|node| node.path != entry.path);
-            self.record.xattrs.retain(|attribute| attribute.path != entry.path);
+            self.record.forget_only(&entry.path);
         } else {
             self.record.forget(&entry.path);
         }
     }
 
     /// Sets what was put off, and returns what could not be made.
-    pub(super) fn finish(mut self) -> Result<Record, (PathBuf, Failure)> {
+    pub(super) fn finish(mut self) -> Result<Unmade, (PathBuf, Failure)> {
         self.parent = None;
-        for (path, meta) in std::mem::take(&mut self.dirs) {
+        for (path, meta) in std::mem::take(&mut self.dirs).into_each() {
             self.finish_dir(&path, &meta).map_err(|failure| (path, failure))?;
         }
         Ok(self.record)
@@ -200,13 +214,12 @@ impl<'a> Placer<'a> {
         match made {
             Ok(()) => self.finish_node(at, name, &entry.path, &entry.meta),
             Err(Failure::Call(_, Errno::PERM)) => {
-                if self.fresh && self.record.nodes.iter().any(|node| node.path == entry.path) {
+                if self.fresh && self.record.node(&entry.path).is_some() {
                     return Err(duplicate().into());
                 }
                 let Meta { mode, uid, gid, mtime, xattrs } = entry.meta.clone();
                 let (path, block) = (entry.path.clone(), kind == FileType::BlockDevice);
-                self.record.nodes.push(Node { path, block, major, minor, mode, uid, gid, mtime, xattrs });
-                Ok(())
+                self.record_node(Node { path, block, major, minor, mode, uid, gid, mtime, xattrs })
             }
             Err(failure) => Err(failure),
         }
@@ -231,14 +244,17 @@ impl<'a> Placer<'a> {
         });
         match made {
             Err(Failure::Call(_, Errno::NOENT)) => {
-                let node = self.record.nodes.iter().find(|node| node.path == target).cloned();
-                let node = node.ok_or_else(missing)?;
-                self.record.nodes.push(Node { path: entry.path.clone(), ..node });
-                Ok(())
+                let node = self.record.node(target).cloned().ok_or_else(missing)?;
+                self.record_node(Node { path: entry.path.clone(), ..node })
             }
             Err(Failure::Call(_, Errno::PERM)) => Err(Reason::new("bad-link", "it is a link to a directory").into()),
             other => other,
         }
+    }
+
+    fn record_node(&mut self, node: Node) -> Result<(), Failure> {
+        let bytes = self.record.add_node(node);
+        Ok(self.kept.add(bytes, UNMADE)?)
     }
 
     /// Makes something with `make`. What stands in its way is removed first, or refused when this archive put it there.
@@ -264,7 +280,10 @@ impl<'a> Placer<'a> {
         match self.parent.take() {
             Some((have, fd)) if have == path => Ok((have, fd)),
             _ => match self.root.make_dirs(path, 0o755) {
-                Ok(fd) => Ok((path.to_owned(), fd)),
+                Ok((fd, made)) => {
+                    self.parents = self.parents.checked_sub(made).ok_or_else(|| self.limits.too_many())?;
+                    Ok((path.to_owned(), fd))
+                }
                 Err(Errno::NOTDIR | Errno::LOOP | Errno::EXIST) => {
                     Err(Reason::new("bad-parent", "what should be its directory is none, or a link that leads nowhere")
                         .into())
@@ -317,7 +336,8 @@ impl<'a> Placer<'a> {
                         ));
                     }
                     let (path, name, value) = (path.to_owned(), name.clone(), value.clone());
-                    self.record.xattrs.push(Attribute { path, name, value });
+                    let bytes = self.record.add_attribute(Attribute { path, name, value });
+                    self.kept.add(bytes, UNMADE)?;
                 }
                 Err(errno) => return Err(Failure::Call("setxattr", errno)),
             }
@@ -339,7 +359,7 @@ impl<'a> Placer<'a> {
 /// Writes a file's data.
 fn fill(fd: &OwnedFd, entry: &Entry, data: &mut dyn Data) -> Result<(), Failure> {
     let Some(segments) = &entry.sparse else { return fill_plain(fd, data) };
-    for segment in segments {
+    for segment in segments.iter().filter(|segment| segment.length > 0) {
         rustix::fs::seek(fd, SeekFrom::Start(segment.offset)).call("lseek")?;
         let mut left = segment.length;
         while left > 0 {
