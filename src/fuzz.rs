@@ -13,8 +13,9 @@ use crate::oci::whiteout;
 use crate::source::digests::{self, Algorithm};
 use crate::source::pointer;
 use crate::unpack::decode::{Decoder, Format};
+use crate::unpack::limits::Limits;
 use crate::unpack::pax::Pax;
-use crate::unpack::reader::{Limits, Reader};
+use crate::unpack::reader::Reader;
 use crate::verify::{self, Keyring, cleartext};
 use crate::{recipe, unpack};
 
@@ -171,7 +172,7 @@ pub fn tar(bytes: &[u8]) {
 
 /// Every entry stays inside, and its data is read as its header says, within the limits. Whiteouts are told apart.
 fn archive(bytes: &[u8]) {
-    let limits = Limits { entries: 1000, bytes: 1 << 40, pax: 64 << 10 };
+    let limits = Limits { entries: 1000, bytes: 1 << 40, pax: 64 << 10, ..Limits::default() };
     let mut reader = Reader::new(bytes, limits);
     loop {
         let entry = match reader.next_entry() {

@@ -19,8 +19,9 @@ use crate::source::{self, Located, Locked, Pin, Terms};
 use crate::store::Store;
 use crate::store::lock::Mode;
 use crate::store::work::State;
+use crate::unpack::{Limits, RaisedBy};
 use crate::verify::{self, Verified};
-use crate::{strip, unpack};
+use crate::{space, strip, unpack};
 
 mod repositories;
 
@@ -70,6 +71,7 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui:
     for step in &steps {
         ui.stage(&step.what);
         if let Err(error) = builder.run(step, ui) {
+            let error = space::crowded(error, &[work.directory(), &caches.binpkgs, &caches.distfiles]);
             if !job.build.keep_failed {
                 builder.unmount()?;
                 work.empty()?;
@@ -156,7 +158,9 @@ pub fn base(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Re
     let verified = verify::verify(source::fetch(&located, store, ui)?)?;
     let tree = store.add_tree(verified.sha512(), verified.name(), waiting, |root| {
         ui.stage(&format!("unpacking {}", verified.name()));
-        let record = unpack::extract(verified.open()?, verified.name(), root, &unpack::Limits::default(), ui)?;
+        let recipe::Bounds { max_unpacked, max_entries } = job.source.bounds;
+        let limits = Limits::of_release(verified.size()).set(max_unpacked, max_entries, RaisedBy::Source);
+        let record = unpack::extract(verified.open()?, verified.name(), root, &limits, ui)?;
         ui.done();
         Ok(record)
     })?;

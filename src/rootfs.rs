@@ -222,12 +222,15 @@ impl Rootfs {
             Err(Errno::NOENT) => {}
             other => return other,
         }
-        let mut done = PathBuf::new();
+        let (mut done, mut made) = (PathBuf::new(), false);
         let mut here = self.openat2(Path::new("."), flags, Mode::empty())?;
         for component in cleaned(path).components() {
             done.push(component);
-            here = match self.openat2(&done, flags, Mode::empty()) {
+            // Below one that was just made there is nothing.
+            let found = if made { Err(Errno::NOENT) } else { self.openat2(&done, flags, Mode::empty()) };
+            here = match found {
                 Err(Errno::NOENT) => {
+                    made = true;
                     let name = component.as_os_str();
                     // EEXIST here is a link that leads nowhere: what it should become is not ours to guess.
                     rustix::fs::mkdirat(&here, name, Mode::from_raw_mode(0o700))?;

@@ -10,6 +10,7 @@ use crate::pipeline;
 use crate::progress::Progress;
 use crate::recipe::Job;
 use crate::source::{Locked, Terms};
+use crate::space;
 use crate::ui::Terminal;
 
 /// Write down what a recipe is built from, so that it is built from exactly that again
@@ -90,7 +91,9 @@ impl Args {
                 return Ok(report(&job.name, &old.changes(&new), ui));
             }
             let stage3 = new.stage3.as_ref().map_or("its repositories", |pin| &pin.name).to_owned();
-            match Lockfile::update(&path, &job.name, new)? {
+            let updated = Lockfile::update(&path, &job.name, new);
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            match updated.map_err(|error| space::told(error, &[directory]))? {
                 Update::Same => ui.note(&format!("{}: nothing moved", job.name)),
                 Update::Added => ui.note(&format!("{}: locked to {stage3}", job.name)),
                 Update::Moved(changes) => {

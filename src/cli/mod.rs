@@ -17,6 +17,7 @@ pub mod clean;
 pub mod completions;
 pub mod fetch;
 pub mod keys;
+mod limits;
 pub mod lock;
 pub mod oci;
 pub mod plan;

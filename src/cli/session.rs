@@ -9,6 +9,7 @@ use crate::process::Signals;
 use crate::progress::Progress;
 use crate::publish::Moment;
 use crate::recipe::{self, Base, Job, Loaded, Request};
+use crate::space;
 use crate::store::Store;
 use crate::ui::Terminal;
 use crate::userns::{self, Role};
@@ -44,7 +45,8 @@ pub(super) fn with(
     };
     let loaded = load(args, overrides, ui)?;
     loaded.warnings.iter().for_each(|warning| ui.warn(warning));
-    work(&Session { job: loaded.job, origin: origin(args)?, store })
+    let session = Session { job: loaded.job, origin: origin(args)?, store };
+    work(&session).map_err(|error| space::told(error, &[session.store.root(), &session.job.build.outdir]))
 }
 
 /// The file that names the recipe's work directory: the last one given.
@@ -64,7 +66,7 @@ pub(super) fn root() -> Result<Result<Store, i32>> {
         Role::Waited(exit) => Ok(Err(exit.code())),
         Role::Root => {
             Signals::start()?;
-            Store::open(&home).map(Ok)
+            open(&home).map(Ok)
         }
     }
 }
@@ -83,7 +85,11 @@ pub(super) fn user_namespace() -> Result<Option<i32>> {
 
 /// The store, for a verb that needs no root.
 pub(super) fn store() -> Result<Store> {
-    Store::open(&Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?)
+    open(&Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?)
+}
+
+fn open(home: &Path) -> Result<Store> {
+    Store::open(home).map_err(|error| space::told(error, &[home]))
 }
 
 /// Reads the recipe.

@@ -18,6 +18,7 @@ use crate::progress::Progress;
 use crate::recipe::Origin;
 use crate::source::repository::snapshot;
 use crate::source::{self, Located, Locked};
+use crate::space;
 use crate::store::Store;
 use crate::ui::Terminal;
 
@@ -85,7 +86,7 @@ impl Args {
         match self.verb {
             Verb::List => list(&store, ui),
             Verb::Export(export) => export.run(&store, ui),
-            Verb::Import { from } => import(&store, &from, ui),
+            Verb::Import { from } => import(&store, &from, ui).map_err(|error| space::told(error, &[store.root()])),
         }?;
         Ok(0)
     }
@@ -128,13 +129,19 @@ fn import(store: &Store, from: &Path, ui: &Terminal) -> Result<()> {
 impl Export {
     fn run(self, store: &Store, ui: &Terminal) -> Result<()> {
         let chosen = self.chosen(store, ui)?;
+        let sizes = store.blobs()?.into_iter().filter(|blob| chosen.contains(&blob.sha512)).map(|blob| blob.size);
+        let needed = sizes.sum();
         let Some(output) = &self.output else {
             if io::stdout().is_terminal() {
                 return Err(Error::usage("an archive is not for a terminal")
                     .with_hint("redirect standard output to a file, or name one with --output"));
             }
             let out = io::stdout().as_fd().try_clone_to_owned().map(File::from);
-            return store.export(&chosen, &mut out.system(|| "opening standard output")?, ui);
+            let mut out = out.system(|| "opening standard output")?;
+            if out.metadata().is_ok_and(|metadata| metadata.is_file()) {
+                space::check(&out, Path::new("the file system of standard output"), "exporting", needed)?;
+            }
+            return store.export(&chosen, &mut out, ui);
         };
         let directory = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let doing = || format!("writing {}", output.display());
@@ -145,7 +152,8 @@ impl Export {
         let _leftover = Leftover::new(staging.path().to_owned());
         let path = staging.path().join("export");
         let mut file = fs_err::File::create(&path).system(doing)?;
-        store.export(&chosen, &mut file, ui)?;
+        space::check(file.file(), directory, doing(), needed)?;
+        store.export(&chosen, &mut file, ui).map_err(|error| space::told(error, &[directory]))?;
         file.sync_all().system(doing)?;
         fs_err::rename(&path, output).system(doing)?;
         ui.result(output);

@@ -170,6 +170,7 @@ fn a_branch_is_held_to_its_commit() {
         keyring: None,
         fingerprints: Vec::new(),
         max_age: 1,
+        bounds: Default::default(),
         allow_unsigned: false,
     };
     let pin = PinnedCommit {

@@ -1,41 +1,51 @@
 //! A layer's content, with the digest of its plain archive taken on the way.
 
 use std::fs::File;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
+use std::os::unix::ffi::OsStrExt as _;
 
 use sha2::{Digest as _, Sha256, Sha512};
 
 use super::layout::Algorithm;
 use super::whiteout::{self, Mark};
 use crate::pack::digest::hex;
-use crate::unpack::Limits;
 use crate::unpack::decode::{Decoder, Format};
 use crate::unpack::entry::Entry;
+use crate::unpack::limits::{Limits, Spent};
 use crate::unpack::reader::Reader;
-use crate::unpack::refusal::{ReadError, Refusal};
+use crate::unpack::refusal::{ReadError, Reason, Refusal};
 
-/// Reads a layer to its end and gives each entry, and what it means, to `each`. Returns the hex of the plain archive's digest.
+/// What a layer was found to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    /// Hex of the plain archive's digest.
+    pub digest: String,
+    /// What was spent of the limits with it.
+    pub spent: Spent,
+}
+
+/// Reads a layer to its end and gives each entry, and what it means, to `each`.
 pub fn read(
     file: File,
     format: Format,
     algorithm: Algorithm,
-    each: &mut dyn FnMut(Entry, Mark),
-) -> Result<String, ReadError> {
+    limits: &Limits,
+    each: &mut dyn FnMut(Entry, Mark) -> Result<(), Reason>,
+) -> Result<Read, ReadError> {
     let plain = match algorithm {
         Algorithm::Sha256 => Hash::Sha256(Box::default()),
         Algorithm::Sha512 => Hash::Sha512(Box::default()),
     };
     let mut plain = Hashed { input: Decoder::of(format, file)?, hash: plain };
-    let mut reader = Reader::new(&mut plain, Limits::default());
+    let mut reader = Reader::new(&mut plain, limits.clone());
     while let Some(entry) = reader.next_entry()? {
-        let mark = whiteout::mark(&entry).map_err(|reason| {
-            use std::os::unix::ffi::OsStrExt as _;
-            Refusal { reason, name: entry.path.as_os_str().as_bytes().to_vec(), offset: entry.offset }
-        })?;
-        each(entry, mark);
+        let (name, offset) = (entry.path.as_os_str().as_bytes().to_vec(), entry.offset);
+        let taken = whiteout::mark(&entry).and_then(|mark| each(entry, mark));
+        taken.map_err(|reason| Refusal { reason, name, offset })?;
     }
     reader.finish()?;
-    Ok(plain.hash.finish())
+    let spent = reader.spent();
+    Ok(Read { digest: plain.hash.finish(), spent })
 }
 
 enum Hash {
@@ -75,7 +85,7 @@ impl<R: BufRead> BufRead for Hashed<R> {
     }
 }
 
-impl<R: BufRead> Read for Hashed<R> {
+impl<R: BufRead> io::Read for Hashed<R> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         let bytes = self.fill_buf()?;
         let count = bytes.len().min(to.len());

@@ -9,12 +9,13 @@ use sha2::{Digest as _, Sha256};
 use tar::EntryType;
 
 use super::layout::{CONFIG, MANIFEST};
-use super::unpack::unpack;
+use super::unpack::{Demand, unpack};
 use super::validate::validate;
 use super::whiteout::{Mark, mark};
 use crate::pack::digest::hex;
 use crate::progress::Silent;
-use crate::unpack::reader::{Limits, entries};
+use crate::unpack::limits::Limits;
+use crate::unpack::reader::entries;
 use crate::unpack::tests::{Tar, is_root};
 
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -38,7 +39,7 @@ impl Made {
     }
 
     fn unpack(&self) -> crate::error::Result<()> {
-        unpack(&self.dir(), "v1", &self.tree(), &Silent).map(drop)
+        unpack(&self.dir(), "v1", &self.tree(), &Demand::default(), &Silent).map(drop)
     }
 
     fn blob(&self, bytes: &[u8], media_type: &str) -> Value {
@@ -167,7 +168,10 @@ fn a_tree_that_is_there_is_left_alone() {
     assert_eq!(made.unpack().unwrap_err().exit_code(), 2);
     fs_err::remove_file(made.tree().join("mine")).unwrap();
     made.unpack().unwrap();
-    assert_eq!(unpack(&made.dir(), "v2", &made.place.path().join("x"), &Silent).unwrap_err().exit_code(), 2);
+    assert_eq!(
+        unpack(&made.dir(), "v2", &made.place.path().join("x"), &Demand::default(), &Silent).unwrap_err().exit_code(),
+        2
+    );
 }
 
 #[test]
@@ -225,6 +229,34 @@ fn documents_that_do_not_fit_are_found() {
     assert!(report.is_valid() && report.findings.iter().any(|finding| finding.code == "extra-blob"));
     fs_err::write(made.dir().join("oci-layout"), "{}").unwrap();
     assert!(made.codes().contains(&"bad-json"));
+}
+
+#[test]
+fn the_layers_of_an_image_share_its_limits() {
+    let layer = |name: &str| Tar::default().dir("./").file(name, &[7; 2000]).end();
+    let made = made(&[layer("a"), layer("b")], |_| {});
+    let unpack = |bytes, entries| unpack(&made.dir(), "v1", &made.tree(), &Demand { bytes, entries }, &Silent);
+    for (demand, option) in [((Some(7000), None), "--max-bytes"), ((None, Some(3)), "--max-entries")] {
+        let error = unpack(demand.0, demand.1).unwrap_err();
+        assert_eq!(error.exit_code(), 3, "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains(option)), "{error}: {:?}", error.hint());
+        assert_eq!(fs_err::read_dir(made.place.path()).unwrap().count(), 1, "nothing is left");
+    }
+    unpack(Some(8192), Some(4)).unwrap();
+    assert_eq!(made.codes(), [""; 0]);
+}
+
+#[test]
+fn whiteouts_are_held_to_what_memory_there_is() {
+    let mut tar = Tar::default();
+    for number in 0..20_000 {
+        let name = format!("{number:05}{}/.wh.x\0", "/n".repeat(1800));
+        tar = tar.entry("L", EntryType::GNULongName, "", name.as_bytes()).file("w", b"");
+    }
+    let made = made(&[Tar::default().dir("./").end(), tar.end()], |_| {});
+    let error = made.unpack().unwrap_err();
+    assert!(error.to_string().contains("[too-much-memory]"), "{error}");
+    assert_eq!(error.exit_code(), 3);
 }
 
 #[test]

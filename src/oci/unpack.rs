@@ -14,12 +14,22 @@ use super::whiteout::{self, Mark};
 use crate::error::{Context, Error, Result};
 use crate::progress::Progress;
 use crate::rootfs::Rootfs;
+use crate::unpack::limits::{Kept, Limits, RaisedBy};
 use crate::unpack::refusal::Reason;
-use crate::unpack::{self, Limits, Record};
+use crate::unpack::{self, Record};
+
+/// What an image may demand at most, all layers together, in place of what is proportionate to their size.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Demand {
+    /// Bytes, as [`Limits::bytes`] counts them.
+    pub bytes: Option<u64>,
+    /// Entries.
+    pub entries: Option<u64>,
+}
 
 /// Unpacks the image `name` (or digest) of the layout in `dir` into the directory `tree`, which does not exist or is empty. It
 /// appears when it is whole. Returns what the kernel refused to make.
-pub fn unpack(dir: &Path, name: &str, tree: &Path, ui: &dyn Progress) -> Result<Record> {
+pub fn unpack(dir: &Path, name: &str, tree: &Path, demand: &Demand, ui: &dyn Progress) -> Result<Record> {
     let layout = Layout::open(dir)?;
     let about = |what: &str| format!("{what} in {}", dir.display());
     let index = layout.index()?.map_err(|reason| refused(&about("index.json"), &reason))?;
@@ -49,8 +59,10 @@ pub fn unpack(dir: &Path, name: &str, tree: &Path, ui: &dyn Progress) -> Result<
             return Err(Error::usage(format!("{} is no empty directory", tree.display())));
         }
     }
+    let size = manifest.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
+    let limits = Limits::of_layers(size).set(demand.bytes, demand.entries, RaisedBy::Options);
     let staging = staging(&above)?;
-    let made = fill(&layout, &manifest.layers, &config.rootfs.diff_ids, &above, &staging, tree, ui)
+    let made = fill(&layout, &manifest.layers, &config.rootfs.diff_ids, &above, &staging, tree, limits, ui)
         .and_then(|record| above.rename(&staging.join(TREE), name).map(|()| record));
     // Whatever is in it, also directories that may not be entered; but why it failed comes first.
     let removed = above.remove(&staging);
@@ -72,6 +84,7 @@ fn staging(above: &Rootfs) -> Result<PathBuf> {
     }
 }
 
+#[allow(clippy::too_many_arguments, reason = "the image, the place, and how")]
 fn fill(
     layout: &Layout,
     descriptors: &[Descriptor],
@@ -79,13 +92,14 @@ fn fill(
     above: &Rootfs,
     staging: &Path,
     tree: &Path,
+    limits: Limits,
     ui: &dyn Progress,
 ) -> Result<Record> {
     let path = staging.join(TREE);
     // The mode is for an image that does not speak of its root.
     above.create_dir(&path, 0o755)?;
     let root = above.subtree(&path, tree)?;
-    let record = layers(layout, descriptors, diff_ids, &root, ui)?;
+    let record = layers(layout, descriptors, diff_ids, &root, limits, ui)?;
     root.sync()?;
     Ok(record)
 }
@@ -111,6 +125,7 @@ fn layers(
     layers: &[Descriptor],
     diff_ids: &[String],
     root: &Rootfs,
+    mut limits: Limits,
     ui: &dyn Progress,
 ) -> Result<Record> {
     let mut record = Record::default();
@@ -125,15 +140,24 @@ fn layers(
 
         // Marks speak of the layers below only, wherever in the layer they stand: they come first.
         let mut marks = Vec::new();
-        let plain = layer::read(clone(&file, &name)?, format, algorithm, &mut |_, mark| match mark {
-            Mark::Entry => {}
-            mark => marks.push(mark),
+        let mut kept = Kept::new(&limits);
+        let read = layer::read(clone(&file, &name)?, format, algorithm, &limits, &mut |entry, mark| {
+            if mark == Mark::Entry {
+                return Ok(());
+            }
+            kept.add(size_of::<Mark>() + 32 + entry.path.as_os_str().len(), "the whiteouts")?;
+            marks.push(mark);
+            Ok(())
         });
-        let plain = match plain {
-            Ok(plain) => plain,
-            Err(error) => return Err(refuse(unreadable(error)?)),
+        let read = match read {
+            Ok(read) => read,
+            Err(error) => {
+                let reason = unreadable(error)?;
+                let hint = limits.hint(reason.code);
+                return Err(hint.into_iter().fold(refuse(reason), Error::with_hint));
+            }
         };
-        if plain != expected {
+        if read.digest != expected {
             return Err(refuse(Reason::new(
                 "diff-id-mismatch",
                 "its plain archive has another digest than its diff id",
@@ -142,10 +166,11 @@ fn layers(
         marks.iter().try_for_each(|mark| apply(root, &mut record, mark))?;
 
         file.rewind().system(|| format!("reading layer {name}"))?;
-        let limits = Limits::default();
-        record = unpack::extract_over(file, &name, root, record, &limits, ui, &mut |entry| {
+        let size = Some(descriptor.size);
+        record = unpack::extract_over(file, size, &name, root, record, &limits, ui, &mut |entry| {
             whiteout::mark(entry).map(|mark| mark == Mark::Entry).map_err(refuse)
         })?;
+        limits.spent = read.spent;
     }
     Ok(record)
 }

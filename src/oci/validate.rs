@@ -6,6 +6,7 @@ use std::path::Path;
 use super::layer;
 use super::layout::{Algorithm, CONFIG, Config, Descriptor, INDEX, Index, Layout, MANIFEST, Manifest, layer_format};
 use crate::error::{Context as _, Result};
+use crate::unpack::limits::Limits;
 use crate::unpack::refusal::{ReadError, Reason};
 
 /// Indexes in indexes.
@@ -164,8 +165,9 @@ impl Judge<'_> {
             }
             None => (Algorithm::Sha256, None),
         };
-        match layer::read(file, format, algorithm, &mut |_, _| {}) {
-            Ok(plain) if expected.is_some_and(|expected| expected != plain) => {
+        let limits = Limits::of_layers(descriptor.size);
+        match layer::read(file, format, algorithm, &limits, &mut |_, _| Ok(())) {
+            Ok(read) if expected.is_some_and(|expected| expected != read.digest) => {
                 self.wrong(
                     about,
                     Reason::new("diff-id-mismatch", "its plain archive has another digest than its diff id"),

@@ -31,6 +31,7 @@ use self::walk::Item;
 use crate::error::{Context, Error, Result};
 use crate::progress::{Event, Progress};
 use crate::rootfs::Rootfs;
+use crate::space;
 use crate::unpack::Record;
 use crate::unpack::entry::{NodeKind, Time};
 
@@ -133,7 +134,7 @@ pub fn pack(
     })?;
     // When the compressor has stopped, it knows why; what the walk says then is only that it has.
     let written: Written = match (&packed, written) {
-        (_, Err(error)) => return Err(write_error(doing(), error)),
+        (_, Err(error)) => return Err(write_error(doing(), error, out)),
         (_, Ok(written)) => written,
     };
     if let Some(warning) = options.cache.as_ref().and_then(|cache| cache.trim()) {
@@ -267,8 +268,12 @@ fn stopped() -> Error {
     Error::system("compressing: the writer has stopped")
 }
 
-fn write_error(doing: String, error: io::Error) -> Error {
-    let full = error.kind() == io::ErrorKind::StorageFull || error.kind() == io::ErrorKind::QuotaExceeded;
+fn write_error(doing: String, error: io::Error, out: &File) -> Error {
+    let full = space::is_full(&error);
     let error = Error::system(format!("{doing}: writing the archive")).with_source(error);
-    if full { error.with_hint("free some space where the results go, or choose another outdir") } else { error }
+    if !full {
+        return error;
+    }
+    let free = space::free(out).unwrap_or_default();
+    error.with_hint(format!("{free} bytes are free; make room where the results go, or choose another outdir"))
 }

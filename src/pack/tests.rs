@@ -13,7 +13,8 @@ use super::*;
 use crate::progress::Silent;
 use crate::unpack::Node;
 use crate::unpack::entry::Meta;
-use crate::unpack::reader::{Limits, entries};
+use crate::unpack::limits::Limits;
+use crate::unpack::reader::entries;
 use crate::unpack::tests::unpack;
 
 fn packed(tree: &Path, record: &Record, options: &Options) -> (Vec<u8>, Packed, String) {

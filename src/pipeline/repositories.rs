@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::portage::{self, Resolved};
 use crate::progress::Progress;
-use crate::recipe::{Git, Job, Origin, Snapshot, SnapshotFormat};
+use crate::recipe::{Bounds, Git, Job, Origin, Snapshot, SnapshotFormat};
 use crate::rootfs::Rootfs;
 use crate::source::locked::{LockedRepository, PinnedCommit};
 use crate::source::pin::{self, Pin};
@@ -16,7 +16,7 @@ use crate::source::repository::{Fact, checkout, git, snapshot};
 use crate::source::{Located, Terms};
 use crate::store::Store;
 use crate::store::trees::Tree;
-use crate::unpack::{self, Record, squashfs};
+use crate::unpack::{self, Limits, RaisedBy, Record, squashfs};
 
 const WAITING: &str = "waiting for another process that unpacks the same repository";
 
@@ -216,9 +216,14 @@ fn of_snapshot(
             let name = verified.name();
             let tree = store.add_tree(verified.sha512(), name, waiting, |root| {
                 let top = wanted.as_deref();
+                let limits = limits(&snapshot.bounds, Some(verified.size()));
                 match snapshot.format {
-                    SnapshotFormat::Tar => unpack(verified.open()?, Some(verified.size()), name, root, top, ui),
-                    SnapshotFormat::Squashfs => unpack_image(&verified.open()?, name, root, ui),
+                    SnapshotFormat::Tar => {
+                        let tarball = verified.open()?;
+                        unpack::check_size(&tarball, root, name, &limits)?;
+                        unpack(tarball, Some(verified.size()), name, root, top, &limits, ui)
+                    }
+                    SnapshotFormat::Squashfs => unpack_image(&verified.open()?, name, root, &limits, ui),
                 }
             })?;
             let signer = verified.signer().map(str::to_owned);
@@ -241,13 +246,22 @@ fn of_git(git: &Git, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Resu
     let tree = match store.tree(&key, waiting)? {
         Some(tree) => tree,
         None => store.add_tree(&key, &name, waiting, |root| {
-            git::archive(git, &commit, store, terms, ui, |tarball| unpack(tarball, None, &name, root, None, ui))
+            let limits = limits(&git.bounds, None);
+            git::archive(git, &commit, store, terms, ui, |tarball| {
+                unpack(tarball, None, &name, root, None, &limits, ui)
+            })
         })?,
     };
     let directory = tree.root().join(tree::top(&Rootfs::open(&tree.root())?, &name, None)?);
     let (url, id, signer) = (commit.url().to_owned(), commit.id().to_owned(), commit.signer().map(str::to_owned));
     let fact = Fact::Git { url, commit: id, signer, how: commit.how() };
     Ok(Repository { fact, directory, _tree: Some(tree) })
+}
+
+/// What a repository of so many bytes may be unpacked; Gentoo's has some 150,000 entries of half a gigabyte.
+fn limits(bounds: &Bounds, size: Option<u64>) -> Limits {
+    let limits = Limits::of_release(size.unwrap_or_default());
+    limits.set(bounds.max_unpacked, bounds.max_entries, RaisedBy::Repository)
 }
 
 /// Unpacks what may be a repository, and is one: nothing else is left in the store.
@@ -257,23 +271,24 @@ fn unpack(
     name: &str,
     root: &Rootfs,
     top: Option<&str>,
+    limits: &Limits,
     ui: &dyn Progress,
 ) -> Result<Record> {
     ui.stage(&format!("unpacking {name}"));
     let mut admission = Admission::new(name);
     let mut admit = |entry: &_| admission.admit(entry);
-    let record = unpack::extract_some(tarball, size, name, root, &tree::LIMITS, ui, &mut admit)?;
+    let record = unpack::extract_some(tarball, size, name, root, limits, ui, &mut admit)?;
     tree::top(root, name, top)?;
     ui.done();
     Ok(record)
 }
 
 /// As [`unpack()`], of a squashfs image: the repository is all there is in it, and has a directory made for it.
-fn unpack_image(image: &File, name: &str, root: &Rootfs, ui: &dyn Progress) -> Result<Record> {
+fn unpack_image(image: &File, name: &str, root: &Rootfs, limits: &Limits, ui: &dyn Progress) -> Result<Record> {
     ui.stage(&format!("unpacking {name}"));
     let mut admission = Admission::new(name);
     let mut admit = |entry: &_| admission.admit(entry);
-    let record = squashfs::extract(image, name, root, Path::new("gentoo"), &tree::LIMITS, ui, &mut admit)?;
+    let record = squashfs::extract(image, name, root, Path::new("gentoo"), limits, ui, &mut admit)?;
     tree::top(root, name, None)?;
     ui.done();
     Ok(record)

@@ -82,6 +82,7 @@ pub(crate) fn job(repositories: Vec<Repository>) -> Job {
             keyring: None,
             fingerprints: Vec::new(),
             max_age: 30 * 86_400,
+            bounds: Default::default(),
         },
         portage: Portage {
             repositories,

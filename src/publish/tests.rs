@@ -28,6 +28,7 @@ pub(crate) fn job(outdir: &Path) -> Job {
             keyring: Some("/secret/keys.asc".into()),
             fingerprints: Vec::new(),
             max_age: 30 * 86_400,
+            bounds: Default::default(),
         },
         portage: Portage {
             repositories: vec![Repository {

@@ -9,6 +9,8 @@ pub(super) enum Type {
     Int,
     /// An integer, or a string with a unit.
     Age,
+    /// An integer, or a string with a unit.
+    Size,
     /// A boolean.
     Bool,
     /// An array of strings.
@@ -34,6 +36,7 @@ impl Type {
             Self::Str => "a string",
             Self::Int => "an integer",
             Self::Age => "a number of days, or a string with a unit",
+            Self::Size => "a number of bytes, or a string with a unit",
             Self::Bool => "true or false",
             Self::Strs => "an array of strings",
             Self::Words => "an array of strings, or one string of words",
@@ -79,6 +82,8 @@ pub(super) const REPOSITORY: &[Key] = &[
     key("", "keyring", Type::Str, r#"keyring = "snapshots.asc""#),
     key("", "fingerprints", Type::Strs, r#"fingerprints = ["DCD05B71EAB94199527F44ACDB6B8C1F96D8BF6D"]"#),
     key("", "max-age", Type::Age, "max-age = 14"),
+    key("", "max-unpacked", Type::Size, r#"max-unpacked = "20 GiB""#),
+    key("", "max-entries", Type::Int, "max-entries = 2000000"),
     key("", "allow-unsigned", Type::Bool, "allow-unsigned = true"),
     key("", "priority", Type::Int, "priority = 50"),
     key("", "masters", Type::Words, r#"masters = ["gentoo"]"#),
@@ -100,6 +105,8 @@ pub(super) const KEYS: &[Key] = &[
     key("source", "keyring", Type::Str, r#"keyring = "release.asc""#),
     key("source", "fingerprints", Type::Strs, r#"fingerprints = ["13EBBDBEDE7A12775DFDB1BABB572E0E2D182910"]"#),
     key("source", "max-age", Type::Age, "max-age = 14"),
+    key("source", "max-unpacked", Type::Size, r#"max-unpacked = "20 GiB""#),
+    key("source", "max-entries", Type::Int, "max-entries = 2000000"),
     key("source", "file", Type::Str, r#"file = "./stage3-amd64-musl.tar.xz""#),
     key("source", "signature", Type::Str, r#"signature = "./stage3-amd64-musl.tar.xz.asc""#),
     key("source", "sha512", Type::Str, r#"sha512 = "65c8e11b…""#),

@@ -64,6 +64,11 @@ impl Source {
     }
 }
 
+/// A number of bytes: alone, or with the unit `K`, `M`, `G` or `T` (powers of 1024), which may be written `GiB` and behind a blank.
+pub fn size(text: &str) -> Option<u64> {
+    words::bytes(text)
+}
+
 /// Where a recipe comes from. Nothing else is read: neither the process's environment nor its working directory.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
@@ -168,6 +173,20 @@ pub struct Source {
     pub fingerprints: Vec<String>,
     /// A signed list older than this, in seconds, is refused.
     pub max_age: u64,
+    /// What the stage3 may be unpacked.
+    #[serde(flatten)]
+    pub bounds: Bounds,
+}
+
+/// What an archive may be unpacked at most; none: what is proportionate to its size.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Bounds {
+    /// Bytes, holes and headers included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_unpacked: Option<u64>,
+    /// Entries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_entries: Option<u64>,
 }
 
 /// What the builder tree is made of, and where that comes from.
@@ -309,6 +328,9 @@ pub struct Snapshot {
     pub fingerprints: Vec<String>,
     /// A latest snapshot signed longer ago than this, in seconds, is refused.
     pub max_age: u64,
+    /// What it may be unpacked.
+    #[serde(flatten)]
+    pub bounds: Bounds,
 }
 
 /// A commit of a git repository. One of `commit` and `branch` is there, or both.
@@ -328,6 +350,9 @@ pub struct Git {
     pub max_age: u64,
     /// Accept the commit by its id alone, whoever signed it or not.
     pub allow_unsigned: bool,
+    /// What it may be unpacked.
+    #[serde(flatten)]
+    pub bounds: Bounds,
 }
 
 /// `[build]`: what is made, and where.

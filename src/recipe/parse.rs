@@ -72,7 +72,7 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
         Type::Strs | Type::Words | Type::Ports | Type::Repositories => raw.starts_with('['),
         Type::Map | Type::Variables => raw.starts_with('{'),
         Type::Lines(_) => raw.starts_with(['[', '{']),
-        Type::Str | Type::Int | Type::Age | Type::Bool => false,
+        Type::Str | Type::Int | Type::Age | Type::Size | Type::Bool => false,
     };
     if literal {
         return match DeValue::parse(raw) {
@@ -94,7 +94,7 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
             Is::List(pieces(raw, char::is_whitespace, text, start))
         }
         Type::Lines(_) => Is::List(pieces(raw, |c| c == '\n', text, start)),
-        Type::Str | Type::Age | Type::Map | Type::Variables => Is::Str(raw.to_owned()),
+        Type::Str | Type::Age | Type::Size | Type::Map | Type::Variables => Is::Str(raw.to_owned()),
     };
     Some(Value { at, is })
 }

@@ -90,7 +90,7 @@ fn typed(texts: &mut Texts, section: &str, key: &Key, value: Value) -> Option<Va
     let Value { at, is } = value;
     let is = match (key.of, is) {
         (Type::Str, is @ Is::Str(_)) | (Type::Int, is @ Is::Int(_)) | (Type::Bool, is @ Is::Bool(_)) => is,
-        (Type::Age, is @ (Is::Str(_) | Is::Int(_))) => text(Value { at: at.clone(), is }).is,
+        (Type::Age | Type::Size, is @ (Is::Str(_) | Is::Int(_))) => text(Value { at: at.clone(), is }).is,
         (Type::Strs | Type::Words, Is::List(list)) => Is::List(wrong.strings(texts, list)?),
         (Type::Words, Is::Str(words)) => Is::List(split(&words, &at)),
         (Type::Ports, Is::List(list)) => {

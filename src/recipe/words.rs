@@ -383,6 +383,40 @@ pub(super) fn option(text: &str) -> Rule {
     Ok(())
 }
 
+/// A number of bytes: alone, or with the unit `K`, `M`, `G` or `T` (powers of 1024), which may be written `GiB` and behind a blank.
+pub(super) fn bytes(text: &str) -> Option<u64> {
+    let text = text.strip_suffix("iB").filter(|rest| rest.ends_with(char::is_alphabetic)).unwrap_or(text);
+    let (number, unit) = match text.char_indices().last()? {
+        (at, 'K' | 'k') => (&text[..at], 1 << 10),
+        (at, 'M' | 'm') => (&text[..at], 1 << 20),
+        (at, 'G' | 'g') => (&text[..at], 1 << 30),
+        (at, 'T' | 't') => (&text[..at], 1 << 40),
+        _ => (text, 1_u64),
+    };
+    let number = if unit > 1 { number.strip_suffix(' ').unwrap_or(number) } else { number };
+    let number = digits(number).then(|| number.parse::<u64>().ok()).flatten();
+    number.and_then(|number| number.checked_mul(unit)).filter(|bytes| *bytes <= i64::MAX as u64)
+}
+
+/// A size that something may have at most.
+pub(super) fn most_bytes(text: &str) -> Rule<u64> {
+    let help = "write bytes, or for example \"20 GiB\"";
+    match bytes(text) {
+        Some(0) => Err(Problem::new("nothing is that small").help(help)),
+        Some(bytes) => Ok(bytes),
+        None if text.ends_with('B') => Err(Problem::new("not a size").help("GB may mean two things: write GiB")),
+        None => Err(Problem::new("not a size").help(help)),
+    }
+}
+
+/// How many of something there may be at most.
+pub(super) fn most(text: &str) -> Rule<u64> {
+    match digits(text).then(|| text.parse::<u64>().ok()).flatten() {
+        Some(number) if (1..=i64::MAX as u64).contains(&number) => Ok(number),
+        _ => Err(Problem::new("not a number of entries").help("1 or more")),
+    }
+}
+
 /// The size of `tmpfs:<size>` in bytes; none for `disk`.
 pub(super) fn storage(text: &str) -> Rule<Option<u64>> {
     let help = "write \"disk\" or a size, for example \"tmpfs:4G\"";
@@ -392,15 +426,7 @@ pub(super) fn storage(text: &str) -> Rule<Option<u64>> {
     let Some(size) = text.strip_prefix("tmpfs:") else {
         return Err(Problem::new("neither disk nor tmpfs").help(help));
     };
-    let (number, unit) = match size.char_indices().last() {
-        Some((at, 'K' | 'k')) => (&size[..at], 1 << 10),
-        Some((at, 'M' | 'm')) => (&size[..at], 1 << 20),
-        Some((at, 'G' | 'g')) => (&size[..at], 1 << 30),
-        Some((at, 'T' | 't')) => (&size[..at], 1 << 40),
-        _ => (size, 1_u64),
-    };
-    let number = digits(number).then(|| number.parse::<u64>().ok()).flatten();
-    match number.and_then(|number| number.checked_mul(unit)) {
+    match bytes(size) {
         Some(bytes) if bytes >= 1 << 20 => Ok(Some(bytes)),
         Some(_) => Err(Problem::new("less than a mebibyte").help(help)),
         None => Err(Problem::new("not a size").help(help)),
@@ -506,6 +532,15 @@ mod tests {
         for text in ["0", "", "d", "-1", "1y", "99999999999999999999", "9999999999w", "1é"] {
             assert!(age(text).is_err(), "{text}");
         }
+        for (text, size) in [("7", 7), ("7k", 7 << 10), ("20GiB", 20 << 30), ("20 GiB", 20 << 30), ("2 T", 2 << 40)] {
+            assert_eq!((bytes(text), most_bytes(text)), (Some(size), Ok(size)), "{text}");
+        }
+        for text in ["", "G", "iB", "7iB", "7 ", " 7", "7GB", "7B", "7  G", "-7", "1.5G", "99999999999T", "é", "7 éiB"]
+        {
+            assert!(most_bytes(text).is_err() && bytes(text).is_none(), "{text}");
+        }
+        assert!(most_bytes("0").is_err() && most("0").is_err() && most("-1").is_err() && most("9k").is_err());
+        assert_eq!(most("1000"), Ok(1000));
         assert_eq!(storage("tmpfs:4G"), Ok(Some(4 << 30)));
         assert_eq!(storage("disk"), Ok(None));
         for text in ["tmpfs:", "tmpfs:0", "tmpfs:4X", "tmpfs:99999999999T", "tmpfs:-1G", "file:/x", "tmpfs:é"] {

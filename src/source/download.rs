@@ -1,7 +1,8 @@
 //! A large file into the store: resumed, mirror after mirror, hashed while it arrives, a blob only when its digest is right.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,11 +13,14 @@ use super::pointer::MAX_SIZE;
 use super::{BUFFER, Got, printable, rewound};
 use crate::error::{Context, Error, Kind, Result};
 use crate::progress::{Event, Progress};
+use crate::space;
 use crate::store::Store;
 use crate::store::blobs::{Part, PartOrBlob};
 
 /// Progress that makes a broken connection worth more tries.
 const WORTH: u64 = 1 << 20;
+
+const CONTINUES: &str = "a download goes on where it stopped";
 
 /// What is wanted, and what it must be.
 #[derive(Debug)]
@@ -57,6 +61,8 @@ struct Origin {
 /// The part while it grows.
 struct Growing<'w> {
     wanted: &'w Wanted<'w>,
+    /// The directory of the store.
+    store: &'w Path,
     part: Part,
     hasher: Hasher,
     len: u64,
@@ -119,7 +125,8 @@ pub(super) fn download(
             }
         }
     };
-    let mut growing = Growing { wanted, part, hasher: wanted.hasher(), len: 0, origin: None, mixed: false };
+    let mut growing =
+        Growing { wanted, store: store.root(), part, hasher: wanted.hasher(), len: 0, origin: None, mixed: false };
     growing.take_over(ui)?;
     let mut troubles: Vec<(Kind, String)> = Vec::new();
     for url in wanted.urls {
@@ -245,6 +252,11 @@ impl Growing<'_> {
             self.mixed = true;
         }
         let expected = wanted.size.or(body.total);
+        if let Some(size) = expected {
+            let (file, doing) = (&*self.part.file(), format!("downloading {}", printable(wanted.name)));
+            space::check(file, self.store, doing, size.saturating_sub(self.len))
+                .map_err(|error| error.with_hint(format!("{}; {CONTINUES}", space::STORE)))?;
+        }
         self.append(&mut body, expected, ui, &never)?;
         match expected {
             Some(size) if self.len < size => Err(Stop::Remote(Failure {
@@ -275,22 +287,23 @@ impl Growing<'_> {
                 self.reset()?;
                 return Err(never(format!("the server sends more than the {ceiling} bytes there are")).into());
             }
-            let path = self.part.path().to_owned();
-            self.part.file().write_all(&buffer[..count]).map_err(|error| {
-                let full = error.kind() == std::io::ErrorKind::StorageFull
-                    || error.kind() == std::io::ErrorKind::QuotaExceeded;
-                let hint = if full {
-                    "make room there, or move the store with QUERN_HOME; the download continues where it stopped"
-                } else {
-                    ""
-                };
-                let error = Error::system(format!("writing {}", path.display())).with_source(error);
-                if hint.is_empty() { error } else { error.with_hint(hint) }
-            })?;
+            let written = self.part.file().write_all(&buffer[..count]);
+            written.map_err(|error| self.unwritten(error, expected))?;
             self.hasher.update(&buffer[..count]);
             self.len += count as u64;
             ui.emit(Event::Bytes { done: self.len, total: expected });
         }
+    }
+
+    fn unwritten(&mut self, error: io::Error, expected: Option<u64>) -> Error {
+        let (full, place) = (space::is_full(&error), self.part.path().display().to_string());
+        let error = Error::system(format!("writing {place}")).with_source(error);
+        if !full {
+            return error;
+        }
+        let more = expected.map_or_else(String::new, |size| format!("{} bytes more are needed, ", size - self.len));
+        let free = space::free(self.part.file()).unwrap_or_default();
+        error.with_hint(format!("{more}{free} are free; {}; {CONTINUES}", space::STORE))
     }
 
     /// The SHA-512 of the whole, if it is what is wanted.

@@ -112,7 +112,7 @@ struct Out<'a> {
 
 impl Out<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.to.write_all(bytes).system(|| WRITING)
+        self.to.write_all(bytes).system(|| format!("{WRITING}, after {} of {} bytes", self.done, self.total))
     }
 
     fn blob(&mut self, sha512: &str, mut file: File, size: u64) -> Result<()> {

@@ -19,13 +19,17 @@ use crate::progress::{Event, Progress};
 use crate::source::digests::Algorithm;
 use crate::source::hashing::Hasher;
 use crate::source::printable;
+use crate::space;
 use crate::unpack::Limits;
 use crate::unpack::entry::{Entry, NodeKind};
 use crate::unpack::reader::Reader;
 use crate::unpack::refusal::ReadError;
 
 /// What an export may demand at most: entries, and bytes of one header. How large its files are, the disk says.
-const LIMITS: Limits = Limits { entries: 10_000, bytes: u64::MAX, pax: 64 << 10 };
+fn limits() -> Limits {
+    Limits { entries: 10_000, bytes: u64::MAX, pax: 64 << 10, ..Limits::default() }
+}
+
 /// What the names of unfinished imports begin with.
 const PREFIX: &str = "import-";
 const NO_EXPORT: &str =
@@ -59,7 +63,7 @@ impl Store {
             }
             error => Error::refused(format!("importing {name}")).with_source(error).with_hint(NO_EXPORT),
         };
-        let mut reader = Reader::new(BufReader::with_capacity(BUFFER, archive), LIMITS);
+        let mut reader = Reader::new(BufReader::with_capacity(BUFFER, archive), limits());
         while let Some(entry) = reader.next_entry().map_err(read)? {
             if let Some(sha512) = import.claimed(&entry)? {
                 import.blob(&sha512, entry.size, &mut Data(&mut reader)).map_err(|error| match error {
@@ -188,7 +192,7 @@ impl<'a> Import<'a> {
         let path = part.path().to_owned();
         let file = part.file();
         file.set_len(0).and_then(|()| file.rewind()).system(|| format!("emptying {}", path.display()))?;
-        room(store, file, size)?;
+        space::check(&*file, store.root(), "importing", size).map_err(|error| error.with_hint(space::STORE))?;
         let mut hash = Hasher::new(&[Algorithm::Sha512]);
         let mut buffer = vec![0; BUFFER];
         let mut copied = 0;
@@ -200,7 +204,7 @@ impl<'a> Import<'a> {
             hash.update(&buffer[..count]);
             file.write_all(&buffer[..count])
                 .system(|| format!("writing {}", path.display()))
-                .map_err(|error| error.with_hint(ROOM))?;
+                .map_err(|error| error.with_hint(space::STORE))?;
             copied += count as u64;
             self.done += count as u64;
             ui.emit(Event::Bytes { done: self.done, total });
@@ -247,19 +251,6 @@ impl<R: io::BufRead> Read for Data<'_, R> {
         self.0.consume(count);
         Ok(count)
     }
-}
-
-const ROOM: &str = "make room there, or move the store with QUERN_HOME";
-
-/// Refuses to begin what the disk has no room for.
-fn room(store: &Store, file: &File, size: u64) -> Result<()> {
-    let Ok(stat) = rustix::fs::fstatvfs(file) else { return Ok(()) };
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if size <= free {
-        return Ok(());
-    }
-    let root = store.root().display();
-    Err(Error::system(format!("importing: {size} bytes are needed in {root}, {free} are free")).with_hint(ROOM))
 }
 
 /// Removes what killed imports left. The caller holds the lock of imports.

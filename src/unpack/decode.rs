@@ -17,8 +17,8 @@ const CHUNKS: usize = 6;
 /// Memory that the parallel decoder of `.xz` may take before it uses fewer threads, per thread. Two blocks of the 16 MiB that
 /// pixz makes, and the dictionary.
 const XZ_PER_THREAD: u64 = 48 << 20;
-/// Memory that a decoder of `.xz` may never pass: dictionaries larger than this are refused.
-const XZ_MOST: u64 = 512 << 20;
+/// Memory that a decoder of `.xz` may never pass: larger dictionaries are refused. The strongest preset has one of 64 MiB.
+const XZ_MOST: u64 = 160 << 20;
 
 /// Formats of compressed files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,8 @@ impl Format {
             [0x1f, 0x8b, ..] => Self::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
             [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => Self::Bzip2,
+            // A stream of nothing, before others.
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x17, 0x72, 0x45, 0x38, 0x50, 0x90, ..] => Self::Bzip2,
             _ => Self::Plain,
         }
     }

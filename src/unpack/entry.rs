@@ -60,7 +60,7 @@ pub struct Meta {
     pub gid: u32,
     /// Time of modification.
     pub mtime: Time,
-    /// Extended attributes, in the order of the archive.
+    /// Extended attributes, by name.
     pub xattrs: Xattrs,
 }
 

@@ -1,14 +1,15 @@
 //! A tarball becomes a tree.
 //!
 //! [`decode`] tells the format by its content and decodes ahead in threads of its own; [`reader`] cuts the plain bytes into
-//! entries ([`entry`], [`pax`] and [`sparse`] are pure); `place` makes them, through [`Rootfs`] only. What the kernel refuses to
-//! make is returned as a [`Record`]. Whatever is wrong with an archive is refused with a stable code ([`refusal::Reason`]), the
-//! entry's name and its offset.
+//! entries ([`entry`], [`pax`] and [`sparse`] are pure) within [`limits`]; `place` makes them, through [`Rootfs`] only. What the
+//! kernel refuses to make is returned as a [`Record`]. Whatever is wrong with an archive is refused with a stable code
+//! ([`refusal::Reason`]), the entry's name and its offset.
 
 pub mod acl;
 pub mod decode;
 pub mod entry;
 pub mod hashed;
+pub mod limits;
 pub mod pax;
 mod place;
 pub mod reader;
@@ -31,12 +32,13 @@ use self::decode::Decoder;
 use self::entry::Entry;
 use self::place::{Data, Failure, Placer};
 use self::reader::Reader;
-use self::refusal::{ReadError, Refusal};
+use self::refusal::{ReadError, Reason, Refusal};
 use crate::error::{Context, Error, Result};
 use crate::progress::{Event, Progress};
 use crate::rootfs::Rootfs;
+use crate::space;
 
-pub use self::reader::Limits;
+pub use self::limits::{Limits, RaisedBy};
 pub use self::record::{Node, Record};
 
 /// Progress is told after this many bytes of the compressed file.
@@ -47,7 +49,7 @@ const STEP: u64 = 2 << 20;
 pub fn extract(mut tarball: File, name: &str, into: &Rootfs, limits: &Limits, ui: &dyn Progress) -> Result<Record> {
     tarball.rewind().system(|| format!("reading {name}"))?;
     let size = tarball.metadata().system(|| format!("reading {name}"))?.len();
-    check_space(&tarball, into, name)?;
+    check_size(&tarball, into, name, limits)?;
     extract_stream(tarball, Some(size), name, into, limits, ui)
 }
 
@@ -73,13 +75,14 @@ pub fn extract_some(
     ui: &dyn Progress,
     wanted: &mut dyn FnMut(&Entry) -> Result<bool>,
 ) -> Result<Record> {
-    let fresh = into.read_dir(Path::new(""))?.is_empty();
-    place_all(input, size, name, Placer::new(into, fresh, Record::default(), ui), limits, ui, wanted)
+    extract_over(input, size, name, into, Record::default(), limits, ui, wanted)
 }
 
 /// As [`extract_some`], over a tree that `record` belongs to: what is returned is what then is missing of all of it.
+#[allow(clippy::too_many_arguments, reason = "what is read, where it goes, and how")]
 pub fn extract_over(
     input: impl Read + Send + 'static,
+    size: Option<u64>,
     name: &str,
     into: &Rootfs,
     record: Record,
@@ -88,30 +91,19 @@ pub fn extract_over(
     wanted: &mut dyn FnMut(&Entry) -> Result<bool>,
 ) -> Result<Record> {
     let fresh = record.is_empty() && into.read_dir(Path::new(""))?.is_empty();
-    place_all(input, None, name, Placer::new(into, fresh, record, ui), limits, ui, wanted)
-}
-
-fn place_all(
-    input: impl Read + Send + 'static,
-    size: Option<u64>,
-    name: &str,
-    mut placer: Placer<'_>,
-    limits: &Limits,
-    ui: &dyn Progress,
-    wanted: &mut dyn FnMut(&Entry) -> Result<bool>,
-) -> Result<Record> {
-    let into = placer.root();
+    let placer = Placer::new(into, fresh, record, limits, ui);
+    let mut placer = placer.map_err(|reason| refused(name, reason, limits))?;
     let decoder = Decoder::new(input).map_err(|error| input_error(name, error))?;
     let mut reader = Reader::new(decoder, limits.clone());
     let mut told = 0;
-    while let Some(entry) = reader.next_entry().map_err(|error| read_error(name, error))? {
+    while let Some(entry) = reader.next_entry().map_err(|error| read_error(name, error, limits))? {
         if !wanted(&entry)? {
             continue;
         }
         let (offset, path) = (entry.offset, entry.path.clone());
         placer.place(entry, &mut reader).map_err(|failure| {
-            let total = reader.total();
-            failed(name, &path, Some(offset), failure, into, total)
+            let total = reader.spent().bytes;
+            failed(name, &path, Some(offset), failure, &About { into, total, limits })
         })?;
         let done = reader.input().taken();
         if done >= told + STEP {
@@ -119,9 +111,10 @@ fn place_all(
             ui.emit(Event::Bytes { done, total: size });
         }
     }
-    let total = reader.total();
+    let total = reader.spent().bytes;
     read_to_end(&mut reader, name, ui)?;
-    let record = placer.finish().map_err(|failure| failed(name, Path::new(""), None, failure, into, total))?;
+    let about = About { into, total, limits };
+    let record = placer.finish().map_err(|failure| failed(name, Path::new(""), None, failure, &about))?;
     ui.emit(Event::Bytes { done: reader.input().taken(), total: size });
     Ok(record)
 }
@@ -136,14 +129,14 @@ pub fn list(
 ) -> Result<()> {
     let decoder = Decoder::new(input).map_err(|error| input_error(name, error))?;
     let mut reader = Reader::new(decoder, limits.clone());
-    while let Some(entry) = reader.next_entry().map_err(|error| read_error(name, error))? {
+    while let Some(entry) = reader.next_entry().map_err(|error| read_error(name, error, limits))? {
         each(&entry)?;
     }
     read_to_end(&mut reader, name, ui)
 }
 
 fn read_to_end(reader: &mut Reader<impl BufRead>, name: &str, ui: &dyn Progress) -> Result<()> {
-    let foreign = reader.finish().map_err(|error| input_error(name, error))?;
+    let foreign = reader.finish().map_err(|error| read_error(name, error, &Limits::default()))?;
     if foreign > 0 {
         ui.warn(&format!("{name}: {foreign} bytes behind the end of the archive are ignored"));
     }
@@ -160,29 +153,37 @@ impl<R: BufRead> Data for Reader<R> {
     }
 }
 
-/// Says early what would otherwise be found out half-way: that there is less space than `tarball`, if it is an `.xz` file, says
-/// that it takes.
-pub fn check_space(tarball: &File, into: &Rootfs, name: &str) -> Result<()> {
-    let (Some(needed), Some(free)) = (decode::claimed_size(tarball), free_space(into)) else { return Ok(()) };
-    if needed <= free {
-        return Ok(());
+/// Says early what would otherwise be found out half-way, of a `tarball` that is an `.xz` file and says how large it is unpacked:
+/// that this is more than the limits allow, or than there is space for.
+///
+/// # Errors
+/// [`Kind::Refused`](crate::error::Kind::Refused) for the one, [`Kind::System`](crate::error::Kind::System) for the other.
+pub fn check_size(tarball: &File, into: &Rootfs, name: &str, limits: &Limits) -> Result<()> {
+    let Some(needed) = decode::claimed_size(tarball) else { return Ok(()) };
+    if needed > limits.bytes {
+        let text = format!("it says that it has {needed} bytes unpacked, more than {}", limits.bytes);
+        return Err(refused(name, Reason { text: text.into(), ..limits.too_large() }, limits));
     }
-    let place = into.path().display();
-    Err(Error::system(format!("unpacking {name}: {needed} bytes are needed in {place}, {free} are free"))
-        .with_source(io::Error::from(Errno::NOSPC))
-        .with_hint("free some space, or move the store with QUERN_HOME"))
+    space::check(into.fd(), into.path(), format!("unpacking {name}"), needed)
+        .map_err(|error| error.with_hint("free some space, or move the store with QUERN_HOME"))
 }
 
-fn free_space(into: &Rootfs) -> Option<u64> {
-    let stat = rustix::fs::fstatvfs(into.fd()).ok()?;
-    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
-fn read_error(name: &str, error: ReadError) -> Error {
+fn read_error(name: &str, error: ReadError, limits: &Limits) -> Error {
     match error {
-        ReadError::Refused(refusal) => Error::refused(format!("unpacking {name}")).with_source(refusal),
+        ReadError::Refused(refusal) => of_refusal(name, refusal, limits),
         ReadError::Input(error) => input_error(name, error),
     }
+}
+
+/// The refusal of an archive as a whole.
+fn refused(name: &str, reason: Reason, limits: &Limits) -> Error {
+    of_refusal(name, Refusal { reason, name: Vec::new(), offset: 0 }, limits)
+}
+
+fn of_refusal(name: &str, refusal: Refusal, limits: &Limits) -> Error {
+    let hint = limits.hint(refusal.reason.code);
+    let error = Error::refused(format!("unpacking {name}")).with_source(refusal);
+    if let Some(hint) = hint { error.with_hint(hint) } else { error }
 }
 
 /// An error of the system when the file could not be read, a refusal when what was read is not right.
@@ -194,13 +195,20 @@ fn input_error(name: &str, error: io::Error) -> Error {
     .with_source(error)
 }
 
-fn failed(name: &str, path: &Path, offset: Option<u64>, failure: Failure, into: &Rootfs, total: u64) -> Error {
+/// What an error speaks of beside the entry: the tree, the bytes so far, and the limits.
+struct About<'a> {
+    into: &'a Rootfs,
+    total: u64,
+    limits: &'a Limits,
+}
+
+fn failed(name: &str, path: &Path, offset: Option<u64>, failure: Failure, about: &About<'_>) -> Error {
+    let About { into, total, limits } = about;
     let (path, call, errno) = match failure {
         Failure::Input(error) => return input_error(name, error),
         Failure::Refused(reason) => {
-            let refusal =
-                Refusal { reason, name: path.as_os_str().as_bytes().to_vec(), offset: offset.unwrap_or_default() };
-            return Error::refused(format!("unpacking {name}")).with_source(refusal);
+            let name_of = path.as_os_str().as_bytes().to_vec();
+            return of_refusal(name, Refusal { reason, name: name_of, offset: offset.unwrap_or_default() }, limits);
         }
         Failure::Call(call, errno) => (path, call, errno),
         Failure::Dir(ref path, call, errno) => (path.as_path(), call, errno),
@@ -210,7 +218,7 @@ fn failed(name: &str, path: &Path, offset: Option<u64>, failure: Failure, into: 
     let error = Error::system(format!("unpacking {} of {name} into {place}: {call}", bytes.escape_ascii()));
     let hint = match errno {
         Errno::NOSPC | Errno::DQUOT => {
-            let free = free_space(into).unwrap_or_default();
+            let free = space::free(into.fd()).unwrap_or_default();
             format!("{total} bytes were needed up to this entry, {free} are free; free some space, or move the store with QUERN_HOME")
         }
         Errno::INVAL if call.contains("chown") => {

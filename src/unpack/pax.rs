@@ -3,6 +3,9 @@
 //! The `tar` crate's own iterator cuts records at newlines, which values of extended attributes may hold; this one goes by
 //! the lengths, as POSIX says.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use super::entry::{Time, Xattrs};
 use super::refusal::Reason;
 use super::sparse;
@@ -35,8 +38,8 @@ pub struct Pax {
     pub sparse: sparse::Records,
     /// `SCHILY.devmajor` or `SCHILY.devminor` was there.
     pub device_numbers: bool,
-    xattrs: Xattrs,
-    encoded_xattrs: Xattrs,
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    encoded_xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Pax {
@@ -85,10 +88,10 @@ impl Pax {
             _ if key.starts_with(b"GNU.volume.") || key.starts_with(b"GNU.dumpdir") => Err(unsupported(key)),
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    attribute(&mut self.xattrs, &unescaped(name), value.to_vec())
+                    attribute(&mut self.xattrs, unescaped(name), value.to_vec())
                 } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
                     let name = unpercent(name).ok_or_else(|| bad(key))?;
-                    attribute(&mut self.encoded_xattrs, &name, unbase64(value).ok_or_else(|| bad(key))?)
+                    attribute(&mut self.encoded_xattrs, name, unbase64(value).ok_or_else(|| bad(key))?)
                 } else if let Some(name) = key.strip_prefix(b"GNU.sparse.") {
                     self.sparse.take(name, value)
                 } else {
@@ -98,13 +101,13 @@ impl Pax {
         }
     }
 
-    /// The extended attributes. bsdtar writes each twice, plain and encoded: a contradiction is refused.
+    /// The extended attributes, by name. bsdtar writes each twice, plain and encoded: a contradiction is refused.
     pub fn take_xattrs(&mut self) -> Result<Xattrs, Reason> {
         let mut all = std::mem::take(&mut self.xattrs);
         for (name, value) in std::mem::take(&mut self.encoded_xattrs) {
-            attribute(&mut all, &name, value)?;
+            attribute(&mut all, name, value)?;
         }
-        Ok(all)
+        Ok(all.into_iter().collect())
     }
 }
 
@@ -142,17 +145,18 @@ pub(super) fn once<T: PartialEq>(slot: &mut Option<T>, key: &[u8], value: T) -> 
     }
 }
 
-fn attribute(to: &mut Xattrs, name: &[u8], value: Vec<u8>) -> Result<(), Reason> {
+fn attribute(to: &mut BTreeMap<Vec<u8>, Vec<u8>>, name: Vec<u8>, value: Vec<u8>) -> Result<(), Reason> {
     if name.is_empty() || name.len() > 255 || name.contains(&0) || value.len() > MAX_XATTR {
         return Err(Reason::new("bad-xattr", "an extended attribute has an impossible name or is too large"));
     }
-    match to.iter().find(|(have, _)| have == name) {
-        Some((_, have)) if *have != value => {
-            Err(Reason::new("pax-contradiction", format!("PAX gives two values for {}", name.escape_ascii())))
+    match to.entry(name) {
+        Entry::Occupied(have) if *have.get() != value => {
+            let text = format!("PAX gives two values for {}", have.key().escape_ascii());
+            Err(Reason::new("pax-contradiction", text))
         }
-        Some(_) => Ok(()),
-        None => {
-            to.push((name.to_vec(), value));
+        Entry::Occupied(_) => Ok(()),
+        Entry::Vacant(place) => {
+            place.insert(value);
             Ok(())
         }
     }

@@ -14,11 +14,16 @@ use rustix::io::Errno;
 
 use self::levels::Level;
 use super::entry::{Entry, Meta, NodeKind, Time, Xattrs};
-use super::record::{Node, Record};
+use super::limits::{Kept, Limits};
+use super::record::{Node, Record, weight};
 use super::refusal::Reason;
 use super::zeros;
+use crate::process;
 use crate::progress::Progress;
 use crate::rootfs::{self, Rootfs, last};
+
+/// What a [`Record`] holds, for a refusal.
+const UNMADE: &str = "the devices and attributes that the kernel refuses";
 
 /// Why an entry could not become a file.
 pub(super) enum Failure {
@@ -69,19 +74,26 @@ pub(super) struct Placer<'a> {
     record: Record,
     /// The next number for a node that is only recorded and has several names.
     inode: u64,
+    kept: Kept,
+    /// Directories that may still be made without being entries.
+    parents: u64,
+    limits: &'a Limits,
     warned: BTreeSet<String>,
 }
 
 impl<'a> Placer<'a> {
     /// `record` is what the tree lacks already, of archives unpacked before.
-    pub(super) fn new(root: &'a Rootfs, fresh: bool, record: Record, ui: &'a dyn Progress) -> Self {
-        let (inode, umask) = (record.next_inode(), crate::process::umask());
-        Self { root, ui, fresh, umask, levels: Vec::new(), record, inode, warned: BTreeSet::new() }
-    }
-
-    /// The tree.
-    pub(super) fn root(&self) -> &'a Rootfs {
-        self.root
+    pub(super) fn new(
+        root: &'a Rootfs,
+        fresh: bool,
+        record: Record,
+        limits: &'a Limits,
+        ui: &'a dyn Progress,
+    ) -> Result<Self, Reason> {
+        let (inode, umask, levels, warned) = (record.next_inode(), process::umask(), Vec::new(), BTreeSet::new());
+        let (mut kept, parents) = (Kept::new(limits), limits.entries);
+        kept.add(record.weight(), UNMADE)?;
+        Ok(Self { root, ui, fresh, umask, levels, record, inode, kept, parents, limits, warned })
     }
 
     /// Makes one entry, its data taken from `data`.
@@ -186,6 +198,7 @@ impl<'a> Placer<'a> {
             Err(Failure::Call(_, Errno::PERM)) => {
                 let Meta { mode, uid, gid, mtime, xattrs } = entry.meta.clone();
                 let block = kind == FileType::BlockDevice;
+                self.kept.add(weight(&entry.path, &xattrs), UNMADE)?;
                 let node = Node { block, major, minor, mode, uid, gid, mtime, xattrs, inode: 0 };
                 self.record.add_node(entry.path.clone(), node);
                 Ok(())
@@ -214,6 +227,8 @@ impl<'a> Placer<'a> {
         match made {
             Err(Failure::Call(_, Errno::NOENT)) => {
                 self.vacate(at, name)?;
+                let xattrs = self.record.nodes().get(target).map_or(&[][..], |node| &node.xattrs);
+                self.kept.add(weight(&entry.path, xattrs), UNMADE)?;
                 if !self.record.link_node(target, entry.path.clone(), self.inode) {
                     return Err(missing().into());
                 }
@@ -296,6 +311,7 @@ impl<'a> Placer<'a> {
                             name.escape_ascii()
                         ));
                     }
+                    self.kept.add(weight(path, &[]) + name.len() + value.len(), UNMADE)?;
                     self.record.add_xattr(path, name.clone(), value.clone());
                 }
                 Err(errno) => return Err(Failure::Call("setxattr", errno)),

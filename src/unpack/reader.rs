@@ -5,26 +5,13 @@ use std::io::{self, BufRead};
 use tar::{EntryType, GnuExtSparseHeader, Header};
 
 use super::entry::{self, BLOCK, Entry, Extensions, Family, MAX_PATH};
+use super::limits::{Limits, Spent};
 use super::pax::Pax;
 use super::refusal::{ReadError, Reason, Refusal};
 use super::sparse::{self, Segment};
 
-/// What an archive may demand at most. What is verified before it is unpacked has a signed size besides.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Entries in all.
-    pub entries: u64,
-    /// Bytes of all files together, holes included.
-    pub bytes: u64,
-    /// Bytes of one PAX header.
-    pub pax: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { entries: 10_000_000, bytes: 256 << 30, pax: 1 << 20 }
-    }
-}
+/// The most bytes that may stand behind an archive's end: what fills the last record of a tape is far less.
+const MOST_BEHIND: u64 = 64 << 20;
 
 /// Reads entries one after the other.
 #[derive(Debug)]
@@ -38,8 +25,7 @@ pub struct Reader<R> {
     /// Bytes of the present entry's data that are left, and of the padding behind them.
     left: u64,
     padding: u64,
-    entries: u64,
-    bytes: u64,
+    spent: Spent,
     ended: bool,
 }
 
@@ -49,7 +35,8 @@ type Found = Option<(Header, Family)>;
 impl<R: BufRead> Reader<R> {
     /// Reads the plain archive `input`.
     pub fn new(input: R, limits: Limits) -> Self {
-        Self { input, limits, global: None, offset: 0, left: 0, padding: 0, entries: 0, bytes: 0, ended: false }
+        let spent = limits.spent;
+        Self { input, limits, global: None, offset: 0, left: 0, padding: 0, spent, ended: false }
     }
 
     /// Bytes of the plain archive read so far.
@@ -57,9 +44,9 @@ impl<R: BufRead> Reader<R> {
         self.offset
     }
 
-    /// Bytes of all files so far.
-    pub fn total(&self) -> u64 {
-        self.bytes
+    /// What is spent of the limits so far.
+    pub fn spent(&self) -> Spent {
+        self.spent
     }
 
     /// What is read from.
@@ -118,8 +105,11 @@ impl<R: BufRead> Reader<R> {
 
     /// Reads what is behind the archive's end, so that checksums of the compressed file are looked at. Returns how many bytes
     /// that were not zero it met.
-    pub fn finish(&mut self) -> io::Result<u64> {
-        let mut foreign = 0;
+    ///
+    /// # Errors
+    /// Those of the input, and the refusal of an archive with very much behind its end.
+    pub fn finish(&mut self) -> Result<u64, ReadError> {
+        let (end, mut foreign) = (self.offset, 0);
         loop {
             let bytes = self.input.fill_buf()?;
             if bytes.is_empty() {
@@ -129,6 +119,12 @@ impl<R: BufRead> Reader<R> {
             foreign += bytes.iter().filter(|byte| **byte != 0).count() as u64;
             self.input.consume(count);
             self.offset += count as u64;
+            if self.offset - end > MOST_BEHIND {
+                let text = format!("more than {MOST_BEHIND} bytes stand behind the end of the archive");
+                return Err(
+                    Refusal { reason: Reason::new("trailing-data", text), name: Vec::new(), offset: end }.into()
+                );
+            }
         }
     }
 
@@ -139,24 +135,16 @@ impl<R: BufRead> Reader<R> {
         extensions: Extensions,
         offset: u64,
     ) -> Result<Entry, ReadErrorOrReason> {
-        self.entries += 1;
-        if self.entries > self.limits.entries {
-            let text = format!("the archive has more than {} entries", self.limits.entries);
-            return Err(Reason::new("too-many-entries", text).into());
-        }
+        self.count_entry()?;
         let map_in_data = extensions.pax.as_ref().is_some_and(|pax| pax.sparse.map_in_data());
         let segments = match header.entry_type() == EntryType::GNUSparse {
             true => Some(self.old_sparse(header, family)?),
             false => None,
         };
         let mut entry = entry::entry(header, family, extensions, segments, offset)?;
-        self.bytes = self.bytes.saturating_add(entry.size);
-        if self.bytes > self.limits.bytes {
-            let text = format!("the files of the archive take more than {} bytes", self.limits.bytes);
-            return Err(Reason::new("too-large", text).into());
-        }
-        self.left = entry.stored;
         self.padding = entry.stored.wrapping_neg() % BLOCK as u64;
+        self.count_bytes(entry.size.max(entry.stored).saturating_add(self.padding))?;
+        self.left = entry.stored;
         if map_in_data {
             let segments = sparse::map_from_data(|| self.data_byte())?;
             // The map is padded to a block of its own.
@@ -170,6 +158,16 @@ impl<R: BufRead> Reader<R> {
             entry.sparse = Some(segments);
         }
         Ok(entry)
+    }
+
+    fn count_entry(&mut self) -> Result<(), Reason> {
+        self.spent.entries += 1;
+        if self.spent.entries > self.limits.entries { Err(self.limits.too_many()) } else { Ok(()) }
+    }
+
+    fn count_bytes(&mut self, bytes: u64) -> Result<(), Reason> {
+        self.spent.bytes = self.spent.bytes.saturating_add(bytes);
+        if self.spent.bytes > self.limits.bytes { Err(self.limits.too_large()) } else { Ok(()) }
     }
 
     fn data_byte(&mut self) -> Result<u8, ReadErrorOrReason> {
@@ -210,6 +208,7 @@ impl<R: BufRead> Reader<R> {
         let data = self.block_data(size)?;
         match kind {
             EntryType::XGlobalHeader => {
+                self.count_entry()?;
                 Pax::parse(&data[..size], true)?;
                 self.global.get_or_insert(offset);
             }
@@ -229,12 +228,15 @@ impl<R: BufRead> Reader<R> {
         let real = entry::number(&gnu.realsize).and_then(|size| u64::try_from(size).ok());
         let real = real.ok_or_else(|| sparse::bad("its size is not a number"))?;
         let mut segments = Vec::new();
-        sparse::old_segments(&gnu.sparse, &mut segments)?;
+        let mut full = sparse::old_segments(&gnu.sparse, &mut segments)?;
         let mut more = gnu.is_extended();
         while more {
+            if !full {
+                return Err(sparse::bad("its map goes on behind its end").into());
+            }
             let mut block = GnuExtSparseHeader::new();
             self.read_exact(block.as_mut_bytes())?;
-            sparse::old_segments(block.sparse(), &mut segments)?;
+            full = sparse::old_segments(block.sparse(), &mut segments)?;
             more = block.is_extended();
         }
         Ok((segments, real))
@@ -273,7 +275,9 @@ impl<R: BufRead> Reader<R> {
         Ok(data)
     }
 
+    /// Reads what is no data of a file.
     fn read_exact(&mut self, mut to: &mut [u8]) -> Result<(), ReadErrorOrReason> {
+        self.count_bytes(to.len() as u64)?;
         while !to.is_empty() {
             let bytes = filled(&mut self.input)?;
             let length = bytes.len().min(to.len());

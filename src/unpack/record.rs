@@ -58,6 +58,12 @@ impl Record {
         self.xattrs.entry(path.to_owned()).or_default().push((name, value));
     }
 
+    /// How many bytes of memory it takes.
+    pub(super) fn weight(&self) -> usize {
+        let nodes = self.nodes.iter().map(|(path, node)| weight(path, &node.xattrs));
+        nodes.chain(self.xattrs.iter().map(|(path, xattrs)| weight(path, xattrs))).sum()
+    }
+
     /// Forgets what it has of `path` itself.
     pub fn forget_one(&mut self, path: &Path) {
         self.nodes.remove(path);
@@ -75,6 +81,12 @@ impl Record {
         forget_below(&mut self.nodes, dir);
         forget_below(&mut self.xattrs, dir);
     }
+}
+
+/// How many bytes of memory are taken by what is recorded of `path`.
+pub(super) fn weight(path: &Path, xattrs: &[(Vec<u8>, Vec<u8>)]) -> usize {
+    let xattrs = xattrs.iter().map(|(name, value)| 64 + name.len() + value.len()).sum::<usize>();
+    2 * (size_of::<Node>() + path.as_os_str().len()) + xattrs
 }
 
 /// Paths are in the order of their components: what is below a directory stands right behind it.

@@ -36,11 +36,13 @@ pub struct Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name.is_empty() {
-            true => write!(f, "entry at byte {}", self.offset)?,
-            false => write!(f, "entry {} at byte {}", self.name.escape_ascii(), self.offset)?,
+        match (self.name.is_empty(), self.offset) {
+            // Of the archive as a whole.
+            (true, 0) => {}
+            (true, offset) => write!(f, "entry at byte {offset}: ")?,
+            (false, offset) => write!(f, "entry {} at byte {offset}: ", self.name.escape_ascii())?,
         }
-        write!(f, ": {} [{}]", self.reason.text, self.reason.code)
+        write!(f, "{} [{}]", self.reason.text, self.reason.code)
     }
 }
 

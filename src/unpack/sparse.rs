@@ -97,8 +97,8 @@ impl Records {
     }
 }
 
-/// Adds the pieces of an old GNU header, up to the first empty field.
-pub fn old_segments(headers: &[GnuSparseHeader], to: &mut Vec<Segment>) -> Result<(), Reason> {
+/// Adds the pieces of an old GNU header, up to the first empty field. False when there is one: the map ends there.
+pub fn old_segments(headers: &[GnuSparseHeader], to: &mut Vec<Segment>) -> Result<bool, Reason> {
     let mut ended = false;
     for header in headers {
         if header.offset[0] == 0 || header.numbytes[0] == 0 {
@@ -114,7 +114,7 @@ pub fn old_segments(headers: &[GnuSparseHeader], to: &mut Vec<Segment>) -> Resul
         }
         to.push(Segment { offset, length });
     }
-    Ok(())
+    Ok(!ended)
 }
 
 /// Reads the lines of a map of format 1.0: a count, then offsets and lengths. `next` gives a byte.

@@ -14,7 +14,7 @@ use backhand::{BufReadSeek, FilesystemReader, InnerNode, Node, Squashfs, Squashf
 use super::entry::{Entry, MAX_NAME, MAX_PATH, Meta, NodeKind, Time};
 use super::place::{Data, Placer};
 use super::refusal::Reason;
-use super::{Limits, Record, STEP, failed, input_error};
+use super::{About, Limits, Record, STEP, failed, input_error, refused};
 use crate::error::Result;
 use crate::progress::{Event, Progress};
 use crate::rootfs::Rootfs;
@@ -35,7 +35,11 @@ pub fn extract(
     ui: &dyn Progress,
     wanted: &mut dyn FnMut(&Entry) -> Result<bool>,
 ) -> Result<Record> {
-    let read = || open(image, limits).map_err(|error| input_error(name, error));
+    let read = || match open(image, limits) {
+        Ok(Some(reader)) => Ok(reader),
+        Ok(None) => Err(refused(name, limits.too_many(), limits)),
+        Err(error) => Err(input_error(name, error)),
+    };
     let mut reader = read()?;
     let nodes = std::mem::take(&mut reader.root.nodes);
     let sizes = nodes.iter().map(|node| match &node.inner {
@@ -44,14 +48,18 @@ pub fn extract(
     });
     let total = sizes.fold(0, u64::saturating_add);
     if total > limits.bytes {
-        let error = io::Error::other(format!("its files have {total} bytes, at most {} are accepted", limits.bytes));
-        return Err(input_error(name, error));
+        return Err(refused(name, limits.too_large(), limits));
+    }
+    if nodes.len() as u64 > limits.entries {
+        return Err(refused(name, limits.too_many(), limits));
     }
     let fresh = into.read_dir(Path::new(""))?.is_empty();
-    let mut placer = Placer::new(into, fresh, Record::default(), ui);
+    let placer = Placer::new(into, fresh, Record::default(), limits, ui);
+    let mut placer = placer.map_err(|reason| refused(name, reason, limits))?;
+    let about = About { into, total, limits };
     let (mut done, mut kept, mut told) = (0, 0, 0);
     for (index, node) in nodes.iter().enumerate() {
-        let blame = |failure| failed(name, &node.fullpath, None, failure, into, total);
+        let blame = |failure| failed(name, &node.fullpath, None, failure, &about);
         let entry = entry(node, top, index == 0).map_err(|reason| blame(reason.into()))?;
         if !wanted(&entry)? {
             continue;
@@ -74,20 +82,20 @@ pub fn extract(
             ui.emit(Event::Bytes { done, total: Some(total) });
         }
     }
-    let record = placer.finish().map_err(|failure| failed(name, Path::new(""), None, failure, into, total))?;
+    let record = placer.finish().map_err(|failure| failed(name, Path::new(""), None, failure, &about))?;
     ui.emit(Event::Bytes { done, total: Some(total) });
     Ok(record)
 }
 
-/// Reads the lists of the image, as far as they may be believed.
-fn open(image: &File, limits: &Limits) -> io::Result<FilesystemReader<'static>> {
+/// Reads the lists of the image, as far as they may be believed; none when there are too many entries in them.
+fn open(image: &File, limits: &Limits) -> io::Result<Option<FilesystemReader<'static>>> {
     let bad = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
     let mut image = image.try_clone()?;
     image.rewind()?;
     let mut image = BufReader::new(image);
     let superblock = superblock(&mut image).map_err(|error| end(error, "it is no squashfs image that can be read"))?;
     if u64::from(superblock.inode_count) > limits.entries {
-        return Err(bad(format!("it has {} entries, at most {} are accepted", superblock.inode_count, limits.entries)));
+        return Ok(None);
     }
     image.rewind()?;
     let squashfs = Squashfs::from_reader(image).map_err(|error| end(error.into(), "its lists cannot be read"))?;
@@ -100,7 +108,8 @@ fn open(image: &File, limits: &Limits) -> io::Result<FilesystemReader<'static>> 
     if claims {
         return Err(bad("a directory is larger than all of them together".to_owned()));
     }
-    squashfs.into_filesystem_reader().map_err(|error| end(error.into(), "its directories cannot be read"))
+    let reader = squashfs.into_filesystem_reader();
+    reader.map(Some).map_err(|error| end(error.into(), "its directories cannot be read"))
 }
 
 fn superblock(image: &mut impl BufReadSeek) -> io::Result<backhand::SuperBlock> {

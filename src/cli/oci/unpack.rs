@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::cli::limits::LimitArgs;
 use crate::cli::record::RecordFile;
 use crate::cli::session;
 use crate::error::Result;
@@ -12,6 +13,9 @@ use crate::ui::Terminal;
 ///
 /// Its layers one over the other, each only after size, digest and diff id were found right; whiteouts and opaque directories remove
 /// what is below them. The directory appears when it is whole. What is malformed is refused (exit code 3).
+///
+/// All layers together may have ten million entries and, unpacked, 1100 times the bytes that they have as blobs (gzip makes no more of
+/// them), but 32 GiB in any case and never more than 256 GiB, unless the options say otherwise.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -27,6 +31,9 @@ pub(super) struct Args {
     /// Write what the kernel refused to make (device nodes, attributes) to this file, for `raw pack`
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// What it may demand.
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 impl Args {
@@ -36,7 +43,8 @@ impl Args {
         }
         // Opened before the tree: from then on no path is followed but inside it.
         let record = self.record.as_deref().map(RecordFile::create).transpose()?;
-        let missing = oci::unpack::unpack(&self.dir, &self.name, &self.tree, ui)?;
+        let demand = oci::unpack::Demand { bytes: self.limits.max_bytes, entries: self.limits.max_entries };
+        let missing = oci::unpack::unpack(&self.dir, &self.name, &self.tree, &demand, ui)?;
         RecordFile::keep(record, &missing, ui).map(|()| 0)
     }
 }

@@ -1,11 +1,12 @@
 //! `raw ls`: what is in an archive.
 
 use super::stream::{self, INPUT, Lines};
+use crate::cli::limits::LimitArgs;
 use crate::error::Result;
 use crate::pack::listing::Listing;
 use crate::pack::walk::Item;
 use crate::ui::Terminal;
-use crate::unpack::{self, Limits};
+use crate::unpack::{self, Limits, RaisedBy};
 
 /// List the entries of an archive from standard input
 ///
@@ -23,13 +24,18 @@ pub(super) struct Args {
     /// Print every entry as a line of JSON
     #[arg(long)]
     json: bool,
+    /// What it may demand.
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
         let mut lines = Lines::new();
         let mut listing = Listing::default();
-        let listed = unpack::list(stream::input()?, INPUT, &Limits::default(), ui, &mut |entry| {
+        let LimitArgs { max_bytes, max_entries } = self.limits;
+        let limits = Limits::default().set(max_bytes, max_entries, RaisedBy::Options);
+        let listed = unpack::list(stream::input()?, INPUT, &limits, ui, &mut |entry| {
             if self.json {
                 return lines.entry(entry);
             }

@@ -4,19 +4,23 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use super::stream::{self, INPUT, Lines};
+use crate::cli::limits::LimitArgs;
 use crate::cli::record::RecordFile;
 use crate::cli::session;
 use crate::error::{Error, Result};
 use crate::rootfs::Rootfs;
 use crate::ui::Terminal;
 use crate::unpack::hashed::Hashed;
-use crate::unpack::{self, Limits};
+use crate::unpack::{self, Limits, RaisedBy};
 
 /// Unpack an archive from standard input into a directory
 ///
 /// A tar archive, plain or compressed, whatever its format. Nothing outside the directory is touched, whatever the archive says.
 /// What is malformed or ambiguous is refused with a stable code (exit code 3). As an ordinary user, owners are those of the user's range
 /// of subordinate ids.
+///
+/// An archive may have 256 GiB and ten million entries unless the options say otherwise. How small it is does not matter: one of a file
+/// that is mostly a hole is small.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Lines of JSON:
@@ -43,6 +47,9 @@ pub(super) struct Args {
     /// Write what the kernel refused to make (device nodes, attributes) to this file, for `raw pack`
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// What it may demand.
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 impl Args {
@@ -54,7 +61,9 @@ impl Args {
         let record = self.record.as_deref().map(RecordFile::create).transpose()?;
         let root = Rootfs::open(&self.root)?;
         let input = stream::input()?;
-        unpack::check_space(&input, &root, INPUT)?;
+        let LimitArgs { max_bytes, max_entries } = self.limits;
+        let limits = Limits::default().set(max_bytes, max_entries, RaisedBy::Options);
+        unpack::check_size(&input, &root, INPUT, &limits)?;
         let mut lines = Lines::new();
         let (input, whole): (Box<dyn Read + Send>, _) = match &self.sha512 {
             None => (Box::new(input), None),
@@ -63,7 +72,7 @@ impl Args {
                 (Box::new(input), Some(whole))
             }
         };
-        let unpacked = unpack::extract_some(input, None, INPUT, &root, &Limits::default(), ui, &mut |entry| {
+        let unpacked = unpack::extract_some(input, None, INPUT, &root, &limits, ui, &mut |entry| {
             if self.json {
                 lines.entry(entry)?;
             }

@@ -102,6 +102,7 @@ impl Site {
             keyring: Some(self.scratch.path().join("snapshots.asc")),
             fingerprints: Vec::new(),
             max_age: 30 * DAY,
+            bounds: Default::default(),
         }
     }
 

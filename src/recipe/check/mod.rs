@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use super::diagnostic::{Finding, Place, Problem, Texts, harmless, quoted};
 use super::merge::reason;
 use super::parse::{Is, Item, Table, Value};
-use super::{Base, Compression, Job, Request, Source, TreeKind, words};
+use super::{Base, Bounds, Compression, Job, Request, Source, TreeKind, words};
 
 /// The job a tree describes, or none after noting why not.
 pub(super) fn job(texts: &mut Texts, tree: &Table, request: &Request) -> Option<Job> {
@@ -200,6 +200,22 @@ impl Checker<'_> {
     ) -> Option<String> {
         let word = self.word(section, key)?;
         self.follow(&word, what, |text| rule(text).map(|()| text.to_owned()))
+    }
+
+    /// What an archive may be unpacked, of the values that `of` gives by key.
+    fn bounds(&mut self, of: impl Fn(&Self, &str) -> Option<Value>) -> Option<Bounds> {
+        let max_unpacked = match of(self, "max-unpacked").as_ref().and_then(Word::of) {
+            Some(word) => self.follow(&word, "size", words::most_bytes).map(Some),
+            None => Some(None),
+        };
+        let max_entries = match of(self, "max-entries") {
+            Some(Value { at, is: Is::Int(number) }) => {
+                let word = Word { text: number.to_string(), at };
+                self.follow(&word, "number of entries", words::most).map(Some)
+            }
+            _ => Some(None),
+        };
+        Some(Bounds { max_unpacked: max_unpacked?, max_entries: max_entries? })
     }
 
     /// The path of a key.

@@ -19,8 +19,11 @@ const MAIN: &str = "/var/db/repos/gentoo";
 /// The keys that say where a repository comes from, and what else each goes with.
 const ORIGINS: [(&str, &[&str]); 3] = [
     ("location", &[]),
-    ("snapshot", &["format", "mirrors", "keyring", "fingerprints", "max-age"]),
-    ("git", &["commit", "branch", "keyring", "fingerprints", "max-age", "allow-unsigned"]),
+    ("snapshot", &["format", "mirrors", "keyring", "fingerprints", "max-age", "max-unpacked", "max-entries"]),
+    (
+        "git",
+        &["commit", "branch", "keyring", "fingerprints", "max-age", "allow-unsigned", "max-unpacked", "max-entries"],
+    ),
 ];
 
 /// What is known of the repositories, in their order; none of one that is yet to be fetched.
@@ -230,7 +233,8 @@ impl Checker<'_> {
             },
         };
         let (keyring, fingerprints, max_age) = self.trust(table)?;
-        Some(Snapshot { date: date?, format: format?, mirrors, keyring, fingerprints, max_age })
+        let bounds = self.bounds(|_, key| table.get(key).map(|item| item.value.clone()))?;
+        Some(Snapshot { date: date?, format: format?, mirrors, keyring, fingerprints, max_age, bounds })
     }
 
     fn git(&mut self, word: &Word, table: &Table) -> Option<Git> {
@@ -274,7 +278,8 @@ impl Checker<'_> {
             let problem = Problem::new("only of a branch").help("a commit is as old as it is");
             self.texts.problem(&age.key_at, "`max-age` says nothing of an exact commit", problem);
         }
-        Some(Git { url, commit, branch, keyring, fingerprints, max_age, allow_unsigned })
+        let bounds = self.bounds(|_, key| table.get(key).map(|item| item.value.clone()))?;
+        Some(Git { url, commit, branch, keyring, fingerprints, max_age, allow_unsigned, bounds })
     }
 
     /// Keyring, fingerprints and greatest age.

@@ -29,6 +29,7 @@ impl Checker<'_> {
             Some(word) => self.follow(&word, "age", words::age),
             None => Some(DEFAULT_MAX_AGE),
         };
+        let bounds = self.bounds(|checker, key| checker.value("source", key).cloned());
         // A file is of whichever distribution; what is on a server is named by each in its own way.
         let base = match self.is_host(funtoo)? {
             true => self.host(),
@@ -36,7 +37,7 @@ impl Checker<'_> {
             false => self.base(!funtoo),
         };
         distro?;
-        Some(Source { base: base?, mirrors, keyring, fingerprints, max_age: max_age? })
+        Some(Source { base: base?, mirrors, keyring, fingerprints, max_age: max_age?, bounds: bounds? })
     }
 
     /// Whether the distribution is Funtoo; none where this version cannot build from what is asked for.

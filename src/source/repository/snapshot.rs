@@ -161,6 +161,7 @@ pub(super) fn as_source(snapshot: &Snapshot) -> (Source, Direct) {
         keyring: snapshot.keyring.clone(),
         fingerprints,
         max_age: snapshot.max_age,
+        bounds: snapshot.bounds,
     };
     (source, direct)
 }

@@ -12,21 +12,20 @@ use crate::rootfs::Rootfs;
 use crate::source::printable;
 use crate::unpack::Limits;
 use crate::unpack::entry::{Entry, NodeKind};
-
-/// No ebuild repository is larger; Gentoo's has about 150,000 entries of half a gigabyte.
-pub const LIMITS: Limits = Limits { entries: 4_000_000, bytes: 16 << 30, pax: 1 << 20 };
+use crate::unpack::limits::Kept;
 
 /// Looks at every entry of a repository's archive before it is made.
 #[derive(Debug)]
 pub struct Admission {
     name: String,
     links: HashSet<PathBuf>,
+    kept: Kept,
 }
 
 impl Admission {
     /// For the archive of that name.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), links: HashSet::new() }
+        Self { name: name.to_owned(), links: HashSet::new(), kept: Kept::new(&Limits::default()) }
     }
 
     /// Refuses what has no place in a repository.
@@ -48,6 +47,9 @@ impl Admission {
             NodeKind::Symlink(target) => {
                 if !stays_inside(&entry.path, Path::new(std::ffi::OsStr::from_bytes(target))) {
                     return refused("is a symbolic link out of the repository");
+                }
+                if let Err(reason) = self.kept.add(64 + entry.path.as_os_str().len(), "the links") {
+                    return refused(&format!("is one too many: {}", reason.text));
                 }
                 self.links.insert(entry.path.clone());
             }

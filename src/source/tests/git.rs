@@ -93,6 +93,7 @@ impl Forge {
             keyring: Some(self.keyring.clone()),
             fingerprints: Vec::new(),
             max_age: 30 * DAY,
+            bounds: Default::default(),
             allow_unsigned: false,
         }
     }

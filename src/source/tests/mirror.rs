@@ -14,6 +14,7 @@ pub(super) fn job(base: Base, mirrors: &[&Server], keyring: &Path) -> Job {
             keyring: Some(keyring.to_owned()),
             fingerprints: Vec::new(),
             max_age: 30 * 86_400,
+            bounds: Default::default(),
         },
         portage: Portage {
             repositories: Vec::new(),

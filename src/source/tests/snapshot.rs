@@ -35,6 +35,7 @@ impl Site {
             keyring: Some(self.keyring.clone()),
             fingerprints: Vec::new(),
             max_age: 30 * 86_400,
+            bounds: Default::default(),
         }
     }
 }

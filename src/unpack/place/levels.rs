@@ -29,6 +29,17 @@ pub(super) struct Level {
     then: Then,
 }
 
+impl Level {
+    /// Bytes of memory that it takes.
+    fn weight(&self) -> usize {
+        let lists = match &self.then {
+            Then::Become(meta) => meta.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum(),
+            Then::Remain(_, list) => list.as_ref().map_or(0, Vec::len),
+        };
+        size_of::<Self>() + self.path.as_os_str().len() + lists
+    }
+}
+
 /// What a directory gets when it is left.
 enum Then {
     /// What its entry says.
@@ -60,6 +71,7 @@ impl Placer<'_> {
             (None, Some(above), Some(name)) => {
                 self.enter(above)?;
                 let above = self.take_top()?;
+                self.parents = self.parents.checked_sub(1).ok_or_else(|| self.limits.too_many())?;
                 match rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o700)) {
                     // A link that leads nowhere: what it should become is not ours to guess.
                     Err(Errno::EXIST) => return Err(bad().into()),
@@ -75,8 +87,7 @@ impl Placer<'_> {
             (None, ..) => return Err(Failure::Call("openat2", Errno::NOENT)),
         };
         let then = remaining(&fd)?;
-        self.add(Level { path: path.to_owned(), fd: Some(fd), then });
-        Ok(())
+        self.add(Level { path: path.to_owned(), fd: Some(fd), then })
     }
 
     /// Goes on to the directory `path`, which was just made, or `existed`, in the last one.
@@ -84,7 +95,7 @@ impl Placer<'_> {
         // Lists wait until nothing can inherit them any more; other attributes may be large, and are set at once.
         let (now, later) = std::mem::take(&mut meta.xattrs).into_iter().partition(|(name, _)| !is_list(name));
         meta.xattrs = later;
-        self.add(Level { path: path.clone(), fd: None, then: Then::Become(meta) });
+        self.add(Level { path: path.clone(), fd: None, then: Then::Become(meta) })?;
         if existed || !now.is_empty() {
             let fd = self.take_top()?;
             if existed {
@@ -99,8 +110,10 @@ impl Placer<'_> {
     /// The last directory, as [`Placer::push`] makes it, when it is the root.
     pub(super) fn become_again(&mut self, meta: Meta) -> Result<(), Failure> {
         self.record.forget_one(Path::new(""));
-        let fd = self.levels.pop().and_then(|level| level.fd);
-        self.push(PathBuf::new(), meta, true).inspect(|()| drop(fd))
+        if let Some(level) = self.levels.pop() {
+            self.kept.release(level.weight());
+        }
+        self.push(PathBuf::new(), meta, true)
     }
 
     /// The descriptor of the last directory. [`Placer::put_top`] puts it back.
@@ -134,17 +147,21 @@ impl Placer<'_> {
         }
     }
 
-    fn add(&mut self, level: Level) {
+    fn add(&mut self, level: Level) -> Result<(), Failure> {
+        self.kept.add(level.weight(), "the directories on the way to an entry")?;
         self.levels.push(level);
         if let Some(far) = self.levels.len().checked_sub(OPEN_LEVELS + 1) {
             self.levels[far].fd = None;
         }
+        Ok(())
     }
 
     /// Leaves the last directory.
     pub(super) fn leave(&mut self) -> Result<(), Failure> {
         let fd = self.take_top();
-        let Some(Level { path, then, .. }) = self.levels.pop() else { return Ok(()) };
+        let Some(level) = self.levels.pop() else { return Ok(()) };
+        self.kept.release(level.weight());
+        let Level { path, then, .. } = level;
         let left = || {
             let fd = fd?;
             match then {

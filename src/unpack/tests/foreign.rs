@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use super::unpack;
-use crate::unpack::reader::{Limits, entries};
+use crate::unpack::limits::Limits;
+use crate::unpack::reader::entries;
 
 /// A program's output, or none with a printed reason when this machine does not have it.
 #[allow(clippy::print_stderr)]

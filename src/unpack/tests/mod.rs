@@ -1,5 +1,6 @@
 //! Tests of the parsers (pure) and of what extraction leaves on disk.
 
+mod bombs;
 mod extract;
 mod foreign;
 mod hostile;

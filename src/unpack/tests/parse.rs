@@ -3,8 +3,9 @@ use tar::EntryType;
 
 use super::Tar;
 use crate::unpack::entry::{NodeKind, Time, inside, number};
+use crate::unpack::limits::Limits;
 use crate::unpack::pax::Pax;
-use crate::unpack::reader::{Limits, entries};
+use crate::unpack::reader::entries;
 use crate::unpack::refusal::ReadError;
 use crate::unpack::{acl, sparse};
 
@@ -174,7 +175,7 @@ fn limits_hold() {
         other => panic!("{other:?}"),
     };
     assert_eq!(limited(Limits { entries: 1, ..Limits::default() }), "too-many-entries");
-    assert_eq!(limited(Limits { bytes: 9, ..Limits::default() }), "too-large");
+    assert_eq!(limited(Limits { bytes: 2047, ..Limits::default() }), "too-large");
     let sparse = Tar::default()
         .pax(&[("GNU.sparse.numblocks", b"1"), ("GNU.sparse.map", b"0,1"), ("GNU.sparse.size", b"999999999999999")])
         .file("f", b"x")

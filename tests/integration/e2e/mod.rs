@@ -23,6 +23,7 @@ mod python;
 mod repeat;
 mod repositories;
 mod shell;
+mod space;
 mod stage4;
 mod together;
 mod traces;

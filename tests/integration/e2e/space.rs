@@ -1,0 +1,105 @@
+//! Disks that are full, at every stage of a build: exit code 4, what is needed and what is free, nothing half-made under a final
+//! name, and with room again it goes on.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::{Stand, Who};
+use crate::env::{PROGRAM, output, require_root};
+
+/// Runs in a mount namespace of its own. `step NAME COMMAND` notes how the command ended, what it said, and what is there then.
+const SCRIPT: &str = r#"
+set -u; said=$PWD/said; mkdir "$said" store results other; store=$PWD/store
+step() { name=$1; shift; "$@" > "$said/$name.out" 2> "$said/$name.err"; echo "$name $?"; }
+there() { echo "there $1 $(find "$2" -mindepth 1 -maxdepth 1 ! -name '*.lock' -printf '%P ' 2>/dev/null)"; }
+leave() { fallocate -l $(( $(df --output=avail -B1 store | tail -1) - $1 )) store/ballast; }
+export QUERN_HOME=$store QUERN_BUILD_OUTDIR=$PWD/results
+mount -t tmpfs -o size=60m none store
+
+step fetch-small "$0" fetch demo.toml
+there fetch-small store/blobs/sha512
+mount -o remount,size=97m store; leave 20000000
+step fetch-half "$0" fetch demo.toml
+rm store/ballast; mount -o remount,size=180m store
+step fetch "$0" fetch demo.toml
+
+step unpack-small "$0" build demo.toml
+there unpack-small store/trees; there unpack-small results
+mount -o remount,size=1g store
+step too-large "$0" build demo.toml --set "source.max-unpacked=300 MiB"
+step too-many "$0" build demo.toml --set source.max-entries=1000
+there too-many store/trees
+step shell "$0" shell demo.toml -- true
+
+leave 0; step build-full "$0" build demo.toml
+there build-full results
+rm store/ballast; leave 200000; step emerge-full "$0" build demo.toml
+there emerge-full results
+rm store/ballast
+
+mount -t tmpfs -o size=12k none results; step pack-full "$0" build demo.toml
+there pack-full results
+mount -o remount,size=400m results; step build "$0" build demo.toml
+
+mount -t tmpfs -o size=30m none other
+step export-file "$0" store export demo.toml -o other/x.tar
+there export-file other
+step export-stdout bash -c '"$0" store export demo.toml > other/y.tar' "$0"
+rm -f other/*; mount -o remount,size=200m other
+step export "$0" store export demo.toml -o other/x.tar
+mount -t tmpfs -o size=50m none second; export QUERN_HOME=$PWD/second
+step import-small "$0" store import other/x.tar
+there import-small second/blobs/sha512
+mount -o remount,size=200m second; step import "$0" store import other/x.tar
+export QUERN_HOME=$store
+
+mount -t tmpfs -o size=4k none recipes; cp demo.toml recipes/
+step lock-full "$0" lock recipes/demo.toml
+there lock-full recipes
+mount -o remount,size=64k recipes; step lock "$0" lock recipes/demo.toml
+"#;
+
+#[test]
+fn root_full_disks_are_told_and_leave_nothing() {
+    if !require_root() {
+        return;
+    }
+    let Some(stand) = Stand::alone(Who::Root) else { return };
+    stand.recipe("demo", "[emerge]\npackages = [\"app-test/tiny\"]\n");
+    ["second", "recipes"].iter().for_each(|name| fs::create_dir(stand.env.path(name)).unwrap());
+    let mut unshare = stand.env.command("unshare");
+    unshare.args(["--mount", "--propagation", "private", "bash", "-c", SCRIPT, PROGRAM]);
+    let ran = output(&mut unshare);
+    let said = |step: &str| fs::read_to_string(stand.env.path(format!("said/{step}.err"))).unwrap_or_default();
+    let lines = ran.stdout.lines().filter(|line| !line.starts_with("there ")).filter_map(|line| line.split_once(' '));
+    let codes: BTreeMap<&str, &str> = lines.collect();
+    assert!(ran.stderr.is_empty(), "{ran:?}");
+    assert_eq!(codes.len(), 18, "{ran:?}");
+    for (step, code) in &codes {
+        let said = said(step);
+        if let "too-large" | "too-many" = *step {
+            assert_eq!(*code, "3", "{step}: {said}");
+            let key = if *step == "too-large" { "source.max-unpacked" } else { "source.max-entries" };
+            assert!(said.contains(&format!("{key} raises the limit")), "{step}: {said}");
+            continue;
+        }
+        let good = ["fetch", "shell", "build", "export", "import", "lock"].contains(step);
+        // Of what emerge says in the end, the disk may be no part.
+        let expected: &[&str] = match *step {
+            "emerge-full" => &["4", "1"],
+            _ if good => &["0"],
+            _ => &["4"],
+        };
+        assert!(expected.contains(code), "{step}: {code}: {said}");
+        let why = ["No space left on device", "no space is left", "the disk is full"];
+        assert!(good || (why.iter().any(|why| said.contains(why)) && said.contains("are free")), "{step}: {said}");
+        assert!(!said.contains(".quern-") && !said.contains("panicked"), "{step}: {said}");
+    }
+    for step in ["fetch-small", "fetch-half", "unpack-small", "export-file", "export-stdout", "import-small"] {
+        assert!(said(step).contains("bytes are needed"), "{step}: {}", said(step));
+    }
+    for line in ran.stdout.lines().filter_map(|line| line.strip_prefix("there ")) {
+        let (step, there) = line.split_once(' ').unwrap();
+        assert_eq!(there.trim(), if step == "lock-full" { "demo.toml" } else { "" }, "{step}");
+    }
+}
