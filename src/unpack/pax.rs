@@ -3,12 +3,16 @@
 //! The `tar` crate's own iterator cuts records at newlines, which values of extended attributes may hold; this one goes by
 //! the lengths, as POSIX says.
 
-use super::entry::{Time, Xattrs};
+use std::collections::BTreeMap;
+
+use super::entry::{MAX_NAME, Time, Xattrs};
 use super::refusal::Reason;
 use super::sparse;
 
 /// Largest value of an extended attribute that Linux takes.
 const MAX_XATTR: usize = 64 << 10;
+/// Longest list of names of attributes that Linux gives, a NUL behind each.
+const MAX_XATTR_LIST: usize = 64 << 10;
 
 /// What a set of records says.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -74,7 +78,7 @@ impl Pax {
                 Ok(())
             }
             // These change how the rest of the archive is read.
-            b"SCHILY.realsize" | b"SCHILY.filetype" | b"SCHILY.offset" => Err(unsupported(key)),
+            b"SCHILY.realsize" | b"SCHILY.filetype" | b"SCHILY.offset" | b"SUN.holesdata" => Err(unsupported(key)),
             _ if key.starts_with(b"GNU.sparse") && !key.starts_with(b"GNU.sparse.") => Err(unsupported(key)),
             _ if key.starts_with(b"GNU.volume.") || key.starts_with(b"GNU.dumpdir") => Err(unsupported(key)),
             _ => {
@@ -94,11 +98,24 @@ impl Pax {
 
     /// The extended attributes. bsdtar writes each twice, plain and encoded: a contradiction is refused.
     pub fn take_xattrs(&mut self) -> Result<Xattrs, Reason> {
-        let mut all = std::mem::take(&mut self.xattrs);
-        for (name, value) in std::mem::take(&mut self.encoded_xattrs) {
-            attribute(&mut all, &name, value)?;
+        let mut all = BTreeMap::new();
+        let mut list = 0;
+        for (at, (name, value)) in self.xattrs.drain(..).chain(self.encoded_xattrs.drain(..)).enumerate() {
+            match all.get(&name) {
+                Some((_, have)) if *have != value => return Err(contradiction(&name)),
+                Some(_) => {}
+                None => {
+                    list += name.len() + 1;
+                    all.insert(name, (at, value));
+                }
+            }
         }
-        Ok(all)
+        if list > MAX_XATTR_LIST {
+            return Err(Reason::new("bad-xattr", "it has more extended attributes than are possible"));
+        }
+        let mut all: Vec<_> = all.into_iter().map(|(name, (at, value))| (at, (name, value))).collect();
+        all.sort_unstable_by_key(|(at, _)| *at);
+        Ok(all.into_iter().map(|(_, attribute)| attribute).collect())
     }
 }
 
@@ -126,9 +143,7 @@ fn record(data: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 /// A key said twice must say the same.
 pub(super) fn once<T: PartialEq>(slot: &mut Option<T>, key: &[u8], value: T) -> Result<(), Reason> {
     match slot {
-        Some(have) if *have != value => {
-            Err(Reason::new("pax-contradiction", format!("PAX gives two values for {}", key.escape_ascii())))
-        }
+        Some(have) if *have != value => Err(contradiction(key)),
         _ => {
             *slot = Some(value);
             Ok(())
@@ -137,19 +152,15 @@ pub(super) fn once<T: PartialEq>(slot: &mut Option<T>, key: &[u8], value: T) -> 
 }
 
 fn attribute(to: &mut Xattrs, name: &[u8], value: Vec<u8>) -> Result<(), Reason> {
-    if name.is_empty() || name.len() > 255 || name.contains(&0) || value.len() > MAX_XATTR {
+    if name.is_empty() || name.len() > MAX_NAME || name.contains(&0) || value.len() > MAX_XATTR {
         return Err(Reason::new("bad-xattr", "an extended attribute has an impossible name or is too large"));
     }
-    match to.iter().find(|(have, _)| have == name) {
-        Some((_, have)) if *have != value => {
-            Err(Reason::new("pax-contradiction", format!("PAX gives two values for {}", name.escape_ascii())))
-        }
-        Some(_) => Ok(()),
-        None => {
-            to.push((name.to_vec(), value));
-            Ok(())
-        }
-    }
+    to.push((name.to_vec(), value));
+    Ok(())
+}
+
+fn contradiction(key: &[u8]) -> Reason {
+    Reason::new("pax-contradiction", format!("PAX gives two values for {}", key.escape_ascii()))
 }
 
 fn text(key: &[u8], value: &[u8]) -> Result<Vec<u8>, Reason> {
