@@ -38,7 +38,8 @@ impl RecordFile {
             Some(file) => file.write(missing),
             None if missing.is_empty() => Ok(()),
             None => {
-                let (nodes, attributes) = (missing.nodes.len(), missing.xattrs.len());
+                let attributes: usize = missing.xattrs().map(|(_, xattrs)| xattrs.len()).sum();
+                let nodes = missing.nodes().len();
                 ui.warn(&format!(
                     "{nodes} device nodes and {attributes} attributes could not be made; --record keeps them"
                 ));

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, Read};
+use std::os::unix::ffi::OsStrExt as _;
 
 use sha2::{Digest as _, Sha256, Sha512};
 
@@ -12,14 +13,15 @@ use crate::unpack::Limits;
 use crate::unpack::decode::{Decoder, Format};
 use crate::unpack::entry::Entry;
 use crate::unpack::reader::Reader;
-use crate::unpack::refusal::{ReadError, Refusal};
+use crate::unpack::refusal::{ReadError, Reason, Refusal};
 
-/// Reads a layer to its end and gives each entry, and what it means, to `each`. Returns the hex of the plain archive's digest.
+/// Reads a layer to its end and gives each entry, and what it means, to `each`, which may refuse it. Returns the hex of the plain
+/// archive's digest.
 pub fn read(
     file: File,
     format: Format,
     algorithm: Algorithm,
-    each: &mut dyn FnMut(Entry, Mark),
+    each: &mut dyn FnMut(Entry, Mark) -> Result<(), Reason>,
 ) -> Result<String, ReadError> {
     let plain = match algorithm {
         Algorithm::Sha256 => Hash::Sha256(Box::default()),
@@ -28,11 +30,9 @@ pub fn read(
     let mut plain = Hashed { input: Decoder::of(format, file)?, hash: plain };
     let mut reader = Reader::new(&mut plain, Limits::default());
     while let Some(entry) = reader.next_entry()? {
-        let mark = whiteout::mark(&entry).map_err(|reason| {
-            use std::os::unix::ffi::OsStrExt as _;
-            Refusal { reason, name: entry.path.as_os_str().as_bytes().to_vec(), offset: entry.offset }
-        })?;
-        each(entry, mark);
+        let (name, offset) = (entry.path.as_os_str().as_bytes().to_vec(), entry.offset);
+        let taken = whiteout::mark(&entry).and_then(|mark| each(entry, mark));
+        taken.map_err(|reason| Refusal { reason, name, offset })?;
     }
     reader.finish()?;
     Ok(plain.hash.finish())

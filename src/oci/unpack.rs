@@ -1,20 +1,30 @@
 //! An image becomes a tree: its layers one over the other, each checked as a whole before anything of it is made.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Seek as _;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use sha2::{Digest, Sha256, Sha512};
 
 use super::layer;
-use super::layout::{Algorithm, CONFIG, Config, Descriptor, Layout, MANIFEST, Manifest, layer_format};
+use super::layout::{Algorithm, CONFIG, Config, Descriptor, Layout, MANIFEST, Manifest, layer_format, other_digest};
 use super::validate::unreadable;
 use super::whiteout::{self, Mark};
 use crate::error::{Context, Error, Result};
 use crate::progress::Progress;
-use crate::rootfs::Rootfs;
+use crate::rootfs::{self, Rootfs};
+use crate::unpack::decode::{Decoder, Format};
+use crate::unpack::entry::NodeKind;
+use crate::unpack::hashed::Hashed;
 use crate::unpack::refusal::Reason;
 use crate::unpack::{self, Limits, Record};
+
+/// Bytes of whiteouts of one layer that are kept in memory.
+const MAX_MARKS: usize = 64 << 20;
 
 /// Unpacks the image `name` (or digest) of the layout in `dir` into the directory `tree`, which does not exist or is empty. It
 /// appears when it is whole. Returns what the kernel refused to make.
@@ -123,10 +133,16 @@ fn layers(
         let (algorithm, expected) = Algorithm::parse(diff_id).map_err(refuse)?;
 
         // Marks speak of the layers below only, wherever in the layer they stand: they come first.
-        let mut marks = Vec::new();
-        let plain = layer::read(clone(&file, &name)?, format, algorithm, &mut |_, mark| match mark {
-            Mark::Entry => {}
-            mark => marks.push(mark),
+        let (mut marks, mut kept) = (Vec::new(), 0);
+        let plain = layer::read(clone(&file, &name)?, format, algorithm, &mut |_, mark| {
+            if let Mark::Remove(path) | Mark::Opaque(path) = &mark {
+                kept += path.as_os_str().len() + size_of::<Mark>();
+                if kept > MAX_MARKS {
+                    return Err(Reason::new("too-large", "whiteouts up to it take too much memory"));
+                }
+                marks.push(mark);
+            }
+            Ok(())
         });
         let plain = match plain {
             Ok(plain) => plain,
@@ -138,35 +154,114 @@ fn layers(
                 "its plain archive has another digest than its diff id",
             )));
         }
-        marks.iter().try_for_each(|mark| apply(root, &mut record, mark))?;
+        let replaced = replaced(&file, &name, format, &linked(root, &marks)?)?;
+        marks.iter().try_for_each(|mark| apply(root, &mut record, mark, &replaced))?;
 
         file.rewind().system(|| format!("reading layer {name}"))?;
-        let limits = Limits::default();
-        record = unpack::extract_over(file, &name, root, record, &limits, ui, &mut |entry| {
-            whiteout::mark(entry).map(|mark| mark == Mark::Entry).map_err(refuse)
-        })?;
+        record = match algorithm_of(descriptor)? {
+            Algorithm::Sha256 => entries::<Sha256>(file, format, descriptor, root, record, ui)?,
+            Algorithm::Sha512 => entries::<Sha512>(file, format, descriptor, root, record, ui)?,
+        };
     }
     Ok(record)
 }
 
-fn apply(root: &Rootfs, record: &mut Record, mark: &Mark) -> Result<()> {
-    let (dir, all) = match mark {
-        Mark::Entry => return Ok(()),
-        Mark::Remove(path) => {
-            record.forget(path);
-            return root.remove(path).map(drop);
+/// Makes the entries of a layer, and looks at its digest once more: what was judged may have been changed since.
+fn entries<D: Digest + Clone + Send + 'static>(
+    file: File,
+    format: Format,
+    descriptor: &Descriptor,
+    root: &Rootfs,
+    record: Record,
+    ui: &dyn Progress,
+) -> Result<Record> {
+    let name = printable(&descriptor.digest);
+    let refuse = |reason: Reason| refused(&format!("layer {name}"), &reason);
+    let (input, whole) = Hashed::<_, D>::new(file);
+    let decoder = Decoder::of(format, input).system(|| format!("reading layer {name}"))?;
+    let record = unpack::extract_over(decoder, &name, root, record, &Limits::default(), ui, &mut |entry| {
+        whiteout::mark(entry).map(|mark| mark == Mark::Entry).map_err(refuse)
+    })?;
+    let expected = descriptor.digest.split_once(':').map(|(_, hex)| hex);
+    match whole.get().map(String::as_str) == expected {
+        true => Ok(record),
+        false => Err(refuse(other_digest())),
+    }
+}
+
+/// Opaque directories that are links so far.
+fn linked<'a>(root: &Rootfs, marks: &'a [Mark]) -> Result<BTreeSet<&'a Path>> {
+    let mut linked = BTreeSet::new();
+    for mark in marks {
+        if let Mark::Opaque(dir) = mark
+            && !dir.as_os_str().is_empty()
+            && root.stat(dir)?.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
+        {
+            linked.insert(dir.as_path());
         }
-        Mark::Opaque(dir) => (dir, root.stat(dir)?),
-    };
-    record.forget_below(dir);
-    // A link is replaced by the layer's directory; what it leads to stays.
-    if all.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory) {
-        let children: Vec<PathBuf> = root.read_dir(dir)?.into_iter().map(|(name, _)| dir.join(name)).collect();
-        for child in children {
-            root.remove(&child)?;
+    }
+    Ok(linked)
+}
+
+/// Those of `links` that the layer has a directory of its own for: that takes the link's place, and what it leads to stays.
+fn replaced(file: &File, name: &str, format: Format, links: &BTreeSet<&Path>) -> Result<BTreeSet<PathBuf>> {
+    let mut replaced = BTreeSet::new();
+    if links.is_empty() {
+        return Ok(replaced);
+    }
+    let mut again = clone(file, name)?;
+    again.rewind().system(|| format!("reading layer {name}"))?;
+    let read = layer::read(again, format, Algorithm::Sha256, &mut |entry, _| {
+        if entry.kind == NodeKind::Dir && links.contains(entry.path.as_path()) {
+            replaced.insert(entry.path);
+        }
+        Ok(())
+    });
+    match read {
+        Ok(_) => Ok(replaced),
+        Err(error) => Err(refused(&format!("layer {name}"), &unreadable(error)?)),
+    }
+}
+
+fn apply(root: &Rootfs, record: &mut Record, mark: &Mark, replaced: &BTreeSet<PathBuf>) -> Result<()> {
+    let (Mark::Remove(path) | Mark::Opaque(path)) = mark else { return Ok(()) };
+    if let Some(real) = real(root, path, matches!(mark, Mark::Opaque(_)) && !replaced.contains(path))? {
+        match mark {
+            Mark::Opaque(_) => record.forget_below(&real),
+            _ => record.forget(&real),
+        }
+    }
+    if let Mark::Remove(path) = mark {
+        return root.remove(path).map(drop);
+    }
+    let kind = root.stat(path)?.map(|stat| FileType::from_raw_mode(stat.st_mode));
+    if kind == Some(FileType::Directory) || (kind == Some(FileType::Symlink) && !replaced.contains(path)) {
+        let children = match root.openat2(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+            other => other.and_then(|dir| rootfs::list(dir.as_fd())).system(|| root.doing("listing", path))?,
+        };
+        for (name, _) in children {
+            root.remove(&path.join(name))?;
         }
     }
     Ok(())
+}
+
+/// `path` without links on the way to it, and at its end if `follow` says so; none when the way leads nowhere.
+fn real(root: &Rootfs, path: &Path, follow: bool) -> Result<Option<PathBuf>> {
+    let above = if follow { path } else { path.parent().unwrap_or(Path::new("")) };
+    match root.real(above) {
+        Ok(real) if follow => Ok(Some(real)),
+        Ok(real) => Ok(path.file_name().map(|name| real.join(name))),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        Err(error) => Err(error).system(|| root.doing("looking at", path)),
+    }
+}
+
+fn algorithm_of(descriptor: &Descriptor) -> Result<Algorithm> {
+    Algorithm::parse(&descriptor.digest)
+        .map(|(algorithm, _)| algorithm)
+        .map_err(|reason| refused(&printable(&descriptor.digest), &reason))
 }
 
 fn clone(file: &File, name: &str) -> Result<File> {

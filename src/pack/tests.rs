@@ -11,10 +11,10 @@ use rustix::fs::{AtFlags, FileType, Mode, Timespec, Timestamps, XattrFlags};
 
 use super::*;
 use crate::progress::Silent;
+use crate::unpack::Node;
 use crate::unpack::entry::Meta;
 use crate::unpack::reader::{Limits, entries};
 use crate::unpack::tests::{is_root, unpack};
-use crate::unpack::{Attribute, Node};
 
 fn packed(tree: &Path, record: &Record, options: &Options) -> (Vec<u8>, Packed, String) {
     let mut file = tempfile::tempfile().unwrap();
@@ -225,10 +225,11 @@ fn what_was_recorded_comes_back_unless_something_else_stands_there() {
         mtime: Time { sec: 7, nsec: 0 },
         xattrs: Vec::new(),
     };
-    let record = Record {
-        nodes: vec![node("dev/tty", 0), node("dev/console", 1), node("dev/zzz", 2), node("gone/tty", 3)],
-        xattrs: vec![Attribute { path: "dev/tty".into(), name: b"user.kept".to_vec(), value: b"v".to_vec() }],
-    };
+    let mut record = Record::default();
+    for node in [node("dev/tty", 0), node("dev/console", 1), node("dev/zzz", 2), node("gone/tty", 3)] {
+        record.add_node(node);
+    }
+    record.add_xattr("dev/tty".into(), b"user.kept".to_vec(), b"v".to_vec());
     let (gz, ..) = packed(place.path(), &record, &Options::default());
     let all = entries(&plain(&gz), Limits::default()).unwrap();
     let found: Vec<_> = all.iter().map(|entry| (entry.path.to_str().unwrap(), entry.kind.clone())).collect();
@@ -426,8 +427,9 @@ fn hard_links_are_stored_once_under_their_first_name() {
         AtFlags::empty(),
     )
     .unwrap();
-    let kept = Attribute { path: "z".into(), name: b"trusted.kept".to_vec(), value: b"v".to_vec() };
-    let (gz, ..) = packed(place.path(), &Record { nodes: Vec::new(), xattrs: vec![kept] }, &Options::default());
+    let mut record = Record::default();
+    record.add_xattr("z".into(), b"trusted.kept".to_vec(), b"v".to_vec());
+    let (gz, ..) = packed(place.path(), &record, &Options::default());
     let all = entries(&plain(&gz), Limits::default()).unwrap();
     let with_attributes: Vec<_> =
         all.iter().filter(|entry| !entry.meta.xattrs.is_empty()).map(|entry| &entry.path).collect();

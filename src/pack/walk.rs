@@ -46,7 +46,7 @@ pub struct Item {
 /// Walks `tree`, with what `record` adds to it, and gives each item to `take`.
 pub fn walk(tree: &Rootfs, record: &Record, ui: &dyn Progress, take: &mut dyn FnMut(Item) -> Result<()>) -> Result<()> {
     let mut walker = Walker { tree, ui, links: BTreeMap::new(), nodes: BTreeMap::new(), xattrs: BTreeMap::new() };
-    for node in &record.nodes {
+    for node in record.nodes() {
         let (Some(above), Some(name)) = (node.path.parent(), node.path.file_name()) else { continue };
         // The way there may lead through links, and none may lead there any more.
         let opened = match tree.openat2(above, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
@@ -56,11 +56,10 @@ pub fn walk(tree: &Rootfs, record: &Record, ui: &dyn Progress, take: &mut dyn Fn
         let stat = opened.system(|| tree.doing("looking at", above))?;
         walker.nodes.entry((stat.st_dev, stat.st_ino)).or_default().insert(name.to_owned(), node.clone());
     }
-    for attribute in &record.xattrs {
+    for (path, xattrs) in record.xattrs() {
         // Of an inode with several names, another may be the one that is written.
-        if let Some(stat) = tree.stat(&attribute.path)? {
-            let pair = (attribute.name.clone(), attribute.value.clone());
-            walker.xattrs.entry((stat.st_dev, stat.st_ino)).or_default().push(pair);
+        if let Some(stat) = tree.stat(path)? {
+            walker.xattrs.entry((stat.st_dev, stat.st_ino)).or_default().extend_from_slice(xattrs);
         }
     }
     walker.run(take)

@@ -37,7 +37,7 @@ use crate::progress::{Event, Progress};
 use crate::rootfs::Rootfs;
 
 pub use self::reader::Limits;
-pub use self::record::{Attribute, Node, Record};
+pub use self::record::{Node, Record};
 
 /// Progress is told after this many bytes of the compressed file.
 const STEP: u64 = 2 << 20;
@@ -74,12 +74,14 @@ pub fn extract_some(
     wanted: &mut dyn FnMut(&Entry) -> Result<bool>,
 ) -> Result<Record> {
     let fresh = into.read_dir(Path::new(""))?.is_empty();
-    place_all(input, size, name, Placer::new(into, fresh, Record::default(), ui), limits, ui, wanted)
+    let decoder = Decoder::new(input).map_err(|error| input_error(name, error))?;
+    place_all(decoder, size, name, Placer::new(into, fresh, Record::default(), ui), limits, ui, wanted)
 }
 
-/// As [`extract_some`], over a tree that `record` belongs to: what is returned is what then is missing of all of it.
+/// As [`extract_some`] of what is decoded already, over a tree that `record` belongs to: what is returned is what then is missing of
+/// all of it.
 pub fn extract_over(
-    input: impl Read + Send + 'static,
+    decoder: Decoder,
     name: &str,
     into: &Rootfs,
     record: Record,
@@ -88,11 +90,11 @@ pub fn extract_over(
     wanted: &mut dyn FnMut(&Entry) -> Result<bool>,
 ) -> Result<Record> {
     let fresh = record.is_empty() && into.read_dir(Path::new(""))?.is_empty();
-    place_all(input, None, name, Placer::new(into, fresh, record, ui), limits, ui, wanted)
+    place_all(decoder, None, name, Placer::new(into, fresh, record, ui), limits, ui, wanted)
 }
 
 fn place_all(
-    input: impl Read + Send + 'static,
+    decoder: Decoder,
     size: Option<u64>,
     name: &str,
     mut placer: Placer<'_>,
@@ -101,7 +103,6 @@ fn place_all(
     wanted: &mut dyn FnMut(&Entry) -> Result<bool>,
 ) -> Result<Record> {
     let into = placer.root();
-    let decoder = Decoder::new(input).map_err(|error| input_error(name, error))?;
     let mut reader = Reader::new(decoder, limits.clone());
     let mut told = 0;
     while let Some(entry) = reader.next_entry().map_err(|error| read_error(name, error))? {

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use rustix::io::Errno;
 
-use super::entry::{Entry, Meta, NodeKind, Time};
-use super::record::{Attribute, Node, Record};
+use super::entry::{Entry, Meta, NodeKind, Time, Xattrs};
+use super::record::{Node, Record};
 use super::refusal::Reason;
-use super::zeros;
+use super::{acl, zeros};
 use crate::progress::Progress;
 use crate::rootfs::{self, Rootfs, last};
 
@@ -50,25 +50,37 @@ pub(super) trait Data {
     fn consume(&mut self, count: usize);
 }
 
+/// Bytes of names and attributes that are kept in memory until the end: of directories, and of what the kernel refuses to make.
+const MAX_KEPT: usize = 64 << 20;
+
+/// The directory that the last entry went to.
+struct Parent {
+    /// As the archive calls it.
+    path: PathBuf,
+    fd: OwnedFd,
+    /// Without links, when there is a record to look it up in.
+    real: Option<PathBuf>,
+}
+
 /// Makes files in a tree.
 pub(super) struct Placer<'a> {
     root: &'a Rootfs,
     ui: &'a dyn Progress,
     /// The tree was empty: whatever stands in the way is of this very archive.
     fresh: bool,
-    /// The directory that the last entry went to.
-    parent: Option<(PathBuf, OwnedFd)>,
+    parent: Option<Parent>,
     /// Directories get their owner, mode and time when nothing more is written into them.
     dirs: Vec<(PathBuf, Meta)>,
     record: Record,
+    kept: usize,
     warned: BTreeSet<String>,
 }
 
 impl<'a> Placer<'a> {
     /// `record` is what the tree lacks already, of archives unpacked before.
     pub(super) fn new(root: &'a Rootfs, fresh: bool, record: Record, ui: &'a dyn Progress) -> Self {
-        let (parent, dirs, warned) = (None, Vec::new(), BTreeSet::new());
-        Self { root, ui, fresh, parent, dirs, record, warned }
+        let (parent, dirs, kept, warned) = (None, Vec::new(), 0, BTreeSet::new());
+        Self { root, ui, fresh, parent, dirs, record, kept, warned }
     }
 
     /// The tree.
@@ -81,33 +93,59 @@ impl<'a> Placer<'a> {
         for what in &entry.dropped {
             self.warn_once(what);
         }
-        let Some(name) = entry.path.file_name() else {
-            self.dirs.push((entry.path, entry.meta));
-            return Ok(());
-        };
-        if !self.fresh {
-            self.forget(&entry);
-        }
+        let Some(name) = entry.path.file_name() else { return self.put_off(entry) };
         // Taken out so that its descriptor can be used beside the rest of `self`.
-        let (above, parent) = self.enter_parent(entry.path.parent().unwrap_or(Path::new("")))?;
-        let at = parent.as_fd();
-        let placed = self.place_at(at, name, &entry, data);
-        self.parent = Some((above, parent));
+        let mut parent = self.enter_parent(entry.path.parent().unwrap_or(Path::new("")))?;
+        if !self.record.is_empty() {
+            self.look_up(&mut parent, name, &entry)?;
+        }
+        let placed = self.place_at(parent.fd.as_fd(), name, &entry, data);
+        self.parent = Some(parent);
         placed?;
-        if entry.kind == NodeKind::Dir {
-            self.dirs.push((entry.path, entry.meta));
+        if entry.kind == NodeKind::Dir { self.put_off(entry) } else { Ok(()) }
+    }
+
+    /// Keeps a directory for the end.
+    fn put_off(&mut self, entry: Entry) -> Result<(), Failure> {
+        self.keep(&entry.path, &entry.meta.xattrs)?;
+        self.dirs.push((entry.path, entry.meta));
+        Ok(())
+    }
+
+    /// Counts what is kept in memory.
+    fn keep(&mut self, path: &Path, xattrs: &Xattrs) -> Result<(), Failure> {
+        let attributes: usize = xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.kept += path.as_os_str().len() + attributes;
+        match self.kept > MAX_KEPT {
+            true => Err(Reason::new("too-large", "names and attributes up to it take too much memory").into()),
+            false => Ok(()),
+        }
+    }
+
+    /// What was recorded is in the way of an entry as what exists is, or is forgotten with what the entry replaces.
+    fn look_up(&mut self, parent: &mut Parent, name: &OsStr, entry: &Entry) -> Result<(), Failure> {
+        if parent.real.is_none() {
+            parent.real = Some(self.root.real(&parent.path).call("openat2")?);
+        }
+        let real = parent.real.as_deref().unwrap_or(Path::new(""));
+        if real.ancestors().any(|above| self.record.node(above).is_some()) {
+            return Err(bad_parent().into());
+        }
+        let path = real.join(name);
+        match entry.kind {
+            NodeKind::Hardlink(_) if self.fresh => {}
+            _ if self.fresh && self.record.node(&path).is_some() => return Err(duplicate().into()),
+            _ if self.fresh => {}
+            NodeKind::Dir => self.record.forget_one(&path),
+            _ => self.record.forget(&path),
         }
         Ok(())
     }
 
-    /// What was recorded of something that this entry replaces, or changes.
-    fn forget(&mut self, entry: &Entry) {
-        if entry.kind == NodeKind::Dir {
-            self.record.nodes.retain(|node| node.path != entry.path);
-            self.record.xattrs.retain(|attribute| attribute.path != entry.path);
-        } else {
-            self.record.forget(&entry.path);
-        }
+    /// `path` without links on the way to its last component.
+    fn real(&self, path: &Path) -> Result<PathBuf, Failure> {
+        let above = self.root.real(path.parent().unwrap_or(Path::new(""))).call("openat2")?;
+        Ok(path.file_name().map_or_else(PathBuf::new, |name| above.join(name)))
     }
 
     /// Sets what was put off, and returns what could not be made.
@@ -194,19 +232,18 @@ impl<'a> Placer<'a> {
         let dev = rustix::fs::makedev(major, minor);
         // 0:0 is what overlays take for "removed": it is only ever recorded.
         let made = match (kind, major, minor) {
-            (FileType::CharacterDevice, 0, 0) => Err(Failure::Call("mknodat", Errno::PERM)),
+            (FileType::CharacterDevice, 0, 0) => {
+                self.clear(at, name)?;
+                Err(Failure::Call("mknodat", Errno::PERM))
+            }
             _ => self.make(at, name, "mknodat", || rustix::fs::mknodat(at, name, kind, mode, dev)),
         };
         match made {
             Ok(()) => self.finish_node(at, name, &entry.path, &entry.meta),
             Err(Failure::Call(_, Errno::PERM)) => {
-                if self.fresh && self.record.nodes.iter().any(|node| node.path == entry.path) {
-                    return Err(duplicate().into());
-                }
                 let Meta { mode, uid, gid, mtime, xattrs } = entry.meta.clone();
-                let (path, block) = (entry.path.clone(), kind == FileType::BlockDevice);
-                self.record.nodes.push(Node { path, block, major, minor, mode, uid, gid, mtime, xattrs });
-                Ok(())
+                let (path, block) = (self.real(&entry.path)?, kind == FileType::BlockDevice);
+                self.record_node(Node { path, block, major, minor, mode, uid, gid, mtime, xattrs })
             }
             Err(failure) => Err(failure),
         }
@@ -231,19 +268,42 @@ impl<'a> Placer<'a> {
         });
         match made {
             Err(Failure::Call(_, Errno::NOENT)) => {
-                let node = self.record.nodes.iter().find(|node| node.path == target).cloned();
-                let node = node.ok_or_else(missing)?;
-                self.record.nodes.push(Node { path: entry.path.clone(), ..node });
-                Ok(())
+                let node = self.record.node(&self.real(target)?).cloned().ok_or_else(missing)?;
+                let path = self.real(&entry.path)?;
+                if path == node.path {
+                    return Ok(());
+                }
+                self.clear(at, name)?;
+                if self.fresh && self.record.node(&path).is_some() {
+                    return Err(duplicate().into());
+                }
+                self.record_node(Node { path, ..node })
             }
-            Err(Failure::Call(_, Errno::PERM)) => Err(Reason::new("bad-link", "it is a link to a directory").into()),
+            Err(Failure::Call(_, Errno::PERM)) if is_dir(from.as_fd(), target_name) => {
+                Err(Reason::new("bad-link", "it is a link to a directory").into())
+            }
             other => other,
         }
     }
 
+    fn record_node(&mut self, node: Node) -> Result<(), Failure> {
+        self.keep(&node.path, &node.xattrs)?;
+        self.record.add_node(node);
+        Ok(())
+    }
+
+    /// Takes away what stands in the way of something that is only recorded.
+    fn clear(&self, at: BorrowedFd<'_>, name: &OsStr) -> Result<(), Failure> {
+        let exists = || match rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(()),
+            other => other.and(Err(Errno::EXIST)),
+        };
+        self.make(at, name, "fstatat", exists)
+    }
+
     /// Makes something with `make`. What stands in its way is removed first, or refused when this archive put it there.
     fn make<T>(
-        &mut self,
+        &self,
         at: BorrowedFd<'_>,
         name: &OsStr,
         call: &'static str,
@@ -260,15 +320,12 @@ impl<'a> Placer<'a> {
     }
 
     /// The directory `path`, the last one kept, missing ones made.
-    fn enter_parent(&mut self, path: &Path) -> Result<(PathBuf, OwnedFd), Failure> {
+    fn enter_parent(&mut self, path: &Path) -> Result<Parent, Failure> {
         match self.parent.take() {
-            Some((have, fd)) if have == path => Ok((have, fd)),
+            Some(parent) if parent.path == path => Ok(parent),
             _ => match self.root.make_dirs(path, 0o755) {
-                Ok(fd) => Ok((path.to_owned(), fd)),
-                Err(Errno::NOTDIR | Errno::LOOP | Errno::EXIST) => {
-                    Err(Reason::new("bad-parent", "what should be its directory is none, or a link that leads nowhere")
-                        .into())
-                }
+                Ok(fd) => Ok(Parent { path: path.to_owned(), fd, real: None }),
+                Err(Errno::NOTDIR | Errno::LOOP | Errno::EXIST) => Err(bad_parent().into()),
                 Err(errno) => Err(Failure::Call("openat2", errno)),
             },
         }
@@ -308,7 +365,11 @@ impl<'a> Placer<'a> {
             }
             match set(name, value) {
                 Ok(()) => {}
-                Err(errno @ (Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL)) => {
+                // So the kernel says of what only directories have.
+                Err(errno)
+                    if matches!(errno, Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL)
+                        || (errno == Errno::ACCESS && name == acl::DEFAULT.as_bytes()) =>
+                {
                     if errno != Errno::PERM {
                         self.ui_once(&format!(
                             "{}: the attribute {} is kept beside the tree only: {errno}",
@@ -316,8 +377,9 @@ impl<'a> Placer<'a> {
                             name.escape_ascii()
                         ));
                     }
-                    let (path, name, value) = (path.to_owned(), name.clone(), value.clone());
-                    self.record.xattrs.push(Attribute { path, name, value });
+                    self.kept += name.len() + value.len();
+                    self.keep(path, &Vec::new())?;
+                    self.record.add_xattr(self.real(path)?, name.clone(), value.clone());
                 }
                 Err(errno) => return Err(Failure::Call("setxattr", errno)),
             }
@@ -398,6 +460,15 @@ fn same(one_at: BorrowedFd<'_>, one: &OsStr, other_at: BorrowedFd<'_>, other: &O
         Some((stat.st_dev, stat.st_ino))
     };
     matches!((identity(one_at, one), identity(other_at, other)), (Some(one), Some(other)) if one == other)
+}
+
+fn is_dir(at: BorrowedFd<'_>, name: &OsStr) -> bool {
+    let stat = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}
+
+fn bad_parent() -> Reason {
+    Reason::new("bad-parent", "what should be its directory is none, or a link that leads nowhere")
 }
 
 fn duplicate() -> Reason {

@@ -1,18 +1,18 @@
 //! What an archive holds and the kernel refused to make: kept beside the tree, written back when the tree is packed.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Time, Xattrs};
+use super::entry::{MAX_MAJOR, MAX_MINOR, MAX_NAME, Time, Xattrs};
 
-/// Device nodes and attributes that are missing from a tree.
+/// Device nodes and attributes that are missing from a tree, by the paths where they belong: relative to the root, through no link.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Lists", into = "Lists")]
 pub struct Record {
-    /// Device nodes.
-    pub nodes: Vec<Node>,
-    /// Extended attributes of things that do exist.
-    pub xattrs: Vec<Attribute>,
+    nodes: BTreeMap<PathBuf, Node>,
+    xattrs: BTreeMap<PathBuf, Xattrs>,
 }
 
 impl Record {
@@ -21,18 +21,120 @@ impl Record {
         self.nodes.is_empty() && self.xattrs.is_empty()
     }
 
-    /// Forgets what it has of `path`, and of what is below it.
-    pub fn forget(&mut self, path: &Path) {
-        self.nodes.retain(|node| !node.path.starts_with(path));
-        self.xattrs.retain(|attribute| !attribute.path.starts_with(path));
+    /// Device nodes.
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// Extended attributes of things that do exist, by their paths.
+    pub fn xattrs(&self) -> impl ExactSizeIterator<Item = (&Path, &Xattrs)> {
+        self.xattrs.iter().map(|(path, xattrs)| (path.as_path(), xattrs))
+    }
+
+    /// The node at `path`.
+    pub fn node(&self, path: &Path) -> Option<&Node> {
+        self.nodes.get(path)
+    }
+
+    /// Adds a node, in place of one that is at its path.
+    pub fn add_node(&mut self, node: Node) {
+        self.nodes.insert(node.path.clone(), node);
+    }
+
+    /// Adds an attribute of what is at `path`.
+    pub fn add_xattr(&mut self, path: PathBuf, name: Vec<u8>, value: Vec<u8>) {
+        self.xattrs.entry(path).or_default().push((name, value));
+    }
+
+    /// Forgets what it has of `path` itself.
+    pub fn forget_one(&mut self, path: &Path) {
+        self.nodes.remove(path);
+        self.xattrs.remove(path);
     }
 
     /// Forgets what it has below `dir`.
     pub fn forget_below(&mut self, dir: &Path) {
-        let below = |path: &Path| path != dir && path.starts_with(dir);
-        self.nodes.retain(|node| !below(&node.path));
-        self.xattrs.retain(|attribute| !below(&attribute.path));
+        forget_below(&mut self.nodes, dir);
+        forget_below(&mut self.xattrs, dir);
     }
+
+    /// Forgets what it has of `path`, and of what is below it.
+    pub fn forget(&mut self, path: &Path) {
+        self.forget_one(path);
+        self.forget_below(path);
+    }
+}
+
+/// Paths are in order by their components: what is below a directory comes right behind it.
+fn forget_below<T>(map: &mut BTreeMap<PathBuf, T>, dir: &Path) {
+    let is_below = |path: &&PathBuf| path.starts_with(dir);
+    let behind = (std::ops::Bound::Excluded(dir), std::ops::Bound::Unbounded);
+    let below: Vec<PathBuf> =
+        map.range::<Path, _>(behind).map(|(path, _)| path).take_while(is_below).cloned().collect();
+    below.iter().for_each(|path| drop(map.remove(path)));
+}
+
+/// A [`Record`] as it is written.
+#[derive(Serialize, Deserialize)]
+struct Lists {
+    nodes: Vec<Node>,
+    xattrs: Vec<Attribute>,
+}
+
+impl From<Record> for Lists {
+    fn from(record: Record) -> Self {
+        let attributes = record.xattrs.into_iter().flat_map(|(path, xattrs)| {
+            xattrs.into_iter().map(move |(name, value)| Attribute { path: path.clone(), name, value })
+        });
+        Self { nodes: record.nodes.into_values().collect(), xattrs: attributes.collect() }
+    }
+}
+
+impl TryFrom<Lists> for Record {
+    type Error = &'static str;
+
+    /// People may have edited it: what no archive can say is refused.
+    fn try_from(lists: Lists) -> Result<Self, Self::Error> {
+        let mut record = Self::default();
+        for node in lists.nodes {
+            if !is_plain(&node.path) || node.path.as_os_str().is_empty() {
+                return Err("the path of a node is not one inside the tree");
+            }
+            if node.major > MAX_MAJOR
+                || node.minor > MAX_MINOR
+                || node.mode > 0o7777
+                || node.mtime.nsec >= 1_000_000_000
+            {
+                return Err("a node has a number that is out of range");
+            }
+            if !node.xattrs.iter().all(|(name, _)| is_name(name)) {
+                return Err("a node has an attribute with an impossible name");
+            }
+            record.add_node(node);
+        }
+        for Attribute { path, name, value } in lists.xattrs {
+            if !is_plain(&path) {
+                return Err("the path of an attribute is not one inside the tree");
+            }
+            if !is_name(&name) {
+                return Err("an attribute has an impossible name");
+            }
+            record.add_xattr(path, name, value);
+        }
+        Ok(record)
+    }
+}
+
+fn is_plain(path: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::path::Component;
+    let plain =
+        |part| matches!(part, Component::Normal(name) if name.len() <= MAX_NAME && !name.as_bytes().contains(&0));
+    path.components().all(plain)
+}
+
+fn is_name(name: &[u8]) -> bool {
+    !name.is_empty() && name.len() <= MAX_NAME && !name.contains(&0)
 }
 
 /// A device node.
@@ -61,15 +163,12 @@ pub struct Node {
 }
 
 /// An extended attribute that could not be set.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attribute {
-    /// Whose it is, relative to the root.
+#[derive(Serialize, Deserialize)]
+struct Attribute {
     #[serde(with = "path")]
-    pub path: PathBuf,
-    /// Its name.
-    pub name: Vec<u8>,
-    /// Its value.
-    pub value: Vec<u8>,
+    path: PathBuf,
+    name: Vec<u8>,
+    value: Vec<u8>,
 }
 
 /// A path as text where it is text, and as bytes where not.
@@ -100,5 +199,58 @@ mod path {
             Form::Text(text) => PathBuf::from(text),
             Form::Bytes(bytes) => PathBuf::from(OsString::from_vec(bytes)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(path: &str, more: &str) -> String {
+        format!(
+            r#"{{"path":"{path}","block":false,"major":1,"minor":3,"mode":420,"uid":0,"gid":0,"mtime":{{"sec":-5,"nsec":1}}{more}}}"#
+        )
+    }
+
+    fn read(nodes: &[String], xattrs: &str) -> Option<Record> {
+        serde_json::from_str(&format!(r#"{{"nodes":[{}],"xattrs":[{xattrs}]}}"#, nodes.join(","))).ok()
+    }
+
+    #[test]
+    fn what_no_archive_says_is_refused() {
+        let good =
+            read(&[node("d/x", ""), node("a", r#","xattrs":[[[97],[1]]]"#)], r#"{"path":"","name":[97],"value":[]}"#);
+        let good = good.unwrap();
+        assert_eq!(good.nodes().map(|node| node.path.to_str().unwrap()).collect::<Vec<_>>(), ["a", "d/x"]);
+        assert_eq!(serde_json::from_str::<Record>(&serde_json::to_string(&good).unwrap()).unwrap(), good);
+        for path in ["", "/x", "../x", "a/../x", "a\\u0000b", &"x".repeat(256)] {
+            assert!(read(&[node(path, "")], "").is_none(), "{path}");
+        }
+        for (from, to) in
+            [(":1,", ":4096,"), (":3,", ":1048576,"), (":420,", ":4096,"), ("nsec\":1", "nsec\":1000000000")]
+        {
+            assert!(read(&[node("x", "").replacen(from, to, 1)], "").is_none(), "{to}");
+        }
+        assert!(read(&[node("x", r#","xattrs":[[[97,0],[1]]]"#)], "").is_none());
+        for attribute in [r#"{"path":"..","name":[97],"value":[]}"#, r#"{"path":"x","name":[],"value":[]}"#] {
+            assert!(read(&[], attribute).is_none(), "{attribute}");
+        }
+    }
+
+    #[test]
+    fn what_is_below_is_forgotten_and_nothing_beside_it() {
+        let paths = ["a", "a b", "a/b", "a/b/c", "a.b", "ab", "b"];
+        let record = || read(&paths.map(|path| node(path, "")), "").unwrap();
+        let left =
+            |record: Record| record.nodes().map(|node| node.path.to_str().unwrap().to_owned()).collect::<Vec<_>>();
+        let mut below = record();
+        below.forget_below(Path::new("a"));
+        assert_eq!(left(below), ["a", "a b", "a.b", "ab", "b"]);
+        let mut all = record();
+        all.forget(Path::new("a/b"));
+        assert_eq!(left(all), ["a", "a b", "a.b", "ab", "b"]);
+        let mut root = record();
+        root.forget_below(Path::new(""));
+        assert!(root.is_empty());
     }
 }

@@ -149,8 +149,60 @@ fn whiteouts_of_overlays_are_only_recorded() {
     header.set_device_major(0).unwrap();
     header.set_device_minor(0).unwrap();
     let record = unpack(&Tar::default().raw(header, b"").hardlink("too", "gone").end(), place.path()).unwrap();
-    assert_eq!(record.nodes.iter().map(|node| node.path.to_str().unwrap()).collect::<Vec<_>>(), ["gone", "too"]);
+    assert_eq!(record.nodes().map(|node| node.path.to_str().unwrap()).collect::<Vec<_>>(), ["gone", "too"]);
     assert!(!place.path().join("gone").exists());
     let text = serde_json::to_string(&record).unwrap();
     assert_eq!(serde_json::from_str::<crate::unpack::Record>(&text).unwrap(), record);
+}
+
+/// A node that could only be recorded is one of the archive like those that could be made.
+#[test]
+fn what_is_recorded_is_in_the_way_of_what_comes_later() {
+    let node = |name: &str| {
+        let mut header = Tar::header(name.as_bytes(), EntryType::Char, 0);
+        header.set_device_major(0).unwrap();
+        header.set_device_minor(0).unwrap();
+        Tar::default().raw(header, b"").0
+    };
+    let after = |later: Tar| {
+        let place = tempfile::tempdir().unwrap();
+        let base = Tar::default().dir("d/").symlink("l", "d");
+        let archive = Tar([base.0, node("d/n"), later.0].concat()).end();
+        unpack(&archive, place.path()).map_err(|error| code(&error)).map(|record| record.nodes().len())
+    };
+    for name in ["d/n", "l/n"] {
+        assert_eq!(after(Tar::default().file(name, b"")), Err("duplicate-entry"), "{name}");
+        assert_eq!(after(Tar::default().dir(name)), Err("duplicate-entry"), "{name}");
+        assert_eq!(after(Tar(node(name))), Err("duplicate-entry"), "{name}");
+        assert_eq!(after(Tar::default().file(&format!("{name}/x"), b"")), Err("bad-parent"), "{name}");
+        assert_eq!(after(Tar::default().hardlink("h", name)), Ok(2), "{name}");
+        assert_eq!(after(Tar::default().hardlink(name, "d/n")), Ok(1), "{name}: itself");
+        assert_eq!(after(Tar::default().file("f", b"").hardlink("f", name)), Err("duplicate-entry"), "{name}");
+    }
+    assert_eq!(
+        after(Tar(Tar::default().file("f", b"").0.into_iter().chain(node("f")).collect())),
+        Err("duplicate-entry")
+    );
+}
+
+/// What is kept until the end, and could be repeated without end.
+#[test]
+fn attributes_of_directories_do_not_fill_the_memory() {
+    let place = tempfile::tempdir().unwrap();
+    let value = vec![b'x'; 60_000];
+    let attributes: Vec<(String, &[u8])> =
+        (0..16).map(|number| (format!("SCHILY.xattr.user.{number}"), &value[..])).collect();
+    let records: Vec<(&str, &[u8])> = attributes.iter().map(|(name, value)| (&name[..], *value)).collect();
+    let one = Tar::default().pax(&records).dir("d/").0;
+    let archive = Tar(one.repeat(80)).end();
+    assert_eq!(code(&unpack(&archive, place.path()).unwrap_err()), "too-large");
+}
+
+#[test]
+fn attributes_that_only_directories_have_are_kept_beside_a_file() {
+    let place = tempfile::tempdir().unwrap();
+    let list = ("SCHILY.acl.default", &b"user::rw-,group::r--,other::r--"[..]);
+    let record = unpack(&Tar::default().pax(&[list]).file("f", b"x").end(), place.path()).unwrap();
+    let kept: Vec<_> = record.xattrs().map(|(path, xattrs)| (path.to_str().unwrap(), &xattrs[0].0[..])).collect();
+    assert_eq!(kept, [("f", &b"system.posix_acl_default"[..])]);
 }
