@@ -28,6 +28,9 @@ pub(crate) use self::remove::remove_at;
 /// How long a lookup that the kernel asks to repeat (something was renamed meanwhile) is repeated.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Links on a path that the kernel follows.
+const MAX_LINKS: usize = 40;
+
 /// How every path is resolved.
 const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
@@ -183,7 +186,7 @@ impl Rootfs {
         let path = cleaned(path);
         match self.openat2(&path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty()) {
             Ok(fd) => rustix::fs::fstat(fd).map(Some).system(|| self.doing("looking at", &path)),
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
             Err(error) => Err(error).system(|| self.doing("looking at", &path)),
         }
     }
@@ -213,6 +216,36 @@ impl Rootfs {
     /// Opens `path` inside the tree; the only place where a path of several components meets the kernel.
     pub(crate) fn openat2(&self, path: &Path, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
         openat2(self.fd.as_fd(), path, flags, mode, IN_ROOT)
+    }
+
+    /// The path of the directory `path` that leads through no link: two ways to one place have the same. For keeping books only;
+    /// what is opened by it is looked up by the kernel again.
+    pub(crate) fn real(&self, path: &Path) -> rustix::io::Result<PathBuf> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        match openat2(self.fd.as_fd(), path, flags, Mode::empty(), IN_ROOT.union(ResolveFlags::NO_SYMLINKS)) {
+            Ok(_) if !path.iter().any(|name| name == "..") => return Ok(cleaned(path)),
+            Ok(_) | Err(Errno::LOOP) => {}
+            Err(error) => return Err(error),
+        }
+        let (mut real, mut links) = (PathBuf::new(), 0);
+        let mut rest: Vec<OsString> = path.iter().rev().map(OsStr::to_owned).collect();
+        while let Some(name) = rest.pop() {
+            match name.as_bytes() {
+                b"." => continue,
+                b"/" => real.clear(),
+                b".." => drop(real.pop()),
+                _ => match rustix::fs::readlinkat(self.openat2(&real, flags, Mode::empty())?, &name, Vec::new()) {
+                    Ok(_) if links == MAX_LINKS => return Err(Errno::LOOP),
+                    Ok(target) => {
+                        links += 1;
+                        rest.extend(Path::new(OsStr::from_bytes(target.as_bytes())).iter().rev().map(OsStr::to_owned));
+                    }
+                    Err(Errno::INVAL) => real.push(name),
+                    Err(error) => return Err(error),
+                },
+            }
+        }
+        Ok(real)
     }
 
     /// Opens the directory `path`, making what is missing of it with `mode`.
@@ -258,7 +291,7 @@ impl Rootfs {
         let (above, name) = split(path).ok_or_else(|| self.nameless(path))?;
         match self.openat2(above, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
             Ok(fd) => Ok(Some((fd, name.to_owned()))),
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
             Err(error) => Err(error).system(|| self.doing("opening the parent of", path)),
         }
     }

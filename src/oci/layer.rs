@@ -24,7 +24,7 @@ pub struct Read {
     pub spent: Spent,
 }
 
-/// Reads a layer to its end and gives each entry, and what it means, to `each`.
+/// Reads a layer to its end and gives each entry, and what it means, to `each`, which may refuse it.
 pub fn read(
     file: File,
     format: Format,

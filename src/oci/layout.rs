@@ -5,8 +5,11 @@ use std::fs::File;
 use std::io::{Read, Seek as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::error::{Context, Result};
@@ -45,6 +48,37 @@ impl Descriptor {
     pub fn name(&self) -> Option<&str> {
         self.annotations.get("org.opencontainers.image.ref.name").map(String::as_str)
     }
+}
+
+/// A document that is read.
+pub trait Document: DeserializeOwned {
+    /// Keys that mean something in it, or in the descriptors in it.
+    const KEYS: &'static [&'static str];
+    /// Keys that only another kind of document has.
+    const FOREIGN: &'static [&'static str];
+}
+
+/// What descriptors, indexes and manifests have.
+const KEYS: &[&str] = &["schemaVersion", "mediaType", "manifests", "layers", "config", "digest", "size", "annotations"];
+
+impl Document for Index {
+    const KEYS: &'static [&'static str] = KEYS;
+    const FOREIGN: &'static [&'static str] = &["layers", "config"];
+}
+
+impl Document for Manifest {
+    const KEYS: &'static [&'static str] = KEYS;
+    const FOREIGN: &'static [&'static str] = &["manifests"];
+}
+
+impl Document for Config {
+    const KEYS: &'static [&'static str] = &["rootfs", "diff_ids", "os", "architecture"];
+    const FOREIGN: &'static [&'static str] = &["layers", "manifests"];
+}
+
+impl Document for Marker {
+    const KEYS: &'static [&'static str] = &["imageLayoutVersion"];
+    const FOREIGN: &'static [&'static str] = &[];
 }
 
 /// `index.json`, and what it may point at.
@@ -101,7 +135,7 @@ struct Marker {
 }
 
 /// An algorithm that digests are made with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Algorithm {
     /// SHA-256
     Sha256,
@@ -146,6 +180,9 @@ impl Algorithm {
     }
 }
 
+/// Paths of blobs, with their digests if their names are such.
+pub type Names = Vec<(PathBuf, Option<String>)>;
+
 /// A layout in a directory.
 #[derive(Debug)]
 pub struct Layout {
@@ -165,18 +202,42 @@ impl Layout {
 
     /// Checks `oci-layout` and reads `index.json`.
     pub fn index(&self) -> Result<Result<Index, Reason>> {
-        let Some(marker) = self.root.read(Path::new("oci-layout"), MAX_DOCUMENT)? else {
-            return Ok(Err(Reason::new("no-layout", "there is no oci-layout")));
-        };
-        match json::<Marker>(&marker) {
+        match self.file_of("oci-layout")?.and_then(|text| json::<Marker>(&text)) {
             Ok(marker) if marker.image_layout_version == "1.0.0" => {}
             Ok(_) => return Ok(Err(Reason::new("bad-layout", "oci-layout does not say version 1.0.0"))),
             Err(reason) => return Ok(Err(reason)),
         }
-        let Some(index) = self.root.read(Path::new("index.json"), MAX_DOCUMENT)? else {
-            return Ok(Err(Reason::new("no-index", "there is no index.json")));
+        let index = self.file_of("index.json")?.and_then(|text| json::<Index>(&text));
+        Ok(index.and_then(|index| index.check().map(|()| index)))
+    }
+
+    /// The content of one of the two files that have names.
+    fn file_of(&self, name: &'static str) -> Result<Result<Vec<u8>, Reason>> {
+        let code = if name == "oci-layout" { "no-layout" } else { "no-index" };
+        let missing = Reason::new(code, format!("there is no {name}"));
+        let file = match self.open_file(Path::new(name), missing)? {
+            Ok(file) => file,
+            Err(reason) => return Ok(Err(reason)),
         };
-        Ok(json::<Index>(&index).and_then(|index| index.check().map(|()| index)))
+        let mut bytes = Vec::new();
+        file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).system(|| self.root.doing("reading", Path::new(name)))?;
+        match bytes.len() as u64 > MAX_DOCUMENT {
+            true => Ok(Err(too_large())),
+            false => Ok(Ok(bytes)),
+        }
+    }
+
+    /// A regular file, links followed inside the layout; else the reason `missing`, or that it is something else.
+    fn open_file(&self, path: &Path, missing: Reason) -> Result<Result<File, Reason>> {
+        let handle = match self.root.openat2(path, OFlags::PATH, Mode::empty()) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Err(missing)),
+            other => other.system(|| self.root.doing("opening", path))?,
+        };
+        let stat = rustix::fs::fstat(&handle).system(|| self.root.doing("looking at", path))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Ok(Err(Reason::new("bad-file", "it is no regular file")));
+        }
+        Ok(self.root.open_file(path)?.ok_or(missing))
     }
 
     /// A blob whose size and digest are what its descriptor says, at its beginning.
@@ -187,8 +248,9 @@ impl Layout {
         };
         let path = path(algorithm, name);
         let doing = || self.root.doing("reading", &path);
-        let Some(mut file) = self.root.open_file(&path)? else {
-            return Ok(Err(Reason::new("missing-blob", "there is no such blob")));
+        let mut file = match self.open_file(&path, Reason::new("missing-blob", "there is no such blob"))? {
+            Ok(file) => file,
+            Err(reason) => return Ok(Err(reason)),
         };
         let size = file.metadata().system(doing)?.len();
         if size != descriptor.size {
@@ -196,16 +258,16 @@ impl Layout {
             return Ok(Err(Reason::new("size-mismatch", text)));
         }
         if algorithm.of(&mut file).system(doing)? != name {
-            return Ok(Err(Reason::new("digest-mismatch", "its content has another digest")));
+            return Ok(Err(other_digest()));
         }
         file.rewind().system(doing)?;
         Ok(Ok(file))
     }
 
     /// A document.
-    pub fn document<T: DeserializeOwned>(&self, descriptor: &Descriptor) -> Result<Result<T, Reason>> {
+    pub fn document<T: Document>(&self, descriptor: &Descriptor) -> Result<Result<T, Reason>> {
         if descriptor.size > MAX_DOCUMENT {
-            return Ok(Err(Reason::new("too-large", format!("it has more than {MAX_DOCUMENT} bytes"))));
+            return Ok(Err(too_large()));
         }
         let file = match self.blob(descriptor)? {
             Ok(file) => file,
@@ -217,33 +279,47 @@ impl Layout {
         // What was judged may have been changed since.
         let digest = Algorithm::parse(&descriptor.digest);
         if digest.is_ok_and(|(algorithm, name)| algorithm.of(&mut &bytes[..]).is_ok_and(|digest| digest != name)) {
-            return Ok(Err(Reason::new("digest-mismatch", "its content has another digest")));
+            return Ok(Err(other_digest()));
         }
         Ok(json(&bytes))
     }
 
-    /// Everything under `blobs`: path, and digest if its name is one.
-    pub fn blobs(&self) -> Result<Vec<(PathBuf, Option<String>)>> {
+    /// The directories of blobs, and what is in them; none when one is no directory.
+    pub fn blobs(&self) -> Result<Vec<(PathBuf, Option<Names>)>> {
         let mut all = Vec::new();
         for algorithm in ["sha256", "sha512"] {
             let dir = Path::new("blobs").join(algorithm);
-            if self.root.stat(&dir)?.is_none() {
-                continue;
+            match self.root.openat2(&dir, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
+                Err(Errno::NOENT) => continue,
+                Err(Errno::NOTDIR | Errno::LOOP) => {
+                    all.push((dir, None));
+                    continue;
+                }
+                other => drop(other.system(|| self.root.doing("opening", &dir))?),
             }
-            for (name, _) in self.root.read_dir(&dir)? {
+            let named = |(name, _): (std::ffi::OsString, FileType)| {
                 let digest = name.to_str().map(|name| format!("{algorithm}:{name}"));
-                all.push((dir.join(&name), digest.filter(|digest| Algorithm::parse(digest).is_ok())));
-            }
+                (dir.join(&name), digest.filter(|digest| Algorithm::parse(digest).is_ok()))
+            };
+            let names = self.root.read_dir(&dir)?.into_iter().map(named).collect();
+            all.push((dir, Some(names)));
         }
         Ok(all)
     }
 
-    /// Whether a blob's content is what its name says.
-    pub fn is_whole(&self, digest: &str) -> Result<bool> {
-        let Ok((algorithm, name)) = Algorithm::parse(digest) else { return Ok(false) };
+    /// What is wrong with a blob whose content should be what its name says.
+    pub fn fault(&self, digest: &str) -> Result<Option<Reason>> {
+        let (algorithm, name) = match Algorithm::parse(digest) {
+            Ok(parsed) => parsed,
+            Err(reason) => return Ok(Some(reason)),
+        };
         let path = path(algorithm, name);
-        let Some(mut file) = self.root.open_file(&path)? else { return Ok(false) };
-        Ok(algorithm.of(&mut file).system(|| self.root.doing("reading", &path))? == name)
+        let mut file = match self.open_file(&path, Reason::new("missing-blob", "there is no such blob"))? {
+            Ok(file) => file,
+            Err(reason) => return Ok(Some(reason)),
+        };
+        let whole = algorithm.of(&mut file).system(|| self.root.doing("reading", &path))? == name;
+        Ok((!whole).then(other_digest))
     }
 }
 
@@ -282,11 +358,43 @@ fn check(version: u32, media_type: Option<&str>, expected: &str) -> Result<(), R
     Ok(())
 }
 
-fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Reason> {
-    serde_json::from_slice(bytes).map_err(|error| {
+/// A document that every reader takes for the same. Go's takes keys in any case, and the last of several.
+fn json<T: Document>(bytes: &[u8]) -> Result<T, Reason> {
+    let bad = |error: serde_json::Error| {
         let text = error.to_string();
         Reason::new("bad-json", format!("it is not what it should be: {}", text.as_bytes().escape_ascii()))
-    })
+    };
+    let document = serde_json::from_slice(bytes).map_err(bad)?;
+    let value: Value = serde_json::from_slice(bytes).map_err(bad)?;
+    let foreign = value.as_object().is_some_and(|object| T::FOREIGN.iter().any(|key| object.contains_key(*key)));
+    match foreign || is_ambiguous(&value, T::KEYS) {
+        true => {
+            Err(Reason::new("ambiguous-document", "it may be read as another kind of document, or with other values"))
+        }
+        false => Ok(document),
+    }
+}
+
+/// Whether a key has another case than it should, also in what is pointed at.
+fn is_ambiguous(value: &Value, keys: &[&str]) -> bool {
+    match value {
+        Value::Object(object) => object.iter().any(|(key, value)| {
+            let folded = keys.iter().any(|known| key != known && key.eq_ignore_ascii_case(known));
+            let inside = matches!(&key[..], "manifests" | "layers" | "config" | "rootfs") && keys.contains(&&key[..]);
+            folded || (inside && is_ambiguous(value, keys))
+        }),
+        Value::Array(values) => values.iter().any(|value| is_ambiguous(value, keys)),
+        _ => false,
+    }
+}
+
+fn too_large() -> Reason {
+    Reason::new("too-large", format!("it has more than {MAX_DOCUMENT} bytes"))
+}
+
+/// Its bytes are not those that its name promises.
+pub(super) fn other_digest() -> Reason {
+    Reason::new("digest-mismatch", "its content has another digest")
 }
 
 fn path(algorithm: Algorithm, name: &str) -> PathBuf {

@@ -290,6 +290,195 @@ fn what_is_nearly_a_mark_is_refused() {
     assert_eq!(made.unpack().unwrap_err().exit_code(), 3);
 }
 
+/// A layer that is a plain archive to one reader and a gzip file of another to one that guesses: what is judged is what is made.
+#[test]
+fn a_layer_is_what_its_media_type_says() {
+    let hidden = gz(&Tar::default().file("hidden", b"evil").end());
+    let (head, body) = hidden.split_at(10);
+    // The archive's first header, and what is behind its data, lie in "extra fields" of two members of gzip.
+    let extra = |length: usize| {
+        let length = u16::try_from(length).unwrap().to_le_bytes();
+        [&head[..3], &[4, 1, 1, 1, 1, 1, 1], &length].concat()
+    };
+    let data = body.len() + extra(0).len();
+    let behind = data.next_multiple_of(512) - data + 1024;
+    let header = Tar::header(&extra(500), EntryType::Regular, data as u64);
+    let empty = gz(b"");
+    let layer = [Tar::default().raw(header, &[body, &extra(behind)].concat()).end(), empty[10..].to_vec()].concat();
+    let mut guessed = String::new();
+    let read = std::io::Read::read_to_string(&mut flate2::read::MultiGzDecoder::new(&layer[..]), &mut guessed);
+    assert!(read.is_ok() && guessed.starts_with("hidden"), "it is a gzip file too: {read:?}");
+
+    let plain = GZIP.strip_suffix("+gzip").unwrap();
+    let digest = format!("sha256:{}", hex(&Sha256::digest(&layer)));
+    let made = made(std::slice::from_ref(&layer), |manifest| {
+        manifest["layers"][0] = json!({ "mediaType": plain, "digest": digest, "size": layer.len() });
+    });
+    made.blob(&layer, plain);
+    assert_eq!(made.codes(), [""; 0]);
+    made.unpack().unwrap();
+    assert!(!made.tree().join("hidden").exists());
+    assert_eq!(fs_err::read_dir(made.tree()).unwrap().count(), 1);
+}
+
+#[test]
+fn what_is_no_file_is_found_and_not_opened() {
+    type Change = fn(&Path, &Path);
+    let fifo = |path: &Path| {
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o644.into(), 0).unwrap();
+    };
+    let cases: [(&str, Change); 12] = [
+        ("bad-file", |_, blob| fs_err::create_dir(blob).unwrap()),
+        ("missing-blob", |_, blob| fs_err::os::unix::fs::symlink(blob.file_name().unwrap(), blob).unwrap()),
+        ("missing-blob", |_, blob| fs_err::os::unix::fs::symlink("/etc/passwd", blob).unwrap()),
+        ("missing-blob", |_, blob| fs_err::os::unix::fs::symlink("../../index.json/x", blob).unwrap()),
+        ("no-index", |dir, _| fs_err::remove_file(dir.join("index.json")).unwrap()),
+        ("too-large", |dir, _| fs_err::write(dir.join("index.json"), vec![b' '; (4 << 20) + 1]).unwrap()),
+        ("too-large", |dir, _| fs_err::write(dir.join("oci-layout"), vec![b' '; (4 << 20) + 1]).unwrap()),
+        ("no-layout", |dir, _| fs_err::remove_file(dir.join("oci-layout")).unwrap()),
+        ("bad-file", |dir, _| fs_err::write(dir.join("blobs/sha512"), "").unwrap()),
+        ("bad-file", |dir, _| fs_err::os::unix::fs::symlink("sha512", dir.join("blobs/sha512")).unwrap()),
+        ("bad-file", |dir, _| fs_err::create_dir(dir.join("blobs/sha256").join("0".repeat(64))).unwrap()),
+        ("digest-mismatch", |dir, _| fs_err::write(dir.join("blobs/sha256").join("0".repeat(64)), "").unwrap()),
+    ];
+    for (number, (code, change)) in cases.into_iter().enumerate() {
+        let made = made(&sample(), |_| {});
+        let layer = made.dir().join("blobs/sha256").join(hex(&Sha256::digest(gz(&sample()[0]))));
+        fs_err::remove_file(&layer).unwrap();
+        if number >= 4 {
+            made.blob(&gz(&sample()[0]), GZIP);
+        }
+        change(&made.dir(), &layer);
+        assert!(made.codes().contains(&code), "{number}: {code}, {:?}", made.codes());
+        // What nothing points at is no reason against an image.
+        let expected = if number < 8 { 3 } else { 0 };
+        assert_eq!(made.unpack().map_or_else(|error| error.exit_code(), |()| 0), expected, "{number}: {code}");
+    }
+    let made = made(&sample(), |_| {});
+    fs_err::remove_file(made.dir().join("index.json")).unwrap();
+    fifo(&made.dir().join("index.json"));
+    assert_eq!(made.codes()[0], "bad-file");
+    assert_eq!(made.unpack().unwrap_err().exit_code(), 3);
+}
+
+#[test]
+fn documents_that_readers_take_differently_are_refused() {
+    type Change = fn(&mut Value);
+    let cases: [Change; 5] = [
+        |manifest| manifest["manifests"] = json!([]),
+        |manifest| manifest["Layers"] = json!([]),
+        |manifest| manifest["MEDIATYPE"] = json!("x"),
+        |manifest| manifest["config"]["Digest"] = json!("sha256:0"),
+        |manifest| manifest["layers"][0]["Size"] = json!(1),
+    ];
+    for (number, change) in cases.into_iter().enumerate() {
+        let made = made(&sample(), change);
+        assert!(made.codes().contains(&"ambiguous-document"), "{number}: {:?}", made.codes());
+        assert_eq!(made.unpack().unwrap_err().exit_code(), 3, "{number}");
+    }
+    let made = made(&sample(), |_| {});
+    let text = fs_err::read_to_string(made.dir().join("index.json")).unwrap();
+    for more in [r#""layers":[],"#, r#""config":{},"#, r#""Manifests":[],"#] {
+        fs_err::write(made.dir().join("index.json"), text.replacen('{', &format!("{{{more}"), 1)).unwrap();
+        assert_eq!(made.codes()[0], "ambiguous-document", "{more}");
+        assert_eq!(made.unpack().unwrap_err().exit_code(), 3, "{more}");
+    }
+    // What is said to others is theirs: notes and what a container runs with.
+    let more = r#""Notes":1,"annotations":{"Config":"x","config":"y"},"#;
+    fs_err::write(made.dir().join("index.json"), text.replacen('{', &format!("{{{more}"), 1)).unwrap();
+    assert_eq!(made.codes(), [""; 0]);
+}
+
+#[test]
+fn every_descriptor_is_judged_and_none_twice() {
+    let made = made(&sample(), |manifest| {
+        // Decoding it every time would take minutes.
+        let (layer, count) = (manifest["layers"][0].clone(), 20_000);
+        manifest["layers"] = json!(vec![layer; count]);
+    });
+    assert_eq!(made.codes(), ["layer-count"].into_iter().chain(["diff-id-mismatch"; 2]).collect::<Vec<_>>());
+
+    let made = self::made(&sample(), |_| {});
+    let mut index: Value = serde_json::from_slice(&fs_err::read(made.dir().join("index.json")).unwrap()).unwrap();
+    let mut other = index["manifests"][0].clone();
+    other["size"] = json!(5);
+    index["manifests"].as_array_mut().unwrap().push(other);
+    fs_err::write(made.dir().join("index.json"), index.to_string()).unwrap();
+    assert_eq!(made.codes(), ["size-mismatch"], "the same digest, and another size");
+
+    let made = self::made(&sample(), |manifest| manifest["config"]["size"] = json!(1));
+    assert_eq!(made.codes(), ["size-mismatch"]);
+    let none = json!({ "os": "linux", "architecture": "amd64", "rootfs": { "type": "layers", "diff_ids": [] } });
+    let text = none.to_string();
+    let digest = format!("sha256:{}", hex(&Sha256::digest(&text)));
+    let made = self::made(&sample(), |manifest| {
+        manifest["config"] = json!({ "mediaType": CONFIG, "digest": digest, "size": text.len() });
+    });
+    made.blob(text.as_bytes(), CONFIG);
+    assert_eq!(made.codes(), ["layer-count"], "layers without a diff id");
+}
+
+/// As containerd and umoci have it.
+#[test]
+fn opaque_directories_and_whiteouts_go_through_links() {
+    let first = Tar::default().dir("./").dir("d/").file("d/old", b"1").symlink("l", "d").symlink("loop", "loop").end();
+    let cases = [
+        (Tar::default().file("l/.wh..wh..opq", b"").file("l/new", b"2").end(), &["d", "d/new", "l", "loop"][..]),
+        (
+            Tar::default().dir("l/").file("l/.wh..wh..opq", b"").file("l/new", b"2").end(),
+            &["d", "d/old", "l", "l/new", "loop"],
+        ),
+        (Tar::default().file("l/.wh.old", b"").end(), &["d", "l", "loop"]),
+        (Tar::default().file("loop/.wh.x", b"").file("loop/.wh..wh..opq", b"").end(), &["d", "d/old", "l", "loop"]),
+        (Tar::default().file(".wh.l", b"").file("l/.wh..wh..opq", b"").end(), &["d", "d/old", "loop"]),
+    ];
+    for (number, (second, expected)) in cases.into_iter().enumerate() {
+        let made = made(&[first.clone(), second], |_| {});
+        assert_eq!(made.codes(), [""; 0]);
+        made.unpack().unwrap();
+        let find =
+            Command::new("find").args([".", "-mindepth", "1", "-printf", "%P\n"]).current_dir(made.tree()).output();
+        let text = String::from_utf8(find.unwrap().stdout).unwrap();
+        let mut found: Vec<&str> = text.lines().collect();
+        found.sort_unstable();
+        assert_eq!(found, expected, "{number}");
+    }
+}
+
+/// A node that is only recorded is removed, replaced and linked to as one that exists, whichever way leads to it.
+#[test]
+fn what_is_recorded_follows_the_layers() {
+    let mut header = Tar::header(b"d/node", EntryType::Char, 0);
+    header.set_device_major(0).unwrap();
+    header.set_device_minor(0).unwrap();
+    let node = |name: &str| {
+        let mut header = header.clone();
+        header.as_mut_bytes()[..100].fill(0);
+        header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+        Tar::default().raw(header, b"").0
+    };
+    let base = Tar::default().dir("./").dir("d/").symlink("l", "/d");
+    let first = Tar([base.0, node("l/node")].concat()).file("d/file", b"1").end();
+    let recorded = |second: Tar| {
+        let made = made(&[first.clone(), second.end()], |_| {});
+        let record = unpack(&made.dir(), "v1", &made.tree(), &Demand::default(), &Silent).unwrap();
+        let there = fs_err::symlink_metadata(made.tree().join("d/file")).is_ok();
+        let paths: Vec<String> = record.nodes().keys().map(|path| path.to_str().unwrap().to_owned()).collect();
+        (paths.join(" "), there)
+    };
+    assert_eq!(recorded(Tar::default().dir("d/")), ("d/node".into(), true));
+    assert_eq!(recorded(Tar::default().file("l/.wh.node", b"")), (String::new(), true));
+    assert_eq!(recorded(Tar::default().file("l/.wh..wh..opq", b"")), (String::new(), false));
+    assert_eq!(recorded(Tar::default().file("d/.wh..wh..opq", b"")), (String::new(), false));
+    assert_eq!(recorded(Tar::default().file(".wh.l", b"")), ("d/node".into(), true));
+    assert_eq!(recorded(Tar::default().file(".wh.d", b"")), (String::new(), false));
+    assert_eq!(recorded(Tar::default().file("l/node", b"2")), (String::new(), true));
+    assert_eq!(recorded(Tar::default().hardlink("h", "l/node")), ("d/node h".into(), true));
+    assert_eq!(recorded(Tar::default().hardlink("d/file", "l/node")), ("d/file d/node".into(), false));
+    assert_eq!(recorded(Tar(node("l/file"))), ("d/file d/node".into(), false));
+    assert_eq!(recorded(Tar::default().file("d", b"")), (String::new(), false));
+}
+
 #[test]
 fn marks_remove_nothing_outside() {
     let place = tempfile::tempdir().unwrap();

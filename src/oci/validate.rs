@@ -1,13 +1,14 @@
 //! A whole layout, judged: everything that is wrong with it, not only the first thing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::layer;
 use super::layout::{Algorithm, CONFIG, Config, Descriptor, INDEX, Index, Layout, MANIFEST, Manifest, layer_format};
 use crate::error::{Context as _, Result};
+use crate::unpack::decode::Format;
 use crate::unpack::limits::Limits;
-use crate::unpack::refusal::{ReadError, Reason};
+use crate::unpack::refusal::{self, ReadError, Reason};
 
 /// Indexes in indexes.
 const MAX_DEPTH: usize = 8;
@@ -46,7 +47,13 @@ impl Report {
 /// Judges the layout in `dir`. An error is one of the system; what is wrong with the layout is in the report.
 pub fn validate(dir: &Path) -> Result<Report> {
     let layout = Layout::open(dir)?;
-    let mut judge = Judge { layout: &layout, seen: BTreeSet::new(), report: Report::default() };
+    let mut judge = Judge {
+        layout: &layout,
+        seen: BTreeSet::new(),
+        judged: BTreeSet::new(),
+        plain: BTreeMap::new(),
+        report: Report::default(),
+    };
     match layout.index()? {
         Ok(index) => judge.index(&index, 0)?,
         Err(reason) => judge.wrong("index.json", reason),
@@ -56,9 +63,17 @@ pub fn validate(dir: &Path) -> Result<Report> {
     Ok(judge.report)
 }
 
+/// Digest of a plain layer, or why there is none.
+type Plain = std::result::Result<String, Reason>;
+
 struct Judge<'a> {
     layout: &'a Layout,
+    /// Digests that something points at.
     seen: BTreeSet<String>,
+    /// Descriptors that need no second look, as digest, size and media type: a document may name the same one very often.
+    judged: BTreeSet<(String, u64, String)>,
+    /// Digests of plain layers, or why there is none, by digest and size of the blob, and how it was read.
+    plain: BTreeMap<(String, u64, Format, Algorithm), Plain>,
     report: Report,
 }
 
@@ -74,7 +89,8 @@ impl Judge<'_> {
 
     fn index(&mut self, index: &Index, depth: usize) -> Result<()> {
         for descriptor in &index.manifests {
-            if !self.seen.insert(descriptor.digest.clone()) {
+            self.seen.insert(descriptor.digest.clone());
+            if !self.is_new(descriptor) {
                 continue;
             }
             let about = &descriptor.digest;
@@ -100,11 +116,17 @@ impl Judge<'_> {
                 },
                 _ => {
                     self.note("unknown-media-type", about, "what it points at is neither a manifest nor an index");
-                    self.blob(descriptor)?;
+                    if let Err(reason) = self.layout.blob(descriptor)? {
+                        self.wrong(about, reason);
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    fn is_new(&mut self, descriptor: &Descriptor) -> bool {
+        self.judged.insert((descriptor.digest.clone(), descriptor.size, descriptor.media_type.clone()))
     }
 
     fn manifest(&mut self, about: &str, manifest: &Manifest) -> Result<()> {
@@ -121,15 +143,15 @@ impl Judge<'_> {
             Ok(config) if config.rootfs.kind != "layers" => {
                 let reason = Reason::new("bad-config", "its rootfs is not made of layers");
                 self.wrong(&manifest.config.digest, reason);
-                Vec::new()
+                None
             }
-            Ok(config) => config.rootfs.diff_ids,
+            Ok(config) => Some(config.rootfs.diff_ids),
             Err(reason) => {
                 self.wrong(&manifest.config.digest, reason);
-                Vec::new()
+                None
             }
         };
-        if !diff_ids.is_empty() && diff_ids.len() != manifest.layers.len() {
+        if let Some(diff_ids) = diff_ids.as_ref().filter(|diff_ids| diff_ids.len() != manifest.layers.len()) {
             let text = format!("it has {} layers, its configuration {}", manifest.layers.len(), diff_ids.len());
             self.wrong(about, Reason::new("layer-count", text));
         }
@@ -137,7 +159,7 @@ impl Judge<'_> {
             self.note("no-layers", about, "the image has no layers");
         }
         for (number, descriptor) in manifest.layers.iter().enumerate() {
-            self.layer(descriptor, diff_ids.get(number))?;
+            self.layer(descriptor, diff_ids.as_ref().and_then(|diff_ids| diff_ids.get(number)))?;
         }
         Ok(())
     }
@@ -149,13 +171,6 @@ impl Judge<'_> {
             self.wrong(about, Reason::new("bad-media-type", "its media type is not that of a layer"));
             return self.blob(descriptor);
         };
-        let file = match self.layout.blob(descriptor)? {
-            Ok(file) => file,
-            Err(reason) => {
-                self.wrong(about, reason);
-                return Ok(());
-            }
-        };
         let parsed = diff_id.map(|diff_id| Algorithm::parse(diff_id));
         let (algorithm, expected) = match parsed {
             Some(Ok((algorithm, expected))) => (algorithm, Some(expected)),
@@ -165,16 +180,29 @@ impl Judge<'_> {
             }
             None => (Algorithm::Sha256, None),
         };
-        let limits = Limits::of_layers(descriptor.size);
-        match layer::read(file, format, algorithm, &limits, &mut |_, _| Ok(())) {
-            Ok(read) if expected.is_some_and(|expected| expected != read.digest) => {
-                self.wrong(
-                    about,
-                    Reason::new("diff-id-mismatch", "its plain archive has another digest than its diff id"),
-                );
+        let key = (about.clone(), descriptor.size, format, algorithm);
+        let plain = match self.plain.get(&key) {
+            Some(known) => known.clone(),
+            None => {
+                let limits = Limits::of_layers(descriptor.size);
+                let plain = match self.layout.blob(descriptor)? {
+                    Ok(file) => match layer::read(file, format, algorithm, &limits, &mut |_, _| Ok(())) {
+                        Ok(read) => Ok(read.digest),
+                        Err(error) => Err(unreadable(error)?),
+                    },
+                    Err(reason) => Err(reason),
+                };
+                self.plain.insert(key, plain.clone());
+                plain
+            }
+        };
+        match plain {
+            Ok(plain) if expected.is_some_and(|expected| expected != plain) => {
+                let reason = Reason::new("diff-id-mismatch", "its plain archive has another digest than its diff id");
+                self.wrong(about, reason);
             }
             Ok(_) => {}
-            Err(error) => self.wrong(about, unreadable(error)?),
+            Err(reason) => self.wrong(about, reason),
         }
         Ok(())
     }
@@ -182,7 +210,9 @@ impl Judge<'_> {
     /// A blob that nothing more is known of.
     fn blob(&mut self, descriptor: &Descriptor) -> Result<()> {
         self.seen.insert(descriptor.digest.clone());
-        if let Err(reason) = self.layout.blob(descriptor)? {
+        if self.is_new(descriptor)
+            && let Err(reason) = self.layout.blob(descriptor)?
+        {
             self.wrong(&descriptor.digest, reason);
         }
         Ok(())
@@ -190,19 +220,19 @@ impl Judge<'_> {
 
     /// What nothing points at.
     fn rest(&mut self) -> Result<()> {
-        for (path, digest) in self.layout.blobs()? {
-            match digest {
-                Some(digest) if self.seen.contains(&digest) => {}
-                Some(digest) => {
-                    if self.layout.is_whole(&digest)? {
-                        self.note("extra-blob", &digest, "nothing points at it");
-                    } else {
-                        self.wrong(&digest, Reason::new("digest-mismatch", "its content has another digest"));
-                    }
-                }
-                None => {
-                    let path = path.to_string_lossy().into_owned();
-                    self.note("extra-file", &path, "its name is no digest");
+        for (dir, blobs) in self.layout.blobs()? {
+            let Some(blobs) = blobs else {
+                self.wrong(&dir.to_string_lossy(), Reason::new("bad-file", "it is no directory"));
+                continue;
+            };
+            for (path, digest) in blobs {
+                match digest {
+                    Some(digest) if self.seen.contains(&digest) => {}
+                    Some(digest) => match self.layout.fault(&digest)? {
+                        None => self.note("extra-blob", &digest, "nothing points at it"),
+                        Some(reason) => self.wrong(&digest, reason),
+                    },
+                    None => self.note("extra-file", &path.to_string_lossy(), "its name is no digest"),
                 }
             }
         }
@@ -215,6 +245,8 @@ pub(super) fn unreadable(error: ReadError) -> Result<Reason> {
     match error {
         ReadError::Refused(refusal) => Ok(Reason::new(refusal.reason.code, refusal.to_string())),
         ReadError::Input(error) if error.raw_os_error().is_some() => Err(error).system(|| "reading a layer"),
-        ReadError::Input(error) => Ok(Reason::new("corrupt", format!("it cannot be decoded: {error}"))),
+        ReadError::Input(error) => {
+            Ok(Reason::new(refusal::code_of(error.kind()), format!("it cannot be decoded: {error}")))
+        }
     }
 }

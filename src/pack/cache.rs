@@ -4,6 +4,7 @@
 //! BLAKE3: what was cut off or damaged is made again. (The digests that results have to have cost most of packing again already.)
 //! Whoever may write here decides what is in an archive, as with the trees themselves: the directory must be its user's alone.
 
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -19,6 +20,8 @@ const MOST: u64 = 2 << 30;
 const LARGEST: u64 = 16 << 20;
 /// A piece that is used is marked so, if it was not marked for so long.
 const FRESH: Duration = Duration::from_secs(3600);
+/// What the names of pieces begin with that are not whole.
+const PREFIX: &str = ".piece-";
 /// Length of a digest.
 const DIGEST: usize = blake3::OUT_LEN;
 
@@ -79,7 +82,7 @@ impl Cache {
     /// Keeps a piece, whatever has its name so far. That the disk is full, say, is no reason to fail.
     pub(super) fn put(&self, key: &str, piece: &[u8]) {
         let write = || {
-            let mut file = tempfile::Builder::new().prefix(".piece-").tempfile_in(&self.directory)?;
+            let mut file = tempfile::Builder::new().prefix(PREFIX).tempfile_in(&self.directory)?;
             file.write_all(piece)?;
             file.write_all(blake3::hash(piece).as_bytes())?;
             file.persist(self.directory.join(key)).map(drop).map_err(io::Error::from)
@@ -98,13 +101,20 @@ impl Cache {
     }
 }
 
+/// Whether this program made a file of this name: all others are somebody's.
+fn is_piece(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    let digit = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
+    name.starts_with(PREFIX.as_bytes()) || (name.len() == 2 * DIGEST && name.iter().all(digit))
+}
+
 fn trim(directory: &Path, most: u64) -> io::Result<()> {
     let mut pieces = Vec::new();
     for entry in fs_err::read_dir(directory)? {
         let entry = entry?;
         // Another program may have removed it meanwhile.
         let Ok(metadata) = entry.metadata() else { continue };
-        if metadata.is_file() {
+        if metadata.is_file() && is_piece(&entry.file_name()) {
             pieces.push((metadata.mtime(), metadata.len(), entry.path()));
         }
     }
@@ -175,19 +185,22 @@ mod tests {
     #[test]
     fn what_was_not_used_for_longest_goes_first() {
         let place = tempfile::tempdir().unwrap();
-        for (name, age) in [("old", 300), ("middle", 200), ("new", 100)] {
+        let name = |name: &str| Cache::key("how", name.as_bytes());
+        for (name, age) in [(name("old"), 300), (".piece-middle".into(), 200), (name("new"), 100), ("mine".into(), 900)]
+        {
             let path = place.path().join(name);
             fs_err::write(&path, [0; 100]).unwrap();
             let file = fs_err::OpenOptions::new().write(true).open(&path).unwrap();
             file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
         }
-        let left = || ["old", "middle", "new"].map(|name| place.path().join(name).exists());
+        let left = || [name("old"), ".piece-middle".into(), name("new")].map(|name| place.path().join(name).exists());
         trim(place.path(), 300).unwrap();
         assert_eq!(left(), [true; 3]);
         trim(place.path(), 299).unwrap();
         assert_eq!(left(), [false, true, true]);
         trim(place.path(), 10).unwrap();
         assert_eq!(left(), [false; 3]);
+        assert!(place.path().join("mine").exists(), "a file that is no piece");
     }
 
     #[test]

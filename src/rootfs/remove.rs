@@ -23,14 +23,16 @@ struct Level {
 
 /// Removes `name` in `parent`, whatever it is. False when there is nothing.
 pub(crate) fn remove_at(parent: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<bool> {
-    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+    let (mut fd, mut here) = match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) => return Ok(true),
         Err(Errno::NOENT) => return Ok(false),
-        // Linux says EISDIR; POSIX allows EPERM, which here may also be an immutable file: the open below will tell.
-        Err(Errno::ISDIR | Errno::PERM) => {}
+        // Linux says EISDIR; POSIX allows EPERM, which is also said of an immutable file.
+        Err(error @ (Errno::ISDIR | Errno::PERM)) => match enter(parent, name) {
+            Err(Errno::NOTDIR | Errno::LOOP) => return Err(error),
+            entered => entered?,
+        },
         Err(error) => return Err(error),
-    }
-    let (mut fd, mut here) = enter(parent, name)?;
+    };
     let mut above: Vec<Level> = Vec::new();
     loop {
         if let Some(child) = here.rest.pop() {

@@ -135,3 +135,24 @@ fn a_lookup_survives_renames_beside_it() {
         stop.store(true, Ordering::Relaxed);
     });
 }
+
+#[test]
+fn two_ways_to_one_place_have_one_real_path() {
+    let (_place, root) = tree();
+    fs_err::create_dir_all(root.path().join("a/b")).unwrap();
+    symlink("/a/b", root.path().join("abs")).unwrap();
+    symlink("../../../a", root.path().join("up")).unwrap();
+    symlink("../abs", root.path().join("a/again")).unwrap();
+    symlink("loop", root.path().join("loop")).unwrap();
+    symlink("nowhere", root.path().join("dangling")).unwrap();
+    for path in ["a/b", "abs", "up/b", "a/again", "up/again", "/abs/../b", "./abs/.", "up/../a/b/"] {
+        assert_eq!(root.real(p(path)), Ok("a/b".into()), "{path}");
+    }
+    for path in ["", ".", "/", "..", "up/.."] {
+        assert_eq!(root.real(p(path)), Ok(PathBuf::new()), "{path}");
+    }
+    assert_eq!(root.real(p("loop")), Err(Errno::LOOP));
+    assert_eq!(root.real(p("dangling/x")), Err(Errno::NOENT));
+    assert_eq!(root.real(p("abs/x")), Err(Errno::NOENT));
+    assert!(!root.remove(p("loop/x")).unwrap() && root.stat(p("loop/x")).unwrap().is_none());
+}

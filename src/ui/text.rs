@@ -17,6 +17,23 @@ pub fn output(text: &str) -> String {
     clean(text.rsplit('\r').next().unwrap_or_default(), |character| character == '\t')
 }
 
+/// A line of JSON in which what moves a cursor or reorders a line is escaped, in JSON's way: the value stays what it is.
+pub fn json(value: &impl serde::Serialize) -> serde_json::Result<String> {
+    let text = serde_json::to_string(value)?;
+    let shown = |character: char| !character.is_control() && !reorders(character);
+    if text.chars().all(shown) {
+        return Ok(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        match shown(character) {
+            true => out.push(character),
+            false => out.push_str(&format!("\\u{:04x}", u32::from(character))),
+        }
+    }
+    Ok(out)
+}
+
 fn clean(text: &str, keep: impl Fn(char) -> bool) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -65,6 +82,14 @@ mod tests {
         assert_eq!(output("10%\r100%\r\n"), "100%");
         assert_eq!(line("\u{202e}txt.exe \u{9b}31m"), "\\u{202e}txt.exe \\x9b31m");
         assert_eq!(line("Größe 日本"), "Größe 日本");
+    }
+
+    #[test]
+    fn json_says_the_same_and_moves_nothing() {
+        let text = "\x1b[31m\u{9b}31m\u{7f}\u{202e}\u{feff}\n\"ä日";
+        let line = json(&text).unwrap();
+        assert_eq!(line, r#""\u001b[31m\u009b31m\u007f\u202e\ufeff\n\"ä日""#);
+        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
     }
 
     proptest! {

@@ -21,7 +21,7 @@ const XZ_PER_THREAD: u64 = 48 << 20;
 const XZ_MOST: u64 = 160 << 20;
 
 /// Formats of compressed files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Format {
     /// `.xz`
     Xz,

@@ -15,6 +15,10 @@ use super::sparse;
 pub const MAX_PATH: usize = 4095;
 /// Longest component of a path.
 pub const MAX_NAME: usize = 255;
+/// Largest numbers of devices that Linux has.
+pub const MAX_MAJOR: u32 = 0xfff;
+/// As [`MAX_MAJOR`].
+pub const MAX_MINOR: u32 = 0xf_ffff;
 /// Size of a block of the format.
 pub const BLOCK: usize = 512;
 
@@ -187,6 +191,9 @@ pub fn entry(
     if path.as_os_str().is_empty() && kind != NodeKind::Dir {
         return Err(Reason::new("root-replaced", "the root of the tree can only be a directory"));
     }
+    if kind != NodeKind::Dir && leads_into(&name) {
+        return Err(Reason::new("ambiguous-type", "it is no directory and has the name of one"));
+    }
     if kind != NodeKind::File && stored != 0 {
         return Err(Reason::new("unexpected-data", format!("it is no file and yet claims {stored} bytes of data")));
     }
@@ -201,6 +208,10 @@ pub fn entry(
     } else if pax.sparse.is_sparse() {
         if kind != NodeKind::File || header.entry_type() != EntryType::Regular {
             return Err(Reason::new("bad-sparse", "it is sparse and no regular file"));
+        }
+        // GNU tar looks for the map in the header then.
+        if family != Family::Ustar {
+            return Err(Reason::new("bad-sparse", "it is sparse in PAX and has no POSIX header"));
         }
         // Python takes whichever size comes last for the file's. Where the header has no room there is no other way.
         if pax.size.is_some_and(|size| size < 1 << 33) {
@@ -275,13 +286,13 @@ fn kind(header: &Header, family: Family, name: &[u8], link: &[u8], pax: &Pax, st
             return Err(Reason::new("unsupported-record", "its device numbers are in PAX"));
         }
         let bytes = header.as_bytes();
-        let part = |field: &[u8], max: i64, what| {
-            let value = number(field).filter(|value| (0..=max).contains(value));
+        let part = |field: &[u8], max: u32, what| {
+            let value = number(field).filter(|value| (0..=max.into()).contains(value));
             value.map(|value| value as u32).ok_or_else(|| bad_number(what))
         };
         Ok((
-            part(&bytes[329..337], 0xfff, "major device number")?,
-            part(&bytes[337..345], 0xf_ffff, "minor device number")?,
+            part(&bytes[329..337], MAX_MAJOR, "major device number")?,
+            part(&bytes[337..345], MAX_MINOR, "minor device number")?,
         ))
     };
     let kind = header.entry_type();
@@ -299,6 +310,7 @@ fn kind(header: &Header, family: Family, name: &[u8], link: &[u8], pax: &Pax, st
             Err(Reason::new("ambiguous-type", "its type needs a newer header"))
         }
         EntryType::Continuous | EntryType::GNUSparse => Ok(NodeKind::File),
+        EntryType::Link if leads_into(link) => Err(Reason::new("bad-link", "it is a link to a directory")),
         EntryType::Link => Ok(NodeKind::Hardlink(inside(link_target()?)?)),
         EntryType::Symlink => Ok(NodeKind::Symlink(link_target()?.to_vec())),
         EntryType::Char => device().map(|(major, minor)| NodeKind::Char(major, minor)),
@@ -310,6 +322,11 @@ fn kind(header: &Header, family: Family, name: &[u8], link: &[u8], pax: &Pax, st
             Err(Reason::new("unsupported-type", text))
         }
     }
+}
+
+/// Whether the kernel takes a name for that of a directory.
+fn leads_into(name: &[u8]) -> bool {
+    name.ends_with(b"/") || name.ends_with(b"/.")
 }
 
 /// A name from the one place that has it, or from several that agree.
@@ -334,8 +351,11 @@ pub fn plain_name(header: &Header, family: Family) -> Result<Vec<u8>, Reason> {
     let name = until_nul(&header.as_old().name);
     match (family, header.as_ustar()) {
         (Family::Ustar, Some(ustar)) => {
-            let prefix = if is_star(header) { &ustar.prefix[..131] } else { &ustar.prefix[..] };
-            match until_nul(prefix) {
+            // star ends its prefix before its times, and so has a NUL there; nobody else knows of them.
+            if is_star(header) && until_nul(&ustar.prefix).len() > 130 {
+                return Err(Reason::new("ambiguous-name", "it has a header of star's with a prefix that is too long"));
+            }
+            match until_nul(&ustar.prefix) {
                 [] => Ok(name.to_vec()),
                 _ if name.is_empty() => Err(Reason::new("ambiguous-name", "its name is all prefix")),
                 prefix => Ok([prefix, b"/", name].concat()),

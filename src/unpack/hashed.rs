@@ -5,28 +5,28 @@ use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha512};
 
-/// An input with the SHA-512 of all of it.
-pub struct Hashed<R> {
+/// An input with the digest of all of it.
+pub struct Hashed<R, D = Sha512> {
     input: R,
-    digest: Sha512,
+    digest: D,
     whole: Arc<OnceLock<String>>,
 }
 
-impl<R> std::fmt::Debug for Hashed<R> {
+impl<R, D> std::fmt::Debug for Hashed<R, D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Hashed")
     }
 }
 
-impl<R: Read> Hashed<R> {
+impl<R: Read, D: Digest> Hashed<R, D> {
     /// Hashes what is read of `input`. The digest, in lower-case hex, is there once its end was met.
     pub fn new(input: R) -> (Self, Arc<OnceLock<String>>) {
         let whole = Arc::new(OnceLock::new());
-        (Self { input, digest: Sha512::new(), whole: whole.clone() }, whole)
+        (Self { input, digest: D::new(), whole: whole.clone() }, whole)
     }
 }
 
-impl<R: Read> Read for Hashed<R> {
+impl<R: Read, D: Digest + Clone> Read for Hashed<R, D> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         let count = self.input.read(to)?;
         self.digest.update(&to[..count]);
@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn the_digest_is_there_at_the_end_and_not_before() {
-        let (mut input, whole) = Hashed::new(&b"abc"[..]);
+        let (mut input, whole) = Hashed::<_, Sha512>::new(&b"abc"[..]);
         let mut buffer = [0; 2];
         assert_eq!(input.read(&mut buffer).unwrap(), 2);
         assert_eq!(input.read(&mut buffer).unwrap(), 1);

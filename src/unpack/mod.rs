@@ -75,13 +75,15 @@ pub fn extract_some(
     ui: &dyn Progress,
     wanted: &mut dyn FnMut(&Entry) -> Result<bool>,
 ) -> Result<Record> {
-    extract_over(input, size, name, into, Record::default(), limits, ui, wanted)
+    let decoder = Decoder::new(input).map_err(|error| input_error(name, error))?;
+    extract_over(decoder, size, name, into, Record::default(), limits, ui, wanted)
 }
 
-/// As [`extract_some`], over a tree that `record` belongs to: what is returned is what then is missing of all of it.
+/// As [`extract_some`] of what is decoded already, over a tree that `record` belongs to: what is returned is what then is missing of
+/// all of it.
 #[allow(clippy::too_many_arguments, reason = "what is read, where it goes, and how")]
 pub fn extract_over(
-    input: impl Read + Send + 'static,
+    decoder: Decoder,
     size: Option<u64>,
     name: &str,
     into: &Rootfs,
@@ -93,7 +95,6 @@ pub fn extract_over(
     let fresh = record.is_empty() && into.read_dir(Path::new(""))?.is_empty();
     let placer = Placer::new(into, fresh, record, limits, ui);
     let mut placer = placer.map_err(|reason| refused(name, reason, limits))?;
-    let decoder = Decoder::new(input).map_err(|error| input_error(name, error))?;
     let mut reader = Reader::new(decoder, limits.clone());
     let mut told = 0;
     while let Some(entry) = reader.next_entry().map_err(|error| read_error(name, error, limits))? {

@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use super::entry::{Time, Xattrs};
+use super::entry::{MAX_NAME, Time, Xattrs};
 use super::refusal::Reason;
 use super::sparse;
 
 /// Largest value of an extended attribute that Linux takes.
 const MAX_XATTR: usize = 64 << 10;
+/// Longest list of names of attributes that Linux gives, a NUL behind each.
+const MAX_XATTR_LIST: usize = 64 << 10;
 
 /// What a set of records says.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -83,7 +85,7 @@ impl Pax {
                 Ok(())
             }
             // These change how the rest of the archive is read.
-            b"SCHILY.realsize" | b"SCHILY.filetype" | b"SCHILY.offset" => Err(unsupported(key)),
+            b"SCHILY.realsize" | b"SCHILY.filetype" | b"SCHILY.offset" | b"SUN.holesdata" => Err(unsupported(key)),
             _ if key.starts_with(b"GNU.sparse") && !key.starts_with(b"GNU.sparse.") => Err(unsupported(key)),
             _ if key.starts_with(b"GNU.volume.") || key.starts_with(b"GNU.dumpdir") => Err(unsupported(key)),
             _ => {
@@ -106,6 +108,9 @@ impl Pax {
         let mut all = std::mem::take(&mut self.xattrs);
         for (name, value) in std::mem::take(&mut self.encoded_xattrs) {
             attribute(&mut all, name, value)?;
+        }
+        if all.keys().map(|name| name.len() + 1).sum::<usize>() > MAX_XATTR_LIST {
+            return Err(Reason::new("bad-xattr", "it has more extended attributes than are possible"));
         }
         Ok(all.into_iter().collect())
     }
@@ -135,9 +140,7 @@ fn record(data: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 /// A key said twice must say the same.
 pub(super) fn once<T: PartialEq>(slot: &mut Option<T>, key: &[u8], value: T) -> Result<(), Reason> {
     match slot {
-        Some(have) if *have != value => {
-            Err(Reason::new("pax-contradiction", format!("PAX gives two values for {}", key.escape_ascii())))
-        }
+        Some(have) if *have != value => Err(contradiction(key)),
         _ => {
             *slot = Some(value);
             Ok(())
@@ -146,20 +149,21 @@ pub(super) fn once<T: PartialEq>(slot: &mut Option<T>, key: &[u8], value: T) -> 
 }
 
 fn attribute(to: &mut BTreeMap<Vec<u8>, Vec<u8>>, name: Vec<u8>, value: Vec<u8>) -> Result<(), Reason> {
-    if name.is_empty() || name.len() > 255 || name.contains(&0) || value.len() > MAX_XATTR {
+    if name.is_empty() || name.len() > MAX_NAME || name.contains(&0) || value.len() > MAX_XATTR {
         return Err(Reason::new("bad-xattr", "an extended attribute has an impossible name or is too large"));
     }
     match to.entry(name) {
-        Entry::Occupied(have) if *have.get() != value => {
-            let text = format!("PAX gives two values for {}", have.key().escape_ascii());
-            Err(Reason::new("pax-contradiction", text))
-        }
+        Entry::Occupied(have) if *have.get() != value => Err(contradiction(have.key())),
         Entry::Occupied(_) => Ok(()),
         Entry::Vacant(place) => {
             place.insert(value);
             Ok(())
         }
     }
+}
+
+fn contradiction(key: &[u8]) -> Reason {
+    Reason::new("pax-contradiction", format!("PAX gives two values for {}", key.escape_ascii()))
 }
 
 fn text(key: &[u8], value: &[u8]) -> Result<Vec<u8>, Reason> {

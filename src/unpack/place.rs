@@ -17,7 +17,7 @@ use super::entry::{Entry, Meta, NodeKind, Time, Xattrs};
 use super::limits::{Kept, Limits};
 use super::record::{Node, Record, weight};
 use super::refusal::Reason;
-use super::zeros;
+use super::{acl, zeros};
 use crate::process;
 use crate::progress::Progress;
 use crate::rootfs::{self, Rootfs, last};
@@ -105,16 +105,39 @@ impl<'a> Placer<'a> {
             self.enter(Path::new(""))?;
             return self.become_again(entry.meta);
         };
-        if self.fresh && self.record.nodes().contains_key(&entry.path) {
-            return Err(duplicate().into());
-        }
         self.enter(entry.path.parent().unwrap_or(Path::new("")))?;
+        if !self.record.is_empty() {
+            self.look_up(name, &entry.kind)?;
+        }
         // Taken out so that its descriptor can be used beside the rest of `self`.
         let parent = self.take_top()?;
         let placed = self.place_at(parent.as_fd(), name, &entry, data);
         self.put_top(parent);
         let existed = placed?;
         if entry.kind == NodeKind::Dir { self.push(entry.path, entry.meta, existed) } else { Ok(()) }
+    }
+
+    /// What was recorded is in the way of an entry as what exists is, or is forgotten with what the entry replaces.
+    fn look_up(&mut self, name: &OsStr, kind: &NodeKind) -> Result<(), Failure> {
+        let above = self.real_top()?.to_owned();
+        if above.ancestors().any(|above| self.record.nodes().contains_key(above)) {
+            return Err(bad_parent().into());
+        }
+        let path = above.join(name);
+        match kind {
+            NodeKind::Hardlink(_) if self.fresh => {}
+            _ if self.fresh && self.record.nodes().contains_key(&path) => return Err(duplicate().into()),
+            _ if self.fresh => {}
+            NodeKind::Dir => self.record.forget_one(&path),
+            _ => self.record.forget(&path),
+        }
+        Ok(())
+    }
+
+    /// `path` without links on the way to its last component.
+    fn real(&self, path: &Path) -> Result<PathBuf, Failure> {
+        let above = self.root.real(path.parent().unwrap_or(Path::new(""))).call("openat2")?;
+        Ok(path.file_name().map_or_else(PathBuf::new, |name| above.join(name)))
     }
 
     /// Returns what could not be made, everything else being done.
@@ -134,10 +157,6 @@ impl<'a> Placer<'a> {
         data: &mut dyn Data,
     ) -> Result<bool, Failure> {
         let meta = &entry.meta;
-        match entry.kind {
-            NodeKind::Dir => self.record.forget_one(&entry.path),
-            _ => self.record.forget(&entry.path),
-        }
         let placed = match &entry.kind {
             NodeKind::File => {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -200,7 +219,7 @@ impl<'a> Placer<'a> {
                 let block = kind == FileType::BlockDevice;
                 self.kept.add(weight(&entry.path, &xattrs), UNMADE)?;
                 let node = Node { block, major, minor, mode, uid, gid, mtime, xattrs, inode: 0 };
-                self.record.add_node(entry.path.clone(), node);
+                self.record.add_node(self.real(&entry.path)?, node);
                 Ok(())
             }
             Err(failure) => Err(failure),
@@ -226,23 +245,30 @@ impl<'a> Placer<'a> {
         });
         match made {
             Err(Failure::Call(_, Errno::NOENT)) => {
-                self.vacate(at, name)?;
-                let xattrs = self.record.nodes().get(target).map_or(&[][..], |node| &node.xattrs);
-                self.kept.add(weight(&entry.path, xattrs), UNMADE)?;
-                if !self.record.link_node(target, entry.path.clone(), self.inode) {
-                    return Err(missing().into());
+                let (target, path) = (self.real(target)?, self.real(&entry.path)?);
+                let node = self.record.nodes().get(&target).ok_or_else(missing)?;
+                if path == target {
+                    return Ok(());
                 }
+                self.kept.add(weight(&path, &node.xattrs), UNMADE)?;
+                self.vacate(at, name)?;
+                if self.fresh && self.record.nodes().contains_key(&path) {
+                    return Err(duplicate().into());
+                }
+                self.record.link_node(&target, path, self.inode);
                 self.inode += 1;
                 Ok(())
             }
-            Err(Failure::Call(_, Errno::PERM)) => Err(Reason::new("bad-link", "it is a link to a directory").into()),
+            Err(Failure::Call(_, Errno::PERM)) if is_dir(from.as_fd(), target_name).is_ok_and(|is| is) => {
+                Err(Reason::new("bad-link", "it is a link to a directory").into())
+            }
             other => other,
         }
     }
 
     /// Makes something with `make`. What stands in its way is removed first, or refused when this archive put it there.
     fn make<T>(
-        &mut self,
+        &self,
         at: BorrowedFd<'_>,
         name: &OsStr,
         call: &'static str,
@@ -303,7 +329,11 @@ impl<'a> Placer<'a> {
             }
             match set(name, value) {
                 Ok(()) => {}
-                Err(errno @ (Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL)) => {
+                // So the kernel says of what only directories have.
+                Err(errno)
+                    if matches!(errno, Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL)
+                        || (errno == Errno::ACCESS && name == acl::DEFAULT.as_bytes()) =>
+                {
                     if errno != Errno::PERM {
                         self.ui_once(&format!(
                             "{}: the attribute {} is kept beside the tree only: {errno}",
@@ -312,7 +342,7 @@ impl<'a> Placer<'a> {
                         ));
                     }
                     self.kept.add(weight(path, &[]) + name.len() + value.len(), UNMADE)?;
-                    self.record.add_xattr(path, name.clone(), value.clone());
+                    self.record.add_xattr(&self.real(path)?, name.clone(), value.clone());
                 }
                 Err(errno) => return Err(Failure::Call("setxattr", errno)),
             }
@@ -398,6 +428,10 @@ fn same(one_at: BorrowedFd<'_>, one: &OsStr, other_at: BorrowedFd<'_>, other: &O
 fn is_dir(at: BorrowedFd<'_>, name: &OsStr) -> Result<bool, Failure> {
     let stat = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW).call("fstatat")?;
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}
+
+fn bad_parent() -> Reason {
+    Reason::new("bad-parent", "what should be its directory is none, or a link that leads nowhere")
 }
 
 fn duplicate() -> Reason {

@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Time, Xattrs};
+use super::entry::{MAX_MAJOR, MAX_MINOR, MAX_NAME, Time, Xattrs};
 
-/// Device nodes and attributes that are missing from a tree, by their path relative to the root.
+/// Device nodes and attributes that are missing from a tree, by the paths where they belong: relative to the root, through no link.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Lists", into = "Lists")]
 pub struct Record {
-    #[serde(with = "list::nodes")]
     nodes: BTreeMap<PathBuf, Node>,
-    #[serde(with = "list::xattrs")]
     xattrs: BTreeMap<PathBuf, Xattrs>,
 }
 
@@ -129,110 +128,166 @@ fn is_zero(inode: &u64) -> bool {
     *inode == 0
 }
 
-/// Both as lists in a file: paths need not be text, and keys of JSON must be.
-mod list {
-    use std::borrow::Cow;
-    use std::ffi::OsStr;
+/// A [`Record`] as it is written: paths need not be text, and keys of JSON must be.
+#[derive(Serialize, Deserialize)]
+struct Lists {
+    nodes: Vec<Named>,
+    xattrs: Vec<Attribute>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Named {
+    #[serde(with = "path")]
+    path: PathBuf,
+    #[serde(flatten)]
+    node: Node,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Attribute {
+    #[serde(with = "path")]
+    path: PathBuf,
+    name: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl From<Record> for Lists {
+    fn from(record: Record) -> Self {
+        let attributes = record.xattrs.into_iter().flat_map(|(path, xattrs)| {
+            xattrs.into_iter().map(move |(name, value)| Attribute { path: path.clone(), name, value })
+        });
+        let nodes = record.nodes.into_iter().map(|(path, node)| Named { path, node });
+        Self { nodes: nodes.collect(), xattrs: attributes.collect() }
+    }
+}
+
+impl TryFrom<Lists> for Record {
+    type Error = &'static str;
+
+    /// People may have edited it: what no archive can say is refused.
+    fn try_from(lists: Lists) -> Result<Self, Self::Error> {
+        let mut record = Self::default();
+        for Named { path, node } in lists.nodes {
+            if !is_plain(&path) || path.as_os_str().is_empty() {
+                return Err("the path of a node is not one inside the tree");
+            }
+            if node.major > MAX_MAJOR
+                || node.minor > MAX_MINOR
+                || node.mode > 0o7777
+                || node.mtime.nsec >= 1_000_000_000
+            {
+                return Err("a node has a number that is out of range");
+            }
+            if !node.xattrs.iter().all(|(name, _)| is_name(name)) {
+                return Err("a node has an attribute with an impossible name");
+            }
+            record.add_node(path, node);
+        }
+        for Attribute { path, name, value } in lists.xattrs {
+            if !is_plain(&path) {
+                return Err("the path of an attribute is not one inside the tree");
+            }
+            if !is_name(&name) {
+                return Err("an attribute has an impossible name");
+            }
+            record.add_xattr(&path, name, value);
+        }
+        Ok(record)
+    }
+}
+
+fn is_plain(path: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::path::Component;
+    let plain =
+        |part| matches!(part, Component::Normal(name) if name.len() <= MAX_NAME && !name.as_bytes().contains(&0));
+    path.components().all(plain)
+}
+
+fn is_name(name: &[u8]) -> bool {
+    !name.is_empty() && name.len() <= MAX_NAME && !name.contains(&0)
+}
+
+/// A path as text where it is text, and as bytes where not.
+mod path {
+    use std::ffi::OsString;
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     use std::path::{Path, PathBuf};
 
-    use serde::{Deserialize, Serialize};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    /// A path as text where it is text, and as bytes where not.
     #[derive(Serialize, Deserialize)]
     #[serde(untagged)]
-    enum Form<'a> {
-        Text(Cow<'a, str>),
-        Bytes(Cow<'a, [u8]>),
+    enum Form {
+        Text(String),
+        Bytes(Vec<u8>),
     }
 
-    impl<'a> From<&'a Path> for Form<'a> {
-        fn from(path: &'a Path) -> Self {
-            match path.to_str() {
-                Some(text) => Self::Text(text.into()),
-                None => Self::Bytes(path.as_os_str().as_bytes().into()),
-            }
+    pub(super) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+        match path.to_str() {
+            Some(text) => Form::Text(text.to_owned()),
+            None => Form::Bytes(path.as_os_str().as_bytes().to_vec()),
+        }
+        .serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+        Ok(match Form::deserialize(from)? {
+            Form::Text(text) => PathBuf::from(text),
+            Form::Bytes(bytes) => PathBuf::from(OsString::from_vec(bytes)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(path: &str, more: &str) -> String {
+        format!(
+            r#"{{"path":"{path}","block":false,"major":1,"minor":3,"mode":420,"uid":0,"gid":0,"mtime":{{"sec":-5,"nsec":1}}{more}}}"#
+        )
+    }
+
+    fn read(nodes: &[String], xattrs: &str) -> Option<Record> {
+        serde_json::from_str(&format!(r#"{{"nodes":[{}],"xattrs":[{xattrs}]}}"#, nodes.join(","))).ok()
+    }
+
+    #[test]
+    fn what_no_archive_says_is_refused() {
+        let good =
+            read(&[node("d/x", ""), node("a", r#","xattrs":[[[97],[1]]]"#)], r#"{"path":"","name":[97],"value":[]}"#);
+        let good = good.unwrap();
+        assert_eq!(good.nodes().keys().map(|path| path.to_str().unwrap()).collect::<Vec<_>>(), ["a", "d/x"]);
+        assert_eq!(serde_json::from_str::<Record>(&serde_json::to_string(&good).unwrap()).unwrap(), good);
+        for path in ["", "/x", "../x", "a/../x", "a\\u0000b", &"x".repeat(256)] {
+            assert!(read(&[node(path, "")], "").is_none(), "{path}");
+        }
+        for (from, to) in
+            [(":1,", ":4096,"), (":3,", ":1048576,"), (":420,", ":4096,"), ("nsec\":1", "nsec\":1000000000")]
+        {
+            assert!(read(&[node("x", "").replacen(from, to, 1)], "").is_none(), "{to}");
+        }
+        assert!(read(&[node("x", r#","xattrs":[[[97,0],[1]]]"#)], "").is_none());
+        for attribute in [r#"{"path":"..","name":[97],"value":[]}"#, r#"{"path":"x","name":[],"value":[]}"#] {
+            assert!(read(&[], attribute).is_none(), "{attribute}");
         }
     }
 
-    impl From<Form<'_>> for PathBuf {
-        fn from(form: Form<'_>) -> Self {
-            match form {
-                Form::Text(text) => OsStr::new(&*text).into(),
-                Form::Bytes(bytes) => std::ffi::OsString::from_vec(bytes.into_owned()).into(),
-            }
-        }
-    }
-
-    pub(super) mod nodes {
-        use std::collections::BTreeMap;
-        use std::path::PathBuf;
-
-        use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-        use super::super::Node;
-        use super::Form;
-
-        #[derive(Serialize, Deserialize)]
-        struct Named<'a, N> {
-            path: Form<'a>,
-            #[serde(flatten)]
-            node: N,
-        }
-
-        pub(in super::super) fn serialize<S: Serializer>(
-            nodes: &BTreeMap<PathBuf, Node>,
-            to: S,
-        ) -> Result<S::Ok, S::Error> {
-            to.collect_seq(nodes.iter().map(|(path, node)| Named { path: path.as_path().into(), node }))
-        }
-
-        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
-            from: D,
-        ) -> Result<BTreeMap<PathBuf, Node>, D::Error> {
-            let all = Vec::<Named<'static, Node>>::deserialize(from)?;
-            Ok(all.into_iter().map(|named| (named.path.into(), named.node)).collect())
-        }
-    }
-
-    pub(super) mod xattrs {
-        use std::borrow::Cow;
-        use std::collections::BTreeMap;
-        use std::path::PathBuf;
-
-        use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-        use super::super::Xattrs;
-        use super::Form;
-
-        #[derive(Serialize, Deserialize)]
-        struct Attribute<'a> {
-            path: Form<'a>,
-            name: Cow<'a, [u8]>,
-            value: Cow<'a, [u8]>,
-        }
-
-        pub(in super::super) fn serialize<S: Serializer>(
-            xattrs: &BTreeMap<PathBuf, Xattrs>,
-            to: S,
-        ) -> Result<S::Ok, S::Error> {
-            to.collect_seq(xattrs.iter().flat_map(|(path, xattrs)| {
-                xattrs.iter().map(|(name, value)| Attribute {
-                    path: path.as_path().into(),
-                    name: name.into(),
-                    value: value.into(),
-                })
-            }))
-        }
-
-        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
-            from: D,
-        ) -> Result<BTreeMap<PathBuf, Xattrs>, D::Error> {
-            let mut all = BTreeMap::<PathBuf, Xattrs>::new();
-            for Attribute { path, name, value } in Vec::<Attribute<'static>>::deserialize(from)? {
-                all.entry(path.into()).or_default().push((name.into_owned(), value.into_owned()));
-            }
-            Ok(all)
-        }
+    #[test]
+    fn what_is_below_is_forgotten_and_nothing_beside_it() {
+        let paths = ["a", "a b", "a/b", "a/b/c", "a.b", "ab", "b"];
+        let record = || read(&paths.map(|path| node(path, "")), "").unwrap();
+        let left =
+            |record: Record| record.nodes().keys().map(|path| path.to_str().unwrap().to_owned()).collect::<Vec<_>>();
+        let mut below = record();
+        below.forget_below(Path::new("a"));
+        assert_eq!(left(below), ["a", "a b", "a.b", "ab", "b"]);
+        let mut all = record();
+        all.forget(Path::new("a/b"));
+        assert_eq!(left(all), ["a", "a b", "a.b", "ab", "b"]);
+        let mut root = record();
+        root.forget_below(Path::new(""));
+        assert!(root.is_empty());
     }
 }

@@ -57,11 +57,16 @@ pub fn code(error: &Error) -> Option<&'static str> {
     if let Some(refusal) = cause.and_then(|cause| cause.downcast_ref::<Refusal>()) {
         return Some(refusal.reason.code);
     }
-    Some(match cause.and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind) {
-        Some(io::ErrorKind::UnexpectedEof) => "truncated",
-        Some(io::ErrorKind::Unsupported) => "unsupported-format",
+    Some(cause.and_then(|cause| cause.downcast_ref::<io::Error>()).map_or("corrupt", |error| code_of(error.kind())))
+}
+
+/// The stable code of what a decoder says.
+pub fn code_of(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::UnexpectedEof => "truncated",
+        io::ErrorKind::Unsupported => "unsupported-format",
         _ => "corrupt",
-    })
+    }
 }
 
 /// Reading an archive went wrong.

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::error::{Error, Result};
-use crate::oci::validate;
+use crate::error::{Context as _, Error, Result};
+use crate::oci::validate::{self, Finding};
 use crate::ui::{Terminal, text};
 
 /// Check an image layout: documents, media types, sizes, digests, diff ids
@@ -24,18 +24,17 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
         let report = validate::validate(&self.dir)?;
-        let lines: Vec<String> = report
-            .findings
-            .iter()
-            .map(|found| match self.json {
-                true => json!({ "wrong": found.wrong, "code": found.code, "about": found.about, "text": found.text })
-                    .to_string(),
-                false => {
-                    let kind = if found.wrong { "wrong" } else { "note" };
-                    text::line(&format!("{kind}: {}: {} [{}]", found.about, found.text, found.code))
-                }
-            })
-            .collect();
+        let line = |found: &Finding| match self.json {
+            true => text::json(
+                &json!({ "wrong": found.wrong, "code": found.code, "about": found.about, "text": found.text }),
+            )
+            .system(|| "writing to standard output"),
+            false => {
+                let kind = if found.wrong { "wrong" } else { "note" };
+                Ok(text::line(&format!("{kind}: {}: {} [{}]", found.about, found.text, found.code)))
+            }
+        };
+        let lines: Vec<String> = report.findings.iter().map(line).collect::<Result<_>>()?;
         if !lines.is_empty() {
             ui.plan(&lines.join("\n"));
         }

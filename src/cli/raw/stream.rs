@@ -8,6 +8,7 @@ use std::os::fd::AsFd as _;
 use serde::Serialize;
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::ui::text;
 use crate::unpack::entry::{Entry, NodeKind};
 use crate::unpack::refusal::{self, Refusal};
 
@@ -80,8 +81,8 @@ impl Lines {
     }
 
     fn object(&mut self, object: &impl Serialize) -> Result<()> {
-        serde_json::to_writer(&mut self.out, object).map_err(|error| unwritten(error.into()))?;
-        self.out.write_all(b"\n").map_err(unwritten)
+        let line = text::json(object).map_err(|error| unwritten(error.into()))?;
+        self.out.write_all(line.as_bytes()).and_then(|()| self.out.write_all(b"\n")).map_err(unwritten)
     }
 }
 

@@ -68,7 +68,7 @@ impl Args {
         let (input, whole): (Box<dyn Read + Send>, _) = match &self.sha512 {
             None => (Box::new(input), None),
             Some(_) => {
-                let (input, whole) = Hashed::new(input);
+                let (input, whole) = Hashed::<_>::new(input);
                 (Box::new(input), Some(whole))
             }
         };

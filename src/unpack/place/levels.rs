@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use rustix::io::Errno;
 
-use super::{Call as _, Failure, Placer};
+use super::{Call as _, Failure, Placer, bad_parent};
 use crate::rootfs;
 use crate::unpack::acl;
 use crate::unpack::entry::Meta;
@@ -23,7 +23,10 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 
 /// A directory on the way.
 pub(super) struct Level {
+    /// As the archive calls it.
     path: PathBuf,
+    /// The same through no link, once it was needed.
+    real: Option<PathBuf>,
     /// Opened when it is needed; closed when many levels are below it.
     fd: Option<OwnedFd>,
     then: Then,
@@ -57,12 +60,8 @@ impl Placer<'_> {
         if self.levels.last().is_some_and(|level| level.path == path) {
             return Ok(());
         }
-        let bad = || Reason::new("bad-parent", "what should be its directory is none, or a link that leads nowhere");
-        if path.ancestors().any(|above| self.record.nodes().contains_key(above)) {
-            return Err(bad().into());
-        }
         let opened = match self.root.openat2(path, DIRECTORY, Mode::empty()) {
-            Err(Errno::NOTDIR | Errno::LOOP) => return Err(bad().into()),
+            Err(Errno::NOTDIR | Errno::LOOP) => return Err(bad_parent().into()),
             Err(Errno::NOENT) => None,
             other => Some(other.call("openat2")?),
         };
@@ -74,7 +73,7 @@ impl Placer<'_> {
                 self.parents = self.parents.checked_sub(1).ok_or_else(|| self.limits.too_many())?;
                 match rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o700)) {
                     // A link that leads nowhere: what it should become is not ours to guess.
-                    Err(Errno::EXIST) => return Err(bad().into()),
+                    Err(Errno::EXIST) => return Err(bad_parent().into()),
                     other => other.call("mkdirat")?,
                 }
                 let fd =
@@ -87,7 +86,7 @@ impl Placer<'_> {
             (None, ..) => return Err(Failure::Call("openat2", Errno::NOENT)),
         };
         let then = remaining(&fd)?;
-        self.add(Level { path: path.to_owned(), fd: Some(fd), then })
+        self.add(Level { path: path.to_owned(), real: None, fd: Some(fd), then })
     }
 
     /// Goes on to the directory `path`, which was just made, or `existed`, in the last one.
@@ -95,7 +94,7 @@ impl Placer<'_> {
         // Lists wait until nothing can inherit them any more; other attributes may be large, and are set at once.
         let (now, later) = std::mem::take(&mut meta.xattrs).into_iter().partition(|(name, _)| !is_list(name));
         meta.xattrs = later;
-        self.add(Level { path: path.clone(), fd: None, then: Then::Become(meta) })?;
+        self.add(Level { path: path.clone(), real: None, fd: None, then: Then::Become(meta) })?;
         if existed || !now.is_empty() {
             let fd = self.take_top()?;
             if existed {
@@ -139,6 +138,16 @@ impl Placer<'_> {
             }
             other => other.call(call),
         }
+    }
+
+    /// The path of the last directory, through no link.
+    pub(super) fn real_top(&mut self) -> Result<&Path, Failure> {
+        let Some(top) = self.levels.last_mut() else { return Ok(Path::new("")) };
+        let real = match top.real.take() {
+            Some(real) => real,
+            None => self.root.real(&top.path).call("openat2")?,
+        };
+        Ok(top.real.insert(real))
     }
 
     pub(super) fn put_top(&mut self, fd: OwnedFd) {

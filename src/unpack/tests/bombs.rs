@@ -180,13 +180,13 @@ fn names_on_the_way_to_an_entry_are_counted_until_they_are_left() {
 
 #[test]
 fn very_many_attributes_are_read() {
-    let names: Vec<String> = (0..20_000).map(|number| format!("SCHILY.xattr.user.{number}")).collect();
+    let names: Vec<String> = (0..6_000).map(|number| format!("SCHILY.xattr.user.{number}")).collect();
     let mut records: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b"1"[..])).collect();
     let read = |records: &[(&str, &[u8])]| {
         let archive = Tar::default().pax(records).file("f", b"").end();
         crate::unpack::reader::entries(&archive, Limits::default()).map(|mut all| all.remove(0).meta.xattrs.len())
     };
-    assert_eq!(read(&records).unwrap(), 20_000);
+    assert_eq!(read(&records).unwrap(), 6_000);
     records.push((&names[7], b"2"));
     assert!(read(&records).unwrap_err().to_string().contains("[pax-contradiction]"));
 }

@@ -155,30 +155,47 @@ fn whiteouts_of_overlays_are_only_recorded() {
     assert_eq!(serde_json::from_str::<crate::unpack::Record>(&text).unwrap(), record);
 }
 
-/// What is only recorded is in the way of other entries as if it were there.
+/// A node that could only be recorded is one of the archive like those that could be made.
 #[test]
-fn what_is_recorded_counts_as_there() {
-    let gone = |tar: Tar| {
-        let mut header = Tar::header(b"gone", EntryType::Char, 0);
+fn what_is_recorded_is_in_the_way_of_what_comes_later() {
+    let node = |name: &str| {
+        let mut header = Tar::header(name.as_bytes(), EntryType::Char, 0);
         header.set_device_major(0).unwrap();
         header.set_device_minor(0).unwrap();
-        tar.raw(header, b"")
+        Tar::default().raw(header, b"").0
     };
-    let cases = [
-        ("duplicate-entry", gone(Tar::default()).file("gone", b"x")),
-        ("duplicate-entry", gone(Tar::default()).dir("gone/")),
-        ("duplicate-entry", gone(gone(Tar::default()))),
-        ("duplicate-entry", gone(Tar::default().file("gone", b"x"))),
-        ("duplicate-entry", gone(Tar::default().file("other", b"x")).hardlink("other", "gone")),
-        ("bad-parent", gone(Tar::default()).file("gone/below", b"x")),
-    ];
-    for (expected, archive) in cases {
+    let after = |later: Tar| {
         let place = tempfile::tempdir().unwrap();
-        assert_eq!(code(&unpack(&archive.end(), place.path()).unwrap_err()), expected);
+        let base = Tar::default().dir("d/").symlink("l", "d");
+        let archive = Tar([base.0, node("d/n"), later.0].concat()).end();
+        unpack(&archive, place.path()).map_err(|error| code(&error)).map(|record| record.nodes().len())
+    };
+    for name in ["d/n", "l/n"] {
+        assert_eq!(after(Tar::default().file(name, b"")), Err("duplicate-entry"), "{name}");
+        assert_eq!(after(Tar::default().dir(name)), Err("duplicate-entry"), "{name}");
+        assert_eq!(after(Tar(node(name))), Err("duplicate-entry"), "{name}");
+        assert_eq!(after(Tar::default().file(&format!("{name}/x"), b"")), Err("bad-parent"), "{name}");
+        assert_eq!(after(Tar::default().hardlink("h", name)), Ok(2), "{name}");
+        assert_eq!(after(Tar::default().hardlink(name, "d/n")), Ok(1), "{name}: itself");
+        assert_eq!(after(Tar::default().file("f", b"").hardlink("f", name)), Err("duplicate-entry"), "{name}");
     }
+    assert_eq!(
+        after(Tar(Tar::default().file("f", b"").0.into_iter().chain(node("f")).collect())),
+        Err("duplicate-entry")
+    );
     // Over a tree, the later one stays.
     let place = tempfile::tempdir().unwrap();
     fs_err::write(place.path().join("gone"), "x").unwrap();
-    let record = unpack(&gone(Tar::default()).end(), place.path()).unwrap();
+    let record = unpack(&Tar(node("gone")).end(), place.path()).unwrap();
     assert!(record.nodes().len() == 1 && !place.path().join("gone").exists());
+}
+
+#[test]
+fn attributes_that_only_directories_have_are_kept_beside_a_file() {
+    let place = tempfile::tempdir().unwrap();
+    let list = ("SCHILY.acl.default", &b"user::rw-,group::r--,other::r--"[..]);
+    let record = unpack(&Tar::default().pax(&[list]).file("f", b"x").end(), place.path()).unwrap();
+    let kept: Vec<_> =
+        record.xattrs().iter().map(|(path, xattrs)| (path.to_str().unwrap(), &xattrs[0].0[..])).collect();
+    assert_eq!(kept, [("f", &b"system.posix_acl_default"[..])]);
 }

@@ -137,6 +137,8 @@ fn what_one_of_four_readers_takes_differently_is_refused() {
     assert_eq!(refused(&changed(b"f", file, &[(116, b"\t12\0\0\0\0\0")])), "bad-number", "a tab");
     assert_eq!(refused(&changed(b"f", file, &[(476, b"8"), (508, b"tar\0")])), "bad-number", "a time of star's");
     assert_eq!(refused(&changed(b"", file, &[(345, b"prefix")])), "ambiguous-name");
+    let prefix = [&b"p".repeat(131)[..], b"7777777"].concat();
+    assert_eq!(refused(&changed(b"f", file, &[(345, &prefix), (508, b"tar\0")])), "ambiguous-name", "star's prefix");
     let gnu = (257, &b"ustar  \0"[..]);
     assert_eq!(refused(&changed(b"f", file, &[gnu, (483, b" ")])), "ambiguous-name", "GNU's size of a sparse file");
     let extension = Tar::header(b"L", EntryType::GNULongName, 512);
@@ -255,6 +257,56 @@ fn lists_of_access_are_numbers() {
     assert_eq!(refused(&of(&[("SCHILY.acl.default", b"user::rwx,user:joe:r-x")])), "acl-by-name");
     assert_eq!(refused(&of(&[("SCHILY.acl.access", b"user::rwx,group:r")])), "bad-acl");
     assert!(one(&[("SCHILY.acl.ace", b"owner@:r::allow")]).dropped.is_some());
+}
+
+#[test]
+fn only_directories_have_names_of_directories() {
+    for name in ["x/", "x/.", "./x/./"] {
+        assert_eq!(refused(&Tar::default().symlink(name, "y").end()), "ambiguous-type", "{name}");
+        assert_eq!(refused(&Tar::default().entry(name, EntryType::Fifo, "", b"").end()), "ambiguous-type", "{name}");
+        assert_eq!(refused(&Tar::default().file(name, b"").end()), "ambiguous-type", "{name}");
+        assert_eq!(refused(&Tar::default().hardlink("h", name).end()), "bad-link", "{name}");
+        assert_eq!(entries(&Tar::default().dir(name).end(), Limits::default()).unwrap()[0].path.to_str(), Some("x"));
+    }
+}
+
+#[test]
+fn records_that_move_data_are_refused() {
+    assert_eq!(
+        refused(&Tar::default().pax(&[("SUN.holesdata", b" 0 1 2")]).file("f", b"x").end()),
+        "unsupported-record"
+    );
+    let records: [(&str, &[u8]); 3] =
+        [("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.realsize", b"1")];
+    let data = [&b"1\n0\n1\n"[..], &[0; 506], b"x"].concat();
+    let sparse = |magic: &[u8]| {
+        let mut header = Tar::header(b"f", EntryType::Regular, data.len() as u64);
+        header.as_mut_bytes()[257..265].copy_from_slice(magic);
+        Tar::default().pax(&records).raw(header, &data).end()
+    };
+    assert_eq!(entries(&sparse(b"ustar\x0000"), Limits::default()).unwrap()[0].size, 1);
+    assert_eq!(refused(&sparse(b"ustar  \0")), "bad-sparse", "GNU tar looks into the header");
+}
+
+/// A megabyte of attributes is read in the time that a megabyte takes.
+#[test]
+fn attributes_are_as_many_as_linux_has() {
+    let with = |count: usize| {
+        let names: Vec<String> = (0..count).map(|number| format!("SCHILY.xattr.{number:x}")).collect();
+        let records: Vec<(&str, &[u8])> = names.iter().map(|name| (&name[..], &b""[..])).collect();
+        Tar::default().pax(&records).file("f", b"").end()
+    };
+    let entry = &entries(&with(12_000), Limits::default()).unwrap()[0];
+    assert_eq!(entry.meta.xattrs.len(), 12_000);
+    assert!(entry.meta.xattrs.iter().any(|(name, _)| name == b"b"));
+    assert_eq!(refused(&with(40_000)), "bad-xattr");
+    let twice = |value: &[u8]| {
+        Tar::default()
+            .pax(&[("SCHILY.xattr.a", b"1"), ("SCHILY.xattr.b", b"2"), ("SCHILY.xattr.a", value)])
+            .file("f", b"")
+    };
+    assert_eq!(entries(&twice(b"1").end(), Limits::default()).unwrap()[0].meta.xattrs.len(), 2);
+    assert_eq!(refused(&twice(b"2").end()), "pax-contradiction");
 }
 
 proptest! {
