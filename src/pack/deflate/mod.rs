@@ -3,7 +3,7 @@
 //! What costs an encoder its time on such data is not arithmetic but branches nobody can predict: is there a match, how long is it. So
 //! there are three passes without them:
 //!
-//! 1. [`matches`] asks at every position what begins there, and notes it; only matches of eight bytes and more take a branch, and
+//! 1. [`mod@matches`] asks at every position what begins there, and notes it; only matches of eight bytes and more take a branch, and
 //!    jump over what they cover.
 //! 2. [`tokens`] walks over the notes from token to token, two literals at a time, and counts symbols.
 //! 3. [`block`] makes Huffman codes ([`huffman`]) of the counts and writes each token with two look-ups and one store ([`bits`]).
