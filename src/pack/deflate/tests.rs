@@ -82,9 +82,10 @@ fn chunks_and_blocks_end_anywhere() {
 fn a_short_match_ends_in_a_long_one_of_the_next_chunk() {
     let mut encoder = Encoder::new();
     for run in 20..24 {
-        let mut plain = [b"<abcdefg0bcdefgXY1", &vec![b'z'; run][..], &noise(13, CHUNK)].concat();
-        plain.truncate(CHUNK - 1);
-        plain.extend(b"abcdefgXY2 and more");
+        let words = b"<abcdefg0bcdefgXY1>";
+        let mut plain = vec![b'z'; run];
+        plain.extend(noise(13, CHUNK - 1 - run - words.len()));
+        plain.extend([&words[..], b"abcdefgXY2 and more"].concat());
         packed(&mut encoder, &plain);
     }
 }
