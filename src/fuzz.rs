@@ -1,4 +1,4 @@
-//! A body for every parser of foreign bytes: takes any input, and panics where the parser breaks its word.
+//! A body for every parser of foreign bytes, and for our own encoder: takes any input, and panics where its word is broken.
 //!
 //! Built for tests, which give each body its seeds of `fuzz/corpus` and mutations of them, and by `scripts/fuzz` (or `cargo fuzz`),
 //! which looks for new ones. Words that all keep: no panic, no endless loop, bounded memory, and nothing in a message that a terminal
@@ -10,6 +10,7 @@ use std::path::Component;
 use crate::error::Error;
 use crate::lockfile::Lockfile;
 use crate::oci::whiteout;
+use crate::pack::deflate::Encoder;
 use crate::source::digests::{self, Algorithm};
 use crate::source::pointer;
 use crate::unpack::decode::{Decoder, Format};
@@ -23,7 +24,7 @@ use crate::{recipe, unpack};
 pub type Body = fn(&[u8]);
 
 /// Every body by the name of its target.
-pub const TARGETS: [(&str, Body); 13] = [
+pub const TARGETS: [(&str, Body); 14] = [
     ("pointer", pointer),
     ("digests", digests),
     ("hash_file", hash_file),
@@ -37,6 +38,7 @@ pub const TARGETS: [(&str, Body); 13] = [
     ("gzip", |bytes| decoded(Format::Gzip, bytes)),
     ("zstd", |bytes| decoded(Format::Zstd, bytes)),
     ("bzip2", |bytes| decoded(Format::Bzip2, bytes)),
+    ("deflate", deflate),
 ];
 
 /// Plain bytes of a compressed input that are looked at.
@@ -232,6 +234,17 @@ pub fn pax(bytes: &[u8]) {
 fn decoded(format: Format, bytes: &[u8]) {
     let Ok(decoder) = Decoder::of(format, io::Cursor::new(bytes.to_vec())) else { return };
     let _ = io::copy(&mut decoder.take(ENOUGH), &mut io::sink());
+}
+
+/// What is compressed, decompressed, is what it was; also after another piece.
+pub fn deflate(bytes: &[u8]) {
+    let mut encoder = Encoder::new();
+    for plain in [bytes, &bytes.repeat(3), &bytes[bytes.len() / 2..]] {
+        let packed = encoder.gzip(plain);
+        let mut back = Vec::new();
+        flate2::bufread::GzDecoder::new(&packed[..]).read_to_end(&mut back).expect("a gzip member");
+        assert!(back == plain, "{} bytes became others", plain.len());
+    }
 }
 
 /// Nothing in what is said can move a terminal's cursor.

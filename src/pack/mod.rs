@@ -4,6 +4,7 @@
 
 pub mod cache;
 pub mod compress;
+pub(crate) mod deflate;
 pub mod digest;
 pub mod listing;
 pub mod manifest;
