@@ -1,5 +1,6 @@
 //! Entries become files. Everything is made new, by its name in its parent's descriptor: nothing that stands there is written
-//! through. Owner, then mode (chown clears setuid), then attributes (chown clears capabilities), then times.
+//! through. Owner, then mode (chown clears setuid), then attributes (chown clears capabilities), then times; what it was made with is
+//! not set again.
 
 mod levels;
 
@@ -51,6 +52,13 @@ impl<T> Call<T> for rustix::io::Result<T> {
     fn call(self, name: &'static str) -> Result<T, Failure> {
         self.map_err(|errno| Failure::Call(name, errno))
     }
+}
+
+/// What something was not made with.
+#[derive(Clone, Copy)]
+struct Lacks {
+    owner: bool,
+    mode: bool,
 }
 
 /// Gives out the data of the present entry.
@@ -165,7 +173,8 @@ impl<'a> Placer<'a> {
                 let mode = Mode::from_raw_mode(if made { meta.mode } else { 0o600 });
                 let fd = self.make(at, name, "openat", || rustix::fs::openat(at, name, flags, mode))?;
                 fill(&fd, entry, data)?;
-                self.finish_fd(&fd, &entry.path, meta, !made)?;
+                let lacks = Lacks { owner: self.lacks_owner(meta, Some(&fd))?, mode: !made };
+                self.finish_fd(&fd, &entry.path, meta, lacks)?;
                 // Some file systems say only now that the data did not fit.
                 nix::unistd::close(fd).map_err(|errno| Failure::Call("close", Errno::from_raw_os_error(errno as i32)))
             }
@@ -179,8 +188,7 @@ impl<'a> Placer<'a> {
             }
             NodeKind::Symlink(target) => {
                 self.make(at, name, "symlinkat", || rustix::fs::symlinkat(&target[..], at, name))?;
-                let (owner, group) = rootfs::owner(meta.uid, meta.gid);
-                rustix::fs::chownat(at, name, owner, group, AtFlags::SYMLINK_NOFOLLOW).call("fchownat")?;
+                self.chown_at(at, name, meta)?;
                 self.set_xattrs(&entry.path, &meta.xattrs, |key, value| last::set_xattr(at, name, key, value))?;
                 rustix::fs::utimensat(at, name, &times(meta.mtime), AtFlags::SYMLINK_NOFOLLOW).call("utimensat")
             }
@@ -293,10 +301,12 @@ impl<'a> Placer<'a> {
         })
     }
 
-    fn finish_fd(&mut self, fd: &OwnedFd, path: &Path, meta: &Meta, chmod: bool) -> Result<(), Failure> {
-        let (owner, group) = rootfs::owner(meta.uid, meta.gid);
-        rustix::fs::fchown(fd, owner, group).call("fchown")?;
-        if chmod {
+    fn finish_fd(&mut self, fd: &OwnedFd, path: &Path, meta: &Meta, lacks: Lacks) -> Result<(), Failure> {
+        if lacks.owner {
+            let (owner, group) = rootfs::owner(meta.uid, meta.gid);
+            rustix::fs::fchown(fd, owner, group).call("fchown")?;
+        }
+        if lacks.mode {
             rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode)).call("fchmod")?;
         }
         self.set_xattrs(path, &meta.xattrs, |key, value| rustix::fs::fsetxattr(fd, key, value, XattrFlags::empty()))?;
@@ -305,11 +315,18 @@ impl<'a> Placer<'a> {
 
     /// As [`Placer::finish_fd`], for what must not be opened.
     fn finish_node(&mut self, at: BorrowedFd<'_>, name: &OsStr, path: &Path, meta: &Meta) -> Result<(), Failure> {
-        let (owner, group) = rootfs::owner(meta.uid, meta.gid);
-        rustix::fs::chownat(at, name, owner, group, AtFlags::SYMLINK_NOFOLLOW).call("fchownat")?;
+        self.chown_at(at, name, meta)?;
         last::chmod(at, name, meta.mode).call("fchmodat2")?;
         self.set_xattrs(path, &meta.xattrs, |key, value| last::set_xattr(at, name, key, value))?;
         rustix::fs::utimensat(at, name, &times(meta.mtime), AtFlags::SYMLINK_NOFOLLOW).call("utimensat")
+    }
+
+    fn chown_at(&mut self, at: BorrowedFd<'_>, name: &OsStr, meta: &Meta) -> Result<(), Failure> {
+        if !self.lacks_owner(meta, None)? {
+            return Ok(());
+        }
+        let (owner, group) = rootfs::owner(meta.uid, meta.gid);
+        rustix::fs::chownat(at, name, owner, group, AtFlags::SYMLINK_NOFOLLOW).call("fchownat")
     }
 
     fn set_xattrs(

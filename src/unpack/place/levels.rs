@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use rustix::io::Errno;
 
-use super::{Call as _, Failure, Placer, bad_parent};
+use super::{Call as _, Failure, Lacks, Placer, bad_parent};
 use crate::rootfs;
 use crate::unpack::acl;
 use crate::unpack::entry::Meta;
@@ -29,6 +29,8 @@ pub(super) struct Level {
     real: Option<PathBuf>,
     /// Opened when it is needed; closed when many levels are below it.
     fd: Option<OwnedFd>,
+    /// Whether what is made here is root's of itself, once it is known: a setgid directory or the file system may give it away.
+    gives_root: Option<bool>,
     then: Then,
 }
 
@@ -36,7 +38,7 @@ impl Level {
     /// Bytes of memory that it takes.
     fn weight(&self) -> usize {
         let lists = match &self.then {
-            Then::Become(meta) => meta.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum(),
+            Then::Become(meta, _) => meta.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum(),
             Then::Remain(_, list) => list.as_ref().map_or(0, Vec::len),
         };
         size_of::<Self>() + self.path.as_os_str().len() + lists
@@ -45,10 +47,16 @@ impl Level {
 
 /// What a directory gets when it is left.
 enum Then {
-    /// What its entry says.
-    Become(Meta),
+    /// What its entry says, of which it lacks this.
+    Become(Meta, Lacks),
     /// What it had: its time, and its list for new files, which these must not inherit.
     Remain(Timestamps, Option<Vec<u8>>),
+}
+
+impl Level {
+    fn new(path: PathBuf, fd: Option<OwnedFd>, then: Then) -> Self {
+        Self { path, real: None, fd, gives_root: None, then }
+    }
 }
 
 impl Placer<'_> {
@@ -86,7 +94,7 @@ impl Placer<'_> {
             (None, ..) => return Err(Failure::Call("openat2", Errno::NOENT)),
         };
         let then = remaining(&fd)?;
-        self.add(Level { path: path.to_owned(), real: None, fd: Some(fd), then })
+        self.add(Level::new(path.to_owned(), Some(fd), then))
     }
 
     /// Goes on to the directory `path`, which was just made, or `existed`, in the last one.
@@ -94,7 +102,8 @@ impl Placer<'_> {
         // Lists wait until nothing can inherit them any more; other attributes may be large, and are set at once.
         let (now, later) = std::mem::take(&mut meta.xattrs).into_iter().partition(|(name, _)| !is_list(name));
         meta.xattrs = later;
-        self.add(Level { path: path.clone(), real: None, fd: None, then: Then::Become(meta) })?;
+        let lacks = Lacks { owner: existed || self.lacks_owner(&meta, None)?, mode: true };
+        self.add(Level::new(path.clone(), None, Then::Become(meta, lacks)))?;
         if existed || !now.is_empty() {
             let fd = self.take_top()?;
             if existed {
@@ -113,6 +122,20 @@ impl Placer<'_> {
             self.kept.release(level.weight());
         }
         self.push(PathBuf::new(), meta, true)
+    }
+
+    /// Whether what was just made in the last directory, a file if there is a descriptor of it, may be of another owner than `meta` says.
+    /// Nearly everything is root's, and made so: knowing it spares a call. Other numbers may mean several owners, in a user namespace.
+    pub(super) fn lacks_owner(&mut self, meta: &Meta, file: Option<&OwnedFd>) -> Result<bool, Failure> {
+        if (meta.uid, meta.gid) != (0, 0) {
+            return Ok(true);
+        }
+        let Some(top) = self.levels.last_mut() else { return Ok(true) };
+        if let (None, Some(file)) = (top.gives_root, file) {
+            let stat = rustix::fs::fstat(file).call("fstat")?;
+            top.gives_root = Some((stat.st_uid, stat.st_gid) == (0, 0));
+        }
+        Ok(top.gives_root != Some(true))
     }
 
     /// The descriptor of the last directory. [`Placer::put_top`] puts it back.
@@ -174,7 +197,13 @@ impl Placer<'_> {
         let left = || {
             let fd = fd?;
             match then {
-                Then::Become(meta) => self.finish_fd(&fd, &path, &meta, true),
+                Then::Become(meta, lacks) => {
+                    if lacks.owner {
+                        // It may be on the way by another name, too.
+                        self.levels.iter_mut().for_each(|level| level.gives_root = None);
+                    }
+                    self.finish_fd(&fd, &path, &meta, lacks)
+                }
                 Then::Remain(times, list) => {
                     if let Some(list) = list {
                         rustix::fs::fsetxattr(&fd, acl::DEFAULT, &list, XattrFlags::empty()).call("fsetxattr")?;

@@ -100,3 +100,26 @@ fn root_nothing_is_reached_by_a_path_when_a_tree_is_packed() {
         output(env.program(["raw", "ls"]).stdin(fs::File::open(env.write("archive", archive)).unwrap())).success();
     assert_eq!(listed.stdout.lines().filter(|line| line.ends_with(" -> /etc")).count(), 81);
 }
+
+#[test]
+fn root_a_file_takes_four_calls() {
+    if !require_root() {
+        return;
+    }
+    let env = TestEnv::new();
+    let count = |files: usize| {
+        let archive = format!("{files}.tar");
+        let script = "mkdir -p $1/a/b $1/to; for n in $(seq $1); do echo $n > $1/a/b/$n; done; tar -C $1 -cf $1.tar a";
+        let _ = output(env.command("sh").args(["-ec", script, "sh"]).arg(files.to_string())).success();
+        let mut strace = env.command("strace");
+        strace.args(["-f", "-qq", "-c", "-U", "calls,name", "-o"]).arg(env.path("calls")).arg(PROGRAM);
+        strace.args(["raw", "unpack", "--root"]).arg(env.path(format!("{files}/to")));
+        let _ = output(strace.stdin(fs::File::open(env.path(archive)).unwrap())).success();
+        let report = fs::read_to_string(env.path("calls")).unwrap();
+        let rows = report.lines().filter(|line| !line.ends_with(" total"));
+        rows.filter_map(|row| row.split_whitespace().next()?.parse::<usize>().ok()).sum::<usize>()
+    };
+    // To make, write, date and close it; the threads have some of their own.
+    let (few, many) = (count(500), count(2500));
+    assert!(many - few < 2000 * 9 / 2, "{few} calls for 500 files, {many} for 2500");
+}
