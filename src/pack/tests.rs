@@ -353,9 +353,12 @@ fn a_cache_changes_no_byte_and_is_used() {
         assert!(cold == with(true, 1));
         // It is really taken: what would be compressed otherwise is not what stands there.
         let one = kept.first().unwrap();
-        let foreign = b"something else";
-        fs_err::write(one, [&foreign[..], blake3::hash(foreign).as_bytes()].concat()).unwrap();
+        let (key, foreign) = (one.file_name().unwrap().to_str().unwrap(), b"something else");
+        fs_err::write(one, [&foreign[..], cache::digest(key, foreign).as_bytes()].concat()).unwrap();
         assert!(cold != with(true, 3));
+        // Under another's name, it is made again.
+        fs_err::copy(kept.last().unwrap(), one).unwrap();
+        assert!(cold == with(true, 3));
         // Damaged, it is made again.
         fs_err::write(one, foreign).unwrap();
         assert!(cold == with(true, 3));
