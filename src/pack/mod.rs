@@ -35,6 +35,7 @@ use crate::rootfs::Rootfs;
 use crate::space;
 use crate::unpack::Record;
 use crate::unpack::entry::{NodeKind, Time};
+use crate::unpack::limits::Limits;
 
 /// Progress is told after this many plain bytes.
 const STEP: u64 = 8 << 20;
@@ -167,7 +168,15 @@ impl Packer<'_> {
         }
         self.entries += 1;
         self.blocks.clear();
-        tar::header(&mut self.blocks, &item.path, &item.kind, &item.meta, item.size);
+        let (records, most) =
+            (tar::header(&mut self.blocks, &item.path, &item.kind, &item.meta, item.size), Limits::default().pax);
+        if records as u64 > most {
+            let doing = self.tree.doing("packing", &item.path);
+            return Err(Error::system(format!(
+                "{doing}: its attributes take {records} bytes, archives have at most {most}"
+            ))
+            .with_hint("what is larger is not read again: take attributes away from it, see setfattr(1)"));
+        }
         self.pieces.entry(&item.path, item.size).map_err(|Stopped| stopped())?;
         self.pieces.write(&self.blocks).map_err(|Stopped| stopped())?;
         self.plain += self.blocks.len() as u64;

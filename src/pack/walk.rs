@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use crate::error::{Context, Error, Result};
 use crate::progress::Progress;
 use crate::rootfs::{self, Rootfs, last};
-use crate::unpack::entry::{MAX_PATH, Meta, NodeKind, Time, Xattrs};
+use crate::unpack::entry::{MAX_NAME, MAX_PATH, Meta, NodeKind, Time, Xattrs};
 use crate::unpack::{Node, Record};
 
 /// Directories on the way down whose descriptors stay open.
@@ -116,7 +116,7 @@ impl Walker<'_> {
                 continue;
             };
             let path = level.path.join(&name);
-            if path.as_os_str().len() > MAX_PATH {
+            if path.as_os_str().len() > MAX_PATH || name.len() > MAX_NAME {
                 return Err(Error::system(format!("{}: the path is too long", self.tree.doing("packing", &path))));
             }
             let fd = match level.fd.take() {
