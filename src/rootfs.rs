@@ -336,7 +336,19 @@ pub(crate) fn is_overlay_xattr(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
 }
 
-/// Names of the extended attributes that `list` lists, but labels of the host and what overlays write for themselves.
+/// Attributes that are of the machine or of its file system and not of a tree: labels of security modules, what security modules
+/// sign for this machine, lists of NFS, properties of btrfs and the like. See xattr(7).
+pub(crate) fn is_host_xattr(name: &[u8]) -> bool {
+    let mut parts = name.splitn(2, |byte| *byte == b'.');
+    match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
+        (b"user" | b"trusted", _) => false,
+        (b"security", label) => label.starts_with(b"SMACK64") || matches!(label, b"selinux" | b"apparmor" | b"evm"),
+        (b"system", rest) => !rest.starts_with(b"posix_acl_"),
+        _ => true,
+    }
+}
+
+/// Names of the extended attributes that `list` lists, but those of the host and what overlays write for themselves.
 pub(crate) fn xattr_names(
     mut list: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>,
 ) -> rustix::io::Result<Vec<Vec<u8>>> {
@@ -354,7 +366,7 @@ pub(crate) fn xattr_names(
         Err(error) => return Err(error),
     };
     let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-    Ok(names.filter(|name| *name != b"security.selinux" && !is_overlay_xattr(name)).map(<[u8]>::to_vec).collect())
+    Ok(names.filter(|name| !is_host_xattr(name) && !is_overlay_xattr(name)).map(<[u8]>::to_vec).collect())
 }
 
 /// Names and types in an open directory, sorted by bytes. The type is looked up where the file system does not tell it.

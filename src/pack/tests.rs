@@ -304,6 +304,25 @@ fn more_attributes_than_are_read_are_not_packed() {
 }
 
 #[test]
+fn attributes_of_the_host_are_left_out() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("f");
+    fs_err::write(&file, "x").unwrap();
+    // Without privileges the kernel allows the one only.
+    let set = |name: &str| rustix::fs::setxattr(&file, name, b"v", rustix::fs::XattrFlags::empty());
+    set("user.kept").unwrap();
+    let _ = ["security.SMACK64", "security.evm"].map(set);
+    let mut record = Record::default();
+    for name in ["security.apparmor", "security.ima", "system.nfs4_acl"] {
+        record.add_xattr(Path::new("f"), name.into(), b"v".to_vec());
+    }
+    let (gz, ..) = packed(place.path(), &record, &Options::default());
+    let all = entries(&plain(&gz), Limits::default()).unwrap();
+    let names: Vec<_> = all[1].meta.xattrs.iter().map(|(name, _)| str::from_utf8(name).unwrap()).collect();
+    assert_eq!(names, ["security.ima", "user.kept"]);
+}
+
+#[test]
 fn a_full_disk_stops_it() {
     let place = tempfile::tempdir().unwrap();
     fs_err::write(place.path().join("f"), vec![7; 9 << 20]).unwrap();

@@ -273,6 +273,7 @@ impl Walker<'_> {
             (None, false) => NodeKind::Char(node.major, node.minor),
         };
         let mut meta = Meta { mode: node.mode, uid: node.uid, gid: node.gid, mtime: node.mtime, xattrs: node.xattrs };
+        meta.xattrs.retain(|(name, _)| !rootfs::is_host_xattr(name));
         meta.xattrs.sort_unstable();
         Item { path, kind, meta, size: 0, file: None, holes: false, linked }
     }
@@ -280,7 +281,7 @@ impl Walker<'_> {
     fn meta(&mut self, stat: &Stat, of: &Of<'_>, path: &Path) -> Result<Meta> {
         let mut xattrs = xattrs(of).system(|| self.tree.doing("reading the attributes of", path))?;
         for (name, value) in self.xattrs.get(&(stat.st_dev, stat.st_ino)).into_iter().flatten() {
-            if !xattrs.iter().any(|(have, _)| have == name) {
+            if !rootfs::is_host_xattr(name) && !xattrs.iter().any(|(have, _)| have == name) {
                 xattrs.push((name.clone(), value.clone()));
             }
         }
@@ -298,7 +299,7 @@ enum Of<'a> {
     Name(BorrowedFd<'a>, &'a OsStr),
 }
 
-/// All extended attributes but labels of the host and what overlays write for themselves.
+/// All extended attributes but those of the host and what overlays write for themselves.
 fn xattrs(of: &Of<'_>) -> rustix::io::Result<Xattrs> {
     let names = rootfs::xattr_names(|to| match of {
         Of::Open(fd) => rustix::fs::flistxattr(fd, to),

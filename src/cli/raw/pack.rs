@@ -18,6 +18,9 @@ use crate::unpack::Record;
 ///
 /// The same bytes for the same tree, whatever the machine, the number of threads or the order of directories. No time is later than
 /// SOURCE_DATE_EPOCH, if that is set.
+///
+/// Of extended attributes those of the machine are left out (the labels of SELinux, SMACK and AppArmor, `security.evm`), and those of
+/// its file system (`system.*` but POSIX lists of access, `btrfs.*`). The kernel shows `trusted.*` to root only.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
