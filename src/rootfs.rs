@@ -11,7 +11,7 @@ mod tests;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -116,6 +116,11 @@ impl Rootfs {
 
     /// Writes a file as a whole: parents are made (0755), whatever file or link has its name is replaced, never written through.
     pub fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+        self.write_from(path, &mut &bytes[..], mode)
+    }
+
+    /// As [`Rootfs::write`], with what `from` gives.
+    pub fn write_from(&self, path: &Path, from: &mut impl Read, mode: u32) -> Result<()> {
         let (parent, name) = self.make_parent(path)?;
         let doing = || self.doing("writing", path);
         let temporary = temporary_name();
@@ -123,7 +128,7 @@ impl Rootfs {
         let fd = rustix::fs::openat(&parent, &temporary, flags, Mode::from_raw_mode(0o600)).system(doing)?;
         let fill = || -> std::io::Result<()> {
             let mut file = File::from(fd);
-            file.write_all(bytes)?;
+            std::io::copy(from, &mut file)?;
             rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
             Ok(rustix::fs::renameat(&parent, &temporary, &parent, &name)?)
         };

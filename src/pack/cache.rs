@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use super::walk::Identity;
 use crate::error::{Context, Error, Result};
 
 /// Bytes that are kept, about 15 images.
@@ -30,6 +31,7 @@ const DIGEST: usize = blake3::OUT_LEN;
 #[derive(Debug)]
 pub struct Cache {
     directory: PathBuf,
+    identity: Identity,
     /// Why a piece could not be kept, the first time.
     failed: Mutex<Option<io::Error>>,
 }
@@ -51,7 +53,13 @@ impl Cache {
                 "what is there goes into archives: name a directory that is yours alone, or one to be made",
             ));
         }
-        Ok(Self { directory: directory.to_owned(), failed: Mutex::new(None) })
+        let identity = (metadata.dev(), metadata.ino());
+        Ok(Self { directory: directory.to_owned(), identity, failed: Mutex::new(None) })
+    }
+
+    /// Which directory it is.
+    pub(super) fn identity(&self) -> Identity {
+        self.identity
     }
 
     /// The name of a piece.

@@ -18,6 +18,7 @@ pub mod walk;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 use rustix::fs::SeekFrom;
@@ -109,6 +110,9 @@ pub fn pack(
         0 => crate::process::processors(),
         given => given,
     };
+    let written = out.metadata().system(|| format!("{}: looking at where the archive goes", doing()))?;
+    let mut results: Vec<_> = options.cache.iter().map(|cache| cache.identity()).collect();
+    results.extend(written.is_file().then(|| (written.dev(), written.ino())));
     let manifest = match lists.manifest {
         Some(out) => Some(Manifest::new(out).system(|| "writing the manifest")?),
         None => None,
@@ -130,7 +134,7 @@ pub fn pack(
             told: 0,
             entries: 0,
         };
-        let walked = walk::walk(tree, record, ui, &mut |item| packer.take(item));
+        let walked = walk::walk(tree, record, &results, ui, &mut |item| packer.take(item));
         let finished = walked.and_then(|()| packer.finish());
         Ok((finished, running.finish()))
     })?;
@@ -163,6 +167,7 @@ struct Packer<'a> {
 
 impl Packer<'_> {
     fn take(&mut self, mut item: Item) -> Result<()> {
+        let mtime = item.meta.mtime;
         if i64::try_from(self.options.epoch).is_ok_and(|epoch| item.meta.mtime > Time { sec: epoch, nsec: 0 }) {
             item.meta.mtime = Time { sec: self.options.epoch as i64, nsec: 0 };
         }
@@ -181,7 +186,7 @@ impl Packer<'_> {
         self.pieces.write(&self.blocks).map_err(|Stopped| stopped())?;
         self.plain += self.blocks.len() as u64;
         let sha256 = match (&item.kind, &item.file) {
-            (NodeKind::File, Some(file)) => self.data(&item, file)?,
+            (NodeKind::File, Some(file)) => self.data(&item, file, mtime)?,
             _ => None,
         };
         let line = self.listing.line(&item);
@@ -196,8 +201,8 @@ impl Packer<'_> {
         Ok(())
     }
 
-    /// A file's data; its SHA-256 where there is a manifest.
-    fn data(&mut self, item: &Item, file: &OwnedFd) -> Result<Option<String>> {
+    /// A file's data, last changed at `mtime`; its SHA-256 where there is a manifest.
+    fn data(&mut self, item: &Item, file: &OwnedFd, mtime: Time) -> Result<Option<String>> {
         if self.manifest.is_some() {
             self.pieces.watch();
         }
@@ -205,6 +210,13 @@ impl Packer<'_> {
             self.pieces_with_holes(item, file)?;
         } else {
             self.copy(item, file, item.size)?;
+        }
+        if item.size > 0 {
+            let stat = rustix::fs::fstat(file).system(|| self.tree.doing("looking at", &item.path))?;
+            let now = Time { sec: stat.st_mtime, nsec: stat.st_mtime_nsec as u32 };
+            if stat.st_size as u64 != item.size || now != mtime {
+                return Err(self.changed(item));
+            }
         }
         let sha256 = self.pieces.watched();
         let padding = tar::padding(item.size);
@@ -224,7 +236,7 @@ impl Packer<'_> {
                 Err(rustix::io::Errno::NXIO) => {
                     let size = rustix::fs::fstat(file).system(doing)?.st_size as u64;
                     if size < item.size {
-                        return Err(self.shorter(item));
+                        return Err(self.changed(item));
                     }
                     item.size
                 }
@@ -238,7 +250,7 @@ impl Packer<'_> {
             }
             let end = match rustix::fs::seek(file, SeekFrom::Hole(data)) {
                 Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => item.size,
-                Err(rustix::io::Errno::NXIO) => return Err(self.shorter(item)),
+                Err(rustix::io::Errno::NXIO) => return Err(self.changed(item)),
                 other => other.system(doing)?.min(item.size),
             };
             rustix::fs::seek(file, SeekFrom::Start(data)).system(doing)?;
@@ -252,7 +264,7 @@ impl Packer<'_> {
     fn copy(&mut self, item: &Item, file: &OwnedFd, mut left: u64) -> Result<()> {
         while left > 0 {
             match self.pieces.read_from(file, left).map_err(|Stopped| stopped())? {
-                Ok(0) => return Err(self.shorter(item)),
+                Ok(0) => return Err(self.changed(item)),
                 Ok(count) => left -= count as u64,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(errno).system(|| self.tree.doing("reading", &item.path)),
@@ -261,9 +273,10 @@ impl Packer<'_> {
         Ok(())
     }
 
-    fn shorter(&self, item: &Item) -> Error {
+    fn changed(&self, item: &Item) -> Error {
         let doing = self.tree.doing("reading", &item.path);
-        Error::system(format!("{doing}: it became shorter while it was packed"))
+        Error::system(format!("{doing}: it was written to while it was packed"))
+            .with_hint("pack a tree that nobody writes to, or a snapshot of it")
     }
 
     fn finish(mut self) -> Result<u64> {

@@ -323,6 +323,35 @@ fn attributes_of_the_host_are_left_out() {
 }
 
 #[test]
+fn a_file_that_is_written_to_meanwhile_stops_it() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("f");
+    // Far more than is kept between the file and the archive.
+    let size = 48 << 20;
+    fs_err::write(&file, vec![b'x'; size]).unwrap();
+    let grow = || fs_err::OpenOptions::new().append(true).open(&file).unwrap().write_all(b"y").unwrap();
+    let touch = || time(&file, 5, 0);
+    let cut = || fs_err::OpenOptions::new().write(true).open(&file).unwrap().set_len(size as u64 - 1).unwrap();
+    for change in [&grow as &(dyn Fn() + Sync), &cut, &touch] {
+        let (mut from, to) = io::pipe().unwrap();
+        let error = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                // Something of it has been read.
+                io::Read::read_exact(&mut from, &mut [0]).unwrap();
+                change();
+                io::copy(&mut from, &mut io::sink()).unwrap();
+            });
+            let options = Options { format: Format::Plain, threads: 1, ..Options::default() };
+            let lists = Lists { contents: &mut io::sink(), manifest: None };
+            let mut out = File::from(OwnedFd::from(to));
+            pack(&Rootfs::open(place.path()).unwrap(), &Record::default(), &options, &mut out, lists, &Silent)
+        });
+        let error = error.unwrap_err();
+        assert!(error.exit_code() == 4 && error.to_string().contains("reading f in "), "{error}");
+    }
+}
+
+#[test]
 fn a_full_disk_stops_it() {
     let place = tempfile::tempdir().unwrap();
     fs_err::write(place.path().join("f"), vec![7; 9 << 20]).unwrap();
@@ -377,7 +406,7 @@ fn sockets_are_left_out_and_mounts_are_not_entered() {
     let (_, packed, _) = packed(place.path(), &Record::default(), &Options::default());
     assert_eq!(packed.entries, 1);
     let root = Rootfs::open(Path::new("/")).unwrap();
-    let result = walk::walk(&root, &Record::default(), &Silent, &mut |item| {
+    let result = walk::walk(&root, &Record::default(), &[], &Silent, &mut |item| {
         // Only as far as /proc.
         assert!(!item.path.starts_with("proc/self"));
         if item.path.starts_with("proc") { Err(Error::build("entered")) } else { Ok(()) }
