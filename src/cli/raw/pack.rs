@@ -25,6 +25,8 @@ use crate::unpack::Record;
 /// Of extended attributes those of the machine are left out (the labels of SELinux, SMACK and AppArmor, `security.evm`), and those of
 /// its file system (`system.*` but POSIX lists of access, `btrfs.*`). The kernel shows `trusted.*` to root only.
 ///
+/// An ordinary user packs what is his and what is of his ids in /etc/subuid and /etc/subgid; a file of anybody else is an error.
+///
 /// Neither the archive nor the manifest nor the cache may be in the tree, and a file that is written to while it is read is an error.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
