@@ -1,14 +1,14 @@
 //! `raw pack`: a directory → an archive on standard output.
 
-use std::io::{BufWriter, IsTerminal as _, Write};
+use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::ValueEnum;
 
 use super::stream;
-use crate::cli::{record, session};
-use crate::error::{Context, Error, Result};
+use crate::cli::{record, session, standard};
+use crate::error::{Context, Result};
 use crate::pack::{self, Options};
 use crate::rootfs::Rootfs;
 use crate::ui::Terminal;
@@ -18,6 +18,10 @@ use crate::unpack::Record;
 ///
 /// The same bytes for the same tree, whatever the machine, the number of threads or the order of directories. No time is later than
 /// SOURCE_DATE_EPOCH, if that is set.
+///
+/// What is mounted in the tree is not of the tree: where something is, packing ends with an error (exit code 4). Sockets are left out,
+/// as is said. A file that becomes shorter meanwhile, and a name that becomes something else, are errors too; of one that grows, as
+/// many bytes are packed as it had.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -65,11 +69,7 @@ enum Format {
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
-        if std::io::stdout().is_terminal() {
-            return Err(
-                Error::usage("an archive is not for a terminal").with_hint("redirect standard output to a file")
-            );
-        }
+        let mut out = standard::archive()?;
         let epoch = match std::env::var_os("SOURCE_DATE_EPOCH") {
             Some(_) => session::moment()?.epoch(),
             None => u64::MAX,
@@ -102,7 +102,7 @@ impl Args {
             contents: &mut std::io::sink(),
             manifest: manifest.as_mut().map(|manifest| manifest as &mut dyn Write),
         };
-        pack::pack(&tree, &record, &options, &mut stream::output()?, lists, ui).map_err(stream::unread)?;
+        pack::pack(&tree, &record, &options, &mut out, lists, ui).map_err(stream::unread)?;
         manifest.map_or(Ok(()), |mut manifest| manifest.flush()).system(|| "writing the manifest").map(|()| 0)
     }
 }
