@@ -1,13 +1,14 @@
 //! `raw unpack`: an archive on standard input → a directory.
 
 use std::io::Read;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use super::stream::{self, INPUT, Lines};
+use super::stream::{INPUT, Lines};
 use crate::cli::limits::LimitArgs;
 use crate::cli::record::RecordFile;
-use crate::cli::session;
-use crate::error::{Error, Result};
+use crate::cli::{session, standard};
+use crate::error::{Context, Error, Result};
 use crate::rootfs::Rootfs;
 use crate::ui::Terminal;
 use crate::unpack::hashed::Hashed;
@@ -16,7 +17,8 @@ use crate::unpack::{self, Limits, RaisedBy};
 /// Unpack an archive from standard input into a directory
 ///
 /// A tar archive, plain or compressed, whatever its format. Nothing outside the directory is touched, whatever the archive says.
-/// What is malformed or ambiguous is refused with a stable code (exit code 3). As an ordinary user, owners are those of the user's range
+/// What is malformed or ambiguous is refused with a stable code (exit code 3). What is mounted in the directory is a part of it; the
+/// root of the running system is no such directory. As an ordinary user, owners are those of the user's range
 /// of subordinate ids.
 ///
 /// An archive may have 256 GiB and ten million entries unless the options say otherwise. How small it is does not matter: one of a file
@@ -54,17 +56,26 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
+        let input = standard::input()?;
+        let mut lines = self.json.then(Lines::new).transpose()?;
         if let Some(code) = session::user_namespace()? {
             return Ok(code);
         }
         // Opened before the tree: from then on no path is followed but inside it.
         let record = self.record.as_deref().map(RecordFile::create).transpose()?;
+        let running = fs_err::metadata("/").system(|| "looking at the running system")?;
         let root = Rootfs::open(&self.root)?;
-        let input = stream::input()?;
+        let meant = rustix::fs::fstat(root.fd()).system(|| format!("looking at {}", self.root.display()))?;
+        if (meant.st_dev, meant.st_ino) == (running.dev(), running.ino()) {
+            return Err(Error::usage(format!(
+                "unpacking {INPUT} into {}: it is the running system",
+                self.root.display()
+            ))
+            .with_hint("name a directory with --root, best an empty one"));
+        }
         let LimitArgs { max_bytes, max_entries } = self.limits;
         let limits = Limits::default().set(max_bytes, max_entries, RaisedBy::Options);
         unpack::check_size(&input, &root, INPUT, &limits)?;
-        let mut lines = Lines::new();
         let (input, whole): (Box<dyn Read + Send>, _) = match &self.sha512 {
             None => (Box::new(input), None),
             Some(_) => {
@@ -73,15 +84,14 @@ impl Args {
             }
         };
         let unpacked = unpack::extract_some(input, None, INPUT, &root, &limits, ui, &mut |entry| {
-            if self.json {
-                lines.entry(entry)?;
-            }
-            Ok(true)
+            lines.as_mut().map_or(Ok(()), |lines| lines.entry(entry)).map(|()| true)
         });
-        if let (true, Err(error)) = (self.json, &unpacked) {
-            lines.refused(error)?;
+        if let Some(mut lines) = lines {
+            if let Err(error) = &unpacked {
+                lines.refused(error)?;
+            }
+            lines.finish()?;
         }
-        lines.finish()?;
         let missing = unpacked?;
         if let (Some(wanted), Some(whole)) = (&self.sha512, whole) {
             let found = whole.get().map_or("unknown", String::as_str);
