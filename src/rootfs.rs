@@ -48,6 +48,7 @@ impl Rootfs {
         crate::process::processors();
         crate::process::memory();
         crate::process::umask();
+        crate::userns::owners::look();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd =
             rustix::fs::open(path, flags, Mode::empty()).system(|| format!("opening the tree {}", path.display()))?;

@@ -25,10 +25,13 @@ impl Named {
         let opening = || format!("opening the {what}");
         // A link to a file stays one: `/dev/stdout` may be.
         let real = match fs_err::metadata(path) {
-            Ok(metadata) if metadata.is_file() => fs_err::canonicalize(path).ok(),
-            Ok(_) => None,
+            Ok(metadata) if !metadata.is_file() => None,
+            Ok(_) => match fs_err::canonicalize(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                other => Some(other.system(opening)?),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Some(path.to_owned()),
-            Err(error) => return Err(error).context(Kind::Usage, opening),
+            Err(error) => return Err(error).system(opening),
         };
         let Some(real) = real else {
             let file = fs_err::OpenOptions::new().write(true).truncate(true).open(path);

@@ -66,7 +66,7 @@ pub fn walk(
     let mut walker = Walker {
         tree,
         results,
-        owners: Owners::look(),
+        owners: Owners::default(),
         ui,
         links: HashMap::new(),
         recorded: HashMap::new(),

@@ -3,12 +3,13 @@
 //! when the first file of the kind is met, and given descriptors to look at. See user_namespaces(7).
 
 use std::ffi::OsStr;
-use std::io::{IoSlice, IoSliceMut, Read, Write};
+use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
@@ -23,62 +24,78 @@ use crate::sys;
 
 /// What the process is called: its `argv[0]`.
 const NAME: &str = "quern-owners";
+/// The map of the first user namespace.
+const WHOLE: &str = "0 0 4294967295";
 /// What it says, and then why, when it cannot do its work.
 const FAILED: u8 = 0xff;
 
-/// Tells owners that are not mapped.
+/// What this process's user namespace maps. Looked up once, before a tree is open.
 #[derive(Debug)]
-pub(crate) struct Owners {
+struct Maps {
     /// The user and the group that stand for those that are not mapped.
     overflow: (u32, u32),
-    told: Told,
+    mapped: Mapped,
 }
 
-/// How much is known.
-#[derive(Debug)]
-enum Told {
-    /// All ids are mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mapped {
+    /// All ids.
     All,
-    /// The overflow ids are not: whatever shows as one is not mapped.
-    None,
-    /// They are: one has to look.
-    Some(Option<Witness>),
+    /// Some, and the overflow ids too: one has to look.
+    Overflow,
+    /// Some, and whatever shows as an overflow id is not mapped.
+    Others,
+}
+
+fn maps() -> &'static Maps {
+    static MAPS: OnceLock<Maps> = OnceLock::new();
+    MAPS.get_or_init(|| {
+        // Without /proc there is no way into a namespace either. Where it tells nothing, nothing is known to be mapped.
+        let read = |path: &str| match fs_err::read_to_string(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => WHOLE.to_owned(),
+            other => other.unwrap_or_default(),
+        };
+        let overflow = |path: &str| read(path).trim().parse().unwrap_or(65534);
+        let overflow = (overflow("/proc/sys/kernel/overflowuid"), overflow("/proc/sys/kernel/overflowgid"));
+        let (uids, gids) = (read("/proc/self/uid_map"), read("/proc/self/gid_map"));
+        let mapped = match [(&uids, overflow.0), (&gids, overflow.1)] {
+            both if both.iter().all(|(map, _)| is_whole(map)) => Mapped::All,
+            both if both.iter().all(|(map, id)| maps_id(map, *id)) => Mapped::Overflow,
+            _ => Mapped::Others,
+        };
+        Maps { overflow, mapped }
+    })
+}
+
+/// Looks up what [`Owners`] need by a path.
+pub(crate) fn look() {
+    maps();
+}
+
+/// Tells owners that are not mapped.
+#[derive(Debug, Default)]
+pub(crate) struct Owners {
+    witness: Option<Witness>,
 }
 
 impl Owners {
-    /// Looks at the maps of this process's user namespace.
-    pub(crate) fn look() -> Self {
-        let read = |path: &str| fs_err::read_to_string(path).unwrap_or_default();
-        let overflow = |path: &str| read(path).trim().parse().unwrap_or(65534);
-        let overflow = (overflow("/proc/sys/kernel/overflowuid"), overflow("/proc/sys/kernel/overflowgid"));
-        // Without /proc there is no way into a namespace either.
-        let (uids, gids) = (read("/proc/self/uid_map"), read("/proc/self/gid_map"));
-        let told = match (mapped(&uids, overflow.0), mapped(&gids, overflow.1)) {
-            _ if [&uids, &gids].iter().all(|map| map.is_empty() || is_whole(map)) => Told::All,
-            (true, true) => Told::Some(None),
-            _ => Told::None,
-        };
-        Self { overflow, told }
-    }
-
     /// Whether owner or group of what `fd` is, with this status, are not mapped.
     ///
     /// # Errors
     /// [`Kind::System`](crate::error::Kind::System) when nobody can tell.
     pub(crate) fn unmapped(&mut self, fd: BorrowedFd<'_>, stat: &Stat) -> Result<bool> {
-        let (user, group) = (stat.st_uid == self.overflow.0, stat.st_gid == self.overflow.1);
-        if !user && !group {
+        let Maps { overflow, mapped } = maps();
+        let (user, group) = (stat.st_uid == overflow.0, stat.st_gid == overflow.1);
+        if !user && !group || *mapped == Mapped::All {
             return Ok(false);
         }
-        let witness = match &mut self.told {
-            Told::All => return Ok(false),
-            Told::None => return Ok(true),
-            Told::Some(witness) => witness,
-        };
-        if witness.is_none() {
-            *witness = Some(Witness::start(self.overflow).system(|| "starting the process that tells owners apart")?);
+        if *mapped == Mapped::Others {
+            return Ok(true);
         }
-        let Some(witness) = witness else { return Ok(true) };
+        let witness = match &mut self.witness {
+            Some(witness) => witness,
+            none => none.insert(Witness::start(*overflow).system(|| "starting the process that tells owners apart")?),
+        };
         let (user_is, group_is) = witness.ask(fd)?;
         Ok((user && !user_is) || (group && !group_is))
     }
@@ -96,7 +113,7 @@ fn is_whole(map: &str) -> bool {
     extents(map).any(|extent| extent == (0, u32::MAX))
 }
 
-fn mapped(map: &str, id: u32) -> bool {
+fn maps_id(map: &str, id: u32) -> bool {
     extents(map).any(|(first, count)| id.checked_sub(first).is_some_and(|at| at < count))
 }
 
@@ -212,7 +229,7 @@ mod tests {
     #[test]
     fn maps_are_read() {
         let (host, user) = ("         0          0 4294967295\n", "0 1000 1\n1 100000 65535\n");
-        assert!(is_whole(host) && mapped(host, 65534) && mapped(user, 65535));
-        assert!(!is_whole(user) && !mapped(user, 65536) && !mapped("0 1000 1\n", 65534) && !mapped("", 0));
+        assert!(is_whole(host) && is_whole(WHOLE) && maps_id(host, 65534) && maps_id(user, 65535));
+        assert!(!is_whole(user) && !maps_id(user, 65536) && !maps_id("0 1000 1\n", 65534) && !maps_id("", 0));
     }
 }

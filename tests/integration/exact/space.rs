@@ -55,7 +55,10 @@ fn userns_too_little_space_for_an_ordinary_user_is_told_and_leaves_nothing() {
 }
 
 fn too_little_space(env: &TestEnv) {
-    let _ = output(env.command_of_root("bash").0.args(["-ec", PREPARE])).success();
+    // Nobody packs what is another's.
+    let (uid, gid) = env.owner().unwrap_or((0, 0));
+    let prepare = format!("{PREPARE}chown -R {uid}:{gid} tree");
+    let _ = output(env.command_of_root("bash").0.args(["-ec", &prepare])).success();
     let mut told = 0;
     for (system, mount) in SYSTEMS {
         for (command, absent) in COMMANDS {
