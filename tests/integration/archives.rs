@@ -155,6 +155,13 @@ fn userns_owners_that_are_not_mapped_are_not_packed_as_nobody() {
     assert_eq!(listed.matches("65534/65534").count(), 3, "{listed}");
     assert_eq!(listed.matches("0/65534").count(), 1, "{listed}");
 
+    // Where there can be no namespace below, that is said.
+    let limited = "echo 0 > /proc/sys/user/max_user_namespaces; exec \"$0\" raw pack home/new > /dev/null";
+    let below = ["--user", "--map-root-user", "--map-auto", "sh", "-c", limited, PROGRAM];
+    let told = output(env.command("unshare").args(below)).code(4);
+    let error = "asking the process that tells owners apart: making a user namespace: ENOSPC";
+    assert!(told.stderr.contains(error), "{}", told.stderr);
+
     let sh = |script: &str| output(Command::new("sh").args(["-ec", script]).current_dir(env.path("home/new")));
     let mine = |path: &str| {
         let stat = fs::symlink_metadata(env.path("home/new").join(path)).unwrap();
