@@ -415,6 +415,29 @@ fn sockets_are_left_out_and_mounts_are_not_entered() {
     assert!(result.is_err_and(|error| error.kind() == crate::error::Kind::System));
 }
 
+#[test]
+fn another_directory_of_the_same_name_is_not_gone_on_with() {
+    let place = tempfile::tempdir().unwrap();
+    let (top, other) = (place.path().join("a"), place.path().join("b"));
+    // Deeper than directories are kept open.
+    let deep: PathBuf = ["a"].into_iter().chain(["d"; 80]).collect();
+    fs_err::create_dir_all(place.path().join(&deep)).unwrap();
+    fs_err::write(top.join("z"), "of the first").unwrap();
+    let root = Rootfs::open(place.path()).unwrap();
+    let mut seen = Vec::new();
+    let walked = walk::walk(&root, &Record::default(), &[], &Silent, &mut |item| {
+        if item.path == deep {
+            fs_err::rename(&top, &other).unwrap();
+            fs_err::create_dir_all(place.path().join(&deep)).unwrap();
+            fs_err::write(top.join("z"), "of the second").unwrap();
+        }
+        seen.push(item.path);
+        Ok(())
+    });
+    assert!(walked.unwrap_err().to_string().ends_with(": it changed meanwhile"));
+    assert_eq!(seen.last(), Some(&deep));
+}
+
 /// A tree whose archive has some pieces, and places where it is cut.
 fn some_pieces(place: &Path) {
     let mut noise = 1u64;

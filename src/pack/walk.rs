@@ -101,6 +101,7 @@ pub fn walk(
 
 struct Level {
     path: PathBuf,
+    identity: Identity,
     /// While it is needed; closed when many levels are below it.
     fd: Option<OwnedFd>,
     /// What is still to come, last first.
@@ -143,7 +144,7 @@ impl Walker<'_> {
             }
             let fd = match level.fd.take() {
                 Some(fd) => fd,
-                None => self.reopen(&level.path)?,
+                None => self.reopen(level)?,
             };
             let entered = self.visit(fd.as_fd(), &name, path, known, take);
             level.fd = Some(fd);
@@ -157,10 +158,17 @@ impl Walker<'_> {
         Ok(())
     }
 
-    fn reopen(&self, path: &Path) -> Result<OwnedFd> {
+    /// Opens a directory again that was closed on the way down.
+    fn reopen(&self, Level { path, identity, .. }: &Level) -> Result<OwnedFd> {
         let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::IN_ROOT;
-        rootfs::openat2(self.tree.fd(), path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty(), resolve)
-            .system(|| self.tree.doing("opening", path))
+        let fd = rootfs::openat2(self.tree.fd(), path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty(), resolve)
+            .system(|| self.tree.doing("opening", path))?;
+        let stat = rustix::fs::fstat(&fd).system(|| self.tree.doing("looking at", path))?;
+        if (stat.st_dev, stat.st_ino) == *identity { Ok(fd) } else { Err(self.changed(path)) }
+    }
+
+    fn changed(&self, path: &Path) -> Error {
+        Error::system(format!("{}: it changed meanwhile", self.tree.doing("packing", path)))
     }
 
     /// Gives out a directory and lists it.
@@ -181,7 +189,7 @@ impl Walker<'_> {
             }
         }
         rest.reverse();
-        Ok(Level { path, fd: Some(fd), rest })
+        Ok(Level { path, identity: (stat.st_dev, stat.st_ino), fd: Some(fd), rest })
     }
 
     /// Gives out one name of a directory; a directory in it is entered.
@@ -231,7 +239,7 @@ impl Walker<'_> {
         let fd = self.open(at, name, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY, &path)?;
         let stat = rustix::fs::fstat(&fd).system(|| self.tree.doing("looking at", &path))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(Error::system(format!("{}: it changed meanwhile", self.tree.doing("packing", &path))));
+            return Err(self.changed(&path));
         }
         self.no_result(&stat, &path)?;
         let meta = self.meta(&stat, fd.as_fd(), &Of::Open(fd.as_fd()), &path)?;
@@ -259,7 +267,7 @@ impl Walker<'_> {
             FileType::Fifo => NodeKind::Fifo,
             FileType::CharacterDevice => NodeKind::Char(device().0, device().1),
             FileType::BlockDevice => NodeKind::Block(device().0, device().1),
-            _ => return Err(Error::system(format!("{}: it changed meanwhile", self.tree.doing("packing", &path)))),
+            _ => return Err(self.changed(&path)),
         };
         let meta = self.meta(&stat, fd.as_fd(), &Of::Name(at, name), &path)?;
         let (first, linked) = self.first_name(&stat, &path);
