@@ -180,7 +180,7 @@ pub fn run_if_child() -> Option<i32> {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             channel.write_all(&[&[FAILED][..], error.to_string().as_bytes(), cause.as_bytes()].concat()).ok();
             // With a question unread, the kernel would take the answer back.
-            channel.read(&mut [0]).ok();
+            channel.read_exact(&mut [0]).ok();
             Some(4)
         }
     }
