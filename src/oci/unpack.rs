@@ -197,7 +197,7 @@ fn entries<D: Digest + Clone + Send + 'static>(
     let (input, whole) = Hashed::<_, D>::new(file);
     let decoder = Decoder::of(format, input).system(|| format!("reading layer {name}"))?;
     let size = Some(descriptor.size);
-    let record = unpack::extract_over(decoder, size, &name, root, record, limits, ui, &mut |entry| {
+    let record = unpack::extract_over(decoder, size, &name, root, Some(record), limits, ui, &mut |entry| {
         whiteout::mark(entry).map(|mark| mark == Mark::Entry).map_err(refuse)
     })?;
     let expected = descriptor.digest.split_once(':').map(|(_, hex)| hex);

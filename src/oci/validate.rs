@@ -8,7 +8,7 @@ use super::layout::{Algorithm, CONFIG, Config, Descriptor, INDEX, Index, Layout,
 use crate::error::{Context as _, Result};
 use crate::unpack::decode::Format;
 use crate::unpack::limits::Limits;
-use crate::unpack::refusal::{self, ReadError, Reason};
+use crate::unpack::refusal::{ReadError, Reason};
 
 /// Indexes in indexes.
 const MAX_DEPTH: usize = 8;
@@ -244,9 +244,6 @@ impl Judge<'_> {
 pub(super) fn unreadable(error: ReadError) -> Result<Reason> {
     match error {
         ReadError::Refused(refusal) => Ok(Reason::new(refusal.reason.code, refusal.to_string())),
-        ReadError::Input(error) if error.raw_os_error().is_some() => Err(error).system(|| "reading a layer"),
-        ReadError::Input(error) => {
-            Ok(Reason::new(refusal::code_of(error.kind()), format!("it cannot be decoded: {error}")))
-        }
+        ReadError::Input(error) => Err(error).system(|| "reading a layer"),
     }
 }

@@ -107,7 +107,8 @@ impl BufRead for Decoder {
                     self.chunks = None;
                     return Err(error);
                 }
-                Err(_) => return Err(io::Error::other("the decoder stopped without a word")),
+                // Its thread panicked, as it may where there is no memory.
+                Err(_) => return Err(io::Error::new(io::ErrorKind::OutOfMemory, "the decoder stopped without a word")),
             }
             if self.chunk.is_empty() {
                 self.chunks = None;
@@ -244,6 +245,9 @@ fn explain_xz(error: xz2::stream::Error) -> io::Error {
         xz2::stream::Error::Data => xz_error("the .xz file is corrupt"),
         xz2::stream::Error::MemLimit => {
             xz_error(&format!("the .xz file needs more than {} MiB of memory to decode", XZ_MOST >> 20))
+        }
+        xz2::stream::Error::Mem => {
+            io::Error::new(io::ErrorKind::OutOfMemory, "there is no memory to decode the .xz file")
         }
         other => other.into(),
     }

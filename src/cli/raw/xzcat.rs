@@ -5,6 +5,7 @@ use std::io::{BufRead as _, Write as _};
 use super::stream::{self, INPUT};
 use crate::error::{Context, Error, Kind, Result};
 use crate::unpack::decode::{Decoder, Format};
+use crate::unpack::refusal;
 
 /// Decode .xz from standard input to standard output
 ///
@@ -19,7 +20,7 @@ impl Args {
         let mut decoder = Decoder::of(Format::Xz, stream::input()?).system(|| "starting the decoder")?;
         loop {
             let bytes = decoder.fill_buf().map_err(|error| {
-                let kind = if error.raw_os_error().is_some() { Kind::System } else { Kind::Refused };
+                let kind = if refusal::is_of_system(&error) { Kind::System } else { Kind::Refused };
                 Error::new(kind, format!("decoding {INPUT}")).with_source(error)
             })?;
             if bytes.is_empty() {

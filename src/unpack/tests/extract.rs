@@ -308,38 +308,3 @@ fn a_link_to_nothing_is_refused() {
     let place = tempfile::tempdir().unwrap();
     assert_eq!(code(&unpack(&Tar::default().hardlink("a", "b").end(), place.path()).unwrap_err()), "bad-link");
 }
-
-#[test]
-fn what_a_directory_gives_away_is_taken_back() {
-    if !is_root("what_a_directory_gives_away_is_taken_back") {
-        return;
-    }
-    let place = tempfile::tempdir().unwrap();
-    let path = |name: &str| place.path().join(name);
-    let group = |name: &str| fs_err::symlink_metadata(path(name)).unwrap().gid();
-    for name in ["theirs", "b"] {
-        fs_err::create_dir(path(name)).unwrap();
-    }
-    std::os::unix::fs::chown(path("theirs"), None, Some(5)).unwrap();
-    fs_err::set_permissions(path("theirs"), std::os::unix::fs::PermissionsExt::from_mode(0o2755)).unwrap();
-    let mut becomes_theirs = Tar::header(b"b/up/b/", EntryType::Directory, 0);
-    becomes_theirs.set_mode(0o2755);
-    becomes_theirs.set_gid(5);
-    let archive = Tar::default()
-        .symlink("theirs/first", "x")
-        .file("theirs/f", b"")
-        .symlink("theirs/l", "x")
-        .dir("theirs/d/")
-        .entry("theirs/p", EntryType::Fifo, "", b"")
-        .file("b/one", b"")
-        .symlink("b/up", "..")
-        // The same directory, of which it is known that files in it are root's.
-        .raw(becomes_theirs, b"")
-        .file("b/two", b"")
-        .end();
-    unpack(&archive, place.path()).unwrap();
-    assert_eq!([group("theirs"), group("b")], [5, 5]);
-    for name in ["theirs/first", "theirs/f", "theirs/l", "theirs/d", "theirs/p", "b/one", "b/up", "b/two"] {
-        assert_eq!(group(name), 0, "{name}");
-    }
-}

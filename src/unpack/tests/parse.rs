@@ -231,7 +231,9 @@ fn lists_of_access_survive() {
     );
     let code = |text: &[u8]| acl::parse(text).unwrap_err().code;
     assert_eq!([code(b"user::rw-,user:someone:r--"), code(b"group:7th:r--")], ["acl-by-name"; 2]);
-    for bad in [&b""[..], b"user::rwX", b"user", b"mask:5:r", b"user:4294967295:r", b"user:x:r:99999999999", b"\xff"] {
+    assert_eq!(acl::parse(b"user:1000:r--:1000").unwrap(), acl::parse(b"user:1000:r--").unwrap());
+    let (large, other, root) = (b"user:x:r:99999999999", b"user:1000:r--:2000", b"group:root:r--:5");
+    for bad in [&b""[..], b"user::rwX", b"user", b"mask:5:r", b"user:4294967295:r", large, other, root, b"\xff"] {
         assert_eq!(code(bad), "bad-acl", "{}", bad.escape_ascii());
     }
     assert_eq!(acl::format(b"\x02\0\0\0\x01"), None);
