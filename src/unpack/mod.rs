@@ -176,8 +176,12 @@ pub fn check_size(tarball: &File, into: &Rootfs, name: &str, limits: &Limits) ->
         let text = format!("it says that it has {needed} bytes unpacked, more than {}", limits.bytes);
         return Err(refused(name, Reason { text: text.into(), ..limits.too_large() }, limits));
     }
-    space::check(into.fd(), into.path(), format!("unpacking {name}"), needed)
-        .map_err(|error| error.with_hint(limits.make_room()))
+    space::check(into.fd(), into.path(), format!("unpacking {name}"), needed).map_err(|error| match limits.raised_by {
+        RaisedBy::Options => {
+            error.with_hint("free some space; of holes nothing is needed: `xz -dc` before this skips the question")
+        }
+        _ => error.with_hint(limits.make_room()),
+    })
 }
 
 fn read_error(name: &str, error: ReadError, limits: &Limits) -> Error {
