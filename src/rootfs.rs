@@ -11,7 +11,7 @@ mod tests;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -116,6 +116,11 @@ impl Rootfs {
 
     /// Writes a file as a whole: parents are made (0755), whatever file or link has its name is replaced, never written through.
     pub fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+        self.write_from(path, &mut &bytes[..], mode)
+    }
+
+    /// As [`Rootfs::write`], with what `from` gives.
+    pub fn write_from(&self, path: &Path, from: &mut impl Read, mode: u32) -> Result<()> {
         let (parent, name) = self.make_parent(path)?;
         let doing = || self.doing("writing", path);
         let temporary = temporary_name();
@@ -123,7 +128,7 @@ impl Rootfs {
         let fd = rustix::fs::openat(&parent, &temporary, flags, Mode::from_raw_mode(0o600)).system(doing)?;
         let fill = || -> std::io::Result<()> {
             let mut file = File::from(fd);
-            file.write_all(bytes)?;
+            std::io::copy(from, &mut file)?;
             rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
             Ok(rustix::fs::renameat(&parent, &temporary, &parent, &name)?)
         };
@@ -336,7 +341,19 @@ pub(crate) fn is_overlay_xattr(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
 }
 
-/// Names of the extended attributes that `list` lists, but labels of the host and what overlays write for themselves.
+/// Attributes that are of the machine or of its file system and not of a tree: labels of security modules, what security modules
+/// sign for this machine, lists of NFS, properties of btrfs and the like. See xattr(7).
+pub(crate) fn is_host_xattr(name: &[u8]) -> bool {
+    let mut parts = name.splitn(2, |byte| *byte == b'.');
+    match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
+        (b"user" | b"trusted", _) => false,
+        (b"security", label) => label.starts_with(b"SMACK64") || matches!(label, b"selinux" | b"apparmor" | b"evm"),
+        (b"system", rest) => !rest.starts_with(b"posix_acl_"),
+        _ => true,
+    }
+}
+
+/// Names of the extended attributes that `list` lists, but those of the host and what overlays write for themselves.
 pub(crate) fn xattr_names(
     mut list: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>,
 ) -> rustix::io::Result<Vec<Vec<u8>>> {
@@ -354,7 +371,7 @@ pub(crate) fn xattr_names(
         Err(error) => return Err(error),
     };
     let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-    Ok(names.filter(|name| *name != b"security.selinux" && !is_overlay_xattr(name)).map(<[u8]>::to_vec).collect())
+    Ok(names.filter(|name| !is_host_xattr(name) && !is_overlay_xattr(name)).map(<[u8]>::to_vec).collect())
 }
 
 /// Names and types in an open directory, sorted by bytes. The type is looked up where the file system does not tell it.

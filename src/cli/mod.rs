@@ -19,6 +19,7 @@ pub mod fetch;
 pub mod keys;
 mod limits;
 pub mod lock;
+mod named;
 pub mod oci;
 pub mod plan;
 pub mod raw;

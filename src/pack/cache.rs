@@ -1,7 +1,8 @@
 //! Compressed pieces of earlier archives, so that only what changed is compressed again.
 //!
-//! A file is named by the BLAKE3 of how a piece is compressed and of its plain bytes, and holds the compressed bytes and then their
-//! BLAKE3: what was cut off or damaged is made again. (The digests that results have to have cost most of packing again already.)
+//! A file is named by the BLAKE3 of how a piece is compressed and of its plain bytes, and holds the compressed bytes and then the
+//! BLAKE3 of its name and of them: what was cut off, damaged or renamed is made again. (The digests that results have to have cost
+//! most of packing again already.)
 //! Whoever may write here decides what is in an archive, as with the trees themselves: the directory must be its user's alone.
 
 use std::ffi::OsStr;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use super::walk::Identity;
 use crate::error::{Context, Error, Result};
 
 /// Bytes that are kept, about 15 images.
@@ -29,6 +31,7 @@ const DIGEST: usize = blake3::OUT_LEN;
 #[derive(Debug)]
 pub struct Cache {
     directory: PathBuf,
+    identity: Identity,
     /// Why a piece could not be kept, the first time.
     failed: Mutex<Option<io::Error>>,
 }
@@ -50,7 +53,13 @@ impl Cache {
                 "what is there goes into archives: name a directory that is yours alone, or one to be made",
             ));
         }
-        Ok(Self { directory: directory.to_owned(), failed: Mutex::new(None) })
+        let identity = (metadata.dev(), metadata.ino());
+        Ok(Self { directory: directory.to_owned(), identity, failed: Mutex::new(None) })
+    }
+
+    /// Which directory it is.
+    pub(super) fn identity(&self) -> Identity {
+        self.identity
     }
 
     /// The name of a piece.
@@ -68,7 +77,7 @@ impl Cache {
         let mut bytes = Vec::with_capacity(metadata.len() as usize + 1);
         (&file).take(LARGEST).read_to_end(&mut bytes).ok()?;
         let length = bytes.len().checked_sub(DIGEST)?;
-        if blake3::hash(&bytes[..length]) != *bytes.last_chunk::<DIGEST>()? {
+        if digest(key, &bytes[..length]) != *bytes.last_chunk::<DIGEST>()? {
             return None;
         }
         bytes.truncate(length);
@@ -84,7 +93,7 @@ impl Cache {
         let write = || {
             let mut file = tempfile::Builder::new().prefix(PREFIX).tempfile_in(&self.directory)?;
             file.write_all(piece)?;
-            file.write_all(blake3::hash(piece).as_bytes())?;
+            file.write_all(digest(key, piece).as_bytes())?;
             file.persist(self.directory.join(key)).map(drop).map_err(io::Error::from)
         };
         if let Err(error) = write() {
@@ -99,6 +108,11 @@ impl Cache {
         let error = failed.or(trimmed)?;
         Some(format!("compressed pieces cannot be kept in {}: {error}", self.directory.display()))
     }
+}
+
+/// What stands behind a piece that is kept under this key. Keys are of one length.
+pub(super) fn digest(key: &str, piece: &[u8]) -> blake3::Hash {
+    blake3::Hasher::new().update(key.as_bytes()).update(piece).finalize()
 }
 
 /// Whether this program made a file of this name: all others are somebody's.
@@ -163,6 +177,9 @@ mod tests {
             fs_err::write(path.join(&key), bytes).unwrap();
             assert_eq!(cache.get(&key), None);
         }
+        let other = Cache::key("how", b"other");
+        fs_err::write(path.join(&other), &good).unwrap();
+        assert_eq!(cache.get(&other), None, "the piece of another name");
         cache.put(&key, b"compressed");
         fs_err::rename(path.join(&key), place.path().join("elsewhere")).unwrap();
         fs_err::os::unix::fs::symlink(place.path().join("elsewhere"), path.join(&key)).unwrap();

@@ -18,6 +18,7 @@ pub mod walk;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 use rustix::fs::SeekFrom;
@@ -35,6 +36,7 @@ use crate::rootfs::Rootfs;
 use crate::space;
 use crate::unpack::Record;
 use crate::unpack::entry::{NodeKind, Time};
+use crate::unpack::limits::Limits;
 
 /// Progress is told after this many plain bytes.
 const STEP: u64 = 8 << 20;
@@ -108,6 +110,9 @@ pub fn pack(
         0 => crate::process::processors(),
         given => given,
     };
+    let written = out.metadata().system(|| format!("{}: looking at where the archive goes", doing()))?;
+    let mut results: Vec<_> = options.cache.iter().map(|cache| cache.identity()).collect();
+    results.extend(written.is_file().then(|| (written.dev(), written.ino())));
     let manifest = match lists.manifest {
         Some(out) => Some(Manifest::new(out).system(|| "writing the manifest")?),
         None => None,
@@ -129,7 +134,7 @@ pub fn pack(
             told: 0,
             entries: 0,
         };
-        let walked = walk::walk(tree, record, ui, &mut |item| packer.take(item));
+        let walked = walk::walk(tree, record, &results, ui, &mut |item| packer.take(item));
         let finished = walked.and_then(|()| packer.finish());
         Ok((finished, running.finish()))
     })?;
@@ -162,17 +167,26 @@ struct Packer<'a> {
 
 impl Packer<'_> {
     fn take(&mut self, mut item: Item) -> Result<()> {
+        let mtime = item.meta.mtime;
         if i64::try_from(self.options.epoch).is_ok_and(|epoch| item.meta.mtime > Time { sec: epoch, nsec: 0 }) {
             item.meta.mtime = Time { sec: self.options.epoch as i64, nsec: 0 };
         }
         self.entries += 1;
         self.blocks.clear();
-        tar::header(&mut self.blocks, &item.path, &item.kind, &item.meta, item.size);
+        let (records, most) =
+            (tar::header(&mut self.blocks, &item.path, &item.kind, &item.meta, item.size), Limits::default().pax);
+        if records as u64 > most {
+            let doing = self.tree.doing("packing", &item.path);
+            return Err(Error::system(format!(
+                "{doing}: its attributes take {records} bytes, archives have at most {most}"
+            ))
+            .with_hint("what is larger is not read again: take attributes away from it, see setfattr(1)"));
+        }
         self.pieces.entry(&item.path, item.size).map_err(|Stopped| stopped())?;
         self.pieces.write(&self.blocks).map_err(|Stopped| stopped())?;
         self.plain += self.blocks.len() as u64;
         let sha256 = match (&item.kind, &item.file) {
-            (NodeKind::File, Some(file)) => self.data(&item, file)?,
+            (NodeKind::File, Some(file)) => self.data(&item, file, mtime)?,
             _ => None,
         };
         let line = self.listing.line(&item);
@@ -187,8 +201,8 @@ impl Packer<'_> {
         Ok(())
     }
 
-    /// A file's data; its SHA-256 where there is a manifest.
-    fn data(&mut self, item: &Item, file: &OwnedFd) -> Result<Option<String>> {
+    /// A file's data, last changed at `mtime`; its SHA-256 where there is a manifest.
+    fn data(&mut self, item: &Item, file: &OwnedFd, mtime: Time) -> Result<Option<String>> {
         if self.manifest.is_some() {
             self.pieces.watch();
         }
@@ -196,6 +210,13 @@ impl Packer<'_> {
             self.pieces_with_holes(item, file)?;
         } else {
             self.copy(item, file, item.size)?;
+        }
+        if item.size > 0 {
+            let stat = rustix::fs::fstat(file).system(|| self.tree.doing("looking at", &item.path))?;
+            let now = Time { sec: stat.st_mtime, nsec: stat.st_mtime_nsec as u32 };
+            if stat.st_size as u64 != item.size || now != mtime {
+                return Err(self.changed(item));
+            }
         }
         let sha256 = self.pieces.watched();
         let padding = tar::padding(item.size);
@@ -215,7 +236,7 @@ impl Packer<'_> {
                 Err(rustix::io::Errno::NXIO) => {
                     let size = rustix::fs::fstat(file).system(doing)?.st_size as u64;
                     if size < item.size {
-                        return Err(self.shorter(item));
+                        return Err(self.changed(item));
                     }
                     item.size
                 }
@@ -229,7 +250,7 @@ impl Packer<'_> {
             }
             let end = match rustix::fs::seek(file, SeekFrom::Hole(data)) {
                 Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => item.size,
-                Err(rustix::io::Errno::NXIO) => return Err(self.shorter(item)),
+                Err(rustix::io::Errno::NXIO) => return Err(self.changed(item)),
                 other => other.system(doing)?.min(item.size),
             };
             rustix::fs::seek(file, SeekFrom::Start(data)).system(doing)?;
@@ -243,7 +264,7 @@ impl Packer<'_> {
     fn copy(&mut self, item: &Item, file: &OwnedFd, mut left: u64) -> Result<()> {
         while left > 0 {
             match self.pieces.read_from(file, left).map_err(|Stopped| stopped())? {
-                Ok(0) => return Err(self.shorter(item)),
+                Ok(0) => return Err(self.changed(item)),
                 Ok(count) => left -= count as u64,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(errno).system(|| self.tree.doing("reading", &item.path)),
@@ -252,9 +273,10 @@ impl Packer<'_> {
         Ok(())
     }
 
-    fn shorter(&self, item: &Item) -> Error {
+    fn changed(&self, item: &Item) -> Error {
         let doing = self.tree.doing("reading", &item.path);
-        Error::system(format!("{doing}: it became shorter while it was packed"))
+        Error::system(format!("{doing}: it was written to while it was packed"))
+            .with_hint("pack a tree that nobody writes to, or a snapshot of it")
     }
 
     fn finish(mut self) -> Result<u64> {

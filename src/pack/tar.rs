@@ -18,8 +18,8 @@ pub const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 const MAX_8: u64 = 0o7_777_777;
 const MAX_12: u64 = 0o77_777_777_777;
 
-/// The blocks before an entry's data, appended to `to`.
-pub fn header(to: &mut Vec<u8>, path: &Path, kind: &NodeKind, meta: &Meta, size: u64) {
+/// The blocks before an entry's data, appended to `to`. Returns how many bytes of PAX records are among them.
+pub fn header(to: &mut Vec<u8>, path: &Path, kind: &NodeKind, meta: &Meta, size: u64) -> usize {
     let name = archived(path, *kind == NodeKind::Dir);
     let mut records = Vec::new();
     let mut header = Header::new_ustar();
@@ -83,6 +83,7 @@ pub fn header(to: &mut Vec<u8>, path: &Path, kind: &NodeKind, meta: &Meta, size:
         extension(to, &name, &records);
     }
     to.extend_from_slice(header.as_bytes());
+    records.len()
 }
 
 /// Length of the padding behind `size` bytes of data.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use proptest::prelude::*;
-use rustix::fs::{AtFlags, FileType, Mode, Timespec, Timestamps};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
 
 use super::*;
 use crate::progress::Silent;
@@ -250,6 +250,107 @@ fn what_was_recorded_comes_back_unless_something_else_stands_there() {
     assert_eq!((all[2].meta.mode, all[2].meta.gid, all[2].meta.mtime.sec), (0o666, 5, 7));
 }
 
+/// What stops packing `tree`.
+fn refused(tree: &Path, record: &Record, options: &Options) -> Error {
+    let mut file = tempfile::tempfile().unwrap();
+    let lists = Lists { contents: &mut io::sink(), manifest: None };
+    pack(&Rootfs::open(tree).unwrap(), record, options, &mut file, lists, &Silent).unwrap_err()
+}
+
+#[test]
+fn the_longest_paths_are_read_again() {
+    let place = tempfile::tempdir().unwrap();
+    // Deeper than any path from the outside: by the directory's descriptor.
+    let mut at = rustix::fs::open(place.path(), OFlags::PATH, Mode::empty()).unwrap();
+    let name = "d".repeat(255);
+    for _ in 0..15 {
+        rustix::fs::mkdirat(&at, &name, Mode::RWXU).unwrap();
+        at = rustix::fs::openat(&at, &name, OFlags::PATH, Mode::empty()).unwrap();
+    }
+    let make = |name: &str| {
+        rustix::fs::openat(&at, name, OFlags::CREATE | OFlags::WRONLY, Mode::RUSR | Mode::WUSR).unwrap();
+    };
+    let longest = "f".repeat(255);
+    make(&longest);
+    rustix::fs::linkat(&at, &longest, &at, "g".repeat(254), AtFlags::empty()).unwrap();
+    rustix::fs::mkdirat(&at, "h".repeat(255), Mode::RWXU).unwrap();
+    let (gz, ..) = packed(place.path(), &Record::default(), &Options::default());
+    let all = entries(&plain(&gz), Limits::default()).unwrap();
+    let lengths: Vec<_> = all.iter().rev().take(3).map(|entry| entry.path.as_os_str().len()).collect();
+    assert_eq!(lengths, [4095, 4094, 4095]);
+    assert_eq!(all[all.len() - 2].kind, NodeKind::Hardlink(all[all.len() - 3].path.clone()));
+
+    let inner = rustix::fs::openat(&at, "h".repeat(255), OFlags::PATH, Mode::empty()).unwrap();
+    rustix::fs::mkdirat(&inner, "i", Mode::RWXU).unwrap();
+    let error = refused(place.path(), &Record::default(), &Options::default());
+    assert!(error.to_string().ends_with(": the path is too long"), "{error}");
+}
+
+#[test]
+fn more_attributes_than_are_read_are_not_packed() {
+    let place = tempfile::tempdir().unwrap();
+    fs_err::write(place.path().join("f"), "x").unwrap();
+    let with = |count: usize, bytes| {
+        let mut record = Record::default();
+        (0..count)
+            .for_each(|at| record.add_xattr(Path::new("f"), format!("user.{at}").into_bytes(), vec![b'x'; bytes]));
+        record
+    };
+    let (gz, ..) = packed(place.path(), &with(17, 60_000), &Options::default());
+    assert_eq!(entries(&plain(&gz), Limits::default()).unwrap()[1].meta.xattrs.len(), 17);
+    let error = refused(place.path(), &with(18, 60_000), &Options::default());
+    assert_eq!(error.exit_code(), 4);
+    assert!(error.to_string().contains("packing f in ") && error.hint().is_some(), "{error}");
+}
+
+#[test]
+fn attributes_of_the_host_are_left_out() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("f");
+    fs_err::write(&file, "x").unwrap();
+    // Without privileges the kernel allows the one only.
+    let set = |name: &str| rustix::fs::setxattr(&file, name, b"v", rustix::fs::XattrFlags::empty());
+    set("user.kept").unwrap();
+    let _ = ["security.SMACK64", "security.evm"].map(set);
+    let mut record = Record::default();
+    for name in ["security.apparmor", "security.ima", "system.nfs4_acl"] {
+        record.add_xattr(Path::new("f"), name.into(), b"v".to_vec());
+    }
+    let (gz, ..) = packed(place.path(), &record, &Options::default());
+    let all = entries(&plain(&gz), Limits::default()).unwrap();
+    let names: Vec<_> = all[1].meta.xattrs.iter().map(|(name, _)| str::from_utf8(name).unwrap()).collect();
+    assert_eq!(names, ["security.ima", "user.kept"]);
+}
+
+#[test]
+fn a_file_that_is_written_to_meanwhile_stops_it() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("f");
+    // Far more than is kept between the file and the archive.
+    let size = 48 << 20;
+    fs_err::write(&file, vec![b'x'; size]).unwrap();
+    let grow = || fs_err::OpenOptions::new().append(true).open(&file).unwrap().write_all(b"y").unwrap();
+    let touch = || time(&file, 5, 0);
+    let cut = || fs_err::OpenOptions::new().write(true).open(&file).unwrap().set_len(size as u64 - 1).unwrap();
+    for change in [&grow as &(dyn Fn() + Sync), &cut, &touch] {
+        let (mut from, to) = io::pipe().unwrap();
+        let error = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                // Something of it has been read.
+                io::Read::read_exact(&mut from, &mut [0]).unwrap();
+                change();
+                io::copy(&mut from, &mut io::sink()).unwrap();
+            });
+            let options = Options { format: Format::Plain, threads: 1, ..Options::default() };
+            let lists = Lists { contents: &mut io::sink(), manifest: None };
+            let mut out = File::from(OwnedFd::from(to));
+            pack(&Rootfs::open(place.path()).unwrap(), &Record::default(), &options, &mut out, lists, &Silent)
+        });
+        let error = error.unwrap_err();
+        assert!(error.exit_code() == 4 && error.to_string().contains("reading f in "), "{error}");
+    }
+}
+
 #[test]
 fn a_full_disk_stops_it() {
     let place = tempfile::tempdir().unwrap();
@@ -305,7 +406,7 @@ fn sockets_are_left_out_and_mounts_are_not_entered() {
     let (_, packed, _) = packed(place.path(), &Record::default(), &Options::default());
     assert_eq!(packed.entries, 1);
     let root = Rootfs::open(Path::new("/")).unwrap();
-    let result = walk::walk(&root, &Record::default(), &Silent, &mut |item| {
+    let result = walk::walk(&root, &Record::default(), &[], &Silent, &mut |item| {
         // Only as far as /proc.
         assert!(!item.path.starts_with("proc/self"));
         if item.path.starts_with("proc") { Err(Error::build("entered")) } else { Ok(()) }
@@ -353,9 +454,12 @@ fn a_cache_changes_no_byte_and_is_used() {
         assert!(cold == with(true, 1));
         // It is really taken: what would be compressed otherwise is not what stands there.
         let one = kept.first().unwrap();
-        let foreign = b"something else";
-        fs_err::write(one, [&foreign[..], blake3::hash(foreign).as_bytes()].concat()).unwrap();
+        let (key, foreign) = (one.file_name().unwrap().to_str().unwrap(), b"something else");
+        fs_err::write(one, [&foreign[..], cache::digest(key, foreign).as_bytes()].concat()).unwrap();
         assert!(cold != with(true, 3));
+        // Under another's name, it is made again.
+        fs_err::copy(kept.last().unwrap(), one).unwrap();
+        assert!(cold == with(true, 3));
         // Damaged, it is made again.
         fs_err::write(one, foreign).unwrap();
         assert!(cold == with(true, 3));

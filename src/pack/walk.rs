@@ -16,13 +16,16 @@ use rustix::io::Errno;
 use crate::error::{Context, Error, Result};
 use crate::progress::Progress;
 use crate::rootfs::{self, Rootfs, last};
-use crate::unpack::entry::{MAX_PATH, Meta, NodeKind, Time, Xattrs};
+use crate::unpack::entry::{MAX_NAME, MAX_PATH, Meta, NodeKind, Time, Xattrs};
 use crate::unpack::{Node, Record};
 
 /// Directories on the way down whose descriptors stay open.
 const OPEN_LEVELS: usize = 64;
 /// Longest value of an attribute that Linux gives.
 const MAX_XATTR: usize = 64 << 10;
+
+/// What to do about a result in the tree that it is made of.
+pub const RESULT_IN_TREE: &str = "what is packed would depend on where the results go: write them outside of the tree";
 
 /// One thing of the tree.
 #[derive(Debug)]
@@ -43,17 +46,27 @@ pub struct Item {
     pub linked: bool,
 }
 
-/// Walks `tree`, with what `record` adds to it, and gives each item to `take`.
-pub fn walk(tree: &Rootfs, record: &Record, ui: &dyn Progress, take: &mut dyn FnMut(Item) -> Result<()>) -> Result<()> {
+/// Device and inode number.
+pub type Identity = (u64, u64);
+
+/// Walks `tree`, with what `record` adds to it, and gives each item to `take`. `results` is where results of it go: there it ends.
+pub fn walk(
+    tree: &Rootfs,
+    record: &Record,
+    results: &[Identity],
+    ui: &dyn Progress,
+    take: &mut dyn FnMut(Item) -> Result<()>,
+) -> Result<()> {
     let mut walker = Walker {
         tree,
+        results,
         ui,
         links: HashMap::new(),
         recorded: HashMap::new(),
         nodes: BTreeMap::new(),
         xattrs: BTreeMap::new(),
     };
-    let mut last: Option<(&Path, (u64, u64))> = None;
+    let mut last: Option<(&Path, Identity)> = None;
     for (path, node) in record.nodes() {
         let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { continue };
         let inode = match last {
@@ -95,15 +108,16 @@ enum Known {
 
 struct Walker<'a> {
     tree: &'a Rootfs,
+    results: &'a [Identity],
     ui: &'a dyn Progress,
     /// First names of inodes that have several, and how many of these are still to come.
-    links: HashMap<(u64, u64), (PathBuf, usize)>,
+    links: HashMap<Identity, (PathBuf, usize)>,
     /// First names of nodes that the record adds and that have several.
     recorded: HashMap<u64, PathBuf>,
     /// Nodes that the record adds, by the inode of their directory.
-    nodes: BTreeMap<(u64, u64), BTreeMap<OsString, Node>>,
+    nodes: BTreeMap<Identity, BTreeMap<OsString, Node>>,
     /// Attributes that the record adds, by inode.
-    xattrs: BTreeMap<(u64, u64), Xattrs>,
+    xattrs: BTreeMap<Identity, Xattrs>,
 }
 
 impl Walker<'_> {
@@ -116,7 +130,7 @@ impl Walker<'_> {
                 continue;
             };
             let path = level.path.join(&name);
-            if path.as_os_str().len() > MAX_PATH {
+            if path.as_os_str().len() > MAX_PATH || name.len() > MAX_NAME {
                 return Err(Error::system(format!("{}: the path is too long", self.tree.doing("packing", &path))));
             }
             let fd = match level.fd.take() {
@@ -144,6 +158,7 @@ impl Walker<'_> {
     /// Gives out a directory and lists it.
     fn enter(&mut self, fd: OwnedFd, path: PathBuf, take: &mut dyn FnMut(Item) -> Result<()>) -> Result<Level> {
         let stat = rustix::fs::fstat(&fd).system(|| self.tree.doing("looking at", &path))?;
+        self.no_result(&stat, &path)?;
         let meta = self.meta(&stat, &Of::Open(fd.as_fd()), &path)?;
         take(Item { path: path.clone(), kind: NodeKind::Dir, meta, size: 0, file: None, holes: false, linked: false })?;
 
@@ -204,6 +219,7 @@ impl Walker<'_> {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Error::system(format!("{}: it changed meanwhile", self.tree.doing("packing", &path))));
         }
+        self.no_result(&stat, &path)?;
         let meta = self.meta(&stat, &Of::Open(fd.as_fd()), &path)?;
         let (first, linked) = self.first_name(&stat, &path);
         let size = stat.st_size as u64;
@@ -236,6 +252,15 @@ impl Walker<'_> {
         let (first, linked) = self.first_name(&stat, &path);
         let kind = first.map_or(kind, NodeKind::Hardlink);
         Ok(Item { path, kind, meta, size: 0, file: None, holes: false, linked })
+    }
+
+    /// Refuses what is being written.
+    fn no_result(&self, stat: &Stat, path: &Path) -> Result<()> {
+        if !self.results.contains(&(stat.st_dev, stat.st_ino)) {
+            return Ok(());
+        }
+        let doing = self.tree.doing("packing", path);
+        Err(Error::usage(format!("{doing}: that is where the result of it goes")).with_hint(RESULT_IN_TREE))
     }
 
     /// The name under which an inode was given out before, none the first time; and whether there may be more.
@@ -273,6 +298,7 @@ impl Walker<'_> {
             (None, false) => NodeKind::Char(node.major, node.minor),
         };
         let mut meta = Meta { mode: node.mode, uid: node.uid, gid: node.gid, mtime: node.mtime, xattrs: node.xattrs };
+        meta.xattrs.retain(|(name, _)| !rootfs::is_host_xattr(name));
         meta.xattrs.sort_unstable();
         Item { path, kind, meta, size: 0, file: None, holes: false, linked }
     }
@@ -280,7 +306,7 @@ impl Walker<'_> {
     fn meta(&mut self, stat: &Stat, of: &Of<'_>, path: &Path) -> Result<Meta> {
         let mut xattrs = xattrs(of).system(|| self.tree.doing("reading the attributes of", path))?;
         for (name, value) in self.xattrs.get(&(stat.st_dev, stat.st_ino)).into_iter().flatten() {
-            if !xattrs.iter().any(|(have, _)| have == name) {
+            if !rootfs::is_host_xattr(name) && !xattrs.iter().any(|(have, _)| have == name) {
                 xattrs.push((name.clone(), value.clone()));
             }
         }
@@ -298,7 +324,7 @@ enum Of<'a> {
     Name(BorrowedFd<'a>, &'a OsStr),
 }
 
-/// All extended attributes but labels of the host and what overlays write for themselves.
+/// All extended attributes but those of the host and what overlays write for themselves.
 fn xattrs(of: &Of<'_>) -> rustix::io::Result<Xattrs> {
     let names = rootfs::xattr_names(|to| match of {
         Of::Open(fd) => rustix::fs::flistxattr(fd, to),

@@ -156,3 +156,19 @@ fn two_ways_to_one_place_have_one_real_path() {
     assert_eq!(root.real(p("abs/x")), Err(Errno::NOENT));
     assert!(!root.remove(p("loop/x")).unwrap() && root.stat(p("loop/x")).unwrap().is_none());
 }
+
+#[test]
+fn attributes_of_the_host_are_known() {
+    for name in ["security.selinux", "security.SMACK64", "security.SMACK64EXEC", "security.apparmor", "security.evm"] {
+        assert!(is_host_xattr(name.as_bytes()), "{name}");
+    }
+    for name in ["system.nfs4_acl", "system.cifs_acl", "btrfs.compression", "ceph.dir.layout", ""] {
+        assert!(is_host_xattr(name.as_bytes()), "{name}");
+    }
+    for name in ["user.x", "user.system.x", "trusted.x", "security.capability", "security.ima", "security.NTACL"] {
+        assert!(!is_host_xattr(name.as_bytes()), "{name}");
+    }
+    for name in ["system.posix_acl_access", "system.posix_acl_default"] {
+        assert!(!is_host_xattr(name.as_bytes()), "{name}");
+    }
+}

@@ -278,7 +278,6 @@ fn kind(header: &Header, family: Family, name: &[u8], link: &[u8], pax: &Pax, st
     let link_target = || match link {
         [] => Err(Reason::new("bad-link", "it is a link to nothing")),
         _ if link.contains(&0) => Err(Reason::new("bad-link", "its target has a NUL in it")),
-        _ if link.len() > MAX_PATH => Err(Reason::new("name-too-long", "its target is too long")),
         _ => Ok(link),
     };
     let device = || {
@@ -312,6 +311,7 @@ fn kind(header: &Header, family: Family, name: &[u8], link: &[u8], pax: &Pax, st
         EntryType::Continuous | EntryType::GNUSparse => Ok(NodeKind::File),
         EntryType::Link if leads_into(link) => Err(Reason::new("bad-link", "it is a link to a directory")),
         EntryType::Link => Ok(NodeKind::Hardlink(inside(link_target()?)?)),
+        EntryType::Symlink if link.len() > MAX_PATH => Err(Reason::new("name-too-long", "its target is too long")),
         EntryType::Symlink => Ok(NodeKind::Symlink(link_target()?.to_vec())),
         EntryType::Char => device().map(|(major, minor)| NodeKind::Char(major, minor)),
         EntryType::Block => device().map(|(major, minor)| NodeKind::Block(major, minor)),
@@ -379,12 +379,6 @@ pub fn inside(name: &[u8]) -> Result<PathBuf, Reason> {
     if name.contains(&0) {
         return Err(Reason::new("nul-in-name", "its name has a NUL in it"));
     }
-    if name.len() > MAX_PATH {
-        return Err(Reason::new(
-            "name-too-long",
-            format!("its name has {} bytes, {MAX_PATH} are possible", name.len()),
-        ));
-    }
     let mut path = PathBuf::new();
     for component in Path::new(std::ffi::OsStr::from_bytes(name)).components() {
         match component {
@@ -395,6 +389,11 @@ pub fn inside(name: &[u8]) -> Result<PathBuf, Reason> {
             Component::ParentDir => return Err(Reason::new("parent-in-name", "its name has `..` in it")),
             Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
         }
+    }
+    // As the kernel will be given it: a `./` before it is no part of it.
+    let length = path.as_os_str().len();
+    if length > MAX_PATH {
+        return Err(Reason::new("name-too-long", format!("its name has {length} bytes, {MAX_PATH} are possible")));
     }
     Ok(path)
 }

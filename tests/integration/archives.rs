@@ -135,6 +135,68 @@ fn userns_layers_that_an_ordinary_user_unpacks_are_packed_as_root_would() {
 }
 
 #[test]
+fn a_tree_does_not_hold_its_own_archive() {
+    let env = TestEnv::new();
+    fs::create_dir_all(env.path("tree/d")).unwrap();
+    fs::write(env.path("tree/f"), "f").unwrap();
+    let names = || {
+        let find = Command::new("find").arg(env.path("tree")).stdin(Stdio::null()).output().unwrap();
+        String::from_utf8(find.stdout).unwrap().lines().count()
+    };
+    let pack = |more: &[&str], to: &str| {
+        piped(&env, &[&["raw", "pack", "tree", "--format", "tar"], more].concat(), Path::new("/dev/null"), to)
+    };
+    let refused = |more: &[&str], to: &str, what: &str| {
+        let told = pack(more, to).code(2);
+        assert!(told.stderr.contains(what) && told.stderr.contains("outside of the tree"), "{}", told.stderr);
+        assert_eq!(fs::metadata(env.path(to)).unwrap().len(), 0);
+    };
+    refused(&[], "tree/d/z.tar", "the archive would go into it");
+    fs::remove_file(env.path("tree/d/z.tar")).unwrap();
+    refused(&["--manifest", "tree/d/m"], "z.tar", "the manifest would go into it");
+    refused(&["--cache", "tree/pieces"], "z.tar", "the cache would go into it");
+    assert_eq!(names(), 3);
+    let told = pack(&["--manifest", "z.tar"], "z.tar").code(2);
+    assert!(told.stderr.contains("the same place"), "{}", told.stderr);
+    let _ = pack(&["--manifest", "m", "--cache", "pieces"], "z.tar").success();
+
+    // Names that do not show it: the archive is never among what is packed.
+    fs::hard_link(env.path("z.tar"), env.path("tree/hard.tar")).unwrap();
+    let told = pack(&[], "z.tar").code(2);
+    assert!(told.stderr.contains("packing hard.tar in tree: that is where the result of it goes"), "{}", told.stderr);
+}
+
+#[test]
+fn a_manifest_is_there_whole_or_as_it_was() {
+    let env = TestEnv::new();
+    fs::create_dir_all(env.path("tree/deep")).unwrap();
+    fs::create_dir(env.path("lists")).unwrap();
+    fs::write(env.path("tree/f"), "f").unwrap();
+    fs::write(env.path("lists/m"), "old").unwrap();
+    std::os::unix::fs::symlink("m", env.path("lists/link")).unwrap();
+    let pack = |manifest: &str| {
+        let command = ["raw", "pack", "tree", "--format", "tar", "--manifest", manifest];
+        piped(&env, &command, Path::new("/dev/null"), "z.tar")
+    };
+    // The last that is packed is too long for an archive, when all else was.
+    let script = "cd tree/deep; for n in $(seq 17); do d=$(printf %0250d $n); mkdir $d; cd -P ./$d || exit; done";
+    let _ = output(Command::new("bash").args(["-c", script]).current_dir(env.path(""))).success();
+    let told = pack("lists/m").code(4);
+    assert!(told.stderr.contains("the path is too long"), "{}", told.stderr);
+    let listed = || fs::read_dir(env.path("lists")).unwrap().count();
+    assert_eq!((fs::read_to_string(env.path("lists/m")).unwrap().as_str(), listed()), ("old", 2));
+
+    fs::remove_dir_all(env.path("tree/deep")).unwrap();
+    let _ = pack("lists/link").success();
+    let text = fs::read_to_string(env.path("lists/m")).unwrap();
+    assert!(text.starts_with("#mtree\n") && text.contains("./f type=file"), "{text}");
+    assert!(fs::symlink_metadata(env.path("lists/link")).unwrap().is_symlink() && listed() == 2);
+    let _ = pack("/dev/null").success();
+    let told = pack("/dev/stderr").success();
+    assert_eq!(told.stderr, text);
+}
+
+#[test]
 fn refusals_have_codes() {
     let env = TestEnv::new();
     fs::create_dir(env.path("new")).unwrap();

@@ -1,12 +1,15 @@
 //! `raw pack`: a directory → an archive on standard output.
 
-use std::io::{BufWriter, IsTerminal as _, Write};
-use std::path::PathBuf;
+use std::fs::{File, Metadata};
+use std::io::{IsTerminal as _, Write};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::ValueEnum;
 
 use super::stream;
+use crate::cli::named::{Named, Spool, directory_of};
 use crate::cli::{record, session};
 use crate::error::{Context, Error, Result};
 use crate::pack::{self, Options};
@@ -18,6 +21,11 @@ use crate::unpack::Record;
 ///
 /// The same bytes for the same tree, whatever the machine, the number of threads or the order of directories. No time is later than
 /// SOURCE_DATE_EPOCH, if that is set.
+///
+/// Of extended attributes those of the machine are left out (the labels of SELinux, SMACK and AppArmor, `security.evm`), and those of
+/// its file system (`system.*` but POSIX lists of access, `btrfs.*`). The kernel shows `trusted.*` to root only.
+///
+/// Neither the archive nor the manifest nor the cache may be in the tree, and a file that is written to while it is read is an error.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -39,7 +47,7 @@ pub(super) struct Args {
     /// Keep compressed pieces in this directory, and take from it those that have not changed
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
-    /// Write every entry with the SHA-256 of its data to this file, in the format of mtree(5)
+    /// Write every entry with the SHA-256 of its data to this file, in the format of mtree(5); it is replaced when all is packed
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
     /// Add what `raw unpack --record` wrote to this file
@@ -81,6 +89,10 @@ impl Args {
             Some(path) => record::read(path)?,
             None => Record::default(),
         };
+        let mut out = stream::output()?;
+        let manifest = self.manifest.as_deref().map(|path| Named::find(path, "manifest")).transpose()?;
+        self.check_places(&out, manifest.as_ref())?;
+        let mut manifest = manifest.map(|place| Spool::new(place, "manifest")).transpose()?;
         let options = Options {
             format: match self.format {
                 Format::Tar => pack::Format::Plain,
@@ -94,15 +106,39 @@ impl Args {
             cache: self.cache.as_deref().map(pack::Cache::open).transpose()?.map(Arc::new),
             expected: None,
         };
-        let manifest =
-            self.manifest.as_ref().map(fs_err::File::create).transpose().system(|| "opening the manifest")?;
-        let mut manifest = manifest.map(BufWriter::new);
         let tree = Rootfs::open(&self.dir)?;
         let lists = pack::Lists {
             contents: &mut std::io::sink(),
             manifest: manifest.as_mut().map(|manifest| manifest as &mut dyn Write),
         };
-        pack::pack(&tree, &record, &options, &mut stream::output()?, lists, ui).map_err(stream::unread)?;
-        manifest.map_or(Ok(()), |mut manifest| manifest.flush()).system(|| "writing the manifest").map(|()| 0)
+        pack::pack(&tree, &record, &options, &mut out, lists, ui).map_err(stream::unread)?;
+        manifest.map_or(Ok(()), Spool::keep).map(|()| 0)
+    }
+
+    /// Nothing is written into the tree that is packed, nor two results into one file.
+    fn check_places(&self, out: &File, manifest: Option<&Named>) -> Result<()> {
+        let identity = |metadata: &Metadata| (metadata.dev(), metadata.ino());
+        // That there is none is said when it is opened.
+        let Ok(tree) = fs_err::metadata(&self.dir).map(|found| identity(&found)) else { return Ok(()) };
+        let inside = |place: &Path| {
+            let real = [place, directory_of(place)].into_iter().find_map(|path| fs_err::canonicalize(path).ok());
+            let mut above = real.iter().flat_map(|path| path.ancestors());
+            above.any(|path| fs_err::metadata(path).is_ok_and(|found| identity(&found) == tree))
+        };
+        let written = out.metadata().system(|| "looking at standard output")?;
+        let file = written.is_file().then_some(Path::new("/proc/self/fd/1"));
+        for (what, place) in
+            [("archive", file), ("manifest", manifest.and_then(Named::directory)), ("cache", self.cache.as_deref())]
+        {
+            if place.is_some_and(inside) {
+                let message = format!("packing {}: the {what} would go into it", self.dir.display());
+                return Err(Error::usage(message).with_hint(pack::walk::RESULT_IN_TREE));
+            }
+        }
+        let same = self.manifest.as_deref().and_then(|path| fs_err::metadata(path).ok());
+        if same.is_some_and(|found| identity(&found) == identity(&written)) && !written.file_type().is_char_device() {
+            return Err(Error::usage("the archive and the manifest go to the same place"));
+        }
+        Ok(())
     }
 }
