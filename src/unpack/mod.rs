@@ -205,12 +205,14 @@ struct About<'a> {
 
 fn failed(name: &str, path: &Path, offset: Option<u64>, failure: Failure, about: &About<'_>) -> Error {
     let About { into, total, limits } = about;
+    let refused = |reason| {
+        let name_of = path.as_os_str().as_bytes().to_vec();
+        of_refusal(name, Refusal { reason, name: name_of, offset: offset.unwrap_or_default() }, limits)
+    };
     let (path, call, errno) = match failure {
-        Failure::Input(error) => return input_error(name, error),
-        Failure::Refused(reason) => {
-            let name_of = path.as_os_str().as_bytes().to_vec();
-            return of_refusal(name, Refusal { reason, name: name_of, offset: offset.unwrap_or_default() }, limits);
-        }
+        Failure::Input(error) if error.raw_os_error().is_some() => return input_error(name, error),
+        Failure::Input(error) => return refused(Reason::of_decoder(&error)),
+        Failure::Refused(reason) => return refused(reason),
         Failure::Call(call, errno) => (path, call, errno),
         Failure::Dir(ref path, call, errno) => (path.as_path(), call, errno),
     };

@@ -25,6 +25,8 @@ pub struct Reader<R> {
     /// Bytes of the present entry's data that are left, and of the padding behind them.
     left: u64,
     padding: u64,
+    /// Name of the present entry, as it stands in the archive, and where it begins.
+    present: (Vec<u8>, u64),
     spent: Spent,
     ended: bool,
 }
@@ -35,8 +37,8 @@ type Found = Option<(Header, Family)>;
 impl<R: BufRead> Reader<R> {
     /// Reads the plain archive `input`.
     pub fn new(input: R, limits: Limits) -> Self {
-        let spent = limits.spent;
-        Self { input, limits, global: None, offset: 0, left: 0, padding: 0, spent, ended: false }
+        let (spent, present) = (limits.spent, (Vec::new(), 0));
+        Self { input, limits, global: None, offset: 0, left: 0, padding: 0, present, spent, ended: false }
     }
 
     /// Bytes of the plain archive read so far.
@@ -59,12 +61,13 @@ impl<R: BufRead> Reader<R> {
         if self.ended {
             return Ok(None);
         }
-        self.skip(self.left + self.padding)?;
+        let skipped = self.skip(self.left + self.padding);
+        skipped.map_err(|error| blame(error.into(), &self.present.0, self.present.1))?;
         (self.left, self.padding) = (0, 0);
         let mut extensions = Extensions::default();
         loop {
             let offset = self.offset;
-            let found = self.header().map_err(|error| self.blame(error, &[], offset))?;
+            let found = self.header().map_err(|error| blame(error, &[], offset))?;
             let Some((header, family)) = found else {
                 self.ended = true;
                 if let Some(offset) = extensions.offset.or(self.global) {
@@ -77,12 +80,13 @@ impl<R: BufRead> Reader<R> {
             let name = name.unwrap_or_else(|| entry::until_nul(&header.as_old().name).to_vec());
             let first = extensions.offset.unwrap_or(offset);
             let extended = self.extension(&header, family, &mut extensions, offset);
-            if extended.map_err(|error| self.blame(error, &name, first))? {
+            if extended.map_err(|error| blame(error, &name, first))? {
                 continue;
             }
             self.global = None;
-            let entry = self.entry(&header, family, extensions, offset);
-            return entry.map(Some).map_err(|error| self.blame(error, &name, first));
+            let entry = self.entry(&header, family, extensions, offset).map_err(|error| blame(error, &name, first))?;
+            self.present = (name, first);
+            return Ok(Some(entry));
         }
     }
 
@@ -299,13 +303,6 @@ impl<R: BufRead> Reader<R> {
         }
         Ok(())
     }
-
-    fn blame(&self, error: ReadErrorOrReason, name: &[u8], offset: u64) -> ReadError {
-        match error {
-            ReadErrorOrReason::Reason(reason) => Refusal { reason, name: name.to_vec(), offset }.into(),
-            ReadErrorOrReason::Input(error) => error.into(),
-        }
-    }
 }
 
 /// All entries of a plain archive held in memory, without their data: for listings, comparisons and fuzzing.
@@ -322,6 +319,16 @@ pub fn entries(archive: &[u8], limits: Limits) -> Result<Vec<Entry>, ReadError> 
 enum ReadErrorOrReason {
     Reason(Reason),
     Input(io::Error),
+}
+
+/// The error of an entry. An input that cannot be read is nobody's fault, but one that is cut off or damaged is the archive's.
+fn blame(error: ReadErrorOrReason, name: &[u8], offset: u64) -> ReadError {
+    let reason = match error {
+        ReadErrorOrReason::Reason(reason) => reason,
+        ReadErrorOrReason::Input(error) if error.raw_os_error().is_some() => return error.into(),
+        ReadErrorOrReason::Input(error) => Reason::of_decoder(&error),
+    };
+    Refusal { reason, name: name.to_vec(), offset }.into()
 }
 
 impl From<Reason> for ReadErrorOrReason {

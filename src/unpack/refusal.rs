@@ -21,6 +21,11 @@ impl Reason {
     pub fn new(code: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
         Self { code, text: text.into() }
     }
+
+    /// What a decoder says of its input.
+    pub(super) fn of_decoder(error: &io::Error) -> Self {
+        Self::new(code_of(error.kind()), error.to_string())
+    }
 }
 
 /// An archive that is not accepted.
