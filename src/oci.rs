@@ -5,6 +5,7 @@
 
 pub mod layer;
 pub mod layout;
+pub mod shape;
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "umoci and skopeo judge, and make what is judged")]
 mod tests;

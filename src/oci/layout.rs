@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256, Sha512};
 
+use super::shape::{self, Shape};
 use crate::error::{Context, Result};
 use crate::pack::digest::hex;
 use crate::rootfs::Rootfs;
@@ -56,6 +57,8 @@ pub trait Document: DeserializeOwned {
     const KEYS: &'static [&'static str];
     /// Keys that only another kind of document has.
     const FOREIGN: &'static [&'static str];
+    /// What it looks like.
+    const SHAPE: Shape;
 }
 
 /// What descriptors, indexes and manifests have.
@@ -64,21 +67,25 @@ const KEYS: &[&str] = &["schemaVersion", "mediaType", "manifests", "layers", "co
 impl Document for Index {
     const KEYS: &'static [&'static str] = KEYS;
     const FOREIGN: &'static [&'static str] = &["layers", "config"];
+    const SHAPE: Shape = shape::INDEX;
 }
 
 impl Document for Manifest {
     const KEYS: &'static [&'static str] = KEYS;
     const FOREIGN: &'static [&'static str] = &["manifests"];
+    const SHAPE: Shape = shape::MANIFEST;
 }
 
 impl Document for Config {
     const KEYS: &'static [&'static str] = &["rootfs", "diff_ids", "os", "architecture"];
     const FOREIGN: &'static [&'static str] = &["layers", "manifests"];
+    const SHAPE: Shape = shape::CONFIG;
 }
 
 impl Document for Marker {
     const KEYS: &'static [&'static str] = &["imageLayoutVersion"];
     const FOREIGN: &'static [&'static str] = &[];
+    const SHAPE: Shape = Shape::Object(&[]);
 }
 
 /// `index.json`, and what it may point at.
@@ -360,12 +367,13 @@ fn check(version: u32, media_type: Option<&str>, expected: &str) -> Result<(), R
 
 /// A document that every reader takes for the same. Go's takes keys in any case, and the last of several.
 fn json<T: Document>(bytes: &[u8]) -> Result<T, Reason> {
-    let bad = |error: serde_json::Error| {
-        let text = error.to_string();
+    let not_so = |text: &str| {
         Reason::new("bad-json", format!("it is not what it should be: {}", text.as_bytes().escape_ascii()))
     };
+    let bad = |error: serde_json::Error| not_so(&error.to_string());
     let document = serde_json::from_slice(bytes).map_err(bad)?;
     let value: Value = serde_json::from_slice(bytes).map_err(bad)?;
+    T::SHAPE.check(&value).map_err(|what| not_so(what.trim_start_matches('.')))?;
     let foreign = value.as_object().is_some_and(|object| T::FOREIGN.iter().any(|key| object.contains_key(*key)));
     match foreign || is_ambiguous(&value, T::KEYS) {
         true => {

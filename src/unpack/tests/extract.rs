@@ -70,6 +70,10 @@ fn whatever_is_cut_off_or_changed_is_an_error() {
             assert_eq!(error.kind(), Kind::Refused, "{keep} of {}: {error}", packed.len());
         }
     }
+    let place = tempfile::tempdir().unwrap();
+    let error = unpack(&gz(&Tar::default().file("f", &plain).0[..1000]), place.path()).unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(cause, "entry f at byte 0: the archive is cut off [truncated]");
     // The check of the .xz file is behind the archive's end: it is looked at all the same.
     let mut packed = xz(&[plain.clone(), vec![0; 8192]].concat());
     let at = packed.len() - 40;
