@@ -21,6 +21,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Context, Error, Kind, Result};
 
 pub(crate) mod helper;
+mod memory;
+
+pub use self::memory::memory;
 
 /// The signals that mean "stop" and are passed on.
 const STOPPING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
@@ -31,8 +34,8 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Two signals closer than this are one: a terminal and a parent may both send it.
 const DUPLICATE: Duration = Duration::from_millis(300);
 
-/// How many processors this process may use. Looked up once: it takes reading files of `/proc` and `/sys`, which nothing does
-/// that is about to unpack an archive.
+/// How many processors this process may use, as its affinity and its control groups have it. Looked up once: it takes reading
+/// files of `/proc` and `/sys`, which nothing does that is about to unpack an archive.
 pub fn processors() -> usize {
     static COUNT: OnceLock<usize> = OnceLock::new();
     *COUNT.get_or_init(|| std::thread::available_parallelism().map_or(1, |count| count.get()))
@@ -47,11 +50,6 @@ pub fn umask() -> u32 {
         let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
         mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o777)
     })
-}
-
-/// Bytes of memory that this machine has; 0 where the kernel does not say.
-pub fn memory() -> u64 {
-    nix::sys::sysinfo::sysinfo().map_or(0, |info| info.ram_total())
 }
 
 /// How a process ended.

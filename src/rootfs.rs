@@ -46,6 +46,7 @@ impl Rootfs {
     pub fn open(path: &Path) -> Result<Self> {
         // From here on nothing else carries a path: what has to be looked up by one is looked up before.
         crate::process::processors();
+        crate::process::memory();
         crate::process::umask();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd =
@@ -306,8 +307,11 @@ impl Rootfs {
     }
 
     pub(crate) fn doing(&self, what: &str, path: &Path) -> String {
-        let path = path.as_os_str().as_bytes().escape_ascii();
-        format!("{what} {path} in {}", self.path.display())
+        let root = self.path.display();
+        match path.as_os_str().as_bytes() {
+            b"" => format!("{what} {root}"),
+            path => format!("{what} {} in {root}", path.escape_ascii()),
+        }
     }
 }
 

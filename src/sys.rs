@@ -5,9 +5,32 @@ use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
 use rustix::io::Errno;
+
+/// Whether standard input and output were closed when the program began.
+static CLOSED: [AtomicBool; 2] = [const { AtomicBool::new(false) }; 2];
+
+/// The loader runs it before the language's library does anything, which opens `/dev/null` in place of what is closed: a whole
+/// archive could be written there.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_ALL: extern "C" fn() = note_closed;
+
+extern "C" fn note_closed() {
+    for (fd, closed) in (0..).zip(&CLOSED) {
+        // SAFETY: F_GETFD only looks the number up.
+        closed.store(unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0, Ordering::Relaxed);
+    }
+}
+
+/// Whether `fd` is standard input or output, and was closed when the program began.
+pub(crate) fn was_closed(fd: BorrowedFd<'_>) -> bool {
+    let closed = usize::try_from(fd.as_raw_fd()).ok().and_then(|fd| CLOSED.get(fd));
+    closed.is_some_and(|closed| closed.load(Ordering::Relaxed))
+}
 
 /// Which side of a [`fork`] this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,6 +26,7 @@ pub mod raw;
 mod record;
 mod session;
 pub mod shell;
+mod standard;
 pub mod store;
 pub mod verify;
 

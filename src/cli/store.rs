@@ -2,15 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, IsTerminal as _};
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
 use super::clean::row;
-use super::{RecipeArgs, lock, session};
+use super::{RecipeArgs, lock, session, standard};
 use crate::error::{Context, Error, Kind, Result};
 use crate::lockfile::Lockfile;
 use crate::process::{Leftover, Signals};
@@ -111,8 +108,7 @@ fn list(store: &Store, ui: &Terminal) -> Result<()> {
 
 fn import(store: &Store, from: &Path, ui: &Terminal) -> Result<()> {
     let imported = if from == Path::new("-") {
-        let input = io::stdin().as_fd().try_clone_to_owned().map(File::from).system(|| "opening standard input")?;
-        store.import(input, "standard input", None, ui)?
+        store.import(standard::input()?, "standard input", None, ui)?
     } else if from.is_dir() {
         store.import_directory(from, ui)?
     } else {
@@ -132,12 +128,7 @@ impl Export {
         let sizes = store.blobs()?.into_iter().filter(|blob| chosen.contains(&blob.sha512)).map(|blob| blob.size);
         let needed = sizes.sum();
         let Some(output) = &self.output else {
-            if io::stdout().is_terminal() {
-                return Err(Error::usage("an archive is not for a terminal")
-                    .with_hint("redirect standard output to a file, or name one with --output"));
-            }
-            let out = io::stdout().as_fd().try_clone_to_owned().map(File::from);
-            let mut out = out.system(|| "opening standard output")?;
+            let mut out = standard::archive()?;
             if out.metadata().is_ok_and(|metadata| metadata.is_file()) {
                 space::check(&out, Path::new("the file system of standard output"), "exporting", needed)?;
             }

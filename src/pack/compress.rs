@@ -57,7 +57,7 @@ const GZIP_PIECE: usize = 2 << 20;
 const ZSTD_PIECE: usize = 4 << 20;
 /// Plain bytes of a block of `.xz`. Fixed, as the library's choice is not for us to know.
 const XZ_BLOCK: u64 = 16 << 20;
-/// Which part of the machine's memory the encoder of `.xz` may take, as `xz -T0` does: it uses fewer threads then, and at least
+/// Which part of the memory there is the encoder of `.xz` may take, as `xz -T0` does: it uses fewer threads then, and at least
 /// one. At level 6 one takes about 140 MiB.
 const XZ_MEMORY: u64 = 4;
 

@@ -188,15 +188,7 @@ impl Walker<'_> {
         let item = match known {
             Known::Recorded(node) => Some(self.recorded(path, *node)),
             Known::There(FileType::Directory) => {
-                let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-                let fd = match rootfs::openat2(at, Path::new(name), flags, Mode::empty(), resolve) {
-                    Err(Errno::XDEV) => {
-                        let message = self.tree.doing("packing", &path);
-                        return Err(Error::system(format!("{message}: something is mounted there")));
-                    }
-                    other => other.system(|| self.tree.doing("opening", &path))?,
-                };
+                let fd = self.open(at, name, OFlags::RDONLY | OFlags::DIRECTORY, &path)?;
                 return self.enter(fd, path, take).map(Some);
             }
             Known::There(FileType::RegularFile) => Some(self.file(at, name, path)?),
@@ -212,9 +204,23 @@ impl Walker<'_> {
         Ok(None)
     }
 
+    /// Opens a name, which is no way to elsewhere: neither a link nor a mount is followed.
+    fn open(&self, at: BorrowedFd<'_>, name: &OsStr, flags: OFlags, path: &Path) -> Result<OwnedFd> {
+        let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+        match rootfs::openat2(at, Path::new(name), flags | OFlags::NOFOLLOW, Mode::empty(), resolve) {
+            Err(Errno::XDEV) => {
+                let doing = self.tree.doing("packing", path);
+                Err(Error::system(format!("{doing}: something is mounted there")).with_hint(format!(
+                    "unmount it, or pack what it hides: `mount --bind {} DIR` shows the tree in DIR without its mounts",
+                    self.tree.path().display()
+                )))
+            }
+            other => other.system(|| self.tree.doing("opening", path)),
+        }
+    }
+
     fn file(&mut self, at: BorrowedFd<'_>, name: &OsStr, path: PathBuf) -> Result<Item> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(at, name, flags, Mode::empty()).system(|| self.tree.doing("opening", &path))?;
+        let fd = self.open(at, name, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY, &path)?;
         let stat = rustix::fs::fstat(&fd).system(|| self.tree.doing("looking at", &path))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Error::system(format!("{}: it changed meanwhile", self.tree.doing("packing", &path))));
@@ -234,8 +240,7 @@ impl Walker<'_> {
 
     /// Links, pipes and devices, which are not opened.
     fn other(&mut self, at: BorrowedFd<'_>, name: &OsStr, path: PathBuf) -> Result<Item> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(at, name, flags, Mode::empty()).system(|| self.tree.doing("opening", &path))?;
+        let fd = self.open(at, name, OFlags::PATH, &path)?;
         let stat = rustix::fs::fstat(&fd).system(|| self.tree.doing("looking at", &path))?;
         let device = || (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
         let kind = match FileType::from_raw_mode(stat.st_mode) {

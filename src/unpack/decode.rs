@@ -17,6 +17,13 @@ const CHUNKS: usize = 6;
 /// Memory that the parallel decoder of `.xz` may take before it uses fewer threads, per thread. Two blocks of the 16 MiB that
 /// pixz makes, and the dictionary.
 const XZ_PER_THREAD: u64 = 48 << 20;
+/// Which part of the memory there is that may be, however many threads. One that decodes without blocks needs the dictionary only.
+const XZ_PART: u64 = 4;
+/// Streams of one file that may be as short as they like. To begin one takes 50 microseconds, which are more than its bytes take.
+const SHORT_STREAMS: u64 = 10_000;
+/// Plain bytes that those before have on average where there are more streams. What compresses in parallel makes them 100 times as
+/// long.
+const STREAM: u64 = 10_000;
 /// Memory that a decoder of `.xz` may never pass: larger dictionaries are refused. The strongest preset has one of 64 MiB.
 const XZ_MOST: u64 = 160 << 20;
 
@@ -148,16 +155,83 @@ fn plain(format: Format, input: impl Read + Send + 'static) -> io::Result<Box<dy
         Format::Plain => Box::new(input),
         Format::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
         Format::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(input)?),
-        Format::Xz => Box::new(Xz { input, stream: xz_stream()?, between: false }),
-        Format::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
+        Format::Xz => Box::new(Xz { input, stream: xz_stream()?, between: false, streams: Streams::default() }),
+        Format::Bzip2 => Box::new(Bzip2 {
+            input,
+            stream: bzip2::Decompress::new(false),
+            between: false,
+            streams: Streams::default(),
+        }),
     })
 }
 
 fn xz_stream() -> io::Result<Stream> {
     let threads = crate::process::processors().min(64) as u32;
-    let threading = u64::from(threads) * XZ_PER_THREAD;
+    let threading = (u64::from(threads) * XZ_PER_THREAD).min(crate::process::memory() / XZ_PART);
     let mut builder = MtStreamBuilder::new();
     Ok(builder.threads(threads).memlimit_threading(threading).memlimit_stop(XZ_MOST.max(threading)).decoder()?)
+}
+
+/// The streams of a file so far.
+#[derive(Default)]
+struct Streams {
+    ended: u64,
+    /// Bytes that they had unpacked.
+    plain: u64,
+}
+
+impl Streams {
+    /// One of so many bytes has ended and another begins. Refused when they are so many and so short that little is done but to
+    /// begin them.
+    fn next(&mut self, plain: u64) -> io::Result<()> {
+        self.ended += 1;
+        self.plain = self.plain.saturating_add(plain);
+        if self.ended > SHORT_STREAMS + self.plain / STREAM {
+            let text = format!("its first {} streams have fewer than {STREAM} bytes on average", self.ended);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        Ok(())
+    }
+}
+
+/// Streams of `.bz2`, one after the other.
+struct Bzip2<R> {
+    input: R,
+    stream: bzip2::Decompress,
+    /// Between two streams, or behind the last.
+    between: bool,
+    streams: Streams,
+}
+
+impl<R: BufRead> Read for Bzip2<R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        while !to.is_empty() {
+            let input = self.input.fill_buf()?;
+            if self.between && input.is_empty() {
+                return Ok(0);
+            }
+            if self.between {
+                self.streams.next(self.stream.total_out())?;
+                self.stream = bzip2::Decompress::new(false);
+                self.between = false;
+            }
+            let (before_in, before_out) = (self.stream.total_in(), self.stream.total_out());
+            let status = self.stream.decompress(input, to);
+            let consumed = (self.stream.total_in() - before_in) as usize;
+            let count = (self.stream.total_out() - before_out) as usize;
+            let cut_off = input.is_empty() && count == 0;
+            self.input.consume(consumed);
+            let status = status.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            self.between = status == bzip2::Status::StreamEnd;
+            if cut_off && !self.between {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the .bz2 file is cut off"));
+            }
+            if count > 0 {
+                return Ok(count);
+            }
+        }
+        Ok(0)
+    }
 }
 
 /// Streams of `.xz`, one after the other: the parallel decoder of the library knows only one.
@@ -166,6 +240,7 @@ struct Xz<R> {
     stream: Stream,
     /// Between two streams, or behind the last.
     between: bool,
+    streams: Streams,
 }
 
 impl<R: BufRead> Xz<R> {
@@ -190,6 +265,7 @@ impl<R: BufRead> Xz<R> {
         if zeros % 4 != 0 {
             return Err(xz_error("padding of an odd length behind the .xz stream"));
         }
+        self.streams.next(self.stream.total_out())?;
         self.stream = xz_stream()?;
         self.between = false;
         Ok(true)

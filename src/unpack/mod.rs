@@ -243,6 +243,8 @@ fn failed(name: &str, path: &Path, offset: Option<u64>, failure: Failure, about:
             "its owner or group is outside the range of subordinate ids: give this user 65536 of them in /etc/subuid and /etc/subgid"
                 .to_owned()
         }
+        Errno::PERM if call == "unlinkat" => "what is in its way may be immutable: lsattr(1) shows that".to_owned(),
+        Errno::BUSY | Errno::XDEV if call == "unlinkat" => "something is mounted in its way: unmount it".to_owned(),
         Errno::PERM if call.contains("chown") => "unpacking needs root, or root in a user namespace".to_owned(),
         Errno::NOSYS if call != "openat2" => {
             "before Linux 6.13, /proc is needed for this: mount it, and a container must not hide it".to_owned()

@@ -192,7 +192,8 @@ impl<R: BufRead> Reader<R> {
     ) -> Result<bool, ReadErrorOrReason> {
         entry::check_rest(header, family)?;
         let kind = header.entry_type();
-        let name_limit = MAX_PATH as u64 + 1;
+        // `./` before it, the slash of a directory, and a NUL behind.
+        let name_limit = MAX_PATH as u64 + 4;
         let (limit, taken) = match kind {
             _ if family == Family::V7 => return Ok(false),
             EntryType::XHeader => (self.limits.pax, to.pax.is_some()),

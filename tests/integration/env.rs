@@ -35,6 +35,14 @@ struct User {
     gid: u32,
 }
 
+impl User {
+    /// The words before a command that make it this user's.
+    fn becoming(&self) -> [String; 5] {
+        let (uid, gid) = (format!("--reuid={}", self.uid), format!("--regid={}", self.gid));
+        ["setpriv", &uid, &gid, "--init-groups", "--"].map(str::to_owned)
+    }
+}
+
 /// What a program said and how it ended.
 #[derive(Debug)]
 #[must_use = "look at the exit code or the output"]
@@ -128,12 +136,24 @@ impl TestEnv {
         let mut command = match &self.user {
             None => Command::new(program),
             Some(user) => {
-                let mut command = Command::new("setpriv");
-                command.args([format!("--reuid={}", user.uid), format!("--regid={}", user.gid)]);
-                command.args(["--init-groups", "--"]).arg(program);
+                let [setpriv, options @ ..] = user.becoming();
+                let mut command = Command::new(setpriv);
+                command.args(options).arg(program);
                 command
             }
         };
+        self.settle(&mut command);
+        command
+    }
+
+    /// Any command of root, and the words before a command that make it one of the environment's user.
+    pub(crate) fn command_of_root(&self, program: impl AsRef<OsStr>) -> (Command, Vec<String>) {
+        let mut command = Command::new(program);
+        self.settle(&mut command);
+        (command, self.user.iter().flat_map(User::becoming).collect())
+    }
+
+    fn settle(&self, command: &mut Command) {
         command
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
@@ -145,7 +165,6 @@ impl TestEnv {
             .envs(self.vars.iter().map(|(name, value)| (name, value)))
             .current_dir(self.root.path())
             .stdin(Stdio::null());
-        command
     }
 
     /// Runs the program to its end.

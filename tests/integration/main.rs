@@ -18,5 +18,6 @@ mod recipe;
 mod resume;
 mod sandbox;
 mod source;
+mod standard;
 mod tls;
 mod tripwire;

@@ -1,7 +1,8 @@
 //! `raw ls`: what is in an archive.
 
-use super::stream::{self, INPUT, Lines};
+use super::stream::{INPUT, Lines};
 use crate::cli::limits::LimitArgs;
+use crate::cli::standard;
 use crate::error::Result;
 use crate::pack::listing::Listing;
 use crate::pack::walk::Item;
@@ -31,11 +32,11 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
-        let mut lines = Lines::new();
+        let mut lines = Lines::new()?;
         let mut listing = Listing::default();
         let LimitArgs { max_bytes, max_entries } = self.limits;
         let limits = Limits::default().set(max_bytes, max_entries, RaisedBy::Options);
-        let listed = unpack::list(stream::input()?, INPUT, &limits, ui, &mut |entry| {
+        let listed = unpack::list(standard::input()?, INPUT, &limits, ui, &mut |entry| {
             if self.json {
                 return lines.entry(entry);
             }

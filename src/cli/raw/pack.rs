@@ -1,7 +1,7 @@
 //! `raw pack`: a directory → an archive on standard output.
 
 use std::fs::{File, Metadata};
-use std::io::{IsTerminal as _, Write};
+use std::io::Write;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use super::stream;
 use crate::cli::named::{Named, Spool, directory_of};
-use crate::cli::{record, session};
+use crate::cli::{record, session, standard};
 use crate::error::{Context, Error, Result};
 use crate::pack::{self, Options};
 use crate::rootfs::Rootfs;
@@ -25,7 +25,9 @@ use crate::unpack::Record;
 /// Of extended attributes those of the machine are left out (the labels of SELinux, SMACK and AppArmor, `security.evm`), and those of
 /// its file system (`system.*` but POSIX lists of access, `btrfs.*`). The kernel shows `trusted.*` to root only.
 ///
-/// Neither the archive nor the manifest nor the cache may be in the tree, and a file that is written to while it is read is an error.
+/// What is mounted in the tree is not of the tree: where something is, packing ends with an error (exit code 4). Neither the archive nor
+/// the manifest nor the cache may be in the tree. A file that is written to while it is read, and a name that becomes something else,
+/// are errors too. Sockets are left out, as is said.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -73,11 +75,7 @@ enum Format {
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
-        if std::io::stdout().is_terminal() {
-            return Err(
-                Error::usage("an archive is not for a terminal").with_hint("redirect standard output to a file")
-            );
-        }
+        let mut out = standard::archive()?;
         let epoch = match std::env::var_os("SOURCE_DATE_EPOCH") {
             Some(_) => session::moment()?.epoch(),
             None => u64::MAX,
@@ -89,7 +87,6 @@ impl Args {
             Some(path) => record::read(path)?,
             None => Record::default(),
         };
-        let mut out = stream::output()?;
         let manifest = self.manifest.as_deref().map(|path| Named::find(path, "manifest")).transpose()?;
         self.check_places(&out, manifest.as_ref())?;
         let mut manifest = manifest.map(|place| Spool::new(place, "manifest")).transpose()?;

@@ -1,29 +1,19 @@
-//! What the verbs for archives share: standard input and output as files, and entries as lines of JSON.
+//! What the verbs for archives share: errors of standard output, and entries as lines of JSON.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, StdoutLock, Write};
-use std::os::fd::AsFd as _;
+use std::io::{self, BufWriter, Write};
 
 use serde::Serialize;
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::cli::standard;
+use crate::error::{Error, Kind, Result};
 use crate::ui::text;
 use crate::unpack::entry::{Entry, NodeKind};
 use crate::unpack::refusal::{self, Refusal};
 
 /// What standard input is called in messages.
 pub(super) const INPUT: &str = "standard input";
-
-/// Standard input, without a buffer between.
-pub(super) fn input() -> Result<File> {
-    io::stdin().as_fd().try_clone_to_owned().map(File::from).system(|| "opening standard input")
-}
-
-/// Standard output, for bytes.
-pub(super) fn output() -> Result<File> {
-    io::stdout().as_fd().try_clone_to_owned().map(File::from).system(|| "opening standard output")
-}
 
 /// An error of writing to standard output. Nobody left to read it ends the program as the signal would.
 pub(super) fn unwritten(error: io::Error) -> Error {
@@ -42,12 +32,12 @@ pub(super) fn unread(error: Error) -> Error {
 
 /// Lines on standard output.
 pub(super) struct Lines {
-    out: BufWriter<StdoutLock<'static>>,
+    out: BufWriter<File>,
 }
 
 impl Lines {
-    pub(super) fn new() -> Self {
-        Self { out: BufWriter::with_capacity(64 << 10, io::stdout().lock()) }
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self { out: BufWriter::with_capacity(64 << 10, standard::output()?) })
     }
 
     /// One entry as an object.

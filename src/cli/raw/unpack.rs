@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use super::stream::{self, INPUT, Lines};
+use super::stream::{INPUT, Lines};
 use crate::cli::limits::LimitArgs;
 use crate::cli::record::RecordFile;
-use crate::cli::session;
-use crate::error::{Error, Result};
+use crate::cli::{session, standard};
+use crate::error::{Context, Error, Result};
 use crate::rootfs::Rootfs;
 use crate::ui::Terminal;
 use crate::unpack::hashed::Hashed;
@@ -18,7 +19,8 @@ use crate::unpack::{self, Limits, RaisedBy, Record};
 /// Unpack an archive from standard input into a directory
 ///
 /// A tar archive, plain or compressed, whatever its format. Nothing outside the directory is touched, whatever the archive says.
-/// What is malformed or ambiguous is refused with a stable code (exit code 3). As an ordinary user, owners are those of the user's range
+/// What is malformed or ambiguous is refused with a stable code (exit code 3). What is mounted in the directory is a part of it; the
+/// root of the running system is no such directory. As an ordinary user, owners are those of the user's range
 /// of subordinate ids.
 ///
 /// An archive may have 256 GiB and ten million entries unless the options say otherwise. How small it is does not matter: one of a file
@@ -56,23 +58,31 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
+        let input = standard::input()?;
+        let mut lines = self.json.then(Lines::new).transpose()?;
         if let Some(code) = session::user_namespace()? {
             return Ok(code);
         }
         // Opened before the tree: from then on no path is followed but inside it.
         let record = self.record.as_deref().map(RecordFile::create).transpose()?;
+        let running = fs_err::metadata("/").system(|| "looking at the running system")?;
         let root = Rootfs::open(&self.root)?;
-        let input = stream::input()?;
-        let mut lines = Lines::new();
-        let unpacked = self.unpack(input, &root, &mut lines, ui);
-        if let (true, Err(error)) = (self.json, &unpacked) {
-            lines.refused(error)?;
+        let meant = rustix::fs::fstat(root.fd()).system(|| format!("looking at {}", self.root.display()))?;
+        if (meant.st_dev, meant.st_ino) == (running.dev(), running.ino()) {
+            let message = format!("unpacking {INPUT} into {}: it is the running system", self.root.display());
+            return Err(Error::usage(message).with_hint("name a directory with --root, best an empty one"));
         }
-        lines.finish()?;
+        let unpacked = self.unpack(input, &root, lines.as_mut(), ui);
+        if let Some(mut lines) = lines {
+            if let Err(error) = &unpacked {
+                lines.refused(error)?;
+            }
+            lines.finish()?;
+        }
         RecordFile::keep(record, &unpacked?, ui).map(|()| 0)
     }
 
-    fn unpack(&self, input: File, root: &Rootfs, lines: &mut Lines, ui: &Terminal) -> Result<Record> {
+    fn unpack(&self, input: File, root: &Rootfs, mut lines: Option<&mut Lines>, ui: &Terminal) -> Result<Record> {
         let LimitArgs { max_bytes, max_entries } = self.limits;
         let limits = Limits::default().set(max_bytes, max_entries, RaisedBy::Options);
         unpack::check_size(&input, root, INPUT, &limits)?;
@@ -84,10 +94,7 @@ impl Args {
             }
         };
         let missing = unpack::extract_some(input, None, INPUT, root, &limits, ui, &mut |entry| {
-            if self.json {
-                lines.entry(entry)?;
-            }
-            Ok(true)
+            lines.as_mut().map_or(Ok(()), |lines| lines.entry(entry)).map(|()| true)
         })?;
         if let (Some(wanted), Some(whole)) = (&self.sha512, whole) {
             let found = whole.get().map_or("unknown", String::as_str);

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, Write as _};
 
 use super::stream::{self, INPUT};
+use crate::cli::standard;
 use crate::error::{Context, Error, Kind, Result};
 use crate::unpack::decode::{Decoder, Format};
 use crate::unpack::refusal;
@@ -16,8 +17,8 @@ pub(super) struct Args {}
 
 impl Args {
     pub(super) fn run(self) -> Result<i32> {
-        let mut out = stream::output()?;
-        let mut decoder = Decoder::of(Format::Xz, stream::input()?).system(|| "starting the decoder")?;
+        let mut out = standard::output()?;
+        let mut decoder = Decoder::of(Format::Xz, standard::input()?).system(|| "starting the decoder")?;
         loop {
             let bytes = decoder.fill_buf().map_err(|error| {
                 let kind = if refusal::is_of_system(&error) { Kind::System } else { Kind::Refused };

@@ -217,11 +217,23 @@ fn very_many_streams_are_one() {
         ("bzip2", bzip2(&empty), bzip2(whole)),
         ("xz", xz(&empty), xz(whole)),
     ];
-    for (what, empty, whole) in packed {
-        let bytes = [&empty[..], &whole, &empty.repeat(3000)].concat();
+    let decoded = |bytes: Vec<u8>| {
         let mut out = Vec::new();
-        Decoder::new(std::io::Cursor::new(bytes)).unwrap().read_to_end(&mut out).unwrap();
+        Decoder::new(std::io::Cursor::new(bytes)).unwrap().read_to_end(&mut out).map(|_| out)
+    };
+    for (what, empty, whole) in &packed {
+        let out = decoded([&empty[..], whole, &empty.repeat(3000)].concat()).unwrap();
         assert!(out == plain, "{what}");
+        // Where beginning a stream is dear, there may be as many short ones as long ones pay for.
+        let dear = ["bzip2", "xz"].contains(what);
+        let refused = |bytes| decoded(bytes).is_err_and(|error| error.to_string().contains("streams have fewer"));
+        assert_eq!(refused(empty.repeat(10_300)), dear, "{what}");
+        assert!(!refused(empty.repeat(9_900)), "{what}");
+    }
+    let long = vec![0; 2_000_000];
+    for (empty, long) in [(bzip2(&empty), bzip2(&long)), (xz(&empty), xz(&long))] {
+        assert!(decoded([&long[..], &empty.repeat(10_190)].concat()).is_ok());
+        assert!(decoded([&long[..], &empty.repeat(10_210)].concat()).is_err());
     }
 }
 

@@ -7,14 +7,17 @@ use std::fs;
 use super::{Stand, Who};
 use crate::env::{PROGRAM, output, require_root};
 
-/// Runs in a mount namespace of its own. `step NAME COMMAND` notes how the command ended, what it said, and what is there then.
+/// Runs in a mount namespace of its own, as root; `$1` is who owns the file systems, and `$2` and on what makes a command that user's.
+/// `step NAME COMMAND` notes how the command ended, what it said, and what is there then.
 const SCRIPT: &str = r#"
 set -u; said=$PWD/said; mkdir "$said" store results other; store=$PWD/store
-step() { name=$1; shift; "$@" > "$said/$name.out" 2> "$said/$name.err"; echo "$name $?"; }
+owner=$1; shift; become=("$@"); chown "$owner" store results other
+step() { name=$1; shift; "${become[@]}" "$@" > "$said/$name.out" 2> "$said/$name.err"; echo "$name $?"; }
+small() { mount -t tmpfs -o "uid=${owner%:*},gid=${owner#*:},size=$1" none "$2"; }
 there() { echo "there $1 $(find "$2" -mindepth 1 -maxdepth 1 ! -name '*.lock' -printf '%P ' 2>/dev/null)"; }
 leave() { fallocate -l $(( $(df --output=avail -B1 store | tail -1) - $1 )) store/ballast; }
 export QUERN_HOME=$store QUERN_BUILD_OUTDIR=$PWD/results
-mount -t tmpfs -o size=60m none store
+small 60m store
 
 step fetch-small "$0" fetch demo.toml
 there fetch-small store/blobs/sha512
@@ -37,23 +40,23 @@ rm store/ballast; leave 200000; step emerge-full "$0" build demo.toml
 there emerge-full results
 rm store/ballast
 
-mount -t tmpfs -o size=12k none results; step pack-full "$0" build demo.toml
+small 12k results; step pack-full "$0" build demo.toml
 there pack-full results
 mount -o remount,size=400m results; step build "$0" build demo.toml
 
-mount -t tmpfs -o size=30m none other
+small 30m other
 step export-file "$0" store export demo.toml -o other/x.tar
 there export-file other
 step export-stdout bash -c '"$0" store export demo.toml > other/y.tar' "$0"
 rm -f other/*; mount -o remount,size=200m other
 step export "$0" store export demo.toml -o other/x.tar
-mount -t tmpfs -o size=50m none second; export QUERN_HOME=$PWD/second
+small 50m second; export QUERN_HOME=$PWD/second
 step import-small "$0" store import other/x.tar
 there import-small second/blobs/sha512
 mount -o remount,size=200m second; step import "$0" store import other/x.tar
 export QUERN_HOME=$store
 
-mount -t tmpfs -o size=4k none recipes; cp demo.toml recipes/
+small 4k recipes; cp demo.toml recipes/
 step lock-full "$0" lock recipes/demo.toml
 there lock-full recipes
 mount -o remount,size=64k recipes; step lock "$0" lock recipes/demo.toml
@@ -61,14 +64,25 @@ mount -o remount,size=64k recipes; step lock "$0" lock recipes/demo.toml
 
 #[test]
 fn root_full_disks_are_told_and_leave_nothing() {
+    full_disks(Who::Root);
+}
+
+#[test]
+fn userns_full_disks_of_an_ordinary_user_are_told_and_leave_nothing() {
+    full_disks(Who::User);
+}
+
+fn full_disks(who: Who) {
     if !require_root() {
         return;
     }
-    let Some(stand) = Stand::alone(Who::Root) else { return };
+    let Some(stand) = Stand::alone(who) else { return };
     stand.recipe("demo", "[emerge]\npackages = [\"app-test/tiny\"]\n");
     ["second", "recipes"].iter().for_each(|name| fs::create_dir(stand.env.path(name)).unwrap());
-    let mut unshare = stand.env.command("unshare");
+    let (mut unshare, become_user) = stand.env.command_of_root("unshare");
+    let (uid, gid) = stand.env.owner().unwrap_or((0, 0));
     unshare.args(["--mount", "--propagation", "private", "bash", "-c", SCRIPT, PROGRAM]);
+    unshare.arg(format!("{uid}:{gid}")).args(become_user);
     let ran = output(&mut unshare);
     let said = |step: &str| fs::read_to_string(stand.env.path(format!("said/{step}.err"))).unwrap_or_default();
     let lines = ran.stdout.lines().filter(|line| !line.starts_with("there ")).filter_map(|line| line.split_once(' '));

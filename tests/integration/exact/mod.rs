@@ -3,6 +3,7 @@
 
 mod faults;
 mod kernels;
+mod mounted;
 pub(crate) mod readers;
 mod same;
 mod scale;

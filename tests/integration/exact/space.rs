@@ -2,14 +2,14 @@
 
 use std::fs;
 
-use crate::env::{Output, PROGRAM, TestEnv, output, require_root};
+use crate::env::{Output, PROGRAM, TestEnv, output, require_root, require_userns};
 
 const PREPARE: &str = r#"
 mkdir -p tree/d small; for n in 1 2 3 4 5 6; do head -c 700000 /dev/urandom > tree/d/$n; done; seq 3000 > tree/e
 tar -C tree -czf archive.tar.gz .; xz -dc < /dev/null > /dev/null 2>&1 || true
 tar -C tree -cJf archive.tar.xz .
 umoci init --layout image; umoci new --image image; umoci unpack --image image bundle; cp -a tree/. bundle/rootfs/
-umoci repack --image image bundle; rm -r bundle
+umoci repack --image image bundle; rm -r bundle; chmod -R a+rX image
 "#;
 
 /// Small file systems: how one of so many KiB is mounted on `small`.
@@ -30,32 +30,44 @@ const COMMANDS: [(&str, &str); 3] = [
 
 fn run(env: &TestEnv, mount: &str, size: u32, command: &str, absent: &str) -> Output {
     let script = format!(
-        "set -e; size={size}; {mount}; set +e; {command}; code=$?; ls -A small | grep '^\\.quern' >&2; \
+        "set -e; size={size}; {mount}; chown $1 small; command=$2; shift 2; set +e; \"$@\" bash -c \"$command\" \"$0\"; code=$?; \
+         ls -A small | grep '^\\.quern' >&2; \
          if [ $code != 0 -a -e {absent} ]; then echo {absent} is there >&2; code=99; fi; exit $code"
     );
-    let mut unshare = env.command("unshare");
-    output(unshare.args(["--mount", "--propagation", "private", "bash", "-c", &script, PROGRAM]))
+    let (mut unshare, become_user) = env.command_of_root("unshare");
+    unshare.args(["--mount", "--propagation", "private", "bash", "-c", &script, PROGRAM]);
+    let (uid, gid) = env.owner().unwrap_or((0, 0));
+    output(unshare.arg(format!("{uid}:{gid}")).arg(command).args(become_user))
 }
 
 #[test]
 fn root_too_little_space_is_told_and_leaves_nothing() {
-    if !require_root() {
-        return;
+    if require_root() {
+        too_little_space(&TestEnv::new());
     }
-    let env = TestEnv::new();
-    let _ = output(env.command("bash").args(["-ec", PREPARE])).success();
+}
+
+#[test]
+fn userns_too_little_space_for_an_ordinary_user_is_told_and_leaves_nothing() {
+    if require_userns() && require_root() {
+        too_little_space(&TestEnv::as_user());
+    }
+}
+
+fn too_little_space(env: &TestEnv) {
+    let _ = output(env.command_of_root("bash").0.args(["-ec", PREPARE])).success();
     let mut told = 0;
     for (system, mount) in SYSTEMS {
         for (command, absent) in COMMANDS {
             for size in [300, 900, 1700, 2500, 3300, 4100] {
-                let ended = run(&env, mount, size, command, absent);
+                let ended = run(env, mount, size, command, absent);
                 let what = format!("{system} of {size} KiB: {command}: {}", ended.stderr);
                 assert_eq!(ended.code, 4, "{what}");
                 assert!(ended.stderr.contains("No space left on device"), "{what}");
                 assert!(ended.stderr.contains("bytes") && !ended.stderr.contains(".quern"), "{what}");
                 told += 1;
             }
-            let _ = run(&env, mount, 16_000, command, absent).success();
+            let _ = run(env, mount, 16_000, command, absent).success();
         }
     }
     assert_eq!(told, 36);
