@@ -31,7 +31,7 @@
 //! | [`publish`] | bytes → final names: tarball, sums, lists, provenance, OCI layout | show a name before all of it is on the disk |
 //! | [`oci`] | image layouts, read: judged, and made into trees | believe a blob before its digest |
 //! | [`rootfs`] | handle of a tree: every path below it is resolved by the kernel inside it | know what the tree is for |
-//! | [`userns`] | becoming root once, by running the program again | be used after a thread exists |
+//! | [`userns`] | becoming root once, by running the program again; telling owners apart that its map leaves out | become root after a thread exists |
 //! | [`space`] | the room that file systems have, and errors that say what is missing of it | know what for |
 //! | [`process`] | waiting, and passing signals on; starting a helper of the host | know what for |
 //! | [`progress`] | what stages tell of their work, as events | know a terminal |
@@ -49,6 +49,9 @@
 //!          └─ S2  PID 1          mounts, pivot_root, enters a user namespace, drops privileges; reaps, forwards signals
 //!              └─ payload        the command
 //! ```
+//!
+//! Where a tree that an ordinary user packs has files of `nobody`, B starts one more process, in a user namespace of its own, and asks it
+//! whether they are ([`userns::owners`]).
 //!
 //! Everything hangs off one PID namespace and one mount namespace: kill any of them and no mount and no process is left.
 //!

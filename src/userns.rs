@@ -3,6 +3,8 @@
 //!
 //! Nobody else makes the outer user namespace. See user_namespaces(7), subuid(5), newuidmap(1).
 
+pub mod owners;
+
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use proptest::prelude::*;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, FileType, Mode, Timespec, Timestamps};
 
 use super::*;
 use crate::progress::Silent;
@@ -255,35 +255,6 @@ fn refused(tree: &Path, record: &Record, options: &Options) -> Error {
     let mut file = tempfile::tempfile().unwrap();
     let lists = Lists { contents: &mut io::sink(), manifest: None };
     pack(&Rootfs::open(tree).unwrap(), record, options, &mut file, lists, &Silent).unwrap_err()
-}
-
-#[test]
-fn the_longest_paths_are_read_again() {
-    let place = tempfile::tempdir().unwrap();
-    // Deeper than any path from the outside: by the directory's descriptor.
-    let mut at = rustix::fs::open(place.path(), OFlags::PATH, Mode::empty()).unwrap();
-    let name = "d".repeat(255);
-    for _ in 0..15 {
-        rustix::fs::mkdirat(&at, &name, Mode::RWXU).unwrap();
-        at = rustix::fs::openat(&at, &name, OFlags::PATH, Mode::empty()).unwrap();
-    }
-    let make = |name: &str| {
-        rustix::fs::openat(&at, name, OFlags::CREATE | OFlags::WRONLY, Mode::RUSR | Mode::WUSR).unwrap();
-    };
-    let longest = "f".repeat(255);
-    make(&longest);
-    rustix::fs::linkat(&at, &longest, &at, "g".repeat(254), AtFlags::empty()).unwrap();
-    rustix::fs::mkdirat(&at, "h".repeat(255), Mode::RWXU).unwrap();
-    let (gz, ..) = packed(place.path(), &Record::default(), &Options::default());
-    let all = entries(&plain(&gz), Limits::default()).unwrap();
-    let lengths: Vec<_> = all.iter().rev().take(3).map(|entry| entry.path.as_os_str().len()).collect();
-    assert_eq!(lengths, [4095, 4094, 4095]);
-    assert_eq!(all[all.len() - 2].kind, NodeKind::Hardlink(all[all.len() - 3].path.clone()));
-
-    let inner = rustix::fs::openat(&at, "h".repeat(255), OFlags::PATH, Mode::empty()).unwrap();
-    rustix::fs::mkdirat(&inner, "i", Mode::RWXU).unwrap();
-    let error = refused(place.path(), &Record::default(), &Options::default());
-    assert!(error.to_string().ends_with(": the path is too long"), "{error}");
 }
 
 #[test]

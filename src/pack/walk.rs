@@ -16,8 +16,10 @@ use rustix::io::Errno;
 use crate::error::{Context, Error, Result};
 use crate::progress::Progress;
 use crate::rootfs::{self, Rootfs, last};
+use crate::unpack::acl;
 use crate::unpack::entry::{MAX_NAME, MAX_PATH, Meta, NodeKind, Time, Xattrs};
 use crate::unpack::{Node, Record};
+use crate::userns::owners::Owners;
 
 /// Directories on the way down whose descriptors stay open.
 const OPEN_LEVELS: usize = 64;
@@ -26,6 +28,10 @@ const MAX_XATTR: usize = 64 << 10;
 
 /// What to do about a result in the tree that it is made of.
 pub const RESULT_IN_TREE: &str = "what is packed would depend on where the results go: write them outside of the tree";
+
+/// What to do about an owner that is not known.
+const UNMAPPED: &str = "ids that /etc/subuid and /etc/subgid do not give you all look like 65534: pack as root, or give the file to \
+                        yourself with chown";
 
 /// One thing of the tree.
 #[derive(Debug)]
@@ -60,6 +66,7 @@ pub fn walk(
     let mut walker = Walker {
         tree,
         results,
+        owners: Owners::look(),
         ui,
         links: HashMap::new(),
         recorded: HashMap::new(),
@@ -109,6 +116,7 @@ enum Known {
 struct Walker<'a> {
     tree: &'a Rootfs,
     results: &'a [Identity],
+    owners: Owners,
     ui: &'a dyn Progress,
     /// First names of inodes that have several, and how many of these are still to come.
     links: HashMap<Identity, (PathBuf, usize)>,
@@ -159,7 +167,7 @@ impl Walker<'_> {
     fn enter(&mut self, fd: OwnedFd, path: PathBuf, take: &mut dyn FnMut(Item) -> Result<()>) -> Result<Level> {
         let stat = rustix::fs::fstat(&fd).system(|| self.tree.doing("looking at", &path))?;
         self.no_result(&stat, &path)?;
-        let meta = self.meta(&stat, &Of::Open(fd.as_fd()), &path)?;
+        let meta = self.meta(&stat, fd.as_fd(), &Of::Open(fd.as_fd()), &path)?;
         take(Item { path: path.clone(), kind: NodeKind::Dir, meta, size: 0, file: None, holes: false, linked: false })?;
 
         let listed = rootfs::list(fd.as_fd()).system(|| self.tree.doing("listing", &path))?;
@@ -226,7 +234,7 @@ impl Walker<'_> {
             return Err(Error::system(format!("{}: it changed meanwhile", self.tree.doing("packing", &path))));
         }
         self.no_result(&stat, &path)?;
-        let meta = self.meta(&stat, &Of::Open(fd.as_fd()), &path)?;
+        let meta = self.meta(&stat, fd.as_fd(), &Of::Open(fd.as_fd()), &path)?;
         let (first, linked) = self.first_name(&stat, &path);
         let size = stat.st_size as u64;
         let holes = (stat.st_blocks as u64).saturating_mul(512) < size;
@@ -253,7 +261,7 @@ impl Walker<'_> {
             FileType::BlockDevice => NodeKind::Block(device().0, device().1),
             _ => return Err(Error::system(format!("{}: it changed meanwhile", self.tree.doing("packing", &path)))),
         };
-        let meta = self.meta(&stat, &Of::Name(at, name), &path)?;
+        let meta = self.meta(&stat, fd.as_fd(), &Of::Name(at, name), &path)?;
         let (first, linked) = self.first_name(&stat, &path);
         let kind = first.map_or(kind, NodeKind::Hardlink);
         Ok(Item { path, kind, meta, size: 0, file: None, holes: false, linked })
@@ -308,8 +316,18 @@ impl Walker<'_> {
         Item { path, kind, meta, size: 0, file: None, holes: false, linked }
     }
 
-    fn meta(&mut self, stat: &Stat, of: &Of<'_>, path: &Path) -> Result<Meta> {
+    fn meta(&mut self, stat: &Stat, fd: BorrowedFd<'_>, of: &Of<'_>, path: &Path) -> Result<Meta> {
         let mut xattrs = xattrs(of).system(|| self.tree.doing("reading the attributes of", path))?;
+        let unmapped = match self.owners.unmapped(fd, stat)? {
+            true => Some("its owner or its group"),
+            false if xattrs.iter().any(is_unreadable_list) => Some("somebody in its list of access"),
+            false => None,
+        };
+        if let Some(who) = unmapped {
+            let doing = self.tree.doing("packing", path);
+            let error = Error::system(format!("{doing}: {who} is not mapped in this user namespace"));
+            return Err(error.with_hint(UNMAPPED));
+        }
         for (name, value) in self.xattrs.get(&(stat.st_dev, stat.st_ino)).into_iter().flatten() {
             if !rootfs::is_host_xattr(name) && !xattrs.iter().any(|(have, _)| have == name) {
                 xattrs.push((name.clone(), value.clone()));
@@ -319,6 +337,12 @@ impl Walker<'_> {
         let mtime = Time { sec: stat.st_mtime, nsec: stat.st_mtime_nsec as u32 };
         Ok(Meta { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime, xattrs })
     }
+}
+
+/// Whether an attribute is a list of access with numbers that stand for nobody, as the kernel gives those that are not mapped.
+fn is_unreadable_list((name, value): &(Vec<u8>, Vec<u8>)) -> bool {
+    (name == acl::ACCESS.as_bytes() || name == acl::DEFAULT.as_bytes())
+        && acl::format(value).is_none_or(|text| acl::parse(&text).is_err())
 }
 
 /// Whose attributes to read.

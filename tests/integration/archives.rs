@@ -135,6 +135,49 @@ fn userns_layers_that_an_ordinary_user_unpacks_are_packed_as_root_would() {
 }
 
 #[test]
+fn userns_owners_that_are_not_mapped_are_not_packed_as_nobody() {
+    if !require_userns() || !require_root() {
+        return;
+    }
+    let env = TestEnv::as_user();
+    let script = "mkdir -p tree/d; echo x > tree/d/f; echo x > tree/g; ln -s f tree/d/l; mkfifo tree/p; chown -Rh 65534:65534 tree/d; \
+                  chgrp 65534 tree/g; tar -C tree --numeric-owner --format=pax -cf sample.tar .";
+    let _ = output(Command::new("sh").args(["-ec", script]).current_dir(env.path(""))).success();
+    let archive = env.write("copy.tar", fs::read(env.path("sample.tar")).unwrap());
+    fs::create_dir(env.path("home/new")).unwrap();
+    let (uid, gid) = env.owner().unwrap();
+    std::os::unix::fs::chown(env.path("home/new"), Some(uid), Some(gid)).unwrap();
+    let _ = piped(&env, &["raw", "unpack", "--root", "home/new"], &archive, "nothing").success();
+    let pack = || piped(&env, &["raw", "pack", "home/new", "--format", "tar"], Path::new("/dev/null"), "again.tar");
+    // Those who are nobody in the namespace are packed as such.
+    let _ = pack().success();
+    let listed = tar(&["--numeric-owner", "-tvf", env.path("again.tar").to_str().unwrap()]);
+    assert_eq!(listed.matches("65534/65534").count(), 3, "{listed}");
+    assert_eq!(listed.matches("0/65534").count(), 1, "{listed}");
+
+    let sh = |script: &str| output(Command::new("sh").args(["-ec", script]).current_dir(env.path("home/new")));
+    let mine = |path: &str| {
+        let stat = fs::symlink_metadata(env.path("home/new").join(path)).unwrap();
+        use std::os::unix::fs::MetadataExt as _;
+        format!("{}:{}", stat.uid(), stat.gid())
+    };
+    for (path, owner) in [("d/f", "0"), ("d/l", ":0"), ("d", "0:0"), ("g", "0"), ("g", ":0"), ("p", ":0"), ("p", "0")] {
+        let before = mine(path);
+        let _ = sh(&format!("chown -h {owner} {path}")).success();
+        let told = pack().code(4);
+        let error = format!("packing {path} in home/new: its owner or its group is not mapped");
+        assert!(told.stderr.contains(&error) && told.stderr.contains("/etc/subuid"), "{}", told.stderr);
+        let _ = sh(&format!("chown -h {before} {path}")).success();
+    }
+    let _ = sh("setfacl -m u:0:r g").success();
+    let told = pack().code(4);
+    assert!(told.stderr.contains("somebody in its list of access is not mapped"), "{}", told.stderr);
+    let _ = sh("setfacl -b g").success();
+    let _ = pack().success();
+    let _ = output(Command::new("rm").arg("-r").arg(env.path("home/new"))).success();
+}
+
+#[test]
 fn a_tree_does_not_hold_its_own_archive() {
     let env = TestEnv::new();
     fs::create_dir_all(env.path("tree/d")).unwrap();

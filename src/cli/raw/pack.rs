@@ -22,12 +22,15 @@ use crate::unpack::Record;
 /// The same bytes for the same tree, whatever the machine, the number of threads or the order of directories. No time is later than
 /// SOURCE_DATE_EPOCH, if that is set.
 ///
+/// What is mounted in the tree is not of the tree: where something is, packing ends with an error (exit code 4). Sockets are left out,
+/// as is said. A file that is written to while it is read, and a name that becomes something else, are errors too.
+///
 /// Of extended attributes those of the machine are left out (the labels of SELinux, SMACK and AppArmor, `security.evm`), and those of
 /// its file system (`system.*` but POSIX lists of access, `btrfs.*`). The kernel shows `trusted.*` to root only.
 ///
-/// What is mounted in the tree is not of the tree: where something is, packing ends with an error (exit code 4). Neither the archive nor
-/// the manifest nor the cache may be in the tree. A file that is written to while it is read, and a name that becomes something else,
-/// are errors too. Sockets are left out, as is said.
+/// An ordinary user packs what is his and what is of his ids in /etc/subuid and /etc/subgid; a file of anybody else is an error.
+///
+/// Neither the archive nor the manifest nor the cache may be in the tree.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
