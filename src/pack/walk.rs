@@ -21,6 +21,8 @@ use crate::unpack::{Node, Record};
 
 /// Directories on the way down whose descriptors stay open.
 const OPEN_LEVELS: usize = 64;
+/// The owner that the kernel shows where the real one has no id in this user namespace.
+const NOBODY: u32 = 65534;
 /// Longest value of an attribute that Linux gives.
 const MAX_XATTR: usize = 64 << 10;
 
@@ -48,6 +50,7 @@ pub fn walk(tree: &Rootfs, record: &Record, ui: &dyn Progress, take: &mut dyn Fn
     let mut walker = Walker {
         tree,
         ui,
+        foreign: false,
         links: HashMap::new(),
         recorded: HashMap::new(),
         nodes: BTreeMap::new(),
@@ -96,6 +99,8 @@ enum Known {
 struct Walker<'a> {
     tree: &'a Rootfs,
     ui: &'a dyn Progress,
+    /// Something has an owner without an id here, as was said.
+    foreign: bool,
     /// First names of inodes that have several, and how many of these are still to come.
     links: HashMap<(u64, u64), (PathBuf, usize)>,
     /// First names of nodes that the record adds and that have several.
@@ -290,6 +295,12 @@ impl Walker<'_> {
             }
         }
         xattrs.sort_unstable();
+        if stat.st_uid == NOBODY && !self.foreign && is_foreign(of) {
+            self.foreign = true;
+            let doing = self.tree.doing("packing", path);
+            self.ui
+                .warn(&format!("{doing}: its owner is outside this user's range of ids, and it is packed as nobody's"));
+        }
         let mtime = Time { sec: stat.st_mtime, nsec: stat.st_mtime_nsec as u32 };
         Ok(Meta { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime, xattrs })
     }
@@ -301,6 +312,11 @@ enum Of<'a> {
     Open(BorrowedFd<'a>),
     /// Something in a directory that is not opened.
     Name(BorrowedFd<'a>, &'a OsStr),
+}
+
+/// Whether the owner of what is open is only shown as [`NOBODY`]: of another's file with an id here, root here may ask for this.
+fn is_foreign(of: &Of<'_>) -> bool {
+    matches!(of, Of::Open(fd) if rustix::fs::fcntl_setfl(fd, OFlags::NOATIME) == Err(Errno::PERM))
 }
 
 /// All extended attributes but labels of the host and what overlays write for themselves.

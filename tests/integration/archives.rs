@@ -108,6 +108,32 @@ fn userns_what_an_ordinary_user_unpacks_is_packed_as_root_would() {
 }
 
 #[test]
+fn userns_owners_that_an_ordinary_user_cannot_know_are_told() {
+    if !require_userns() || !require_root() {
+        return;
+    }
+    let env = TestEnv::as_user();
+    let (uid, _) = env.owner().unwrap();
+    let ranges = fs::read_to_string("/etc/subuid").unwrap();
+    let first: u32 =
+        ranges.lines().find_map(|line| line.strip_prefix("quern-test:")?.split(':').next()?.parse().ok()).unwrap();
+    // Inside, the user is 0 and the range begins with 1.
+    for (owner, packed, told) in [(0, 65534, true), (first + 65533, 65534, false), (uid, 0, false), (first, 1, false)] {
+        let tree = env.path(format!("tree-{owner}"));
+        fs::create_dir(&tree).unwrap();
+        fs::write(tree.join("file"), "x").unwrap();
+        for path in [&tree, &tree.join("file")] {
+            std::os::unix::fs::chown(path, Some(owner), Some(first)).unwrap();
+        }
+        let pack = ["raw", "pack", tree.to_str().unwrap(), "--format", "tar"];
+        let ended = piped(&env, &pack, Path::new("/dev/null"), "packed.tar").success();
+        assert_eq!(ended.stderr.matches("range of ids").count(), usize::from(told), "{owner}: {}", ended.stderr);
+        let listed = tar(&["--numeric-owner", "-tvf", env.path("packed.tar").to_str().unwrap()]);
+        assert_eq!(listed.matches(&format!(" {packed}/1 ")).count(), 2, "{owner}: {listed}");
+    }
+}
+
+#[test]
 fn userns_layers_that_an_ordinary_user_unpacks_are_packed_as_root_would() {
     if !require_userns() || !require_root() {
         return;

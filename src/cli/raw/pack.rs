@@ -21,7 +21,7 @@ use crate::unpack::Record;
 ///
 /// What is mounted in the tree is not of the tree: where something is, packing ends with an error (exit code 4). Sockets are left out,
 /// as is said. A file that becomes shorter meanwhile, and a name that becomes something else, are errors too; of one that grows, as
-/// many bytes are packed as it had.
+/// many bytes are packed as it had. As an ordinary user, owners are as `raw unpack` takes them; others become nobody, with a warning.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
