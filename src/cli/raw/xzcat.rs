@@ -10,8 +10,9 @@ use crate::unpack::refusal;
 
 /// Decode .xz from standard input to standard output
 ///
-/// With as many threads as there are processors. Several streams one after the other, padded or not, are one. What is corrupt, cut off
-/// or no .xz at all is refused (exit code 3), after what could be decoded before it.
+/// With as many threads as there are processors. Several streams one after the other, padded or not, are one, unless they are
+/// more than ten thousand and very short. What is corrupt, cut off or no .xz at all is refused (exit code 3), after what could be decoded
+/// before it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
