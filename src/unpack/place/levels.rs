@@ -3,6 +3,7 @@
 //! that no entry speaks of, keeps what it had.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
@@ -64,10 +65,10 @@ impl Level {
 impl Placer<'_> {
     /// Makes `path` the end of the way. Missing directories are made; those that are not on the way are left.
     pub(super) fn enter(&mut self, path: &Path) -> Result<(), Failure> {
-        while self.levels.last().is_some_and(|level| !path.starts_with(&level.path)) {
+        while self.levels.last().is_some_and(|level| !is_at_or_below(path, &level.path)) {
             self.leave()?;
         }
-        if self.levels.last().is_some_and(|level| level.path == path) {
+        if self.levels.last().is_some_and(|level| level.path.as_os_str() == path.as_os_str()) {
             return Ok(());
         }
         let opened = match self.root.openat2(path, DIRECTORY, Mode::empty()) {
@@ -251,6 +252,12 @@ impl Placer<'_> {
         }
         Ok(())
     }
+}
+
+/// As [`Path::starts_with`], for names as they are unpacked: it is asked for every entry, and comparing components is slow.
+fn is_at_or_below(path: &Path, dir: &Path) -> bool {
+    let rest = path.as_os_str().as_bytes().strip_prefix(dir.as_os_str().as_bytes());
+    rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/' || dir.as_os_str().is_empty())
 }
 
 fn is_list(name: &[u8]) -> bool {

@@ -49,7 +49,9 @@ fn formats_are_told_by_content() {
     good(&xz(&plain));
     good(&gz(&plain));
     good(&bz2(&plain));
-    good(&zstd::encode_all(&plain[..], 1).unwrap());
+    let zst = zstd::encode_all(&plain[..], 1).unwrap();
+    good(&zst);
+    good(&[&b"\x50\x2a\x4d\x18\x04\0\0\0skip"[..], &zst].concat());
     // Several streams, members or frames behind each other are one file.
     let (first, second) = plain.split_at(plain.len() / 3);
     good(&[xz(first), vec![0; 8], xz(second)].concat());
