@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use self::Shape::{Flag, List, Map, MediaType, Object, Text, Uri, Variable};
+use self::Shape::{Flag, List, Map, MediaType, Moment, Object, Text, Uri, Variable};
 
 /// What a value must be.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +17,8 @@ pub enum Shape {
     MediaType,
     /// With its scheme (RFC 3986).
     Uri,
+    /// Date and time of day (RFC 3339).
+    Moment,
     /// A variable of an environment.
     Variable,
     /// A list of such.
@@ -63,7 +65,7 @@ pub const MANIFEST: Shape = Object(&[
 
 /// A configuration.
 pub const CONFIG: Shape = Object(&[
-    ("created", false, Text),
+    ("created", false, Moment),
     ("author", false, Text),
     ("architecture", true, Text),
     ("os", true, Text),
@@ -89,7 +91,7 @@ const RUNNING: Shape = Object(&[
 ]);
 
 const STEP: Shape = Object(&[
-    ("created", false, Text),
+    ("created", false, Moment),
     ("author", false, Text),
     ("created_by", false, Text),
     ("comment", false, Text),
@@ -103,6 +105,7 @@ impl Shape {
             (Text, Value::String(_)) | (Flag, Value::Bool(_)) => true,
             (MediaType, Value::String(text)) => is_media_type(text),
             (Uri, Value::String(text)) => is_uri(text),
+            (Moment, Value::String(text)) => is_moment(text),
             (Variable, Value::String(text)) => text.find('=').is_some_and(|at| at > 0),
             (List(of), Value::Array(values)) => {
                 let each = |(at, value)| of.check(value).map_err(|what| format!("[{at}]{what}"));
@@ -129,6 +132,7 @@ impl Shape {
             Flag => "true or false",
             MediaType => "a media type",
             Uri => "a URI",
+            Moment => "a date with a time",
             Variable => "NAME=VALUE",
             List(_) => "a list",
             Map(_) | Object(_) => "an object",
@@ -151,6 +155,31 @@ fn is_uri(text: &str) -> bool {
             && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+.-".contains(&byte))
             && !rest.is_empty()
             && rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte))
+    })
+}
+
+fn is_moment(text: &str) -> bool {
+    // A date, hours and minutes; seconds with a fraction or without; how far from UTC.
+    let parts = || {
+        let (head, rest) = text.split_at_checked("2006-01-02T15:04:05".len())?;
+        let digits = rest.strip_prefix('.').map_or(0, |rest| 1 + rest.bytes().take_while(u8::is_ascii_digit).count());
+        let (fraction, zone) = rest.split_at(digits);
+        Some((head, fraction, zone))
+    };
+    // Each digit of the pattern is the most that one may be.
+    let like = |text: &str, pattern: &str| {
+        let fits =
+            |(byte, most): (u8, u8)| if most.is_ascii_digit() { (b'0'..=most).contains(&byte) } else { byte == most };
+        text.len() == pattern.len() && text.bytes().zip(pattern.bytes()).all(fits)
+    };
+    parts().is_some_and(|(head, fraction, zone)| {
+        like(head, "9999-19-39T29:59:69")
+            && ("01"..="12").contains(&&head[5..7])
+            && ("01"..="31").contains(&&head[8..10])
+            && ("00"..="23").contains(&&head[11..13])
+            && ("00"..="60").contains(&&head[17..])
+            && fraction != "."
+            && (zone == "Z" || like(zone, "+29:59") || like(zone, "-29:59"))
     })
 }
 
@@ -188,6 +217,26 @@ mod tests {
         docker["config"] =
             json!({ "User": "", "Env": null, "Cmd": null, "Volumes": null, "Labels": {}, "OnBuild": null });
         assert_eq!(CONFIG.check(&docker), Ok(()));
+    }
+
+    #[test]
+    fn times_are_those_of_the_standard() {
+        let check =
+            |time: &str| CONFIG.check(&json!({ "os": "", "architecture": "", "history": [{ "created": time }] }));
+        for good in ["2015-10-31T22:22:54.690851953Z", "0001-01-01T00:00:00Z", "2024-02-29T23:59:60+01:30"] {
+            assert_eq!(check(good), Ok(()));
+        }
+        let day = "2015-10-31T22:22:54";
+        let bad = ["", "2015-10-31", day, "2015-13-31T22:22:54Z", "2015-00-31T22:22:54Z", "2015-10-32T22:22:54Z"];
+        let bad = bad
+            .into_iter()
+            .map(str::to_owned)
+            .chain([".Z", "z", "+01", "+0100", ".5", "Z ", ",5Z", "\u{e9}Z"].map(|end| day.to_owned() + end));
+        for bad in
+            bad.chain(["2015-10-31 22:22:54Z", "2015-10-31T24:00:00Z", "2015-10-31T22:22:61Z"].map(str::to_owned))
+        {
+            assert_eq!(check(&bad), Err(".history[0].created is not a date with a time".to_owned()), "{bad}");
+        }
     }
 
     #[test]
