@@ -5,6 +5,7 @@
 
 pub mod layer;
 pub mod layout;
+mod marks;
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "umoci and skopeo judge, and make what is judged")]
 mod tests;

@@ -1,26 +1,24 @@
 //! An image becomes a tree: its layers one over the other, each checked as a whole before anything of it is made.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Seek as _;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
-use rustix::io::Errno;
+use rustix::fs::FileType;
 use sha2::{Digest, Sha256, Sha512};
 
 use super::layer;
 use super::layout::{Algorithm, CONFIG, Config, Descriptor, Layout, MANIFEST, Manifest, layer_format, other_digest};
+use super::marks::Marks;
 use super::validate::unreadable;
 use super::whiteout::{self, Mark};
 use crate::error::{Context, Error, Result};
 use crate::progress::Progress;
-use crate::rootfs::{self, Rootfs};
+use crate::rootfs::Rootfs;
 use crate::unpack::decode::{Decoder, Format};
-use crate::unpack::entry::NodeKind;
 use crate::unpack::hashed::Hashed;
-use crate::unpack::limits::{Kept, Limits, RaisedBy};
+use crate::unpack::limits::{Limits, RaisedBy};
+use crate::unpack::reader::Reader;
 use crate::unpack::refusal::Reason;
 use crate::unpack::{self, Record};
 
@@ -145,16 +143,9 @@ fn layers(
         let (algorithm, expected) = Algorithm::parse(diff_id).map_err(refuse)?;
 
         // Marks speak of the layers below only, wherever in the layer they stand: they come first.
-        let mut marks = Vec::new();
-        let mut kept = Kept::new(&limits);
-        let read = layer::read(clone(&file, &name)?, format, algorithm, &limits, &mut |entry, mark| {
-            if mark == Mark::Entry {
-                return Ok(());
-            }
-            kept.add(size_of::<Mark>() + 32 + entry.path.as_os_str().len(), "the whiteouts")?;
-            marks.push(mark);
-            Ok(())
-        });
+        let mut marks = Marks::new(&limits);
+        let again = clone(&file, &name)?;
+        let read = layer::read(again, format, algorithm, &limits, &mut |_, mark| marks.add(mark));
         let read = match read {
             Ok(read) => read,
             Err(error) => {
@@ -169,8 +160,16 @@ fn layers(
                 "its plain archive has another digest than its diff id",
             )));
         }
-        let replaced = replaced(&file, &name, format, &limits, &linked(root, &marks)?)?;
-        marks.iter().try_for_each(|mark| apply(root, &mut record, mark, &replaced))?;
+        if !marks.apply(root, &mut record)?.map_err(refuse)? {
+            file.rewind().system(|| format!("reading layer {name}"))?;
+            let decoder = Decoder::of(format, clone(&file, &name)?).system(|| format!("reading layer {name}"))?;
+            let mut reader = Reader::new(decoder, limits.clone());
+            let bad = |error| unreadable(error).map_or_else(|error| error, refuse);
+            while let Some(entry) = reader.next_entry().map_err(bad)? {
+                let mark = whiteout::mark(&entry).map_err(refuse)?;
+                marks.follow(root, &mut record, &entry, &mark)?.map_err(refuse)?;
+            }
+        }
 
         file.rewind().system(|| format!("reading layer {name}"))?;
         record = match algorithm_of(descriptor)? {
@@ -204,89 +203,6 @@ fn entries<D: Digest + Clone + Send + 'static>(
     match whole.get().map(String::as_str) == expected {
         true => Ok(record),
         false => Err(refuse(other_digest())),
-    }
-}
-
-/// Opaque directories that are links so far.
-fn linked<'a>(root: &Rootfs, marks: &'a [Mark]) -> Result<BTreeSet<&'a Path>> {
-    let mut linked = BTreeSet::new();
-    for mark in marks {
-        if let Mark::Opaque(dir) = mark
-            && !dir.as_os_str().is_empty()
-            && root.stat(dir)?.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
-        {
-            linked.insert(dir.as_path());
-        }
-    }
-    Ok(linked)
-}
-
-/// Those of `links` that the layer has a directory of its own for: that takes the link's place, and what it leads to stays.
-fn replaced(
-    file: &File,
-    name: &str,
-    format: Format,
-    limits: &Limits,
-    links: &BTreeSet<&Path>,
-) -> Result<BTreeSet<PathBuf>> {
-    let mut replaced = BTreeSet::new();
-    if links.is_empty() {
-        return Ok(replaced);
-    }
-    let mut again = clone(file, name)?;
-    again.rewind().system(|| format!("reading layer {name}"))?;
-    let read = layer::read(again, format, Algorithm::Sha256, limits, &mut |entry, _| {
-        if entry.kind == NodeKind::Dir && links.contains(entry.path.as_path()) {
-            replaced.insert(entry.path);
-        }
-        Ok(())
-    });
-    match read {
-        Ok(_) => Ok(replaced),
-        Err(error) => Err(refused(&format!("layer {name}"), &unreadable(error)?)),
-    }
-}
-
-/// Takes away what a mark speaks of. The directory that it was in keeps its time, unless an entry of the layer changes it.
-fn apply(root: &Rootfs, record: &mut Record, mark: &Mark, replaced: &BTreeSet<PathBuf>) -> Result<()> {
-    let (Mark::Remove(path) | Mark::Opaque(path)) = mark else { return Ok(()) };
-    let opaque = matches!(mark, Mark::Opaque(_));
-    if let Some(real) = real(root, path, opaque && !replaced.contains(path))? {
-        if opaque { record.forget_below(&real) } else { record.forget(&real) }
-    }
-    // What a link leads to stays, when the layer's own directory takes the link's place.
-    if opaque && replaced.contains(path) {
-        return Ok(());
-    }
-    let dir = if opaque { path } else { path.parent().unwrap_or(Path::new("")) };
-    let doing = || root.doing("opening", dir);
-    let fd = match root.openat2(dir, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
-        other => other.system(doing)?,
-    };
-    let stat = rustix::fs::fstat(&fd).system(doing)?;
-    if opaque {
-        for (name, _) in rootfs::list(fd.as_fd()).system(|| root.doing("listing", dir))? {
-            root.remove(&dir.join(name))?;
-        }
-    } else {
-        root.remove(path)?;
-    }
-    let times = Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
-    };
-    rustix::fs::futimens(&fd, &times).system(doing)
-}
-
-/// `path` without links on the way to it, and at its end if `follow` says so; none when the way leads nowhere.
-fn real(root: &Rootfs, path: &Path, follow: bool) -> Result<Option<PathBuf>> {
-    let above = if follow { path } else { path.parent().unwrap_or(Path::new("")) };
-    match root.real(above) {
-        Ok(real) if follow => Ok(Some(real)),
-        Ok(real) => Ok(path.file_name().map(|name| real.join(name))),
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-        Err(error) => Err(error).system(|| root.doing("looking at", path)),
     }
 }
 
