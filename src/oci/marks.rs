@@ -34,6 +34,11 @@ impl Marks {
         Self { list: Vec::new(), kept: Kept::new(limits), ways: BTreeSet::new(), taken: BTreeSet::new() }
     }
 
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     /// Adds what an entry means, if it is a mark.
     pub(super) fn add(&mut self, mark: Mark) -> Result<(), Reason> {
         let Some((dir, name)) = parts(&mark) else { return Ok(()) };

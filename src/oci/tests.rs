@@ -1,5 +1,6 @@
 //! Layouts made here, by hand, and judged and unpacked; umoci, where it is installed, must make the same trees.
 
+mod images;
 mod marks;
 
 use std::io::Write as _;

@@ -1,17 +1,17 @@
 //! A whole layout, judged: everything that is wrong with it, not only the first thing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::Path;
 
 use super::layer;
-use super::layout::{Algorithm, CONFIG, Config, Descriptor, INDEX, Index, Layout, MANIFEST, Manifest, layer_format};
+use super::layout::{
+    Algorithm, CONFIG, Config, Descriptor, INDEX, Index, Layout, MANIFEST, MAX_DEPTH, Manifest, layer_format,
+};
 use crate::error::{Context as _, Result};
 use crate::unpack::decode::Format;
 use crate::unpack::limits::Limits;
 use crate::unpack::refusal::{self, ReadError, Reason};
-
-/// Indexes in indexes.
-const MAX_DEPTH: usize = 8;
 
 /// Something about a layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -244,9 +244,20 @@ impl Judge<'_> {
 pub(super) fn unreadable(error: ReadError) -> Result<Reason> {
     match error {
         ReadError::Refused(refusal) => Ok(Reason::new(refusal.reason.code, refusal.to_string())),
-        ReadError::Input(error) if error.raw_os_error().is_some() => Err(error).system(|| "reading a layer"),
+        ReadError::Input(error) if is_of_system(&error) => Err(error).system(|| "reading a layer"),
         ReadError::Input(error) => {
             Ok(Reason::new(refusal::code_of(error.kind()), format!("it cannot be decoded: {error}")))
         }
     }
 }
+
+/// Whether it says nothing of the layer: it could not be read, or there was no memory to decode it with.
+fn is_of_system(error: &io::Error) -> bool {
+    let memory =
+        error.kind() == io::ErrorKind::OutOfMemory || error.to_string() == zstd::zstd_safe::get_error_name(ZSTD_MEMORY);
+    error.raw_os_error().is_some() || memory
+}
+
+/// What Zstandard's library says of too little memory; its binding makes a text of it.
+const ZSTD_MEMORY: usize =
+    (zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode::ZSTD_error_memory_allocation as usize).wrapping_neg();
