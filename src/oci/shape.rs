@@ -46,10 +46,10 @@ const DESCRIPTOR: Shape = Object(&[
     ("annotations", false, Map(&Text)),
 ]);
 
-/// An index.
+/// An index. That it has its list, which may be `null` where there is none, the document's type says.
 pub const INDEX: Shape = Object(&[
     ("artifactType", false, MediaType),
-    ("manifests", true, List(&DESCRIPTOR)),
+    ("manifests", false, List(&DESCRIPTOR)),
     ("subject", false, DESCRIPTOR),
     ("annotations", false, Map(&Text)),
 ]);
@@ -58,7 +58,7 @@ pub const INDEX: Shape = Object(&[
 pub const MANIFEST: Shape = Object(&[
     ("artifactType", false, MediaType),
     ("config", true, DESCRIPTOR),
-    ("layers", true, List(&DESCRIPTOR)),
+    ("layers", false, List(&DESCRIPTOR)),
     ("subject", false, DESCRIPTOR),
     ("annotations", false, Map(&Text)),
 ]);

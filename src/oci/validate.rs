@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::layer;
-use super::layout::{Algorithm, CONFIG, Config, Descriptor, INDEX, Index, Layout, MANIFEST, Manifest, layer_format};
+use super::layout::{
+    Algorithm, CONFIG, Config, Descriptor, INDEX, Index, Layout, MANIFEST, MAX_DEPTH, Manifest, layer_format,
+};
 use crate::error::{Context as _, Result};
 use crate::unpack::decode::Format;
 use crate::unpack::limits::Limits;
 use crate::unpack::refusal::{ReadError, Reason};
-
-/// Indexes in indexes.
-const MAX_DEPTH: usize = 8;
 
 /// Something about a layout.
 #[derive(Debug, Clone, PartialEq, Eq)]

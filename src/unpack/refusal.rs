@@ -71,8 +71,14 @@ pub fn code_of(kind: io::ErrorKind) -> &'static str {
 
 /// Whether the system is to blame for an error of reading, rather than what was read.
 pub fn is_of_system(error: &io::Error) -> bool {
-    error.raw_os_error().is_some() || error.kind() == io::ErrorKind::OutOfMemory
+    let memory =
+        error.kind() == io::ErrorKind::OutOfMemory || error.to_string() == zstd::zstd_safe::get_error_name(ZSTD_MEMORY);
+    error.raw_os_error().is_some() || memory
 }
+
+/// What Zstandard's library says of too little memory; its binding makes a text of it.
+const ZSTD_MEMORY: usize =
+    (zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode::ZSTD_error_memory_allocation as usize).wrapping_neg();
 
 /// Reading an archive went wrong.
 #[derive(Debug)]
