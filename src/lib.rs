@@ -32,6 +32,7 @@
 //! | [`oci`] | image layouts, read: judged, and made into trees | believe a blob before its digest |
 //! | [`rootfs`] | handle of a tree: every path below it is resolved by the kernel inside it | know what the tree is for |
 //! | [`userns`] | becoming root once, by running the program again; telling owners apart that its map leaves out | become root after a thread exists |
+//! | `staging` | hidden directories beside results in the making: locked while they live, removed by the next when left | know what is in them |
 //! | [`space`] | the room that file systems have, and errors that say what is missing of it | know what for |
 //! | [`process`] | waiting, and passing signals on; starting a helper of the host | know what for |
 //! | [`progress`] | what stages tell of their work, as events | know a terminal |
@@ -95,6 +96,7 @@ pub mod recipe;
 pub mod rootfs;
 pub mod source;
 pub mod space;
+mod staging;
 pub mod store;
 pub mod strip;
 mod sys;

@@ -5,9 +5,24 @@
 
 pub mod layer;
 pub mod layout;
+pub mod shape;
+mod marks;
+mod reference;
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "umoci and skopeo judge, and make what is judged")]
 mod tests;
 pub mod unpack;
 pub mod validate;
 pub mod whiteout;
+
+use crate::error::Error;
+use crate::unpack::refusal::Reason;
+
+fn refused(about: &str, reason: &Reason) -> Error {
+    Error::refused(format!("{about} [{}]", reason.code)).with_source(reason.text.to_string())
+}
+
+/// Words of a document, for a message.
+fn printable(text: &str) -> String {
+    text.chars().take(200).flat_map(char::escape_debug).collect()
+}

@@ -4,8 +4,9 @@
 //! The builder, which has threads, takes its signals in one thread ([`Signals`]): while a sandbox runs they go to it, else
 //! they end the program. Programs of the host that do a part of the work are started by [`helper`], and get the signals likewise.
 
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use nix::unistd::{Pid, getpgrp, getpid, setpgid, tcgetpgrp, tcsetpgrp};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::rootfs;
 
 pub(crate) mod helper;
 mod memory;
@@ -33,6 +35,9 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Two signals closer than this are one: a terminal and a parent may both send it.
 const DUPLICATE: Duration = Duration::from_millis(300);
+
+/// How often the removal of a directory that is still written to is tried.
+const ATTEMPTS: usize = 100;
 
 /// How many processors this process may use, as its affinity and its control groups have it. Looked up once: it takes reading
 /// files of `/proc` and `/sys`, which nothing does that is about to unpack an archive.
@@ -266,8 +271,8 @@ struct Present {
     sandbox: Option<(Pid, bool)>,
     /// The first stopping signal, and when.
     stopped: Option<(Signal, Instant)>,
-    /// Directories that are removed when a signal ends the program.
-    leftovers: Vec<PathBuf>,
+    /// What is removed when a signal ends the program: names in directories, numbered.
+    leftovers: BTreeMap<u64, (OwnedFd, OsString)>,
 }
 
 static PRESENT: OnceLock<Mutex<Present>> = OnceLock::new();
@@ -350,8 +355,11 @@ impl Signals {
                 }
             }
             (None, _) => {
-                // Destructors do not run here. What cannot be removed now, the next run removes.
-                present.leftovers.iter().for_each(|path| _ = fs_err::remove_dir_all(path));
+                // Destructors do not run here. Other threads may still be at work in what is removed; what cannot be removed now,
+                // the next run removes.
+                for (above, name) in present.leftovers.values() {
+                    (0..ATTEMPTS).find(|_| rootfs::remove_at(above.as_fd(), name).is_ok());
+                }
                 std::process::exit(128 + signal as i32)
             }
         }
@@ -360,19 +368,28 @@ impl Signals {
 
 /// A directory that goes when a signal ends the program, for as long as this value lives.
 #[derive(Debug)]
-pub(crate) struct Leftover(PathBuf);
+pub(crate) struct Leftover(u64);
 
 impl Leftover {
-    /// Registers a directory.
-    pub(crate) fn new(path: PathBuf) -> Self {
-        present().leftovers.push(path.clone());
-        Self(path)
+    /// Registers `name` in the directory `above`.
+    pub(crate) fn new(above: OwnedFd, name: OsString) -> Self {
+        let mut present = present();
+        let number = present.leftovers.last_key_value().map_or(0, |(last, _)| last + 1);
+        present.leftovers.insert(number, (above, name));
+        Self(number)
+    }
+
+    /// Does `work` while no signal ends the program.
+    pub(crate) fn undisturbed<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _held = present();
+        work()
     }
 }
 
 impl Drop for Leftover {
     fn drop(&mut self) {
-        present().leftovers.retain(|path| *path != self.0);
+        // While a signal ends the program this waits, and with it the error of what was removed too early.
+        present().leftovers.remove(&self.0);
     }
 }
 

@@ -228,6 +228,12 @@ impl Rootfs {
     /// The path of the directory `path` that leads through no link: two ways to one place have the same. For keeping books only;
     /// what is opened by it is looked up by the kernel again.
     pub(crate) fn real(&self, path: &Path) -> rustix::io::Result<PathBuf> {
+        self.real_way(path, &mut |_| {})
+    }
+
+    /// As [`Rootfs::real`]. If the way leads through a link, also one that leads nowhere, `each` hears of every name on it, those of
+    /// links and those in their targets included: where it is, through no link.
+    pub(crate) fn real_way(&self, path: &Path, each: &mut dyn FnMut(PathBuf)) -> rustix::io::Result<PathBuf> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         match openat2(self.fd.as_fd(), path, flags, Mode::empty(), IN_ROOT.union(ResolveFlags::NO_SYMLINKS)) {
             Ok(_) if !path.iter().any(|name| name == "..") => return Ok(cleaned(path)),
@@ -235,22 +241,37 @@ impl Rootfs {
             Err(error) => return Err(error),
         }
         let (mut real, mut links) = (PathBuf::new(), 0);
+        let mut here = self.openat2(&real, flags, Mode::empty())?;
         let mut rest: Vec<OsString> = path.iter().rev().map(OsStr::to_owned).collect();
         while let Some(name) = rest.pop() {
             match name.as_bytes() {
                 b"." => continue,
                 b"/" => real.clear(),
                 b".." => drop(real.pop()),
-                _ => match rustix::fs::readlinkat(self.openat2(&real, flags, Mode::empty())?, &name, Vec::new()) {
-                    Ok(_) if links == MAX_LINKS => return Err(Errno::LOOP),
-                    Ok(target) => {
-                        links += 1;
-                        rest.extend(Path::new(OsStr::from_bytes(target.as_bytes())).iter().rev().map(OsStr::to_owned));
+                _ => {
+                    each(real.join(&name));
+                    match rustix::fs::readlinkat(&here, &name, Vec::new()) {
+                        Ok(_) if links == MAX_LINKS => return Err(Errno::LOOP),
+                        Ok(target) => {
+                            links += 1;
+                            let target = Path::new(OsStr::from_bytes(target.as_bytes()));
+                            rest.extend(target.iter().rev().map(OsStr::to_owned));
+                        }
+                        Err(Errno::INVAL) => {
+                            here = rustix::fs::openat(
+                                &here,
+                                &name,
+                                flags.union(OFlags::NOFOLLOW | OFlags::CLOEXEC),
+                                Mode::empty(),
+                            )?;
+                            real.push(name);
+                        }
+                        Err(error) => return Err(error),
                     }
-                    Err(Errno::INVAL) => real.push(name),
-                    Err(error) => return Err(error),
-                },
+                    continue;
+                }
             }
+            here = self.openat2(&real, flags, Mode::empty())?;
         }
         Ok(real)
     }

@@ -19,7 +19,8 @@ pub const STORE: &str = "make room there, or move the store with QUERN_HOME";
 /// With less than this a program that writes files may well have failed for it.
 const CROWDED: u64 = 1 << 20;
 
-/// Bytes that may still be written by this user to the file system of an open file; none when it does not tell.
+/// Bytes that may still be written to the file system of an open file, without those that it keeps for root; none when it does not
+/// tell.
 pub fn free(fd: impl AsFd) -> Option<u64> {
     rustix::fs::fstatvfs(fd).ok().map(|stat| left(&stat))
 }

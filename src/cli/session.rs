@@ -74,13 +74,12 @@ pub(super) fn root() -> Result<Result<Store, i32>> {
 /// Becomes root for a verb that needs no store: nothing to do for root, else a user namespace. The exit code of the program
 /// run again, if that did the work.
 pub(super) fn user_namespace() -> Result<Option<i32>> {
-    if userns::is_host_root() {
-        return Ok(None);
+    if !userns::is_host_root()
+        && let Role::Waited(exit) = userns::become_root()?
+    {
+        return Ok(Some(exit.code()));
     }
-    match userns::become_root()? {
-        Role::Waited(exit) => Ok(Some(exit.code())),
-        Role::Root => Signals::start().map(|()| None),
-    }
+    Signals::start().map(|()| None)
 }
 
 /// The store, for a verb that needs no root.

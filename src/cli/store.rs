@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -10,12 +11,13 @@ use super::clean::row;
 use super::{RecipeArgs, lock, session, standard};
 use crate::error::{Context, Error, Kind, Result};
 use crate::lockfile::Lockfile;
-use crate::process::{Leftover, Signals};
+use crate::process::Signals;
 use crate::progress::Progress;
 use crate::recipe::Origin;
 use crate::source::repository::snapshot;
 use crate::source::{self, Located, Locked};
 use crate::space;
+use crate::staging::Directory;
 use crate::store::Store;
 use crate::ui::Terminal;
 
@@ -139,14 +141,14 @@ impl Export {
         if output.symlink_metadata().is_ok_and(|metadata| !metadata.is_file()) {
             return Err(Error::usage(format!("{}: something else than a file is there", doing())));
         }
-        let staging = tempfile::Builder::new().prefix(".quern-").tempdir_in(directory).system(doing)?;
-        let _leftover = Leftover::new(staging.path().to_owned());
-        let path = staging.path().join("export");
+        let above = fs_err::File::open(directory).system(doing)?;
+        let staging = Directory::create(above.file().as_fd(), directory, ui)?;
+        let path = directory.join(staging.name()).join("export");
         let mut file = fs_err::File::create(&path).system(doing)?;
         space::check(file.file(), directory, doing(), needed)?;
         store.export(&chosen, &mut file, ui).map_err(|error| space::told(error, &[directory]))?;
         file.sync_all().system(doing)?;
-        fs_err::rename(&path, output).system(doing)?;
+        staging.undisturbed(|| fs_err::rename(&path, output)).system(doing)?;
         ui.result(output);
         Ok(())
     }

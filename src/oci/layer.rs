@@ -36,7 +36,8 @@ pub fn read(
         Algorithm::Sha256 => Hash::Sha256(Box::default()),
         Algorithm::Sha512 => Hash::Sha512(Box::default()),
     };
-    let mut plain = Hashed { input: Decoder::of(format, file)?, hash: plain };
+    let decoder = Decoder::of(format, file).map_err(ReadError::Input)?;
+    let mut plain = Hashed { input: decoder, hash: plain };
     let mut reader = Reader::new(&mut plain, limits.clone());
     while let Some(entry) = reader.next_entry()? {
         let (name, offset) = (entry.path.as_os_str().as_bytes().to_vec(), entry.offset);

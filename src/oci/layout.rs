@@ -1,17 +1,19 @@
 //! A layout's documents, read from `blobs` by digest.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256, Sha512};
 
+use super::shape::{self, Shape};
 use crate::error::{Context, Result};
 use crate::pack::digest::hex;
 use crate::rootfs::Rootfs;
@@ -20,6 +22,9 @@ use crate::unpack::refusal::Reason;
 
 /// Largest document that is read, as the distribution specification recommends.
 pub const MAX_DOCUMENT: u64 = 4 << 20;
+
+/// Indexes in indexes.
+pub const MAX_DEPTH: usize = 8;
 
 /// Media type of an index.
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -39,8 +44,10 @@ pub struct Descriptor {
     /// Bytes.
     pub size: u64,
     /// Notes; the name of an image is one.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_null")]
     pub annotations: BTreeMap<String, String>,
+    /// What the image runs on.
+    pub platform: Option<Platform>,
 }
 
 impl Descriptor {
@@ -48,6 +55,58 @@ impl Descriptor {
     pub fn name(&self) -> Option<&str> {
         self.annotations.get("org.opencontainers.image.ref.name").map(String::as_str)
     }
+
+    /// Whether it points at the same, under whatever name.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.digest, self.size, &self.media_type) == (&other.digest, other.size, &other.media_type)
+    }
+}
+
+/// What an image runs on, in Go's words.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Platform {
+    /// `linux`, mostly.
+    pub os: String,
+    /// As Go calls it.
+    pub architecture: String,
+    /// A kind of the architecture.
+    #[serde(default)]
+    pub variant: Option<String>,
+}
+
+impl Platform {
+    /// Whether this machine runs it, of whatever variant.
+    pub fn is_of_this_machine(&self) -> bool {
+        self.os == "linux" && self.architecture == machine()
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        self.variant.iter().try_for_each(|variant| write!(f, "/{variant}"))
+    }
+}
+
+/// This machine's architecture, as Go calls it (`GOARCH`).
+pub fn machine() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "x86" => "386",
+        "aarch64" => "arm64",
+        "loongarch64" => "loong64",
+        "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
+        "powerpc64" => "ppc64",
+        "powerpc" => "ppc",
+        "mips" if cfg!(target_endian = "little") => "mipsle",
+        "mips64" if cfg!(target_endian = "little") => "mips64le",
+        other => other,
+    }
+}
+
+/// A list or a map that Go has none of is written as `null`.
+fn or_null<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
 /// A document that is read.
@@ -56,29 +115,48 @@ pub trait Document: DeserializeOwned {
     const KEYS: &'static [&'static str];
     /// Keys that only another kind of document has.
     const FOREIGN: &'static [&'static str];
+    /// What it looks like.
+    const SHAPE: Shape;
 }
 
 /// What descriptors, indexes and manifests have.
-const KEYS: &[&str] = &["schemaVersion", "mediaType", "manifests", "layers", "config", "digest", "size", "annotations"];
+const KEYS: &[&str] = &[
+    "schemaVersion",
+    "mediaType",
+    "manifests",
+    "layers",
+    "config",
+    "digest",
+    "size",
+    "annotations",
+    "platform",
+    "os",
+    "architecture",
+    "variant",
+];
 
 impl Document for Index {
     const KEYS: &'static [&'static str] = KEYS;
     const FOREIGN: &'static [&'static str] = &["layers", "config"];
+    const SHAPE: Shape = shape::INDEX;
 }
 
 impl Document for Manifest {
     const KEYS: &'static [&'static str] = KEYS;
     const FOREIGN: &'static [&'static str] = &["manifests"];
+    const SHAPE: Shape = shape::MANIFEST;
 }
 
 impl Document for Config {
     const KEYS: &'static [&'static str] = &["rootfs", "diff_ids", "os", "architecture"];
     const FOREIGN: &'static [&'static str] = &["layers", "manifests"];
+    const SHAPE: Shape = shape::CONFIG;
 }
 
 impl Document for Marker {
     const KEYS: &'static [&'static str] = &["imageLayoutVersion"];
     const FOREIGN: &'static [&'static str] = &[];
+    const SHAPE: Shape = Shape::Object(&[]);
 }
 
 /// `index.json`, and what it may point at.
@@ -90,6 +168,7 @@ pub struct Index {
     /// Is [`INDEX`], when it is said.
     pub media_type: Option<String>,
     /// Images.
+    #[serde(deserialize_with = "or_null")]
     pub manifests: Vec<Descriptor>,
 }
 
@@ -104,6 +183,7 @@ pub struct Manifest {
     /// Its configuration.
     pub config: Descriptor,
     /// Its layers, the lowest first.
+    #[serde(deserialize_with = "or_null")]
     pub layers: Vec<Descriptor>,
 }
 
@@ -125,6 +205,7 @@ pub struct RootFs {
     #[serde(rename = "type")]
     pub kind: String,
     /// Digests of the plain layers.
+    #[serde(deserialize_with = "or_null")]
     pub diff_ids: Vec<String>,
 }
 
@@ -242,25 +323,34 @@ impl Layout {
 
     /// A blob whose size and digest are what its descriptor says, at its beginning.
     pub fn blob(&self, descriptor: &Descriptor) -> Result<Result<File, Reason>> {
-        let (algorithm, name) = match Algorithm::parse(&descriptor.digest) {
-            Ok(parsed) => parsed,
-            Err(reason) => return Ok(Err(reason)),
-        };
-        let path = path(algorithm, name);
-        let doing = || self.root.doing("reading", &path);
-        let mut file = match self.open_file(&path, Reason::new("missing-blob", "there is no such blob"))? {
+        let mut file = match self.open_blob(descriptor)? {
             Ok(file) => file,
             Err(reason) => return Ok(Err(reason)),
         };
-        let size = file.metadata().system(doing)?.len();
-        if size != descriptor.size {
-            let text = format!("it has {size} bytes and should have {}", descriptor.size);
-            return Ok(Err(Reason::new("size-mismatch", text)));
-        }
+        let doing = || format!("reading {} in {}", descriptor.digest, self.path().display());
+        let Ok((algorithm, name)) = Algorithm::parse(&descriptor.digest) else { return Ok(Err(other_digest())) };
         if algorithm.of(&mut file).system(doing)? != name {
             return Ok(Err(other_digest()));
         }
         file.rewind().system(doing)?;
+        Ok(Ok(file))
+    }
+
+    /// As [`Layout::blob`], its content not looked at.
+    pub fn open_blob(&self, descriptor: &Descriptor) -> Result<Result<File, Reason>> {
+        let path = match Algorithm::parse(&descriptor.digest) {
+            Ok((algorithm, name)) => path(algorithm, name),
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let file = match self.open_file(&path, Reason::new("missing-blob", "there is no such blob"))? {
+            Ok(file) => file,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let size = file.metadata().system(|| self.root.doing("looking at", &path))?.len();
+        if size != descriptor.size {
+            let text = format!("it has {size} bytes and should have {}", descriptor.size);
+            return Ok(Err(Reason::new("size-mismatch", text)));
+        }
         Ok(Ok(file))
     }
 
@@ -360,12 +450,13 @@ fn check(version: u32, media_type: Option<&str>, expected: &str) -> Result<(), R
 
 /// A document that every reader takes for the same. Go's takes keys in any case, and the last of several.
 fn json<T: Document>(bytes: &[u8]) -> Result<T, Reason> {
-    let bad = |error: serde_json::Error| {
-        let text = error.to_string();
+    let not_so = |text: &str| {
         Reason::new("bad-json", format!("it is not what it should be: {}", text.as_bytes().escape_ascii()))
     };
+    let bad = |error: serde_json::Error| not_so(&error.to_string());
     let document = serde_json::from_slice(bytes).map_err(bad)?;
     let value: Value = serde_json::from_slice(bytes).map_err(bad)?;
+    T::SHAPE.check(&value).map_err(|what| not_so(what.trim_start_matches('.')))?;
     let foreign = value.as_object().is_some_and(|object| T::FOREIGN.iter().any(|key| object.contains_key(*key)));
     match foreign || is_ambiguous(&value, T::KEYS) {
         true => {
@@ -380,7 +471,8 @@ fn is_ambiguous(value: &Value, keys: &[&str]) -> bool {
     match value {
         Value::Object(object) => object.iter().any(|(key, value)| {
             let folded = keys.iter().any(|known| key != known && key.eq_ignore_ascii_case(known));
-            let inside = matches!(&key[..], "manifests" | "layers" | "config" | "rootfs") && keys.contains(&&key[..]);
+            let inside = matches!(&key[..], "manifests" | "layers" | "config" | "rootfs" | "platform")
+                && keys.contains(&&key[..]);
             folded || (inside && is_ambiguous(value, keys))
         }),
         Value::Array(values) => values.iter().any(|value| is_ambiguous(value, keys)),

@@ -1,5 +1,8 @@
 //! Layouts made here, by hand, and judged and unpacked; umoci, where it is installed, must make the same trees.
 
+mod images;
+mod marks;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -416,33 +419,6 @@ fn every_descriptor_is_judged_and_none_twice() {
     });
     made.blob(text.as_bytes(), CONFIG);
     assert_eq!(made.codes(), ["layer-count"], "layers without a diff id");
-}
-
-/// As containerd and umoci have it.
-#[test]
-fn opaque_directories_and_whiteouts_go_through_links() {
-    let first = Tar::default().dir("./").dir("d/").file("d/old", b"1").symlink("l", "d").symlink("loop", "loop").end();
-    let cases = [
-        (Tar::default().file("l/.wh..wh..opq", b"").file("l/new", b"2").end(), &["d", "d/new", "l", "loop"][..]),
-        (
-            Tar::default().dir("l/").file("l/.wh..wh..opq", b"").file("l/new", b"2").end(),
-            &["d", "d/old", "l", "l/new", "loop"],
-        ),
-        (Tar::default().file("l/.wh.old", b"").end(), &["d", "l", "loop"]),
-        (Tar::default().file("loop/.wh.x", b"").file("loop/.wh..wh..opq", b"").end(), &["d", "d/old", "l", "loop"]),
-        (Tar::default().file(".wh.l", b"").file("l/.wh..wh..opq", b"").end(), &["d", "d/old", "loop"]),
-    ];
-    for (number, (second, expected)) in cases.into_iter().enumerate() {
-        let made = made(&[first.clone(), second], |_| {});
-        assert_eq!(made.codes(), [""; 0]);
-        made.unpack().unwrap();
-        let find =
-            Command::new("find").args([".", "-mindepth", "1", "-printf", "%P\n"]).current_dir(made.tree()).output();
-        let text = String::from_utf8(find.unwrap().stdout).unwrap();
-        let mut found: Vec<&str> = text.lines().collect();
-        found.sort_unstable();
-        assert_eq!(found, expected, "{number}");
-    }
 }
 
 /// A node that is only recorded is removed, replaced and linked to as one that exists, whichever way leads to it.

@@ -1,26 +1,27 @@
 //! An image becomes a tree: its layers one over the other, each checked as a whole before anything of it is made.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Seek as _;
-use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256, Sha512};
 
-use super::layer;
-use super::layout::{Algorithm, CONFIG, Config, Descriptor, Layout, MANIFEST, Manifest, layer_format, other_digest};
+use super::layout::{Algorithm, CONFIG, Config, Descriptor, Layout, Manifest, layer_format, other_digest};
+use super::marks::Marks;
 use super::validate::unreadable;
 use super::whiteout::{self, Mark};
+use super::{layer, printable, reference, refused};
 use crate::error::{Context, Error, Result};
 use crate::progress::Progress;
 use crate::rootfs::{self, Rootfs};
+use crate::staging::Directory;
 use crate::unpack::decode::{Decoder, Format};
-use crate::unpack::entry::NodeKind;
 use crate::unpack::hashed::Hashed;
-use crate::unpack::limits::{Kept, Limits, RaisedBy};
+use crate::unpack::limits::{Limits, RaisedBy, Spent};
+use crate::unpack::reader::Reader;
 use crate::unpack::refusal::Reason;
 use crate::unpack::{self, Record};
 
@@ -39,9 +40,9 @@ pub fn unpack(dir: &Path, name: &str, tree: &Path, demand: &Demand, ui: &dyn Pro
     let layout = Layout::open(dir)?;
     let about = |what: &str| format!("{what} in {}", dir.display());
     let index = layout.index()?.map_err(|reason| refused(&about("index.json"), &reason))?;
-    let manifest = choose(&index.manifests, name, dir)?;
+    let manifest = reference::find(&layout, &index, name)?;
     let manifest: Manifest =
-        layout.document(manifest)?.map_err(|reason| refused(&about(&printable(&manifest.digest)), &reason))?;
+        layout.document(&manifest)?.map_err(|reason| refused(&about(&printable(&manifest.digest)), &reason))?;
     manifest.check().map_err(|reason| refused(&about("the manifest"), &reason))?;
     let config = &manifest.config;
     if config.media_type != CONFIG {
@@ -54,76 +55,60 @@ pub fn unpack(dir: &Path, name: &str, tree: &Path, demand: &Demand, ui: &dyn Pro
         return Err(refused(&about("the manifest"), &reason));
     }
 
+    let (above, name) = place(tree)?;
+    let limits = limits(&manifest.layers, demand)?;
+    let staging = Directory::create(above.fd(), above.path(), ui)?;
+    let path = staging.name().join("tree");
+    // The mode is for an image that does not speak of its root.
+    above.create_dir(&path, 0o755)?;
+    let root = above.subtree(&path, tree)?;
+    let record = layers(&layout, &manifest.layers, &config.rootfs.diff_ids, &root, limits, ui)?;
+    root.sync()?;
+    staging.undisturbed(|| above.rename(&path, name))?;
+    Ok(record)
+}
+
+/// The directory that `tree` will be in, and its name there, which nothing has but perhaps an empty directory.
+fn place(tree: &Path) -> Result<(Rootfs, &Path)> {
     let Some(name) = tree.file_name().map(Path::new) else {
         return Err(Error::usage(format!("{}: the tree needs a name", tree.display())));
     };
     let above = tree.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let above = Rootfs::open(above)?;
-    if let Some(there) = above.stat(name)? {
-        let dir = FileType::from_raw_mode(there.st_mode) == FileType::Directory;
-        if !dir || !above.read_dir(name)?.is_empty() {
-            return Err(Error::usage(format!("{} is no empty directory", tree.display())));
-        }
+    let Some(there) = above.stat(name)? else { return Ok((above, name)) };
+    if FileType::from_raw_mode(there.st_mode) != FileType::Directory || !above.read_dir(name)?.is_empty() {
+        return Err(Error::usage(format!("{} is no empty directory", tree.display())));
     }
-    let size = manifest.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
-    let limits = Limits::of_layers(size).set(demand.bytes, demand.entries, RaisedBy::Options);
-    let staging = staging(&above)?;
-    let made = fill(&layout, &manifest.layers, &config.rootfs.diff_ids, &above, &staging, tree, limits, ui)
-        .and_then(|record| above.rename(&staging.join(TREE), name).map(|()| record));
-    // Whatever is in it, also directories that may not be entered; but why it failed comes first.
-    let removed = above.remove(&staging);
-    made.and_then(|record| removed.map(|_| record))
-}
-
-/// The tree in its staging directory.
-const TREE: &str = "tree";
-
-/// Makes a directory of a new name.
-fn staging(above: &Rootfs) -> Result<PathBuf> {
-    let mut number = 0;
-    loop {
-        let name = PathBuf::from(format!(".quern-unpack-{}-{number}", std::process::id()));
-        if above.create_dir(&name, 0o700)? {
-            return Ok(name);
-        }
-        number += 1;
+    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    match rootfs::openat2(above.fd(), name, OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), resolve) {
+        Err(Errno::XDEV) => Err(Error::usage(format!(
+            "{} is a mount point, and a tree appears as a whole or not at all",
+            tree.display()
+        ))
+        .with_hint(format!("name a directory in it that does not exist: {}", tree.join("tree").display()))),
+        other => other.system(|| above.doing("opening", name)).map(|_| (above, name)),
     }
 }
 
-#[allow(clippy::too_many_arguments, reason = "the image, the place, and how")]
-fn fill(
-    layout: &Layout,
-    descriptors: &[Descriptor],
-    diff_ids: &[String],
-    above: &Rootfs,
-    staging: &Path,
-    tree: &Path,
-    limits: Limits,
-    ui: &dyn Progress,
-) -> Result<Record> {
-    let path = staging.join(TREE);
-    // The mode is for an image that does not speak of its root.
-    above.create_dir(&path, 0o755)?;
-    let root = above.subtree(&path, tree)?;
-    let record = layers(layout, descriptors, diff_ids, &root, limits, ui)?;
-    root.sync()?;
-    Ok(record)
+/// What the layers may demand. What is named again is read again: it counts as if it were unpacked.
+fn limits(layers: &[Descriptor], demand: &Demand) -> Result<Limits> {
+    let (mut seen, mut once, mut again) = (BTreeSet::new(), 0u64, 0u64);
+    for layer in layers {
+        let sum = if seen.insert(&layer.digest) { &mut once } else { &mut again };
+        *sum = sum.saturating_add(layer.size);
+    }
+    let limits = Limits::of_layers(once).set(demand.bytes, demand.entries, RaisedBy::Options);
+    match again > limits.bytes {
+        true => Err(too_large(&limits, "the manifest", format!("{again} bytes of layers are named again"))),
+        false => Ok(limits),
+    }
 }
 
-/// The one image that is meant.
-fn choose<'a>(manifests: &'a [Descriptor], name: &str, dir: &Path) -> Result<&'a Descriptor> {
-    let meant: Vec<_> = manifests.iter().filter(|image| image.name() == Some(name) || image.digest == name).collect();
-    let there = || manifests.iter().filter_map(|image| image.name()).map(printable).collect::<Vec<_>>().join(", ");
-    let [image] = meant[..] else {
-        let what = if meant.is_empty() { "there is no image" } else { "there are several images" };
-        return Err(Error::usage(format!("{what} {} in {}", printable(name), dir.display()))
-            .with_hint(format!("give one of these, or a digest: {}", there())));
-    };
-    if image.media_type != MANIFEST {
-        let reason = Reason::new("bad-media-type", "it is not the manifest of an image");
-        return Err(refused(&format!("{} in {}", printable(name), dir.display()), &reason));
-    }
-    Ok(image)
+/// What a layer was found to be when it was read for the first time.
+#[derive(Clone, Copy)]
+struct Known {
+    spent: Spent,
+    marks: bool,
 }
 
 fn layers(
@@ -135,51 +120,73 @@ fn layers(
     ui: &dyn Progress,
 ) -> Result<Record> {
     let mut record = Record::default();
+    let mut known = BTreeMap::new();
     for (descriptor, diff_id) in layers.iter().zip(diff_ids) {
         let name = printable(&descriptor.digest);
         let refuse = |reason: Reason| refused(&format!("layer {name}"), &reason);
         let Some(format) = layer_format(&descriptor.media_type) else {
             return Err(refuse(Reason::new("bad-media-type", "its media type is not that of a layer")));
         };
-        let mut file = layout.blob(descriptor)?.map_err(refuse)?;
-        let (algorithm, expected) = Algorithm::parse(diff_id).map_err(refuse)?;
-
-        // Marks speak of the layers below only, wherever in the layer they stand: they come first.
-        let mut marks = Vec::new();
-        let mut kept = Kept::new(&limits);
-        let read = layer::read(clone(&file, &name)?, format, algorithm, &limits, &mut |entry, mark| {
-            if mark == Mark::Entry {
-                return Ok(());
+        let key = (&descriptor.digest, descriptor.size, &descriptor.media_type, diff_id);
+        let mut layer = known.get(&key).copied();
+        if layer.is_none_or(|layer: Known| layer.spent.entries > 0) {
+            let opened = if layer.is_some() { layout.open_blob(descriptor) } else { layout.blob(descriptor) };
+            let file = opened?.map_err(refuse)?;
+            if layer.is_none_or(|layer| layer.marks) {
+                layer = Some(remove(&file, format, &name, diff_id, root, &mut record, &limits)?);
             }
-            kept.add(size_of::<Mark>() + 32 + entry.path.as_os_str().len(), "the whiteouts")?;
-            marks.push(mark);
-            Ok(())
-        });
-        let read = match read {
-            Ok(read) => read,
-            Err(error) => {
-                let reason = unreadable(error)?;
-                let hint = limits.hint(reason.code);
-                return Err(hint.into_iter().fold(refuse(reason), Error::with_hint));
-            }
-        };
-        if read.digest != expected {
-            return Err(refuse(Reason::new(
-                "diff-id-mismatch",
-                "its plain archive has another digest than its diff id",
-            )));
+            record = match algorithm_of(descriptor)? {
+                Algorithm::Sha256 => entries::<Sha256>(file, format, descriptor, root, record, &limits, ui)?,
+                Algorithm::Sha512 => entries::<Sha512>(file, format, descriptor, root, record, &limits, ui)?,
+            };
         }
-        let replaced = replaced(&file, &name, format, &limits, &linked(root, &marks)?)?;
-        marks.iter().try_for_each(|mark| apply(root, &mut record, mark, &replaced))?;
-
-        file.rewind().system(|| format!("reading layer {name}"))?;
-        record = match algorithm_of(descriptor)? {
-            Algorithm::Sha256 => entries::<Sha256>(file, format, descriptor, root, record, &limits, ui)?,
-            Algorithm::Sha512 => entries::<Sha512>(file, format, descriptor, root, record, &limits, ui)?,
-        };
-        limits.spent = read.spent;
+        if let Some(layer) = layer {
+            limits.spent.entries += layer.spent.entries;
+            limits.spent.bytes = limits.spent.bytes.saturating_add(layer.spent.bytes);
+            known.insert(key, layer);
+        }
+        if limits.spent.bytes > limits.bytes {
+            let text = format!("the layers have more than {} bytes unpacked", limits.bytes);
+            return Err(too_large(&limits, &format!("layer {name}"), text));
+        }
     }
     Ok(record)
+}
+
+/// Reads a layer to its end, and removes what it does not leave of those below it.
+fn remove(
+    file: &File,
+    format: Format,
+    name: &str,
+    diff_id: &str,
+    root: &Rootfs,
+    record: &mut Record,
+    limits: &Limits,
+) -> Result<Known> {
+    let refuse = |reason: Reason| {
+        let hint = limits.hint(reason.code);
+        hint.into_iter().fold(refused(&format!("layer {name}"), &reason), Error::with_hint)
+    };
+    let (algorithm, expected) = Algorithm::parse(diff_id).map_err(refuse)?;
+    let mut marks = Marks::new(limits);
+    let read = layer::read(start(file, name)?, format, algorithm, limits, &mut |_, mark| marks.add(mark));
+    let bad = |error| unreadable(error).map_or_else(|error| error, refuse);
+    let read = read.map_err(bad)?;
+    if read.digest != expected {
+        let text = "its plain archive has another digest than its diff id";
+        return Err(refuse(Reason::new("diff-id-mismatch", text)));
+    }
+    if !marks.apply(root, record)?.map_err(refuse)? {
+        let decoder = Decoder::of(format, start(file, name)?).system(|| format!("reading layer {name}"))?;
+        let mut reader = Reader::new(decoder, limits.clone());
+        while let Some(entry) = reader.next_entry().map_err(bad)? {
+            let mark = whiteout::mark(&entry).map_err(refuse)?;
+            marks.follow(root, record, &entry, &mark)?.map_err(refuse)?;
+        }
+    }
+    let entries = read.spent.entries - limits.spent.entries;
+    let bytes = read.spent.bytes - limits.spent.bytes;
+    Ok(Known { spent: Spent { entries, bytes }, marks: !marks.is_empty() })
 }
 
 /// Makes the entries of a layer, and looks at its digest once more: what was judged may have been changed since.
@@ -194,10 +201,10 @@ fn entries<D: Digest + Clone + Send + 'static>(
 ) -> Result<Record> {
     let name = printable(&descriptor.digest);
     let refuse = |reason: Reason| refused(&format!("layer {name}"), &reason);
-    let (input, whole) = Hashed::<_, D>::new(file);
+    let (input, whole) = Hashed::<_, D>::new(start(&file, &name)?);
     let decoder = Decoder::of(format, input).system(|| format!("reading layer {name}"))?;
     let size = Some(descriptor.size);
-    let record = unpack::extract_over(decoder, size, &name, root, record, limits, ui, &mut |entry| {
+    let record = unpack::extract_over(decoder, size, &name, root, Some(record), limits, ui, &mut |entry| {
         whiteout::mark(entry).map(|mark| mark == Mark::Entry).map_err(refuse)
     })?;
     let expected = descriptor.digest.split_once(':').map(|(_, hex)| hex);
@@ -207,104 +214,21 @@ fn entries<D: Digest + Clone + Send + 'static>(
     }
 }
 
-/// Opaque directories that are links so far.
-fn linked<'a>(root: &Rootfs, marks: &'a [Mark]) -> Result<BTreeSet<&'a Path>> {
-    let mut linked = BTreeSet::new();
-    for mark in marks {
-        if let Mark::Opaque(dir) = mark
-            && !dir.as_os_str().is_empty()
-            && root.stat(dir)?.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
-        {
-            linked.insert(dir.as_path());
-        }
-    }
-    Ok(linked)
-}
-
-/// Those of `links` that the layer has a directory of its own for: that takes the link's place, and what it leads to stays.
-fn replaced(
-    file: &File,
-    name: &str,
-    format: Format,
-    limits: &Limits,
-    links: &BTreeSet<&Path>,
-) -> Result<BTreeSet<PathBuf>> {
-    let mut replaced = BTreeSet::new();
-    if links.is_empty() {
-        return Ok(replaced);
-    }
-    let mut again = clone(file, name)?;
-    again.rewind().system(|| format!("reading layer {name}"))?;
-    let read = layer::read(again, format, Algorithm::Sha256, limits, &mut |entry, _| {
-        if entry.kind == NodeKind::Dir && links.contains(entry.path.as_path()) {
-            replaced.insert(entry.path);
-        }
-        Ok(())
-    });
-    match read {
-        Ok(_) => Ok(replaced),
-        Err(error) => Err(refused(&format!("layer {name}"), &unreadable(error)?)),
-    }
-}
-
-/// Takes away what a mark speaks of. The directory that it was in keeps its time, unless an entry of the layer changes it.
-fn apply(root: &Rootfs, record: &mut Record, mark: &Mark, replaced: &BTreeSet<PathBuf>) -> Result<()> {
-    let (Mark::Remove(path) | Mark::Opaque(path)) = mark else { return Ok(()) };
-    let opaque = matches!(mark, Mark::Opaque(_));
-    if let Some(real) = real(root, path, opaque && !replaced.contains(path))? {
-        if opaque { record.forget_below(&real) } else { record.forget(&real) }
-    }
-    // What a link leads to stays, when the layer's own directory takes the link's place.
-    if opaque && replaced.contains(path) {
-        return Ok(());
-    }
-    let dir = if opaque { path } else { path.parent().unwrap_or(Path::new("")) };
-    let doing = || root.doing("opening", dir);
-    let fd = match root.openat2(dir, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
-        other => other.system(doing)?,
-    };
-    let stat = rustix::fs::fstat(&fd).system(doing)?;
-    if opaque {
-        for (name, _) in rootfs::list(fd.as_fd()).system(|| root.doing("listing", dir))? {
-            root.remove(&dir.join(name))?;
-        }
-    } else {
-        root.remove(path)?;
-    }
-    let times = Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
-    };
-    rustix::fs::futimens(&fd, &times).system(doing)
-}
-
-/// `path` without links on the way to it, and at its end if `follow` says so; none when the way leads nowhere.
-fn real(root: &Rootfs, path: &Path, follow: bool) -> Result<Option<PathBuf>> {
-    let above = if follow { path } else { path.parent().unwrap_or(Path::new("")) };
-    match root.real(above) {
-        Ok(real) if follow => Ok(Some(real)),
-        Ok(real) => Ok(path.file_name().map(|name| real.join(name))),
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-        Err(error) => Err(error).system(|| root.doing("looking at", path)),
-    }
-}
-
 fn algorithm_of(descriptor: &Descriptor) -> Result<Algorithm> {
     Algorithm::parse(&descriptor.digest)
         .map(|(algorithm, _)| algorithm)
         .map_err(|reason| refused(&printable(&descriptor.digest), &reason))
 }
 
-fn clone(file: &File, name: &str) -> Result<File> {
-    file.try_clone().system(|| format!("reading layer {name}"))
+/// The file from its beginning.
+fn start(file: &File, name: &str) -> Result<File> {
+    let doing = || format!("reading layer {name}");
+    let mut file = file.try_clone().system(doing)?;
+    file.rewind().system(doing)?;
+    Ok(file)
 }
 
-fn refused(about: &str, reason: &Reason) -> Error {
-    Error::refused(format!("{about} [{}]", reason.code)).with_source(reason.text.to_string())
-}
-
-/// Words of a document, for a message.
-fn printable(text: &str) -> String {
-    text.chars().take(200).flat_map(char::escape_debug).collect()
+fn too_large(limits: &Limits, about: &str, text: String) -> Error {
+    let error = refused(about, &Reason::new("too-large", text));
+    limits.hint("too-large").into_iter().fold(error, Error::with_hint)
 }

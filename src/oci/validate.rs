@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::layer;
-use super::layout::{Algorithm, CONFIG, Config, Descriptor, INDEX, Index, Layout, MANIFEST, Manifest, layer_format};
+use super::layout::{
+    Algorithm, CONFIG, Config, Descriptor, INDEX, Index, Layout, MANIFEST, MAX_DEPTH, Manifest, layer_format,
+};
 use crate::error::{Context as _, Result};
 use crate::unpack::decode::Format;
 use crate::unpack::limits::Limits;
-use crate::unpack::refusal::{self, ReadError, Reason};
-
-/// Indexes in indexes.
-const MAX_DEPTH: usize = 8;
+use crate::unpack::refusal::{ReadError, Reason};
 
 /// Something about a layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -244,9 +243,6 @@ impl Judge<'_> {
 pub(super) fn unreadable(error: ReadError) -> Result<Reason> {
     match error {
         ReadError::Refused(refusal) => Ok(Reason::new(refusal.reason.code, refusal.to_string())),
-        ReadError::Input(error) if error.raw_os_error().is_some() => Err(error).system(|| "reading a layer"),
-        ReadError::Input(error) => {
-            Ok(Reason::new(refusal::code_of(error.kind()), format!("it cannot be decoded: {error}")))
-        }
+        ReadError::Input(error) => Err(error).system(|| "reading a layer"),
     }
 }

@@ -370,36 +370,6 @@ fn hard_links_are_stored_once_under_their_first_name() {
     assert_eq!(kinds["m"], NodeKind::Hardlink("l".into()));
 }
 
-/// The longest path that Linux has comes back, as that of a directory, a file and a link's target; a longer one is no path.
-#[test]
-fn the_longest_path_comes_back() {
-    let place = tempfile::tempdir().unwrap();
-    let mut dir: std::os::fd::OwnedFd = fs_err::File::open(place.path()).unwrap().into_file().into();
-    let make = |dir: &_, name: &str| {
-        rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755)).unwrap();
-        rustix::fs::openat(dir, name, rustix::fs::OFlags::DIRECTORY, Mode::empty()).unwrap()
-    };
-    for _ in 0..15 {
-        dir = make(&dir, &"n".repeat(255));
-    }
-    let (flags, mode) = (rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY, Mode::from_raw_mode(0o644));
-    drop(rustix::fs::openat(&dir, "f".repeat(255), flags, mode).unwrap());
-    rustix::fs::linkat(&dir, "f".repeat(255), &dir, "g".repeat(255), AtFlags::empty()).unwrap();
-    let last = make(&dir, &"d".repeat(255));
-    let (archive, made, _) = packed(place.path(), &Record::default(), &Options::default());
-    assert_eq!(made.entries, 19);
-    let all = entries(&plain(&archive), Limits::default()).unwrap();
-    assert!(all[16..].iter().all(|entry| entry.path.as_os_str().len() == 4095), "of 16 names");
-    assert!(matches!(&all[18].kind, NodeKind::Hardlink(first) if *first == all[17].path));
-
-    make(&last, "x");
-    let mut file = tempfile::tempfile().unwrap();
-    let lists = Lists { contents: &mut io::sink(), manifest: None };
-    let root = Rootfs::open(place.path()).unwrap();
-    let error = pack(&root, &Record::default(), &Options::default(), &mut file, lists, &Silent).unwrap_err();
-    assert!(error.to_string().ends_with(": the path is too long"), "{error}");
-}
-
 #[test]
 fn sockets_are_left_out_and_mounts_are_not_entered() {
     let place = tempfile::tempdir().unwrap();

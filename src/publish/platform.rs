@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::oci::layout::machine;
 use crate::recipe::{Base, Job};
 
 /// An OCI platform; the operating system is always Linux.
@@ -82,15 +83,8 @@ fn of_profile(path: &str) -> Option<Platform> {
 }
 
 fn host() -> Platform {
-    gentoo(match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
-        "powerpc64" => "ppc64",
-        "riscv64" => "riscv",
-        "loongarch64" => "loong",
-        other => other,
-    })
-    .unwrap_or(Platform { architecture: std::env::consts::ARCH, variant: None })
+    let architecture = machine();
+    Platform { architecture, variant: (architecture == "arm64").then_some("v8") }
 }
 
 #[cfg(test)]

@@ -1,23 +1,17 @@
-//! A hidden directory inside the outdir where results come into being, so that giving them their names is a rename.
-//!
-//! Its owner holds a lock on it for as long as it lives. One without a lock was left by a process that was killed; the next
-//! [`Staging::create`] removes it.
+//! What a build gives, on its way to its names: the hidden directory of [`crate::staging`] inside the outdir.
 
-use std::ffi::{CStr, OsString};
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
-use crate::process::Leftover;
 use crate::progress::Progress;
+use crate::staging::{Directory, lock};
 
-const PREFIX: &str = ".quern-";
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// A staging directory, removed with all that is still in it when dropped.
@@ -25,9 +19,7 @@ const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags
 pub struct Staging {
     outdir: OwnedFd,
     outdir_path: PathBuf,
-    name: OsString,
-    dir: OwnedFd,
-    _leftover: Leftover,
+    dir: Directory,
 }
 
 impl Staging {
@@ -36,26 +28,8 @@ impl Staging {
         fs_err::create_dir_all(outdir).system(|| "making the directory of the results")?;
         let fd = rustix::fs::open(outdir, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .system(|| format!("opening {}", outdir.display()))?;
-        remove_stale(&fd, outdir, ui)?;
-        loop {
-            let path = tempfile::Builder::new()
-                .prefix(PREFIX)
-                .rand_bytes(8)
-                .tempdir_in(outdir)
-                .system(|| format!("making a staging directory in {}", outdir.display()))?
-                .keep();
-            let name = path.file_name().map(OsString::from).unwrap_or_default();
-            let dir = match rustix::fs::openat(&fd, &name, DIRECTORY, Mode::empty()) {
-                // Another process took it for a dead one's before it was locked.
-                Err(Errno::NOENT) => continue,
-                dir => dir.system(|| format!("opening {}", path.display()))?,
-            };
-            lock(&dir, FlockOperation::LockExclusive).system(|| format!("locking {}", path.display()))?;
-            if same(&fd, &name, &dir) {
-                let leftover = Leftover::new(path);
-                return Ok(Self { outdir: fd, outdir_path: outdir.to_owned(), name, dir, _leftover: leftover });
-            }
-        }
+        let dir = Directory::create(fd.as_fd(), outdir, ui)?;
+        Ok(Self { outdir: fd, outdir_path: outdir.to_owned(), dir })
     }
 
     /// Where the results go.
@@ -66,7 +40,7 @@ impl Staging {
     /// Makes a new file, open for reading and writing.
     pub fn create_file(&self, name: &str) -> Result<File> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.dir, name, flags, Mode::from_raw_mode(0o644))
+        let fd = rustix::fs::openat(self.dir.fd(), name, flags, Mode::from_raw_mode(0o644))
             .system(|| format!("making {}", self.show(name)))?;
         Ok(File::from(fd))
     }
@@ -79,17 +53,17 @@ impl Staging {
 
     /// Makes a directory.
     pub(super) fn mkdir(&self, name: &str) -> Result<()> {
-        rustix::fs::mkdirat(&self.dir, name, Mode::from_raw_mode(0o755))
+        rustix::fs::mkdirat(self.dir.fd(), name, Mode::from_raw_mode(0o755))
             .system(|| format!("making {}", self.show(name)))
     }
 
     /// Gives a file a second name; copies it where the file system has no hard links.
     pub(super) fn link(&self, from: &str, to: &str) -> Result<()> {
-        if rustix::fs::linkat(&self.dir, from, &self.dir, to, AtFlags::empty()).is_ok() {
+        if rustix::fs::linkat(self.dir.fd(), from, self.dir.fd(), to, AtFlags::empty()).is_ok() {
             return Ok(());
         }
         let linking = || format!("copying {} to {}", self.show(from), to);
-        let source = rustix::fs::openat(&self.dir, from, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let source = rustix::fs::openat(self.dir.fd(), from, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         let mut source = File::from(source.system(linking)?);
         let mut target = self.create_file(to)?;
         std::io::copy(&mut source, &mut target).system(linking)?;
@@ -99,7 +73,7 @@ impl Staging {
     /// Brings a directory's names to the disk; `.` is the staging directory itself.
     pub(super) fn sync(&self, name: &str) -> Result<()> {
         let syncing = || format!("syncing {}", self.show(name));
-        let dir = rustix::fs::openat(&self.dir, name, DIRECTORY, Mode::empty()).system(syncing)?;
+        let dir = rustix::fs::openat(self.dir.fd(), name, DIRECTORY, Mode::empty()).system(syncing)?;
         rustix::fs::fsync(dir).system(syncing)
     }
 
@@ -123,9 +97,13 @@ impl Staging {
     /// Gives `name` its place in the outdir. What stood there is replaced in the same instant and removed with the staging
     /// directory.
     pub(super) fn promote(&self, name: &str) -> Result<PathBuf> {
+        self.dir.undisturbed(|| self.rename_out(name))
+    }
+
+    fn rename_out(&self, name: &str) -> Result<PathBuf> {
         let path = self.outdir_path.join(name);
         let naming = || format!("renaming {} to {}", self.show(name), path.display());
-        let rename = |flags| rustix::fs::renameat_with(&self.dir, name, &self.outdir, name, flags);
+        let rename = |flags| rustix::fs::renameat_with(self.dir.fd(), name, &self.outdir, name, flags);
         match rename(RenameFlags::EXCHANGE) {
             Ok(()) => {}
             Err(Errno::NOENT) => rename(RenameFlags::empty()).system(naming)?,
@@ -134,11 +112,11 @@ impl Staging {
                 let old = format!("{name}.old");
                 match rustix::fs::statat(&self.outdir, name, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-                        rustix::fs::renameat(&self.outdir, name, &self.dir, &old).system(naming)?;
+                        rustix::fs::renameat(&self.outdir, name, self.dir.fd(), &old).system(naming)?;
                     }
                     _ => {}
                 }
-                rustix::fs::renameat(&self.dir, name, &self.outdir, name).system(naming)?;
+                rustix::fs::renameat(self.dir.fd(), name, &self.outdir, name).system(naming)?;
             }
             Err(error) => return Err(error).system(naming),
         }
@@ -151,72 +129,8 @@ impl Staging {
     }
 
     fn show(&self, name: &str) -> String {
-        self.outdir_path.join(&self.name).join(name).display().to_string()
+        self.outdir_path.join(self.dir.name()).join(name).display().to_string()
     }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        // A failure leaves a directory without a lock, which the next run removes.
-        let _ = remove_tree(self.outdir.as_fd(), &self.name);
-    }
-}
-
-/// Removes the staging directories that nobody holds.
-fn remove_stale(outdir: &OwnedFd, path: &Path, ui: &dyn Progress) -> Result<()> {
-    let reading = || format!("reading {}", path.display());
-    for entry in Dir::read_from(outdir).system(reading)? {
-        let name = entry.system(reading)?.file_name().to_owned();
-        if !name.to_bytes().starts_with(PREFIX.as_bytes()) {
-            continue;
-        }
-        let Ok(dir) = rustix::fs::openat(outdir, &*name, DIRECTORY, Mode::empty()) else { continue };
-        if rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive).is_err() || !same(outdir, &name, &dir) {
-            continue;
-        }
-        let shown = path.join(OsString::from_vec(name.to_bytes().to_vec()));
-        match remove_tree(outdir.as_fd(), &name) {
-            Ok(()) => ui.note(&format!("removed {}, left by a build that was killed", shown.display())),
-            Err(error) => ui.warn(&format!("removing {}, left by a build that was killed: {error}", shown.display())),
-        }
-    }
-    Ok(())
-}
-
-/// Takes a lock; a file system without locks has none to wait for.
-fn lock(fd: &OwnedFd, operation: FlockOperation) -> Result<(), Errno> {
-    loop {
-        match rustix::fs::flock(fd, operation) {
-            Err(Errno::INTR) => {}
-            Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
-            result => return result,
-        }
-    }
-}
-
-/// Whether `name` still is the directory `dir`.
-fn same(parent: &OwnedFd, name: impl rustix::path::Arg, dir: &OwnedFd) -> bool {
-    match (rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW), rustix::fs::fstat(dir)) {
-        (Ok(named), Ok(open)) => (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino),
-        _ => false,
-    }
-}
-
-/// Removes a tree below `parent` by descriptors; links are not followed. Depth is that of an OCI layout, so it recurses.
-fn remove_tree(parent: BorrowedFd<'_>, name: impl rustix::path::Arg + Copy) -> Result<(), Errno> {
-    let dir = match rustix::fs::openat(parent, name, DIRECTORY, Mode::empty()) {
-        Ok(dir) => dir,
-        Err(Errno::NOTDIR | Errno::LOOP) => return rustix::fs::unlinkat(parent, name, AtFlags::empty()),
-        Err(error) => return Err(error),
-    };
-    for entry in Dir::read_from(&dir)? {
-        let entry = entry?;
-        let child: &CStr = entry.file_name();
-        if child != c"." && child != c".." {
-            remove_tree(dir.as_fd(), child)?;
-        }
-    }
-    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
 }
 
 /// A result's name as one component of a path: fit for every file system and terminal.

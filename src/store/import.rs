@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{Mode as FileMode, OFlags};
@@ -58,16 +59,16 @@ impl Store {
     ) -> Result<Vec<Imported>> {
         let mut import = Import::begin(self, name, size, ui)?;
         let read = |error: ReadError| match error {
-            ReadError::Input(error) if error.raw_os_error().is_some() => {
-                Error::system(format!("reading {name}")).with_source(error)
-            }
+            ReadError::Input(error) => Error::system(format!("reading {name}")).with_source(error),
             error => Error::refused(format!("importing {name}")).with_source(error).with_hint(NO_EXPORT),
         };
         let mut reader = Reader::new(BufReader::with_capacity(BUFFER, archive), limits());
         while let Some(entry) = reader.next_entry().map_err(read)? {
             if let Some(sha512) = import.claimed(&entry)? {
                 import.blob(&sha512, entry.size, &mut Data(&mut reader)).map_err(|error| match error {
-                    Stopped::Input(error) => read(error.into()),
+                    Stopped::Input(error) => {
+                        read(ReadError::of(error, entry.path.as_os_str().as_bytes(), entry.offset))
+                    }
                     Stopped::Other(error) => error,
                 })?;
             }

@@ -37,6 +37,12 @@ pub fn parse(text: &[u8]) -> Result<Vec<u8>, Reason> {
         };
         // star and bsdtar add the number as a fourth part.
         let number = parts.next().filter(|id| !id.is_empty());
+        // To some readers one is the number, to some the other.
+        if let (Ok(one), Some(other)) = (id(who), number)
+            && id(other) != Ok(one)
+        {
+            return Err(bad());
+        }
         let (tag, id) = match (tag, who) {
             ("user" | "u", "") => (USER_OBJ, NO_ID),
             ("user" | "u", _) => (USER, id(number.unwrap_or(who))?),

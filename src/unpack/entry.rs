@@ -126,9 +126,11 @@ pub fn family(header: &Header) -> Result<Family, Reason> {
         return Err(Reason::new("bad-checksum", "the checksum of the header is wrong"));
     }
     match &bytes[257..265] {
-        b"ustar\x0000" => Ok(Family::Ustar),
         b"ustar  \0" => Ok(Family::Gnu),
-        _ if bytes[257..].iter().all(|byte| *byte == 0) => Ok(Family::V7),
+        // Old writers for Java have no version there, and readers do not look at it.
+        [b'u', b's', b't', b'a', b'r', 0, _, _] => Ok(Family::Ustar),
+        // GNU tar's have device numbers all the same. Python would take a prefix, which others do not know here.
+        [0, 0, 0, 0, 0, 0, _, _] if bytes[345..].iter().all(|byte| *byte == 0) => Ok(Family::V7),
         _ => Err(Reason::new("bad-magic", "the header is of no known kind")),
     }
 }
@@ -305,7 +307,7 @@ fn kind(header: &Header, family: Family, name: &[u8], link: &[u8], pax: &Pax, st
             Err(Reason::new("ambiguous-type", "it is a file whose name ends in a slash"))
         }
         EntryType::Regular => Ok(NodeKind::File),
-        _ if family == Family::V7 && !matches!(kind, EntryType::Link | EntryType::Symlink) => {
+        _ if family == Family::V7 && !matches!(kind, EntryType::Link | EntryType::Symlink | EntryType::Directory) => {
             Err(Reason::new("ambiguous-type", "its type needs a newer header"))
         }
         EntryType::Continuous | EntryType::GNUSparse => Ok(NodeKind::File),
@@ -349,19 +351,18 @@ fn either(
 /// The name in the header itself.
 pub fn plain_name(header: &Header, family: Family) -> Result<Vec<u8>, Reason> {
     let name = until_nul(&header.as_old().name);
-    match (family, header.as_ustar()) {
-        (Family::Ustar, Some(ustar)) => {
-            // star ends its prefix before its times, and so has a NUL there; nobody else knows of them.
-            if is_star(header) && until_nul(&ustar.prefix).len() > 130 {
-                return Err(Reason::new("ambiguous-name", "it has a header of star's with a prefix that is too long"));
-            }
-            match until_nul(&ustar.prefix) {
-                [] => Ok(name.to_vec()),
-                _ if name.is_empty() => Err(Reason::new("ambiguous-name", "its name is all prefix")),
-                prefix => Ok([prefix, b"/", name].concat()),
-            }
-        }
-        _ => Ok(name.to_vec()),
+    if family != Family::Ustar {
+        return Ok(name.to_vec());
+    }
+    let prefix = until_nul(&header.as_bytes()[345..500]);
+    // star ends its prefix before its times, and so has a NUL there; nobody else knows of them.
+    if is_star(header) && prefix.len() > 130 {
+        return Err(Reason::new("ambiguous-name", "it has a header of star's with a prefix that is too long"));
+    }
+    match prefix {
+        [] => Ok(name.to_vec()),
+        _ if name.is_empty() => Err(Reason::new("ambiguous-name", "its name is all prefix")),
+        _ => Ok([prefix, b"/", name].concat()),
     }
 }
 

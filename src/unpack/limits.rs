@@ -91,6 +91,14 @@ impl Limits {
         Reason::new(TOO_MANY, format!("the archive has more than {} entries", self.entries))
     }
 
+    /// What to do about a disk that is too small: whoever sets the limits says where the tree is.
+    pub(super) fn make_room(&self) -> &'static str {
+        match self.raised_by {
+            RaisedBy::Source | RaisedBy::Repository => "free some space, or move the store with QUERN_HOME",
+            RaisedBy::Nothing | RaisedBy::Options => "free some space",
+        }
+    }
+
     /// What to do about a refusal with this code.
     pub fn hint(&self, code: &str) -> Option<String> {
         let which = match code {

@@ -30,7 +30,7 @@ use rustix::io::Errno;
 
 use self::decode::Decoder;
 use self::entry::Entry;
-use self::place::{Data, Failure, Placer};
+use self::place::{Data, Failure, Placer, Standing};
 use self::reader::Reader;
 use self::refusal::{ReadError, Reason, Refusal};
 use crate::error::{Context, Error, Result};
@@ -45,7 +45,8 @@ pub use self::record::{Node, Record};
 const STEP: u64 = 2 << 20;
 
 /// Unpacks `tarball`, from its beginning and whatever its compression, into the tree `into`, which is best empty: then an entry
-/// that comes twice is refused instead of replacing the first. `name` is for messages.
+/// that comes twice is refused instead of replacing the first. Otherwise an entry takes the place of what stands there, but a directory
+/// with something in it gives way to none. `name` is for messages.
 pub fn extract(mut tarball: File, name: &str, into: &Rootfs, limits: &Limits, ui: &dyn Progress) -> Result<Record> {
     tarball.rewind().system(|| format!("reading {name}"))?;
     let size = tarball.metadata().system(|| format!("reading {name}"))?.len();
@@ -76,24 +77,24 @@ pub fn extract_some(
     wanted: &mut dyn FnMut(&Entry) -> Result<bool>,
 ) -> Result<Record> {
     let decoder = Decoder::new(input).map_err(|error| input_error(name, error))?;
-    extract_over(decoder, size, name, into, Record::default(), limits, ui, wanted)
+    extract_over(decoder, size, name, into, None, limits, ui, wanted)
 }
 
-/// As [`extract_some`] of what is decoded already, over a tree that `record` belongs to: what is returned is what then is missing of
-/// all of it.
+/// As [`extract_some`] of what is decoded already. A layer of an image also takes the place of whole directories of the layers `below`
+/// it, which this is the record of: what is returned is what then is missing of all of them.
 #[allow(clippy::too_many_arguments, reason = "what is read, where it goes, and how")]
 pub fn extract_over(
     decoder: Decoder,
     size: Option<u64>,
     name: &str,
     into: &Rootfs,
-    record: Record,
+    below: Option<Record>,
     limits: &Limits,
     ui: &dyn Progress,
     wanted: &mut dyn FnMut(&Entry) -> Result<bool>,
 ) -> Result<Record> {
-    let fresh = record.is_empty() && into.read_dir(Path::new(""))?.is_empty();
-    let placer = Placer::new(into, fresh, record, limits, ui);
+    let standing = standing(into, below.as_ref())?;
+    let placer = Placer::new(into, standing, below.unwrap_or_default(), limits, ui);
     let mut placer = placer.map_err(|reason| refused(name, reason, limits))?;
     let mut reader = Reader::new(decoder, limits.clone());
     let mut told = 0;
@@ -118,6 +119,16 @@ pub fn extract_over(
     let record = placer.finish().map_err(|failure| failed(name, Path::new(""), None, failure, &about))?;
     ui.emit(Event::Bytes { done: reader.input().taken(), total: size });
     Ok(record)
+}
+
+/// What stands in a tree, of which `below` is the record where it has layers.
+fn standing(tree: &Rootfs, below: Option<&Record>) -> Result<Standing> {
+    let empty = below.is_none_or(Record::is_empty) && tree.read_dir(Path::new(""))?.is_empty();
+    Ok(match below {
+        _ if empty => Standing::Nothing,
+        Some(_) => Standing::Layers,
+        None => Standing::Files,
+    })
 }
 
 /// Gives every entry of an archive to `each`, and reads the archive to its end. Makes nothing.
@@ -165,8 +176,12 @@ pub fn check_size(tarball: &File, into: &Rootfs, name: &str, limits: &Limits) ->
         let text = format!("it says that it has {needed} bytes unpacked, more than {}", limits.bytes);
         return Err(refused(name, Reason { text: text.into(), ..limits.too_large() }, limits));
     }
-    space::check(into.fd(), into.path(), format!("unpacking {name}"), needed)
-        .map_err(|error| error.with_hint("free some space, or move the store with QUERN_HOME"))
+    space::check(into.fd(), into.path(), format!("unpacking {name}"), needed).map_err(|error| match limits.raised_by {
+        RaisedBy::Options => {
+            error.with_hint("free some space; of holes nothing is needed: `xz -dc` before this skips the question")
+        }
+        _ => error.with_hint(limits.make_room()),
+    })
 }
 
 fn read_error(name: &str, error: ReadError, limits: &Limits) -> Error {
@@ -189,9 +204,9 @@ fn of_refusal(name: &str, refusal: Refusal, limits: &Limits) -> Error {
 
 /// An error of the system when the file could not be read, a refusal when what was read is not right.
 fn input_error(name: &str, error: io::Error) -> Error {
-    match error.raw_os_error() {
-        Some(_) => Error::system(format!("reading {name}")),
-        None => Error::refused(format!("unpacking {name}")),
+    match refusal::is_of_system(&error) {
+        true => Error::system(format!("reading {name}")),
+        false => Error::refused(format!("unpacking {name}")),
     }
     .with_source(error)
 }
@@ -205,22 +220,24 @@ struct About<'a> {
 
 fn failed(name: &str, path: &Path, offset: Option<u64>, failure: Failure, about: &About<'_>) -> Error {
     let About { into, total, limits } = about;
-    let (path, call, errno) = match failure {
-        Failure::Input(error) => return input_error(name, error),
-        Failure::Refused(reason) => {
-            let name_of = path.as_os_str().as_bytes().to_vec();
-            return of_refusal(name, Refusal { reason, name: name_of, offset: offset.unwrap_or_default() }, limits);
-        }
-        Failure::Call(call, errno) => (path, call, errno),
-        Failure::Dir(ref path, call, errno) => (path.as_path(), call, errno),
-    };
     let bytes = path.as_os_str().as_bytes();
+    let (call, errno) = match failure {
+        Failure::Input(error) => {
+            return read_error(name, ReadError::of(error, bytes, offset.unwrap_or_default()), limits);
+        }
+        Failure::Refused(reason) => {
+            let refusal = Refusal { reason, name: bytes.to_vec(), offset: offset.unwrap_or_default() };
+            return of_refusal(name, refusal, limits);
+        }
+        Failure::Call(call, errno) => (call, errno),
+        Failure::Dir(path, failure) => return failed(name, &path, None, *failure, about),
+    };
     let place = into.path().display();
     let error = Error::system(format!("unpacking {} of {name} into {place}: {call}", bytes.escape_ascii()));
     let hint = match errno {
         Errno::NOSPC | Errno::DQUOT => {
             let free = space::free(into.fd()).unwrap_or_default();
-            format!("{total} bytes were needed up to this entry, {free} are free; free some space, or move the store with QUERN_HOME")
+            format!("{total} bytes were needed up to this entry, {free} are free; {}", limits.make_room())
         }
         Errno::INVAL if call.contains("chown") => {
             "its owner or group is outside the range of subordinate ids: give this user 65536 of them in /etc/subuid and /etc/subgid"

@@ -32,8 +32,8 @@ pub(super) enum Failure {
     Refused(Reason),
     /// The kernel's word on a call, as `strace` would name it.
     Call(&'static str, Errno),
-    /// As [`Failure::Call`], on a directory that an entry before has made, or written into.
-    Dir(PathBuf, &'static str, Errno),
+    /// Of a directory that an entry before has made, or written into.
+    Dir(PathBuf, Box<Self>),
     /// Reading the data.
     Input(std::io::Error),
 }
@@ -61,6 +61,17 @@ struct Lacks {
     mode: bool,
 }
 
+/// What stands in the tree before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing: whatever is in the way of an entry is of this very archive, and the entry is refused.
+    Nothing,
+    /// Files of whoever asked for this: an entry takes the place of one, but not of a directory with something in it.
+    Files,
+    /// The layers of an image below this one, of which it replaces what it likes.
+    Layers,
+}
+
 /// Gives out the data of the present entry.
 pub(super) trait Data {
     /// Some bytes; empty at the end.
@@ -73,8 +84,7 @@ pub(super) trait Data {
 pub(super) struct Placer<'a> {
     root: &'a Rootfs,
     ui: &'a dyn Progress,
-    /// The tree was empty: whatever stands in the way is of this very archive.
-    fresh: bool,
+    standing: Standing,
     /// What files are not made with.
     umask: u32,
     /// The way from the root to the directory that the last entry went to.
@@ -93,7 +103,7 @@ impl<'a> Placer<'a> {
     /// `record` is what the tree lacks already, of archives unpacked before.
     pub(super) fn new(
         root: &'a Rootfs,
-        fresh: bool,
+        standing: Standing,
         record: Record,
         limits: &'a Limits,
         ui: &'a dyn Progress,
@@ -101,7 +111,7 @@ impl<'a> Placer<'a> {
         let (inode, umask, levels, warned) = (record.next_inode(), process::umask(), Vec::new(), BTreeSet::new());
         let (mut kept, parents) = (Kept::new(limits), limits.entries);
         kept.add(record.weight(), UNMADE)?;
-        Ok(Self { root, ui, fresh, umask, levels, record, inode, kept, parents, limits, warned })
+        Ok(Self { root, ui, standing, umask, levels, record, inode, kept, parents, limits, warned })
     }
 
     /// Makes one entry, its data taken from `data`.
@@ -127,16 +137,13 @@ impl<'a> Placer<'a> {
 
     /// What was recorded is in the way of an entry as what exists is, or is forgotten with what the entry replaces.
     fn look_up(&mut self, name: &OsStr, kind: &NodeKind) -> Result<(), Failure> {
-        let above = self.real_top()?.to_owned();
-        if above.ancestors().any(|above| self.record.nodes().contains_key(above)) {
-            return Err(bad_parent().into());
-        }
-        let path = above.join(name);
+        let path = self.real_top()?.join(name);
+        let fresh = self.standing == Standing::Nothing;
         match kind {
-            NodeKind::Hardlink(_) if self.fresh => {}
-            _ if self.fresh && self.record.nodes().contains_key(&path) => return Err(duplicate().into()),
-            _ if self.fresh => {}
+            NodeKind::Hardlink(_) if fresh => {}
+            _ if fresh && self.record.nodes().contains_key(&path) => return Err(duplicate().into()),
             NodeKind::Dir => self.record.forget_one(&path),
+            _ if fresh => {}
             _ => self.record.forget(&path),
         }
         Ok(())
@@ -153,7 +160,7 @@ impl<'a> Placer<'a> {
         while !self.levels.is_empty() {
             self.leave()?;
         }
-        Ok(self.record)
+        Ok(std::mem::take(&mut self.record))
     }
 
     /// Whether it was there before, which only a directory may be.
@@ -260,7 +267,7 @@ impl<'a> Placer<'a> {
                 }
                 self.kept.add(weight(&path, &node.xattrs), UNMADE)?;
                 self.vacate(at, name)?;
-                if self.fresh && self.record.nodes().contains_key(&path) {
+                if self.standing == Standing::Nothing && self.record.nodes().contains_key(&path) {
                     return Err(duplicate().into());
                 }
                 self.record.link_node(&target, path, self.inode);
@@ -274,7 +281,7 @@ impl<'a> Placer<'a> {
         }
     }
 
-    /// Makes something with `make`. What stands in its way is removed first, or refused when this archive put it there.
+    /// Makes something with `make`, in the place of what may be replaced.
     fn make<T>(
         &self,
         at: BorrowedFd<'_>,
@@ -283,9 +290,12 @@ impl<'a> Placer<'a> {
         make: impl Fn() -> rustix::io::Result<T>,
     ) -> Result<T, Failure> {
         match make() {
-            Err(Errno::EXIST) if self.fresh => Err(duplicate().into()),
             Err(Errno::EXIST) => {
-                rootfs::remove_at(at, name).call("unlinkat")?;
+                match self.standing {
+                    Standing::Nothing => return Err(duplicate().into()),
+                    Standing::Files => remove_one(at, name)?,
+                    Standing::Layers => drop(rootfs::remove_at(at, name).call("unlinkat")?),
+                }
                 make().call(call)
             }
             other => other.call(call),
@@ -378,6 +388,15 @@ impl<'a> Placer<'a> {
     }
 }
 
+impl Drop for Placer<'_> {
+    /// When it did not come to an end, what directories had is given back to them.
+    fn drop(&mut self) {
+        while self.levels.last().is_some() {
+            self.give_back();
+        }
+    }
+}
+
 /// Writes a file's data.
 fn fill(fd: &OwnedFd, entry: &Entry, data: &mut dyn Data) -> Result<(), Failure> {
     let Some(segments) = &entry.sparse else { return fill_plain(fd, data) };
@@ -445,6 +464,17 @@ fn same(one_at: BorrowedFd<'_>, one: &OsStr, other_at: BorrowedFd<'_>, other: &O
 fn is_dir(at: BorrowedFd<'_>, name: &OsStr) -> Result<bool, Failure> {
     let stat = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW).call("fstatat")?;
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}
+
+/// Removes what is no directory, or an empty one.
+fn remove_one(at: BorrowedFd<'_>, name: &OsStr) -> Result<(), Failure> {
+    let flags = if is_dir(at, name)? { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+    match rustix::fs::unlinkat(at, name, flags) {
+        Err(Errno::NOTEMPTY | Errno::EXIST) => {
+            Err(Reason::new("directory-in-the-way", "a directory with something in it stands in its place").into())
+        }
+        other => other.call("unlinkat"),
+    }
 }
 
 fn bad_parent() -> Reason {

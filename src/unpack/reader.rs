@@ -25,6 +25,9 @@ pub struct Reader<R> {
     /// Bytes of the present entry's data that are left, and of the padding behind them.
     left: u64,
     padding: u64,
+    /// The name and the offset of the present entry, as far as they are known.
+    name: Vec<u8>,
+    at: u64,
     spent: Spent,
     ended: bool,
 }
@@ -36,7 +39,8 @@ impl<R: BufRead> Reader<R> {
     /// Reads the plain archive `input`.
     pub fn new(input: R, limits: Limits) -> Self {
         let spent = limits.spent;
-        Self { input, limits, global: None, offset: 0, left: 0, padding: 0, spent, ended: false }
+        let (name, at) = (Vec::new(), 0);
+        Self { input, limits, global: None, offset: 0, left: 0, padding: 0, name, at, spent, ended: false }
     }
 
     /// Bytes of the plain archive read so far.
@@ -59,12 +63,14 @@ impl<R: BufRead> Reader<R> {
         if self.ended {
             return Ok(None);
         }
-        self.skip(self.left + self.padding)?;
+        self.skip(self.left + self.padding).map_err(|error| self.blame(error.into()))?;
         (self.left, self.padding) = (0, 0);
         let mut extensions = Extensions::default();
         loop {
             let offset = self.offset;
-            let found = self.header().map_err(|error| self.blame(error, &[], offset))?;
+            self.at = offset;
+            self.name.clear();
+            let found = self.header().map_err(|error| self.blame(error))?;
             let Some((header, family)) = found else {
                 self.ended = true;
                 if let Some(offset) = extensions.offset.or(self.global) {
@@ -73,16 +79,16 @@ impl<R: BufRead> Reader<R> {
                 }
                 return Ok(None);
             };
-            let name = extensions.pax.as_ref().and_then(|pax| pax.path.clone()).or_else(|| extensions.name.clone());
-            let name = name.unwrap_or_else(|| entry::until_nul(&header.as_old().name).to_vec());
-            let first = extensions.offset.unwrap_or(offset);
+            let name = extensions.pax.as_ref().and_then(|pax| pax.path.as_ref()).or(extensions.name.as_ref());
+            self.name.extend_from_slice(name.map_or(entry::until_nul(&header.as_old().name), |name| &name[..]));
+            self.at = extensions.offset.unwrap_or(offset);
             let extended = self.extension(&header, family, &mut extensions, offset);
-            if extended.map_err(|error| self.blame(error, &name, first))? {
+            if extended.map_err(|error| self.blame(error))? {
                 continue;
             }
             self.global = None;
             let entry = self.entry(&header, family, extensions, offset);
-            return entry.map(Some).map_err(|error| self.blame(error, &name, first));
+            return entry.map(Some).map_err(|error| self.blame(error));
         }
     }
 
@@ -111,7 +117,7 @@ impl<R: BufRead> Reader<R> {
     pub fn finish(&mut self) -> Result<u64, ReadError> {
         let (end, mut foreign) = (self.offset, 0);
         loop {
-            let bytes = self.input.fill_buf()?;
+            let bytes = self.input.fill_buf().map_err(|error| ReadError::of(error, &[], end))?;
             if bytes.is_empty() {
                 return Ok(foreign);
             }
@@ -301,10 +307,10 @@ impl<R: BufRead> Reader<R> {
         Ok(())
     }
 
-    fn blame(&self, error: ReadErrorOrReason, name: &[u8], offset: u64) -> ReadError {
+    fn blame(&self, error: ReadErrorOrReason) -> ReadError {
         match error {
-            ReadErrorOrReason::Reason(reason) => Refusal { reason, name: name.to_vec(), offset }.into(),
-            ReadErrorOrReason::Input(error) => error.into(),
+            ReadErrorOrReason::Reason(reason) => Refusal { reason, name: self.name.clone(), offset: self.at }.into(),
+            ReadErrorOrReason::Input(error) => ReadError::of(error, &self.name, self.at),
         }
     }
 }

@@ -69,18 +69,34 @@ pub fn code_of(kind: io::ErrorKind) -> &'static str {
     }
 }
 
+/// Whether the system is to blame for an error of reading, rather than what was read.
+pub fn is_of_system(error: &io::Error) -> bool {
+    let memory =
+        error.kind() == io::ErrorKind::OutOfMemory || error.to_string() == zstd::zstd_safe::get_error_name(ZSTD_MEMORY);
+    error.raw_os_error().is_some() || memory
+}
+
+/// What Zstandard's library says of too little memory; its binding makes a text of it.
+const ZSTD_MEMORY: usize =
+    (zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode::ZSTD_error_memory_allocation as usize).wrapping_neg();
+
 /// Reading an archive went wrong.
 #[derive(Debug)]
 pub enum ReadError {
     /// The archive says something that is not accepted.
     Refused(Refusal),
-    /// Its bytes could not be had.
+    /// The system did not give its bytes.
     Input(io::Error),
 }
 
-impl From<io::Error> for ReadError {
-    fn from(error: io::Error) -> Self {
-        Self::Input(error)
+impl ReadError {
+    /// An error of reading in the midst of the entry `name`, whose header is at `offset`.
+    pub fn of(error: io::Error, name: &[u8], offset: u64) -> Self {
+        if is_of_system(&error) {
+            return Self::Input(error);
+        }
+        let reason = Reason::new(code_of(error.kind()), error.to_string());
+        Self::Refused(Refusal { reason, name: name.to_vec(), offset })
     }
 }
 

@@ -14,7 +14,7 @@ use backhand::{BufReadSeek, FilesystemReader, InnerNode, Node, Squashfs, Squashf
 use super::entry::{Entry, MAX_NAME, MAX_PATH, Meta, NodeKind, Time};
 use super::place::{Data, Placer};
 use super::refusal::Reason;
-use super::{About, Limits, Record, STEP, failed, input_error, refused};
+use super::{About, Limits, Record, STEP, failed, input_error, refused, standing};
 use crate::error::Result;
 use crate::progress::{Event, Progress};
 use crate::rootfs::Rootfs;
@@ -53,8 +53,8 @@ pub fn extract(
     if nodes.len() as u64 > limits.entries {
         return Err(refused(name, limits.too_many(), limits));
     }
-    let fresh = into.read_dir(Path::new(""))?.is_empty();
-    let placer = Placer::new(into, fresh, Record::default(), limits, ui);
+    let standing = standing(into, None)?;
+    let placer = Placer::new(into, standing, Record::default(), limits, ui);
     let mut placer = placer.map_err(|reason| refused(name, reason, limits))?;
     let about = About { into, total, limits };
     let (mut done, mut kept, mut told) = (0, 0, 0);

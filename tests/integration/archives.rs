@@ -274,6 +274,20 @@ fn refusals_have_codes() {
             assert_eq!(last["refused"], code, "{verb:?}: {last}");
         }
     }
+    // Cut off in the midst of data: whose, and where it begins.
+    let script = "echo a > a; head -c 9000 /dev/zero > b; tar -cf cut.tar a b; truncate -s 5000 cut.tar";
+    let _ = output(env.command("sh").args(["-ec", script])).success();
+    for verb in [&["raw", "ls", "--json"][..], &["raw", "unpack", "--json", "--root", "new"]] {
+        if verb[1] == "ls" || crate::env::is_root() {
+            let _ = piped(&env, verb, &env.path("cut.tar"), "lines").code(3);
+            let lines = fs::read_to_string(env.path("lines")).unwrap();
+            let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+            assert_eq!(
+                (&last["refused"], &last["path"], &last["offset"]),
+                (&"truncated".into(), &"b".into(), &1024.into())
+            );
+        }
+    }
 }
 
 #[test]
@@ -294,11 +308,19 @@ fn root_the_digest_of_the_archive_is_checked() {
         for (number, (digest, code)) in [(sum.to_uppercase(), 0), (wrong, 3)].into_iter().enumerate() {
             let tree = format!("{}-{number}", file.file_name().unwrap().display());
             fs::create_dir(env.path(&tree)).unwrap();
-            let ended =
-                piped(&env, &["raw", "unpack", "--root", &tree, "--sha512", &digest], file, "printed").code(code);
+            let arguments = ["raw", "unpack", "--json", "--root", &tree, "--sha512", &digest];
+            let ended = piped(&env, &arguments, file, "printed").code(code);
             assert_eq!(ended.stderr.contains("SHA-512"), code != 0, "{}", ended.stderr);
+            let printed = fs::read_to_string(env.path("printed")).unwrap();
+            let last = printed.lines().last().unwrap();
+            assert_eq!(last.contains(r#""refused":"digest-mismatch""#), code != 0, "{last}");
         }
     }
+    // What is refused before it is looked at has its line, too.
+    fs::create_dir(env.path("small")).unwrap();
+    let arguments = ["raw", "unpack", "--json", "--root", "small", "--max-bytes", "10"];
+    let _ = piped(&env, &arguments, &packed, "printed").code(3);
+    assert!(fs::read_to_string(env.path("printed")).unwrap().contains(r#""refused":"too-large""#));
     let usage = piped(&env, &["raw", "unpack", "--sha512", "abc"], &archive, "printed").code(2);
     assert!(usage.stderr.contains("128 hexadecimal digits"), "{}", usage.stderr);
 }

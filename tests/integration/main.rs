@@ -12,6 +12,7 @@ mod exact;
 mod keys;
 mod lock;
 mod man;
+mod oci;
 mod publish;
 mod raw;
 mod recipe;

@@ -11,8 +11,8 @@ use crate::unpack::{self, Limits, RaisedBy};
 
 /// List the entries of an archive from standard input
 ///
-/// Prints what `tar --numeric-owner -tv` does in the C locale and in UTC, after the same checks as `raw unpack`, except for those that
-/// take a tree.
+/// Prints what `tar --numeric-owner -tv` does in the C locale and in UTC, with names as they are unpacked (`./etc/passwd` for
+/// `/etc/passwd`), after the same checks as `raw unpack`, except for those that take a tree.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Lines of JSON:

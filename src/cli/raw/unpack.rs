@@ -1,5 +1,6 @@
 //! `raw unpack`: an archive on standard input → a directory.
 
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
@@ -12,7 +13,8 @@ use crate::error::{Context, Error, Result};
 use crate::rootfs::Rootfs;
 use crate::ui::Terminal;
 use crate::unpack::hashed::Hashed;
-use crate::unpack::{self, Limits, RaisedBy};
+use crate::unpack::refusal::{Reason, Refusal};
+use crate::unpack::{self, Limits, RaisedBy, Record};
 
 /// Unpack an archive from standard input into a directory
 ///
@@ -37,7 +39,7 @@ Examples:
   quern-builder raw unpack --root tree --sha512 $SUM < stage3.tar.xz
   quern-builder raw unpack --root tree --record tree.json < stage3.tar.xz")]
 pub(super) struct Args {
-    /// The directory, which exists and is best empty
+    /// The directory, which exists and is best empty: an entry takes the place of a file there, but not of a directory with something in it
     #[arg(long, value_name = "DIR", default_value = ".")]
     root: PathBuf,
     /// Refuse the archive, in the end, unless this is its SHA-512 (hex): what was unpacked of a wrong one is to be removed
@@ -67,15 +69,23 @@ impl Args {
         let root = Rootfs::open(&self.root)?;
         let meant = rustix::fs::fstat(root.fd()).system(|| format!("looking at {}", self.root.display()))?;
         if (meant.st_dev, meant.st_ino) == (running.dev(), running.ino()) {
-            return Err(Error::usage(format!(
-                "unpacking {INPUT} into {}: it is the running system",
-                self.root.display()
-            ))
-            .with_hint("name a directory with --root, best an empty one"));
+            let message = format!("unpacking {INPUT} into {}: it is the running system", self.root.display());
+            return Err(Error::usage(message).with_hint("name a directory with --root, best an empty one"));
         }
+        let unpacked = self.unpack(input, &root, lines.as_mut(), ui);
+        if let Some(mut lines) = lines {
+            if let Err(error) = &unpacked {
+                lines.refused(error)?;
+            }
+            lines.finish()?;
+        }
+        RecordFile::keep(record, &unpacked?, ui).map(|()| 0)
+    }
+
+    fn unpack(&self, input: File, root: &Rootfs, mut lines: Option<&mut Lines>, ui: &Terminal) -> Result<Record> {
         let LimitArgs { max_bytes, max_entries } = self.limits;
         let limits = Limits::default().set(max_bytes, max_entries, RaisedBy::Options);
-        unpack::check_size(&input, &root, INPUT, &limits)?;
+        unpack::check_size(&input, root, INPUT, &limits)?;
         let (input, whole): (Box<dyn Read + Send>, _) = match &self.sha512 {
             None => (Box::new(input), None),
             Some(_) => {
@@ -83,25 +93,20 @@ impl Args {
                 (Box::new(input), Some(whole))
             }
         };
-        let unpacked = unpack::extract_some(input, None, INPUT, &root, &limits, ui, &mut |entry| {
+        let missing = unpack::extract_some(input, None, INPUT, root, &limits, ui, &mut |entry| {
             lines.as_mut().map_or(Ok(()), |lines| lines.entry(entry)).map(|()| true)
-        });
-        if let Some(mut lines) = lines {
-            if let Err(error) = &unpacked {
-                lines.refused(error)?;
-            }
-            lines.finish()?;
-        }
-        let missing = unpacked?;
+        })?;
         if let (Some(wanted), Some(whole)) = (&self.sha512, whole) {
             let found = whole.get().map_or("unknown", String::as_str);
             if found != wanted {
-                return Err(Error::refused(format!("unpacking {INPUT}: its SHA-512 is another"))
+                let reason = Reason::new("digest-mismatch", "its SHA-512 is another");
+                return Err(Error::refused(format!("unpacking {INPUT}"))
+                    .with_source(Refusal { reason, name: Vec::new(), offset: 0 })
                     .with_details(format!("it is      {found}\nand not    {wanted}"))
                     .with_hint("remove what was unpacked: it is not what it should be"));
             }
         }
-        RecordFile::keep(record, &missing, ui).map(|()| 0)
+        Ok(missing)
     }
 }
 

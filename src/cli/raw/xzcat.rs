@@ -6,11 +6,13 @@ use super::stream::{self, INPUT};
 use crate::cli::standard;
 use crate::error::{Context, Error, Kind, Result};
 use crate::unpack::decode::{Decoder, Format};
+use crate::unpack::refusal;
 
 /// Decode .xz from standard input to standard output
 ///
-/// With as many threads as there are processors. Several streams one after the other, padded or not, are one. What is corrupt, cut off
-/// or no .xz at all is refused (exit code 3), after what could be decoded before it.
+/// With as many threads as there are processors. Several streams one after the other, padded or not, are one, unless they are
+/// more than ten thousand and very short. What is corrupt, cut off or no .xz at all is refused (exit code 3), after what could be decoded
+/// before it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
@@ -20,7 +22,7 @@ impl Args {
         let mut decoder = Decoder::of(Format::Xz, standard::input()?).system(|| "starting the decoder")?;
         loop {
             let bytes = decoder.fill_buf().map_err(|error| {
-                let kind = if error.raw_os_error().is_some() { Kind::System } else { Kind::Refused };
+                let kind = if refusal::is_of_system(&error) { Kind::System } else { Kind::Refused };
                 Error::new(kind, format!("decoding {INPUT}")).with_source(error)
             })?;
             if bytes.is_empty() {

@@ -3,9 +3,10 @@
 //! that no entry speaks of, keeps what it had.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
+use rustix::fs::{Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use rustix::io::Errno;
 
 use super::{Call as _, Failure, Lacks, Placer, bad_parent};
@@ -29,6 +30,8 @@ pub(super) struct Level {
     real: Option<PathBuf>,
     /// Opened when it is needed; closed when many levels are below it.
     fd: Option<OwnedFd>,
+    /// Device and inode of one that may have been come to through a link.
+    identity: Option<(u64, u64)>,
     /// Whether what is made here is root's of itself, once it is known: a setgid directory or the file system may give it away.
     gives_root: Option<bool>,
     then: Then,
@@ -54,18 +57,18 @@ enum Then {
 }
 
 impl Level {
-    fn new(path: PathBuf, fd: Option<OwnedFd>, then: Then) -> Self {
-        Self { path, real: None, fd, gives_root: None, then }
+    fn new(path: PathBuf, then: Then) -> Self {
+        Self { path, real: None, fd: None, identity: None, gives_root: None, then }
     }
 }
 
 impl Placer<'_> {
     /// Makes `path` the end of the way. Missing directories are made; those that are not on the way are left.
     pub(super) fn enter(&mut self, path: &Path) -> Result<(), Failure> {
-        while self.levels.last().is_some_and(|level| !path.starts_with(&level.path)) {
+        while self.levels.last().is_some_and(|level| !is_at_or_below(path, &level.path)) {
             self.leave()?;
         }
-        if self.levels.last().is_some_and(|level| level.path == path) {
+        if self.levels.last().is_some_and(|level| level.path.as_os_str() == path.as_os_str()) {
             return Ok(());
         }
         let opened = match self.root.openat2(path, DIRECTORY, Mode::empty()) {
@@ -93,8 +96,10 @@ impl Placer<'_> {
             }
             (None, ..) => return Err(Failure::Call("openat2", Errno::NOENT)),
         };
-        let then = remaining(&fd)?;
-        self.add(Level::new(path.to_owned(), Some(fd), then))
+        let stat = rustix::fs::fstat(&fd).call("fstat")?;
+        let then = remaining(&fd, &stat)?;
+        let identity = Some((stat.st_dev, stat.st_ino));
+        self.add(Level { fd: Some(fd), identity, ..Level::new(path.to_owned(), then) })
     }
 
     /// Goes on to the directory `path`, which was just made, or `existed`, in the last one.
@@ -103,7 +108,7 @@ impl Placer<'_> {
         let (now, later) = std::mem::take(&mut meta.xattrs).into_iter().partition(|(name, _)| !is_list(name));
         meta.xattrs = later;
         let lacks = Lacks { owner: existed || self.lacks_owner(&meta, None)?, mode: true };
-        self.add(Level::new(path.clone(), None, Then::Become(meta, lacks)))?;
+        self.add(Level::new(path.clone(), Then::Become(meta, lacks)))?;
         if existed || !now.is_empty() {
             let fd = self.take_top()?;
             if existed {
@@ -146,29 +151,42 @@ impl Placer<'_> {
         if let Some(fd) = top.fd.take() {
             return Ok(fd);
         }
+        let replaced =
+            || Reason::new("directory-replaced", "a later entry replaced its directory or a link on its path");
         let above = rest.last().and_then(|level| level.fd.as_ref().map(|fd| (&level.path, fd)));
         let flags = DIRECTORY | OFlags::NOFOLLOW;
         let (call, opened) = match (above, top.path.file_name()) {
+            _ if top.identity.is_some() => ("openat2", self.root.openat2(&top.path, DIRECTORY, Mode::empty())),
             (Some((above, fd)), Some(name)) if top.path.parent() == Some(above) => {
                 ("openat", rustix::fs::openat(fd, name, flags, Mode::empty()))
             }
             _ => ("openat2", self.root.openat2(&top.path, flags, Mode::empty())),
         };
-        match opened {
-            Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => {
-                Err(Reason::new("directory-replaced", "a later entry replaced its directory or a link on its path")
-                    .into())
+        let fd = match opened {
+            Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => return Err(replaced().into()),
+            other => other.call(call)?,
+        };
+        if let Some(identity) = top.identity {
+            let stat = rustix::fs::fstat(&fd).call("fstat")?;
+            if (stat.st_dev, stat.st_ino) != identity {
+                return Err(replaced().into());
             }
-            other => other.call(call),
         }
+        Ok(fd)
     }
 
-    /// The path of the last directory, through no link.
+    /// The path of the last directory, through no link, and through nothing that is only recorded.
     pub(super) fn real_top(&mut self) -> Result<&Path, Failure> {
         let Some(top) = self.levels.last_mut() else { return Ok(Path::new("")) };
         let real = match top.real.take() {
             Some(real) => real,
-            None => self.root.real(&top.path).call("openat2")?,
+            None => {
+                let real = self.root.real(&top.path).call("openat2")?;
+                if real.ancestors().any(|above| self.record.nodes().contains_key(above)) {
+                    return Err(bad_parent().into());
+                }
+                real
+            }
         };
         Ok(top.real.insert(real))
     }
@@ -204,18 +222,18 @@ impl Placer<'_> {
                     }
                     self.finish_fd(&fd, &path, &meta, lacks)
                 }
-                Then::Remain(times, list) => {
-                    if let Some(list) = list {
-                        rustix::fs::fsetxattr(&fd, acl::DEFAULT, &list, XattrFlags::empty()).call("fsetxattr")?;
-                    }
-                    rustix::fs::futimens(&fd, &times).call("futimens")
-                }
+                Then::Remain(times, list) => remain(&fd, &times, list.as_deref()),
             }
         };
-        left().map_err(|failure| match failure {
-            Failure::Call(call, errno) => Failure::Dir(path, call, errno),
-            other => other,
-        })
+        left().map_err(|failure| Failure::Dir(path, Box::new(failure)))
+    }
+
+    /// Leaves the last directory when all has failed: one that was there before has again what it had, as far as that can be.
+    pub(super) fn give_back(&mut self) {
+        let fd = self.take_top();
+        if let Some(Level { then: Then::Remain(times, list), .. }) = self.levels.pop() {
+            drop(fd.and_then(|fd| remain(&fd, &times, list.as_deref())));
+        }
     }
 
     /// Takes away the attributes of a directory that was there before: those of its entry replace them.
@@ -236,13 +254,26 @@ impl Placer<'_> {
     }
 }
 
+/// As [`Path::starts_with`], for names as they are unpacked: it is asked for every entry, and comparing components is slow.
+fn is_at_or_below(path: &Path, dir: &Path) -> bool {
+    let rest = path.as_os_str().as_bytes().strip_prefix(dir.as_os_str().as_bytes());
+    rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/' || dir.as_os_str().is_empty())
+}
+
 fn is_list(name: &[u8]) -> bool {
     name == acl::ACCESS.as_bytes() || name == acl::DEFAULT.as_bytes()
 }
 
+/// Gives a directory what it had.
+fn remain(fd: &OwnedFd, times: &Timestamps, list: Option<&[u8]>) -> Result<(), Failure> {
+    if let Some(list) = list {
+        rustix::fs::fsetxattr(fd, acl::DEFAULT, list, XattrFlags::empty()).call("fsetxattr")?;
+    }
+    rustix::fs::futimens(fd, times).call("futimens")
+}
+
 /// What a directory has that new files in it change, or inherit.
-fn remaining(fd: &OwnedFd) -> Result<Then, Failure> {
-    let stat = rustix::fs::fstat(fd).call("fstat")?;
+fn remaining(fd: &OwnedFd, stat: &Stat) -> Result<Then, Failure> {
     let times = Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },

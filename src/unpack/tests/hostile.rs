@@ -109,14 +109,14 @@ fn a_tree_that_holds_links_already_is_not_written_through() {
     let place = tempfile::tempdir().unwrap();
     let (tree, canary) = (place.path().join("tree"), place.path().join("canary"));
     fs_err::create_dir_all(&canary).unwrap();
-    fs_err::create_dir_all(tree.join("full/of/things")).unwrap();
+    fs_err::create_dir(&tree).unwrap();
     fs_err::write(canary.join("file"), "alive").unwrap();
     symlink(canary.join("file"), tree.join("file")).unwrap();
     symlink(&canary, tree.join("dir")).unwrap();
-    let archive = Tar::default().file("file", b"new").dir("dir/").file("dir/file", b"new").file("full", b"new").end();
+    let archive = Tar::default().file("file", b"new").dir("dir/").file("dir/file", b"new").end();
     unpack(&archive, &tree).unwrap();
     assert_eq!(fs_err::read(canary.join("file")).unwrap(), b"alive");
-    for path in ["file", "dir/file", "full"] {
+    for path in ["file", "dir/file"] {
         assert_eq!(fs_err::read(tree.join(path)).unwrap(), b"new");
         assert!(fs_err::symlink_metadata(tree.join(path)).unwrap().is_file());
     }

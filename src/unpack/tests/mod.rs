@@ -4,6 +4,7 @@ mod bombs;
 mod extract;
 mod foreign;
 mod hostile;
+mod over;
 mod parse;
 
 use std::path::Path;

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use proptest::prelude::*;
 use tar::EntryType;
 
@@ -220,8 +222,47 @@ fn old_headers_are_read_as_such() {
     header.set_size(0);
     let archive = Tar::default().raw(header.clone(), b"").end();
     assert_eq!(entries(&archive, Limits::default()).unwrap()[0].kind, NodeKind::Dir);
+    // As `tar --format=v7` has them.
+    header.as_mut_bytes()[329..345].copy_from_slice(b"0000000\x000000000\0");
+    header.set_entry_type(EntryType::Directory);
+    let archive = Tar::default().raw(header.clone(), b"").end();
+    assert_eq!(entries(&archive, Limits::default()).unwrap()[0].kind, NodeKind::Dir);
+    header.set_entry_type(EntryType::Fifo);
+    assert_eq!(refused(&Tar::default().raw(header.clone(), b"").end()), "ambiguous-type");
     header.as_mut_bytes()[400] = b'x';
     assert_eq!(refused(&Tar::default().raw(header, b"").end()), "bad-magic");
+}
+
+/// Ant and Plexus leave it out, others write a blank; the prefix counts all the same.
+#[test]
+fn the_version_of_ustar_is_not_looked_at() {
+    let mut header = Tar::header(b"name", EntryType::Regular, 0);
+    header.as_mut_bytes()[345..351].copy_from_slice(b"prefix");
+    for version in [b"00", b"\0\0", b" \0"] {
+        header.as_mut_bytes()[263..265].copy_from_slice(version);
+        let archive = Tar::default().raw(header.clone(), b"").end();
+        assert_eq!(entries(&archive, Limits::default()).unwrap()[0].path, Path::new("prefix/name"));
+    }
+    header.as_mut_bytes()[257] = b'U';
+    assert_eq!(refused(&Tar::default().raw(header, b"").end()), "bad-magic");
+}
+
+#[test]
+fn what_is_cut_off_is_cut_off_in_an_entry() {
+    let archive = Tar::default().file("f", b"x").pax(&[("path", b"second")]).file("g", &[1; 600]).end();
+    let told = |length: usize| match entries(&archive[..length], Limits::default()) {
+        Err(ReadError::Refused(refusal)) => refusal.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(told(600), "entry f at byte 0: the archive is cut off [truncated]");
+    assert_eq!(told(1100), "entry at byte 1024: the archive is cut off [truncated]");
+    // In its records, in its header, in its data, in its padding.
+    assert!(told(1600).starts_with("entry PaxHeader"), "{}", told(1600));
+    assert_eq!(told(2100), "entry at byte 2048: the archive is cut off [truncated]");
+    for length in [2600, 3100, 3500] {
+        assert_eq!(told(length), "entry second at byte 1024: the archive is cut off [truncated]");
+    }
+    assert_eq!(told(3584), "entry at byte 3584: the archive is cut off: its end mark is missing [truncated]");
 }
 
 #[test]
@@ -236,7 +277,9 @@ fn lists_of_access_survive() {
     );
     let code = |text: &[u8]| acl::parse(text).unwrap_err().code;
     assert_eq!([code(b"user::rw-,user:someone:r--"), code(b"group:7th:r--")], ["acl-by-name"; 2]);
-    for bad in [&b""[..], b"user::rwX", b"user", b"mask:5:r", b"user:4294967295:r", b"user:x:r:99999999999", b"\xff"] {
+    assert_eq!(acl::parse(b"user:1000:r--:1000").unwrap(), acl::parse(b"user:1000:r--").unwrap());
+    let (large, other, root) = (b"user:x:r:99999999999", b"user:1000:r--:2000", b"group:root:r--:5");
+    for bad in [&b""[..], b"user::rwX", b"user", b"mask:5:r", b"user:4294967295:r", large, other, root, b"\xff"] {
         assert_eq!(code(bad), "bad-acl", "{}", bad.escape_ascii());
     }
     assert_eq!(acl::format(b"\x02\0\0\0\x01"), None);

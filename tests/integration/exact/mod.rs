@@ -8,5 +8,6 @@ pub(crate) mod readers;
 mod same;
 mod scale;
 mod space;
+mod suites;
 pub(crate) mod trace;
 mod trees;

@@ -1,0 +1,110 @@
+//! `oci unpack` where it is ended, and where its tree cannot appear.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use crate::env::{PROGRAM, TestEnv, output, require_root, wait_for};
+
+/// Long enough for a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const PREPARE: &str = r#"
+umoci init --layout image; umoci new --image image; umoci unpack --image image bundle
+mkdir bundle/rootfs/{1..100}; touch bundle/rootfs/{1..100}/{1..100}
+umoci repack --image image bundle; rm -r bundle
+"#;
+
+fn prepared() -> TestEnv {
+    let env = TestEnv::new();
+    let _ = output(env.command("bash").args(["-ec", PREPARE])).success();
+    env
+}
+
+fn staging(env: &TestEnv) -> Vec<PathBuf> {
+    let entries = fs::read_dir(env.path("")).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(".quern")).collect()
+}
+
+/// Unpacks, but stops in the middle. Gives the tracer and the process.
+fn half_way(env: &TestEnv) -> (Child, u32) {
+    let mut strace = env.command("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=mkdirat", "-e", "inject=mkdirat:signal=STOP:when=50"]);
+    strace.args([PROGRAM, "oci", "unpack", "image", "latest", "new"]);
+    let child = strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let children = || fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+    let mut pid = 0;
+    wait_for("half of the tree", PATIENCE, || {
+        pid = children().trim().parse().unwrap_or_default();
+        let made = |dir: &PathBuf| fs::read_dir(dir.join("tree")).map_or(0, Iterator::count);
+        let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        state.contains(") t ") && staging(env).iter().any(|dir| made(dir) >= 40)
+    });
+    (child, pid)
+}
+
+/// Sends a signal and lets the process go on, which still has thousands of files to make. Gives how it ended.
+fn end(signal: &str, (mut tracer, pid): (Child, u32)) -> i32 {
+    let send = |signal| output(std::process::Command::new("kill").args(["-s", signal, &pid.to_string()]));
+    let _ = send(signal).success();
+    // It may have ended before it was stopped.
+    let _ = send("CONT");
+    let status = tracer.wait().unwrap();
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap())
+}
+
+#[test]
+fn root_an_unpacking_that_is_ended_leaves_nothing() {
+    if !require_root() {
+        return;
+    }
+    let env = prepared();
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        assert_eq!(end(signal, half_way(&env)), code, "{signal}");
+        assert_eq!(staging(&env), Vec::<PathBuf>::new(), "{signal}");
+        assert!(!env.path("new").exists(), "{signal}");
+    }
+
+    // What was killed goes with the next one, and what lives stays.
+    assert_eq!(end("KILL", half_way(&env)), 137);
+    let left = staging(&env);
+    assert_eq!(left.len(), 1, "{left:?}");
+    let living = half_way(&env);
+    assert!(!left[0].exists(), "{left:?}");
+    let living_one = staging(&env);
+    let _ = env.run(["oci", "unpack", "image", "latest", "other"]).success();
+    assert!(env.path("other/100/100").exists());
+    assert_eq!(staging(&env), living_one);
+    assert_eq!(end("TERM", living), 143);
+    assert_eq!(staging(&env), Vec::<PathBuf>::new());
+    assert!(!env.path("new").exists());
+}
+
+#[test]
+fn root_a_mount_point_is_told_before_anything_is_unpacked() {
+    if !require_root() {
+        return;
+    }
+    let env = prepared();
+    // A directory that is mounted over itself is of the same file system.
+    for mount in ["mount -t tmpfs none small", "mount --bind small small"] {
+        let script = format!(
+            "set -e; mkdir -p small; {mount}; set +e
+            \"$0\" oci unpack image latest small; code=$?; ls -A . | grep '^\\.quern'; exit $code"
+        );
+        let mut unshare = env.command("unshare");
+        let ended =
+            output(unshare.args(["--mount", "--propagation", "private", "bash", "-c", &script, PROGRAM])).code(2);
+        assert!(
+            ended.stderr.contains("small is a mount point") && ended.stderr.contains("small/tree"),
+            "{}",
+            ended.stderr
+        );
+        assert_eq!(ended.stdout, "");
+    }
+    let script = "mount -t tmpfs none small; \"$0\" oci unpack image latest small/tree && ls small/tree/100";
+    let mut unshare = env.command("unshare");
+    let _ = output(unshare.args(["--mount", "--propagation", "private", "bash", "-c", script, PROGRAM])).success();
+}
