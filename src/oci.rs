@@ -5,9 +5,9 @@
 
 pub mod layer;
 pub mod layout;
-pub mod shape;
 mod marks;
 mod reference;
+pub mod shape;
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "umoci and skopeo judge, and make what is judged")]
 mod tests;

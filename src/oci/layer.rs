@@ -36,8 +36,8 @@ pub fn read(
         Algorithm::Sha256 => Hash::Sha256(Box::default()),
         Algorithm::Sha512 => Hash::Sha512(Box::default()),
     };
-    let decoder = Decoder::of(format, file).map_err(ReadError::Input)?;
-    let mut plain = Hashed { input: decoder, hash: plain };
+    let decoder = Decoder::of(format, file).map_err(|error| ReadError::of(error, &[], 0))?;
+    let mut plain = Digested { input: decoder, hash: plain };
     let mut reader = Reader::new(&mut plain, limits.clone());
     while let Some(entry) = reader.next_entry()? {
         let (name, offset) = (entry.path.as_os_str().as_bytes().to_vec(), entry.offset);
@@ -64,12 +64,12 @@ impl Hash {
 }
 
 /// What is consumed of the input is hashed.
-struct Hashed<R> {
+struct Digested<R> {
     input: R,
     hash: Hash,
 }
 
-impl<R: BufRead> BufRead for Hashed<R> {
+impl<R: BufRead> BufRead for Digested<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         self.input.fill_buf()
     }
@@ -86,7 +86,7 @@ impl<R: BufRead> BufRead for Hashed<R> {
     }
 }
 
-impl<R: BufRead> io::Read for Hashed<R> {
+impl<R: BufRead> io::Read for Digested<R> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         let bytes = self.fill_buf()?;
         let count = bytes.len().min(to.len());

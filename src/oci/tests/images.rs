@@ -201,8 +201,8 @@ fn memory_that_is_missing_is_no_fault_of_a_layer() {
     let zstd = zstd::zstd_safe::get_error_name(64usize.wrapping_neg());
     assert!(zstd.contains("memory"), "{zstd}");
     for error in [Error::from(ErrorKind::OutOfMemory), Error::other(zstd), Error::from_raw_os_error(5)] {
-        assert_eq!(unreadable(ReadError::Input(error)).unwrap_err().exit_code(), 4);
+        assert_eq!(unreadable(ReadError::of(error, &[], 0)).unwrap_err().exit_code(), 4);
     }
     let other = Error::other(zstd::zstd_safe::get_error_name(20usize.wrapping_neg()));
-    assert_eq!(unreadable(ReadError::Input(other)).unwrap().code, code_of(ErrorKind::Other));
+    assert_eq!(unreadable(ReadError::of(other, &[], 0)).unwrap().code, code_of(ErrorKind::Other));
 }
