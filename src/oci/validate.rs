@@ -188,7 +188,7 @@ impl Judge<'_> {
                 let plain = match self.layout.blob(descriptor)? {
                     Ok(file) => match layer::read(file, format, algorithm, &limits, &mut |_, _| Ok(())) {
                         Ok(read) => Ok(read.digest),
-                        Err(error) => Err(unreadable(error)?),
+                        Err(error) => Err(unreadable(error, about)?),
                     },
                     Err(reason) => Err(reason),
                 };
@@ -241,10 +241,10 @@ impl Judge<'_> {
 }
 
 /// Why a layer's content is not accepted; an error when it is not to blame.
-pub(super) fn unreadable(error: ReadError) -> Result<Reason> {
+pub(super) fn unreadable(error: ReadError, name: &str) -> Result<Reason> {
     match error {
         ReadError::Refused(refusal) => Ok(Reason::new(refusal.reason.code, refusal.to_string())),
-        ReadError::Input(error) if is_of_system(&error) => Err(error).system(|| "reading a layer"),
+        ReadError::Input(error) if is_of_system(&error) => Err(error).system(|| format!("reading layer {name}")),
         ReadError::Input(error) => {
             Ok(Reason::new(refusal::code_of(error.kind()), format!("it cannot be decoded: {error}")))
         }
