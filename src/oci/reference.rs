@@ -26,10 +26,13 @@ pub(super) fn find(layout: &Layout, index: &Index, name: &str) -> Result<Descrip
     }
     let [image] = &mut meant[..] else {
         let what = if meant.is_empty() { "there is no image" } else { "there are several images" };
-        let there = images.iter().filter_map(Descriptor::name).map(printable).collect::<Vec<_>>().join(", ");
-        return Err(
-            Error::usage(format!("{what} {called}")).with_hint(format!("give one of these, or a digest: {there}"))
-        );
+        let called_there = |image: &Descriptor| printable(image.name().unwrap_or(&image.digest));
+        let there = images.iter().take(NAMED).map(called_there).collect::<Vec<_>>().join(", ");
+        let hint = match images.is_empty() {
+            true => "its index.json leads to no image".to_owned(),
+            false => format!("give one of these, or a digest: {there}"),
+        };
+        return Err(Error::usage(format!("{what} {called}")).with_hint(hint));
     };
     for _ in 0..=MAX_DEPTH {
         match &image.media_type[..] {

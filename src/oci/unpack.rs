@@ -170,7 +170,7 @@ fn remove(
     let (algorithm, expected) = Algorithm::parse(diff_id).map_err(refuse)?;
     let mut marks = Marks::new(limits);
     let read = layer::read(start(file, name)?, format, algorithm, limits, &mut |_, mark| marks.add(mark));
-    let bad = |error| unreadable(error).map_or_else(|error| error, refuse);
+    let bad = |error| unreadable(error, name).map_or_else(|error| error, refuse);
     let read = read.map_err(bad)?;
     if read.digest != expected {
         let text = "its plain archive has another digest than its diff id";

@@ -187,7 +187,7 @@ impl Judge<'_> {
                 let plain = match self.layout.blob(descriptor)? {
                     Ok(file) => match layer::read(file, format, algorithm, &limits, &mut |_, _| Ok(())) {
                         Ok(read) => Ok(read.digest),
-                        Err(error) => Err(unreadable(error)?),
+                        Err(error) => Err(unreadable(error, about)?),
                     },
                     Err(reason) => Err(reason),
                 };
@@ -240,9 +240,9 @@ impl Judge<'_> {
 }
 
 /// Why a layer's content is not accepted; an error when it is not to blame.
-pub(super) fn unreadable(error: ReadError) -> Result<Reason> {
+pub(super) fn unreadable(error: ReadError, name: &str) -> Result<Reason> {
     match error {
         ReadError::Refused(refusal) => Ok(Reason::new(refusal.reason.code, refusal.to_string())),
-        ReadError::Input(error) => Err(error).system(|| "reading a layer"),
+        ReadError::Input(error) => Err(error).system(|| format!("reading layer {name}")),
     }
 }

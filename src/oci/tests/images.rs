@@ -127,7 +127,8 @@ fn null_is_an_empty_list_and_nothing_else() {
     write(&made, &json!({ "schemaVersion": 2, "manifests": null }));
     let report = validate(&made.dir()).unwrap();
     assert!(report.is_valid() && report.images == 0, "{report:?}");
-    assert_eq!(made.unpack().unwrap_err().exit_code(), 2);
+    let error = made.unpack().unwrap_err();
+    assert_eq!((error.exit_code(), error.hint()), (2, Some("its index.json leads to no image")));
     write(&made, &json!({ "schemaVersion": 2 }));
     assert_eq!(made.codes()[0], "bad-json");
 
@@ -201,8 +202,8 @@ fn memory_that_is_missing_is_no_fault_of_a_layer() {
     let zstd = zstd::zstd_safe::get_error_name(64usize.wrapping_neg());
     assert!(zstd.contains("memory"), "{zstd}");
     for error in [Error::from(ErrorKind::OutOfMemory), Error::other(zstd), Error::from_raw_os_error(5)] {
-        assert_eq!(unreadable(ReadError::of(error, &[], 0)).unwrap_err().exit_code(), 4);
+        assert_eq!(unreadable(ReadError::of(error, &[], 0), "x").unwrap_err().exit_code(), 4);
     }
     let other = Error::other(zstd::zstd_safe::get_error_name(20usize.wrapping_neg()));
-    assert_eq!(unreadable(ReadError::of(other, &[], 0)).unwrap().code, code_of(ErrorKind::Other));
+    assert_eq!(unreadable(ReadError::of(other, &[], 0), "x").unwrap().code, code_of(ErrorKind::Other));
 }
