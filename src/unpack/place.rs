@@ -346,8 +346,11 @@ impl<'a> Placer<'a> {
         set: impl Fn(&[u8], &[u8]) -> rustix::io::Result<()>,
     ) -> Result<(), Failure> {
         for (name, value) in xattrs {
-            // Labels are of the machine that made the archive.
-            if name == b"security.selinux" {
+            if rootfs::is_host_xattr(name) {
+                // Nearly all files have labels where there are any: they are not worth a word.
+                if name != b"security.selinux" {
+                    self.warn_once(&format!("attributes of its machine or file system ({})", name.escape_ascii()));
+                }
                 continue;
             }
             if rootfs::is_overlay_xattr(name) {

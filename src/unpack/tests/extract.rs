@@ -287,6 +287,7 @@ fn root_everything_is_restored() {
         .pax(&[
             ("SCHILY.xattr.security.capability", capability),
             ("SCHILY.xattr.security.selinux", b"label"),
+            ("SCHILY.xattr.system.nfs4_acl", b"list"),
             ("mtime", b"1234567890.123456789"),
         ])
         .raw(setuid, b"s")

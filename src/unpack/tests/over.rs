@@ -48,10 +48,10 @@ fn a_directory_with_something_in_it_gives_way_to_layers_only() {
 #[test]
 fn what_is_recorded_of_a_directory_is_what_its_last_entry_says() {
     let place = tempfile::tempdir().unwrap();
-    // No kernel has attributes of such names.
-    let dir = |archive: Tar, value: &[u8]| archive.pax(&[("SCHILY.xattr.quern.a", value)]).dir("d/");
+    // No kernel takes such capabilities.
+    let dir = |archive: Tar, value: &[u8]| archive.pax(&[("SCHILY.xattr.security.capability", value)]).dir("d/");
     let record = unpack(&dir(dir(Tar::default(), b"1"), b"2").end(), place.path()).unwrap();
-    assert_eq!(record.xattrs()[Path::new("d")], [(b"quern.a".to_vec(), b"2".to_vec())]);
+    assert_eq!(record.xattrs()[Path::new("d")], [(b"security.capability".to_vec(), b"2".to_vec())]);
     let record = unpack(&dir(Tar::default(), b"1").dir("d/").end(), tempfile::tempdir().unwrap().path()).unwrap();
     assert!(record.is_empty(), "the second entry has none");
 }

@@ -178,7 +178,9 @@ def judge(program, path):
     except Refused as refusal:
         return {"verdict": "refused", "code": str(refusal)}
     with open(path, "rb") as file:
-        zstd = file.read(4) == b"\x28\xb5\x2f\xfd"
+        magic = file.read(4)
+        # Or a frame to be skipped, which only libarchive knows at the beginning.
+        zstd = magic == b"\x28\xb5\x2f\xfd" or (magic[1:] == b"\x2a\x4d\x18" and magic[0] >> 4 == 5)
     if zstd:
         # Python has no decoder of it.
         with tempfile.NamedTemporaryFile() as plain:
