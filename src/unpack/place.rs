@@ -277,8 +277,22 @@ impl<'a> Placer<'a> {
             Err(Failure::Call(_, Errno::PERM)) if is_dir(from.as_fd(), target_name).is_ok_and(|is| is) => {
                 Err(Reason::new("bad-link", "it is a link to a directory").into())
             }
+            Ok(()) => self.link_record(target, &entry.path),
             other => other,
         }
+    }
+
+    /// Records of `path`, another name of `target`, what is recorded of that: either may go while the other stays.
+    fn link_record(&mut self, target: &Path, path: &Path) -> Result<(), Failure> {
+        if self.record.xattrs().is_empty() {
+            return Ok(());
+        }
+        let (target, path) = (self.real(target)?, self.real(path)?);
+        if let Some(xattrs) = self.record.xattrs().get(&target) {
+            self.kept.add(weight(&path, xattrs), UNMADE)?;
+            self.record.link_xattrs(&target, path);
+        }
+        Ok(())
     }
 
     /// Makes something with `make`, in the place of what may be replaced.

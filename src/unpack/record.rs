@@ -57,6 +57,13 @@ impl Record {
         self.xattrs.entry(path.to_owned()).or_default().push((name, value));
     }
 
+    /// Records the attributes of `target` of `path` too, which is another name of it: one may go and the other stay.
+    pub fn link_xattrs(&mut self, target: &Path, path: PathBuf) {
+        if let Some(xattrs) = self.xattrs.get(target).cloned() {
+            self.xattrs.insert(path, xattrs);
+        }
+    }
+
     /// How many bytes of memory it takes.
     pub(super) fn weight(&self) -> usize {
         let nodes = self.nodes.iter().map(|(path, node)| weight(path, &node.xattrs));
@@ -272,6 +279,21 @@ mod tests {
         for attribute in [r#"{"path":"..","name":[97],"value":[]}"#, r#"{"path":"x","name":[],"value":[]}"#] {
             assert!(read(&[], attribute).is_none(), "{attribute}");
         }
+    }
+
+    #[test]
+    fn names_of_one_file_are_forgotten_one_by_one() {
+        let mut record =
+            read(&[], r#"{"path":"d/a","name":[97],"value":[1]},{"path":"d/a","name":[98],"value":[]}"#).unwrap();
+        let xattrs = record.xattrs()[Path::new("d/a")].clone();
+        record.link_xattrs(Path::new("d/a"), "b".into());
+        record.link_xattrs(Path::new("b"), "d/c".into());
+        record.link_xattrs(Path::new("none"), "e".into());
+        assert_eq!(record.xattrs().len(), 3);
+        record.forget(Path::new("d"));
+        assert_eq!(record.xattrs().iter().collect::<Vec<_>>(), [(&"b".into(), &xattrs)]);
+        record.forget(Path::new("b"));
+        assert!(record.is_empty());
     }
 
     #[test]

@@ -207,3 +207,22 @@ fn memory_that_is_missing_is_no_fault_of_a_layer() {
     let other = Error::other(zstd::zstd_safe::get_error_name(20usize.wrapping_neg()));
     assert_eq!(unreadable(ReadError::of(other, &[], 0), "x").unwrap().code, code_of(ErrorKind::Other));
 }
+
+/// A file keeps what is recorded of it for as long as it has a name.
+#[test]
+fn what_is_recorded_of_a_file_stays_with_its_other_names() {
+    // Nobody may give a link such an attribute.
+    let attributes: &[(&str, &[u8])] = &[("SCHILY.xattr.user.x", b"1")];
+    let first = Tar::default().dir("./").dir("d/").symlink("l", "d").pax(attributes).symlink("a", "target");
+    let first = first.hardlink("l/b", "a").hardlink("c", "d/b").end();
+    let recorded = |second: Tar| {
+        let made = made(&[first.clone(), second.end()], |_| {});
+        let record = unpack(&made.dir(), "v1", &made.tree(), &Demand::default(), &Silent).unwrap();
+        record.xattrs().keys().map(|path| path.to_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(recorded(Tar::default().dir("d/")), "a c d/b");
+    assert_eq!(recorded(Tar::default().file(".wh.a", b"")), "c d/b");
+    assert_eq!(recorded(Tar::default().file("a", b"").file(".wh.c", b"")), "d/b");
+    assert_eq!(recorded(Tar::default().file(".wh.a", b"").file(".wh.d", b"").hardlink("e", "c")), "c e");
+    assert_eq!(recorded(Tar::default().file(".wh.a", b"").file("l/.wh.b", b"").file("c", b"")), "");
+}
