@@ -5,7 +5,7 @@
 //! they end the program. Programs of the host that do a part of the work are started by [`helper`], and get the signals likewise.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpgrp, getpid, setpgid, tcgetpgrp, tcsetpgrp};
+use rustix::io;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
@@ -35,9 +36,6 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Two signals closer than this are one: a terminal and a parent may both send it.
 const DUPLICATE: Duration = Duration::from_millis(300);
-
-/// How often the removal of a directory that is still written to is tried.
-const ATTEMPTS: usize = 100;
 
 /// How many processors this process may use, as its affinity and its control groups have it. Looked up once: it takes reading
 /// files of `/proc` and `/sys`, which nothing does that is about to unpack an archive.
@@ -355,14 +353,22 @@ impl Signals {
                 }
             }
             (None, _) => {
-                // Destructors do not run here. Other threads may still be at work in what is removed; what cannot be removed now,
-                // the next run removes.
-                for (above, name) in present.leftovers.values() {
-                    (0..ATTEMPTS).find(|_| rootfs::remove_at(above.as_fd(), name).is_ok());
-                }
+                // Destructors do not run here. What cannot be removed now, the next run removes.
+                let until = Instant::now() + GRACE;
+                present.leftovers.values().for_each(|(above, name)| remove(above, name, until));
                 std::process::exit(128 + signal as i32)
             }
         }
+    }
+}
+
+/// Removes a directory that other threads may still write to: they lose their way in it sooner or later.
+fn remove(above: &OwnedFd, name: &OsStr, until: Instant) {
+    while let Err(io::Errno::NOTEMPTY | io::Errno::EXIST | io::Errno::NOENT) = rootfs::remove_at(above.as_fd(), name) {
+        if Instant::now() > until {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -3,9 +3,8 @@
 //! The owner of one holds a lock on it for as long as it lives. One without a lock was left by a process that was killed: whoever
 //! makes the next beside it removes it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
@@ -16,8 +15,8 @@ use crate::process::Leftover;
 use crate::progress::Progress;
 use crate::rootfs;
 
-/// What their names begin with.
-const PREFIX: &str = ".quern-";
+/// What their names begin with; the process and a number follow.
+const PREFIX: &str = ".quern-staging-";
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// A hidden directory, removed with all that is still in it when dropped, or when a signal ends the program.
@@ -39,7 +38,7 @@ impl Directory {
         let above = above.try_clone_to_owned().system(making)?;
         remove_stale(&above, path, ui)?;
         for number in 0u64.. {
-            let name = OsString::from(format!("{PREFIX}staging-{}-{number}", std::process::id()));
+            let name = OsString::from(format!("{PREFIX}{}-{number}", std::process::id()));
             match rustix::fs::mkdirat(&above, &name, Mode::from_raw_mode(0o700)) {
                 Err(Errno::EXIST) => continue,
                 other => other.system(making)?,
@@ -85,7 +84,7 @@ impl Drop for Directory {
 fn remove_stale(above: &OwnedFd, path: &Path, ui: &dyn Progress) -> Result<()> {
     let entries = rootfs::list(above.as_fd()).system(|| format!("reading {}", path.display()))?;
     for (name, kind) in entries {
-        if kind != FileType::Directory || !name.as_bytes().starts_with(PREFIX.as_bytes()) {
+        if kind != FileType::Directory || !is_ours(&name) {
             continue;
         }
         let Ok(fd) = rustix::fs::openat(above, &name, DIRECTORY, Mode::empty()) else { continue };
@@ -99,6 +98,13 @@ fn remove_stale(above: &OwnedFd, path: &Path, ui: &dyn Progress) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether this program made a directory of this name: all others are somebody's.
+fn is_ours(name: &OsStr) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let rest = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split_once('-'));
+    rest.is_some_and(|(process, number)| digits(process) && digits(number))
 }
 
 /// Takes a lock; a file system without locks has none to wait for.

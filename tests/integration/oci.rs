@@ -13,9 +13,12 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 const PREPARE: &str = r#"
 umoci init --layout image; umoci new --image image; umoci unpack --image image bundle
-mkdir bundle/rootfs/{1..100}; touch bundle/rootfs/{1..100}/{1..100}
+mkdir bundle/rootfs/{1..200}; touch bundle/rootfs/{1..200}/{1..100}
 umoci repack --image image bundle; rm -r bundle
 "#;
+
+/// In the image.
+const DIRECTORIES: usize = 200;
 
 fn prepared() -> TestEnv {
     let env = TestEnv::new();
@@ -28,34 +31,40 @@ fn staging(env: &TestEnv) -> Vec<PathBuf> {
     entries.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(".quern")).collect()
 }
 
-/// Unpacks, but stops in the middle. Gives the tracer and the process.
-fn half_way(env: &TestEnv) -> (Child, u32) {
-    let mut strace = env.command("strace");
-    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=mkdirat", "-e", "inject=mkdirat:signal=STOP:when=50"]);
-    strace.args([PROGRAM, "oci", "unpack", "image", "latest", "new"]);
-    let child = strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let children = || fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
-    let mut pid = 0;
-    wait_for("half of the tree", PATIENCE, || {
-        pid = children().trim().parse().unwrap_or_default();
+/// Unpacks, and stops it in the middle.
+fn half_way(env: &TestEnv) -> Child {
+    loop {
+        let mut program = env.program(["oci", "unpack", "image", "latest", "new"]);
+        let mut child = program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         // Its own directory: one that was killed may have left another.
-        let own = format!("-{pid}-");
-        let half = |dir: &PathBuf| {
-            dir.to_string_lossy().contains(&own) && fs::read_dir(dir.join("tree")).map_or(0, Iterator::count) >= 40
+        let own = format!("-{}-", child.id());
+        let made = |dir: &PathBuf| {
+            let own = dir.to_string_lossy().contains(&own);
+            if own { fs::read_dir(dir.join("tree")).map_or(0, Iterator::count) } else { 0 }
         };
-        let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        (state.contains(") t ") || state.contains(") T ")) && staging(env).iter().any(half)
-    });
-    (child, pid)
+        wait_for("some of the tree", PATIENCE, || {
+            staging(env).iter().any(|dir| made(dir) >= 5) || child.try_wait().unwrap().is_some()
+        });
+        send("STOP", &child);
+        if staging(env).iter().any(|dir| made(dir) < DIRECTORIES && made(dir) > 0) {
+            return child;
+        }
+        // It was faster than this.
+        send("KILL", &child);
+        child.wait().unwrap();
+        let _ = output(env.command("rm").args(["-rf", "new"])).success();
+    }
+}
+
+fn send(signal: &str, child: &Child) {
+    let _ = output(std::process::Command::new("kill").args(["-s", signal, &child.id().to_string()]));
 }
 
 /// Sends a signal and lets the process go on, which still has thousands of files to make. Gives how it ended.
-fn end(signal: &str, (mut tracer, pid): (Child, u32)) -> i32 {
-    let send = |signal| output(std::process::Command::new("kill").args(["-s", signal, &pid.to_string()]));
-    let _ = send(signal).success();
-    // It may have ended before it was stopped.
-    let _ = send("CONT");
-    let status = tracer.wait().unwrap();
+fn end(signal: &str, mut child: Child) -> i32 {
+    send(signal, &child);
+    send("CONT", &child);
+    let status = child.wait().unwrap();
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap())
 }
 
