@@ -5,8 +5,7 @@
 //! they end the program. Programs of the host that do a part of the work are started by [`helper`], and get the signals likewise.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,11 +16,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpgrp, getpid, setpgid, tcgetpgrp, tcsetpgrp};
-use rustix::io;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::rootfs;
 
 pub(crate) mod helper;
 mod memory;
@@ -34,6 +31,8 @@ const STOPPING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, 
 /// How long a stopped payload may take to put its house in order.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// Between two attempts to remove what is still written to.
+const PAUSE: Duration = Duration::from_millis(1);
 /// Two signals closer than this are one: a terminal and a parent may both send it.
 const DUPLICATE: Duration = Duration::from_millis(300);
 
@@ -263,15 +262,18 @@ fn unstopped<T>(doing: impl FnOnce() -> T) -> T {
 }
 
 /// What the signal thread knows.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Present {
     /// The sandbox that signals go to, and whether the terminal reaches its payload by itself.
     sandbox: Option<(Pid, bool)>,
     /// The first stopping signal, and when.
     stopped: Option<(Signal, Instant)>,
-    /// What is removed when a signal ends the program: names in directories, numbered.
-    leftovers: BTreeMap<u64, (OwnedFd, OsString)>,
+    /// What removes the rest when a signal ends the program, numbered.
+    leftovers: BTreeMap<u64, Remove>,
 }
+
+/// Tries to remove something; false when it is worth another attempt.
+type Remove = Box<dyn Fn() -> bool + Send>;
 
 static PRESENT: OnceLock<Mutex<Present>> = OnceLock::new();
 
@@ -355,20 +357,14 @@ impl Signals {
             (None, _) => {
                 // Destructors do not run here. What cannot be removed now, the next run removes.
                 let until = Instant::now() + GRACE;
-                present.leftovers.values().for_each(|(above, name)| remove(above, name, until));
+                for remove in present.leftovers.values() {
+                    while !remove() && Instant::now() < until {
+                        std::thread::sleep(PAUSE);
+                    }
+                }
                 std::process::exit(128 + signal as i32)
             }
         }
-    }
-}
-
-/// Removes a directory that other threads may still write to: they lose their way in it sooner or later.
-fn remove(above: &OwnedFd, name: &OsStr, until: Instant) {
-    while let Err(io::Errno::NOTEMPTY | io::Errno::EXIST | io::Errno::NOENT) = rootfs::remove_at(above.as_fd(), name) {
-        if Instant::now() > until {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -377,11 +373,11 @@ fn remove(above: &OwnedFd, name: &OsStr, until: Instant) {
 pub(crate) struct Leftover(u64);
 
 impl Leftover {
-    /// Registers `name` in the directory `above`.
-    pub(crate) fn new(above: OwnedFd, name: OsString) -> Self {
+    /// Registers what is called for it until it gives true: other threads may still write to what is removed.
+    pub(crate) fn new(remove: impl Fn() -> bool + Send + 'static) -> Self {
         let mut present = present();
         let number = present.leftovers.last_key_value().map_or(0, |(last, _)| last + 1);
-        present.leftovers.insert(number, (above, name));
+        present.leftovers.insert(number, Box::new(remove));
         Self(number)
     }
 

@@ -31,6 +31,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Links on a path that the kernel follows.
 const MAX_LINKS: usize = 40;
 
+/// Directories on the way down a tree whose descriptors stay open, of whoever walks it.
+pub(crate) const OPEN_LEVELS: usize = 64;
+
+/// Longest value of an attribute that Linux has.
+pub(crate) const MAX_XATTR: usize = 64 << 10;
+
 /// How every path is resolved.
 const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 

@@ -50,7 +50,8 @@ impl Directory {
             };
             lock(&fd, FlockOperation::LockExclusive).system(making)?;
             if same(&above, &name, &fd) {
-                let leftover = Leftover::new(above.try_clone().system(making)?, name.clone());
+                let (place, gone) = (above.try_clone().system(making)?, name.clone());
+                let leftover = Leftover::new(move || is_removed(&place, &gone));
                 return Ok(Self { above, name, fd, leftover });
             }
         }
@@ -78,6 +79,11 @@ impl Drop for Directory {
         // A failure leaves a directory without a lock, which the next run removes.
         let _ = rootfs::remove_at(self.above.as_fd(), &self.name);
     }
+}
+
+/// Removes a directory; false while somebody puts something into it, or takes something away.
+fn is_removed(above: &OwnedFd, name: &OsStr) -> bool {
+    !matches!(rootfs::remove_at(above.as_fd(), name), Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT))
 }
 
 /// Removes the directories that nobody holds.

@@ -15,16 +15,11 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 use crate::progress::Progress;
-use crate::rootfs::{self, Rootfs, last};
+use crate::rootfs::{self, MAX_XATTR, OPEN_LEVELS, Rootfs, last};
 use crate::unpack::acl;
 use crate::unpack::entry::{MAX_NAME, MAX_PATH, Meta, NodeKind, Time, Xattrs};
 use crate::unpack::{Node, Record};
 use crate::userns::owners::Owners;
-
-/// Directories on the way down whose descriptors stay open.
-const OPEN_LEVELS: usize = 64;
-/// Longest value of an attribute that Linux gives.
-const MAX_XATTR: usize = 64 << 10;
 
 /// What to do about a result in the tree that it is made of.
 pub const RESULT_IN_TREE: &str = "what is packed would depend on where the results go: write them outside of the tree";

@@ -7,9 +7,6 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-/// Directories on the way down whose descriptors stay open; those above are found again through `..`.
-const OPEN_LEVELS: usize = 64;
-
 struct Level {
     /// Its name in the directory above.
     name: OsString,
@@ -39,7 +36,7 @@ pub(crate) fn remove_at(parent: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Res
             let (child_fd, child) = enter(fd.as_fd(), &child)?;
             here.fd = Some(std::mem::replace(&mut fd, child_fd));
             above.push(std::mem::replace(&mut here, child));
-            if let Some(far) = above.len().checked_sub(OPEN_LEVELS + 1) {
+            if let Some(far) = above.len().checked_sub(super::OPEN_LEVELS + 1) {
                 above[far].fd = None;
             }
             continue;

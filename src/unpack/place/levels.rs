@@ -10,15 +10,11 @@ use rustix::fs::{Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, XattrFlag
 use rustix::io::Errno;
 
 use super::{Call as _, Failure, Lacks, Placer, bad_parent};
-use crate::rootfs;
+use crate::rootfs::{self, MAX_XATTR, OPEN_LEVELS};
 use crate::unpack::acl;
 use crate::unpack::entry::Meta;
 use crate::unpack::refusal::Reason;
 
-/// Directories on the way whose descriptors stay open.
-const OPEN_LEVELS: usize = 64;
-/// Longest value of an attribute that Linux has.
-const MAX_XATTR: usize = 64 << 10;
 /// How a directory is opened.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
