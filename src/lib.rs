@@ -36,6 +36,7 @@
 //! | [`space`] | the room that file systems have, and errors that say what is missing of it | know what for |
 //! | [`process`] | waiting, and passing signals on; starting a helper of the host | know what for |
 //! | [`progress`] | what stages tell of their work, as events | know a terminal |
+//! | [`hex`] | bytes as digests are written | know of what |
 //! | [`error`] | one error: kind (the exit code), cause, details, next step | print |
 //! | [`ui`] | the terminal: bars, colours, the log, how an error looks | know what is built |
 //! | [`cli`] | a file per verb: its arguments, its help and what it runs | hold logic of a stage |
@@ -84,6 +85,7 @@ pub mod enter;
 pub mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod hex;
 pub mod lockfile;
 pub mod oci;
 pub mod pack;

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 use super::layout::Algorithm;
 use super::whiteout::{self, Mark};
-use crate::pack::digest::hex;
+use crate::hex::hex;
 use crate::unpack::decode::{Decoder, Format};
 use crate::unpack::entry::Entry;
 use crate::unpack::limits::{Limits, Spent};

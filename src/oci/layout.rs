@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 use super::shape::{self, Shape};
 use crate::error::{Context, Result};
-use crate::pack::digest::hex;
+use crate::hex::hex;
 use crate::rootfs::Rootfs;
 use crate::unpack::decode::Format;
 use crate::unpack::refusal::Reason;

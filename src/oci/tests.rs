@@ -15,7 +15,7 @@ use super::layout::{CONFIG, MANIFEST};
 use super::unpack::{Demand, unpack};
 use super::validate::validate;
 use super::whiteout::{Mark, mark};
-use crate::pack::digest::hex;
+use crate::hex::hex;
 use crate::progress::Silent;
 use crate::unpack::limits::Limits;
 use crate::unpack::reader::entries;

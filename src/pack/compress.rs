@@ -47,8 +47,8 @@ use xz2::stream::{Check, MtStreamBuilder};
 
 use super::cache::Cache;
 use super::deflate;
-use super::digest::hex;
 use super::pieces::{Piece, Pieces};
+use crate::hex::hex;
 use crate::process;
 
 /// Plain bytes that become one gzip member.

@@ -5,7 +5,6 @@
 pub mod cache;
 pub mod compress;
 pub(crate) mod deflate;
-pub mod digest;
 pub mod listing;
 pub mod manifest;
 pub mod pieces;

@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use sha2::{Digest, Sha256};
 
 use super::compress::{Compressed, Work};
-use super::digest::hex;
+use crate::hex::hex;
 
 /// The compressor has stopped; [`Running::finish`](super::compress::Running::finish) knows why.
 #[derive(Debug)]

@@ -120,8 +120,8 @@ fn times_are_clamped_and_order_is_fixed() {
     assert_eq!(contents.lines().count(), 6);
     assert_eq!((packed.size, packed.tar_size), (gz.len() as u64, plain.len() as u64));
     use sha2::Digest;
-    assert_eq!(packed.sha256, digest::hex(&sha2::Sha256::digest(&gz)));
-    assert_eq!(packed.diff_id, digest::hex(&sha2::Sha256::digest(&plain)));
+    assert_eq!(packed.sha256, crate::hex::hex(&sha2::Sha256::digest(&gz)));
+    assert_eq!(packed.diff_id, crate::hex::hex(&sha2::Sha256::digest(&plain)));
 }
 
 #[test]

@@ -123,8 +123,3 @@ fn write_layout(staging: &Staging, release: &Release<'_>, oci: &Oci) -> Result<S
     }
     Ok(layout.tag)
 }
-
-/// Bytes as lower-case hex.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}

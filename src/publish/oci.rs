@@ -15,9 +15,9 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::date::Moment;
-use super::hex;
 use super::platform::Platform;
 use crate::error::{Context, Error, Kind, Result};
+use crate::hex::hex;
 use crate::pack::{Format, Packed};
 use crate::recipe::Oci;
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::provenance::{BaseFact, Facts, RepositoryFact, StepFact, document};
 use super::*;
+use crate::hex::hex;
 use crate::pack::Format;
 use crate::progress::Silent;
 use crate::recipe::{Base, Build, Emerge, Job, Origin, Portage, ProfileName, Repository, Source, Strip, TreeKind};

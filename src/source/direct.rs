@@ -8,8 +8,9 @@ use sha2::{Digest, Sha256};
 
 use super::digests;
 use super::fetch::{FailureKind, Http};
-use super::{Dated, Facts, Located, Place, Proof, Terms, hex, keyring, now, printable};
+use super::{Dated, Facts, Located, Place, Proof, Terms, keyring, now, printable};
 use crate::error::{Error, Kind, Result};
+use crate::hex::hex;
 use crate::progress::Progress;
 use crate::recipe::{Direct, Source};
 use crate::store::Store;

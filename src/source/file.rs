@@ -11,8 +11,9 @@ use sha2::{Digest, Sha256};
 
 use super::digests::{self, Algorithm};
 use super::hashing::{self, Hasher};
-use super::{BUFFER, Facts, Got, Located, Place, Proof, hex, keyring, now, pointer, printable};
+use super::{BUFFER, Facts, Got, Located, Place, Proof, keyring, now, pointer, printable};
 use crate::error::{Context, Error, Kind, Result};
+use crate::hex::hex;
 use crate::progress::{Event, Progress};
 use crate::recipe::{Base, Source};
 use crate::store::Store;

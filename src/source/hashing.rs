@@ -13,8 +13,9 @@ use sha2::digest::DynDigest;
 use sha2::{Sha256, Sha512};
 
 use super::digests::Algorithm;
-use super::{BUFFER, hex, rewound};
+use super::{BUFFER, rewound};
 use crate::error::{Context, Result};
+use crate::hex::hex;
 use crate::progress::{Event, Progress};
 
 /// Buffers that wait for the slowest thread. With the one being filled and the one being hashed, that bounds the memory.

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{hex, now, printable, when};
+use super::{now, printable, when};
 use crate::error::{Error, Result};
+use crate::hex::hex;
 use crate::progress::Progress;
 use crate::store::Store;
 use crate::store::lock::{self, Mode};

@@ -15,6 +15,7 @@ use super::fetch::{Http, Patience};
 use super::server::{Request, Server, head, honest};
 use super::*;
 use crate::error::Kind;
+use crate::hex::hex;
 use crate::progress::{Event, Silent};
 use crate::verify::gnupg::{Gpg, gpg};
 use crate::verify::verify;

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::Store;
 use super::lock::{self, Lock, Mode};
 use crate::error::{Context, Error, Kind, Result};
+use crate::hex::hex;
 use crate::rootfs::Rootfs;
 use crate::unpack::Record;
 
@@ -186,5 +187,5 @@ fn id_map() -> Result<String> {
         return Ok("root".into());
     }
     let digest = Sha256::digest(fields.join(" "));
-    Ok(digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&digest[..6]))
 }

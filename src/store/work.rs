@@ -11,6 +11,7 @@ use super::Store;
 use super::lock::{self, Lock, Mode};
 use super::trees::remove_tree;
 use crate::error::{Context, Error, Kind, Result};
+use crate::hex::hex;
 
 /// What a build changes and keeps, by name below the work directory.
 const PARTS: [&str; 9] = ["upper", "uppers", "host", "work", "tree", "image", "config", "tmp", "run"];
@@ -71,8 +72,7 @@ impl Store {
     /// Where the work directory of the recipe called `name` that came from `origin` is, or would be, in the store at `home`.
     pub fn work_directory(home: &Path, name: &str, origin: &Path) -> PathBuf {
         let digest = Sha256::digest(std::os::unix::ffi::OsStrExt::as_bytes(origin.as_os_str()));
-        let tag: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-        home.join("builds").join(format!("{name}-{tag}"))
+        home.join("builds").join(format!("{name}-{}", hex(&digest[..4])))
     }
 
     /// Takes the work directory of the recipe called `name` that came from `origin`. `waiting` is called before waiting for

@@ -5,6 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha512};
 
+use crate::hex::hex;
+
 /// An input with the digest of all of it.
 pub struct Hashed<R, D = Sha512> {
     input: R,
@@ -31,8 +33,7 @@ impl<R: Read, D: Digest + Clone> Read for Hashed<R, D> {
         let count = self.input.read(to)?;
         self.digest.update(&to[..count]);
         if count == 0 && !to.is_empty() {
-            self.whole
-                .get_or_init(|| self.digest.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+            self.whole.get_or_init(|| hex(&self.digest.clone().finalize()));
         }
         Ok(count)
     }

@@ -7,7 +7,7 @@ use sequoia_openpgp as openpgp;
 
 use super::{Keyring, Signer, cause, detached};
 use crate::error::{Error, Result};
-use crate::source::hex;
+use crate::hex::hex;
 
 /// A commit whose bytes belong to its id.
 #[derive(Debug, Clone, PartialEq, Eq)]

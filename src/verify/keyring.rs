@@ -17,7 +17,8 @@ use sha2::{Digest, Sha256};
 
 use super::{GENTOO_RELEASE, GENTOO_SNAPSHOTS, cause, list, seconds};
 use crate::error::{Context, Error, Kind, Result};
-use crate::source::{hex, printable};
+use crate::hex::hex;
+use crate::source::printable;
 
 /// No keyring is longer than this.
 const MAX_KEYRING: u64 = 16 << 20;

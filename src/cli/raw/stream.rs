@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::cli::standard;
 use crate::error::{Error, Kind, Result};
+use crate::hex::hex;
 use crate::ui::text;
 use crate::unpack::entry::{Entry, NodeKind};
 use crate::unpack::refusal::{self, Refusal};
@@ -134,7 +135,6 @@ impl<'a> Line<'a> {
             NodeKind::Dir => ("dir", None, None),
             NodeKind::Fifo => ("fifo", None, None),
         };
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let meta = &entry.meta;
         let sparse = |map: &Vec<crate::unpack::sparse::Segment>| map.iter().map(|s| (s.offset, s.length)).collect();
         Self {

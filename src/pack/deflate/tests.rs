@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use proptest::prelude::*;
 
 use super::*;
-use crate::pack::digest::hex;
+use crate::hex::hex;
 
 /// The member of a piece, which two decoders take for it.
 fn packed(encoder: &mut Encoder, plain: &[u8]) -> Vec<u8> {

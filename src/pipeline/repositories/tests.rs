@@ -10,8 +10,8 @@ use sha2::{Digest, Sha512};
 
 use super::*;
 use crate::error::Kind;
+use crate::hex::hex;
 use crate::progress::Silent;
-use crate::source::hex;
 use crate::source::server::Server;
 use crate::verify::gnupg::{Gpg, gpg};
 

@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha512};
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::hex::hex;
 use crate::process::Exit;
 use crate::process::helper::{Helper, ask};
 use crate::progress::Progress;
 use crate::recipe::Git;
-use crate::source::{Dated, Terms, hex, now, printable, warn_of_expiry};
+use crate::source::{Dated, Terms, now, printable, warn_of_expiry};
 use crate::store::Store;
 use crate::store::lock::{self, Lock, Mode};
 use crate::verify::{self, GENTOO_SNAPSHOTS, Keyring, MAX_DOCUMENT, Signer};

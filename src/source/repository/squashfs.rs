@@ -4,11 +4,12 @@ use sha2::{Digest, Sha256};
 
 use super::snapshot::as_source;
 use crate::error::{Error, Kind, Result};
+use crate::hex::hex;
 use crate::progress::Progress;
 use crate::recipe::Snapshot;
 use crate::source::digests::{self, Algorithm};
 use crate::source::fetch::{FailureKind, Http};
-use crate::source::{Dated, Facts, Located, Place, Proof, Terms, hex, keyring, now, printable};
+use crate::source::{Dated, Facts, Located, Place, Proof, Terms, keyring, now, printable};
 use crate::store::Store;
 use crate::verify::{self, Keyring, MAX_DOCUMENT, Signed, Signer};
 

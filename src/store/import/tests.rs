@@ -9,9 +9,9 @@ use sha2::{Digest, Sha512};
 
 use super::*;
 use crate::error::Kind;
+use crate::hex::hex;
 use crate::pack::tar::{self, END, padding};
 use crate::progress::Silent;
-use crate::source::hex;
 use crate::unpack::entry::Meta;
 
 fn store() -> (tempfile::TempDir, Store) {

@@ -1,4 +1,4 @@
-//! Digests as they are written: lower-case hex.
+//! Bytes as digests are written.
 
 /// Bytes in lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
@@ -8,4 +8,13 @@ pub fn hex(bytes: &[u8]) -> String {
         }
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_byte_has_two_digits() {
+        assert_eq!(super::hex(&[0, 0x9f, 0xff]), "009fff");
+        assert_eq!(super::hex(&[]), "");
+    }
 }
