@@ -1,6 +1,7 @@
 //! What a build must not leave behind: processes, mounts, half of something.
 
 use std::fs;
+use std::io::BufRead as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -66,11 +67,16 @@ fn contains(text: &[u8], wanted: &[u8]) -> bool {
 fn a_process_and_its_mounts_are_seen() {
     let directory = tempfile::tempdir().unwrap();
     let mut child = std::process::Command::new("sh")
-        .args(["-c", "read -r line; : \"$1\"", "sh"])
+        .args(["-c", "echo ready; read -r line; : \"$1\"", "sh"])
         .arg(directory.path())
         .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
+    // The kernel lets the parent go on before it has set the command line that /proc shows.
+    let mut ready = String::new();
+    std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    assert_eq!(ready, "ready\n");
     assert_eq!(processes(directory.path()).len(), 1);
     drop(child.stdin.take());
     child.wait().unwrap();
