@@ -2,6 +2,7 @@
 //! through. Owner, then mode (chown clears setuid), then attributes (chown clears capabilities), then times; what it was made with is
 //! not set again.
 
+mod fill;
 mod levels;
 
 use std::collections::BTreeSet;
@@ -10,15 +11,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use rustix::io::Errno;
 
+use self::fill::fill;
 use self::levels::Level;
+use super::acl;
 use super::entry::{Entry, Meta, NodeKind, Time, Xattrs};
 use super::limits::{Kept, Limits};
 use super::record::{Node, Record, weight};
 use super::refusal::Reason;
-use super::{acl, zeros};
 use crate::process;
 use crate::progress::Progress;
 use crate::rootfs::{self, Rootfs, last};
@@ -412,62 +414,6 @@ impl Drop for Placer<'_> {
             self.give_back();
         }
     }
-}
-
-/// Writes a file's data.
-fn fill(fd: &OwnedFd, entry: &Entry, data: &mut dyn Data) -> Result<(), Failure> {
-    let Some(segments) = &entry.sparse else { return fill_plain(fd, data) };
-    for segment in segments {
-        rustix::fs::seek(fd, SeekFrom::Start(segment.offset)).call("lseek")?;
-        let mut left = segment.length;
-        while left > 0 {
-            let bytes = data.data().map_err(Failure::Input)?;
-            let length = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            if length == 0 {
-                return Err(super::sparse::bad("its data is too short").into());
-            }
-            let count = rustix::io::write(fd, &bytes[..length]).or_else(again).call("write")?;
-            data.consume(count);
-            left -= count as u64;
-        }
-    }
-    rustix::fs::ftruncate(fd, entry.size).call("ftruncate")
-}
-
-/// Writes data that is stored plain, long runs of zeros as holes: an archive of ours has the zeros of a hole, so that its bytes do
-/// not depend on where a file system keeps some.
-fn fill_plain(fd: &OwnedFd, data: &mut dyn Data) -> Result<(), Failure> {
-    let (mut at, mut in_hole) = (0u64, false);
-    loop {
-        let bytes = data.data().map_err(Failure::Input)?;
-        if bytes.is_empty() {
-            break;
-        }
-        let count = if in_hole {
-            zeros::leading(bytes)
-        } else {
-            let hole = zeros::run(bytes);
-            in_hole = hole.is_some_and(|start| start == 0);
-            match hole {
-                Some(0) => zeros::leading(bytes),
-                hole => {
-                    let bytes = &bytes[..hole.unwrap_or(bytes.len())];
-                    rustix::io::write(fd, bytes).or_else(again).call("write")?
-                }
-            }
-        };
-        if in_hole && count == 0 {
-            rustix::fs::seek(fd, SeekFrom::Start(at)).call("lseek")?;
-            in_hole = false;
-        }
-        data.consume(count);
-        at += count as u64;
-    }
-    if in_hole { rustix::fs::ftruncate(fd, at).call("ftruncate") } else { Ok(()) }
-}
-
-fn again(errno: Errno) -> rustix::io::Result<usize> {
-    if errno == Errno::INTR { Ok(0) } else { Err(errno) }
 }
 
 fn same(one_at: BorrowedFd<'_>, one: &OsStr, other_at: BorrowedFd<'_>, other: &OsStr) -> bool {

@@ -2,7 +2,7 @@
 
 /// Shorter runs are written as they are: a hole costs calls, and tears a file apart on the disk.
 pub(super) const LEAST: usize = 64 << 10;
-/// Every run that is long enough has a byte at a multiple of this; where the data at hand ends, so much is enough.
+/// Every run that is long enough has a byte at a multiple of this; at the end of all data so much is enough.
 const STEP: usize = 4 << 10;
 
 /// How many zeros `bytes` begins with.
@@ -13,8 +13,8 @@ pub(super) fn leading(bytes: &[u8]) -> usize {
     words + bytes[words..].iter().take_while(|byte| **byte == 0).count()
 }
 
-/// Where a run of zeros begins that is long, or goes to the end and may be.
-pub(super) fn run(bytes: &[u8]) -> Option<usize> {
+/// Where a run of zeros begins that is long, or goes to the end and may be: whatever its length where `more` bytes are to come.
+pub(super) fn run(bytes: &[u8], more: bool) -> Option<usize> {
     let mut at = 0;
     while at < bytes.len() {
         if bytes[at] == 0 {
@@ -28,7 +28,8 @@ pub(super) fn run(bytes: &[u8]) -> Option<usize> {
         }
         at = (at / STEP + 1) * STEP;
     }
-    None
+    let last = bytes.iter().rev().take_while(|byte| **byte == 0).count();
+    (more && last > 0).then(|| bytes.len() - last)
 }
 
 #[cfg(test)]
@@ -39,11 +40,14 @@ mod tests {
 
     #[test]
     fn long_runs_are_found_where_they_begin() {
-        assert_eq!(run(&[0; LEAST]), Some(0));
-        assert_eq!(run(&[[1; 100].as_slice(), &[0; STEP]].concat()), Some(100));
-        assert_eq!(run(&[[1; 100].as_slice(), &[0; LEAST - 1], &[1]].concat()), None);
-        assert_eq!(run(&[[1; 4097].as_slice(), &[0; LEAST], &[1]].concat()), Some(4097));
-        assert_eq!((run(&[]), run(&[0; 100]), run(&[1; 5000])), (None, None, None));
+        let last = |bytes: &[u8]| run(bytes, false);
+        assert_eq!(last(&[0; LEAST]), Some(0));
+        assert_eq!(last(&[[1; 100].as_slice(), &[0; STEP]].concat()), Some(100));
+        assert_eq!(last(&[[1; 100].as_slice(), &[0; LEAST - 1], &[1]].concat()), None);
+        assert_eq!(last(&[[1; 4097].as_slice(), &[0; LEAST], &[1]].concat()), Some(4097));
+        assert_eq!((last(&[]), last(&[0; 100]), last(&[1; 5000])), (None, None, None));
+        assert_eq!((run(&[], true), run(&[0; 100], true), run(&[1; 5000], true)), (None, Some(0), None));
+        assert_eq!(run(&[[1; 100].as_slice(), &[0; 7]].concat(), true), Some(100));
         assert_eq!((leading(&[0; 1000]), leading(&[]), leading(&[0, 0, 1])), (1000, 0, 2));
     }
 
@@ -59,7 +63,7 @@ mod tests {
                 }
                 at += length;
             }
-            let found = run(&bytes);
+            let found = run(&bytes, false);
             prop_assert!(found.is_some() || expected.is_none());
             if let (Some(found), Some(expected)) = (found, expected) {
                 prop_assert!(found <= expected && bytes[found] == 0);
