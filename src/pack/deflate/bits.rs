@@ -1,5 +1,8 @@
 //! A stream of bits, the lowest first, into memory that is there already.
 
+/// Bits that are appended at most at once.
+pub(super) const MOST: u32 = 56;
+
 /// The stream so far.
 #[derive(Debug)]
 pub(super) struct Bits<'out> {
@@ -25,10 +28,10 @@ impl<'out> Bits<'out> {
         Self { out, at: 0, pending: 0, count: 0 }
     }
 
-    /// Appends the `count` low bits of `bits`, of which no others are set; at most 56.
+    /// Appends the `count` low bits of `bits`, of which no others are set; at most [`MOST`].
     #[inline(always)]
     pub(super) fn put(&mut self, bits: u64, count: u32) {
-        debug_assert!(count <= 56 && bits >> count == 0, "{bits:x} in {count} bits");
+        debug_assert!(count <= MOST && bits >> count == 0, "{bits:x} in {count} bits");
         self.pending |= bits << self.count;
         let at = self.at as usize;
         self.out[at..at + 8].copy_from_slice(&self.pending.to_le_bytes());

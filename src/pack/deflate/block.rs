@@ -1,6 +1,6 @@
 //! A block: codes of its own for its tokens, or its bytes as they are if that is shorter.
 
-use super::bits::Bits;
+use super::bits::{Bits, MOST};
 use super::huffman::{codes, lengths};
 use super::tokens::{BLOCK, EXTRA_SHIFT, MATCH, NONE, SECOND, SECOND_SHIFT, Tokens};
 
@@ -52,9 +52,10 @@ fn store(bits: &mut Bits<'_>, plain: &[u8], last: bool) {
 }
 
 fn coded(bits: &mut Bits<'_>, tokens: &Tokens, last: bool) {
+    let found = tokens.counts();
     let mut counts = [0; FIRST];
     for (literal, count) in counts[..END].iter_mut().enumerate() {
-        *count = tokens.first[literal] + tokens.second[SECOND + literal];
+        *count = found.first[literal] + found.second[SECOND + literal];
     }
     counts[END] = 1;
     // The symbol of each length.
@@ -64,13 +65,13 @@ fn coded(bits: &mut Bits<'_>, tokens: &Tokens, last: bool) {
         let next = LENGTH_BASES.get(symbol + 1).map_or(symbols.len(), |next| usize::from(*next));
         let base = usize::from(*base);
         symbols[base..next].fill(symbol);
-        counts[END + 1 + symbol] = tokens.first[MATCH + base..MATCH + next].iter().sum();
+        counts[END + 1 + symbol] = found.first[MATCH + base..MATCH + next].iter().sum();
     }
     let (mut first_lengths, mut first_codes) = ([0; FIRST], [0; FIRST]);
     lengths(&counts, 15, &mut first_lengths);
     codes(&first_lengths, &mut first_codes);
     let (mut distance_lengths, mut distance_codes) = ([0; NONE], [0; NONE]);
-    lengths(&tokens.second[..NONE], 15, &mut distance_lengths);
+    lengths(&found.second[..NONE], 15, &mut distance_lengths);
     codes(&distance_lengths, &mut distance_codes);
 
     let mut table = Table { first: [0; 512], second: [0; 512] };
@@ -90,7 +91,7 @@ fn coded(bits: &mut Bits<'_>, tokens: &Tokens, last: bool) {
         table.second[symbol] = code | ((1 << extra) - 1) << 16 | length << 32 | (length + extra) << 40;
     }
     header(bits, &first_lengths, &distance_lengths, last);
-    table.write(bits, tokens.as_slice());
+    table.write(bits, tokens);
     bits.put(u64::from(first_codes[END]), u32::from(first_lengths[END]));
 }
 
@@ -103,17 +104,36 @@ struct Table {
 }
 
 impl Table {
+    /// The bits of a token, and how many: at most 15 + 5 and 15 + 13.
+    #[inline(always)]
+    fn bits(&self, token: u32) -> (u64, u32) {
+        let first = self.first[token as usize & 511];
+        let second = self.second[(token >> SECOND_SHIFT) as usize & 511];
+        let extra = u64::from(token >> EXTRA_SHIFT) & (second >> 16 & 0xffff);
+        let right = (second & 0xffff) | extra << (second >> 32 & 15);
+        let width = first >> 24;
+        (u64::from(first & 0xff_ffff) | right << width, width + (second >> 40) as u32)
+    }
+
+    /// Two tokens are nearly always short enough for one store.
     #[inline(never)]
-    fn write(&self, bits: &mut Bits<'_>, tokens: &[u32]) {
+    fn write(&self, bits: &mut Bits<'_>, tokens: &Tokens) {
         let mut inner = bits.take();
-        for &token in tokens {
-            let first = self.first[token as usize & 511];
-            let second = self.second[(token >> SECOND_SHIFT) as usize & 511];
-            let extra = u64::from(token >> EXTRA_SHIFT) & (second >> 16 & 0xffff);
-            let right = (second & 0xffff) | extra << (second >> 32 & 15);
-            let width = first >> 24;
-            // At most 15 + 5 and 15 + 13 bits.
-            inner.put(u64::from(first & 0xff_ffff) | right << width, width + (second >> 40) as u32);
+        for way in tokens.ways() {
+            let (pairs, last) = way.as_chunks();
+            for &[one, two] in pairs {
+                let ((one, width), (two, more)) = (self.bits(one), self.bits(two));
+                if width + more <= MOST {
+                    inner.put(one | two << width, width + more);
+                } else {
+                    inner.put(one, width);
+                    inner.put(two, more);
+                }
+            }
+            for token in last {
+                let (one, width) = self.bits(*token);
+                inner.put(one, width);
+            }
         }
         *bits = inner;
     }

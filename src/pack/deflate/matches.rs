@@ -5,16 +5,20 @@
 //! [`LITERAL`] and the byte.
 //!
 //! A match of eight bytes and more is noted for its first eight positions only: no shorter match leads from before it to a later one,
-//! which are neither looked at nor noted.
+//! which are neither looked at nor noted. It wins over a match that begins one position before; of shorter ones the first is taken.
 
 use std::hint::select_unpredictable;
 
 /// Positions that are noted together.
-pub(super) const CHUNK: usize = 8192;
+pub(super) const CHUNK: usize = 16384;
+/// Positions of a way: a chunk is walked over in two ways at once.
+pub(super) const WAY: usize = CHUNK / 2;
 /// Set in the choice of a literal, whose low byte it is.
 pub(super) const LITERAL: u32 = 1 << 15;
 /// Where the length of a choice is.
 pub(super) const LENGTH: u32 = 23;
+/// How far back a match may be.
+const WINDOW: usize = 1 << 15;
 /// Longest match of deflate.
 const LONGEST: usize = 258;
 /// Shortest match that is taken.
@@ -30,8 +34,8 @@ pub(super) struct Finder {
     /// The low bits of the last position of each hash. What they mean beyond the window is a candidate as good as another: it is
     /// the bytes that decide. Zero is the first position, with which everything begins.
     table: Box<[u16; 1 << HASH_BITS]>,
-    /// The choice of the position before the chunk, those of the chunk, and those noted beyond it.
-    choices: Box<[u32; 1 + CHUNK + NOTED + 1]>,
+    /// The choices of the chunk, and those noted beyond it.
+    choices: Box<[u32; CHUNK + NOTED + 1]>,
     /// The next position to look at.
     next: usize,
 }
@@ -40,7 +44,7 @@ pub(super) struct Finder {
 struct Look {
     /// Its eight bytes.
     word: u64,
-    /// To the candidate, less one: below 32768.
+    /// To the candidate, less one: below [`WINDOW`].
     distance: u32,
     /// Where the eight bytes are not those of the candidate.
     differ: u64,
@@ -60,10 +64,11 @@ impl Finder {
     /// The choices for `from..to` of the piece, a chunk, and one more that is of no meaning. Chunks are asked for one after the other.
     pub(super) fn chunk(&mut self, plain: &[u8], from: usize, to: usize) -> &[u32; CHUNK + 1] {
         // What the last chunk noted beyond its end.
-        self.choices.copy_within(1 + CHUNK.., 1);
+        self.choices.copy_within(CHUNK.., 0);
         let start = self.next.max(from);
+        let fill = if from >= WINDOW { fill::<true> } else { fill::<false> };
         self.next = fill(plain, &mut self.table, &mut self.choices, from as u32, start as u32, to as u32) as usize;
-        self.choices[1..CHUNK + 2].try_into().expect("as many")
+        self.choices[..CHUNK + 1].try_into().expect("as many")
     }
 }
 
@@ -71,12 +76,12 @@ fn boxed<T: Copy + Default + std::fmt::Debug, const N: usize>() -> Box<[T; N]> {
     vec![T::default(); N].into_boxed_slice().try_into().expect("as many")
 }
 
-/// Notes choices from `start` on to `to` and a little beyond; gives the next position to look at.
+/// Notes choices from `start` on to `to` and a little beyond; gives the next position to look at. `FAR` is behind the first window.
 #[inline(never)]
-fn fill(
+fn fill<const FAR: bool>(
     plain: &[u8],
     table: &mut [u16; 1 << HASH_BITS],
-    choices: &mut [u32; 1 + CHUNK + NOTED + 1],
+    choices: &mut [u32; CHUNK + NOTED + 1],
     from: u32,
     start: u32,
     to: u32,
@@ -84,70 +89,73 @@ fn fill(
     // Two positions are looked at together, with eight bytes each.
     let end = to.min((plain.len() as u32).saturating_sub(9));
     let mut at = start;
-    // The choice of the position before, which becomes a literal if there is a longer match now.
-    let mut held = choices[(start - from).min(CHUNK as u32) as usize];
-    let mut held_literal = held;
-    let mut held_length = 0;
     if at == 0 && end > 0 {
-        held = literal(u64::from(plain[0]));
-        held_literal = held;
+        choices[0] = literal(u64::from(plain[0]));
         at = 1;
     }
     while at < end {
-        let one = look(plain, table, at);
-        let two = look(plain, table, at + 1);
+        let (one, two) = if FAR { look_far(plain, table, at) } else { look_near(plain, table, at) };
         let note = (at - from) as usize;
         let notes: &mut [u32; 2] = (&mut choices[note..note + 2]).try_into().expect("two");
-        let length = same(one.differ);
-        notes[0] = select_unpredictable(length > held_length, held_literal, held);
+        notes[0] = choice(&one, same(one.differ));
         if (one.differ == 0) | (two.differ == 0) {
-            notes[1] = literal(one.word);
             let second = one.differ != 0;
             at += u32::from(second);
             let word = select_unpredictable(second, two.word, one.word);
             let distance = select_unpredictable(second, two.distance, one.distance);
-            let length = extend(plain, at, at - distance - 1);
+            // A way ends at its border, or in a match that is no longer than what is noted.
+            let most = ((at | (WAY as u32 - 1)) + 1 - at).max(NOTED as u32);
+            let length = extend(plain, at, at - distance - 1).min(most);
             let note = (at - from) as usize;
-            let notes: &mut [u32; NOTED] = (&mut choices[note + 1..note + 1 + NOTED]).try_into().expect("as many");
+            // Better than a shorter match at the position before.
+            choices[note.saturating_sub(1)] = literal(u64::from(plain[at as usize - 1]));
+            let notes: &mut [u32; NOTED] = (&mut choices[note..note + NOTED]).try_into().expect("as many");
             for (less, note) in notes.iter_mut().enumerate() {
                 *note = (length - less as u32) << LENGTH | distance;
             }
-            if length == 8 {
-                // The last two bytes are no match.
-                notes[6] = literal(word >> 48);
-                notes[7] = literal(word >> 56);
-            }
-            // Of a longer one nothing leads to the last position.
-            held = literal(word >> 56);
-            held_literal = held;
+            // The last two bytes are no match.
+            let eight = length == 8;
+            notes[6] = select_unpredictable(eight, literal(word >> 48), notes[6]);
+            notes[7] = select_unpredictable(eight, literal(word >> 56), notes[7]);
             remember(plain, table, at, length, word);
             at += length;
             continue;
         }
-        let length_two = same(two.differ);
-        notes[1] = select_unpredictable(length_two > length, literal(one.word), choice(&one, length));
-        held = choice(&two, length_two);
-        held_literal = literal(two.word);
-        held_length = length_two;
+        notes[1] = choice(&two, same(two.differ));
         at += 2;
     }
-    if at > start && at < to + 2 {
-        choices[(at - from) as usize] = held;
-    }
     for at in at..to {
-        choices[1 + (at - from) as usize] = literal(u64::from(plain[at as usize]));
+        choices[(at - from) as usize] = literal(u64::from(plain[at as usize]));
     }
     at.max(to)
 }
 
-/// Looks at a position that is not the first, and puts it into the table.
+/// Looks at a position that is not the first, and at the next.
 #[inline(always)]
-fn look(plain: &[u8], table: &mut [u16; 1 << HASH_BITS], at: u32) -> Look {
-    let word = load(plain, at);
+fn look_near(plain: &[u8], table: &mut [u16; 1 << HASH_BITS], at: u32) -> (Look, Look) {
+    let one = look(table, at, load(plain, at), |distance| load(plain, at - distance - 1));
+    let two = look(table, at + 1, load(plain, at + 1), |distance| load(plain, at - distance));
+    (one, two)
+}
+
+/// The same behind the first window, where one comparison guards all that is read.
+#[inline(always)]
+fn look_far(plain: &[u8], table: &mut [u16; 1 << HASH_BITS], at: u32) -> (Look, Look) {
+    let window = &plain[at as usize - WINDOW..at as usize + 9];
+    let window: &[u8; WINDOW + 9] = window.try_into().expect("as many");
+    let word = |at: usize| u64::from_le_bytes(window[at..at + 8].try_into().expect("eight bytes"));
+    let one = look(table, at, word(WINDOW), |distance| word(WINDOW - 1 - distance as usize));
+    let two = look(table, at + 1, word(WINDOW + 1), |distance| word(WINDOW - distance as usize));
+    (one, two)
+}
+
+/// Looks at a position, where `word` is, and puts it into the table; `before` gives the word at a distance, less one.
+#[inline(always)]
+fn look(table: &mut [u16; 1 << HASH_BITS], at: u32, word: u64, before: impl Fn(u32) -> u64) -> Look {
     let slot = &mut table[hash(word)];
-    let distance = u32::from((at as u16).wrapping_sub(*slot).wrapping_sub(1)) & 0x7fff;
+    let distance = u32::from((at as u16).wrapping_sub(*slot).wrapping_sub(1)) & (WINDOW as u32 - 1);
     *slot = at as u16;
-    Look { word, distance, differ: word ^ load(plain, at.wrapping_sub(distance).wrapping_sub(1)) }
+    Look { word, distance, differ: word ^ before(distance) }
 }
 
 /// The choice where less than eight bytes are the same.
@@ -236,12 +244,14 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_match_at_the_next_position_wins() {
-        let plain = b"abcd-bcdefg-abcdefg#########";
-        let found = chosen(plain);
-        assert_eq!(found[12], (1, LITERAL | u32::from(b'a')), "a match of four before one of six");
-        assert_eq!(found[13], (6, 7));
-        assert!(found[..12].iter().all(|(length, _)| *length == 1));
+    fn a_long_match_at_the_next_position_wins() {
+        for before in [&b""[..], b"!"] {
+            let plain = [before, b"abcd-bcdefghij-abcdefghij#########"].concat();
+            let found = &chosen(&plain)[before.len()..];
+            assert_eq!(found[15], (1, LITERAL | u32::from(b'a')), "a match of four before one of nine");
+            assert_eq!(found[16], (9, 10));
+            assert!(found[..15].iter().all(|(length, _)| *length == 1));
+        }
     }
 
     #[test]

@@ -67,10 +67,25 @@ fn any_size() {
 }
 
 #[test]
+fn matches_end_where_ways_do() {
+    let mut encoder = Encoder::new();
+    let noise = noise(5, 2 * CHUNK);
+    for length in [4, 5, 6, 7, 8, 9, 12, 40, 300] {
+        for before in 0..10 {
+            for border in [matches::WAY, CHUNK] {
+                let mut plain = noise.clone();
+                plain.copy_within(100..100 + length, border - before);
+                packed(&mut encoder, &plain);
+            }
+        }
+    }
+}
+
+#[test]
 fn chunks_and_blocks_end_anywhere() {
     let mut encoder = Encoder::new();
-    for plain in [text(70_000), noise(3, 70_000), vec![0; 70_000]] {
-        for end in [CHUNK, 2 * CHUNK, tokens::BLOCK] {
+    for plain in [text(140_000), noise(3, 140_000), vec![0; 140_000]] {
+        for end in [matches::WAY, CHUNK, CHUNK + matches::WAY, 2 * CHUNK, tokens::BLOCK] {
             for size in (end - 10..end + 12).chain([end + 300]) {
                 packed(&mut encoder, &plain[..size]);
             }
@@ -142,7 +157,7 @@ fn bytes_are_those_of_the_name() {
     }
     assert_eq!(
         (NAME, &hex(&digest.finalize())[..]),
-        ("quern-deflate 1", "0f441bd310f0cb364f75413badf141b67a24bfe14fd57d1681577eb07224b13a")
+        ("quern-deflate 2", "768f3a948284724412db2d40324728617bff185ba43306dd96da413152dc7dcb")
     );
 }
 

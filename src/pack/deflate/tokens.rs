@@ -5,9 +5,9 @@
 
 use std::hint::select_unpredictable;
 
-use super::matches::{CHUNK, LENGTH, LITERAL};
+use super::matches::{CHUNK, LENGTH, LITERAL, WAY};
 
-/// A block ends with the chunk in which it comes to so many positions.
+/// Positions of a block.
 pub(super) const BLOCK: usize = 8 * CHUNK;
 /// Of a token's first part: a match of no bytes.
 pub(super) const MATCH: usize = 253;
@@ -44,63 +44,122 @@ const fn distance_symbol(distance: u32) -> u8 {
 /// The tokens of a block.
 #[derive(Debug)]
 pub(super) struct Tokens {
-    tokens: Box<[u32; BLOCK]>,
-    count: usize,
-    /// Positions that were walked over.
+    ways: Box<[Way; BLOCK / WAY]>,
+    /// How many of them were walked.
     walked: usize,
-    /// How often each first part occurs.
+    /// What occurs in the first ways of all chunks, and in the second ones.
+    counts: [Counts; 2],
+}
+
+/// How often each part of a token occurs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counts {
     pub(super) first: [u32; 512],
-    /// How often each second part occurs.
     pub(super) second: [u32; 512],
+}
+
+/// The tokens of half a chunk.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    tokens: [u32; WAY],
+    count: usize,
 }
 
 impl Tokens {
     pub(super) fn new() -> Self {
-        let tokens = vec![0; BLOCK].into_boxed_slice().try_into().expect("as many");
-        Self { tokens, count: 0, walked: 0, first: [0; 512], second: [0; 512] }
+        let ways = vec![Way { tokens: [0; WAY], count: 0 }; BLOCK / WAY];
+        Self { ways: ways.into_boxed_slice().try_into().expect("as many"), walked: 0, counts: [Counts::NONE; 2] }
     }
 
-    /// Goes on from position `at` of the choices until it is at `end` or beyond; gives where.
+    /// Walks over the choices of a chunk, whose bytes are `plain`. Where a step leads is known late: two ways are walked at once, so that
+    /// one goes on while the other waits.
     #[inline(never)]
-    pub(super) fn add(&mut self, choices: &[u32; CHUNK + 1], mut at: usize, end: usize) -> usize {
-        let tokens: &mut [u32; CHUNK] =
-            (&mut self.tokens[self.count..self.count + CHUNK]).try_into().expect("a chunk's");
-        let end = end.min(CHUNK);
-        let mut count = 0;
-        while at < end {
-            let choice = choices[at];
-            let then = select_unpredictable(at + 1 < end, choices[at + 1], 0);
-            let literals = choice & then & LITERAL != 0;
-            let length = choice >> LENGTH;
-            at += select_unpredictable(literals, 2, length as usize);
-            let low = choice & ((1 << LENGTH) - 1);
-            let first = select_unpredictable(low >= LITERAL, low & 0xff, length + MATCH as u32);
-            let symbol = SYMBOLS[select_unpredictable(low < 256, low, 256 + (low >> 7)) as usize & 1023];
-            let second = select_unpredictable(literals, SECOND as u32 | then & 0xff, u32::from(symbol));
-            self.first[first as usize & 511] += 1;
-            self.second[second as usize & 511] += 1;
-            tokens[count & (CHUNK - 1)] = first & 511 | second << SECOND_SHIFT | low << EXTRA_SHIFT;
-            count += 1;
+    pub(super) fn add(&mut self, choices: &[u32; CHUNK + 1], plain: &[u8]) {
+        let ways: &mut [Way; 2] = (&mut self.ways[self.walked..self.walked + 2]).try_into().expect("two");
+        let ([one, two], [one_counts, two_counts]) = (ways, &mut self.counts);
+        (one.count, two.count) = (0, 0);
+        let end = plain.len().min(CHUNK);
+        let middle = end.min(WAY);
+        let (mut at, mut at_two) = (0, middle);
+        while at < middle && at_two < end {
+            at += one.step(choices, at, one_counts);
+            at_two += two.step(choices, at_two, two_counts);
         }
-        self.count += count;
-        self.walked += end;
-        at
+        while at < middle {
+            at += one.step(choices, at, one_counts);
+        }
+        while at_two < end {
+            at_two += two.step(choices, at_two, two_counts);
+        }
+        one.cut(&plain[..middle], at - middle, one_counts);
+        two.cut(plain, at_two - end, two_counts);
+        self.walked += 2;
     }
 
     /// The block is to end.
     pub(super) fn full(&self) -> bool {
-        self.walked + CHUNK > BLOCK
+        self.walked == self.ways.len()
     }
 
-    pub(super) fn as_slice(&self) -> &[u32] {
-        &self.tokens[..self.count]
+    /// The tokens of each way.
+    pub(super) fn ways(&self) -> impl Iterator<Item = &[u32]> {
+        self.ways[..self.walked].iter().map(|way| &way.tokens[..way.count])
+    }
+
+    /// What occurs in all of them.
+    pub(super) fn counts(&self) -> Counts {
+        let [mut all, two] = self.counts;
+        let parts = all.first.iter_mut().chain(&mut all.second);
+        parts.zip(two.first.iter().chain(&two.second)).for_each(|(one, two)| *one += two);
+        all
     }
 
     /// Begins another block.
     pub(super) fn clear(&mut self) {
-        (self.count, self.walked) = (0, 0);
-        self.first.fill(0);
-        self.second.fill(0);
+        (self.walked, self.counts) = (0, [Counts::NONE; 2]);
+    }
+}
+
+impl Counts {
+    const NONE: Self = Self { first: [0; 512], second: [0; 512] };
+}
+
+impl Way {
+    /// The token at a position; gives how far it leads.
+    #[inline(always)]
+    fn step(&mut self, choices: &[u32; CHUNK + 1], at: usize, counts: &mut Counts) -> usize {
+        let (choice, then) = (choices[at], choices[at + 1]);
+        let literals = choice & then & LITERAL != 0;
+        let length = choice >> LENGTH;
+        let low = choice & ((1 << LENGTH) - 1);
+        let first = select_unpredictable(low >= LITERAL, low & 0xff, length + MATCH as u32);
+        let symbol = SYMBOLS[select_unpredictable(low < 256, low, 256 + (low >> 7)) as usize & 1023];
+        let second = select_unpredictable(literals, SECOND as u32 | then & 0xff, u32::from(symbol));
+        counts.first[first as usize & 511] += 1;
+        counts.second[second as usize & 511] += 1;
+        self.tokens[self.count & (WAY - 1)] = first & 511 | second << SECOND_SHIFT | low << EXTRA_SHIFT;
+        self.count += 1;
+        select_unpredictable(literals, 2, length as usize)
+    }
+
+    /// Makes the last token shorter by the bytes that it leads too far, for the way to end with `plain`.
+    fn cut(&mut self, plain: &[u8], over: usize, counts: &mut Counts) {
+        let Some(last) = self.count.checked_sub(1).filter(|_| over > 0) else { return };
+        let token = self.tokens[last];
+        let (first, second) = (token as usize & 511, (token >> SECOND_SHIFT) as usize & 511);
+        counts.first[first] -= 1;
+        counts.second[second] -= 1;
+        let length = if second >= SECOND { 1 } else { first - MATCH - over };
+        let (first, second) = match plain[plain.len() - length..] {
+            [one] => (usize::from(one), NONE),
+            [one, two] => (usize::from(one), SECOND | usize::from(two)),
+            // Long enough for a match.
+            _ => (MATCH + length, second),
+        };
+        counts.first[first] += 1;
+        counts.second[second] += 1;
+        let extra = token >> EXTRA_SHIFT << EXTRA_SHIFT;
+        self.tokens[last] = first as u32 | (second as u32) << SECOND_SHIFT | extra;
     }
 }
 
@@ -131,14 +190,39 @@ mod tests {
         let mut finder = Finder::new();
         let mut tokens = Tokens::new();
         let choices = finder.chunk(plain, 0, plain.len());
-        assert_eq!(tokens.add(choices, 0, plain.len()), plain.len());
-        let [one, two, three, ..] = tokens.as_slice() else { panic!("{tokens:?}") };
+        tokens.add(choices, plain);
+        let (all, counts) = (tokens.ways().next().unwrap(), tokens.counts());
+        let [one, two, three, ..] = all else { panic!("{all:?}") };
         assert_eq!(*one & 0x3_ffff, u32::from(b'a') | (SECOND as u32 | u32::from(b'b')) << SECOND_SHIFT);
         assert_eq!(*two & 0x3_ffff, u32::from(b'c') | (NONE as u32) << SECOND_SHIFT);
         assert_eq!(*three, (MATCH as u32 + 9) | (2 << SECOND_SHIFT) | (2 << EXTRA_SHIFT));
-        assert_eq!(tokens.first.iter().sum::<u32>() as usize, tokens.as_slice().len());
-        assert_eq!(tokens.second[SECOND..].iter().sum::<u32>(), 1 + 7, "fifteen literals after the match");
+        assert_eq!(counts.first.iter().sum::<u32>() as usize, all.len());
+        assert_eq!(counts.second[SECOND..].iter().sum::<u32>(), 1 + 7, "fifteen literals after the match");
         tokens.clear();
-        assert!(tokens.as_slice().is_empty() && tokens.first == [0; 512] && tokens.second == [0; 512]);
+        let counts = tokens.counts();
+        assert!(tokens.ways().count() == 0 && counts.first == [0; 512] && counts.second == [0; 512]);
+    }
+
+    /// First and second part of the last token of a way of six bytes, the last of which are a match of so many and lead further.
+    fn cut(length: usize, over: usize) -> (usize, usize) {
+        let mut way = Way { tokens: [0; WAY], count: 1 };
+        let mut counts = Counts::NONE;
+        way.tokens[0] = (MATCH + length) as u32 | 5 << SECOND_SHIFT | 3 << EXTRA_SHIFT;
+        (counts.first[MATCH + length], counts.second[5]) = (1, 1);
+        way.cut(b"abcdef", over, &mut counts);
+        let token = way.tokens[0];
+        let parts = (token as usize & 511, (token >> SECOND_SHIFT) as usize & 511);
+        assert_eq!((counts.first.iter().sum::<u32>(), counts.second.iter().sum::<u32>()), (1, 1));
+        assert_eq!((counts.first[parts.0], counts.second[parts.1], token >> EXTRA_SHIFT), (1, 1, 3));
+        parts
+    }
+
+    #[test]
+    fn the_last_token_of_a_way_ends_with_it() {
+        assert_eq!(cut(8, 0), (MATCH + 8, 5));
+        assert_eq!(cut(8, 2), (MATCH + 6, 5));
+        assert_eq!(cut(8, 5), (MATCH + 3, 5));
+        assert_eq!(cut(8, 6), (b'e'.into(), SECOND | usize::from(b'f')));
+        assert_eq!(cut(8, 7), (b'f'.into(), NONE));
     }
 }
