@@ -72,7 +72,7 @@ fn spent(tree: &Path, outdir: &Path, oci: Option<&Oci>) -> Result<[f64; 2]> {
     let staging = Staging::create(outdir, &Silent)?;
     let mut tarball = staging.create_file(&names.tarball())?;
     let (mut contents, mut manifest) = (Contents::new(), Contents::new());
-    let lists = Lists { contents: &mut contents, manifest: Some(&mut manifest) };
+    let lists = Lists { contents: Some(&mut contents), manifest: Some(&mut manifest) };
     let options = pack::Options { epoch: moment.epoch(), ..Default::default() };
     let packed = pack::pack(&Rootfs::open(tree)?, &Record::default(), &options, &mut tarball, lists, &Silent)?;
     let (contents, manifest) = (contents.finish()?, manifest.finish()?);

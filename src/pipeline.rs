@@ -106,7 +106,7 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui:
         ..Default::default()
     };
     let (mut contents, mut manifest) = (Contents::new(), Contents::new());
-    let lists = pack::Lists { contents: &mut contents, manifest: Some(&mut manifest) };
+    let lists = pack::Lists { contents: Some(&mut contents), manifest: Some(&mut manifest) };
     let packed = pack::pack(&image, &record, &packing, &mut tarball, lists, ui)?;
     ui.done();
 

@@ -51,6 +51,13 @@ impl Named {
         }
     }
 
+    /// Whether both are the same name, of a file that may not be there yet.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        let inode = |dir: &Rootfs| rustix::fs::fstat(dir.fd()).map(|stat| (stat.st_dev, stat.st_ino));
+        matches!((self, other), (Self::At(one, name), Self::At(two, other))
+            if name == other && inode(one).is_ok_and(|one| inode(two) == Ok(one)))
+    }
+
     /// Writes all of it.
     pub(super) fn write(self, from: &mut impl Read, what: &str) -> Result<()> {
         match self {

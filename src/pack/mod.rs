@@ -1,6 +1,6 @@
 //! A tree becomes a `.tar.gz`, `.tar.xz`, `.tar.zst` or `.tar`, the same bytes for the same tree on any machine: fixed order, numeric
 //! owners, times clamped, compression that does not depend on the number of threads. One walk, nothing is read twice, and every
-//! digest that the results need is taken on the way: the file is the stage4 and the OCI layer at once.
+//! digest that the results need is taken on the way: the file is the stage4 and the OCI layer at once. What nobody wants is not made.
 
 pub mod cache;
 pub mod compress;
@@ -23,8 +23,7 @@ use std::sync::Arc;
 use rustix::fs::SeekFrom;
 
 pub use self::cache::Cache;
-pub use self::compress::Format;
-use self::compress::Written;
+pub use self::compress::{Digests, Format};
 use self::listing::Listing;
 use self::manifest::Manifest;
 use self::pieces::{Pieces, Stopped};
@@ -81,10 +80,22 @@ pub struct Packed {
     pub format: Format,
 }
 
+/// How large an archive is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Bytes of the file.
+    pub size: u64,
+    /// Bytes of the plain archive.
+    pub tar_size: u64,
+    /// Entries.
+    pub entries: u64,
+}
+
 /// What is written of the entries, a line each, beside the archive.
+#[derive(Default)]
 pub struct Lists<'a> {
     /// As `tar -tv` prints them.
-    pub contents: &'a mut dyn Write,
+    pub contents: Option<&'a mut dyn Write>,
     /// A [`Manifest`], with digests of the files' data; it costs hashing them once more.
     pub manifest: Option<&'a mut dyn Write>,
 }
@@ -104,6 +115,22 @@ pub fn pack(
     lists: Lists<'_>,
     ui: &dyn Progress,
 ) -> Result<Packed> {
+    let mut digests = Digests::default();
+    let Sizes { size, tar_size, entries } = archive(tree, record, options, out, lists, Some(&mut digests), ui)?;
+    let (sha256, diff_id) = digests.told();
+    Ok(Packed { size, sha256, diff_id, tar_size, entries, format: options.format })
+}
+
+/// Packs as [`pack`] does, and takes `digests` only if they are wanted: they cost more than anything else but compression.
+pub fn archive(
+    tree: &Rootfs,
+    record: &Record,
+    options: &Options,
+    out: &mut File,
+    lists: Lists<'_>,
+    digests: Option<&mut Digests>,
+    ui: &dyn Progress,
+) -> Result<Sizes> {
     let doing = || format!("packing {}", tree.path().display());
     let threads = match options.threads {
         0 => crate::process::processors(),
@@ -118,18 +145,18 @@ pub fn pack(
     };
     let (packed, written) = std::thread::scope(|scope| {
         let level = options.level.unwrap_or(options.format.level());
-        let (pieces, running) = compress::start(scope, threads, options.format, level, options.cache.as_deref(), out)
+        let cache = options.cache.as_deref();
+        let (pieces, running) = compress::start(scope, threads, options.format, level, cache, out, digests)
             .system(|| format!("{}: starting the compressor", doing()))?;
         let mut packer = Packer {
             tree,
             pieces,
-            contents: lists.contents,
+            contents: lists.contents.map(|contents| contents as _),
             manifest,
             ui,
             options,
             listing: Listing::default(),
             blocks: Vec::new(),
-            plain: 0,
             told: 0,
             entries: 0,
         };
@@ -138,28 +165,23 @@ pub fn pack(
         Ok((finished, running.finish()))
     })?;
     // When the compressor has stopped, it knows why; what the walk says then is only that it has.
-    let written: Written = match (&packed, written) {
-        (_, Err(error)) => return Err(write_error(doing(), error, out)),
-        (_, Ok(written)) => written,
-    };
+    let size = written.map_err(|error| write_error(doing(), error, out))?;
     if let Some(warning) = options.cache.as_ref().and_then(|cache| cache.trim()) {
         ui.warn(&warning);
     }
-    let entries = packed?;
-    let Written { size, sha256, plain_sha256: diff_id, plain_size: tar_size } = written;
-    Ok(Packed { size, sha256, diff_id, tar_size, entries, format: options.format })
+    let (tar_size, entries) = packed?;
+    Ok(Sizes { size, tar_size, entries })
 }
 
 struct Packer<'a> {
     tree: &'a Rootfs,
     pieces: Pieces,
-    contents: &'a mut dyn Write,
+    contents: Option<&'a mut dyn Write>,
     manifest: Option<Manifest<'a>>,
     ui: &'a dyn Progress,
     options: &'a Options,
     listing: Listing,
     blocks: Vec<u8>,
-    plain: u64,
     told: u64,
     entries: u64,
 }
@@ -183,19 +205,21 @@ impl Packer<'_> {
         }
         self.pieces.entry(&item.path, item.size).map_err(|Stopped| stopped())?;
         self.pieces.write(&self.blocks).map_err(|Stopped| stopped())?;
-        self.plain += self.blocks.len() as u64;
         let sha256 = match (&item.kind, &item.file) {
             (NodeKind::File, Some(file)) => self.data(&item, file, mtime)?,
             _ => None,
         };
-        let line = self.listing.line(&item);
-        self.contents.write_all(line.as_bytes()).system(|| "writing the list of contents")?;
+        if let Some(contents) = &mut self.contents {
+            let line = self.listing.line(&item);
+            contents.write_all(line.as_bytes()).system(|| "writing the list of contents")?;
+        }
         if let Some(manifest) = &mut self.manifest {
             manifest.entry(&item, sha256).system(|| "writing the manifest")?;
         }
-        if self.plain >= self.told + STEP {
-            self.told = self.plain;
-            self.ui.emit(Event::Bytes { done: self.plain, total: self.options.expected });
+        let done = self.pieces.taken();
+        if done >= self.told + STEP {
+            self.told = done;
+            self.ui.emit(Event::Bytes { done, total: self.options.expected });
         }
         Ok(())
     }
@@ -220,7 +244,6 @@ impl Packer<'_> {
         let sha256 = self.pieces.watched();
         let padding = tar::padding(item.size);
         self.pieces.write(&tar::END[..padding]).map_err(|Stopped| stopped())?;
-        self.plain += item.size + padding as u64;
         Ok(sha256)
     }
 
@@ -278,11 +301,13 @@ impl Packer<'_> {
             .with_hint("pack a tree that nobody writes to, or a snapshot of it")
     }
 
-    fn finish(mut self) -> Result<u64> {
+    /// Gives the bytes of the plain archive, and its entries.
+    fn finish(mut self) -> Result<(u64, u64)> {
         self.pieces.write(&tar::END).map_err(|Stopped| stopped())?;
+        let size = self.pieces.taken();
         self.pieces.finish().map_err(|Stopped| stopped())?;
-        self.ui.emit(Event::Bytes { done: self.plain, total: Some(self.plain) });
-        Ok(self.entries)
+        self.ui.emit(Event::Bytes { done: size, total: Some(size) });
+        Ok((size, self.entries))
     }
 }
 

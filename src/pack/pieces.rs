@@ -57,7 +57,10 @@ pub struct Pieces {
     zeros: Option<Arc<Piece>>,
     work: SyncSender<Work>,
     order: SyncSender<Receiver<Compressed>>,
-    hash: SyncSender<Arc<Piece>>,
+    /// Where the plain stream's digest is taken.
+    hash: Option<SyncSender<Arc<Piece>>>,
+    /// Bytes of all pieces before this.
+    before: u64,
     /// Of what is taken since [`Pieces::watch`].
     watch: Option<Sha256>,
 }
@@ -67,14 +70,19 @@ impl Pieces {
         most: usize,
         work: SyncSender<Work>,
         order: SyncSender<Receiver<Compressed>>,
-        hash: SyncSender<Arc<Piece>>,
+        hash: Option<SyncSender<Arc<Piece>>>,
     ) -> Self {
-        Self { room: vec![0; most], filled: 0, used: channel(), zeros: None, work, order, hash, watch: None }
+        Self { room: vec![0; most], filled: 0, used: channel(), zeros: None, work, order, hash, before: 0, watch: None }
     }
 
     /// How long a piece is at most.
     fn most(&self) -> usize {
         self.room.len()
+    }
+
+    /// Bytes that were taken.
+    pub fn taken(&self) -> u64 {
+        self.before + self.filled as u64
     }
 
     /// The room that is left in this piece, or so much of it.
@@ -166,7 +174,10 @@ impl Pieces {
     fn hand_over(&mut self, plain: Arc<Piece>, zeros: bool) -> Result<(), Stopped> {
         let (to, from) = sync_channel(1);
         self.order.send(from).map_err(|_| Stopped)?;
-        self.hash.send(plain.clone()).map_err(|_| Stopped)?;
+        self.before += plain.len() as u64;
+        if let Some(hash) = &self.hash {
+            hash.send(plain.clone()).map_err(|_| Stopped)?;
+        }
         self.work.send(Work { plain, zeros, to }).map_err(|_| Stopped)
     }
 }

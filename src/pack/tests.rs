@@ -22,7 +22,8 @@ fn packed(tree: &Path, record: &Record, options: &Options) -> (Vec<u8>, Packed, 
     let mut contents = Vec::new();
     let root = Rootfs::open(tree).unwrap();
     let packed =
-        pack(&root, record, options, &mut file, Lists { contents: &mut contents, manifest: None }, &Silent).unwrap();
+        pack(&root, record, options, &mut file, Lists { contents: Some(&mut contents), manifest: None }, &Silent)
+            .unwrap();
     let mut bytes = Vec::new();
     io::Seek::rewind(&mut file).unwrap();
     io::Read::read_to_end(&mut file, &mut bytes).unwrap();
@@ -253,7 +254,7 @@ fn what_was_recorded_comes_back_unless_something_else_stands_there() {
 /// What stops packing `tree`.
 fn refused(tree: &Path, record: &Record, options: &Options) -> Error {
     let mut file = tempfile::tempfile().unwrap();
-    let lists = Lists { contents: &mut io::sink(), manifest: None };
+    let lists = Lists::default();
     pack(&Rootfs::open(tree).unwrap(), record, options, &mut file, lists, &Silent).unwrap_err()
 }
 
@@ -313,7 +314,7 @@ fn a_file_that_is_written_to_meanwhile_stops_it() {
                 io::copy(&mut from, &mut io::sink()).unwrap();
             });
             let options = Options { format: Format::Plain, threads: 1, ..Options::default() };
-            let lists = Lists { contents: &mut io::sink(), manifest: None };
+            let lists = Lists::default();
             let mut out = File::from(OwnedFd::from(to));
             pack(&Rootfs::open(place.path()).unwrap(), &Record::default(), &options, &mut out, lists, &Silent)
         });
@@ -334,7 +335,7 @@ fn a_full_disk_stops_it() {
         &Record::default(),
         &Options::default(),
         &mut full,
-        Lists { contents: &mut contents, manifest: None },
+        Lists { contents: Some(&mut contents), manifest: None },
         &Silent,
     )
     .unwrap_err();
@@ -512,7 +513,7 @@ fn a_manifest_is_a_tree_as_mtree_sees_it() {
 
     let write = |out: &mut Vec<u8>| {
         let (mut file, mut contents) = (tempfile::tempfile().unwrap(), Vec::new());
-        let lists = Lists { contents: &mut contents, manifest: Some(out) };
+        let lists = Lists { contents: Some(&mut contents), manifest: Some(out) };
         let root = Rootfs::open(&tree).unwrap();
         pack(&root, &Record::default(), &Options::default(), &mut file, lists, &Silent).unwrap()
     };

@@ -204,10 +204,19 @@ fn a_tree_does_not_hold_its_own_archive() {
     refused(&[], "tree/d/z.tar", "the archive would go into it");
     fs::remove_file(env.path("tree/d/z.tar")).unwrap();
     refused(&["--manifest", "tree/d/m"], "z.tar", "the manifest would go into it");
+    refused(&["--digests", "tree/d/m"], "z.tar", "the file of digests would go into it");
     refused(&["--cache", "tree/pieces"], "z.tar", "the cache would go into it");
     assert_eq!(names(), 3);
-    let told = pack(&["--manifest", "z.tar"], "z.tar").code(2);
-    assert!(told.stderr.contains("the same place"), "{}", told.stderr);
+    let absolute = env.path("m");
+    for both in [
+        &["--manifest", "z.tar"][..],
+        &["--digests", "z.tar"],
+        &["--manifest", "m", "--digests", absolute.to_str().unwrap()],
+    ] {
+        let told = pack(both, "z.tar").code(2);
+        assert!(told.stderr.contains("the same place"), "{both:?}: {}", told.stderr);
+    }
+    assert!(!absolute.exists());
     let _ = pack(&["--manifest", "m", "--cache", "pieces"], "z.tar").success();
 
     // Names that do not show it: the archive is never among what is packed.
@@ -244,6 +253,31 @@ fn a_manifest_is_there_whole_or_as_it_was() {
     let _ = pack("/dev/null").success();
     let told = pack("/dev/stderr").success();
     assert_eq!(told.stderr, text);
+}
+
+#[test]
+fn digests_are_those_of_what_was_written() {
+    let env = TestEnv::new();
+    fs::create_dir(env.path("tree")).unwrap();
+    fs::write(env.path("tree/f"), vec![b'x'; 5 << 20]).unwrap();
+    let word = |script: &str| {
+        let told = output(Command::new("sh").args(["-c", script]).current_dir(env.path("")).stdin(Stdio::null()));
+        told.success().stdout.split_whitespace().next().unwrap().to_owned()
+    };
+    let sum = |script: &str| format!("sha256:{}", word(script));
+    for (format, decode) in [("tar", "cat"), ("tar.gz", "gzip -dc"), ("tar.xz", "xz -dc"), ("tar.zst", "zstd -dcq")] {
+        let command = ["raw", "pack", "tree", "--format", format];
+        let _ = piped(&env, &command, Path::new("/dev/null"), "without").success();
+        let command = [&command[..], &["--digests", "told"]].concat();
+        let _ = piped(&env, &command, Path::new("/dev/null"), "z").success();
+        assert!(fs::read(env.path("z")).unwrap() == fs::read(env.path("without")).unwrap(), "{format}");
+        let told: serde_json::Value = serde_json::from_slice(&fs::read(env.path("told")).unwrap()).unwrap();
+        assert_eq!(told["digest"], sum("sha256sum z"), "{format}");
+        assert_eq!(told["diff_id"], sum(&format!("{decode} < z | sha256sum")), "{format}");
+        assert_eq!(told["size"], fs::metadata(env.path("z")).unwrap().len(), "{format}");
+        assert_eq!(told["tar_size"].to_string(), word(&format!("{decode} < z | wc -c")), "{format}");
+        assert_eq!(told["entries"], 2, "{format}");
+    }
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn made(env: &TestEnv, (compression, format): (Compression, Format)) -> Publishe
         &Record::default(),
         &options,
         &mut tarball,
-        pack::Lists { contents: &mut contents, manifest: Some(&mut manifest) },
+        pack::Lists { contents: Some(&mut contents), manifest: Some(&mut manifest) },
         &Silent,
     )
     .unwrap();

@@ -12,10 +12,14 @@ use super::stream;
 use crate::cli::named::{Named, Spool, directory_of};
 use crate::cli::{record, session, standard};
 use crate::error::{Context, Error, Result};
-use crate::pack::{self, Options};
+use crate::pack::{self, Digests, Options, Sizes};
 use crate::rootfs::Rootfs;
 use crate::ui::Terminal;
 use crate::unpack::Record;
+
+/// What messages call the files that options name.
+const MANIFEST: &str = "manifest";
+const DIGESTS: &str = "file of digests";
 
 /// Pack a directory into an archive on standard output
 ///
@@ -30,12 +34,13 @@ use crate::unpack::Record;
 ///
 /// An ordinary user packs what is his and what is of his ids in /etc/subuid and /etc/subgid; a file of anybody else is an error.
 ///
-/// Neither the archive nor the manifest nor the cache may be in the tree.
+/// Neither the archive nor the manifest nor the digests nor the cache may be in the tree.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
   quern-builder raw pack tree > tree.tar.gz
   quern-builder raw pack tree --record tree.json --format tar.xz > tree.tar.xz
+  quern-builder raw pack tree --digests tree.json > tree.tar.gz && jq -r .diff_id tree.json
   quern-builder raw pack tree --manifest tree.mtree > tree.tar.gz && mtree -p /mnt/copy -f tree.mtree")]
 pub(super) struct Args {
     /// The root of the tree
@@ -55,6 +60,10 @@ pub(super) struct Args {
     /// Write every entry with the SHA-256 of its data to this file, in the format of mtree(5); it is replaced when all is packed
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
+    /// Write the archive's size and SHA-256 (`digest` of an OCI layer), those before compression (its `diff_id`) and how many entries it
+    /// has to this file, as JSON; it is replaced when all is packed. Takes more of the time than anything else but compression
+    #[arg(long, value_name = "FILE")]
+    digests: Option<PathBuf>,
     /// Add what `raw unpack --record` wrote to this file
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
@@ -90,9 +99,12 @@ impl Args {
             Some(path) => record::read(path)?,
             None => Record::default(),
         };
-        let manifest = self.manifest.as_deref().map(|path| Named::find(path, "manifest")).transpose()?;
-        self.check_places(&out, manifest.as_ref())?;
-        let mut manifest = manifest.map(|place| Spool::new(place, "manifest")).transpose()?;
+        let find = |path: &Option<PathBuf>, what| path.as_deref().map(|path| Named::find(path, what)).transpose();
+        let (manifest, digests) = (find(&self.manifest, MANIFEST)?, find(&self.digests, DIGESTS)?);
+        let named = [(MANIFEST, &self.manifest, &manifest), (DIGESTS, &self.digests, &digests)];
+        let named = named.into_iter().filter_map(|(what, path, place)| Some((what, path.as_deref()?, place.as_ref()?)));
+        self.check_places(&out, &named.collect::<Vec<_>>())?;
+        let mut manifest = manifest.map(|place| Spool::new(place, MANIFEST)).transpose()?;
         let options = Options {
             format: match self.format {
                 Format::Tar => pack::Format::Plain,
@@ -107,16 +119,20 @@ impl Args {
             expected: None,
         };
         let tree = Rootfs::open(&self.dir)?;
-        let lists = pack::Lists {
-            contents: &mut std::io::sink(),
-            manifest: manifest.as_mut().map(|manifest| manifest as &mut dyn Write),
-        };
-        pack::pack(&tree, &record, &options, &mut out, lists, ui).map_err(stream::unread)?;
-        manifest.map_or(Ok(()), Spool::keep).map(|()| 0)
+        let lists =
+            pack::Lists { contents: None, manifest: manifest.as_mut().map(|manifest| manifest as &mut dyn Write) };
+        let mut taken = digests.is_some().then(Digests::default);
+        let sizes = pack::archive(&tree, &record, &options, &mut out, lists, taken.as_mut(), ui);
+        let sizes = sizes.map_err(stream::unread)?;
+        manifest.map_or(Ok(()), Spool::keep)?;
+        if let (Some(place), Some(taken)) = (digests, taken) {
+            place.write(&mut json(sizes, taken).as_bytes(), DIGESTS)?;
+        }
+        Ok(0)
     }
 
     /// Nothing is written into the tree that is packed, nor two results into one file.
-    fn check_places(&self, out: &File, manifest: Option<&Named>) -> Result<()> {
+    fn check_places(&self, out: &File, named: &[(&str, &Path, &Named)]) -> Result<()> {
         let identity = |metadata: &Metadata| (metadata.dev(), metadata.ino());
         // That there is none is said when it is opened.
         let Ok(tree) = fs_err::metadata(&self.dir).map(|found| identity(&found)) else { return Ok(()) };
@@ -126,19 +142,36 @@ impl Args {
             above.any(|path| fs_err::metadata(path).is_ok_and(|found| identity(&found) == tree))
         };
         let written = out.metadata().system(|| "looking at standard output")?;
-        let file = written.is_file().then_some(Path::new("/proc/self/fd/1"));
-        for (what, place) in
-            [("archive", file), ("manifest", manifest.and_then(Named::directory)), ("cache", self.cache.as_deref())]
-        {
-            if place.is_some_and(inside) {
-                let message = format!("packing {}: the {what} would go into it", self.dir.display());
-                return Err(Error::usage(message).with_hint(pack::walk::RESULT_IN_TREE));
-            }
+        let file = written.is_file().then_some(("archive", Path::new("/proc/self/fd/1")));
+        let cache = self.cache.as_deref().map(|path| ("cache", path));
+        let directories = named.iter().filter_map(|(what, _, named)| Some((*what, named.directory()?)));
+        if let Some((what, _)) = file.into_iter().chain(cache).chain(directories).find(|(_, place)| inside(place)) {
+            let message = format!("packing {}: the {what} would go into it", self.dir.display());
+            return Err(Error::usage(message).with_hint(pack::walk::RESULT_IN_TREE));
         }
-        let same = self.manifest.as_deref().and_then(|path| fs_err::metadata(path).ok());
-        if same.is_some_and(|found| identity(&found) == identity(&written)) && !written.file_type().is_char_device() {
-            return Err(Error::usage("the archive and the manifest go to the same place"));
+        let same = |one: &str, other: &str| Error::usage(format!("the {one} and the {other} go to the same place"));
+        for (at, (what, path, place)) in named.iter().enumerate() {
+            let found = fs_err::metadata(path).is_ok_and(|found| identity(&found) == identity(&written));
+            if found && !written.file_type().is_char_device() {
+                return Err(same("archive", what));
+            }
+            if let Some((other, ..)) = named[..at].iter().find(|(.., before)| before.is(place)) {
+                return Err(same(other, what));
+            }
         }
         Ok(())
     }
+}
+
+/// What is told of an archive, in words of the OCI image specification where it has such.
+fn json(Sizes { size, tar_size, entries }: Sizes, digests: Digests) -> String {
+    let (sha256, diff_id) = digests.told();
+    let object = serde_json::json!({
+        "size": size,
+        "digest": format!("sha256:{sha256}"),
+        "tar_size": tar_size,
+        "diff_id": format!("sha256:{diff_id}"),
+        "entries": entries,
+    });
+    format!("{object}\n")
 }
