@@ -10,8 +10,8 @@ use crate::env::{PROGRAM, output};
 const RECIPE: &str =
     "[emerge]\npackages = [\"app-test/tiny\", \"app-test/odd\"]\n[strip]\npaths = [\"/var/db/pkg\"]\n[oci]\n";
 
-/// With them.
-const WITH_RECORDS: &str = "[emerge]\npackages = [\"app-test/tiny\", \"app-test/odd\"]\n";
+/// With them. They tell in which order packages were merged, which is that of the jobs that end first if there are several.
+const WITH_RECORDS: &str = "[emerge]\npackages = [\"app-test/tiny\", \"app-test/odd\"]\njobs = 1\n";
 
 /// Builds, and puts the results where the next build does not replace them.
 fn built(stand: &mut Stand, rest: &str, keep: &str) -> PathBuf {
