@@ -121,7 +121,7 @@ pub fn pack(
     Ok(Packed { size, sha256, diff_id, tar_size, entries, format: options.format })
 }
 
-/// Packs as [`pack`] does, and takes `digests` only if they are wanted: they cost more than anything else but compression.
+/// Packs as [`pack`] does, and takes `digests` only if they are wanted: they cost hashing all of it twice.
 pub fn archive(
     tree: &Rootfs,
     record: &Record,

@@ -61,7 +61,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
     /// Write the archive's size and SHA-256 (`digest` of an OCI layer), those before compression (its `diff_id`) and how many entries it
-    /// has to this file, as JSON; it is replaced when all is packed. Takes more of the time than anything else but compression
+    /// has to this file, as JSON; it is replaced when all is packed. It costs hashing all of it, before and after compression
     #[arg(long, value_name = "FILE")]
     digests: Option<PathBuf>,
     /// Add what `raw unpack --record` wrote to this file
