@@ -5,8 +5,8 @@
 use std::io::Write as _;
 use std::time::Instant;
 
-use quern_builder::source::digests::Algorithm::{self, Blake2b, Sha256, Sha512};
-use quern_builder::source::hashing::Hasher;
+use quern_builder::testing::Algorithm::{self, Blake2b, Sha256, Sha512};
+use quern_builder::testing::Hasher;
 
 const SIZE: usize = 256 << 20;
 const CHUNK: usize = 256 << 10;

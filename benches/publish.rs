@@ -7,13 +7,10 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use quern_builder::error::Result;
-use quern_builder::pack::{self, Lists};
-use quern_builder::progress::Silent;
-use quern_builder::publish::{Contents, Moment, Names, Platform, Release, Staging, publish};
-use quern_builder::recipe::{Compression, Oci};
-use quern_builder::rootfs::Rootfs;
-use quern_builder::unpack::Record;
+use quern_builder::testing::{
+    Compression, Contents, Lists, Names, Oci, Options, Platform, Record, Release, Result, Rootfs, Silent, SourceDate,
+    Staging, pack, publish,
+};
 use rustix::time::{ClockId, clock_gettime};
 
 const ROUNDS: usize = 9;
@@ -68,13 +65,13 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
 fn spent(tree: &Path, outdir: &Path, oci: Option<&Oci>) -> Result<[f64; 2]> {
     let before = cpu();
     let names = Names { base: "bench".to_owned(), suffix: Compression::Gzip.suffix() };
-    let moment = Moment::new(1_700_000_000);
+    let moment = SourceDate::new(1_700_000_000);
     let staging = Staging::create(outdir, &Silent)?;
     let mut tarball = staging.create_file(&names.tarball())?;
     let (mut contents, mut manifest) = (Contents::new(), Contents::new());
     let lists = Lists { contents: Some(&mut contents), manifest: Some(&mut manifest) };
-    let options = pack::Options { epoch: moment.epoch(), ..Default::default() };
-    let packed = pack::pack(&Rootfs::open(tree)?, &Record::default(), &options, &mut tarball, lists, &Silent)?;
+    let options = Options { epoch: moment.epoch(), ..Default::default() };
+    let packed = pack(&Rootfs::open(tree)?, &Record::default(), &options, &mut tarball, lists, &Silent)?;
     let (contents, manifest) = (contents.finish()?, manifest.finish()?);
     let between = cpu();
     let release = Release {

@@ -4,21 +4,23 @@
 //! which looks for new ones. Words that all keep: no panic, no endless loop, bounded memory, and nothing in a message that a terminal
 //! would obey.
 
+use crate::base::digest::Algorithm;
 use std::io::{self, Read as _};
 use std::path::Component;
 
-use crate::error::Error;
+use crate::archive::pack::deflate::Encoder;
+use crate::archive::unpack;
+use crate::archive::unpack::decode::{Decoder, Format};
+use crate::archive::unpack::limits::Limits;
+use crate::archive::unpack::pax::Pax;
+use crate::archive::unpack::reader::Reader;
+use crate::base::error::Error;
 use crate::lockfile::Lockfile;
 use crate::oci::whiteout;
-use crate::pack::deflate::Encoder;
-use crate::source::digests::{self, Algorithm};
+use crate::recipe;
+use crate::source::digests;
 use crate::source::pointer;
-use crate::unpack::decode::{Decoder, Format};
-use crate::unpack::limits::Limits;
-use crate::unpack::pax::Pax;
-use crate::unpack::reader::Reader;
 use crate::verify::{self, Keyring, cleartext};
-use crate::{recipe, unpack};
 
 /// A body.
 pub type Body = fn(&[u8]);

@@ -22,22 +22,22 @@
 //! | [`verify`] | what was fetched → what is trusted; alone knows OpenPGP | reach the network or a tree |
 //! | [`lockfile`] | `quern.lock`: what recipes were locked to, read and written | find out or judge what is in it |
 //! | [`store`] | blobs, trees, work directories, caches: whole or absent, locked while used | know what is in them |
-//! | [`unpack`] | a verified tarball → a tree | write outside it, whatever the archive says |
+//! | [`archive::unpack`] | a verified tarball → a tree | write outside it, whatever the archive says |
 //! | [`enter`] | runs a command in a tree; alone mounts | know Gentoo |
 //! | [`portage`] | Portage's configuration, commands and reports as values | touch the tree |
 //! | [`builder`] | one build's builder tree: its base and overlays, configuration, emerge in it | know how a sandbox is made |
-//! | [`strip`] | rules → removals, applied through [`rootfs`] | decide at removal time |
-//! | [`pack`] | a tree → bytes, all digests in one pass | change the tree |
-//! | [`publish`] | bytes → final names: tarball, sums, lists, provenance, OCI layout | show a name before all of it is on the disk |
+//! | [`strip`] | rules → removals, applied through [`fs::rootfs`] | decide at removal time |
+//! | [`archive::pack`] | a tree → bytes, all digests in one pass | change the tree |
+//! | [`output`] | bytes → final names: tarball, sums, lists, provenance, OCI layout | show a name before all of it is on the disk |
 //! | [`oci`] | image layouts, read: judged, and made into trees | believe a blob before its digest |
-//! | [`rootfs`] | handle of a tree: every path below it is resolved by the kernel inside it | know what the tree is for |
-//! | [`userns`] | becoming root once, by running the program again; telling owners apart that its map leaves out | become root after a thread exists |
+//! | [`fs::rootfs`] | handle of a tree: every path below it is resolved by the kernel inside it | know what the tree is for |
+//! | [`os::userns`] | becoming root once, by running the program again; telling owners apart that its map leaves out | become root after a thread exists |
 //! | `staging` | hidden directories beside results in the making: locked while they live, removed by the next when left | know what is in them |
-//! | [`space`] | the room that file systems have, and errors that say what is missing of it | know what for |
-//! | [`process`] | waiting, and passing signals on; starting a helper of the host | know what for |
-//! | [`progress`] | what stages tell of their work, as events | know a terminal |
-//! | [`hex`] | bytes as digests are written | know of what |
-//! | [`error`] | one error: kind (the exit code), cause, details, next step | print |
+//! | [`os::space`] | the room that file systems have, and errors that say what is missing of it | know what for |
+//! | [`os::process`] | waiting, and passing signals on; starting a helper of the host | know what for |
+//! | [`base::progress`] | what stages tell of their work, as events | know a terminal |
+//! | [`base::hex`] | bytes as digests are written | know of what |
+//! | [`base::error`] | one error: kind (the exit code), cause, details, next step | print |
 //! | [`ui`] | the terminal: bars, colours, the log, how an error looks | know what is built |
 //! | [`cli`] | a file per verb: its arguments, its help and what it runs | hold logic of a stage |
 //!
@@ -53,7 +53,7 @@
 //! ```
 //!
 //! Where a tree that an ordinary user packs has files of `nobody`, B starts one more process, in a user namespace of its own, and asks it
-//! whether they are ([`userns::owners`]).
+//! whether they are ([`os::userns::owners`]).
 //!
 //! Everything hangs off one PID namespace and one mount namespace: kill any of them and no mount and no process is left.
 //!
@@ -68,7 +68,7 @@
 //!
 //! 1. Nothing unverified is unpacked into the store or published. Verification fails closed.
 //! 2. The host is never written outside the store, the outdir and a private temporary directory, whatever an archive or a recipe
-//!    contains. Paths inside a tree are only reached through [`rootfs::Rootfs`], by descriptor.
+//!    contains. Paths inside a tree are only reached through [`fs::rootfs::Rootfs`], by descriptor.
 //! 3. Same recipe, same inputs, same bytes: sorted names, numeric owners, clamped times; no dependence on threads, host, locale,
 //!    umask, or on whether root built it.
 //! 4. Two builds may share every cache at the same time. A crash leaves nothing that must be cleaned by hand.
@@ -79,30 +79,51 @@
 //!
 //! `tests/integration/architecture.rs` holds the rooms to their rules.
 
-pub mod builder;
-pub mod cli;
-pub mod enter;
-pub mod error;
+#![allow(dead_code)]
+
+mod archive;
+mod base;
+mod builder;
+mod cli;
+mod enter;
+mod fs;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
-pub mod hex;
-pub mod lockfile;
-pub mod oci;
-pub mod pack;
-pub mod pipeline;
-pub mod portage;
-pub mod process;
-pub mod progress;
-pub mod publish;
-pub mod recipe;
-pub mod rootfs;
-pub mod source;
-pub mod space;
-mod staging;
-pub mod store;
-pub mod strip;
-mod sys;
-pub mod ui;
-pub mod unpack;
-pub mod userns;
-pub mod verify;
+mod lockfile;
+mod oci;
+mod os;
+mod output;
+mod pipeline;
+mod portage;
+mod recipe;
+mod source;
+mod store;
+mod strip;
+#[doc(hidden)]
+pub mod testing;
+mod ui;
+mod verify;
+
+pub use cli::run;
+
+/// The rooms by floor, from the ground up. A room may use only rooms on lower floors; `tests/integration/architecture.rs` checks every
+/// import against this list.
+#[doc(hidden)]
+pub const FLOORS: &[&[&str]] = &[
+    &["base"],
+    &["os"],
+    &["fs"],
+    &["archive", "verify", "enter"],
+    &["recipe", "oci", "store", "lockfile"],
+    &["portage", "strip", "source"],
+    &["builder", "output"],
+    &["pipeline"],
+    &["ui"],
+    &["cli"],
+];
+
+/// Runs the part of the program that a child process stands for, if this process was started as one: the inside of a sandbox, or the
+/// process that looks up owners. Returns its exit code.
+pub fn run_if_child() -> Option<i32> {
+    enter::run_if_child().or_else(os::userns::owners::run_if_child)
+}

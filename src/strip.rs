@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
-use crate::error::{Error, Result};
-use crate::progress::Progress;
+use crate::base::error::{Error, Result};
+use crate::base::progress::Progress;
+use crate::fs::rootfs::Rootfs;
 use crate::recipe::{Job, TreeKind};
-use crate::rootfs::Rootfs;
 
 /// Where documentation lies; the directories themselves stay, for packages own them.
 const DOCUMENTATION: [&str; 4] = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/gtk-doc/*"];
@@ -232,8 +232,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::progress::Silent;
-    use crate::publish::tests::job;
+    use crate::base::progress::Silent;
+    use crate::output::tests::job;
 
     fn tree(files: &[&str]) -> (tempfile::TempDir, Rootfs) {
         let root = tempfile::tempdir().unwrap();

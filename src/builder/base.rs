@@ -4,11 +4,11 @@ use std::path::Path;
 
 use super::host::Host;
 use super::layers::Layer;
-use crate::error::Result;
+use crate::archive::unpack::Record;
+use crate::base::error::Result;
 use crate::recipe::{Job, TreeKind};
 use crate::store::trees::Tree;
 use crate::store::work::Below;
-use crate::unpack::Record;
 
 /// What lies below a builder tree. It stays for as long as this value lives.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Base {
     /// What it is made of. `directory`, a build's or a shell's own, takes what has to be made for it.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::error::Kind::System) when it cannot be made.
+    /// [`Kind::System`](crate::base::error::Kind::System) when it cannot be made.
     pub fn layers(&self, directory: &Path) -> Result<Vec<Layer>> {
         match self {
             Self::Stage3(tree) => Ok(vec![Layer::root(tree.root())]),

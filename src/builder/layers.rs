@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, Timespec, Timestamps};
 
+use crate::base::error::{Context, Result};
 use crate::enter;
-use crate::error::{Context, Result};
-use crate::rootfs::{Rootfs, owner};
+use crate::fs::rootfs::{Rootfs, owner};
 
 /// Directories that are seen as one at a place of the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Layer {
 /// Mounts `layers`, the root's first, at `tree` below `directory`, which also takes the changes: in `upper` and `uppers`.
 ///
 /// # Errors
-/// [`Kind::System`](crate::error::Kind::System) when the kernel refuses.
+/// [`Kind::System`](crate::base::error::Kind::System) when the kernel refuses.
 pub(super) fn mount(layers: &[Layer], directory: &Path) -> Result<Rootfs> {
     let tree = directory.join("tree");
     for layer in layers {

@@ -10,15 +10,15 @@ mod observe;
 mod prepare;
 pub mod view;
 
+use crate::base::error::{Context, Result};
+use crate::base::progress::Progress;
 use crate::enter::{self, Io, Terminal};
-use crate::error::{Context, Result};
+use crate::fs::rootfs::Rootfs;
+use crate::os::process::Exit;
 use crate::portage::config::Existing;
 use crate::portage::emerge::Step;
 use crate::portage::{Resolved, failure};
-use crate::process::Exit;
-use crate::progress::Progress;
 use crate::recipe::{Job, TreeKind};
-use crate::rootfs::Rootfs;
 use crate::store::work::Work;
 use base::Base;
 use layers::Layer;
@@ -43,7 +43,7 @@ impl<'a> Builder<'a> {
     /// Mounts and configures the builder tree of a build that has just begun in `work`.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::error::Kind::System) when the kernel refuses something.
+    /// [`Kind::System`](crate::base::error::Kind::System) when the kernel refuses something.
     pub fn new(
         job: &'a Job,
         resolved: &'a Resolved,
@@ -68,7 +68,7 @@ impl<'a> Builder<'a> {
     /// Runs one step. Its output goes to `emerge.log` in the logs, and to the user when he wants to see it.
     ///
     /// # Errors
-    /// [`Kind::Build`](crate::error::Kind::Build) with the package, the phase, the end of its log and the log's path.
+    /// [`Kind::Build`](crate::base::error::Kind::Build) with the package, the phase, the end of its log and the log's path.
     pub fn run(&self, step: &Step, ui: &dyn Progress) -> Result<()> {
         if let Some(target) = &step.profile {
             prepare::set_profile(&self.root, target)?;
@@ -94,7 +94,7 @@ impl<'a> Builder<'a> {
     /// The tree that is shipped.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::error::Kind::System) when it cannot be opened.
+    /// [`Kind::System`](crate::base::error::Kind::System) when it cannot be opened.
     pub fn image(&self) -> Result<Rootfs> {
         match self.job.build.kind {
             TreeKind::Image => Rootfs::open(&self.work.part("image")),
@@ -105,7 +105,7 @@ impl<'a> Builder<'a> {
     /// Gives a stage4 the configuration that it is shipped with, instead of the build's. An image has none of the build's.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::error::Kind::System) when a file cannot be written.
+    /// [`Kind::System`](crate::base::error::Kind::System) when a file cannot be written.
     pub fn ship(&self) -> Result<()> {
         match self.job.build.kind {
             TreeKind::Image => Ok(()),
@@ -116,7 +116,7 @@ impl<'a> Builder<'a> {
     /// Takes the overlay away; what it holds stays in the work directory.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::error::Kind::System) when the kernel refuses.
+    /// [`Kind::System`](crate::base::error::Kind::System) when the kernel refuses.
     pub fn unmount(self) -> Result<()> {
         drop(self.root);
         enter::overlay::unmount(&self.work.part("tree"))
@@ -126,7 +126,7 @@ impl<'a> Builder<'a> {
 /// Runs a command in throw-away overlays over `layers`, the root's first, with the caller's streams.
 ///
 /// # Errors
-/// [`Kind::System`](crate::error::Kind::System) when the sandbox cannot be made, [`Kind::Usage`](crate::error::Kind::Usage)
+/// [`Kind::System`](crate::base::error::Kind::System) when the sandbox cannot be made, [`Kind::Usage`](crate::base::error::Kind::Usage)
 /// when the tree has no such command.
 pub fn shell(
     layers: &[Layer],

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
 
+use crate::base::error::{Context, Result};
+use crate::base::progress::{Event, Packages, Progress};
 use crate::enter::Observer;
-use crate::error::{Context, Result};
 use crate::portage::events::Watcher;
-use crate::progress::{Event, Packages, Progress};
 use crate::store::work::Work;
 
 /// Lines of output kept for the failure report.

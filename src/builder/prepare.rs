@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::base::error::{Context, Error, Kind, Result};
+use crate::fs::rootfs::Rootfs;
 use crate::portage::config::{self, Existing, Seen};
 use crate::portage::{ConfigTree, Entry, Facts, Resolved, portage_version};
 use crate::recipe::{Job, TreeKind};
-use crate::rootfs::Rootfs;
 use crate::store::work::Work;
 
 /// The longest configuration file that is read, in bytes.

@@ -4,12 +4,12 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::base::error::{Context, Result};
 use crate::enter::plan::{base_env, base_mounts};
 use crate::enter::{Mount, Plan, Terminal};
-use crate::error::{Context, Result};
+use crate::fs::rootfs::Rootfs;
 use crate::portage::{self, Resolved};
 use crate::recipe::{Base, Job, TreeKind};
-use crate::rootfs::Rootfs;
 use crate::store::Store;
 
 /// The mounts of a sandbox and its host name.
@@ -34,7 +34,7 @@ impl Caches {
     /// The caches of a recipe: its own, or those of the store. Makes what is missing.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::error::Kind::System) when a directory cannot be made.
+    /// [`Kind::System`](crate::base::error::Kind::System) when a directory cannot be made.
     pub fn of(job: &Job, store: &Store) -> Result<Self> {
         let caches = Self::planned(job, store.root());
         for path in [&caches.binpkgs, &caches.builder_binpkgs, &caches.distfiles] {
@@ -109,7 +109,7 @@ impl View {
     /// Makes the mount points that a tree lacks.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::error::Kind::System) when one cannot be made.
+    /// [`Kind::System`](crate::base::error::Kind::System) when one cannot be made.
     pub fn make_targets(&self, root: &Rootfs) -> Result<()> {
         self.mounts.iter().try_for_each(|mount| {
             let made = root.create_dir_all(mount.target(), 0o755);

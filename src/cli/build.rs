@@ -6,18 +6,19 @@ use super::RecipeArgs;
 use super::lock::LockArgs;
 use super::plan::Plan;
 use super::session::{self, Session};
+use crate::base::error::Result;
+use crate::base::progress::Progress;
 use crate::builder::host;
 use crate::builder::view::{Caches, View};
-use crate::error::Result;
+use crate::os::userns;
 use crate::pipeline::{self, Options};
 use crate::portage::{self, Facts, Resolved, emerge};
-use crate::progress::Progress;
 use crate::recipe::{Origin, Repository};
+use crate::source;
 use crate::source::repository::snapshot;
 use crate::source::{Locked, Terms};
 use crate::store::Store;
 use crate::ui::Terminal;
-use crate::{source, userns};
 
 /// Build the image that a recipe describes
 ///
@@ -80,7 +81,8 @@ impl Args {
     /// `--outdir` as a `--set`.
     fn overrides(&self) -> Result<Vec<String>> {
         let Some(outdir) = &self.outdir else { return Ok(Vec::new()) };
-        let outdir = outdir.to_str().ok_or_else(|| crate::error::Error::usage("--outdir: the path is not UTF-8"))?;
+        let outdir =
+            outdir.to_str().ok_or_else(|| crate::base::error::Error::usage("--outdir: the path is not UTF-8"))?;
         Ok(vec![format!("build.outdir={outdir}")])
     }
 

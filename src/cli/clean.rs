@@ -1,9 +1,10 @@
 //! `clean`: remove what the store need not keep.
 
 use super::session;
-use crate::error::Result;
+use crate::base::error::Result;
+use crate::base::text;
 use crate::store::clean::Part;
-use crate::ui::{Terminal, text};
+use crate::ui::Terminal;
 
 /// Remove from the store what can be made again
 ///

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use clap_complete::Shell;
 
-use crate::error::Result;
+use crate::base::error::Result;
 
 /// Print a completion script for a shell
 ///

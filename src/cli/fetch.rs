@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use super::RecipeArgs;
 use super::lock::LockArgs;
 use super::session::{self, Session};
-use crate::error::Result;
+use crate::base::error::Result;
+use crate::base::progress::Progress;
 use crate::pipeline;
-use crate::progress::Progress;
+use crate::recipe;
+use crate::source;
 use crate::source::Terms;
 use crate::source::repository::Fact;
 use crate::ui::Terminal;
-use crate::{recipe, source};
 
 /// Download and verify the stage3 of a recipe and its ebuild repositories, and build nothing
 ///

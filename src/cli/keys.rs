@@ -1,5 +1,6 @@
 //! `keys`: whose signatures are known, and until when.
 
+use crate::base::time::readable;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,9 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::Subcommand;
 
 use super::session;
-use crate::error::{Error, Result};
-use crate::progress::Progress;
-use crate::source::when;
+use crate::base::error::{Error, Result};
+use crate::base::progress::Progress;
 use crate::store::Store;
 use crate::ui::Terminal;
 use crate::verify::{Certificate, GENTOO_RELEASE, GENTOO_SNAPSHOTS, Keyring};
@@ -161,14 +161,14 @@ fn validity(certificate: &Certificate) -> String {
         _ if certificate.revoked => "revoked".to_owned(),
         _ if certificate.signing.is_empty() => "may not sign".to_owned(),
         Some(0) => "its signing keys are revoked".to_owned(),
-        Some(end) if end <= now => format!("expired on {}", &when(end)[..10]),
+        Some(end) if end <= now => format!("expired on {}", &readable(end)[..10]),
         Some(end) if end < now + 60 * 86_400 => {
-            format!("good until {}: {} days are left", &when(end)[..10], (end - now) / 86_400)
+            format!("good until {}: {} days are left", &readable(end)[..10], (end - now) / 86_400)
         }
         end => format!("good {}", until(end)),
     }
 }
 
 fn until(end: Option<u64>) -> String {
-    end.map_or_else(|| "for ever".to_owned(), |end| format!("until {}", &when(end)[..10]))
+    end.map_or_else(|| "for ever".to_owned(), |end| format!("until {}", &readable(end)[..10]))
 }

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use super::RecipeArgs;
 use super::session::{self, Session};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::base::progress::Progress;
 use crate::lockfile::{self, Lockfile, Update};
+use crate::os::space;
 use crate::pipeline;
-use crate::progress::Progress;
 use crate::recipe::Job;
 use crate::source::{Locked, Terms};
-use crate::space;
 use crate::ui::Terminal;
 
 /// Write down what a recipe is built from, so that it is built from exactly that again

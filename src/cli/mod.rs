@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-use crate::error::Result;
+use crate::base::error::Result;
 use crate::ui::{self, Terminal};
 
 pub mod build;

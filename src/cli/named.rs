@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek as _, Write};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Context, Error, Kind, Result};
-use crate::process;
-use crate::rootfs::Rootfs;
+use crate::base::error::{Context, Error, Kind, Result};
+use crate::fs::rootfs::Rootfs;
+use crate::os::process;
 
 /// Where it goes, looked up before the tree is touched.
 pub(super) enum Named {

@@ -1,9 +1,10 @@
 //! What `--dry-run` prints: the plan of a build in sections, one for each stage.
 
+use crate::base::time::SourceDate;
 use std::fmt;
 
-use crate::error::Result;
-use crate::publish::{Moment, Names, oci};
+use crate::base::error::Result;
+use crate::output::{Names, oci};
 use crate::recipe::Job;
 use crate::strip;
 
@@ -28,7 +29,7 @@ impl Plan {
     }
 
     /// Adds the results, whose names are an error here rather than after an hour of building.
-    pub fn publish(&mut self, job: &Job, moment: Moment) -> Result<()> {
+    pub fn publish(&mut self, job: &Job, moment: SourceDate) -> Result<()> {
         let names = Names::of_job(job, moment)?;
         let path = |name: String| job.build.outdir.join(name).display().to_string();
         let mut lines = vec![
@@ -66,7 +67,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::publish::tests::job;
+    use crate::output::tests::job;
 
     #[test]
     fn a_plan_names_removals_and_results() {
@@ -76,7 +77,7 @@ mod tests {
         plan.section("source", ["a".to_owned()]);
         plan.section("nothing", []);
         plan.strip(&job);
-        plan.publish(&job, Moment::new(0)).unwrap();
+        plan.publish(&job, SourceDate::new(0)).unwrap();
         let text = plan.to_string();
         assert!(text.starts_with("source\n  a\n\nstrip\n  /var/db/pkg (the recipe's strip.paths)\n"), "{text}");
         assert!(text.ends_with("\n  /out/demo-1970-01-01.oci (tag 19700101)\n"), "{text}");

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::named::Named;
-use crate::error::{Context, Kind, Result};
-use crate::progress::Progress;
-use crate::unpack::Record;
+use crate::archive::unpack::Record;
+use crate::base::error::{Context, Kind, Result};
+use crate::base::progress::Progress;
 
 /// Where a record goes.
 pub(super) struct RecordFile(Named);

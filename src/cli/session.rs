@@ -1,18 +1,18 @@
 //! What every verb that works on a recipe begins with: the recipe, root, the signals, the store.
 
+use crate::base::time::SourceDate;
 use std::path::{Path, PathBuf};
 
 use super::RecipeArgs;
+use crate::base::error::{Context, Error, Kind, Result};
+use crate::base::progress::Progress;
 use crate::builder::host::Host;
-use crate::error::{Context, Error, Kind, Result};
-use crate::process::Signals;
-use crate::progress::Progress;
-use crate::publish::Moment;
+use crate::os::process::Signals;
+use crate::os::space;
+use crate::os::userns::{self, Role};
 use crate::recipe::{self, Base, Job, Loaded, Request};
-use crate::space;
 use crate::store::Store;
 use crate::ui::Terminal;
-use crate::userns::{self, Role};
 
 /// A recipe and the store, in a process that is root of its namespace.
 pub(super) struct Session {
@@ -113,17 +113,17 @@ pub(super) fn request(args: &RecipeArgs, overrides: &[String], ui: &Terminal) ->
 }
 
 /// The instant that results carry.
-pub(super) fn moment() -> Result<Moment> {
+pub(super) fn moment() -> Result<SourceDate> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let epoch = match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(epoch) => Some(epoch),
         Err(std::env::VarError::NotPresent) => None,
         Err(error) => return Err(Error::usage("SOURCE_DATE_EPOCH is no number").with_source(error)),
     };
-    Moment::of_build(epoch.as_deref(), now)
+    SourceDate::of_build(epoch.as_deref(), now)
 }
 
 /// Processors that this process may use.
 pub(super) fn cpus() -> u32 {
-    u32::try_from(crate::process::processors()).unwrap_or(u32::MAX)
+    u32::try_from(crate::os::process::processors()).unwrap_or(u32::MAX)
 }

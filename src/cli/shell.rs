@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use super::RecipeArgs;
 use super::lock::LockArgs;
 use super::session::{self, Session};
+use crate::base::error::{Error, Result};
+use crate::base::progress::Progress;
 use crate::builder::{
     self,
     base::Base,
@@ -12,9 +14,7 @@ use crate::builder::{
     view::{Caches, View},
 };
 use crate::enter;
-use crate::error::{Error, Result};
 use crate::pipeline;
-use crate::progress::Progress;
 use crate::recipe::{self, TreeKind};
 use crate::source;
 use crate::source::Terms;

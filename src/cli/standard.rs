@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::error::{Context, Error, Result};
-use crate::sys;
+use crate::base::error::{Context, Error, Result};
+use crate::os::sys;
 
 /// Standard input, without a buffer between. A person at a terminal types no archive.
 pub(super) fn input() -> Result<File> {

@@ -1,5 +1,6 @@
 //! `store`: what is kept of downloads, and taking it elsewhere.
 
+use crate::base::time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::os::fd::AsFd as _;
@@ -9,15 +10,15 @@ use clap::Subcommand;
 
 use super::clean::row;
 use super::{RecipeArgs, lock, session, standard};
-use crate::error::{Context, Error, Kind, Result};
+use crate::base::error::{Context, Error, Kind, Result};
+use crate::base::progress::Progress;
+use crate::fs::staging::Directory;
 use crate::lockfile::Lockfile;
-use crate::process::Signals;
-use crate::progress::Progress;
+use crate::os::process::Signals;
+use crate::os::space;
 use crate::recipe::Origin;
 use crate::source::repository::snapshot;
 use crate::source::{self, Located, Locked};
-use crate::space;
-use crate::staging::Directory;
 use crate::store::Store;
 use crate::ui::Terminal;
 
@@ -99,7 +100,7 @@ fn list(store: &Store, ui: &Terminal) -> Result<()> {
         return Ok(());
     }
     for blob in blobs {
-        let day = source::when(blob.written);
+        let day = time::readable(blob.written);
         let day = &day[..10];
         let name = names.get(&blob.sha512).map_or("", String::as_str);
         let _ = writeln!(text, "{}", row(blob.size, &format!("{day}  {}  {name}", &blob.sha512[..16])).trim_end());

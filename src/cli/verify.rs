@@ -3,7 +3,7 @@
 use super::RecipeArgs;
 use super::lock::LockArgs;
 use super::session::{self, Session};
-use crate::error::Result;
+use crate::base::error::Result;
 use crate::pipeline;
 use crate::source::Terms;
 use crate::ui::Terminal;

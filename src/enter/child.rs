@@ -8,10 +8,10 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use super::{MARK, NAME, Plan, Report, init};
-use crate::error::{Context, Error, Kind, Result};
-use crate::process::{self, Forward};
-use crate::sys::{self, Fork};
-use crate::userns;
+use crate::base::error::{Context, Error, Kind, Result};
+use crate::os::process::{self, Forward};
+use crate::os::sys::{self, Fork};
+use crate::os::userns;
 
 /// Runs the sandbox and returns its exit code when this process was started to be one; else none. Must be the first thing
 /// that `main` does.

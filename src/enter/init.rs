@@ -21,9 +21,10 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use super::child::report;
 use super::mounts::{self, Root};
 use super::{Plan, Report, Terminal};
-use crate::error::{Context, Error, Kind, Result};
-use crate::process::{self, Forward};
-use crate::{sys, userns};
+use crate::base::error::{Context, Error, Kind, Result};
+use crate::os::process::{self, Forward};
+use crate::os::sys;
+use crate::os::userns;
 
 /// What root of a tree may do, inside its own namespaces: what installing packages and Portage's own sandboxes need.
 const KEPT: [Capability; 17] = [

@@ -13,8 +13,9 @@ use rustix::mount::{
 };
 
 use super::plan::Mount;
-use crate::error::{Context, Error, Result};
-use crate::{sys, userns};
+use crate::base::error::{Context, Error, Result};
+use crate::os::sys;
+use crate::os::userns;
 
 /// The nodes of the host that a sandbox sees.
 const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -113,7 +114,7 @@ impl Root {
         let proc = self.open(Path::new("/proc"))?;
         let null = clone(CWD, Path::new("/dev/null"), false).system(doing)?;
         sys::mount_setattr(null.as_fd(), READ_ONLY.bits().into(), false).system(doing)?;
-        for (name, kind) in crate::rootfs::list(proc.as_fd()).system(doing)? {
+        for (name, kind) in crate::fs::rootfs::list(proc.as_fd()).system(doing)? {
             if name.as_bytes().iter().all(u8::is_ascii_digit) || kind == FileType::Symlink {
                 continue;
             }

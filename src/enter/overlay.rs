@@ -10,13 +10,13 @@ use rustix::mount::{
     fsmount, fsopen, move_mount,
 };
 
-use crate::error::{Context, Error, Result};
+use crate::base::error::{Context, Error, Result};
 
 /// Mounts `lowers` (uppermost first) with `upper` on top at the directory `at`, which messages call `name`. All are
 /// directories; `upper` and `work` are on one file system. The mount lives as long as this process's mount namespace.
 ///
 /// # Errors
-/// [`Kind::System`](crate::error::Kind::System), with what the kernel says.
+/// [`Kind::System`](crate::base::error::Kind::System), with what the kernel says.
 pub fn mount(lowers: &[PathBuf], upper: &Path, work: &Path, at: BorrowedFd<'_>, name: &Path) -> Result<()> {
     let doing = || format!("mounting an overlay at {}", name.display());
     // Descriptors stand for the paths: no separator to escape, and fsconfig's strings end at 256 bytes.
@@ -59,18 +59,19 @@ pub fn mount(lowers: &[PathBuf], upper: &Path, work: &Path, at: BorrowedFd<'_>, 
 /// it, and so that looking leaves no trace.
 ///
 /// # Errors
-/// [`Kind::System`](crate::error::Kind::System), with what the kernel says.
+/// [`Kind::System`](crate::base::error::Kind::System), with what the kernel says.
 pub fn look(path: &Path) -> Result<OwnedFd> {
     let doing = || format!("looking at {}", path.display());
     let copy = super::mounts::clone(CWD, path, false).system(doing)?;
-    crate::sys::mount_setattr(copy.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(), false).system(doing)?;
+    crate::os::sys::mount_setattr(copy.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(), false)
+        .system(doing)?;
     Ok(copy)
 }
 
 /// Takes the mount at `at` away.
 ///
 /// # Errors
-/// [`Kind::System`](crate::error::Kind::System), with what the kernel says.
+/// [`Kind::System`](crate::base::error::Kind::System), with what the kernel says.
 pub fn unmount(at: &Path) -> Result<()> {
     rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH)
         .system(|| format!("unmounting the overlay at {}", at.display()))

@@ -14,9 +14,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::{MARK, NAME, Plan, Report, Terminal, mounts};
-use crate::error::{Context, Error, Kind, Result};
-use crate::process::{self, Exit, Foreground, Signals};
-use crate::{sys, userns};
+use crate::base::error::{Context, Error, Kind, Result};
+use crate::os::process::{self, Exit, Foreground, Signals};
+use crate::os::sys;
+use crate::os::userns;
 
 /// How often an [`Observer`] is asked to look around.
 const TICK: Duration = Duration::from_millis(200);

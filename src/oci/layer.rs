@@ -8,12 +8,12 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 use super::layout::Algorithm;
 use super::whiteout::{self, Mark};
-use crate::hex::hex;
-use crate::unpack::decode::{Decoder, Format};
-use crate::unpack::entry::Entry;
-use crate::unpack::limits::{Limits, Spent};
-use crate::unpack::reader::Reader;
-use crate::unpack::refusal::{ReadError, Reason, Refusal};
+use crate::archive::unpack::decode::{Decoder, Format};
+use crate::archive::unpack::entry::Entry;
+use crate::archive::unpack::limits::{Limits, Spent};
+use crate::archive::unpack::reader::Reader;
+use crate::archive::unpack::refusal::{ReadError, Reason, Refusal};
+use crate::base::digest::hex;
 
 /// What a layer was found to be.
 #[derive(Debug, Clone, PartialEq, Eq)]

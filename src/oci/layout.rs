@@ -1,5 +1,6 @@
 //! A layout's documents, read from `blobs` by digest.
 
+use crate::base::arch;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
@@ -14,11 +15,11 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256, Sha512};
 
 use super::shape::{self, Shape};
-use crate::error::{Context, Result};
-use crate::hex::hex;
-use crate::rootfs::Rootfs;
-use crate::unpack::decode::Format;
-use crate::unpack::refusal::Reason;
+use crate::archive::unpack::decode::Format;
+use crate::archive::unpack::refusal::Reason;
+use crate::base::digest::hex;
+use crate::base::error::{Context, Result};
+use crate::fs::rootfs::Rootfs;
 
 /// Largest document that is read, as the distribution specification recommends.
 pub const MAX_DOCUMENT: u64 = 4 << 20;
@@ -77,7 +78,7 @@ pub struct Platform {
 impl Platform {
     /// Whether this machine runs it, of whatever variant.
     pub fn is_of_this_machine(&self) -> bool {
-        self.os == "linux" && self.architecture == machine()
+        self.os == "linux" && self.architecture == arch::host().architecture
     }
 }
 
@@ -85,22 +86,6 @@ impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
         self.variant.iter().try_for_each(|variant| write!(f, "/{variant}"))
-    }
-}
-
-/// This machine's architecture, as Go calls it (`GOARCH`).
-pub fn machine() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "x86" => "386",
-        "aarch64" => "arm64",
-        "loongarch64" => "loong64",
-        "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
-        "powerpc64" => "ppc64",
-        "powerpc" => "ppc",
-        "mips" if cfg!(target_endian = "little") => "mipsle",
-        "mips64" if cfg!(target_endian = "little") => "mips64le",
-        other => other,
     }
 }
 

@@ -11,12 +11,12 @@ use rustix::fs::{FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
 use super::whiteout::Mark;
-use crate::error::{Context as _, Result};
-use crate::rootfs::{self, Rootfs};
-use crate::unpack::Record;
-use crate::unpack::entry::{Entry, NodeKind};
-use crate::unpack::limits::{Kept, Limits};
-use crate::unpack::refusal::Reason;
+use crate::archive::unpack::Record;
+use crate::archive::unpack::entry::{Entry, NodeKind};
+use crate::archive::unpack::limits::{Kept, Limits};
+use crate::archive::unpack::refusal::Reason;
+use crate::base::error::{Context as _, Result};
+use crate::fs::rootfs::{self, Rootfs};
 
 /// The marks of a layer.
 pub(super) struct Marks {

@@ -1,11 +1,12 @@
 //! Which image of a layout is meant: by its tag, or by the digest of its manifest, also where indexes lead to it.
 
+use crate::base::text::printable;
 use std::collections::BTreeSet;
 
 use super::layout::{Descriptor, INDEX, Index, Layout, MANIFEST, MAX_DEPTH};
-use super::{printable, refused};
-use crate::error::{Error, Result};
-use crate::unpack::refusal::Reason;
+use super::refused;
+use crate::archive::unpack::refusal::Reason;
+use crate::base::error::{Error, Result};
 
 /// Images of an index that a message names.
 const NAMED: usize = 50;
@@ -13,7 +14,7 @@ const NAMED: usize = 50;
 /// The manifest of the image `name`: of an index the only one, or the only one for this machine.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::error::Kind::Usage) when there is none or several, and what reading an index may say.
+/// [`Kind::Usage`](crate::base::error::Kind::Usage) when there is none or several, and what reading an index may say.
 pub(super) fn find(layout: &Layout, index: &Index, name: &str) -> Result<Descriptor> {
     let images = &index.manifests;
     let called = format!("{} in {}", printable(name), layout.path().display());

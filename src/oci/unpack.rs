@@ -1,5 +1,6 @@
 //! An image becomes a tree: its layers one over the other, each checked as a whole before anything of it is made.
 
+use crate::base::text::printable;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Seek as _;
@@ -13,17 +14,17 @@ use super::layout::{Algorithm, CONFIG, Config, Descriptor, Layout, Manifest, lay
 use super::marks::Marks;
 use super::validate::unreadable;
 use super::whiteout::{self, Mark};
-use super::{layer, printable, reference, refused};
-use crate::error::{Context, Error, Result};
-use crate::progress::Progress;
-use crate::rootfs::{self, Rootfs};
-use crate::staging::Directory;
-use crate::unpack::decode::{Decoder, Format};
-use crate::unpack::hashed::Hashed;
-use crate::unpack::limits::{Limits, RaisedBy, Spent};
-use crate::unpack::reader::Reader;
-use crate::unpack::refusal::Reason;
-use crate::unpack::{self, Record};
+use super::{layer, reference, refused};
+use crate::archive::unpack::decode::{Decoder, Format};
+use crate::archive::unpack::hashed::Hashed;
+use crate::archive::unpack::limits::{Limits, RaisedBy, Spent};
+use crate::archive::unpack::reader::Reader;
+use crate::archive::unpack::refusal::Reason;
+use crate::archive::unpack::{self, Record};
+use crate::base::error::{Context, Error, Result};
+use crate::base::progress::Progress;
+use crate::fs::rootfs::{self, Rootfs};
+use crate::fs::staging::Directory;
 
 /// What an image may demand at most, all layers together, in place of what is proportionate to their size.
 #[derive(Debug, Clone, Copy, Default)]

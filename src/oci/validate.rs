@@ -7,10 +7,10 @@ use super::layer;
 use super::layout::{
     Algorithm, CONFIG, Config, Descriptor, INDEX, Index, Layout, MANIFEST, MAX_DEPTH, Manifest, layer_format,
 };
-use crate::error::{Context as _, Result};
-use crate::unpack::decode::Format;
-use crate::unpack::limits::Limits;
-use crate::unpack::refusal::{ReadError, Reason};
+use crate::archive::unpack::decode::Format;
+use crate::archive::unpack::limits::Limits;
+use crate::archive::unpack::refusal::{ReadError, Reason};
+use crate::base::error::{Context as _, Result};
 
 /// Something about a layout.
 #[derive(Debug, Clone, PartialEq, Eq)]

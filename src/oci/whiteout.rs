@@ -3,8 +3,8 @@
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::unpack::entry::{Entry, NodeKind};
-use crate::unpack::refusal::Reason;
+use crate::archive::unpack::entry::{Entry, NodeKind};
+use crate::archive::unpack::refusal::Reason;
 
 const PREFIX: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";

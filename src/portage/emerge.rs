@@ -1,10 +1,10 @@
 //! Which emerge commands a build runs, in which order.
 
+use crate::base::text::plain;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::error::{Error, Result};
-use crate::portage::text::clean;
+use crate::base::error::{Error, Result};
 use crate::portage::{self, Facts, Resolved};
 use crate::recipe::{Job, TreeKind};
 
@@ -46,14 +46,14 @@ impl Step {
 /// Refuses atoms and options that would not be taken for such.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::error::Kind::Usage).
+/// [`Kind::Usage`](crate::base::error::Kind::Usage).
 pub fn check(job: &Job) -> Result<()> {
     let lists = [("emerge.packages", &job.emerge.packages), ("build.baselayout-atoms", &job.build.baselayout_atoms)];
     for (key, atoms) in lists {
         for atom in atoms {
             if atom.is_empty() || atom.starts_with('-') || atom.contains(|c: char| c.is_whitespace() || c.is_control())
             {
-                return Err(Error::usage(format!("{key} has ‘{}’, which is no atom", clean(atom, 100)))
+                return Err(Error::usage(format!("{key} has ‘{}’, which is no atom", plain(atom, 100)))
                     .with_hint("options of emerge belong in emerge.options, one word each"));
             }
         }

@@ -1,10 +1,10 @@
 //! The text of make.conf: quoting as Portage's reader undoes it, and the recipe's variables in an order in which they can
 //! refer to each other.
 
+use crate::base::text::plain;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::error::{Error, Result};
-use crate::portage::text::clean;
+use crate::base::error::{Error, Result};
 use crate::recipe::Job;
 
 /// Variables that decide where things are inside the sandbox, with the recipe's own key for the purpose, if there is one.
@@ -30,7 +30,7 @@ const OWNED: [(&str, &str); 16] = [
 /// Refuses variables that cannot be written.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::error::Kind::Usage) for a name that is none, a variable that the build owns, a value with control
+/// [`Kind::Usage`](crate::base::error::Kind::Usage) for a name that is none, a variable that the build owns, a value with control
 /// characters or a reference that Portage cannot expand, and variables that refer to each other in a circle.
 pub fn check(job: &Job) -> Result<()> {
     recipe_variables(job).map(drop)
@@ -42,7 +42,7 @@ pub(super) fn recipe_variables(job: &Job) -> Result<Vec<(String, String)>> {
     let mut references = BTreeMap::new();
     let mut quoted = BTreeMap::new();
     for (name, value) in variables {
-        let key = format!("portage.make-conf.{}", clean(name, 60));
+        let key = format!("portage.make-conf.{}", plain(name, 60));
         if !is_name(name) {
             return Err(Error::usage(format!("{key} is no name of a variable"))
                 .with_hint("letters, digits and _, not beginning with a digit"));

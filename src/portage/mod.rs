@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::error::Result;
+use crate::base::error::Result;
 use crate::recipe::Job;
 
 pub mod config;
@@ -124,7 +124,7 @@ impl Resolved {
     /// anything is downloaded.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::error::Kind::Usage) for a directory that is no repository, a profile that does not exist or
+    /// [`Kind::Usage`](crate::base::error::Kind::Usage) for a directory that is no repository, a profile that does not exist or
     /// whose parents do not, and for `@profile` where it is empty.
     pub fn new(job: &Job) -> Result<Self> {
         Self::of(job, Repos::load(&job.portage.repositories)?)
@@ -161,7 +161,7 @@ impl Resolved {
 /// What can be checked of a recipe without the repositories that it fetches; run it before anything is downloaded.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::error::Kind::Usage) for a directory that is no repository, and for configuration that Portage would not
+/// [`Kind::Usage`](crate::base::error::Kind::Usage) for a directory that is no repository, and for configuration that Portage would not
 /// take.
 pub fn check(job: &Job) -> Result<()> {
     for repository in &job.portage.repositories {

@@ -1,9 +1,10 @@
 //! The recipe's ebuild repositories, read where they lie: name, masters, formats.
 
+use crate::base::text::plain;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Context, Error, Result};
-use crate::portage::text;
+use crate::base::error::{Context, Error, Result};
+
 use crate::recipe::{Origin, Repository};
 
 /// Most that is read of any file of a repository's configuration.
@@ -24,10 +25,10 @@ impl Repo {
     /// Reads the repository of a recipe, which is in `directory`.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::error::Kind::Usage) when the directory is no repository or its name is not one.
+    /// [`Kind::Usage`](crate::base::error::Kind::Usage) when the directory is no repository or its name is not one.
     pub fn load(recipe: &Repository, directory: &Path) -> Result<Self> {
         let location = fs_err::canonicalize(directory)
-            .context(crate::error::Kind::Usage, || format!("opening the repository {}", directory.display()))?;
+            .context(crate::base::error::Kind::Usage, || format!("opening the repository {}", directory.display()))?;
         let name_file = location.join("profiles/repo_name");
         let layout_file = location.join("metadata/layout.conf");
         let layout = read(&layout_file)?.unwrap_or_default();
@@ -38,7 +39,7 @@ impl Repo {
                 .with_hint(format!("{} is missing; it holds the repository's name", name_file.display()))
         })?;
         if !is_name(&name) {
-            let shown = text::clean(&name, 40);
+            let shown = plain(&name, 40);
             return Err(Error::usage(format!("the repository {} has the name ‘{shown}’", directory.display()))
                 .with_hint("a name is made of letters, digits, _ and -, and does not begin with -"));
         }
@@ -103,7 +104,7 @@ impl Repos {
     /// Reads them all where the recipe says that they are.
     ///
     /// # Errors
-    /// As [`Repos::load_from`], and [`Kind::Usage`](crate::error::Kind::Usage) for one that is not a directory of this machine.
+    /// As [`Repos::load_from`], and [`Kind::Usage`](crate::base::error::Kind::Usage) for one that is not a directory of this machine.
     pub fn load(recipes: &[Repository]) -> Result<Self> {
         let directories = recipes.iter().map(|recipe| match &recipe.origin {
             Origin::Location(path) => Ok(path.clone()),
@@ -115,7 +116,7 @@ impl Repos {
     /// Reads them all, each in its directory.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::error::Kind::Usage) when one cannot be read, two have one name, or one needs another that is
+    /// [`Kind::Usage`](crate::base::error::Kind::Usage) when one cannot be read, two have one name, or one needs another that is
     /// not there.
     pub fn load_from(recipes: &[Repository], directories: &[PathBuf]) -> Result<Self> {
         let each = recipes.iter().zip(directories).map(|(recipe, directory)| Repo::load(recipe, directory));
@@ -141,7 +142,7 @@ impl Repos {
                     return Err(Error::usage(format!(
                         "the repository {} names {} in its {key}, which is not among portage.repositories",
                         repo.name,
-                        text::clean(name, 40)
+                        plain(name, 40)
                     ))
                     .with_hint(format!(
                         "add that repository, or set other {key} (see {})",
@@ -270,11 +271,11 @@ pub(super) fn read(path: &Path) -> Result<Option<String>> {
         }
     };
     let usage = || format!("reading {}", path.display());
-    if !file.metadata().context(crate::error::Kind::Usage, usage)?.is_file() {
+    if !file.metadata().context(crate::base::error::Kind::Usage, usage)?.is_file() {
         return Err(Error::usage(format!("{} is not a regular file", path.display())));
     }
     let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).context(crate::error::Kind::Usage, usage)?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).context(crate::base::error::Kind::Usage, usage)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(Error::usage(format!("{} is longer than {MAX_FILE} bytes", path.display())));
     }
@@ -286,7 +287,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::error::Kind;
+    use crate::base::error::Kind;
     use crate::portage::fixture::World;
 
     #[test]

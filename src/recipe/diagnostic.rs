@@ -1,14 +1,15 @@
 //! Mistakes in a recipe, shown as the line they stand in with a caret under the bytes.
 //!
-//! Everything a recipe holds is untrusted: whatever of it is shown passes [`quoted`], [`harmless`] or the renderer's own
+//! Everything a recipe holds is untrusted: whatever of it is shown passes [`quoted`], [`escaped`] or the renderer's own
 //! normalization, so that no terminal escape leaves this module raw.
 
+use crate::base::text::{escaped, is_unsafe};
 use std::ops::Range;
 use std::path::PathBuf;
 
 use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Padding, Renderer, Snippet};
 
-use crate::error::Error;
+use crate::base::error::Error;
 
 /// How many mistakes are shown; a file of junk has more than anybody reads.
 const SHOWN: usize = 20;
@@ -178,11 +179,11 @@ impl Texts {
             Origins::File => {
                 let start = place.span.start.min(text.text.len());
                 let line = text.text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
-                format!("{}:{line}: {message}", harmless(&text.label))
+                format!("{}:{line}: {message}", escaped(&text.label))
             }
             Origins::Variable | Origins::Option => {
                 let bytes = text.text.get(place.span.clone()).unwrap_or_default();
-                format!("{}: {message}", harmless(bytes))
+                format!("{}: {message}", escaped(bytes))
             }
         };
         self.warnings.push(warning);
@@ -209,7 +210,7 @@ impl Texts {
     pub(super) fn error(&self, colour: bool) -> Error {
         let count = self.findings.len();
         let what = match self.main() {
-            Some(file) => format!("recipe {}", harmless(&file.label)),
+            Some(file) => format!("recipe {}", escaped(&file.label)),
             None => "recipe".to_owned(),
         };
         let mistakes = if count == 1 { "1 mistake".to_owned() } else { format!("{count} mistakes") };
@@ -252,13 +253,13 @@ impl Texts {
                     elements.push(part.snippet().annotation(mark).into());
                 }
             }
-            (None, _) => elements.extend(self.main().map(|file| Origin::path(harmless(&file.label)).into())),
+            (None, _) => elements.extend(self.main().map(|file| Origin::path(escaped(&file.label)).into())),
         }
         if !finding.help.is_empty() && !elements.is_empty() {
             elements.push(Padding.into());
         }
-        elements.extend(finding.help.iter().map(|help| Level::HELP.message(harmless(help)).into()));
-        let group = Group::with_title(Level::ERROR.primary_title(harmless(&finding.title))).elements(elements);
+        elements.extend(finding.help.iter().map(|help| Level::HELP.message(escaped(help)).into()));
+        let group = Group::with_title(Level::ERROR.primary_title(escaped(&finding.title))).elements(elements);
         // File names are untrusted: no hyperlinks.
         let renderer = if colour { Renderer::styled().hyperlink(false) } else { Renderer::plain() };
         let rendered = renderer.render(&[group]);
@@ -311,7 +312,7 @@ impl<'a> Part<'a> {
     fn snippet<T: Clone>(&self) -> Snippet<'a, T> {
         let snippet = Snippet::source(self.line.clone());
         match self.text.origin {
-            Origins::File => snippet.path(harmless(&self.text.label)).line_start(self.number),
+            Origins::File => snippet.path(escaped(&self.text.label)).line_start(self.number),
             Origins::Variable | Origins::Option => snippet.line_numbering(false),
         }
     }
@@ -326,37 +327,15 @@ fn floor(text: &str, index: usize) -> usize {
     index
 }
 
-/// Whether a character that is no C0 control steers a terminal, or hides what stands there.
-fn steers(c: char) -> bool {
-    matches!(c,
-        '\u{80}'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
-}
-
-/// A line of source with the same length in bytes, in which nothing steers a terminal. C0 controls stay: the renderer
-/// replaces them by their pictures.
+/// A line of source with the same length in bytes and without unsafe characters. The C0 controls stay: the renderer replaces
+/// them by their pictures.
 fn same_length(line: &str) -> String {
     line.chars()
         .map(|c| match c.len_utf8() {
-            2 if steers(c) => '\u{bf}',
-            3 if steers(c) => char::REPLACEMENT_CHARACTER,
+            2 if is_unsafe(c) => '\u{bf}',
+            3 if is_unsafe(c) => char::REPLACEMENT_CHARACTER,
+            4 if is_unsafe(c) => '\u{1fbc4}',
             _ => c,
         })
         .collect()
-}
-
-/// A text in which nothing steers a terminal.
-pub(super) fn harmless(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| if c.is_control() || steers(c) { c.escape_default().collect() } else { vec![c] })
-        .collect()
-}
-
-/// A value of the user's in a message: harmless, in backquotes, and not longer than a line.
-pub(super) fn quoted(value: &str) -> String {
-    const LONGEST: usize = 64;
-    match value.char_indices().nth(LONGEST) {
-        Some((cut, _)) => format!("`{}…`", harmless(&value[..cut])),
-        None => format!("`{}`", harmless(value)),
-    }
 }

@@ -1,15 +1,16 @@
 //! Which texts make a recipe, and which of them wins: defaults files < recipe files in order (an included file before the one
 //! that includes it) < environment < `--set`. Tables merge key by key; everything else is replaced by the later.
 
+use crate::base::text::{escaped, quoted};
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::diagnostic::{Finding, Origins, Place, Problem, Text, Texts, harmless, quoted};
+use super::diagnostic::{Finding, Origins, Place, Problem, Text, Texts};
 use super::keys::{self, SECTIONS, Type};
 use super::parse::{self, Is, Item, Table, Value};
 use super::{Request, shape};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// Largest recipe file.
 const LARGEST: u64 = 1 << 20;
@@ -60,7 +61,7 @@ impl Merger<'_> {
         let bytes = match read(path) {
             Ok(bytes) => bytes,
             Err(problem) => {
-                let title = format!("cannot read the recipe {}", harmless(&shown.to_string_lossy()));
+                let title = format!("cannot read the recipe {}", escaped(&shown.to_string_lossy()));
                 let Some(place) = included_at else {
                     let error = Error::usage(format!("{title}: {}", problem.label));
                     return Err(match problem.help {
@@ -214,7 +215,7 @@ impl Merger<'_> {
         let dot = option.find(['.', '=']).filter(|at| option[*at..].starts_with('.'));
         let (section, from) = dot.map_or(("", 0), |dot| (&option[..dot], dot + 1));
         if dot.is_some() && !SECTIONS.contains(&section) {
-            let meant = super::suggest::nearest(section, SECTIONS).map(|meant| format!("did you mean `{meant}`?"));
+            let meant = crate::base::text::nearest(section, SECTIONS).map(|meant| format!("did you mean `{meant}`?"));
             let finding =
                 Finding::at(&place(0, section.len()), format!("unknown section {}", quoted(section)), "not a section");
             self.texts.find(finding.maybe_help(meant).help(format!("known sections: {}", SECTIONS.join(", "))));
@@ -295,7 +296,7 @@ fn lay(under: &mut Table, over: Table) {
 
 fn exists(path: &Path) -> Result<bool> {
     path.try_exists()
-        .map_err(|error| Error::usage(format!("looking for {}", harmless(&path.to_string_lossy()))).with_source(error))
+        .map_err(|error| Error::usage(format!("looking for {}", escaped(&path.to_string_lossy()))).with_source(error))
 }
 
 /// The bytes of a regular file that is not too large. Nothing else is even opened: reading a device or a FIFO can hang, or

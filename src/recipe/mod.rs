@@ -10,7 +10,6 @@ mod keys;
 mod merge;
 mod parse;
 mod shape;
-mod suggest;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -21,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// An example recipe that explains every key.
 pub const TEMPLATE: &str = include_str!("template.toml");
@@ -95,7 +94,7 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
-/// Reads and checks a recipe. An error is a [`Kind::Usage`](crate::error::Kind::Usage) whose details show every mistake.
+/// Reads and checks a recipe. An error is a [`Kind::Usage`](crate::base::error::Kind::Usage) whose details show every mistake.
 pub fn load(request: &Request) -> Result<Loaded> {
     let mut texts = diagnostic::Texts::default();
     let tree = merge::tree(request, &mut texts)?;

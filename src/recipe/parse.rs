@@ -1,11 +1,12 @@
 //! Text → tree of values, each with the bytes it came from. Knows TOML and how a variable or `--set` spells a value; knows
 //! keys only by their [`Type`].
 
+use crate::base::text::quoted;
 use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Finding, Place, Texts, quoted};
+use super::diagnostic::{Finding, Place, Texts};
 use super::keys::Type;
 
 /// A value and where it stands.

@@ -1,10 +1,10 @@
 //! Keys and types: what a layer of the recipe may hold at all, before anybody asks what it means. Every unknown key and
 //! every wrong type of a layer is reported, not only the first.
 
-use super::diagnostic::{Finding, Origins, Place, Texts, quoted};
+use super::diagnostic::{Finding, Origins, Place, Texts};
 use super::keys::{self, Key, SECTIONS, Type};
 use super::parse::{Is, Item, Table, Value};
-use super::suggest::nearest;
+use crate::base::text::{nearest, quoted};
 
 /// A layer without what is wrong in it, every key in its one spelling.
 pub(super) fn check(texts: &mut Texts, layer: Table) -> Table {

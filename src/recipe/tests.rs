@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::error::Kind;
+use crate::base::error::Kind;
 
 /// A directory with an ebuild repository in `repo`, and a good recipe in `good.toml`.
 struct Place {

@@ -1,10 +1,11 @@
 //! What a single word of a recipe may look like: names, atoms, profiles, addresses. Pure; each rule says what is wrong in a
 //! few words that fit beside a caret. Most of these words end up in file names, configuration files or command lines.
 
+use crate::base::text::quoted;
 use std::path::PathBuf;
 
 use super::atom::digits;
-use super::diagnostic::{Problem, quoted};
+use super::diagnostic::Problem;
 use super::{ProfileName, SnapshotFormat};
 
 /// What a rule makes of a word, or what is wrong with it.

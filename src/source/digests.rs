@@ -1,42 +1,24 @@
 //! The body of a verified `.DIGESTS` or `.sha256`: digests by algorithm and file name. Pure text in, types out.
 
-use crate::error::{Error, Result};
-use crate::source::printable;
+use crate::base::digest::Algorithm;
+use crate::base::error::{Error, Result};
+use crate::base::text::printable;
 
-/// An algorithm that is used; others (WHIRLPOOL, MD5 of old files) are passed over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Algorithm {
-    /// SHA-256.
-    Sha256,
-    /// SHA-512.
-    Sha512,
-    /// BLAKE2b with 512 bits.
-    Blake2b,
+/// The algorithm of a header or of a line in BSD form; `None` for one that is not used (WHIRLPOOL, MD5).
+fn named(name: &str) -> Option<Algorithm> {
+    match name {
+        "SHA256" => Some(Algorithm::Sha256),
+        "SHA512" => Some(Algorithm::Sha512),
+        "BLAKE2B" => Some(Algorithm::Blake2b),
+        _ => None,
+    }
 }
 
-impl Algorithm {
-    fn named(name: &str) -> Option<Self> {
-        match name {
-            "SHA256" => Some(Self::Sha256),
-            "SHA512" => Some(Self::Sha512),
-            "BLAKE2B" => Some(Self::Blake2b),
-            _ => None,
-        }
-    }
-
-    fn digits(self) -> usize {
-        match self {
-            Self::Sha256 => 64,
-            Self::Sha512 | Self::Blake2b => 128,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Sha256 => "SHA256",
-            Self::Sha512 => "SHA512",
-            Self::Blake2b => "BLAKE2B",
-        }
+fn name(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::Sha256 => "SHA256",
+        Algorithm::Sha512 => "SHA512",
+        Algorithm::Blake2b => "BLAKE2B",
     }
 }
 
@@ -62,7 +44,7 @@ impl Digests {
             .entries
             .iter()
             .take(3)
-            .map(|entry| format!("{} of {}", entry.algorithm.name(), printable(&entry.file)))
+            .map(|entry| format!("{} of {}", name(entry.algorithm), printable(&entry.file)))
             .collect();
         match self.entries.len() {
             0 if self.others == 0 => return "nothing".to_owned(),
@@ -87,7 +69,7 @@ impl Digests {
             .map(|entry| entry.digest.as_str());
         let first = digests.next();
         if digests.any(|other| Some(other) != first) {
-            let name = algorithm.name();
+            let name = name(algorithm);
             return Err(Error::refused(format!(
                 "the signed digests give two different {name} for {}",
                 printable(file)
@@ -108,12 +90,12 @@ pub fn parse(text: &str) -> Result<Digests> {
         }
         if let Some(comment) = line.strip_prefix('#') {
             if let Some(name) = comment.trim().strip_suffix("HASH") {
-                header = Some(Algorithm::named(name.trim()));
+                header = Some(named(name.trim()));
             }
             continue;
         }
         let (algorithm, digest, file) = if let Some((name, digest, file)) = bsd(line) {
-            (Algorithm::named(name), digest, file)
+            (named(name), digest, file)
         } else {
             let (digest, rest) = line.split_once(' ').ok_or_else(|| bad(line, "expected a digest and a file name"))?;
             let Some(file) = rest.strip_prefix([' ', '*']) else {
@@ -126,7 +108,7 @@ pub fn parse(text: &str) -> Result<Digests> {
             continue;
         };
         if digest.len() != algorithm.digits() || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(bad(line, &format!("it is not a {} digest", algorithm.name())));
+            return Err(bad(line, &format!("it is not a {} digest", name(algorithm))));
         }
         if file.is_empty() || file.contains('/') {
             return Err(bad(line, "it does not name a file"));

@@ -4,14 +4,16 @@
 //! The signature covers the bytes and nothing else: neither the path nor which build is the latest. All the time there is, is when it
 //! was made.
 
+use crate::base::text::printable;
+use crate::base::time::now;
 use sha2::{Digest, Sha256};
 
 use super::digests;
 use super::fetch::{FailureKind, Http};
-use super::{Dated, Facts, Located, Place, Proof, Terms, keyring, now, printable};
-use crate::error::{Error, Kind, Result};
-use crate::hex::hex;
-use crate::progress::Progress;
+use super::{Dated, Facts, Located, Place, Proof, Terms, keyring};
+use crate::base::digest::hex;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::Progress;
 use crate::recipe::{Direct, Source};
 use crate::store::Store;
 use crate::verify::MAX_DOCUMENT;

@@ -1,19 +1,21 @@
 //! A large file into the store: resumed, mirror after mirror, hashed while it arrives, a blob only when its digest is right.
 
+use crate::base::text::printable;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::digests::Algorithm;
 use super::fetch::{Body, Failure, FailureKind, Http};
-use super::hashing::{self, Hasher};
+use super::hashing;
 use super::pointer::MAX_SIZE;
-use super::{BUFFER, Got, printable, rewound};
-use crate::error::{Context, Error, Kind, Result};
-use crate::progress::{Event, Progress};
-use crate::space;
+use super::{BUFFER, Got, rewound};
+use crate::base::digest::Algorithm;
+use crate::base::digest::Hasher;
+use crate::base::error::{Context, Error, Kind, Result};
+use crate::base::progress::{Event, Progress};
+use crate::os::space;
 use crate::store::Store;
 use crate::store::blobs::{Part, PartOrBlob};
 
@@ -113,7 +115,7 @@ pub(super) fn download(
             PartOrBlob::Blob(file) => {
                 let what = format!("the stored {}", printable(wanted.name));
                 let (sums, size) = hashing::of_file(&file, &[Algorithm::Sha512], &what, ui)?;
-                let sha512 = sums.sha512();
+                let sha512 = sums.hex(Algorithm::Sha512).unwrap_or_default();
                 if Some(sha512.as_str()) == wanted.sha512 {
                     return Ok(Got { file, sha512, size });
                 }
@@ -323,7 +325,7 @@ impl Growing<'_> {
             ("BLAKE2b", Algorithm::Blake2b, wanted.blake2b, "the signed one"),
             ("SHA-256", Algorithm::Sha256, wanted.sha256, "the one beside it"),
         ] {
-            let is = sums.of(algorithm).unwrap_or_default();
+            let is = sums.hex(algorithm).unwrap_or_default();
             if should.is_some_and(|should| should != is) {
                 let is = is.get(..16).unwrap_or_default();
                 return Err(
@@ -332,7 +334,7 @@ impl Growing<'_> {
             }
         }
         accept(self.part.file())?;
-        Ok(sums.sha512())
+        Ok(sums.hex(Algorithm::Sha512).unwrap_or_default())
     }
 
     /// Back to nothing.

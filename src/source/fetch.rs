@@ -1,5 +1,7 @@
 //! HTTP, and nothing else: the only file that imports the HTTP crate. Asks, bounds and explains; trusts nothing it gets.
 
+use crate::base::text::printable;
+use crate::base::time::{now, readable};
 use std::error::Error as StdError;
 use std::fmt;
 use std::io::Read;
@@ -12,8 +14,6 @@ use reqwest::header::{
     IF_RANGE, LAST_MODIFIED, RANGE, RETRY_AFTER,
 };
 use reqwest::{StatusCode, Url};
-
-use crate::source::{now, printable, when};
 
 const REDIRECTS: usize = 5;
 /// A server that asks to wait longer than this is as good as down.
@@ -341,7 +341,7 @@ fn content_range(value: &str) -> Option<(u64, Option<u64>)> {
 /// What this machine takes the time to be, where a server's certificate is said to be of another.
 fn clock(why: &str) -> String {
     if why.contains("certificate not valid yet") || why.contains("certificate expired") {
-        format!(" (this machine's clock says {}; if that is wrong, set the clock)", when(now()))
+        format!(" (this machine's clock says {}; if that is wrong, set the clock)", readable(now()))
     } else {
         String::new()
     }

@@ -1,6 +1,8 @@
 //! A tarball of this machine as the base: proven by a detached signature, by signed digests, by a digest of the recipe, or by the
 //! user's own word.
 
+use crate::base::text::printable;
+use crate::base::time::now;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -9,12 +11,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::digests::{self, Algorithm};
-use super::hashing::{self, Hasher};
-use super::{BUFFER, Facts, Got, Located, Place, Proof, keyring, now, pointer, printable};
-use crate::error::{Context, Error, Kind, Result};
-use crate::hex::hex;
-use crate::progress::{Event, Progress};
+use super::digests;
+use super::hashing;
+use super::{BUFFER, Facts, Got, Located, Place, Proof, keyring, pointer};
+use crate::base::digest::hex;
+use crate::base::digest::{Algorithm, Hasher};
+use crate::base::error::{Context, Error, Kind, Result};
+use crate::base::progress::{Event, Progress};
 use crate::recipe::{Base, Source};
 use crate::store::Store;
 use crate::store::blobs::PartOrBlob;
@@ -119,7 +122,7 @@ pub(super) fn locate(source: &Source, asked: &Asked<'_>, store: &Store, ui: &dyn
             reader.rest(&path)?;
             facts.how = format!("detached signature {} by {}", last(signature), signer.primary);
             facts.signer = Some(signer);
-            reader.hasher.finish().sha512()
+            reader.hasher.finish().hex(Algorithm::Sha512).unwrap_or_default()
         }
         Some(Beside { path: list, bytes, form: Form::Digests }) => {
             let shown = printable(&list.display().to_string());
@@ -138,7 +141,7 @@ pub(super) fn locate(source: &Source, asked: &Asked<'_>, store: &Store, ui: &dyn
         }
         None => {
             reader.rest(&path)?;
-            reader.hasher.finish().sha512()
+            reader.hasher.finish().hex(Algorithm::Sha512).unwrap_or_default()
         }
     };
     if let Some(wanted) = asked.sha512 {
@@ -197,7 +200,7 @@ pub(super) fn copy(located: &Located, path: &Path, store: &Store, ui: &dyn Progr
             PartOrBlob::Blob(file) => {
                 let what = format!("the stored {}", located.name);
                 let (sums, size) = hashing::of_file(&file, &[Algorithm::Sha512], &what, ui)?;
-                let sha512 = sums.sha512();
+                let sha512 = sums.hex(Algorithm::Sha512).unwrap_or_default();
                 if sha512 == wanted {
                     return Ok(Got { file, sha512, size });
                 }
@@ -218,7 +221,7 @@ pub(super) fn copy(located: &Located, path: &Path, store: &Store, ui: &dyn Progr
             }
             part.file().write_all(&buffer[..count]).system(|| format!("copying {what} into the store"))?;
         }
-        let (sha512, size) = (reader.hasher.finish().sha512(), reader.done);
+        let (sha512, size) = (reader.hasher.finish().hex(Algorithm::Sha512).unwrap_or_default(), reader.done);
         if sha512 != wanted {
             part.discard()?;
             return Err(changed(&what));
@@ -379,7 +382,7 @@ fn spool(store: &Store, ui: &dyn Progress) -> Result<File> {
         }
         ui.emit(Event::Bytes { done, total: None });
     }
-    let file = part.finish(store, &hasher.finish().sha512())?;
+    let file = part.finish(store, &hasher.finish().hex(Algorithm::Sha512).unwrap_or_default())?;
     super::rewound(&file)?;
     Ok(file)
 }
@@ -423,7 +426,7 @@ impl<'a> Hashing<'a> {
         }
         self.rest(path)?;
         let sums = self.hasher.finish();
-        let wrong = |wanted: Option<&str>, algorithm| wanted.is_some() && wanted != sums.of(algorithm);
+        let wrong = |wanted: Option<&str>, algorithm| wanted.is_some() && wanted != sums.hex(algorithm).as_deref();
         if wrong(sha512, Algorithm::Sha512) || wrong(sha256, Algorithm::Sha256) {
             return Err(Error::refused(format!(
                 "{} is not the file that {list} gives the digests of",
@@ -431,7 +434,7 @@ impl<'a> Hashing<'a> {
             ))
             .with_hint("the file is damaged or another one"));
         }
-        Ok(sums.sha512())
+        Ok(sums.hex(Algorithm::Sha512).unwrap_or_default())
     }
 }
 

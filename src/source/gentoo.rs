@@ -1,12 +1,16 @@
 //! Gentoo's mirrors: `releases/<arch>/autobuilds/`, the signed pointer to the latest build, its signed digests.
 
-use super::digests::{self, Algorithm};
+use super::digests;
 use super::fetch::{FailureKind, Http};
 use super::memory::{self, Sighting};
 use super::pointer::{self, Entry, Pointer};
-use super::{Facts, Located, Place, Proof, Terms, keyring, now, printable, timestamp, when};
-use crate::error::{Error, Kind, Result};
-use crate::progress::Progress;
+use super::{Facts, Located, Place, Proof, Terms, keyring};
+use crate::base::arch;
+use crate::base::digest::Algorithm;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::Progress;
+use crate::base::text::printable;
+use crate::base::time::{build_timestamp, now, readable};
 use crate::recipe::{Source, Version};
 use crate::store::Store;
 use crate::verify::{self, Keyring, MAX_DOCUMENT, Signed, Signer};
@@ -15,37 +19,6 @@ use crate::verify::{self, Keyring, MAX_DOCUMENT, Signed, Signer};
 const REFS: &str = "stage3";
 
 const DAY: u64 = 86_400;
-
-/// Sub-architectures as stage3 names begin with them, by the directory that holds them; a `*` stands for any ending.
-const DIRECTORIES: [(&str, &[&str]); 14] = [
-    ("alpha", &["alpha*"]),
-    ("amd64", &["amd64", "x32"]),
-    ("arm64", &["arm64*", "aarch64*"]),
-    ("arm", &["arm*"]),
-    ("hppa", &["hppa*"]),
-    ("ia64", &["ia64"]),
-    ("loong", &["loong*"]),
-    ("m68k", &["m68k*"]),
-    ("mips", &["mips*"]),
-    ("ppc", &["ppc*", "power*"]),
-    ("riscv", &["rv32*", "rv64*", "riscv*"]),
-    ("s390", &["s390*"]),
-    ("sparc", &["sparc*"]),
-    ("x86", &["x86", "i486", "i586", "i686"]),
-];
-
-/// The keyword directory of a variant (`rv64_lp64d-openrc` → `riscv`); none for an architecture that is not known.
-pub fn directory(variant: &str) -> Option<&'static str> {
-    let subarch = variant.split('-').next().unwrap_or_default();
-    let fits = |pattern: &&str| match pattern.strip_suffix('*') {
-        Some(prefix) => subarch.starts_with(prefix),
-        None => subarch == *pattern,
-    };
-    if subarch.starts_with("sh") && subarch[2..].starts_with(|digit: char| digit.is_ascii_digit()) {
-        return Some("sh");
-    }
-    DIRECTORIES.iter().find(|(_, patterns)| patterns.iter().any(fits)).map(|(directory, _)| *directory)
-}
 
 /// What one mirror said.
 enum Answer<T> {
@@ -114,7 +87,7 @@ pub(super) fn locate(
 
 /// What the first mirror that answers well offers for an architecture's directory, by its signed list of all variants.
 pub fn offers(source: &Source, arch: &str, store: &Store, ui: &dyn Progress) -> Result<Pointer> {
-    let known = DIRECTORIES.iter().map(|(directory, _)| *directory).chain(["sh"]);
+    let known = arch::directories();
     let Some(arch) = known.clone().find(|known| *known == arch) else {
         let known: Vec<&str> = known.collect();
         return Err(Error::usage(format!("{} is no directory of a mirror", printable(arch)))
@@ -446,7 +419,7 @@ fn sighting(list: &str, pointer: &Pointer, entry: &Entry) -> Sighting {
 
 /// Refuses a build made after the list that names it: remembered, it would make every real one look old.
 fn not_from_the_future(url: &str, pointer: &Pointer, entry: &Entry) -> Result<()> {
-    let latest = timestamp(pointer.published.unwrap_or_default() + DAY);
+    let latest = build_timestamp(pointer.published.unwrap_or_default() + DAY);
     if entry.timestamp > latest {
         return Err(Error::refused(format!(
             "{}: the signed list names a build from its future: {}",
@@ -459,12 +432,12 @@ fn not_from_the_future(url: &str, pointer: &Pointer, entry: &Entry) -> Result<()
 
 /// Refuses a list that is too old, or from the future.
 pub(super) fn fresh(url: &str, published: u64, now: u64, max_age: u64) -> Result<()> {
-    let clock = format!("this machine's clock says {}; if that is wrong, set the clock", when(now));
+    let clock = format!("this machine's clock says {}; if that is wrong, set the clock", readable(now));
     if published > now + DAY {
         return Err(Error::refused(format!(
             "{}: the signed list is from the future: {}",
             printable(url),
-            when(published)
+            readable(published)
         ))
         .with_hint(clock));
     }
@@ -474,7 +447,7 @@ pub(super) fn fresh(url: &str, published: u64, now: u64, max_age: u64) -> Result
             "{}: the signed list is {} old ({}), and at most {} are accepted",
             printable(url),
             span(age),
-            when(published),
+            readable(published),
             span(max_age)
         ));
         return Err(error.with_hint(format!(
@@ -498,7 +471,7 @@ fn checked(variant: &str) -> Result<&'static str> {
     if !pointer::is_variant(variant) {
         return Err(Error::usage(format!("source.stage3: {} cannot be the name of a stage3", printable(variant))));
     }
-    directory(variant).ok_or_else(|| {
+    arch::of_variant(variant).map(|arch| arch.directory).ok_or_else(|| {
         Error::usage(format!("source.stage3: {variant} begins with no known architecture"))
             .with_hint("it is the name exactly as in latest-stage3-<name>.txt, such as amd64-musl or rv64_lp64d-openrc")
     })
@@ -561,11 +534,11 @@ mod tests {
             ("sh4-openrc", "sh"),
             ("sh4eb-openrc", "sh"),
         ] {
-            assert_eq!(super::directory(variant), Some(directory), "{variant}");
+            assert_eq!(arch::of_variant(variant).map(|arch| arch.directory), Some(directory), "{variant}");
         }
-        assert_eq!(directory("musl"), None);
-        assert_eq!(directory("show"), None);
-        assert_eq!(directory(""), None);
+        assert!(arch::of_variant("musl").is_none());
+        assert!(arch::of_variant("show").is_none());
+        assert!(arch::of_variant("").is_none());
         assert!(checked("../amd64").is_err());
     }
 

@@ -1,10 +1,10 @@
 //! Everything that one recipe is locked to.
 
+use crate::base::text::printable;
 use serde::{Deserialize, Serialize};
 
 use super::pin::{self, Pin};
-use super::printable;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 use crate::recipe::Git;
 
 /// What a recipe is locked to.
@@ -62,7 +62,7 @@ impl PinnedCommit {
     /// What the recipe asks for, with this very commit for its branch's newest.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::error::Kind::Usage) when it asks for something else.
+    /// [`Kind::Usage`](crate::base::error::Kind::Usage) when it asks for something else.
     pub fn of(&self, git: &Git) -> Result<Git> {
         let branch = git.branch.as_ref().filter(|_| git.commit.is_none());
         let asks = (&git.url, branch, git.commit.as_ref().unwrap_or(&self.commit));
@@ -152,7 +152,7 @@ impl Locked {
     /// Refuses to build with other repositories than those that were locked.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::error::Kind::Usage), with what is another.
+    /// [`Kind::Usage`](crate::base::error::Kind::Usage), with what is another.
     pub fn repositories_fit(&self, present: &[LockedRepository]) -> Result<()> {
         let locked = Self { stage3: None, repository: self.repository.clone() };
         let mut present = present.to_vec();

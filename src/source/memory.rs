@@ -3,15 +3,16 @@
 //!
 //! What is remembered belongs to the signers and the variant, not to a mirror: the mirror is who may lie.
 
+use crate::base::text::printable;
+use crate::base::time::{now, readable};
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{now, printable, when};
-use crate::error::{Error, Result};
-use crate::hex::hex;
-use crate::progress::Progress;
+use crate::base::digest::hex;
+use crate::base::error::{Error, Result};
+use crate::base::progress::Progress;
 use crate::store::Store;
 use crate::store::lock::{self, Mode};
 use crate::verify::Keyring;
@@ -89,7 +90,7 @@ impl Seen {
             let (of, build, seen) = (&sighting.of, &sighting.build, printable(&self.build));
             Some(format!("it names the {of} of {build}, and that of {seen} was seen before"))
         } else if sighting.published < list {
-            Some(format!("it was made {}, and one of {} was seen before", when(sighting.published), when(list)))
+            Some(format!("it was made {}, and one of {} was seen before", readable(sighting.published), readable(list)))
         } else {
             None
         }

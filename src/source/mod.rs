@@ -3,16 +3,17 @@
 //! [`locate`] finds out which file that is and what proves it (a signed digest, a detached signature), [`fetch()`] brings it into the
 //! store, and [`crate::verify::verify`] judges it. `pointer` and `digests` are pure text; only `fetch` speaks HTTP.
 
+use crate::base::text::printable;
+use crate::base::time::{now, readable};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Kind, Result};
-use crate::progress::Progress;
+use crate::base::error::{Context, Error, Kind, Result};
+use crate::base::progress::Progress;
 use crate::recipe::{Base, Job, Source};
 use crate::store::Store;
 use crate::verify::{self, Keyring, Signer};
@@ -30,7 +31,7 @@ pub mod pin;
 pub mod pointer;
 pub mod repository;
 
-pub use gentoo::{directory, offers};
+pub use gentoo::offers;
 pub use locked::Locked;
 pub use pin::Pin;
 
@@ -361,7 +362,7 @@ fn warn_of_expiry(keyring: &Keyring, primary: &str, now: u64, ui: &dyn Progress)
         ui.warn(&format!(
             "the certificate {primary} {expires} on {}; get a newer copy of it: `quern-builder keys refresh --from FILE`, or \
              source.keyring",
-            &when(end)[..10]
+            &readable(end)[..10]
         ));
     }
 }
@@ -397,66 +398,6 @@ fn base_name(source: &Source) -> String {
         Base::File { path, .. } => path.display().to_string(),
         Base::Host { .. } => "stage3".to_owned(),
     }
-}
-
-/// Seconds since 1970.
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// Foreign text for a message: control characters (terminal escapes among them) made visible, and not longer than is useful.
-pub(crate) fn printable(text: &str) -> String {
-    const MAX: usize = 300;
-    let mut safe = String::new();
-    for char in text.chars() {
-        if safe.len() >= MAX {
-            safe.push('…');
-            break;
-        }
-        // Bidirectional overrides reorder what follows them on a terminal.
-        if char.is_control()
-            || matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-        {
-            safe.extend(char.escape_default());
-        } else {
-            safe.push(char);
-        }
-    }
-    safe
-}
-
-/// Seconds since 1970 as `2026-08-10 23:30 UTC`.
-pub(crate) fn when(seconds: u64) -> String {
-    match civil(seconds) {
-        Some([year, month, day, hour, minute]) => format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC"),
-        None => format!("{seconds} seconds after 1970"),
-    }
-}
-
-/// Seconds since 1970 as the minute of a build, `20260810T233000Z`; after all builds where that has no such form.
-fn timestamp(seconds: u64) -> String {
-    match civil(seconds) {
-        Some([year, month, day, hour, minute]) => format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}00Z"),
-        None => "99999999T999999Z".to_owned(),
-    }
-}
-
-/// Year, month, day, hour and minute; none beyond the year 9000.
-fn civil(seconds: u64) -> Option<[u64; 5]> {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    if days > 365 * 7000 {
-        return None;
-    }
-    // Civil from days, in years that begin in March, so that the leap day is the last.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    Some([year, month, day, rest / 3600, rest / 60 % 60])
 }
 
 #[cfg(test)]

@@ -3,13 +3,15 @@
 //! A lock file is the user's own, as a digest in the recipe is: what it names is trusted because the user keeps it. It is not
 //! trusted further than the recipe: who signed when it was locked must still be one who may.
 
+use crate::base::text::printable;
+use crate::base::time::now;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::pointer::{self, MAX_SIZE};
-use super::{Facts, Located, Place, Proof, Terms, file, gentoo, keyring, now, printable};
-use crate::error::{Error, Result};
-use crate::progress::Progress;
+use super::{Facts, Located, Place, Proof, Terms, file, gentoo, keyring};
+use crate::base::error::{Error, Result};
+use crate::base::progress::Progress;
 use crate::recipe::{Base, Source, Version};
 use crate::store::Store;
 use crate::verify::{Signer, Verified};

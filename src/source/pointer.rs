@@ -1,7 +1,7 @@
 //! The body of a verified `latest-stage3-….txt`: which builds a mirror offers. Pure text in, types out.
 
-use crate::error::{Error, Result};
-use crate::source::printable;
+use crate::base::error::{Error, Result};
+use crate::base::text::printable;
 
 /// Nobody makes a stage3 larger than this; a signed size beyond it is a mistake or an attack.
 pub const MAX_SIZE: u64 = 64 << 30;

@@ -12,7 +12,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::Store;
-use crate::error::{Context, Error, Result};
+use crate::base::error::{Context, Error, Result};
 
 /// A partial download, open for reading and writing and locked against every other process.
 #[derive(Debug)]

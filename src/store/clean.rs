@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Store;
 use super::lock::{self, Mode};
 use super::trees::remove_tree;
-use crate::error::{Context, Result};
+use crate::base::error::{Context, Result};
 
 /// A part of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Store {
     /// Removes the given parts; with `pretend`, only says what it would remove. `each` hears of every item after its removal.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::error::Kind::System) when something cannot be read or removed.
+    /// [`Kind::System`](crate::base::error::Kind::System) when something cannot be read or removed.
     pub fn clean(&self, parts: &[Part], pretend: bool, mut each: impl FnMut(&Item)) -> Result<()> {
         for part in parts {
             let directory = match part {
@@ -85,7 +85,7 @@ impl Store {
     /// Marks the shared caches as used for as long as the lock is held.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::error::Kind::System) when the lock cannot be taken.
+    /// [`Kind::System`](crate::base::error::Kind::System) when the lock cannot be taken.
     pub fn use_caches(&self) -> Result<lock::Lock> {
         lock::take(&self.root().join("cache.lock"), Mode::Shared, || {})
     }

@@ -14,12 +14,11 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use super::Store;
-use crate::error::{Context, Error, Result};
-use crate::pack::tar::{self, END, padding};
-use crate::progress::{Event, Progress};
-use crate::source::digests::Algorithm;
-use crate::source::hashing::Hasher;
-use crate::unpack::entry::{Meta, NodeKind};
+use crate::archive::pack::tar::{self, END, padding};
+use crate::archive::unpack::entry::{Meta, NodeKind};
+use crate::base::digest::{Algorithm, Hasher};
+use crate::base::error::{Context, Error, Result};
+use crate::base::progress::{Event, Progress};
 
 /// Where blobs are in an export, as in a store.
 pub(super) const BLOBS: &str = "blobs/sha512";
@@ -43,7 +42,7 @@ impl Store {
     /// All blobs, in the order of their digests.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::error::Kind::System) when they cannot be listed.
+    /// [`Kind::System`](crate::base::error::Kind::System) when they cannot be listed.
     pub fn blobs(&self) -> Result<Vec<Blob>> {
         let directory = self.root().join(BLOBS);
         let doing = || format!("listing {}", directory.display());
@@ -68,8 +67,8 @@ impl Store {
     /// Writes the blobs with these digests as an archive, each hashed again on its way.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::error::Kind::Usage) for one that the store lacks, before anything is written;
-    /// [`Kind::Refused`](crate::error::Kind::Refused) for one that is damaged: the archive then has no end, and no import takes it.
+    /// [`Kind::Usage`](crate::base::error::Kind::Usage) for one that the store lacks, before anything is written;
+    /// [`Kind::Refused`](crate::base::error::Kind::Refused) for one that is damaged: the archive then has no end, and no import takes it.
     pub fn export(&self, sha512s: &[String], to: &mut dyn Write, ui: &dyn Progress) -> Result<()> {
         let _used = self.use_caches()?;
         let mut blobs = Vec::new();
@@ -134,7 +133,7 @@ impl Out<'_> {
             self.done += count as u64;
             self.ui.emit(Event::Bytes { done: self.done, total: Some(self.total) });
         }
-        if hash.finish().sha512() != sha512 {
+        if hash.finish().hex(Algorithm::Sha512).unwrap_or_default() != sha512 {
             return Err(Error::refused(format!("the stored {sha512} is damaged"))
                 .with_hint("the archive is not whole and of no use; `quern-builder fetch` replaces a damaged stage3"));
         }

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 
 use super::Store;
-use crate::error::{Context, Error, Result};
+use crate::base::error::{Context, Error, Result};
 
 /// No certificate is longer than this.
 const MAX: u64 = 4 << 20;
@@ -13,7 +13,7 @@ impl Store {
     /// Every imported certificate, with a name for messages.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::error::Kind::System) when one cannot be read.
+    /// [`Kind::System`](crate::base::error::Kind::System) when one cannot be read.
     pub fn certificates(&self) -> Result<Vec<(String, Vec<u8>)>> {
         let mut found = Vec::new();
         for fingerprint in self.certificate_names()? {
@@ -30,7 +30,7 @@ impl Store {
     /// Primary fingerprints of the imported certificates, sorted.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::error::Kind::System) when the directory cannot be read.
+    /// [`Kind::System`](crate::base::error::Kind::System) when the directory cannot be read.
     pub fn certificate_names(&self) -> Result<Vec<String>> {
         let directory = self.root().join("keys");
         let mut names = Vec::new();
@@ -46,7 +46,7 @@ impl Store {
     /// Keeps a certificate, in place of an earlier copy of it.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::error::Kind::System) when it cannot be written, or is larger than any certificate.
+    /// [`Kind::System`](crate::base::error::Kind::System) when it cannot be written, or is larger than any certificate.
     pub fn write_certificate(&self, fingerprint: &str, bytes: &[u8]) -> Result<()> {
         let path = self.certificate_path(fingerprint)?;
         let writing = || format!("writing {}", path.display());
@@ -64,7 +64,7 @@ impl Store {
     /// Forgets a certificate; false when there is none of that fingerprint.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::error::Kind::System) when it cannot be removed.
+    /// [`Kind::System`](crate::base::error::Kind::System) when it cannot be removed.
     pub fn remove_certificate(&self, fingerprint: &str) -> Result<bool> {
         let path = self.certificate_path(fingerprint)?;
         match fs_err::remove_file(&path) {

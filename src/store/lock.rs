@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::error::{Context, Error, Result};
+use crate::base::error::{Context, Error, Result};
 
 /// A held lock; dropping it lets go.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub enum Mode {
 /// Takes the lock on `path`, a file made when missing. When somebody else holds it, calls `waiting` once and waits.
 ///
 /// # Errors
-/// [`Kind::System`](crate::error::Kind::System) when the file cannot be opened or locked.
+/// [`Kind::System`](crate::base::error::Kind::System) when the file cannot be opened or locked.
 pub fn take(path: &Path, mode: Mode, waiting: impl FnOnce()) -> Result<Lock> {
     if let Some(lock) = try_take(path, mode)? {
         return Ok(lock);
@@ -49,7 +49,7 @@ pub fn take(path: &Path, mode: Mode, waiting: impl FnOnce()) -> Result<Lock> {
 /// Takes the lock on `path`, or none when somebody else holds it.
 ///
 /// # Errors
-/// [`Kind::System`](crate::error::Kind::System) when the file cannot be opened or locked.
+/// [`Kind::System`](crate::base::error::Kind::System) when the file cannot be opened or locked.
 pub fn try_take(path: &Path, mode: Mode) -> Result<Option<Lock>> {
     let file = open(path)?;
     let operation = match mode {

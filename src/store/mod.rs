@@ -16,7 +16,7 @@
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Context, Error, Result};
+use crate::base::error::{Context, Error, Result};
 
 pub mod blobs;
 pub mod clean;
@@ -39,7 +39,7 @@ impl Store {
     /// users of the host must not reach.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::error::Kind::System) when a directory cannot be made.
+    /// [`Kind::System`](crate::base::error::Kind::System) when a directory cannot be made.
     pub fn open(home: &Path) -> Result<Self> {
         let doing = || format!("opening the store {}", home.display());
         let make = |path: &Path| match std::fs::DirBuilder::new().mode(0o700).create(path) {
@@ -63,7 +63,7 @@ impl Store {
     /// Where the store is by default: `QUERN_HOME`; else `/var/cache/quern` for root and `$XDG_CACHE_HOME/quern` for others.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::error::Kind::Usage) when neither variable nor `HOME` tells.
+    /// [`Kind::Usage`](crate::base::error::Kind::Usage) when neither variable nor `HOME` tells.
     pub fn default_home(var: impl Fn(&str) -> Option<std::ffi::OsString>, root: bool) -> Result<PathBuf> {
         let set = |name: &str| var(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let home = match set("QUERN_HOME") {
@@ -87,7 +87,7 @@ impl Store {
     /// A directory shared by all builds (`binpkgs`, `distfiles`, …), made when missing.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::error::Kind::System) when it cannot be made.
+    /// [`Kind::System`](crate::base::error::Kind::System) when it cannot be made.
     pub fn cache(&self, name: &str) -> Result<PathBuf> {
         let path = self.root.join("cache").join(name);
         fs_err::create_dir_all(&path).system(|| format!("making the cache {}", path.display()))?;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Store;
-use crate::error::{Context, Error, Result};
+use crate::base::error::{Context, Error, Result};
 
 /// A ref is a few hundred bytes; what is longer is none of ours.
 const MAX: u64 = 64 * 1024;

@@ -8,10 +8,10 @@ use sha2::{Digest, Sha256};
 
 use super::Store;
 use super::lock::{self, Lock, Mode};
-use crate::error::{Context, Error, Kind, Result};
-use crate::hex::hex;
-use crate::rootfs::Rootfs;
-use crate::unpack::Record;
+use crate::archive::unpack::Record;
+use crate::base::digest::hex;
+use crate::base::error::{Context, Error, Kind, Result};
+use crate::fs::rootfs::Rootfs;
 
 /// An unpacked tree, which stays for as long as this value lives.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use super::Store;
 use super::lock::{self, Lock, Mode};
 use super::trees::remove_tree;
-use crate::error::{Context, Error, Kind, Result};
-use crate::hex::hex;
+use crate::base::digest::hex;
+use crate::base::error::{Context, Error, Kind, Result};
 
 /// What a build changes and keeps, by name below the work directory.
 const PARTS: [&str; 9] = ["upper", "uppers", "host", "work", "tree", "image", "config", "tmp", "run"];

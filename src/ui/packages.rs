@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::text;
-use crate::progress::{Merged, Packages, Task};
+use crate::base::progress::{Merged, Packages, Task};
+use crate::base::text;
 
 /// What was seen of the packages of one emerge.
 #[derive(Debug, Default)]

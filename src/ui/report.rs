@@ -2,8 +2,8 @@
 
 use std::error::Error as StdError;
 
-use super::text;
-use crate::error::Error;
+use crate::base::error::Error;
+use crate::base::text;
 
 /// The whole report, with a line break at its end.
 pub fn render(error: &Error, color: bool) -> String {
@@ -50,7 +50,7 @@ pub fn paint(word: &str, code: &str, color: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Context, Kind};
+    use crate::base::error::{Context, Kind};
 
     #[test]
     fn a_report_has_the_chain_the_details_and_the_hints() {

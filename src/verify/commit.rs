@@ -6,8 +6,8 @@ use openpgp::types::HashAlgorithm;
 use sequoia_openpgp as openpgp;
 
 use super::{Keyring, Signer, cause, detached};
-use crate::error::{Error, Result};
-use crate::hex::hex;
+use crate::base::digest::hex;
+use crate::base::error::{Error, Result};
 
 /// A commit whose bytes belong to its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Commit {
     /// Reads the commit `bytes`, which must be the object `id` (40 or 64 lower-case hex digits).
     ///
     /// # Errors
-    /// [`Kind::Refused`](crate::error::Kind::Refused) when they are another object, or are signed in a way that can be read in two.
+    /// [`Kind::Refused`](crate::base::error::Kind::Refused) when they are another object, or are signed in a way that can be read in two.
     pub fn read(id: &str, bytes: &[u8]) -> Result<Self> {
         let refused = |why: &str| Error::refused(format!("the commit {id}: {why}"));
         let algorithm = if id.len() == 64 { HashAlgorithm::SHA256 } else { HashAlgorithm::SHA1 };
@@ -50,7 +50,7 @@ impl Commit {
     /// Who signed it, if a certificate of the keyring that may sign did.
     ///
     /// # Errors
-    /// [`Kind::Refused`](crate::error::Kind::Refused) when nobody did, or somebody else.
+    /// [`Kind::Refused`](crate::base::error::Kind::Refused) when nobody did, or somebody else.
     pub fn verify(&self, keyring: &Keyring) -> Result<Signer> {
         let what = format!("the commit {}", self.id);
         match &self.signature {
@@ -99,7 +99,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::error::Kind;
+    use crate::base::error::Kind;
 
     const EMPTY_TREE: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
 

@@ -1,9 +1,10 @@
 //! [`Verified`]: bytes that passed, and the only door to it.
 
+use crate::base::text::printable;
 use std::fs::File;
 
-use crate::error::{Context, Error, Result};
-use crate::source::{Fetched, Proof, printable, rewound};
+use crate::base::error::{Context, Error, Result};
+use crate::source::{Fetched, Proof, rewound};
 use crate::verify::{Signer, detached};
 
 /// A file in the store whose bytes are proven to be what was asked for (or accepted unsigned by the recipe's own word).

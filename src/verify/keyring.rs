@@ -1,5 +1,6 @@
 //! Certificates: those that are built in, those that a recipe names, those that the user imported; and how long they may sign.
 
+use crate::base::text::printable;
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
@@ -16,9 +17,8 @@ use sequoia_openpgp as openpgp;
 use sha2::{Digest, Sha256};
 
 use super::{GENTOO_RELEASE, GENTOO_SNAPSHOTS, cause, list, seconds};
-use crate::error::{Context, Error, Kind, Result};
-use crate::hex::hex;
-use crate::source::printable;
+use crate::base::digest::hex;
+use crate::base::error::{Context, Error, Kind, Result};
 
 /// No keyring is longer than this.
 const MAX_KEYRING: u64 = 16 << 20;

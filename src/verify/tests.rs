@@ -2,7 +2,7 @@
 
 use super::gnupg::{Gpg, gpg};
 use super::*;
-use crate::error::Kind;
+use crate::base::error::Kind;
 
 const TEXT: &str = "# ts=1\n- dashes\n-----\ntrailing  \nlast\n";
 

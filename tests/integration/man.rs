@@ -14,7 +14,7 @@ fn directory() -> PathBuf {
 
 /// Name and text of every generated page.
 fn pages() -> Vec<(String, String)> {
-    let mut root = quern_builder::cli::command();
+    let mut root = quern_builder::testing::command();
     root.build();
     let mut pages = Vec::new();
     let mut pending = vec![root];
@@ -119,7 +119,7 @@ fn every_key_of_a_recipe_is_explained() {
     let page = fs::read_to_string(directory().join("quern-recipe.5")).unwrap();
     let page = page.replace("\\-", "-");
     let mut keys = 0;
-    for line in quern_builder::recipe::TEMPLATE.lines() {
+    for line in quern_builder::testing::TEMPLATE.lines() {
         let line = line.trim_start_matches(['#', ' ']);
         let Some((key, _)) = line.split_once(" = ") else { continue };
         if key.starts_with(|first: char| first.is_ascii_uppercase()) {

@@ -6,12 +6,10 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use quern_builder::pack::{self, Format, Options};
-use quern_builder::progress::Silent;
-use quern_builder::publish::{self, Contents, Moment, Names, Platform, Published, Release, Staging};
-use quern_builder::recipe::{Compression, Oci};
-use quern_builder::rootfs::Rootfs;
-use quern_builder::unpack::Record;
+use quern_builder::testing::{
+    Compression, Contents, Format, Lists, Names, Oci, Options, Platform, Published, Record, Release, Rootfs, Silent,
+    SourceDate, Staging, pack, publish,
+};
 
 use crate::env::{TestEnv, output};
 
@@ -31,19 +29,19 @@ fn made(env: &TestEnv, (compression, format): (Compression, Format)) -> Publishe
     fs::hard_link(tree.join("usr/bin/tool"), tree.join("usr/bin/same")).unwrap();
     symlink("usr/bin", tree.join("bin")).unwrap();
 
-    let moment = Moment::new(1_700_000_000);
+    let moment = SourceDate::new(1_700_000_000);
     let names = Names { base: "demo-2023-11-14".to_owned(), suffix: compression.suffix() };
     let staging = Staging::create(&env.outdir(), &Silent).unwrap();
     let mut tarball = staging.create_file(&names.tarball()).unwrap();
     let (mut contents, mut manifest) = (Contents::new(), Contents::new());
     let tree = Rootfs::open(&tree).unwrap();
     let options = Options { epoch: moment.epoch(), format, ..Options::default() };
-    let packed = pack::pack(
+    let packed = pack(
         &tree,
         &Record::default(),
         &options,
         &mut tarball,
-        pack::Lists { contents: Some(&mut contents), manifest: Some(&mut manifest) },
+        Lists { contents: Some(&mut contents), manifest: Some(&mut manifest) },
         &Silent,
     )
     .unwrap();
@@ -71,7 +69,7 @@ fn made(env: &TestEnv, (compression, format): (Compression, Format)) -> Publishe
         manifest: &manifest.finish().unwrap(),
         provenance: b"{}\n",
     };
-    publish::publish(staging, &release).unwrap()
+    publish(staging, &release).unwrap()
 }
 
 fn have(program: &str) -> bool {

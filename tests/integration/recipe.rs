@@ -5,8 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use quern_builder::error::Kind;
-use quern_builder::recipe::{self, Request};
+use quern_builder::testing::{Kind, Request, load};
 use snapbox::Data;
 
 fn cases(kind: &str) -> Vec<PathBuf> {
@@ -41,7 +40,7 @@ fn valid_recipes_load() {
     let cases = cases("valid");
     assert!(cases.len() >= 5, "only {} valid cases", cases.len());
     for case in cases {
-        let loaded = match recipe::load(&request(&case)) {
+        let loaded = match load(&request(&case)) {
             Ok(loaded) => loaded,
             Err(error) => panic!("{}: {error}\n{}", case.display(), error.details().unwrap_or_default()),
         };
@@ -60,7 +59,7 @@ fn invalid_recipes_are_refused_with_a_caret() {
     let cases = cases("invalid");
     assert!(cases.len() >= 30, "only {} invalid cases", cases.len());
     for case in cases {
-        let Err(error) = recipe::load(&request(&case)) else { panic!("{} was accepted", case.display()) };
+        let Err(error) = load(&request(&case)) else { panic!("{} was accepted", case.display()) };
         assert_eq!(error.kind(), Kind::Usage, "{}", case.display());
         let details = error.details().unwrap_or_default();
         assert!(!details.contains('\u{1b}') && !details.contains('\u{9b}'), "{}: a terminal escape", case.display());
@@ -82,7 +81,7 @@ fn every_profile_of_the_repository_loads() {
         // Only Gentoo's own repository is not to be had on every machine.
         let sets = vec![format!("portage.repositories={} {}", main.display(), overlay.display())];
         let request = Request { files: vec![path.clone()], sets, cwd: dir.clone(), ..Request::default() };
-        if let Err(error) = recipe::load(&request) {
+        if let Err(error) = load(&request) {
             panic!("{}: {error}\n{}", path.display(), error.details().unwrap_or_default());
         }
     }

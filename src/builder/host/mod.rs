@@ -15,10 +15,10 @@ use mask::Cover;
 use rules::{Rules, Sight};
 
 use super::layers::Layer;
+use crate::base::error::{Context, Error, Result};
 use crate::enter;
-use crate::error::{Context, Error, Result};
-use crate::rootfs::Rootfs;
-use crate::userns;
+use crate::fs::rootfs::Rootfs;
+use crate::os::userns;
 
 /// What a build from a host needs, and what must not be missing for it to be called one.
 const GENTOO: [&str; 2] = ["/usr/bin/emerge", "/var/db/pkg"];
@@ -40,8 +40,8 @@ impl Host {
     /// This machine, if it is one that can be built from.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::error::Kind::Usage) when it has no Portage, or lacks what is to be shown;
-    /// [`Kind::System`](crate::error::Kind::System) when its files are not root's here.
+    /// [`Kind::Usage`](crate::base::error::Kind::Usage) when it has no Portage, or lacks what is to be shown;
+    /// [`Kind::System`](crate::base::error::Kind::System) when its files are not root's here.
     pub fn new(hide: &[PathBuf], show: &[PathBuf]) -> Result<Self> {
         check()?;
         let owner = fs_err::metadata("/usr").system(|| "looking at this host")?.uid();
@@ -69,7 +69,7 @@ impl Host {
     /// What it is made of. Masks and an empty tree to mount in are made below `directory`, which lies in the store.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::error::Kind::Usage) when the store lies in what is seen, [`Kind::System`](crate::error::Kind::System)
+    /// [`Kind::Usage`](crate::base::error::Kind::Usage) when the store lies in what is seen, [`Kind::System`](crate::base::error::Kind::System)
     /// when something cannot be read or made.
     pub fn layers(&self, directory: &Path) -> Result<Vec<Layer>> {
         let (tree, masks) = (directory.join("host/tree"), directory.join("host/masks"));
@@ -156,7 +156,7 @@ fn is_private_mount(rules: &Rules, at: &Path, path: &Path) -> Result<bool> {
 /// Whether this machine is a Gentoo at all.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::error::Kind::Usage) when it has no Portage.
+/// [`Kind::Usage`](crate::base::error::Kind::Usage) when it has no Portage.
 pub fn check() -> Result<()> {
     match GENTOO.iter().find(|path| !Path::new(path).exists()) {
         None => Ok(()),
@@ -192,7 +192,7 @@ fn name(os_release: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Kind;
+    use crate::base::error::Kind;
 
     #[test]
     fn a_system_has_a_name() {

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use crate::base::error::Result;
 use crate::cli::limits::LimitArgs;
 use crate::cli::record::RecordFile;
 use crate::cli::session;
-use crate::error::Result;
 use crate::oci;
 use crate::ui::Terminal;
 

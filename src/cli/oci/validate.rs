@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::error::{Context as _, Error, Result};
+use crate::base::error::{Context as _, Error, Result};
+use crate::base::text;
 use crate::oci::validate::{self, Finding};
-use crate::ui::{Terminal, text};
+use crate::ui::Terminal;
 
 /// Check an image layout: documents, media types, sizes, digests, diff ids
 ///

@@ -1,13 +1,13 @@
 //! `raw ls`: what is in an archive.
 
 use super::stream::{INPUT, Lines};
+use crate::archive::pack::listing::Listing;
+use crate::archive::pack::walk::Item;
+use crate::archive::unpack::{self, Limits, RaisedBy};
+use crate::base::error::Result;
 use crate::cli::limits::LimitArgs;
 use crate::cli::standard;
-use crate::error::Result;
-use crate::pack::listing::Listing;
-use crate::pack::walk::Item;
 use crate::ui::Terminal;
-use crate::unpack::{self, Limits, RaisedBy};
 
 /// List the entries of an archive from standard input
 ///

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use clap::ValueEnum;
 
 use super::stream;
+use crate::archive::pack::{self, Digests, Options, Sizes};
+use crate::archive::unpack::Record;
+use crate::base::error::{Context, Error, Result};
 use crate::cli::named::{Named, Spool, directory_of};
 use crate::cli::{record, session, standard};
-use crate::error::{Context, Error, Result};
-use crate::pack::{self, Digests, Options, Sizes};
-use crate::rootfs::Rootfs;
+use crate::fs::rootfs::Rootfs;
 use crate::ui::Terminal;
-use crate::unpack::Record;
 
 /// What messages call the files that options name.
 const MANIFEST: &str = "manifest";

@@ -6,12 +6,12 @@ use std::io::{self, BufWriter, Write};
 
 use serde::Serialize;
 
+use crate::archive::unpack::entry::{Entry, NodeKind};
+use crate::archive::unpack::refusal::{self, Refusal};
+use crate::base::digest::hex;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::text;
 use crate::cli::standard;
-use crate::error::{Error, Kind, Result};
-use crate::hex::hex;
-use crate::ui::text;
-use crate::unpack::entry::{Entry, NodeKind};
-use crate::unpack::refusal::{self, Refusal};
 
 /// What standard input is called in messages.
 pub(super) const INPUT: &str = "standard input";
@@ -136,7 +136,8 @@ impl<'a> Line<'a> {
             NodeKind::Fifo => ("fifo", None, None),
         };
         let meta = &entry.meta;
-        let sparse = |map: &Vec<crate::unpack::sparse::Segment>| map.iter().map(|s| (s.offset, s.length)).collect();
+        let sparse =
+            |map: &Vec<crate::archive::unpack::sparse::Segment>| map.iter().map(|s| (s.offset, s.length)).collect();
         Self {
             path: Text::of(entry.path.as_os_str().as_bytes()),
             kind,

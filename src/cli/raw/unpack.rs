@@ -6,15 +6,15 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use super::stream::{INPUT, Lines};
+use crate::archive::unpack::hashed::Hashed;
+use crate::archive::unpack::refusal::{Reason, Refusal};
+use crate::archive::unpack::{self, Limits, RaisedBy, Record};
+use crate::base::error::{Context, Error, Result};
 use crate::cli::limits::LimitArgs;
 use crate::cli::record::RecordFile;
 use crate::cli::{session, standard};
-use crate::error::{Context, Error, Result};
-use crate::rootfs::Rootfs;
+use crate::fs::rootfs::Rootfs;
 use crate::ui::Terminal;
-use crate::unpack::hashed::Hashed;
-use crate::unpack::refusal::{Reason, Refusal};
-use crate::unpack::{self, Limits, RaisedBy, Record};
 
 /// Unpack an archive from standard input into a directory
 ///

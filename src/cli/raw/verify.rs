@@ -1,5 +1,7 @@
 //! `raw verify`: one signature, judged as the program judges those of a mirror.
 
+use crate::base::text::printable;
+use crate::base::time::readable;
 use std::error::Error as StdError;
 use std::fs::Permissions;
 use std::io::{Read, Write};
@@ -8,9 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::base::error::{Context, Error, Kind, Result};
 use crate::cli::session;
-use crate::error::{Context, Error, Kind, Result};
-use crate::source::{printable, when};
 use crate::ui::Terminal;
 use crate::verify::{self, GENTOO_RELEASE, Keyring, MAX_DOCUMENT, Signer};
 
@@ -122,7 +123,7 @@ fn good(form: &str, signer: &Signer) -> String {
         "primary": signer.primary,
         "key": signer.key,
         "created": signer.created,
-        "created-at": when(signer.created),
+        "created-at": readable(signer.created),
     })
     .to_string()
 }

@@ -3,10 +3,10 @@
 use std::io::{BufRead as _, Write as _};
 
 use super::stream::{self, INPUT};
+use crate::archive::unpack::decode::{Decoder, Format};
+use crate::archive::unpack::refusal;
+use crate::base::error::{Context, Error, Kind, Result};
 use crate::cli::standard;
-use crate::error::{Context, Error, Kind, Result};
-use crate::unpack::decode::{Decoder, Format};
-use crate::unpack::refusal;
 
 /// Decode .xz from standard input to standard output
 ///

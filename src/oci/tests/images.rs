@@ -4,12 +4,13 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{Made, made, sample, umoci};
-use crate::oci::layout::{CONFIG, INDEX, machine};
+use crate::archive::unpack::refusal::{ReadError, code_of};
+use crate::archive::unpack::tests::{Tar, is_root};
+use crate::base::arch;
+use crate::base::progress::Silent;
+use crate::oci::layout::{CONFIG, INDEX};
 use crate::oci::unpack::{Demand, unpack};
 use crate::oci::validate::{unreadable, validate};
-use crate::progress::Silent;
-use crate::unpack::refusal::{ReadError, code_of};
-use crate::unpack::tests::{Tar, is_root};
 
 const NAME: &str = "org.opencontainers.image.ref.name";
 
@@ -41,7 +42,7 @@ fn of_platform(image: &Value, os: &str, architecture: &str) -> Value {
 
 /// As buildx and `skopeo copy --all` write them.
 #[test]
-fn of_an_index_the_image_of_this_machine_is_taken() {
+fn of_an_index_the_image_of_this_host_is_taken() {
     let other = |image: &Value| {
         let mut other = of_platform(image, "linux", "pdp11");
         other["digest"] = json!(format!("sha256:{}", "1".repeat(64)));
@@ -50,9 +51,14 @@ fn of_an_index_the_image_of_this_machine_is_taken() {
     let takes: [&dyn Fn(Value) -> Vec<Value>; 5] = [
         &|image| vec![image],
         &|image| vec![of_platform(&image, "linux", "pdp11")],
-        &|image| vec![other(&image), of_platform(&image, "linux", machine())],
+        &|image| vec![other(&image), of_platform(&image, "linux", arch::host().architecture)],
         &|image| vec![of_platform(&image, "linux", "pdp11"), of_platform(&other(&image), "unknown", "unknown")],
-        &|image| vec![of_platform(&other(&image), "windows", machine()), of_platform(&image, "linux", machine())],
+        &|image| {
+            vec![
+                of_platform(&other(&image), "windows", arch::host().architecture),
+                of_platform(&image, "linux", arch::host().architecture),
+            ]
+        },
     ];
     for (number, take) in takes.into_iter().enumerate() {
         let made = in_index(take);

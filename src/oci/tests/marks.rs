@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::{Made, made, umoci};
-use crate::unpack::tests::{Tar, is_root};
+use crate::archive::unpack::tests::{Tar, is_root};
 
 fn paths(tree: &Path) -> Vec<String> {
     let find =

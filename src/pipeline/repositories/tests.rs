@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sha2::{Digest, Sha512};
 
 use super::*;
-use crate::error::Kind;
-use crate::hex::hex;
-use crate::progress::Silent;
+use crate::base::digest::hex;
+use crate::base::error::Kind;
+use crate::base::progress::Silent;
 use crate::source::server::Server;
 use crate::verify::gnupg::{Gpg, gpg};
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::error::Kind;
+use crate::base::error::Kind;
 use crate::portage::fixture::{World, job, profile_name};
 
 const FACTS: Facts = Facts { sandbox: true, cpus: 4, portage: None };

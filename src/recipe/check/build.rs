@@ -1,12 +1,12 @@
 //! `[build]`, `[emerge]` and `[strip]`: what is made, where, of which packages, and what is left out of it.
 
+use crate::base::text::{escaped, nearest, quoted};
 use std::path::{Path, PathBuf};
 
 use super::repositories::{Known, similar};
 use super::{Checker, Must, Word, absolute};
-use crate::recipe::diagnostic::{Finding, Place, Problem, harmless, quoted};
+use crate::recipe::diagnostic::{Finding, Place, Problem};
 use crate::recipe::parse::Is;
-use crate::recipe::suggest::nearest;
 use crate::recipe::{Build, Compression, Emerge, ProfileName, Strip, TreeKind, atom, words};
 
 /// More jobs than this is a typing error.
@@ -99,7 +99,7 @@ impl Checker<'_> {
         match absolute(&dir, Path::new("out")) {
             Ok(path) => Some(path),
             Err(error) => {
-                let title = format!("the recipe's directory {} is gone: {error}", harmless(&dir.to_string_lossy()));
+                let title = format!("the recipe's directory {} is gone: {error}", escaped(&dir.to_string_lossy()));
                 self.texts.find(Finding::missing(title));
                 None
             }
@@ -122,7 +122,7 @@ impl Checker<'_> {
                     "not one of the recipe's",
                 );
                 if let Some(meant) = nearest(name, known.directories().map(|known| known.name.as_str())) {
-                    finding = finding.help(format!("did you mean `{}:{}`?", harmless(meant), harmless(&profile.path)));
+                    finding = finding.help(format!("did you mean `{}:{}`?", escaped(meant), escaped(&profile.path)));
                 }
                 self.texts.find(finding.help(known.listed()));
                 return None;
@@ -136,9 +136,9 @@ impl Checker<'_> {
             if !next.is_dir() {
                 let meant = similar(&dir, part).map(|meant| {
                     found.push(meant.as_str().to_owned());
-                    format!("did you mean `{}:{}`?", harmless(&repository.name), found.join("/"))
+                    format!("did you mean `{}:{}`?", escaped(&repository.name), found.join("/"))
                 });
-                let label = format!("{} has no {}", harmless(&dir.to_string_lossy()), quoted(part));
+                let label = format!("{} has no {}", escaped(&dir.to_string_lossy()), quoted(part));
                 let title = format!("no such profile: {}", quoted(&word.text));
                 self.texts.problem(&word.at, title, Problem { label, help: meant });
                 return None;

@@ -7,10 +7,11 @@ mod portage;
 mod repositories;
 mod source;
 
+use crate::base::text::{escaped, quoted};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::diagnostic::{Finding, Place, Problem, Texts, harmless, quoted};
+use super::diagnostic::{Finding, Place, Problem, Texts};
 use super::merge::reason;
 use super::parse::{Is, Item, Table, Value};
 use super::{Base, Bounds, Compression, Job, Request, Source, TreeKind, words};
@@ -254,7 +255,7 @@ impl Checker<'_> {
                 return None;
             }
         };
-        let shown = harmless(&path.to_string_lossy());
+        let shown = escaped(&path.to_string_lossy());
         let problem = match (must, fs_err::metadata(&path)) {
             (Must::File, Ok(found)) if found.is_file() => return Some(path),
             (Must::Directory | Must::BeMade, Ok(found)) if found.is_dir() => return Some(path),

@@ -1,10 +1,10 @@
 //! `[portage]`: caches and configuration; the repositories have a file of their own.
 
+use crate::base::text::escaped;
 use std::collections::BTreeMap;
 
 use super::repositories::Known;
 use super::{Checker, Must, Word};
-use crate::recipe::diagnostic::harmless;
 use crate::recipe::keys::{self, Type};
 use crate::recipe::{Portage, Source, atom, words};
 
@@ -34,7 +34,7 @@ impl Checker<'_> {
         let mut variables = BTreeMap::new();
         for (name, value) in self.map("portage", "make-conf") {
             let named = self.follow(&name, "variable for make.conf", words::variable).is_some();
-            let what = format!("value of {}", harmless(&name.text));
+            let what = format!("value of {}", escaped(&name.text));
             if self.follow(&value, &what, words::printable).is_some() && named {
                 variables.insert(name.text, value.text);
             }

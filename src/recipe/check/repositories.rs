@@ -1,14 +1,14 @@
 //! `portage.repositories`: directories of this machine, which are looked at here, and what is to be fetched, of which nothing can be
 //! known yet but how it is written.
 
+use crate::base::text::{escaped, nearest, quoted};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::{Checker, Must, Word};
-use crate::recipe::diagnostic::{Finding, Place, Problem, harmless, quoted};
+use crate::recipe::diagnostic::{Finding, Place, Problem};
 use crate::recipe::merge::reason;
 use crate::recipe::parse::{Is, Table, Value};
-use crate::recipe::suggest::nearest;
 use crate::recipe::{
     DEFAULT_MAX_AGE, DEFAULT_MIRROR, GENTOO_GIT, Git, Origin, Repository, Snapshot, SnapshotFormat, Source, words,
 };
@@ -55,7 +55,7 @@ impl Known {
 
     /// "repositories of this recipe: a, b" for a message.
     pub(super) fn listed(&self) -> String {
-        let names: Vec<String> = self.directories().map(|known| harmless(&known.name)).collect();
+        let names: Vec<String> = self.directories().map(|known| escaped(&known.name)).collect();
         format!("repositories of this recipe: {}", names.join(", "))
     }
 }
@@ -101,7 +101,7 @@ impl Checker<'_> {
                     written.push(one);
                 }
                 Err(problem) => {
-                    let shown = harmless(&location.to_string_lossy());
+                    let shown = escaped(&location.to_string_lossy());
                     self.texts.problem(&one.at, format!("not an ebuild repository: {shown}"), problem);
                 }
             }
@@ -338,5 +338,5 @@ pub(super) fn similar(dir: &Path, name: &str) -> Option<String> {
     let entries = fs_err::read_dir(dir).ok()?.take(MOST).filter_map(Result::ok);
     let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
-    nearest(name, names.iter().map(String::as_str)).map(harmless)
+    nearest(name, names.iter().map(String::as_str)).map(escaped)
 }

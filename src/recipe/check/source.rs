@@ -1,9 +1,9 @@
 //! `[source]`: which stage3, and whom to trust; or this host.
 
 use super::{Checker, Must, Word};
-use crate::recipe::diagnostic::{Finding, Place, Problem, quoted};
+use crate::base::text::{nearest, quoted};
+use crate::recipe::diagnostic::{Finding, Place, Problem};
 use crate::recipe::merge::VARIABLES;
-use crate::recipe::suggest::nearest;
 use crate::recipe::{
     Base, DEFAULT_MAX_AGE, DEFAULT_MIRROR, Direct, FUNTOO_LAYOUT, FUNTOO_MIRROR, Source, Version, words,
 };

@@ -1,19 +1,21 @@
 //! Commits of git repositories. The host's `git` moves the bytes, under no configuration but ours, into a bare repository in the
 //! store; who signed a commit is judged here, and its tree is unpacked by this program.
 
+use crate::base::text::printable;
+use crate::base::time::now;
 use std::io::Read;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha512};
 
-use crate::error::{Context, Error, Kind, Result};
-use crate::hex::hex;
-use crate::process::Exit;
-use crate::process::helper::{Helper, ask};
-use crate::progress::Progress;
+use crate::base::digest::hex;
+use crate::base::error::{Context, Error, Kind, Result};
+use crate::base::progress::Progress;
+use crate::os::process::Exit;
+use crate::os::process::helper::{Helper, ask};
 use crate::recipe::Git;
-use crate::source::{Dated, Terms, now, printable, warn_of_expiry};
+use crate::source::{Dated, Terms, warn_of_expiry};
 use crate::store::Store;
 use crate::store::lock::{self, Lock, Mode};
 use crate::verify::{self, GENTOO_SNAPSHOTS, Keyring, MAX_DOCUMENT, Signer};

@@ -4,11 +4,12 @@
 //! with a signed digest is ([`squashfs`]).
 
 use super::squashfs;
-use crate::error::{Error, Kind, Result};
-use crate::progress::Progress;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::Progress;
+use crate::base::time::now;
 use crate::recipe::{Base, Direct, Snapshot, SnapshotFormat, Source};
 use crate::source::pin::{self, Pin};
-use crate::source::{Located, Proof, Terms, direct, fetch, keyring, now, warn_of_expiry};
+use crate::source::{Located, Proof, Terms, direct, fetch, keyring, warn_of_expiry};
 use crate::store::Store;
 use crate::verify::{self, GENTOO_SNAPSHOTS, Verified};
 

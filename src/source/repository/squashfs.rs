@@ -1,15 +1,18 @@
 //! Snapshots as squashfs images: `snapshots/squashfs/gentoo-….xz.sqfs` of a mirror, and a signed list of their digests.
 
+use crate::base::digest::Algorithm;
+use crate::base::text::printable;
+use crate::base::time::now;
 use sha2::{Digest, Sha256};
 
 use super::snapshot::as_source;
-use crate::error::{Error, Kind, Result};
-use crate::hex::hex;
-use crate::progress::Progress;
+use crate::base::digest::hex;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::Progress;
 use crate::recipe::Snapshot;
-use crate::source::digests::{self, Algorithm};
+use crate::source::digests;
 use crate::source::fetch::{FailureKind, Http};
-use crate::source::{Dated, Facts, Located, Place, Proof, Terms, keyring, now, printable};
+use crate::source::{Dated, Facts, Located, Place, Proof, Terms, keyring};
 use crate::store::Store;
 use crate::verify::{self, Keyring, MAX_DOCUMENT, Signed, Signer};
 

@@ -1,18 +1,18 @@
 //! What may become the tree of an ebuild repository: one top directory with the repository in it, of directories, files and links
 //! that stay inside. Such a tree is read from outside the sandbox also, where a link out of it would lead to the host's files.
 
+use crate::base::text::printable;
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::FileType;
 
-use crate::error::{Error, Result};
-use crate::rootfs::Rootfs;
-use crate::source::printable;
-use crate::unpack::Limits;
-use crate::unpack::entry::{Entry, NodeKind};
-use crate::unpack::limits::Kept;
+use crate::archive::unpack::Limits;
+use crate::archive::unpack::entry::{Entry, NodeKind};
+use crate::archive::unpack::limits::Kept;
+use crate::base::error::{Error, Result};
+use crate::fs::rootfs::Rootfs;
 
 /// Looks at every entry of a repository's archive before it is made.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Admission {
     /// Refuses what has no place in a repository.
     ///
     /// # Errors
-    /// [`Kind::Refused`](crate::error::Kind::Refused), naming the entry.
+    /// [`Kind::Refused`](crate::base::error::Kind::Refused), naming the entry.
     pub fn admit(&mut self, entry: &Entry) -> Result<bool> {
         let refused = |why: &str| {
             let path = printable(&entry.path.to_string_lossy());
@@ -82,7 +82,7 @@ fn stays_inside(link: &Path, target: &Path) -> bool {
 /// The one top directory of an unpacked repository, which is `wanted` if that is said.
 ///
 /// # Errors
-/// [`Kind::Refused`](crate::error::Kind::Refused) when it is not one, or no repository.
+/// [`Kind::Refused`](crate::base::error::Kind::Refused) when it is not one, or no repository.
 pub fn top(root: &Rootfs, name: &str, wanted: Option<&str>) -> Result<String> {
     let refused = |why: String| Err(Error::refused(format!("{}: {why}", printable(name))));
     let entries = root.read_dir(Path::new(""))?;
@@ -103,7 +103,7 @@ pub fn top(root: &Rootfs, name: &str, wanted: Option<&str>) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::unpack::entry::Meta;
+    use crate::archive::unpack::entry::Meta;
 
     fn entry(path: &str, kind: NodeKind) -> Entry {
         Entry {
@@ -145,7 +145,7 @@ mod tests {
             ("top/b", NodeKind::Block(1, 3)),
         ] {
             let error = admission.admit(&entry(path, kind)).unwrap_err();
-            assert!(error.kind() == crate::error::Kind::Refused && error.to_string().contains(path), "{error}");
+            assert!(error.kind() == crate::base::error::Kind::Refused && error.to_string().contains(path), "{error}");
         }
         let mut setuid = entry("top/s", NodeKind::File);
         setuid.meta.mode = 0o4755;
@@ -166,6 +166,6 @@ mod tests {
         assert!(other.to_string().contains("it holds gentoo-20261121, not gentoo-20261120"), "{other}");
         fs_err::write(scratch.path().join("more"), "").unwrap();
         assert!(top(&root, "x", None).unwrap_err().to_string().contains("2 entries"));
-        assert_eq!(crate::error::Kind::Refused, top(&root, "x", None).unwrap_err().kind());
+        assert_eq!(crate::base::error::Kind::Refused, top(&root, "x", None).unwrap_err().kind());
     }
 }

@@ -3,7 +3,7 @@
 
 use super::mirror::{Mirror, OFFLINE, VARIANT, build, job, latest, store};
 use super::*;
-use crate::hex::hex;
+use crate::base::digest::hex;
 use crate::recipe::Version;
 
 const DAY: u64 = 86_400;

@@ -2,7 +2,7 @@
 
 use super::mirror::{job, store};
 use super::*;
-use crate::hex::hex;
+use crate::base::digest::hex;
 use crate::recipe::Direct;
 
 pub(super) const PATH: &str = "1.4/x86-64bit/generic_64/stage3-latest.tar.xz";

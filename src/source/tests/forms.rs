@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::mirror::{AUTOBUILDS, Mirror, VARIANT, build, job, latest, store};
 use super::*;
-use crate::hex::hex;
+use crate::base::digest::hex;
 
 /// A mirror with keys of every fate, and the rows that spoil it.
 struct Forge {

@@ -1,7 +1,7 @@
 //! Whole chains: a mirror signed by GnuPG, and files of this machine.
 
 use super::*;
-use crate::hex::hex;
+use crate::base::digest::hex;
 use crate::recipe::{Build, Emerge, Portage, ProfileName, Strip, TreeKind, Version};
 
 pub(super) const VARIANT: &str = "amd64-musl";

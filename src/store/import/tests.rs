@@ -8,11 +8,11 @@ use proptest::prelude::*;
 use sha2::{Digest, Sha512};
 
 use super::*;
-use crate::error::Kind;
-use crate::hex::hex;
-use crate::pack::tar::{self, END, padding};
-use crate::progress::Silent;
-use crate::unpack::entry::Meta;
+use crate::archive::pack::tar::{self, END, padding};
+use crate::archive::unpack::entry::Meta;
+use crate::base::digest::hex;
+use crate::base::error::Kind;
+use crate::base::progress::Silent;
 
 fn store() -> (tempfile::TempDir, Store) {
     let home = tempfile::tempdir().unwrap();

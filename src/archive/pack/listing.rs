@@ -1,0 +1,107 @@
+//! The list of an archive's content, a line per entry, as `tar --numeric-owner -tv` prints it in UTC.
+
+use super::tar::archived;
+use super::walk::Item;
+use crate::archive::unpack::entry::{Meta, NodeKind};
+
+/// Writes lines; keeps the columns as GNU tar does.
+#[derive(Debug)]
+pub struct Listing {
+    width: usize,
+}
+
+impl Default for Listing {
+    fn default() -> Self {
+        Self { width: 19 }
+    }
+}
+
+impl Listing {
+    /// The line of one entry, newline included.
+    pub fn line(&mut self, item: &Item) -> String {
+        let Meta { uid, gid, mtime, .. } = item.meta;
+        let owner = format!("{uid}/{gid}");
+        let size = match &item.kind {
+            NodeKind::Char(major, minor) | NodeKind::Block(major, minor) => format!("{major},{minor}"),
+            _ => item.size.to_string(),
+        };
+        self.width = self.width.max(owner.len() + 1 + size.len());
+        let pad = self.width - owner.len();
+        let name = archived(&item.path, item.kind == NodeKind::Dir);
+        let mut line = format!("{} {owner}{size:>pad$} {} {}", mode(item), date(mtime.sec), quoted(&name));
+        match &item.kind {
+            NodeKind::Symlink(target) => line.push_str(&format!(" -> {}", quoted(target))),
+            NodeKind::Hardlink(target) => line.push_str(&format!(" link to {}", quoted(&archived(target, false)))),
+            _ => {}
+        }
+        line.push('\n');
+        line
+    }
+}
+
+fn mode(item: &Item) -> String {
+    let bits = item.meta.mode;
+    let kind = match &item.kind {
+        NodeKind::File => '-',
+        NodeKind::Hardlink(_) => 'h',
+        NodeKind::Symlink(_) => 'l',
+        NodeKind::Char(..) => 'c',
+        NodeKind::Block(..) => 'b',
+        NodeKind::Dir => 'd',
+        NodeKind::Fifo => 'p',
+    };
+    let mut text = String::from(kind);
+    for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
+        let bits_here = bits >> shift;
+        text.push(if bits_here & 4 != 0 { 'r' } else { '-' });
+        text.push(if bits_here & 2 != 0 { 'w' } else { '-' });
+        text.push(match (bits & special != 0, bits_here & 1 != 0) {
+            (true, true) => letter,
+            (true, false) => letter.to_ascii_uppercase(),
+            (false, true) => 'x',
+            (false, false) => '-',
+        });
+    }
+    text
+}
+
+/// A name with what a terminal would act upon escaped, as GNU tar does.
+fn quoted(name: &[u8]) -> String {
+    let mut text = String::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            match letter {
+                '\\' => text.push_str("\\\\"),
+                '\n' => text.push_str("\\n"),
+                '\t' => text.push_str("\\t"),
+                '\r' => text.push_str("\\r"),
+                '\u{7}' => text.push_str("\\a"),
+                '\u{8}' => text.push_str("\\b"),
+                '\u{b}' => text.push_str("\\v"),
+                '\u{c}' => text.push_str("\\f"),
+                ' '..='~' => text.push(letter),
+                // In the C locale everything else is octal.
+                other => {
+                    other.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| text.push_str(&format!("\\{byte:03o}")))
+                }
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\{byte:03o}")));
+    }
+    text
+}
+
+/// `YYYY-MM-DD HH:MM` in UTC.
+fn date(seconds: i64) -> String {
+    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // Civil date of a day number: eras of 400 years that begin in March (Howard Hinnant's algorithm).
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", rest / 3600, rest % 3600 / 60)
+}

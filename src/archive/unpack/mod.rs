@@ -1,0 +1,256 @@
+//! A tarball becomes a tree.
+//!
+//! [`decode`] tells the format by its content and decodes ahead in threads of its own; [`reader`] cuts the plain bytes into
+//! entries ([`entry`], [`pax`] and [`sparse`] are pure) within [`limits`]; `place` makes them, through [`Rootfs`] only. What the
+//! kernel refuses to make is returned as a [`Record`]. Whatever is wrong with an archive is refused with a stable code
+//! ([`refusal::Reason`]), the entry's name and its offset.
+
+pub mod acl;
+pub mod decode;
+pub mod entry;
+pub mod hashed;
+pub mod limits;
+pub mod pax;
+mod place;
+pub mod reader;
+pub mod record;
+pub mod refusal;
+pub mod sparse;
+pub mod squashfs;
+#[cfg(test)]
+pub(crate) mod tests;
+mod zeros;
+
+use std::fs::File;
+use std::io::{self, BufRead, Read, Seek};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use self::decode::Decoder;
+use self::entry::Entry;
+use self::place::{Data, Failure, Placer, Standing};
+use self::reader::Reader;
+use self::refusal::{ReadError, Reason, Refusal};
+use crate::base::error::{Context, Error, Result};
+use crate::base::progress::{Event, Progress};
+use crate::fs::rootfs::Rootfs;
+use crate::os::space;
+
+pub use self::limits::{Limits, RaisedBy};
+pub use self::record::{Node, Record};
+
+/// Progress is told after this many bytes of the compressed file.
+const STEP: u64 = 2 << 20;
+
+/// Unpacks `tarball`, from its beginning and whatever its compression, into the tree `into`, which is best empty: then an entry
+/// that comes twice is refused instead of replacing the first. Otherwise an entry takes the place of what stands there, but a directory
+/// with something in it gives way to none. `name` is for messages.
+pub fn extract(mut tarball: File, name: &str, into: &Rootfs, limits: &Limits, ui: &dyn Progress) -> Result<Record> {
+    tarball.rewind().system(|| format!("reading {name}"))?;
+    let size = tarball.metadata().system(|| format!("reading {name}"))?.len();
+    check_size(&tarball, into, name, limits)?;
+    extract_stream(tarball, Some(size), name, into, limits, ui)
+}
+
+/// As [`extract`], from something that is only read, such as a pipe.
+pub fn extract_stream(
+    input: impl Read + Send + 'static,
+    size: Option<u64>,
+    name: &str,
+    into: &Rootfs,
+    limits: &Limits,
+    ui: &dyn Progress,
+) -> Result<Record> {
+    extract_some(input, size, name, into, limits, ui, &mut |_| Ok(true))
+}
+
+/// As [`extract_stream`], of those entries only for which `wanted` says so. It sees every entry before it is made.
+pub fn extract_some(
+    input: impl Read + Send + 'static,
+    size: Option<u64>,
+    name: &str,
+    into: &Rootfs,
+    limits: &Limits,
+    ui: &dyn Progress,
+    wanted: &mut dyn FnMut(&Entry) -> Result<bool>,
+) -> Result<Record> {
+    let decoder = Decoder::new(input).map_err(|error| input_error(name, error))?;
+    extract_over(decoder, size, name, into, None, limits, ui, wanted)
+}
+
+/// As [`extract_some`] of what is decoded already. A layer of an image also takes the place of whole directories of the layers `below`
+/// it, which this is the record of: what is returned is what then is missing of all of them.
+#[allow(clippy::too_many_arguments, reason = "what is read, where it goes, and how")]
+pub fn extract_over(
+    decoder: Decoder,
+    size: Option<u64>,
+    name: &str,
+    into: &Rootfs,
+    below: Option<Record>,
+    limits: &Limits,
+    ui: &dyn Progress,
+    wanted: &mut dyn FnMut(&Entry) -> Result<bool>,
+) -> Result<Record> {
+    let standing = standing(into, below.as_ref())?;
+    let placer = Placer::new(into, standing, below.unwrap_or_default(), limits, ui);
+    let mut placer = placer.map_err(|reason| refused(name, reason, limits))?;
+    let mut reader = Reader::new(decoder, limits.clone());
+    let mut told = 0;
+    while let Some(entry) = reader.next_entry().map_err(|error| read_error(name, error, limits))? {
+        if !wanted(&entry)? {
+            continue;
+        }
+        let (offset, path) = (entry.offset, entry.path.clone());
+        placer.place(entry, &mut reader).map_err(|failure| {
+            let total = reader.spent().bytes;
+            failed(name, &path, Some(offset), failure, &About { into, total, limits })
+        })?;
+        let done = reader.input().taken();
+        if done >= told + STEP {
+            told = done;
+            ui.emit(Event::Bytes { done, total: size });
+        }
+    }
+    let total = reader.spent().bytes;
+    read_to_end(&mut reader, name, ui)?;
+    let about = About { into, total, limits };
+    let record = placer.finish().map_err(|failure| failed(name, Path::new(""), None, failure, &about))?;
+    ui.emit(Event::Bytes { done: reader.input().taken(), total: size });
+    Ok(record)
+}
+
+/// What stands in a tree, of which `below` is the record where it has layers.
+fn standing(tree: &Rootfs, below: Option<&Record>) -> Result<Standing> {
+    let empty = below.is_none_or(Record::is_empty) && tree.read_dir(Path::new(""))?.is_empty();
+    Ok(match below {
+        _ if empty => Standing::Nothing,
+        Some(_) => Standing::Layers,
+        None => Standing::Files,
+    })
+}
+
+/// Gives every entry of an archive to `each`, and reads the archive to its end. Makes nothing.
+pub fn list(
+    input: impl Read + Send + 'static,
+    name: &str,
+    limits: &Limits,
+    ui: &dyn Progress,
+    each: &mut dyn FnMut(&Entry) -> Result<()>,
+) -> Result<()> {
+    let decoder = Decoder::new(input).map_err(|error| input_error(name, error))?;
+    let mut reader = Reader::new(decoder, limits.clone());
+    while let Some(entry) = reader.next_entry().map_err(|error| read_error(name, error, limits))? {
+        each(&entry)?;
+    }
+    read_to_end(&mut reader, name, ui)
+}
+
+fn read_to_end(reader: &mut Reader<impl BufRead>, name: &str, ui: &dyn Progress) -> Result<()> {
+    let foreign = reader.finish().map_err(|error| read_error(name, error, &Limits::default()))?;
+    if foreign > 0 {
+        ui.warn(&format!("{name}: {foreign} bytes behind the end of the archive are ignored"));
+    }
+    Ok(())
+}
+
+impl<R: BufRead> Data for Reader<R> {
+    fn data(&mut self) -> io::Result<&[u8]> {
+        Self::data(self)
+    }
+
+    fn consume(&mut self, count: usize) {
+        Self::consume(self, count);
+    }
+}
+
+/// Says early what would otherwise be found out half-way, of a `tarball` that is an `.xz` file and says how large it is unpacked:
+/// that this is more than the limits allow, or than there is space for.
+///
+/// # Errors
+/// [`Kind::Refused`](crate::base::error::Kind::Refused) for the one, [`Kind::System`](crate::base::error::Kind::System) for the other.
+pub fn check_size(tarball: &File, into: &Rootfs, name: &str, limits: &Limits) -> Result<()> {
+    let Some(needed) = decode::claimed_size(tarball) else { return Ok(()) };
+    if needed > limits.bytes {
+        let text = format!("it says that it has {needed} bytes unpacked, more than {}", limits.bytes);
+        return Err(refused(name, Reason { text: text.into(), ..limits.too_large() }, limits));
+    }
+    space::check(into.fd(), into.path(), format!("unpacking {name}"), needed).map_err(|error| match limits.raised_by {
+        RaisedBy::Options => {
+            error.with_hint("free some space; of holes nothing is needed: `xz -dc` before this skips the question")
+        }
+        _ => error.with_hint(limits.make_room()),
+    })
+}
+
+fn read_error(name: &str, error: ReadError, limits: &Limits) -> Error {
+    match error {
+        ReadError::Refused(refusal) => of_refusal(name, refusal, limits),
+        ReadError::Input(error) => input_error(name, error),
+    }
+}
+
+/// The refusal of an archive as a whole.
+fn refused(name: &str, reason: Reason, limits: &Limits) -> Error {
+    of_refusal(name, Refusal { reason, name: Vec::new(), offset: 0 }, limits)
+}
+
+fn of_refusal(name: &str, refusal: Refusal, limits: &Limits) -> Error {
+    let hint = limits.hint(refusal.reason.code);
+    let error = Error::refused(format!("unpacking {name}")).with_source(refusal);
+    if let Some(hint) = hint { error.with_hint(hint) } else { error }
+}
+
+/// An error of the system when the file could not be read, a refusal when what was read is not right.
+fn input_error(name: &str, error: io::Error) -> Error {
+    match refusal::is_of_system(&error) {
+        true => Error::system(format!("reading {name}")),
+        false => Error::refused(format!("unpacking {name}")),
+    }
+    .with_source(error)
+}
+
+/// What an error speaks of beside the entry: the tree, the bytes so far, and the limits.
+struct About<'a> {
+    into: &'a Rootfs,
+    total: u64,
+    limits: &'a Limits,
+}
+
+fn failed(name: &str, path: &Path, offset: Option<u64>, failure: Failure, about: &About<'_>) -> Error {
+    let About { into, total, limits } = about;
+    let bytes = path.as_os_str().as_bytes();
+    let (call, errno) = match failure {
+        Failure::Input(error) => {
+            return read_error(name, ReadError::of(error, bytes, offset.unwrap_or_default()), limits);
+        }
+        Failure::Refused(reason) => {
+            let refusal = Refusal { reason, name: bytes.to_vec(), offset: offset.unwrap_or_default() };
+            return of_refusal(name, refusal, limits);
+        }
+        Failure::Call(call, errno) => (call, errno),
+        Failure::Dir(path, failure) => return failed(name, &path, None, *failure, about),
+    };
+    let place = into.path().display();
+    let error = Error::system(format!("unpacking {} of {name} into {place}: {call}", bytes.escape_ascii()));
+    let hint = match errno {
+        Errno::NOSPC | Errno::DQUOT => {
+            let free = space::free(into.fd()).unwrap_or_default();
+            format!("{total} bytes were needed up to this entry, {free} are free; {}", limits.make_room())
+        }
+        Errno::INVAL if call.contains("chown") => {
+            "its owner or group is outside the range of subordinate ids: give this user 65536 of them in /etc/subuid and /etc/subgid"
+                .to_owned()
+        }
+        Errno::PERM if call == "unlinkat" => "what is in its way may be immutable: lsattr(1) shows that".to_owned(),
+        Errno::BUSY | Errno::XDEV if call == "unlinkat" => "something is mounted in its way: unmount it".to_owned(),
+        Errno::PERM if call.contains("chown") => "unpacking needs root, or root in a user namespace".to_owned(),
+        Errno::NOSYS if call != "openat2" => {
+            "before Linux 6.13, /proc is needed for this: mount it, and a container must not hide it".to_owned()
+        }
+        Errno::NOSYS => "openat2 is missing: Linux 5.6 or newer is needed, and a container must not filter it".to_owned(),
+        _ => return error.with_source(io::Error::from(errno)),
+    };
+    error.with_source(io::Error::from(errno)).with_hint(hint)
+}

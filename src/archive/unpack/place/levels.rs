@@ -1,0 +1,289 @@
+//! The way from the root of a tree to the directory at hand. A directory gets its owner, mode, lists and time when it is left, so that
+//! an archive of any number of directories takes no more memory than its deepest path. One that is written into again afterwards, or
+//! that no entry speaks of, keeps what it had.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
+use rustix::io::Errno;
+
+use super::{Call as _, Failure, Lacks, Placer, bad_parent};
+use crate::archive::unpack::acl;
+use crate::archive::unpack::entry::Meta;
+use crate::archive::unpack::refusal::Reason;
+use crate::fs::rootfs::{self, MAX_XATTR, OPEN_LEVELS};
+
+/// How a directory is opened.
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// A directory on the way.
+pub(super) struct Level {
+    /// As the archive calls it.
+    path: PathBuf,
+    /// The same through no link, once it was needed.
+    real: Option<PathBuf>,
+    /// Opened when it is needed; closed when many levels are below it.
+    fd: Option<OwnedFd>,
+    /// Device and inode of one that may have been come to through a link.
+    identity: Option<(u64, u64)>,
+    /// Whether what is made here is root's of itself, once it is known: a setgid directory or the file system may give it away.
+    gives_root: Option<bool>,
+    then: Then,
+}
+
+impl Level {
+    /// Bytes of memory that it takes.
+    fn weight(&self) -> usize {
+        let lists = match &self.then {
+            Then::Become(meta, _) => meta.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum(),
+            Then::Remain(_, list) => list.as_ref().map_or(0, Vec::len),
+        };
+        size_of::<Self>() + self.path.as_os_str().len() + lists
+    }
+}
+
+/// What a directory gets when it is left.
+enum Then {
+    /// What its entry says, of which it lacks this.
+    Become(Meta, Lacks),
+    /// What it had: its time, and its list for new files, which these must not inherit.
+    Remain(Timestamps, Option<Vec<u8>>),
+}
+
+impl Level {
+    fn new(path: PathBuf, then: Then) -> Self {
+        Self { path, real: None, fd: None, identity: None, gives_root: None, then }
+    }
+}
+
+impl Placer<'_> {
+    /// Makes `path` the end of the way. Missing directories are made; those that are not on the way are left.
+    pub(super) fn enter(&mut self, path: &Path) -> Result<(), Failure> {
+        while self.levels.last().is_some_and(|level| !is_at_or_below(path, &level.path)) {
+            self.leave()?;
+        }
+        if self.levels.last().is_some_and(|level| level.path.as_os_str() == path.as_os_str()) {
+            return Ok(());
+        }
+        let opened = match self.root.openat2(path, DIRECTORY, Mode::empty()) {
+            Err(Errno::NOTDIR | Errno::LOOP) => return Err(bad_parent().into()),
+            Err(Errno::NOENT) => None,
+            other => Some(other.call("openat2")?),
+        };
+        let fd = match (opened, path.parent(), path.file_name()) {
+            (Some(fd), ..) => fd,
+            (None, Some(above), Some(name)) => {
+                self.enter(above)?;
+                let above = self.take_top()?;
+                self.parents = self.parents.checked_sub(1).ok_or_else(|| self.limits.too_many())?;
+                match rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o700)) {
+                    // A link that leads nowhere: what it should become is not ours to guess.
+                    Err(Errno::EXIST) => return Err(bad_parent().into()),
+                    other => other.call("mkdirat")?,
+                }
+                let fd =
+                    rustix::fs::openat(&above, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()).call("openat")?;
+                // The mode is set afterwards so that the umask has no say.
+                rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o755)).call("fchmod")?;
+                self.put_top(above);
+                fd
+            }
+            (None, ..) => return Err(Failure::Call("openat2", Errno::NOENT)),
+        };
+        let stat = rustix::fs::fstat(&fd).call("fstat")?;
+        let then = remaining(&fd, &stat)?;
+        let identity = Some((stat.st_dev, stat.st_ino));
+        self.add(Level { fd: Some(fd), identity, ..Level::new(path.to_owned(), then) })
+    }
+
+    /// Goes on to the directory `path`, which was just made, or `existed`, in the last one.
+    pub(super) fn push(&mut self, path: PathBuf, mut meta: Meta, existed: bool) -> Result<(), Failure> {
+        // Lists wait until nothing can inherit them any more; other attributes may be large, and are set at once.
+        let (now, later) = std::mem::take(&mut meta.xattrs).into_iter().partition(|(name, _)| !is_list(name));
+        meta.xattrs = later;
+        let lacks = Lacks { owner: existed || self.lacks_owner(&meta, None)?, mode: true };
+        self.add(Level::new(path.clone(), Then::Become(meta, lacks)))?;
+        if existed || !now.is_empty() {
+            let fd = self.take_top()?;
+            if existed {
+                self.strip(&fd)?;
+            }
+            self.set_xattrs(&path, &now, |key, value| rustix::fs::fsetxattr(&fd, key, value, XattrFlags::empty()))?;
+            self.put_top(fd);
+        }
+        Ok(())
+    }
+
+    /// The last directory, as [`Placer::push`] makes it, when it is the root.
+    pub(super) fn become_again(&mut self, meta: Meta) -> Result<(), Failure> {
+        self.record.forget_one(Path::new(""));
+        if let Some(level) = self.levels.pop() {
+            self.kept.release(level.weight());
+        }
+        self.push(PathBuf::new(), meta, true)
+    }
+
+    /// Whether what was just made in the last directory, a file if there is a descriptor of it, may be of another owner than `meta` says.
+    /// Nearly everything is root's, and made so: knowing it spares a call. Other numbers may mean several owners, in a user namespace.
+    pub(super) fn lacks_owner(&mut self, meta: &Meta, file: Option<&OwnedFd>) -> Result<bool, Failure> {
+        if (meta.uid, meta.gid) != (0, 0) {
+            return Ok(true);
+        }
+        let Some(top) = self.levels.last_mut() else { return Ok(true) };
+        if let (None, Some(file)) = (top.gives_root, file) {
+            let stat = rustix::fs::fstat(file).call("fstat")?;
+            top.gives_root = Some((stat.st_uid, stat.st_gid) == (0, 0));
+        }
+        Ok(top.gives_root != Some(true))
+    }
+
+    /// The descriptor of the last directory. [`Placer::put_top`] puts it back.
+    pub(super) fn take_top(&mut self) -> Result<OwnedFd, Failure> {
+        let Some((top, rest)) = self.levels.split_last_mut() else {
+            return Err(Failure::Call("openat2", Errno::NOENT));
+        };
+        if let Some(fd) = top.fd.take() {
+            return Ok(fd);
+        }
+        let replaced =
+            || Reason::new("directory-replaced", "a later entry replaced its directory or a link on its path");
+        let above = rest.last().and_then(|level| level.fd.as_ref().map(|fd| (&level.path, fd)));
+        let flags = DIRECTORY | OFlags::NOFOLLOW;
+        let (call, opened) = match (above, top.path.file_name()) {
+            _ if top.identity.is_some() => ("openat2", self.root.openat2(&top.path, DIRECTORY, Mode::empty())),
+            (Some((above, fd)), Some(name)) if top.path.parent() == Some(above) => {
+                ("openat", rustix::fs::openat(fd, name, flags, Mode::empty()))
+            }
+            _ => ("openat2", self.root.openat2(&top.path, flags, Mode::empty())),
+        };
+        let fd = match opened {
+            Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => return Err(replaced().into()),
+            other => other.call(call)?,
+        };
+        if let Some(identity) = top.identity {
+            let stat = rustix::fs::fstat(&fd).call("fstat")?;
+            if (stat.st_dev, stat.st_ino) != identity {
+                return Err(replaced().into());
+            }
+        }
+        Ok(fd)
+    }
+
+    /// The path of the last directory, through no link, and through nothing that is only recorded.
+    pub(super) fn real_top(&mut self) -> Result<&Path, Failure> {
+        let Some(top) = self.levels.last_mut() else { return Ok(Path::new("")) };
+        let real = match top.real.take() {
+            Some(real) => real,
+            None => {
+                let real = self.root.real(&top.path).call("openat2")?;
+                if real.ancestors().any(|above| self.record.nodes().contains_key(above)) {
+                    return Err(bad_parent().into());
+                }
+                real
+            }
+        };
+        Ok(top.real.insert(real))
+    }
+
+    pub(super) fn put_top(&mut self, fd: OwnedFd) {
+        if let Some(top) = self.levels.last_mut() {
+            top.fd = Some(fd);
+        }
+    }
+
+    fn add(&mut self, level: Level) -> Result<(), Failure> {
+        self.kept.add(level.weight(), "the directories on the way to an entry")?;
+        self.levels.push(level);
+        if let Some(far) = self.levels.len().checked_sub(OPEN_LEVELS + 1) {
+            self.levels[far].fd = None;
+        }
+        Ok(())
+    }
+
+    /// Leaves the last directory.
+    pub(super) fn leave(&mut self) -> Result<(), Failure> {
+        let fd = self.take_top();
+        let Some(level) = self.levels.pop() else { return Ok(()) };
+        self.kept.release(level.weight());
+        let Level { path, then, .. } = level;
+        let left = || {
+            let fd = fd?;
+            match then {
+                Then::Become(meta, lacks) => {
+                    if lacks.owner {
+                        // It may be on the way by another name, too.
+                        self.levels.iter_mut().for_each(|level| level.gives_root = None);
+                    }
+                    self.finish_fd(&fd, &path, &meta, lacks)
+                }
+                Then::Remain(times, list) => remain(&fd, &times, list.as_deref()),
+            }
+        };
+        left().map_err(|failure| Failure::Dir(path, Box::new(failure)))
+    }
+
+    /// Leaves the last directory when all has failed: one that was there before has again what it had, as far as that can be.
+    pub(super) fn give_back(&mut self) {
+        let fd = self.take_top();
+        if let Some(Level { then: Then::Remain(times, list), .. }) = self.levels.pop() {
+            drop(fd.and_then(|fd| remain(&fd, &times, list.as_deref())));
+        }
+    }
+
+    /// Takes away the attributes of a directory that was there before: those of its entry replace them.
+    fn strip(&mut self, fd: &OwnedFd) -> Result<(), Failure> {
+        let names = rootfs::xattr_names(|to| rustix::fs::flistxattr(fd, to)).call("flistxattr")?;
+        for name in names {
+            match rustix::fs::fremovexattr(fd, &name[..]) {
+                Ok(()) | Err(Errno::NODATA) => {}
+                Err(errno @ (Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL)) => self.ui_once(&format!(
+                    "{}: the attribute {} of a directory cannot be taken away: {errno}",
+                    self.root.path().display(),
+                    name.escape_ascii()
+                )),
+                Err(errno) => return Err(Failure::Call("fremovexattr", errno)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// As [`Path::starts_with`], for names as they are unpacked: it is asked for every entry, and comparing components is slow.
+fn is_at_or_below(path: &Path, dir: &Path) -> bool {
+    let rest = path.as_os_str().as_bytes().strip_prefix(dir.as_os_str().as_bytes());
+    rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/' || dir.as_os_str().is_empty())
+}
+
+fn is_list(name: &[u8]) -> bool {
+    name == acl::ACCESS.as_bytes() || name == acl::DEFAULT.as_bytes()
+}
+
+/// Gives a directory what it had.
+fn remain(fd: &OwnedFd, times: &Timestamps, list: Option<&[u8]>) -> Result<(), Failure> {
+    if let Some(list) = list {
+        rustix::fs::fsetxattr(fd, acl::DEFAULT, list, XattrFlags::empty()).call("fsetxattr")?;
+    }
+    rustix::fs::futimens(fd, times).call("futimens")
+}
+
+/// What a directory has that new files in it change, or inherit.
+fn remaining(fd: &OwnedFd, stat: &Stat) -> Result<Then, Failure> {
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
+    };
+    let list = match rustix::fs::fgetxattr(fd.as_fd(), acl::DEFAULT, &mut [0u8; 0][..]) {
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => None,
+        Err(errno) => return Err(Failure::Call("fgetxattr", errno)),
+        Ok(_) => {
+            let mut list = vec![0; MAX_XATTR];
+            let length = rustix::fs::fgetxattr(fd, acl::DEFAULT, &mut list[..]).call("fgetxattr")?;
+            list.truncate(length);
+            rustix::fs::fremovexattr(fd, acl::DEFAULT).call("fremovexattr")?;
+            Some(list)
+        }
+    };
+    Ok(Then::Remain(times, list))
+}

@@ -1,0 +1,230 @@
+//! Computes several digests of one stream, each in a thread of its own over the same buffers. The wall time is that of the slowest.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use blake2::Blake2b512;
+use sha2::digest::DynDigest;
+
+use super::{Algorithm, Blake2b, Sha256, Sha512};
+
+/// Size of a buffer in bytes.
+const BUFFER: usize = 256 * 1024;
+
+/// Buffers that wait for the slowest thread. With the one being filled and the one being hashed, this bounds the memory.
+const DEPTH: usize = 4;
+
+/// Hashes what it is given, in bounded memory.
+#[derive(Debug)]
+pub struct Hasher {
+    lanes: Vec<Lane>,
+    /// Not handed out yet.
+    filling: Vec<u8>,
+    /// Handed out, the oldest first, to be filled again.
+    sent: VecDeque<Arc<Vec<u8>>>,
+    threads: bool,
+}
+
+/// One digest in the making.
+struct Lane {
+    algorithm: Algorithm,
+    worker: Worker,
+}
+
+type State = Box<dyn DynDigest + Send + Sync>;
+
+enum Worker {
+    /// Whoever gives the bytes.
+    Caller(State),
+    /// A thread that ends when nothing more is fed.
+    Thread { feed: SyncSender<Arc<Vec<u8>>>, thread: JoinHandle<State> },
+}
+
+/// The digests of one stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sums {
+    sha256: Option<Sha256>,
+    sha512: Option<Sha512>,
+    blake2b: Option<Blake2b>,
+}
+
+impl Sums {
+    /// The SHA-256, if it was asked for.
+    pub fn sha256(&self) -> Option<Sha256> {
+        self.sha256
+    }
+
+    /// The SHA-512, if it was asked for.
+    pub fn sha512(&self) -> Option<Sha512> {
+        self.sha512
+    }
+
+    /// The hex digits of one of them, if it was asked for.
+    pub fn hex(&self, algorithm: Algorithm) -> Option<String> {
+        match algorithm {
+            Algorithm::Sha256 => self.sha256.map(|digest| digest.hex()),
+            Algorithm::Sha512 => self.sha512.map(|digest| digest.hex()),
+            Algorithm::Blake2b => self.blake2b.map(|digest| digest.hex()),
+        }
+    }
+
+    /// The BLAKE2b, if it was asked for.
+    pub fn blake2b(&self) -> Option<Blake2b> {
+        self.blake2b
+    }
+
+    /// Keeps a finished digest, whose length is that of its algorithm.
+    fn keep(&mut self, algorithm: Algorithm, bytes: &[u8]) {
+        match algorithm {
+            Algorithm::Sha256 => self.sha256 = bytes.try_into().ok().map(<[u8; 32]>::into),
+            Algorithm::Sha512 => self.sha512 = bytes.try_into().ok().map(<[u8; 64]>::into),
+            Algorithm::Blake2b => self.blake2b = bytes.try_into().ok().map(<[u8; 64]>::into),
+        }
+    }
+}
+
+impl Hasher {
+    /// For these digests. With one processor, or few bytes, no thread is started.
+    pub fn new(algorithms: &[Algorithm]) -> Self {
+        Self::with(algorithms, thread::available_parallelism().is_ok_and(|processors| processors.get() > 1))
+    }
+
+    /// With threads, or without any.
+    pub fn with(algorithms: &[Algorithm], threads: bool) -> Self {
+        let lanes = algorithms.iter().map(|&algorithm| Lane { algorithm, worker: Worker::Caller(state(algorithm)) });
+        Self { lanes: lanes.collect(), filling: Vec::new(), sent: VecDeque::new(), threads }
+    }
+
+    /// Takes more bytes; waits where the threads are behind.
+    pub fn update(&mut self, mut bytes: &[u8]) {
+        if !self.threads {
+            return self.lanes.iter_mut().for_each(|lane| lane.update(bytes));
+        }
+        while !bytes.is_empty() {
+            self.filling.reserve_exact(BUFFER - self.filling.len());
+            let (now, later) = bytes.split_at(bytes.len().min(BUFFER - self.filling.len()));
+            self.filling.extend_from_slice(now);
+            bytes = later;
+            if self.filling.len() == BUFFER {
+                self.send();
+            }
+        }
+    }
+
+    /// The digests of all of it.
+    pub fn finish(mut self) -> Sums {
+        if self.sent.is_empty() {
+            self.lanes.iter_mut().for_each(|lane| lane.update(&self.filling));
+        } else {
+            self.send();
+        }
+        let mut sums = Sums::default();
+        self.lanes.into_iter().for_each(|lane| sums.keep(lane.algorithm, &lane.finish()));
+        sums
+    }
+
+    /// Hands the buffer to every thread, and takes one back that all are done with.
+    fn send(&mut self) {
+        let oldest = if self.sent.len() > DEPTH + 1 { self.sent.pop_front() } else { None };
+        let next = oldest.and_then(Arc::into_inner).unwrap_or_default();
+        let full = Arc::new(std::mem::replace(&mut self.filling, next));
+        self.filling.clear();
+        self.lanes.iter_mut().for_each(|lane| lane.feed(&full));
+        self.sent.push_back(full);
+    }
+}
+
+fn state(algorithm: Algorithm) -> State {
+    match algorithm {
+        Algorithm::Sha256 => Box::new(sha2::Sha256::default()),
+        Algorithm::Sha512 => Box::new(sha2::Sha512::default()),
+        Algorithm::Blake2b => Box::new(Blake2b512::default()),
+    }
+}
+
+impl Lane {
+    /// Hashes here and now, where no thread was started.
+    fn update(&mut self, bytes: &[u8]) {
+        if let Worker::Caller(state) = &mut self.worker {
+            state.update(bytes);
+        }
+    }
+
+    /// Has the thread hash it, which the first buffer starts; where none can be had, the caller does the work.
+    fn feed(&mut self, buffer: &Arc<Vec<u8>>) {
+        if let Worker::Thread { feed, .. } = &self.worker {
+            // A thread that is gone has panicked, and `finish` says so.
+            let _ = feed.send(Arc::clone(buffer));
+            return;
+        }
+        let (feed, fed) = sync_channel(DEPTH);
+        let (mut state, first) = (state(self.algorithm), Arc::clone(buffer));
+        let thread = thread::Builder::new().name("digest".to_owned()).spawn(move || {
+            state.update(&first);
+            drop(first);
+            fed.into_iter().for_each(|buffer: Arc<Vec<u8>>| state.update(&buffer));
+            state
+        });
+        match thread {
+            Ok(thread) => self.worker = Worker::Thread { feed, thread },
+            Err(_) => self.update(buffer),
+        }
+    }
+
+    fn finish(self) -> Box<[u8]> {
+        let state = match self.worker {
+            Worker::Caller(state) => state,
+            Worker::Thread { feed, thread } => {
+                drop(feed);
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            }
+        };
+        state.finalize()
+    }
+}
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lane({:?})", self.algorithm)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use sha2::Digest as _;
+
+    use super::*;
+
+    const ALL: [Algorithm; 3] = [Algorithm::Sha512, Algorithm::Blake2b, Algorithm::Sha256];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn as_one_thread_would(size in 0usize..3 << 20, step in 1usize..600_000, threads: bool) {
+            let bytes: Vec<u8> = (0..size as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+            let mut hasher = Hasher::with(&ALL, threads);
+            bytes.chunks(step).for_each(|chunk| hasher.update(chunk));
+            let sums = hasher.finish();
+            prop_assert_eq!(sums.sha512(), Some(Sha512::of(&bytes)));
+            prop_assert_eq!(sums.blake2b(), Some(Blake2b::of(&bytes)));
+            prop_assert_eq!(sums.sha256(), Some(Sha256::of(&bytes)));
+        }
+    }
+
+    #[test]
+    fn buffers_are_filled_again() {
+        let mut hasher = Hasher::with(&ALL, true);
+        let block = vec![7; BUFFER];
+        for _ in 0..200 {
+            hasher.update(&block);
+            assert!(hasher.sent.len() <= DEPTH + 2, "{}", hasher.sent.len());
+        }
+        let expected = (0..200).fold(sha2::Sha512::new(), |sha512, _| sha512.chain_update(&block));
+        assert_eq!(hasher.finish().sha512(), Some(Sha512::from(<[u8; 64]>::from(expected.finalize()))));
+        assert_eq!(Hasher::new(&[]).finish(), Sums::default());
+    }
+}

@@ -1,0 +1,217 @@
+//! `quern.lock`: what each recipe of a directory was locked to. A text for `git diff`: sorted, and the same bytes for as long as
+//! nothing moved.
+//!
+//! It is read as what it is, a file that people merge and edit: what it says is checked before it is used, and a mistake is shown
+//! where it stands. It is replaced whole, by one process at a time.
+
+use crate::base::text::printable;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::base::error::{Context, Error, Kind, Result};
+use crate::source::Locked;
+
+/// What it is called, in the directory of the recipe.
+pub const NAME: &str = "quern.lock";
+
+/// No lock file is longer than this.
+const MAX: u64 = 1 << 20;
+/// The only version of the format that there is.
+const VERSION: u64 = 1;
+const HEADER: &str =
+    "# Written by `quern-builder lock`, used by `build --locked`. Keep it with the recipes; lock again to change it.\n";
+
+/// What is locked, by the recipe's name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lockfile {
+    version: u64,
+    #[serde(default)]
+    recipe: BTreeMap<String, Locked>,
+}
+
+/// What became of a lock file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Update {
+    /// The recipe was not locked before.
+    Added,
+    /// It was locked to something else; what moved, a line each.
+    Moved(Vec<String>),
+    /// The file was left as it is.
+    Same,
+}
+
+impl Default for Lockfile {
+    fn default() -> Self {
+        Self { version: VERSION, recipe: BTreeMap::new() }
+    }
+}
+
+impl Lockfile {
+    /// Parses the text of a lock file; `what` names it in messages.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`], with the place, when it is no lock file of this version.
+    pub fn parse(what: &str, text: &str) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u64,
+        }
+        let wrong = |error: toml::de::Error| {
+            // It shows the place, with whatever a terminal would obey there.
+            let place: Vec<String> = error.to_string().lines().map(printable).collect();
+            Error::usage(format!("reading {what}: it is no lock file")).with_details(place.join("\n")).with_hint(
+                "take it back from version control, or remove it and lock the recipes again with `quern-builder lock`",
+            )
+        };
+        let Version { version } = toml::from_str(text).map_err(wrong)?;
+        if version != VERSION {
+            return Err(Error::usage(format!(
+                "reading {what}: it is of version {version}, and this program knows {VERSION}"
+            ))
+            .with_hint("a newer quern-builder wrote it"));
+        }
+        toml::from_str(text).map_err(wrong)
+    }
+
+    /// Reads a lock file; none when there is none.
+    ///
+    /// # Errors
+    /// Those of [`Lockfile::parse`], and [`Kind::System`] when it cannot be read.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        let what = path.display().to_string();
+        let file = match fs_err::File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).system(|| "reading the lock file"),
+        };
+        let mut text = String::new();
+        file.take(MAX + 1).read_to_string(&mut text).context(Kind::Usage, || "reading the lock file")?;
+        if text.len() as u64 > MAX {
+            return Err(Error::usage(format!("reading {what}: it is larger than {} MiB", MAX >> 20)));
+        }
+        Self::parse(&what, &text).map(Some)
+    }
+
+    /// The entry of a recipe that must be locked: in the file at `path`.
+    ///
+    /// # Errors
+    /// Those of [`Lockfile::read`], and [`Kind::Usage`] when the recipe is not locked there.
+    pub fn entry(path: &Path, recipe: &str) -> Result<Locked> {
+        let hint =
+            format!("`quern-builder lock` writes it: give it the arguments of this command, without {}", "--locked");
+        let Some(mut lockfile) = Self::read(path)? else {
+            return Err(Error::usage(format!("there is no {}", path.display())).with_hint(hint));
+        };
+        lockfile.recipe.remove(recipe).ok_or_else(|| {
+            let known: Vec<&str> = lockfile.recipes().collect();
+            let known = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
+            Error::usage(format!("{recipe} is not locked in {} (it locks {known})", path.display())).with_hint(hint)
+        })
+    }
+
+    /// The entry of a recipe.
+    pub fn get(&self, recipe: &str) -> Option<&Locked> {
+        self.recipe.get(recipe)
+    }
+
+    /// The names of all recipes in it, sorted.
+    pub fn recipes(&self) -> impl Iterator<Item = &str> {
+        self.recipe.keys().map(String::as_str)
+    }
+
+    /// Everything that is locked in it.
+    pub fn entries(&self) -> impl Iterator<Item = &Locked> {
+        self.recipe.values()
+    }
+
+    /// Takes in an entry. One that says the same of the same bytes stays as it was.
+    fn set(&mut self, recipe: &str, new: Locked) -> Update {
+        let Some(old) = self.recipe.get(recipe) else {
+            self.recipe.insert(recipe.to_owned(), new);
+            return Update::Added;
+        };
+        let changes = old.changes(&new);
+        if changes.is_empty() {
+            return Update::Same;
+        }
+        let new = new.settled(old);
+        self.recipe.insert(recipe.to_owned(), new);
+        Update::Moved(changes)
+    }
+
+    /// Its text.
+    ///
+    /// # Errors
+    /// [`Kind::System`] when something in it is no TOML.
+    pub fn text(&self) -> Result<String> {
+        let body = toml::to_string(self).system(|| "writing the lock file")?;
+        Ok(format!("{HEADER}{body}"))
+    }
+
+    /// Locks a recipe in the file at `path`: reads it, takes the entry in and replaces it, while no other process does.
+    ///
+    /// # Errors
+    /// Those of [`Lockfile::read`], and [`Kind::System`] when it cannot be written.
+    pub fn update(path: &Path, recipe: &str, new: Locked) -> Result<Update> {
+        // Of a link, what it leads to is replaced.
+        let path = fs_err::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let directory = directory(&path)?;
+        let mut lockfile = Self::read(&path)?.unwrap_or_default();
+        let update = lockfile.set(recipe, new);
+        if update != Update::Same {
+            replace(&directory, &path, lockfile.text()?.as_bytes())?;
+        }
+        Ok(update)
+    }
+}
+
+/// Where the lock file of a recipe is: beside it. None for one on standard input.
+pub fn beside(recipe: &Path) -> Option<PathBuf> {
+    if recipe == Path::new("-") {
+        return None;
+    }
+    let recipe = std::path::absolute(recipe).ok()?;
+    Some(recipe.parent()?.join(NAME))
+}
+
+/// The directory of a file, locked against other processes that lock it; a file system without locks has none to wait for.
+fn directory(path: &Path) -> Result<File> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let doing = || format!("locking {}", parent.display());
+    let directory = fs_err::File::open(parent).system(doing)?.into_file();
+    loop {
+        match rustix::fs::flock(&directory, FlockOperation::LockExclusive) {
+            Err(Errno::INTR) => {}
+            Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(directory),
+            Err(errno) => return Err(errno).system(doing),
+        }
+    }
+}
+
+/// Writes a file beside the one that it replaces, under a name that the next run takes again if this one is killed.
+fn replace(directory: &File, path: &Path, bytes: &[u8]) -> Result<()> {
+    let doing = || format!("writing {}", path.display());
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+        return Err(Error::usage(format!("{}: it names no file", doing())));
+    };
+    let new = format!(".{name}.new");
+    let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::openat(directory, &new, flags, Mode::from_raw_mode(0o644)).system(doing)?);
+    let written = file.write_all(bytes).and_then(|()| file.sync_all()).system(doing);
+    let named = written.and_then(|()| rustix::fs::renameat(directory, &new, directory, name).system(doing));
+    if named.is_err() {
+        let _ = rustix::fs::unlinkat(directory, &new, rustix::fs::AtFlags::empty());
+    }
+    named?;
+    directory.sync_all().system(doing)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,296 @@
+//! Becoming root once, before any thread exists. With root's privileges nothing is needed but a mount namespace; without, the
+//! program runs itself again in a user namespace whose ids come from the user's ranges in `/etc/subuid` and `/etc/subgid`.
+//!
+//! Nobody else makes the outer user namespace. See user_namespaces(7), subuid(5), newuidmap(1).
+
+pub mod owners;
+
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
+use nix::unistd::{Gid, Pid, Uid, User, geteuid, getgid, getuid, setgroups, setresgid, setresuid};
+
+use crate::base::error::{Context, Error, Result};
+use crate::os::process::{self, Exit, Forward};
+use crate::os::sys;
+
+/// Names the descriptor of the handshake to the program run again.
+const MARK: &str = "QUERN_USERNS_FD";
+
+/// Ids that a tree needs: 0 to 65535, as every distribution hands out.
+pub const IDS: u32 = 65536;
+
+/// What [`become_root`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// This process is root in a mount namespace of its own: go on.
+    Root,
+    /// The work was done by a child, which ended so.
+    Waited(Exit),
+}
+
+/// A run of ids: `count` ids from `inside` on stand for those from `outside` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// First id in the namespace.
+    pub inside: u32,
+    /// First id outside.
+    pub outside: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// Whether this process is root, real or mapped.
+pub fn is_root() -> bool {
+    geteuid().is_root()
+}
+
+/// Whether it is root by itself, not by having been run again in a user namespace by [`become_root`].
+pub fn is_host_root() -> bool {
+    is_root() && std::env::var_os(MARK).is_none()
+}
+
+/// Whether uid 0 of this process's user namespace is uid 0 outside as well: it owns the host's files, whatever capabilities it
+/// lacks there.
+///
+/// # Errors
+/// [`Kind::System`](crate::base::error::Kind::System) when /proc does not tell.
+pub fn is_hosts_root() -> Result<bool> {
+    fs_err::read_to_string("/proc/self/uid_map")
+        .system(|| "reading this process's id map")
+        .map(|map| zero_is_zero(&map))
+}
+
+fn zero_is_zero(uid_map: &str) -> bool {
+    uid_map.lines().any(|line| line.split_whitespace().take(2).eq(["0", "0"]))
+}
+
+/// Makes the process root, real or mapped, with a mount namespace of its own. Must be called while it has one thread.
+///
+/// # Errors
+/// [`Kind::System`](crate::base::error::Kind::System) with the knob to turn when the kernel or the ranges of ids do not allow it.
+pub fn become_root() -> Result<Role> {
+    if let Some(mark) = std::env::var_os(MARK) {
+        enter_user_namespace(&mark.to_string_lossy())?;
+    } else if !geteuid().is_root() {
+        return outer().map(Role::Waited);
+    }
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|errno| {
+        Error::system("making a mount namespace").with_source(errno).with_hint(
+            "root without CAP_SYS_ADMIN (a container?) cannot build; run as an ordinary user instead, or give the container \
+             that capability",
+        )
+    })?;
+    use rustix::mount::{MountPropagationFlags, mount_change};
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+        .system(|| "cutting the mount namespace off from the host's")?;
+    Ok(Role::Root)
+}
+
+/// The second half, in the program run again: a new user namespace, maps written by the parent, then uid 0 in it.
+#[allow(clippy::disallowed_methods, reason = "one thread, before anything reads the environment")]
+fn enter_user_namespace(mark: &str) -> Result<()> {
+    let doing = || "entering a user namespace";
+    let fd = mark.parse().ok().and_then(|fd| sys::inherited_fd(fd).ok());
+    let fd = fd.ok_or_else(|| {
+        Error::usage(format!("{MARK} is set to {mark:?}")).with_hint("only this program sets it, for itself: unset it")
+    })?;
+    let mut channel = UnixStream::from(fd);
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| refused("making a user namespace", errno))?;
+    // A process that gained capabilities is not dumpable, and the files of its /proc entry are out of its parent's reach.
+    nix::sys::prctl::set_dumpable(true).system(doing)?;
+    channel.write_all(b"u").system(doing)?;
+    channel.read_exact(&mut [0]).system(|| "waiting for the maps of the user namespace")?;
+    take_root()?;
+    die_with_parent()?;
+    // The parent keeps its end open for as long as it lives. One that died before we asked to die with it sends no signal.
+    if process::has_news(channel.as_fd()) {
+        return Err(Error::system("the parent process is gone"));
+    }
+    Ok(())
+}
+
+/// Becomes uid 0 and gid 0 of the namespace this process is in.
+pub(crate) fn take_root() -> Result<()> {
+    let doing = || "becoming root of the user namespace";
+    setgroups(&[]).system(doing)?;
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    setresgid(gid, gid, gid).system(doing)?;
+    setresuid(uid, uid, uid).system(doing)
+}
+
+/// Arranges to be killed when the parent dies. To be repeated after every change of credentials, which clears it.
+pub(crate) fn die_with_parent() -> Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).system(|| "asking to die with the parent")
+}
+
+/// The first half: starts the program again, writes its maps, then waits and passes signals on.
+fn outer() -> Result<Exit> {
+    let uids = extents("/etc/subuid", getuid().as_raw())?;
+    let gids = extents("/etc/subgid", getgid().as_raw())?;
+    let signals = process::block_signals()?;
+    let (mut ours, theirs) = UnixStream::pair().system(|| "making a socket pair")?;
+    let theirs = std::os::fd::OwnedFd::from(theirs);
+    sys::set_cloexec(&theirs, false).system(|| "handing over a socket")?;
+    let mut arguments = std::env::args_os();
+    #[allow(clippy::disallowed_methods, reason = "the program itself, run again")]
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(arguments.next().unwrap_or_default()).args(arguments);
+    command.env(MARK, theirs.as_raw_fd().to_string());
+    let child = command.spawn().system(|| "starting the program again in a user namespace")?;
+    let pid = Pid::from_raw(child.id() as i32);
+    drop(theirs);
+    if ours.read_exact(&mut [0]).is_err() {
+        // It has said why.
+        return process::wait(pid);
+    }
+    map_ids("newuidmap", pid, &uids).and_then(|()| map_ids("newgidmap", pid, &gids)).inspect_err(|_| {
+        nix::sys::signal::kill(pid, Signal::SIGKILL).ok();
+        process::wait(pid).ok();
+    })?;
+    ours.write_all(b"m").system(|| "talking to the program in the user namespace")?;
+    process::supervise(pid, &signals, Forward::Sent, None)
+}
+
+/// Runs newuidmap or newgidmap.
+fn map_ids(program: &str, pid: Pid, extents: &[Extent]) -> Result<()> {
+    #[allow(clippy::disallowed_methods, reason = "this module runs newuidmap and newgidmap")]
+    let mut command = Command::new(program);
+    command.arg(pid.to_string());
+    for extent in extents {
+        command.args([extent.inside, extent.outside, extent.count].map(|id| id.to_string()));
+    }
+    let output = command.output().map_err(|error| {
+        Error::system(format!("running {program}")).with_source(error).with_hint(
+            "without root, newuidmap and newgidmap are needed: package `shadow` on Gentoo, `uidmap` on Debian",
+        )
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Error::system(format!("{program} refused the map of ids: {}", String::from_utf8_lossy(&output.stderr).trim()))
+        .with_hint(format!(
+            "check that {program} is setuid root, that nothing takes this from it (a nosuid mount, no_new_privs), and that \
+             /etc/subuid and /etc/subgid name you"
+        )))
+}
+
+/// The map for a namespace: one's own id as 0, then the ranges of `file`.
+fn extents(file: &str, own: u32) -> Result<Vec<Extent>> {
+    let user = User::from_uid(getuid()).ok().flatten().map(|user| user.name);
+    let text = match fs_err::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(Error::system(format!("reading {file}")).with_source(error)),
+    };
+    map(&text, user.as_deref(), getuid().as_raw(), own).ok_or_else(|| {
+        let name = user.unwrap_or_else(|| getuid().to_string());
+        Error::system(format!("{file} gives you fewer than {} ids", IDS - 1)).with_hint(format!(
+            "a build without root needs a range of {IDS} ids; as root, once:\n  \
+             usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}\n\
+             (choose a range that nobody else in the file has)"
+        ))
+    })
+}
+
+/// The extents for a user from the text of `/etc/subuid` (`name-or-uid:start:count`), or none when the ranges are too small.
+pub fn map(text: &str, user: Option<&str>, uid: u32, own: u32) -> Option<Vec<Extent>> {
+    let uid = uid.to_string();
+    let mut extents = vec![Extent { inside: 0, outside: own, count: 1 }];
+    let mut inside = 1;
+    for line in text.lines() {
+        let mut fields = line.trim().split(':');
+        let (Some(name), Some(start), Some(count), None) = (fields.next(), fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        if name != uid && Some(name) != user {
+            continue;
+        }
+        let (Ok(outside), Ok(count)) = (start.parse::<u32>(), count.parse::<u32>()) else { continue };
+        let count = count.min(IDS - inside);
+        if count > 0 && outside.checked_add(count).is_some() {
+            extents.push(Extent { inside, outside, count });
+            inside += count;
+        }
+    }
+    (inside == IDS).then_some(extents)
+}
+
+/// The identity map of all ids below [`IDS`] that the text of `/proc/self/uid_map` has.
+pub fn identity(uid_map: &str) -> String {
+    let mut lines = String::new();
+    for line in uid_map.lines() {
+        let mut fields = line.split_whitespace().map(str::parse::<u32>);
+        let (Some(Ok(inside)), Some(Ok(_)), Some(Ok(count))) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
+        if inside < IDS {
+            lines += &format!("{inside} {inside} {}\n", count.min(IDS - inside));
+        }
+    }
+    lines
+}
+
+/// The error for a refused namespace, with the knob that the kernel offers.
+pub(crate) fn refused(doing: &str, errno: nix::errno::Errno) -> Error {
+    let read = |path: &str| fs_err::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+    // ENOSPC for namespaces; EUSERS on old kernels.
+    let limit = matches!(errno, nix::errno::Errno::ENOSPC | nix::errno::Errno::EUSERS);
+    let hint = if read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1" {
+        "AppArmor restricts user namespaces here: `sysctl kernel.apparmor_restrict_unprivileged_userns=0`, or a profile for \
+         quern-builder"
+    } else if read("/proc/sys/kernel/unprivileged_userns_clone") == "0" {
+        "user namespaces are off for users here: `sysctl kernel.unprivileged_userns_clone=1`"
+    } else if read("/proc/sys/user/max_user_namespaces") == "0" {
+        "user namespaces are off here: `sysctl user.max_user_namespaces=15000`"
+    } else if limit {
+        "a limit on namespaces is reached: see max_*_namespaces in /proc/sys/user"
+    } else {
+        "the kernel needs CONFIG_USER_NS, and a container must not filter unshare(2)"
+    };
+    Error::system(doing).with_source(errno).with_hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_range_of_65536_fills_the_map() {
+        let extents = map("root:1:5\nme:100000:65536\n", Some("me"), 1000, 1000).unwrap();
+        assert_eq!(
+            extents,
+            [Extent { inside: 0, outside: 1000, count: 1 }, Extent { inside: 1, outside: 100_000, count: IDS - 1 }]
+        );
+    }
+
+    #[test]
+    fn ranges_by_number_and_in_parts_add_up() {
+        let extents = map("1000:100000:60000\nme:200000:60000\n", Some("me"), 1000, 1000).unwrap();
+        assert_eq!(extents[2], Extent { inside: 60001, outside: 200_000, count: 5535 });
+    }
+
+    #[test]
+    fn too_few_ids_and_garbage_are_no_map() {
+        assert_eq!(map("me:100000:1000\n", Some("me"), 1000, 1000), None);
+        assert_eq!(map("me:x:y\nme\n:::\nme:4294967295:65536\n", Some("me"), 1000, 1000), None);
+    }
+
+    #[test]
+    fn the_hosts_root_is_known_by_its_map() {
+        assert!(zero_is_zero("         0          0 4294967295\n"));
+        assert!(!zero_is_zero("0 1000 1\n1 100000 65535\n") && !zero_is_zero(""));
+    }
+
+    #[test]
+    fn the_identity_map_is_clipped() {
+        assert_eq!(identity("         0          0 4294967295\n"), "0 0 65536\n");
+        assert_eq!(identity("0 1000 1\n1 100000 65535\n"), "0 0 1\n1 1 65535\n");
+    }
+}

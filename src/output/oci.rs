@@ -1,0 +1,298 @@
+//! The documents of an OCI image layout with one layer, as bytes. Pure: [`super`] writes them.
+//!
+//! The types are `oci-spec`'s, which keeps maps in random order; every document therefore passes through a sorted
+//! `serde_json::Value` before it becomes bytes and a digest.
+
+use std::collections::{BTreeMap, HashMap};
+
+use oci_spec::image::{
+    ANNOTATION_AUTHORS, ANNOTATION_CREATED, ANNOTATION_REF_NAME, ANNOTATION_TITLE, ANNOTATION_VERSION, Arch,
+    ConfigBuilder, Descriptor, Digest, HistoryBuilder, ImageConfigurationBuilder, ImageIndexBuilder,
+    ImageManifestBuilder, MediaType, OciLayoutBuilder, Os, Platform as OciPlatform, PlatformBuilder, RootFsBuilder,
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use crate::archive::pack::{Format, Packed};
+use crate::base::arch::Platform;
+use crate::base::digest::hex;
+use crate::base::error::{Context, Error, Kind, Result};
+use crate::base::time::SourceDate;
+use crate::recipe::Oci;
+
+/// What a container runtime gives a process whose image names no PATH.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The documents of a layout, without its layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// Documents under `blobs/sha256`, by digest.
+    pub blobs: BTreeMap<String, Vec<u8>>,
+    /// Name of the layer under `blobs/sha256`.
+    pub layer: String,
+    /// `index.json`.
+    pub index: Vec<u8>,
+    /// `oci-layout`.
+    pub marker: Vec<u8>,
+    /// The tag, dates filled in.
+    pub tag: String,
+}
+
+/// The tag of `oci` at `moment`: `{date}` and `$$DATE$$` become `YYYYMMDD`. Worth calling before a build, for its error.
+pub fn tag(oci: &Oci, moment: SourceDate) -> Result<String> {
+    let tag = oci.tag_on(&moment.compact());
+    let first = tag.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let rest = tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    if first && rest && tag.len() <= 128 {
+        Ok(tag)
+    } else {
+        Err(Error::usage(format!("`{tag}` is not a tag for an OCI image"))
+            .with_hint("a tag has at most 128 letters, digits, `_`, `.` and `-`, and begins with none of the last two"))
+    }
+}
+
+/// The documents of an image `title` whose only layer is `packed`.
+pub fn layout(oci: &Oci, title: &str, platform: Platform, moment: SourceDate, packed: &Packed) -> Result<Layout> {
+    let tag = tag(oci, moment)?;
+    let mut blobs = BTreeMap::new();
+
+    let config = configuration(oci, platform, moment, packed)?;
+    let config = descriptor(MediaType::ImageConfig, &config, &mut blobs)?;
+    let layer = Descriptor::new(layer_type(packed.format)?, packed.size, digest(&packed.sha256)?);
+
+    let mut annotations = HashMap::from([
+        (ANNOTATION_CREATED.to_owned(), moment.rfc3339()),
+        (ANNOTATION_TITLE.to_owned(), title.to_owned()),
+        (ANNOTATION_VERSION.to_owned(), tag.clone()),
+    ]);
+    if let Some(maintainer) = &oci.maintainer {
+        annotations.insert(ANNOTATION_AUTHORS.to_owned(), maintainer.clone());
+    }
+    let manifest = ImageManifestBuilder::default()
+        .schema_version(2u32)
+        .media_type(MediaType::ImageManifest)
+        .config(config)
+        .layers([layer])
+        .annotations(annotations)
+        .build()
+        .context(Kind::Build, || "composing the image manifest")?;
+    let mut manifest = descriptor(MediaType::ImageManifest, &bytes(&manifest)?, &mut blobs)?;
+    manifest.set_platform(Some(oci_platform(platform)?));
+    manifest.set_annotations(Some(HashMap::from([(ANNOTATION_REF_NAME.to_owned(), tag.clone())])));
+
+    let index = ImageIndexBuilder::default()
+        .schema_version(2u32)
+        .media_type(MediaType::ImageIndex)
+        .manifests([manifest])
+        .build()
+        .context(Kind::Build, || "composing the image index")?;
+    let marker = OciLayoutBuilder::default()
+        .image_layout_version("1.0.0")
+        .build()
+        .context(Kind::Build, || "composing the image layout")?;
+    Ok(Layout { blobs, layer: packed.sha256.clone(), index: bytes(&index)?, marker: bytes(&marker)?, tag })
+}
+
+fn layer_type(format: Format) -> Result<MediaType> {
+    match format {
+        Format::Plain => Ok(MediaType::ImageLayer),
+        Format::Gzip => Ok(MediaType::ImageLayerGzip),
+        Format::Zstd => Ok(MediaType::ImageLayerZstd),
+        Format::Xz => Err(Error::usage("composing the image manifest: OCI knows no layer that is compressed with xz")
+            .with_hint("choose another build.compression, or leave [oci] out")),
+    }
+}
+
+fn configuration(oci: &Oci, platform: Platform, moment: SourceDate, packed: &Packed) -> Result<Vec<u8>> {
+    let mut env = oci.env.clone();
+    env.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
+    let mut config = ConfigBuilder::default()
+        .env(env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>())
+        .working_dir(oci.workdir.clone().unwrap_or_else(|| "/".to_owned()));
+    if !oci.entrypoint.is_empty() {
+        config = config.entrypoint(oci.entrypoint.clone());
+    }
+    if !oci.cmd.is_empty() {
+        config = config.cmd(oci.cmd.clone());
+    }
+    if let Some(user) = &oci.user {
+        config = config.user(user.clone());
+    }
+    if !oci.ports.is_empty() {
+        config = config.exposed_ports(oci.ports.clone());
+    }
+    if !oci.volumes.is_empty() {
+        config = config.volumes(oci.volumes.clone());
+    }
+    if !oci.labels.is_empty() {
+        config = config.labels(oci.labels.clone().into_iter().collect::<HashMap<_, _>>());
+    }
+    let composing = || "composing the image configuration";
+    let config = config.build().context(Kind::Build, composing)?;
+
+    let mut history = HistoryBuilder::default()
+        .created(moment.rfc3339())
+        .created_by(concat!("quern-builder ", env!("CARGO_PKG_VERSION")))
+        .empty_layer(false);
+    let rootfs = RootFsBuilder::default().diff_ids([format!("sha256:{}", packed.diff_id)]);
+    let mut image = ImageConfigurationBuilder::default()
+        .created(moment.rfc3339())
+        .architecture(Arch::from(platform.architecture))
+        .os(Os::Linux)
+        .config(config)
+        .rootfs(rootfs.build().context(Kind::Build, composing)?);
+    if let Some(variant) = platform.variant {
+        image = image.variant(variant);
+    }
+    if let Some(maintainer) = &oci.maintainer {
+        image = image.author(maintainer.clone());
+        history = history.author(maintainer.clone());
+    }
+    let image = image.history([history.build().context(Kind::Build, composing)?]);
+    bytes(&image.build().context(Kind::Build, composing)?)
+}
+
+fn oci_platform(platform: Platform) -> Result<OciPlatform> {
+    let mut builder = PlatformBuilder::default().architecture(Arch::from(platform.architecture)).os(Os::Linux);
+    if let Some(variant) = platform.variant {
+        builder = builder.variant(variant);
+    }
+    builder.build().context(Kind::Build, || "composing the image's platform")
+}
+
+/// Adds a document to the blobs and describes it.
+fn descriptor(kind: MediaType, document: &[u8], blobs: &mut BTreeMap<String, Vec<u8>>) -> Result<Descriptor> {
+    let name = hex(&Sha256::digest(document));
+    let descriptor = Descriptor::new(kind, document.len() as u64, digest(&name)?);
+    blobs.insert(name, document.to_vec());
+    Ok(descriptor)
+}
+
+fn digest(sha256: &str) -> Result<Digest> {
+    Digest::try_from(format!("sha256:{sha256}")).context(Kind::Build, || format!("reading the digest `{sha256}`"))
+}
+
+fn bytes(document: &impl Serialize) -> Result<Vec<u8>> {
+    let value = serde_json::to_value(document).context(Kind::Build, || "writing an image document")?;
+    serde_json::to_vec(&sorted(value)).context(Kind::Build, || "writing an image document")
+}
+
+/// Every object with its keys in order, whether or not some crate switched on `serde_json/preserve_order`.
+pub(super) fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let ordered: BTreeMap<_, _> = map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+            Value::Object(ordered.into_iter().collect::<Map<_, _>>())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn oci() -> Oci {
+        Oci {
+            tag: "v{date}".to_owned(),
+            entrypoint: vec!["/usr/bin/python3".to_owned()],
+            cmd: Vec::new(),
+            env: BTreeMap::from([("Z".to_owned(), "1".to_owned()), ("A".to_owned(), "2=3".to_owned())]),
+            user: Some("nobody".to_owned()),
+            workdir: None,
+            ports: vec!["80".to_owned(), "53/udp".to_owned(), "443/tcp".to_owned()],
+            volumes: vec!["/data".to_owned(), "/cache".to_owned()],
+            labels: (0..20).map(|number| (format!("label{number}"), number.to_string())).collect(),
+            maintainer: Some("A <a@b>".to_owned()),
+        }
+    }
+
+    fn packed() -> Packed {
+        Packed {
+            size: 7,
+            sha256: "a".repeat(64),
+            diff_id: "c".repeat(64),
+            tar_size: 9,
+            entries: 1,
+            format: Format::Gzip,
+        }
+    }
+
+    fn made() -> Layout {
+        let platform = Platform { architecture: "arm64", variant: Some("v8") };
+        layout(&oci(), "python", platform, SourceDate::new(1_700_000_000), &packed()).unwrap()
+    }
+
+    fn json(bytes: &[u8]) -> Value {
+        serde_json::from_slice(bytes).unwrap()
+    }
+
+    #[test]
+    fn documents_point_at_each_other_by_digest() {
+        let layout = made();
+        let index = json(&layout.index);
+        let manifest = &index["manifests"][0];
+        assert_eq!(manifest["annotations"][ANNOTATION_REF_NAME], "v20231114");
+        assert_eq!(manifest["platform"]["variant"], "v8");
+        let blob = |descriptor: &Value| {
+            let name = descriptor["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+            let bytes = &layout.blobs[name];
+            assert_eq!(hex(&Sha256::digest(bytes)), name);
+            assert_eq!(descriptor["size"], bytes.len() as u64);
+            json(bytes)
+        };
+        let manifest = blob(manifest);
+        assert_eq!(manifest["layers"][0]["digest"], format!("sha256:{}", "a".repeat(64)));
+        assert_eq!(manifest["layers"][0]["size"], 7);
+        assert_eq!(manifest["layers"][0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
+        assert_eq!(manifest["annotations"][ANNOTATION_CREATED], "2023-11-14T22:13:20Z");
+        let config = blob(&manifest["config"]);
+        assert_eq!(config["rootfs"]["diff_ids"][0], format!("sha256:{}", "c".repeat(64)));
+        assert_eq!(config["architecture"], "arm64");
+        assert_eq!(config["config"]["Env"], serde_json::json!(["A=2=3", format!("PATH={DEFAULT_PATH}"), "Z=1"]));
+        assert_eq!(config["config"]["ExposedPorts"], serde_json::json!({"443/tcp": {}, "53/udp": {}, "80": {}}));
+        assert_eq!(config["config"]["User"], "nobody");
+        assert!(config["config"].get("Cmd").is_none());
+        assert_eq!(json(&layout.marker), serde_json::json!({"imageLayoutVersion": "1.0.0"}));
+    }
+
+    #[test]
+    fn documents_are_the_same_every_time() {
+        let first = made();
+        for _ in 0..20 {
+            assert_eq!(made(), first);
+        }
+        let config = first.blobs.values().map(|bytes| String::from_utf8(bytes.clone()).unwrap());
+        let config = config.into_iter().find(|text| text.contains("diff_ids")).unwrap();
+        assert!(config.find("label1\"") < config.find("label10\""), "labels are sorted: {config}");
+    }
+
+    #[test]
+    fn a_layer_is_said_to_be_what_it_is() {
+        let platform = Platform { architecture: "amd64", variant: None };
+        let of = |format| layout(&oci(), "python", platform, SourceDate::new(0), &Packed { format, ..packed() });
+        for (format, media_type) in
+            [(Format::Plain, "v1.tar"), (Format::Gzip, "v1.tar+gzip"), (Format::Zstd, "v1.tar+zstd")]
+        {
+            let layout = of(format).unwrap();
+            let manifest =
+                layout.blobs.values().map(|bytes| json(bytes)).find(|json| json["layers"].is_array()).unwrap();
+            let media_type = format!("application/vnd.oci.image.layer.{media_type}");
+            assert_eq!(manifest["layers"][0]["mediaType"], media_type);
+            assert!(crate::oci::layout::layer_format(&media_type).is_some());
+        }
+        assert_eq!(of(Format::Xz).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn tags_have_their_date_and_are_checked() {
+        let at = SourceDate::new(1_700_000_000);
+        let of = |text: &str| tag(&Oci { tag: text.to_owned(), ..oci() }, at);
+        assert_eq!(of("$$DATE$$-x").unwrap(), "20231114-x");
+        for wrong in ["", "-x", "a b", "a/b", "a:b", &"x".repeat(129)] {
+            assert_eq!(of(wrong).unwrap_err().exit_code(), 2, "{wrong}");
+        }
+    }
+}

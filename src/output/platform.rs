@@ -1,0 +1,33 @@
+//! The OCI platform of a recipe's image.
+
+use std::path::Path;
+
+use crate::base::arch::{self, Platform};
+use crate::recipe::{Base, Job};
+
+/// Finds the platform of the image that `job` builds: by the stage3's variant or file name, otherwise by the profile's path, otherwise
+/// this machine's.
+pub fn of_job(job: &Job) -> Platform {
+    let stage3 = match &job.source.base {
+        Base::Gentoo { stage3, .. } => arch::of_variant(stage3).and_then(|arch| arch.platform),
+        Base::Direct(direct) => arch::of_funtoo(&direct.arch),
+        Base::File { path, .. } => of_file(path),
+        Base::Host { .. } => None,
+    };
+    stage3.or_else(|| arch::of_profile(&job.build.profile.path)).unwrap_or_else(arch::host)
+}
+
+fn of_file(path: &Path) -> Option<Platform> {
+    arch::of_variant(path.file_name()?.to_str()?.strip_prefix("stage3-")?)?.platform
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_tells_the_platform() {
+        assert_eq!(of_file(Path::new("/x/stage3-ppc64le-x-1.tar.xz")).unwrap().architecture, "ppc64le");
+        assert_eq!(of_file(Path::new("/x/mine.tar.xz")), None);
+    }
+}

@@ -1,0 +1,149 @@
+//! What a build gives, on its way to its names: the hidden directory of [`crate::fs::staging`] inside the outdir.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::base::error::{Context, Error, Result};
+use crate::base::progress::Progress;
+use crate::fs::staging::{Directory, lock};
+
+const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// A staging directory, removed with all that is still in it when dropped.
+#[derive(Debug)]
+pub struct Staging {
+    outdir: OwnedFd,
+    outdir_path: PathBuf,
+    dir: Directory,
+}
+
+impl Staging {
+    /// Makes `outdir` and a staging directory in it, and removes those of dead processes.
+    pub fn create(outdir: &Path, ui: &dyn Progress) -> Result<Self> {
+        fs_err::create_dir_all(outdir).system(|| "making the directory of the results")?;
+        let fd = rustix::fs::open(outdir, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .system(|| format!("opening {}", outdir.display()))?;
+        let dir = Directory::create(fd.as_fd(), outdir, ui)?;
+        Ok(Self { outdir: fd, outdir_path: outdir.to_owned(), dir })
+    }
+
+    /// Where the results go.
+    pub fn outdir(&self) -> &Path {
+        &self.outdir_path
+    }
+
+    /// Makes a new file, open for reading and writing.
+    pub fn create_file(&self, name: &str) -> Result<File> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(self.dir.fd(), name, flags, Mode::from_raw_mode(0o644))
+            .system(|| format!("making {}", self.show(name)))?;
+        Ok(File::from(fd))
+    }
+
+    /// Makes a file with these bytes, on the disk when this returns.
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let mut file = self.create_file(name)?;
+        file.write_all(bytes).and_then(|()| file.sync_all()).system(|| format!("writing {}", self.show(name)))
+    }
+
+    /// Makes a directory.
+    pub(super) fn mkdir(&self, name: &str) -> Result<()> {
+        rustix::fs::mkdirat(self.dir.fd(), name, Mode::from_raw_mode(0o755))
+            .system(|| format!("making {}", self.show(name)))
+    }
+
+    /// Gives a file a second name; copies it where the file system has no hard links.
+    pub(super) fn link(&self, from: &str, to: &str) -> Result<()> {
+        if rustix::fs::linkat(self.dir.fd(), from, self.dir.fd(), to, AtFlags::empty()).is_ok() {
+            return Ok(());
+        }
+        let linking = || format!("copying {} to {}", self.show(from), to);
+        let source = rustix::fs::openat(self.dir.fd(), from, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let mut source = File::from(source.system(linking)?);
+        let mut target = self.create_file(to)?;
+        std::io::copy(&mut source, &mut target).system(linking)?;
+        target.sync_all().system(linking)
+    }
+
+    /// Brings a directory's names to the disk; `.` is the staging directory itself.
+    pub(super) fn sync(&self, name: &str) -> Result<()> {
+        let syncing = || format!("syncing {}", self.show(name));
+        let dir = rustix::fs::openat(self.dir.fd(), name, DIRECTORY, Mode::empty()).system(syncing)?;
+        rustix::fs::fsync(dir).system(syncing)
+    }
+
+    /// Keeps other builds from giving names in this outdir for as long as the result lives.
+    pub(super) fn lock_outdir(&self) -> Result<OwnedFd> {
+        let locking = || format!("locking {}", self.outdir_path.display());
+        // A descriptor of its own: closing it is what unlocks.
+        let fd = rustix::fs::openat(&self.outdir, ".", DIRECTORY, Mode::empty()).system(locking)?;
+        lock(&fd, FlockOperation::LockExclusive).system(locking)?;
+        Ok(fd)
+    }
+
+    /// Removes a former result so that it cannot be taken for a part of the new one.
+    pub(super) fn forget(&self, name: &str) -> Result<()> {
+        match rustix::fs::unlinkat(&self.outdir, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error).system(|| format!("removing {}", self.outdir_path.join(name).display())),
+        }
+    }
+
+    /// Gives `name` its place in the outdir. What stood there is replaced in the same instant and removed with the staging
+    /// directory.
+    pub(super) fn promote(&self, name: &str) -> Result<PathBuf> {
+        self.dir.undisturbed(|| self.rename_out(name))
+    }
+
+    fn rename_out(&self, name: &str) -> Result<PathBuf> {
+        let path = self.outdir_path.join(name);
+        let naming = || format!("renaming {} to {}", self.show(name), path.display());
+        let rename = |flags| rustix::fs::renameat_with(self.dir.fd(), name, &self.outdir, name, flags);
+        match rename(RenameFlags::EXCHANGE) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => rename(RenameFlags::empty()).system(naming)?,
+            // A file system that knows no exchange: a file replaces a file all the same, a directory needs the place empty.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                let old = format!("{name}.old");
+                match rustix::fs::statat(&self.outdir, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                        rustix::fs::renameat(&self.outdir, name, self.dir.fd(), &old).system(naming)?;
+                    }
+                    _ => {}
+                }
+                rustix::fs::renameat(self.dir.fd(), name, &self.outdir, name).system(naming)?;
+            }
+            Err(error) => return Err(error).system(naming),
+        }
+        Ok(path)
+    }
+
+    /// Brings the names in the outdir to the disk.
+    pub(super) fn sync_outdir(&self) -> Result<()> {
+        rustix::fs::fsync(&self.outdir).system(|| format!("syncing {}", self.outdir_path.display()))
+    }
+
+    fn show(&self, name: &str) -> String {
+        self.outdir_path.join(self.dir.name()).join(name).display().to_string()
+    }
+}
+
+/// A result's name as one component of a path: fit for every file system and terminal.
+pub(super) fn checked_name(name: String) -> Result<String> {
+    let fit = !name.is_empty()
+        && name.len() <= 200
+        && !name.starts_with(['.', '-'])
+        && !name.chars().any(|character| character == '/' || character.is_control());
+    if fit {
+        Ok(name)
+    } else {
+        Err(Error::usage(format!("`{}` cannot name a file", name.escape_default())).with_hint(
+            "choose another `name` or `build.image-name`: one path component, not beginning with a dot or a dash",
+        ))
+    }
+}

@@ -1,0 +1,275 @@
+//! An export → blobs. Its author is anybody: every byte is hashed while it is copied, a blob gets the name of what was computed, no
+//! path of the archive is ever opened, and only when all of it was read to its end does any of it appear in the store.
+//!
+//! An import makes nothing trusted. A blob is bytes with a digest; whether they are wanted says a lock file, or a signature.
+
+use crate::base::text::printable;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{Mode as FileMode, OFlags};
+
+use super::Store;
+use super::blobs::{Part, PartOrBlob};
+use super::export::{BLOBS, BUFFER, SUMS};
+use super::lock::{self, Mode};
+use crate::archive::unpack::Limits;
+use crate::archive::unpack::entry::{Entry, NodeKind};
+use crate::archive::unpack::reader::Reader;
+use crate::archive::unpack::refusal::ReadError;
+use crate::base::digest::{Algorithm, Hasher};
+use crate::base::error::{Context, Error, Result};
+use crate::base::progress::{Event, Progress};
+use crate::os::space;
+
+/// What an export may demand at most: entries, and bytes of one header. How large its files are, the disk says.
+fn limits() -> Limits {
+    Limits { entries: 10_000, bytes: u64::MAX, pax: 64 << 10, ..Limits::default() }
+}
+
+/// What the names of unfinished imports begin with.
+const PREFIX: &str = "import-";
+const NO_EXPORT: &str =
+    "`quern-builder store export` writes what can be imported; a tar archive must not be compressed";
+
+/// A blob of an export.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// Its SHA-512, computed here.
+    pub sha512: String,
+    /// Whether the store had it already.
+    pub known: bool,
+}
+
+impl Store {
+    /// Takes in an archive that [`Store::export`] wrote; `name` is for messages, `size` its size where that is known.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`](crate::base::error::Kind::Refused) when it is not whole, or not an export: then nothing of it is kept.
+    pub fn import(
+        &self,
+        archive: impl Read,
+        name: &str,
+        size: Option<u64>,
+        ui: &dyn Progress,
+    ) -> Result<Vec<Imported>> {
+        let mut import = Import::begin(self, name, size, ui)?;
+        let read = |error: ReadError| match error {
+            ReadError::Input(error) => Error::system(format!("reading {name}")).with_source(error),
+            error => Error::refused(format!("importing {name}")).with_source(error).with_hint(NO_EXPORT),
+        };
+        let mut reader = Reader::new(BufReader::with_capacity(BUFFER, archive), limits());
+        while let Some(entry) = reader.next_entry().map_err(read)? {
+            if let Some(sha512) = import.claimed(&entry)? {
+                import.blob(&sha512, entry.size, &mut Data(&mut reader)).map_err(|error| match error {
+                    Stopped::Input(error) => {
+                        read(ReadError::of(error, entry.path.as_os_str().as_bytes(), entry.offset))
+                    }
+                    Stopped::Other(error) => error,
+                })?;
+            }
+        }
+        import.finish()
+    }
+
+    /// Takes in an unpacked export, or another store: what is in `blobs/sha512` below `directory`.
+    ///
+    /// # Errors
+    /// As [`Store::import`].
+    pub fn import_directory(&self, directory: &Path, ui: &dyn Progress) -> Result<Vec<Imported>> {
+        let name = directory.display().to_string();
+        let doing = || format!("reading {name}");
+        let mut found: Vec<(String, File, u64)> = Vec::new();
+        let blobs = directory.join(BLOBS);
+        let entries = fs_err::read_dir(&blobs).context(crate::base::error::Kind::Usage, doing);
+        for entry in entries.map_err(|error| error.with_hint(NO_EXPORT))? {
+            let entry = entry.system(doing)?;
+            let Some(sha512) =
+                entry.file_name().to_str().filter(|name| self.blob_path(name).is_ok()).map(str::to_owned)
+            else {
+                continue;
+            };
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let file = File::from(rustix::fs::open(entry.path(), flags, FileMode::empty()).system(doing)?);
+            let metadata = file.metadata().system(doing)?;
+            if metadata.is_file() {
+                found.push((sha512, file, metadata.len()));
+            }
+        }
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        let total = found.iter().map(|(_, _, size)| size).sum();
+        let mut import = Import::begin(self, &name, Some(total), ui)?;
+        for (sha512, file, size) in found {
+            import.blob(&sha512, size, &mut file.take(size)).map_err(|error| match error {
+                Stopped::Input(error) => Error::system(doing()).with_source(error),
+                Stopped::Other(error) => error,
+            })?;
+        }
+        import.finish()
+    }
+}
+
+/// An import under way. What it has copied goes again if it is not finished.
+struct Import<'a> {
+    store: &'a Store,
+    name: &'a str,
+    size: Option<u64>,
+    ui: &'a dyn Progress,
+    seen: BTreeSet<String>,
+    parts: Vec<(Part, String)>,
+    known: Vec<String>,
+    done: u64,
+    _locks: (lock::Lock, lock::Lock),
+}
+
+enum Stopped {
+    /// The archive could not be read.
+    Input(io::Error),
+    Other(Error),
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl<'a> Import<'a> {
+    fn begin(store: &'a Store, name: &'a str, size: Option<u64>, ui: &'a dyn Progress) -> Result<Self> {
+        let used = store.use_caches()?;
+        // One at a time: two that wait for each other's parts would wait for ever.
+        let waiting = || ui.note("waiting for another import to end");
+        let alone = lock::take(&store.root().join("blobs/import.lock"), Mode::Exclusive, waiting)?;
+        remove_stale(store)?;
+        ui.stage(&format!("importing {}", printable(name)));
+        let (seen, parts, known) = Default::default();
+        Ok(Self { store, name, size, ui, seen, parts, known, done: 0, _locks: (used, alone) })
+    }
+
+    fn refused(&self, why: &str) -> Error {
+        Error::refused(format!("importing {}: {why}", printable(self.name))).with_hint(NO_EXPORT)
+    }
+
+    /// The digest that an entry claims to be of; none for what else an export holds.
+    fn claimed(&self, entry: &Entry) -> Result<Option<String>> {
+        let path = entry.path.to_str().unwrap_or_default();
+        match &entry.kind {
+            NodeKind::Dir if [Path::new(""), Path::new("blobs"), Path::new(BLOBS)].contains(&&*entry.path) => Ok(None),
+            NodeKind::File if path == SUMS => Ok(None),
+            NodeKind::File if entry.sparse.is_none() => {
+                let name = path.strip_prefix(BLOBS).and_then(|rest| rest.strip_prefix('/'));
+                match name.filter(|name| self.store.blob_path(name).is_ok()) {
+                    Some(sha512) => Ok(Some(sha512.to_owned())),
+                    None => Err(self.refused(&format!("{} does not belong in an export", shown(entry)))),
+                }
+            }
+            _ => Err(self.refused(&format!("{} is no plain file", shown(entry)))),
+        }
+    }
+
+    /// Copies what is said to have this digest and this size.
+    fn blob(&mut self, claimed: &str, size: u64, from: &mut dyn Read) -> Result<(), Stopped> {
+        if !self.seen.insert(claimed.to_owned()) {
+            return Err(self.refused(&format!("{claimed} comes twice")).into());
+        }
+        let name = format!("{PREFIX}{}", &claimed[..32]);
+        let mut waiting = || self.ui.note("waiting for another process that imports the same");
+        let part = match self.store.part(&name, Some(claimed), &mut waiting)? {
+            PartOrBlob::Part(part) => part,
+            PartOrBlob::Blob(_) => {
+                self.known.push(claimed.to_owned());
+                self.done += size;
+                return Ok(());
+            }
+        };
+        // From here on it is removed by whoever drops the import.
+        self.parts.push((part, claimed.to_owned()));
+        let (store, name, ui, total) = (self.store, self.name, self.ui, self.size);
+        let Some((part, _)) = self.parts.last_mut() else { return Ok(()) };
+        let path = part.path().to_owned();
+        let file = part.file();
+        file.set_len(0).and_then(|()| file.rewind()).system(|| format!("emptying {}", path.display()))?;
+        space::check(&*file, store.root(), "importing", size).map_err(|error| error.with_hint(space::STORE))?;
+        let mut hash = Hasher::new(&[Algorithm::Sha512]);
+        let mut buffer = vec![0; BUFFER];
+        let mut copied = 0;
+        loop {
+            let count = from.read(&mut buffer).map_err(Stopped::Input)?;
+            if count == 0 {
+                break;
+            }
+            hash.update(&buffer[..count]);
+            file.write_all(&buffer[..count])
+                .system(|| format!("writing {}", path.display()))
+                .map_err(|error| error.with_hint(space::STORE))?;
+            copied += count as u64;
+            self.done += count as u64;
+            ui.emit(Event::Bytes { done: self.done, total });
+        }
+        let computed = hash.finish().hex(Algorithm::Sha512).unwrap_or_default();
+        if computed != claimed || copied != size {
+            let error = Error::refused(format!("importing {}: it is damaged, or forged", printable(name)))
+                .with_details(format!("SHA-512 is        {computed}\nand is said to be {claimed}"))
+                .with_hint("nothing of it was kept; export it again");
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    /// Gives everything its name.
+    fn finish(mut self) -> Result<Vec<Imported>> {
+        let known = std::mem::take(&mut self.known).into_iter().map(|sha512| Imported { sha512, known: true });
+        let mut imported: Vec<_> = known.collect();
+        while let Some((part, sha512)) = self.parts.pop() {
+            part.finish(self.store, &sha512)?;
+            imported.push(Imported { sha512, known: false });
+        }
+        imported.sort_by(|a, b| a.sha512.cmp(&b.sha512));
+        self.ui.done();
+        Ok(imported)
+    }
+}
+
+impl Drop for Import<'_> {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed by the next import.
+        self.parts.drain(..).for_each(|(part, _)| _ = part.discard());
+    }
+}
+
+/// The data of the present entry.
+struct Data<'a, R>(&'a mut Reader<R>);
+
+impl<R: io::BufRead> Read for Data<'_, R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.0.data()?;
+        let count = bytes.len().min(to.len());
+        to[..count].copy_from_slice(&bytes[..count]);
+        self.0.consume(count);
+        Ok(count)
+    }
+}
+
+/// Removes what killed imports left. The caller holds the lock of imports.
+fn remove_stale(store: &Store) -> Result<()> {
+    let directory = store.root().join("blobs/partial");
+    let Ok(entries) = fs_err::read_dir(&directory) else { return Ok(()) };
+    for entry in entries {
+        let entry = entry.system(|| "looking for unfinished imports")?;
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            fs_err::remove_file(entry.path()).system(|| "removing an unfinished import")?;
+        }
+    }
+    Ok(())
+}
+
+fn shown(entry: &Entry) -> String {
+    printable(&entry.path.to_string_lossy())
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "GNU tar and sha512sum judge what is exported")]
+mod tests;

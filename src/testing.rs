@@ -1,0 +1,13 @@
+//! The items that `tests/` and `benches/` use beside the program itself. Not a public interface.
+
+pub use crate::archive::pack::{Format, Lists, Options, pack};
+pub use crate::archive::unpack::Record;
+pub use crate::base::arch::Platform;
+pub use crate::base::digest::{Algorithm, Hasher};
+pub use crate::base::error::{Error, Kind, Result};
+pub use crate::base::progress::Silent;
+pub use crate::base::time::SourceDate;
+pub use crate::cli::command;
+pub use crate::fs::rootfs::Rootfs;
+pub use crate::output::{Contents, Names, Published, Release, Staging, publish};
+pub use crate::recipe::{Compression, Oci, Request, TEMPLATE, load};

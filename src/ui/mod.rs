@@ -1,0 +1,327 @@
+//! The terminal: the only place, beside [`crate::cli`], that prints. Bars, colours, verbosity, the log, and how an error looks.
+//!
+//! Everything goes to stderr; only [`Terminal::result`] and [`Terminal::plan`] write to stdout. A closed stream is nobody's
+//! error here: what cannot be said is not said. What could not be written to stdout otherwise is told by [`Terminal::written`].
+
+use crate::base::text;
+use std::ffi::OsStr;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tracing_subscriber::EnvFilter;
+
+use crate::base::error::{Context as _, Error, Result};
+use crate::base::progress::{Event, Progress};
+
+mod bytes;
+mod packages;
+pub mod report;
+
+/// A stage that is over sooner shows no bar.
+const FIRST_DRAW: Duration = Duration::from_millis(250);
+const REDRAW: Duration = Duration::from_millis(120);
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Color {
+    /// On a terminal, unless `NO_COLOR` is set or the terminal is dumb.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What the command line says of the terminal.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// How often `-v` was given: once shows the output of commands, twice the log.
+    pub verbose: u8,
+    /// Only warnings and errors.
+    pub quiet: bool,
+    /// When to colour.
+    pub color: Color,
+}
+
+/// The [`Progress`] of a person at a terminal, or of a log file.
+#[derive(Debug)]
+pub struct Terminal {
+    options: Options,
+    color: bool,
+    bars: bool,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    stage: Option<Stage>,
+    drawing: bool,
+    closed: bool,
+    /// The first error of writing to stdout.
+    unwritten: Option<io::Error>,
+}
+
+#[derive(Debug)]
+struct Stage {
+    what: String,
+    since: Instant,
+    bytes: Option<bytes::Counter>,
+    packages: packages::Tracker,
+    bar: Option<ProgressBar>,
+}
+
+impl Terminal {
+    /// Looks at stderr and the environment once. Starts no thread: that waits for the first stage, because a process that
+    /// enters a user namespace must have none.
+    pub fn new(options: Options) -> Self {
+        let terminal = io::stderr().is_terminal();
+        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let color = match options.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => terminal && !dumb && !set("NO_COLOR"),
+        };
+        let bars = terminal && !dumb && !options.quiet && options.verbose == 0 && !set("QUERN_LOG");
+        Self { options, color, bars, shared: Arc::default() }
+    }
+
+    /// Starts the log: `QUERN_LOG` holds a filter as `tracing` knows it (`debug`, `quern_builder::enter=trace`); `-vv` is `debug`.
+    pub fn start_log(&self) {
+        let filter = match std::env::var("QUERN_LOG") {
+            Ok(filter) if !filter.is_empty() => filter,
+            _ if self.options.verbose >= 2 => "quern_builder=debug".to_owned(),
+            _ => return,
+        };
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::builder().parse_lossy(filter))
+            .with_writer(io::stderr)
+            .with_ansi(self.color)
+            .log_internal_errors(false);
+        // A second one in the same process (a test) is nothing to fail for.
+        let _ = subscriber.try_init();
+    }
+
+    /// Whether colours are shown.
+    pub fn colour(&self) -> bool {
+        self.color
+    }
+
+    /// Shows an error, below the stage that it ended.
+    pub fn error(&self, error: &Error) {
+        self.end_stage(false);
+        self.say(report::render(error, self.color).trim_end());
+    }
+
+    /// Prints the path of something that was made to stdout, byte for byte unless a person reads it.
+    pub fn result(&self, path: impl AsRef<OsStr>) {
+        self.end_stage(true);
+        let bytes = path.as_ref().as_bytes();
+        let mut out = io::stdout().lock();
+        let written = if out.is_terminal() {
+            writeln!(out, "{}", text::line(&String::from_utf8_lossy(bytes)))
+        } else {
+            out.write_all(bytes).and_then(|()| out.write_all(b"\n"))
+        };
+        self.note_unwritten(written.and_then(|()| out.flush()));
+    }
+
+    /// Prints what was asked for and is no file, such as the plan of `--dry-run`, to stdout.
+    pub fn plan(&self, text: &str) {
+        self.end_stage(true);
+        let mut out = io::stdout().lock();
+        let written = writeln!(out, "{}", text::block(text).trim_end_matches('\n'));
+        self.note_unwritten(written.and_then(|()| out.flush()));
+    }
+
+    /// An error when something did not get to stdout, though somebody is there to read it.
+    pub fn written(&self) -> Result<()> {
+        self.state().unwritten.take().map_or(Ok(()), Err).system(|| "writing to standard output")
+    }
+
+    fn note_unwritten(&self, written: io::Result<()>) {
+        match written {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => _ = self.state().unwritten.get_or_insert(error),
+            _ => {}
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A line on stderr, above the bar.
+    fn say(&self, line: &str) {
+        say(&self.state(), line);
+    }
+
+    fn begin_stage(&self, what: &str) {
+        self.end_stage(true);
+        let what = text::line(what);
+        let mut state = self.state();
+        if !self.bars && !self.options.quiet {
+            say(&state, &what);
+        }
+        let packages = packages::Tracker::default();
+        state.stage = Some(Stage { what, since: Instant::now(), bytes: None, packages, bar: None });
+        if self.bars && !state.drawing {
+            state.drawing = true;
+            let shared = Arc::clone(&self.shared);
+            // Without a thread there are no bars; the lines at the end of each stage remain.
+            let _ = std::thread::Builder::new().name("quern:bars".to_owned()).spawn(move || draw(&shared));
+        }
+        self.shared.changed.notify_all();
+    }
+
+    fn end_stage(&self, good: bool) {
+        let mut state = self.state();
+        let Some(stage) = state.stage.take() else { return };
+        if let Some(bar) = &stage.bar {
+            bar.finish_and_clear();
+        }
+        if self.bars {
+            let took = packages::duration(stage.since.elapsed());
+            say(
+                &state,
+                &if good { format!("{} ({took})", stage.what) } else { format!("{} failed after {took}", stage.what) },
+            );
+        }
+    }
+}
+
+impl Progress for Terminal {
+    fn emit(&self, event: Event<'_>) {
+        let shown = !self.options.quiet;
+        match event {
+            Event::Stage { what } => self.begin_stage(what),
+            Event::Done => self.end_stage(true),
+            Event::Bytes { done, total } => {
+                if let Some(stage) = &mut self.state().stage {
+                    let now = Instant::now();
+                    stage.bytes.get_or_insert_with(|| bytes::Counter::new(done, now)).update(done, total);
+                }
+            }
+            Event::Packages(snapshot) => {
+                let mut state = self.state();
+                let Some(stage) = &mut state.stage else { return };
+                let lines = stage.packages.update(snapshot, Instant::now());
+                for line in lines.iter().filter(|_| shown) {
+                    say(&state, &format!("  {line}"));
+                }
+            }
+            Event::Note(note) if shown => self.say(&text::block(note)),
+            Event::Output(line) if shown && self.options.verbose > 0 => self.say(&text::output(line)),
+            Event::Note(_) | Event::Output(_) => {}
+            Event::Warn(warning) => {
+                self.say(&format!("{} {}", report::paint("warning:", "1;33", self.color), text::block(warning)));
+            }
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.end_stage(true);
+        self.state().closed = true;
+        self.shared.changed.notify_all();
+    }
+}
+
+fn say(state: &State, line: &str) {
+    let write = || {
+        let _ = writeln!(io::stderr().lock(), "{line}");
+    };
+    match state.stage.as_ref().and_then(|stage| stage.bar.as_ref()) {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
+
+/// The thread that draws: stages only leave numbers behind, however often they come.
+fn draw(shared: &Shared) {
+    let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+    while !state.closed {
+        let pause = match &mut state.stage {
+            None => None,
+            Some(stage) => {
+                let age = stage.since.elapsed();
+                if age >= FIRST_DRAW {
+                    stage.redraw();
+                }
+                Some(if age < FIRST_DRAW { FIRST_DRAW - age } else { REDRAW })
+            }
+        };
+        state = match pause {
+            None => shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(pause) => shared.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0,
+        };
+    }
+}
+
+impl Stage {
+    fn redraw(&mut self) {
+        let bar = self.bar.get_or_insert_with(|| {
+            let style = ProgressStyle::with_template("{spinner} {wide_msg}");
+            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
+                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+        });
+        let now = Instant::now();
+        let numbers = self.packages.summary(now).or_else(|| self.bytes.as_ref().map(|counter| counter.summary(now)));
+        let text = match numbers {
+            Some(packages) if self.bytes.is_none() => packages,
+            Some(numbers) => format!("{numbers}  {}", self.what),
+            None => format!("{} ({})", self.what, packages::duration(self.since.elapsed())),
+        };
+        bar.set_message(text);
+        bar.tick();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_shows_numbers_first_and_the_stage_where_there_is_room() {
+        let mut stage = Stage {
+            what: "unpacking x".to_owned(),
+            since: Instant::now(),
+            bytes: None,
+            packages: packages::Tracker::default(),
+            bar: Some(ProgressBar::hidden()),
+        };
+        let mut shown = |bytes| {
+            stage.bytes = bytes;
+            stage.redraw();
+            stage.bar.as_ref().unwrap().message()
+        };
+        assert_eq!(shown(None), "unpacking x (0s)");
+        let mut counter = bytes::Counter::new(0, Instant::now());
+        counter.update(5, Some(10));
+        assert!(shown(Some(counter)).starts_with("[#####-----] 50%"), "a bar");
+    }
+
+    #[test]
+    fn a_terminal_takes_events_in_any_order() {
+        let terminal = Terminal::new(Options { verbose: 0, quiet: true, color: Color::Never });
+        terminal.done();
+        terminal.emit(Event::Bytes { done: 1, total: None });
+        terminal.stage("one");
+        terminal.stage("two");
+        terminal.emit(Event::Packages(&crate::base::progress::Packages::default()));
+        terminal.emit(Event::Output("line"));
+        assert_eq!(terminal.state().stage.as_ref().unwrap().what, "two");
+        terminal.done();
+        assert!(terminal.state().stage.is_none());
+    }
+}
