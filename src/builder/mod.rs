@@ -35,7 +35,7 @@ pub struct Builder<'a> {
     work: &'a Work,
     view: View,
     root: Rootfs,
-    facts: crate::portage::Facts,
+    info: crate::portage::BuilderInfo,
     before: Existing,
 }
 
@@ -54,15 +54,15 @@ impl<'a> Builder<'a> {
     ) -> Result<Self> {
         let root = layers::mount(&base.layers(work.directory())?, work.directory())?;
         view.make_targets(&root)?;
-        let facts = prepare::facts(&root, cpus)?;
-        let before = prepare::configure(job, resolved, &root, work, &facts)?;
+        let info = prepare::builder_info(&root, cpus)?;
+        let before = prepare::configure(job, resolved, &root, work, &info)?;
         prepare::resolver(&root)?;
-        Ok(Self { job, resolved, work, view, root, facts, before })
+        Ok(Self { job, resolved, work, view, root, info, before })
     }
 
     /// What emerge is run for, in order.
     pub fn steps(&self) -> Vec<Step> {
-        crate::portage::emerge::steps(self.job, self.resolved, &self.facts)
+        crate::portage::emerge::steps(self.job, self.resolved, &self.info)
     }
 
     /// Runs one step. Its output goes to `emerge.log` in the logs, and to the user when he wants to see it.

@@ -8,7 +8,7 @@ use rustix::fs::FileType;
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::fs::rootfs::Rootfs;
 use crate::portage::config::{self, Existing, Seen};
-use crate::portage::{ConfigTree, Entry, Facts, Resolved, portage_version};
+use crate::portage::{BuilderInfo, ConfigTree, Entry, Resolved, portage_version};
 use crate::recipe::{Job, TreeKind};
 use crate::store::work::Work;
 
@@ -16,9 +16,9 @@ use crate::store::work::Work;
 const MAX_FILE: u64 = 1 << 20;
 
 /// What the generator needs to know of the stage3.
-pub(super) fn facts(root: &Rootfs, cpus: u32) -> Result<Facts> {
+pub(super) fn builder_info(root: &Rootfs, cpus: u32) -> Result<BuilderInfo> {
     let sandbox = root.stat(Path::new("usr/bin/sandbox"))?.is_some();
-    Ok(Facts { sandbox, cpus, portage: installed_portage(root)? })
+    Ok(BuilderInfo { sandbox, cpus, portage: installed_portage(root)? })
 }
 
 /// Portage's version, from the package database or else from its Python distribution.
@@ -48,20 +48,26 @@ fn installed_portage(root: &Rootfs) -> Result<Option<[u32; 3]>> {
 }
 
 /// Writes both configurations; returns what the stage3's own was.
-pub(super) fn configure(job: &Job, resolved: &Resolved, root: &Rootfs, work: &Work, facts: &Facts) -> Result<Existing> {
+pub(super) fn configure(
+    job: &Job,
+    resolved: &Resolved,
+    root: &Rootfs,
+    work: &Work,
+    info: &BuilderInfo,
+) -> Result<Existing> {
     let before = existing(root)?;
     match job.build.kind {
         TreeKind::Image => {
             let target = Rootfs::open(&work.part("config"))?;
             overlay_user_files(job, &target)?;
-            write(&target, &config::target(job, resolved, facts, &existing(&target)?)?)?;
-            write(root, &config::builder(job, resolved, facts, &before)?)?;
+            write(&target, &config::target(job, resolved, info, &existing(&target)?)?)?;
+            write(root, &config::builder(job, resolved, info, &before)?)?;
         }
         TreeKind::Stage4 => {
             // The user's own files are shipped too: they are part of what the configuration was before the build's.
             overlay_user_files(job, root)?;
             let before = existing(root)?;
-            write(root, &config::builder(job, resolved, facts, &before)?)?;
+            write(root, &config::builder(job, resolved, info, &before)?)?;
             return Ok(before);
         }
     }

@@ -9,7 +9,7 @@ use crate::enter::plan::{base_env, base_mounts};
 use crate::enter::{Mount, Plan, Terminal};
 use crate::fs::rootfs::Rootfs;
 use crate::portage::{self, Resolved};
-use crate::recipe::{Base, Job, TreeKind};
+use crate::recipe::{BaseSpec, Job, TreeKind};
 use crate::store::Store;
 
 /// The mounts of a sandbox and its host name.
@@ -46,7 +46,7 @@ impl Caches {
     /// Where the caches of a recipe are or would be, below the store at `home`. Makes nothing.
     pub fn planned(job: &Job, home: &Path) -> Self {
         // What is built with the host's own flags is no stage3's business.
-        let host = matches!(job.source.base, Base::Host { .. });
+        let host = matches!(job.source.base, BaseSpec::Host { .. });
         let own = |path: &Option<PathBuf>, name| path.clone().unwrap_or_else(|| home.join("cache").join(name));
         Self {
             binpkgs: own(&job.portage.binpkg, "binpkgs"),
@@ -62,7 +62,7 @@ impl View {
         let mut mounts = base_mounts();
         let target = |path: &str| PathBuf::from(path);
         mounts.push(Mount::writable(work.join("run"), "/run"));
-        mounts.push(match job.build.tmpfs {
+        mounts.push(match job.build.workdir_tmpfs {
             Some(size) => Mount::Tmpfs { target: target(portage::TMPDIR), mode: 0o1777, size: Some(size) },
             None => Mount::writable(work.join("tmp"), portage::TMPDIR),
         });

@@ -12,8 +12,8 @@ use crate::builder::host;
 use crate::builder::view::{Caches, View};
 use crate::os::userns;
 use crate::pipeline::{self, Options};
-use crate::portage::{self, Facts, Resolved, emerge};
-use crate::recipe::{Origin, Repository};
+use crate::portage::{self, BuilderInfo, Resolved, emerge};
+use crate::recipe::{Origin, RepositorySpec};
 use crate::source;
 use crate::source::repository::snapshot;
 use crate::source::{Locked, Terms};
@@ -105,9 +105,9 @@ impl Args {
             _ => source::first_urls(job)?,
         };
         let file = match &job.source.base {
-            crate::recipe::Base::File { path, .. } => Some(path.display().to_string()),
-            crate::recipe::Base::Gentoo { .. } | crate::recipe::Base::Direct(_) => None,
-            crate::recipe::Base::Host { hide, show } => {
+            crate::recipe::BaseSpec::File { path, .. } => Some(path.display().to_string()),
+            crate::recipe::BaseSpec::Gentoo { .. } | crate::recipe::BaseSpec::SignedFile(_) => None,
+            crate::recipe::BaseSpec::Host { hide, show } => {
                 host::check()?;
                 plan.section("host", host::describe(hide, show));
                 None
@@ -126,7 +126,7 @@ impl Args {
         let work = Store::work_directory(&home, &job.name, &session::origin(&self.recipe)?);
         let view = View::build(job, &resolved, &Caches::planned(job, &home), &work);
         plan.section("mounts", view.to_string().lines().map(|line| line.trim().to_owned()));
-        let facts = Facts { sandbox: true, cpus: session::cpus(), portage: None };
+        let facts = BuilderInfo { sandbox: true, cpus: session::cpus(), portage: None };
         plan.section("emerge", emerge::steps(job, &resolved, &facts).iter().map(emerge::Step::display));
         plan.strip(job);
         plan.publish(job, session::moment()?)?;
@@ -136,7 +136,7 @@ impl Args {
 }
 
 /// What is asked for first of a repository that is fetched.
-fn origins(repository: &Repository) -> Vec<String> {
+fn origins(repository: &RepositorySpec) -> Vec<String> {
     match &repository.origin {
         Origin::Location(_) => Vec::new(),
         Origin::Snapshot(snapshot) => snapshot::first_urls(snapshot),

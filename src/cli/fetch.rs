@@ -50,7 +50,7 @@ impl Args {
             return list(&recipe, arch, ui);
         }
         session::with(&recipe, &[], ui, |Session { job, store, .. }| {
-            if matches!(job.source.base, recipe::Base::Host { .. }) {
+            if matches!(job.source.base, recipe::BaseSpec::Host { .. }) {
                 ui.note(&format!("{} is built from this host: there is nothing to fetch", job.name));
                 return Ok(0);
             }

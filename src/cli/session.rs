@@ -10,7 +10,7 @@ use crate::builder::host::Host;
 use crate::os::process::Signals;
 use crate::os::space;
 use crate::os::userns::{self, Role};
-use crate::recipe::{self, Base, Job, Loaded, Request};
+use crate::recipe::{self, BaseSpec, Job, Loaded, Request};
 use crate::store::Store;
 use crate::ui::Terminal;
 
@@ -34,7 +34,7 @@ pub(super) fn with(
     let standard_input = args.files.iter().any(|file| file == Path::new("-"));
     if !userns::is_root() && !standard_input {
         let loaded = load(args, overrides, ui)?;
-        if let Base::Host { hide, show } = &loaded.job.source.base {
+        if let BaseSpec::Host { hide, show } = &loaded.job.source.base {
             // It says so before anybody looks for ranges of ids, which would not help.
             Host::new(hide, show)?;
         }

@@ -79,7 +79,7 @@ impl Args {
                 store.tree(&sha512, || {})?.map(Base::Stage3)
             }
             // The host is what it is now.
-            Some(Below::Host) if matches!(job.source.base, recipe::Base::Host { .. }) => {
+            Some(Below::Host) if matches!(job.source.base, recipe::BaseSpec::Host { .. }) => {
                 Some(base(session, terms, ui)?)
             }
             Some(Below::Stage3(_) | Below::Host) | None => None,

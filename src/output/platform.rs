@@ -3,16 +3,16 @@
 use std::path::Path;
 
 use crate::base::arch::{self, Platform};
-use crate::recipe::{Base, Job};
+use crate::recipe::{BaseSpec, Job};
 
 /// Finds the platform of the image that `job` builds: by the stage3's variant or file name, otherwise by the profile's path, otherwise
 /// this machine's.
 pub fn of_job(job: &Job) -> Platform {
     let stage3 = match &job.source.base {
-        Base::Gentoo { stage3, .. } => arch::of_variant(stage3).and_then(|arch| arch.platform),
-        Base::Direct(direct) => arch::of_funtoo(&direct.arch),
-        Base::File { path, .. } => of_file(path),
-        Base::Host { .. } => None,
+        BaseSpec::Gentoo { stage3, .. } => arch::of_variant(stage3).and_then(|arch| arch.platform),
+        BaseSpec::SignedFile(direct) => arch::of_funtoo(&direct.arch),
+        BaseSpec::File { path, .. } => of_file(path),
+        BaseSpec::Host { .. } => None,
     };
     stage3.or_else(|| arch::of_profile(&job.build.profile.path)).unwrap_or_else(arch::host)
 }

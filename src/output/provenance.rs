@@ -11,7 +11,7 @@ use super::oci;
 use crate::archive::pack::Packed;
 use crate::base::error::{Context, Kind, Result};
 use crate::base::time::SourceDate;
-use crate::recipe::{Base, Git, Job, Origin, Snapshot};
+use crate::recipe::{BaseSpec, Git, Job, Origin, Snapshot};
 use crate::source::repository::Fact;
 
 /// Names the meaning of `externalParameters` and `internalParameters`.
@@ -145,7 +145,7 @@ pub fn document(job: &Job, facts: &Facts<'_>, file: &str, packed: &Packed, momen
 /// The recipe without this machine's paths: of files their names, of repositories theirs.
 fn recipe(job: &Job, repositories: &[RepositoryFact<'_>]) -> serde_json::Result<Value> {
     let mut job = job.clone();
-    if let Base::File { path, signature, .. } = &mut job.source.base {
+    if let BaseSpec::File { path, signature, .. } = &mut job.source.base {
         *path = file_name(path);
         *signature = signature.as_deref().map(file_name);
     }

@@ -12,14 +12,16 @@ use super::*;
 use crate::archive::pack::Format;
 use crate::base::digest::hex;
 use crate::base::progress::Silent;
-use crate::recipe::{Base, Build, Emerge, Job, Origin, Portage, ProfileName, Repository, Source, Strip, TreeKind};
+use crate::recipe::{
+    BaseSpec, Build, Emerge, Job, Origin, Portage, ProfileName, RepositorySpec, Source, Strip, TreeKind,
+};
 use crate::source::repository::Fact;
 
 pub(crate) fn job(outdir: &Path) -> Job {
     Job {
         name: "demo".to_owned(),
         source: Source {
-            base: Base::File {
+            base: BaseSpec::File {
                 path: "/secret/place/stage3-amd64-musl-1.tar.xz".into(),
                 signature: Some("/secret/place/x.asc".into()),
                 sha512: None,
@@ -32,7 +34,7 @@ pub(crate) fn job(outdir: &Path) -> Job {
             bounds: Default::default(),
         },
         portage: Portage {
-            repositories: vec![Repository {
+            repositories: vec![RepositorySpec {
                 origin: Origin::Location("/secret/repos/main".into()),
                 priority: None,
                 masters: None,
@@ -53,7 +55,7 @@ pub(crate) fn job(outdir: &Path) -> Job {
             include_system: false,
             baselayout_atoms: Vec::new(),
             image_name: None,
-            tmpfs: None,
+            workdir_tmpfs: None,
             keep_failed: false,
             compression: crate::recipe::Compression::Gzip,
         },

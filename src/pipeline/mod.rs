@@ -47,7 +47,7 @@ pub struct Options<'a> {
 /// Those of the stages; see [`crate::base::error::Kind`]. After a failure nothing is published, no mount is left, and a plain rerun
 /// goes on with what the caches hold.
 pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui: &dyn Progress) -> Result<Published> {
-    if let recipe::Base::Host { hide, show } = &job.source.base {
+    if let recipe::BaseSpec::Host { hide, show } = &job.source.base {
         // Whether it can be built from at all, before anything is made.
         Host::new(hide, show)?;
     }
@@ -143,7 +143,7 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui:
 /// # Errors
 /// Those of [`source`], [`verify`] and [`unpack`], and of [`Host::new`].
 pub fn base(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<(Base, Option<Located>)> {
-    if let recipe::Base::Host { hide, show } = &job.source.base
+    if let recipe::BaseSpec::Host { hide, show } = &job.source.base
         // A lock that has a stage3 is of another recipe than this, and refused below.
         && terms.locked.is_none_or(|locked| locked.stage3.is_none())
     {
@@ -196,7 +196,7 @@ pub fn lock(
     let (repositories, resolved) = repositories(job, store, terms, ui)?;
     let repository = repositories::locked(job, &repositories, &resolved, Some(file))?;
     let stage3 = match job.source.base {
-        recipe::Base::Host { .. } => None,
+        recipe::BaseSpec::Host { .. } => None,
         _ => Some(pin(job, old.and_then(|old| old.stage3.as_ref()), store, terms, ui)?),
     };
     Ok(Locked { stage3, repository })

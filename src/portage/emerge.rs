@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::base::error::{Error, Result};
-use crate::portage::{self, Facts, Resolved};
+use crate::portage::{self, BuilderInfo, Resolved};
 use crate::recipe::{Job, TreeKind};
 
 /// First Portage with `--jobs-tmpdir-require-free-gb`, and the first that quietly runs fewer jobs without it.
@@ -71,12 +71,12 @@ pub fn check(job: &Job) -> Result<()> {
 }
 
 /// The commands of a build: the unblocker profile's update, the base layout, `@system` where asked for, the packages.
-pub fn steps(job: &Job, resolved: &Resolved, facts: &Facts) -> Vec<Step> {
+pub fn steps(job: &Job, resolved: &Resolved, builder: &BuilderInfo) -> Vec<Step> {
     let mut steps = Vec::new();
-    let jobs = if job.emerge.jobs == 0 { facts.cpus.max(1) } else { job.emerge.jobs };
+    let jobs = if job.emerge.jobs == 0 { builder.cpus.max(1) } else { job.emerge.jobs };
     let step = |what: String, root: Root, jobs: u32, extra: &[&str], atoms: &[String]| {
         let mut argv: Vec<String> = vec!["emerge".into()];
-        argv.extend(options(job, facts, jobs));
+        argv.extend(options(job, builder, jobs));
         argv.extend(extra.iter().map(|&option| option.to_owned()));
         argv.extend(job.emerge.options.iter().cloned());
         argv.extend(atoms.iter().cloned());
@@ -119,7 +119,7 @@ pub fn steps(job: &Job, resolved: &Resolved, facts: &Facts) -> Vec<Step> {
     steps
 }
 
-fn options(job: &Job, facts: &Facts, jobs: u32) -> Vec<String> {
+fn options(job: &Job, builder: &BuilderInfo, jobs: u32) -> Vec<String> {
     let remote = if job.portage.binhost.is_empty() { 'n' } else { 'y' };
     let mut options = vec![
         "--ask=n".to_owned(),
@@ -136,7 +136,7 @@ fn options(job: &Job, facts: &Facts, jobs: u32) -> Vec<String> {
         format!("--getbinpkg={remote}"),
         "--with-bdeps=n".to_owned(),
     ];
-    if jobs > 1 && facts.portage.is_some_and(|version| version >= WITH_TMPDIR_OPTION) {
+    if jobs > 1 && builder.portage.is_some_and(|version| version >= WITH_TMPDIR_OPTION) {
         options.push("--jobs-tmpdir-require-free-gb=0".to_owned());
     }
     options
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
     use crate::portage::fixture::{World, job, profile_name};
 
-    const FACTS: Facts = Facts { sandbox: true, cpus: 4, portage: Some([3, 0, 83]) };
+    const BUILDER: BuilderInfo = BuilderInfo { sandbox: true, cpus: 4, portage: Some([3, 0, 83]) };
 
     fn tail(step: &Step) -> String {
         let at = step.argv.iter().position(|word| word == "--with-bdeps=n").unwrap();
@@ -183,7 +183,7 @@ mod tests {
         job.build.include_system = true;
         job.build.unblocker_profile = Some(profile_name("default/linux/amd64/23.0"));
         job.emerge.options = vec!["--keep-going".into()];
-        let steps = steps(&job, &Resolved::new(&job).unwrap(), &FACTS);
+        let steps = steps(&job, &Resolved::new(&job).unwrap(), &BUILDER);
         let tails: Vec<String> = steps.iter().map(tail).collect();
         assert_eq!(
             tails,
@@ -221,8 +221,8 @@ mod tests {
         job.portage.binhost = vec!["https://x.example".into()];
         job.emerge.packages = vec!["a/b".into(), "=c/d-1*".into(), "e/f".into()];
         job.emerge.jobs = 2;
-        let facts = Facts { portage: None, ..FACTS };
-        let steps = steps(&job, &Resolved::new(&job).unwrap(), &facts);
+        let builder = BuilderInfo { portage: None, ..BUILDER };
+        let steps = steps(&job, &Resolved::new(&job).unwrap(), &builder);
         assert_eq!(steps.len(), 2);
         assert_eq!(tail(&steps[1]), "--noreplace --changed-use a/b =c/d-1* e/f");
         assert!(steps[1].argv.contains(&"--getbinpkg=y".to_owned()) && steps[1].argv.contains(&"--jobs=2".to_owned()));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::recipe::{
-    Base, Build, Emerge, Job, Origin, Portage, ProfileName, Repository, Source, Strip, TreeKind, Version,
+    BaseSpec, Build, Emerge, Job, Origin, Portage, ProfileName, RepositorySpec, Source, Strip, TreeKind, Version,
 };
 
 pub(crate) struct World {
@@ -27,24 +27,29 @@ impl World {
         path
     }
 
-    pub(crate) fn directory(&self, name: &str) -> Repository {
+    pub(crate) fn directory(&self, name: &str) -> RepositorySpec {
         fs_err::create_dir_all(self.path(name)).unwrap();
-        Repository { origin: Origin::Location(self.path(name)), priority: None, masters: None, eclass_overrides: None }
+        RepositorySpec {
+            origin: Origin::Location(self.path(name)),
+            priority: None,
+            masters: None,
+            eclass_overrides: None,
+        }
     }
 
-    pub(crate) fn repo_at(&self, directory: &str, name: &str, layout: &str) -> Repository {
+    pub(crate) fn repo_at(&self, directory: &str, name: &str, layout: &str) -> RepositorySpec {
         self.write(&format!("{directory}/profiles/repo_name"), &format!("{name}\n"));
         self.write(&format!("{directory}/metadata/layout.conf"), layout);
         self.directory(directory)
     }
 
-    pub(crate) fn repo(&self, name: &str, layout: &str) -> Repository {
+    pub(crate) fn repo(&self, name: &str, layout: &str) -> RepositorySpec {
         let directory: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         self.repo_at(&format!("repo-{directory}"), name, layout)
     }
 
     /// A main repository `gentoo` and an overlay `quern` in the shape of the real ones.
-    pub(crate) fn usual(&self) -> Vec<Repository> {
+    pub(crate) fn usual(&self) -> Vec<RepositorySpec> {
         let gentoo = self.repo("gentoo", "masters =\nprofile-formats = portage-2 profile-set\n");
         let quern = self.repo("quern", "masters = gentoo\nprofile-formats = portage-2 profile-set\n");
         self.write("repo-gentoo/profiles/base/packages", "*sys-apps/baselayout\n*app-shells/bash\n");
@@ -73,11 +78,11 @@ pub(crate) fn profile_name(text: &str) -> ProfileName {
     }
 }
 
-pub(crate) fn job(repositories: Vec<Repository>) -> Job {
+pub(crate) fn job(repositories: Vec<RepositorySpec>) -> Job {
     Job {
         name: "musl-python3".into(),
         source: Source {
-            base: Base::Gentoo { stage3: "amd64-musl".into(), version: Version::Latest },
+            base: BaseSpec::Gentoo { stage3: "amd64-musl".into(), version: Version::Latest },
             mirrors: vec!["https://mirror.example/gentoo".into(), "https://other.example".into()],
             keyring: None,
             fingerprints: Vec::new(),
@@ -101,7 +106,7 @@ pub(crate) fn job(repositories: Vec<Repository>) -> Job {
             include_system: false,
             baselayout_atoms: vec!["sys-apps/baselayout".into()],
             image_name: None,
-            tmpfs: None,
+            workdir_tmpfs: None,
             keep_failed: false,
             compression: crate::recipe::Compression::Gzip,
         },

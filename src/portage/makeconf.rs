@@ -19,7 +19,7 @@ const OWNED: [(&str, &str); 16] = [
     ("PORTAGE_LOGDIR", "logs are kept beside the build"),
     ("PORTAGE_LOG_FILE_SEP", "logs are found by their names"),
     ("PORTAGE_REPOSITORIES", "set portage.repositories"),
-    ("PORTAGE_TMPDIR", "set build.tmpfs"),
+    ("PORTAGE_TMPDIR", "set build.workdir-storage = \"tmpfs:<size>\""),
     ("PORTDIR", "set portage.repositories"),
     ("PORTDIR_OVERLAY", "set portage.repositories"),
     ("PORT_LOGDIR", "logs are kept beside the build"),

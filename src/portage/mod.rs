@@ -86,7 +86,7 @@ impl ConfigTree {
 
 /// What is known of the builder tree and the machine, found by the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
+pub struct BuilderInfo {
     /// Whether the builder has `/usr/bin/sandbox`; without it, Portage's `sandbox` features are turned off.
     pub sandbox: bool,
     /// Processors that may be used.

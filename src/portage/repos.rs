@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::error::{Context, Error, Result};
 
-use crate::recipe::{Origin, Repository};
+use crate::recipe::{Origin, RepositorySpec};
 
 /// Most that is read of any file of a repository's configuration.
 const MAX_FILE: u64 = 1 << 20;
@@ -15,7 +15,7 @@ const MAX_FILE: u64 = 1 << 20;
 pub struct Repo {
     name: String,
     location: PathBuf,
-    recipe: Repository,
+    recipe: RepositorySpec,
     masters: Option<Vec<String>>,
     aliases: Vec<String>,
     profile_formats: Vec<String>,
@@ -26,7 +26,7 @@ impl Repo {
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::base::error::Kind::Usage) when the directory is no repository or its name is not one.
-    pub fn load(recipe: &Repository, directory: &Path) -> Result<Self> {
+    pub fn load(recipe: &RepositorySpec, directory: &Path) -> Result<Self> {
         let location = fs_err::canonicalize(directory)
             .context(crate::base::error::Kind::Usage, || format!("opening the repository {}", directory.display()))?;
         let name_file = location.join("profiles/repo_name");
@@ -105,7 +105,7 @@ impl Repos {
     ///
     /// # Errors
     /// As [`Repos::load_from`], and [`Kind::Usage`](crate::base::error::Kind::Usage) for one that is not a directory of this machine.
-    pub fn load(recipes: &[Repository]) -> Result<Self> {
+    pub fn load(recipes: &[RepositorySpec]) -> Result<Self> {
         let directories = recipes.iter().map(|recipe| match &recipe.origin {
             Origin::Location(path) => Ok(path.clone()),
             Origin::Snapshot(_) | Origin::Git(_) => Err(Error::usage("a repository of the recipe is not fetched yet")),
@@ -118,7 +118,7 @@ impl Repos {
     /// # Errors
     /// [`Kind::Usage`](crate::base::error::Kind::Usage) when one cannot be read, two have one name, or one needs another that is
     /// not there.
-    pub fn load_from(recipes: &[Repository], directories: &[PathBuf]) -> Result<Self> {
+    pub fn load_from(recipes: &[RepositorySpec], directories: &[PathBuf]) -> Result<Self> {
         let each = recipes.iter().zip(directories).map(|(recipe, directory)| Repo::load(recipe, directory));
         let repos = Self { repos: each.collect::<Result<_>>()? };
         if repos.repos.is_empty() {

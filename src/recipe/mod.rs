@@ -59,7 +59,7 @@ pub(crate) const FUNTOO_SIGNERS: [&str; 6] = [
 impl Source {
     /// Servers of Gentoo's distfiles: the mirrors, where they are Gentoo's.
     pub fn distfiles(&self) -> &[String] {
-        if matches!(self.base, Base::Direct(_)) { &[] } else { &self.mirrors }
+        if matches!(self.base, BaseSpec::SignedFile(_)) { &[] } else { &self.mirrors }
     }
 }
 
@@ -162,7 +162,7 @@ pub struct Job {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Source {
     /// Where the stage3 comes from.
-    pub base: Base,
+    pub base: BaseSpec,
     /// Roots of mirrors without a trailing slash, tried in order; Gentoo's are also Portage's `GENTOO_MIRRORS`.
     pub mirrors: Vec<String>,
     /// OpenPGP certificates that replace those that are built in and imported.
@@ -191,7 +191,7 @@ pub struct Bounds {
 /// What the builder tree is made of, and where that comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Base {
+pub enum BaseSpec {
     /// A release of Gentoo, from a mirror.
     Gentoo {
         /// The variant exactly as in `latest-stage3-<variant>.txt`, e.g. `amd64-musl`.
@@ -200,7 +200,8 @@ pub enum Base {
         version: Version,
     },
     /// A file of a server that has a signature beside it and no signed list.
-    Direct(Direct),
+    #[serde(rename = "direct")]
+    SignedFile(SignedFile),
     /// A file on this machine.
     File {
         /// The tarball; `-` is standard input.
@@ -223,7 +224,7 @@ pub enum Base {
 
 /// A tarball on a server, with what lies beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Direct {
+pub struct SignedFile {
     /// Below the root of a mirror.
     pub path: String,
     /// What the name of its detached signature ends with.
@@ -250,7 +251,7 @@ pub enum Version {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Portage {
     /// Ebuild repositories; the first is the main one. Never empty.
-    pub repositories: Vec<Repository>,
+    pub repositories: Vec<RepositorySpec>,
     /// PKGDIR shared by all builds; default in the store.
     pub binpkg: Option<PathBuf>,
     /// DISTDIR shared by all builds; default in the store.
@@ -267,7 +268,7 @@ pub struct Portage {
 
 /// An ebuild repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Repository {
+pub struct RepositorySpec {
     /// Where it comes from.
     #[serde(flatten)]
     pub origin: Origin,
@@ -279,7 +280,7 @@ pub struct Repository {
     pub eclass_overrides: Option<Vec<String>>,
 }
 
-impl Repository {
+impl RepositorySpec {
     /// Its directory, when it is on this machine.
     pub fn location(&self) -> Option<&Path> {
         match &self.origin {
@@ -371,8 +372,9 @@ pub struct Build {
     pub baselayout_atoms: Vec<String>,
     /// The results' base name instead of `<name>-<date>`.
     pub image_name: Option<String>,
-    /// Size in bytes of a tmpfs for PORTAGE_TMPDIR; on disk by default.
-    pub tmpfs: Option<u64>,
+    /// `workdir-storage`: the size in bytes of a tmpfs for PORTAGE_TMPDIR; `None` keeps it on the disk.
+    #[serde(rename = "tmpfs")]
+    pub workdir_tmpfs: Option<u64>,
     /// Keep the work directory of a failed build for `shell`.
     pub keep_failed: bool,
     /// How the stage4 is compressed.

@@ -90,7 +90,10 @@ fn the_template_loads() {
     place.write("template.toml", TEMPLATE);
     let mut request = place.request(&["template.toml"]);
     request.sets.push("portage.repositories=repo".to_owned());
-    assert_eq!(job(&request).source.base, Base::Gentoo { stage3: "amd64-musl".to_owned(), version: Version::Latest });
+    assert_eq!(
+        job(&request).source.base,
+        BaseSpec::Gentoo { stage3: "amd64-musl".to_owned(), version: Version::Latest }
+    );
     for key in keys::KEYS.iter().filter(|key| !matches!(key.name, "distro" | "ask" | "compression")) {
         assert!(TEMPLATE.contains(key.name), "the template does not mention {}", key.name);
     }
@@ -233,17 +236,17 @@ fn a_file_takes_the_place_of_a_stage3_and_back() {
     let place = Place::new();
     place.write("local.toml", "[source]\nfile = 'good.toml'\nallow-unsigned = true\n");
     let local = job(&place.request(&["good.toml", "local.toml"]));
-    assert!(matches!(local.source.base, Base::File { allow_unsigned: true, .. }), "{:?}", local.source.base);
+    assert!(matches!(local.source.base, BaseSpec::File { allow_unsigned: true, .. }), "{:?}", local.source.base);
     let mut request = place.request(&["local.toml", "good.toml"]);
-    assert!(matches!(job(&request).source.base, Base::Gentoo { .. }));
+    assert!(matches!(job(&request).source.base, BaseSpec::Gentoo { .. }));
     // What was said of one file is not said of another.
     request = place.request(&["good.toml", "local.toml"]);
     request.sets.push("source.file=local.toml".to_owned());
     let loaded = load(&request).unwrap();
-    assert!(matches!(loaded.job.source.base, Base::File { allow_unsigned: false, .. }));
+    assert!(matches!(loaded.job.source.base, BaseSpec::File { allow_unsigned: false, .. }));
     assert!(loaded.warnings[0].contains("`allow-unsigned` is not used"), "{:?}", loaded.warnings);
     request.env.insert("QUERN_SOURCE_ALLOW_UNSIGNED".into(), "1".into());
-    assert!(matches!(job(&request).source.base, Base::File { allow_unsigned: true, .. }));
+    assert!(matches!(job(&request).source.base, BaseSpec::File { allow_unsigned: true, .. }));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::{Dated, Facts, Located, Place, Proof, Terms, keyring};
 use crate::base::digest::hex;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Progress;
-use crate::recipe::{Direct, Source};
+use crate::recipe::{SignedFile, Source};
 use crate::store::Store;
 use crate::verify::MAX_DOCUMENT;
 
@@ -23,7 +23,7 @@ pub(super) const REFS: &str = "direct";
 
 pub(super) fn locate(
     source: &Source,
-    direct: &Direct,
+    direct: &SignedFile,
     store: &Store,
     terms: Terms<'_>,
     ui: &dyn Progress,
@@ -109,7 +109,7 @@ pub(super) fn locate(
 }
 
 /// What the store remembers of this path.
-pub(super) fn known(source: &Source, direct: &Direct, store: &Store) -> Result<Option<Located>> {
+pub(super) fn known(source: &Source, direct: &SignedFile, store: &Store) -> Result<Option<Located>> {
     let keyring = keyring(source, store)?;
     let facts = store.read_ref::<Facts>(REFS, &ref_name(direct))?;
     Ok(facts.filter(|facts| facts.trust == keyring.id() && facts.sha512.is_some()).map(|facts| Located {
@@ -125,7 +125,7 @@ pub(super) fn known(source: &Source, direct: &Direct, store: &Store) -> Result<O
 }
 
 /// The SHA-256 beside the file, where there is one: nobody signed it, so that it only tells damage from forgery.
-fn digest(http: &Http, root: &str, direct: &Direct) -> Result<Option<String>> {
+fn digest(http: &Http, root: &str, direct: &SignedFile) -> Result<Option<String>> {
     if direct.digest.is_empty() {
         return Ok(None);
     }
@@ -140,10 +140,10 @@ fn digest(http: &Http, root: &str, direct: &Direct) -> Result<Option<String>> {
     }
 }
 
-fn name(direct: &Direct) -> String {
+fn name(direct: &SignedFile) -> String {
     direct.path.rsplit('/').next().unwrap_or_default().to_owned()
 }
 
-fn ref_name(direct: &Direct) -> String {
+fn ref_name(direct: &SignedFile) -> String {
     hex(&Sha256::digest(&direct.path))
 }

@@ -18,7 +18,7 @@ use crate::base::digest::hex;
 use crate::base::digest::{Algorithm, Hasher};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::progress::{Event, Progress};
-use crate::recipe::{Base, Source};
+use crate::recipe::{BaseSpec, Source};
 use crate::store::Store;
 use crate::store::blobs::PartOrBlob;
 use crate::verify::{self, MAX_DOCUMENT};
@@ -39,8 +39,8 @@ pub(super) struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     /// Of a base that is a file of this machine.
-    pub(super) fn of(base: &'a Base) -> Option<Self> {
-        let Base::File { path, signature, sha512, allow_unsigned } = base else { return None };
+    pub(super) fn of(base: &'a BaseSpec) -> Option<Self> {
+        let BaseSpec::File { path, signature, sha512, allow_unsigned } = base else { return None };
         let (signature, sha512) = (signature.as_deref(), sha512.as_deref());
         Some(Self { path, signature, sha512, allow_unsigned: *allow_unsigned })
     }

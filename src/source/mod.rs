@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::progress::Progress;
-use crate::recipe::{Base, Job, Source};
+use crate::recipe::{BaseSpec, Job, Source};
 use crate::store::Store;
 use crate::verify::{self, Keyring, Signer};
 
@@ -213,18 +213,18 @@ pub fn locate(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> 
         return match known(job, store)? {
             Some(located) => Ok(located),
             // A file of this machine needs no network.
-            None if matches!(job.source.base, Base::File { .. }) => {
+            None if matches!(job.source.base, BaseSpec::File { .. }) => {
                 locate(job, store, Terms { offline: false, ..terms }, ui)
             }
-            None if matches!(job.source.base, Base::Host { .. }) => Err(no_stage3(job)),
+            None if matches!(job.source.base, BaseSpec::Host { .. }) => Err(no_stage3(job)),
             None => Err(Error::network(format!("the store knows no verified {}", base_name(&job.source)))
                 .with_hint("run once without --offline")),
         };
     }
     let located = match &job.source.base {
-        Base::Gentoo { stage3, version } => gentoo::locate(&job.source, stage3, version, store, terms, ui)?,
-        Base::Direct(direct) => direct::locate(&job.source, direct, store, terms, ui)?,
-        Base::File { path, signature, sha512, allow_unsigned } => {
+        BaseSpec::Gentoo { stage3, version } => gentoo::locate(&job.source, stage3, version, store, terms, ui)?,
+        BaseSpec::SignedFile(direct) => direct::locate(&job.source, direct, store, terms, ui)?,
+        BaseSpec::File { path, signature, sha512, allow_unsigned } => {
             let asked = file::Asked {
                 path,
                 signature: signature.as_deref(),
@@ -233,7 +233,7 @@ pub fn locate(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> 
             };
             file::locate(&job.source, &asked, store, ui)?
         }
-        Base::Host { .. } => return Err(no_stage3(job)),
+        BaseSpec::Host { .. } => return Err(no_stage3(job)),
     };
     if let Some(signer) = located.signer() {
         warn_of_expiry(&keyring(&job.source, store)?, signer, now(), ui);
@@ -245,9 +245,9 @@ pub fn locate(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> 
 /// none that was verified with the present keyring.
 pub fn known(job: &Job, store: &Store) -> Result<Option<Located>> {
     match &job.source.base {
-        Base::Gentoo { stage3, version } => gentoo::known(&job.source, stage3, version, store),
-        Base::Direct(direct) => direct::known(&job.source, direct, store),
-        Base::File { path, signature, sha512, allow_unsigned } => {
+        BaseSpec::Gentoo { stage3, version } => gentoo::known(&job.source, stage3, version, store),
+        BaseSpec::SignedFile(direct) => direct::known(&job.source, direct, store),
+        BaseSpec::File { path, signature, sha512, allow_unsigned } => {
             let asked = file::Asked {
                 path,
                 signature: signature.as_deref(),
@@ -256,7 +256,7 @@ pub fn known(job: &Job, store: &Store) -> Result<Option<Located>> {
             };
             file::known(&job.source, &asked, store)
         }
-        Base::Host { .. } => Ok(None),
+        BaseSpec::Host { .. } => Ok(None),
     }
 }
 
@@ -270,12 +270,12 @@ pub fn names(store: &Store) -> Result<BTreeMap<String, String>> {
 /// The documents [`locate`] begins with, for a dry run.
 pub fn first_urls(job: &Job) -> Result<Vec<String>> {
     match &job.source.base {
-        Base::Gentoo { stage3, version } => gentoo::first_urls(&job.source, stage3, version),
-        Base::Direct(direct) => {
+        BaseSpec::Gentoo { stage3, version } => gentoo::first_urls(&job.source, stage3, version),
+        BaseSpec::SignedFile(direct) => {
             let mirrors = job.source.mirrors.iter();
             Ok(mirrors.map(|root| format!("{root}/{}{}", direct.path, direct.signature)).collect())
         }
-        Base::File { .. } | Base::Host { .. } => Ok(Vec::new()),
+        BaseSpec::File { .. } | BaseSpec::Host { .. } => Ok(Vec::new()),
     }
 }
 
@@ -335,7 +335,7 @@ pub fn fetch(located: &Located, store: &Store, ui: &dyn Progress) -> Result<Fetc
 pub fn keyring(source: &Source, store: &Store) -> Result<Keyring> {
     match &source.keyring {
         Some(path) => Keyring::load(path, &source.fingerprints),
-        None if source.fingerprints.is_empty() && matches!(source.base, Base::Direct(_)) => {
+        None if source.fingerprints.is_empty() && matches!(source.base, BaseSpec::SignedFile(_)) => {
             let mut trusted = store.certificate_names()?;
             trusted.retain(|name| crate::recipe::FUNTOO_SIGNERS.contains(&name.as_str()));
             if trusted.is_empty() {
@@ -390,13 +390,13 @@ fn no_stage3(job: &Job) -> Error {
 
 fn base_name(source: &Source) -> String {
     match &source.base {
-        Base::Gentoo { stage3, version: crate::recipe::Version::Latest } => format!("stage3 {stage3}"),
-        Base::Gentoo { stage3, version: crate::recipe::Version::Timestamp(timestamp) } => {
+        BaseSpec::Gentoo { stage3, version: crate::recipe::Version::Latest } => format!("stage3 {stage3}"),
+        BaseSpec::Gentoo { stage3, version: crate::recipe::Version::Timestamp(timestamp) } => {
             format!("stage3 {stage3} of {timestamp}")
         }
-        Base::Direct(direct) => direct.path.clone(),
-        Base::File { path, .. } => path.display().to_string(),
-        Base::Host { .. } => "stage3".to_owned(),
+        BaseSpec::SignedFile(direct) => direct.path.clone(),
+        BaseSpec::File { path, .. } => path.display().to_string(),
+        BaseSpec::Host { .. } => "stage3".to_owned(),
     }
 }
 

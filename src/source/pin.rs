@@ -12,7 +12,7 @@ use super::pointer::{self, MAX_SIZE};
 use super::{Facts, Located, Place, Proof, Terms, file, gentoo, keyring};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
-use crate::recipe::{Base, Source, Version};
+use crate::recipe::{BaseSpec, Source, Version};
 use crate::store::Store;
 use crate::verify::{Signer, Verified};
 
@@ -137,9 +137,9 @@ impl Pin {
     /// Where it may be downloaded: the recipe's mirrors, and where it was when it was locked.
     pub fn urls(&self, source: &Source) -> Result<Vec<String>> {
         let mut urls = match (&source.base, &self.timestamp) {
-            (Base::Gentoo { stage3, .. }, Some(timestamp)) => gentoo::urls(source, stage3, timestamp, &self.name)?,
+            (BaseSpec::Gentoo { stage3, .. }, Some(timestamp)) => gentoo::urls(source, stage3, timestamp, &self.name)?,
             // The path of the latest may lead to another one by now; where there is a better name, it is the file's own.
-            (Base::Direct(direct), _) => {
+            (BaseSpec::SignedFile(direct), _) => {
                 let directory = direct.path.rsplit_once('/').map_or("", |(directory, _)| directory);
                 source.mirrors.iter().map(|root| format!("{root}/{directory}/{}", self.name)).collect()
             }
@@ -156,7 +156,7 @@ impl Pin {
             return Err(changed(&asks, &self.asked));
         }
         let fits = match &source.base {
-            Base::Gentoo { stage3, version } => {
+            BaseSpec::Gentoo { stage3, version } => {
                 let named = pointer::split_name(&self.name).map(|(variant, timestamp, _)| (variant, timestamp));
                 let timestamp = self.timestamp.as_deref();
                 named.is_some_and(|(variant, built)| {
@@ -165,9 +165,9 @@ impl Pin {
                         && !matches!(version, Version::Timestamp(wanted) if wanted != built)
                 })
             }
-            Base::Direct(_) => true,
-            Base::File { sha512, .. } => sha512.as_ref().is_none_or(|sha512| *sha512 == self.sha512),
-            Base::Host { .. } => false,
+            BaseSpec::SignedFile(_) => true,
+            BaseSpec::File { sha512, .. } => sha512.as_ref().is_none_or(|sha512| *sha512 == self.sha512),
+            BaseSpec::Host { .. } => false,
         };
         if fits {
             return Ok(());
@@ -184,7 +184,7 @@ impl Pin {
         };
         let Some(signer) = &self.signer else {
             return match &source.base {
-                Base::File { allow_unsigned: true, .. } | Base::File { sha512: Some(_), .. } => Ok(()),
+                BaseSpec::File { allow_unsigned: true, .. } | BaseSpec::File { sha512: Some(_), .. } => Ok(()),
                 _ => refused("nobody signed it, and the recipe does not accept that".to_owned()),
             };
         };
@@ -268,13 +268,15 @@ pub(in crate::source) fn locate(
 pub(in crate::source) fn asked(source: &Source) -> String {
     let version = |latest| if latest { " (latest)" } else { "" };
     match &source.base {
-        Base::Gentoo { stage3, version: Version::Latest } => format!("stage3 {stage3} (latest)"),
-        Base::Gentoo { stage3, version: Version::Timestamp(timestamp) } => format!("stage3 {stage3} of {timestamp}"),
-        Base::Direct(direct) => format!("{}{}", direct.path, version(direct.latest)),
-        Base::File { path, .. } => {
+        BaseSpec::Gentoo { stage3, version: Version::Latest } => format!("stage3 {stage3} (latest)"),
+        BaseSpec::Gentoo { stage3, version: Version::Timestamp(timestamp) } => {
+            format!("stage3 {stage3} of {timestamp}")
+        }
+        BaseSpec::SignedFile(direct) => format!("{}{}", direct.path, version(direct.latest)),
+        BaseSpec::File { path, .. } => {
             format!("file {}", printable(&path.file_name().unwrap_or(path.as_os_str()).to_string_lossy()))
         }
-        Base::Host { .. } => "this host".to_owned(),
+        BaseSpec::Host { .. } => "this host".to_owned(),
     }
 }
 

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use crate::base::error::{Error, Result};
 use crate::portage::makeconf::{line, quote, recipe_variables};
 use crate::portage::profile::link_target;
-use crate::portage::{self, ConfigTree, Entry, Facts, Profile, Repos, Resolved};
-use crate::recipe::{Base, Job, TreeKind};
+use crate::portage::{self, BuilderInfo, ConfigTree, Entry, Profile, Repos, Resolved};
+use crate::recipe::{BaseSpec, Job, TreeKind};
 
 /// Files of a directory-style configuration are read in the order of their names: ours comes last.
 const OURS: &str = "zz-quern";
@@ -152,10 +152,10 @@ pub fn check(job: &Job) -> Result<()> {
 ///
 /// # Errors
 /// As [`check`].
-pub fn target(job: &Job, resolved: &Resolved, facts: &Facts, existing: &Existing) -> Result<ConfigTree> {
+pub fn target(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Existing) -> Result<ConfigTree> {
     let mut tree = ConfigTree::default();
     let paths = [("ROOT", portage::ROOT), ("PKGDIR", portage::PKGDIR)];
-    existing.add(&mut tree, Path::new(MAKE_CONF), &make_conf(job, facts, &paths, job.strip.doc)?);
+    existing.add(&mut tree, Path::new(MAKE_CONF), &make_conf(job, info, &paths, job.strip.doc)?);
     tree.symlink(MAKE_PROFILE, resolved.profile.link_target(portage::CONFIGROOT));
     repositories(&mut tree, &resolved.repos);
     if !job.portage.binhost.is_empty() {
@@ -169,12 +169,12 @@ pub fn target(job: &Job, resolved: &Resolved, facts: &Facts, existing: &Existing
 ///
 /// # Errors
 /// As [`check`]; [`Kind::Usage`](crate::base::error::Kind::Usage) when no repository has its profile.
-pub fn builder(job: &Job, resolved: &Resolved, facts: &Facts, existing: &Existing) -> Result<ConfigTree> {
+pub fn builder(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Existing) -> Result<ConfigTree> {
     let mut tree = ConfigTree::default();
     let stage4 = job.build.kind == TreeKind::Stage4;
     let packages = if stage4 { portage::PKGDIR } else { portage::BUILDER_PKGDIR };
-    let mut text = make_conf(job, facts, &[("PKGDIR", packages)], stage4 && job.strip.doc)?;
-    let host = matches!(job.source.base, Base::Host { .. });
+    let mut text = make_conf(job, info, &[("PKGDIR", packages)], stage4 && job.strip.doc)?;
+    let host = matches!(job.source.base, BaseSpec::Host { .. });
     if host {
         // Its settings hold for the builder, but neither its keys nor its helpers are there.
         text.insert_str(0, &line("FEATURES", "${FEATURES} -binpkg-signing -ccache -distcc -distcc-pump"));
@@ -233,7 +233,7 @@ pub fn shipped(job: &Job, resolved: &Resolved, existing: &Existing) -> Result<Co
 }
 
 /// Our part of a make.conf: the sandbox's paths, defaults, the recipe's variables, and FEATURES with the recipe's last.
-fn make_conf(job: &Job, facts: &Facts, paths: &[(&str, &str)], nodoc: bool) -> Result<String> {
+fn make_conf(job: &Job, info: &BuilderInfo, paths: &[(&str, &str)], nodoc: bool) -> Result<String> {
     let mut text = String::from("# Written by quern-builder from the recipe.\n");
     let common = [
         ("DISTDIR", portage::DISTDIR),
@@ -245,7 +245,7 @@ fn make_conf(job: &Job, facts: &Facts, paths: &[(&str, &str)], nodoc: bool) -> R
         text.push_str(&line(name, value));
     }
     let recipe = recipe_variables(job)?;
-    let jobs = format!("-j{}", facts.cpus.max(1));
+    let jobs = format!("-j{}", info.cpus.max(1));
     let mirrors = job.source.distfiles().join(" ");
     let defaults = [
         ("MAKEOPTS", jobs.as_str()),
@@ -261,7 +261,7 @@ fn make_conf(job: &Job, facts: &Facts, paths: &[(&str, &str)], nodoc: bool) -> R
             text.push_str(&line(name, &value));
         }
     }
-    text.push_str(&line("FEATURES", &format!("${{FEATURES}} {}", features(facts, nodoc).join(" "))));
+    text.push_str(&line("FEATURES", &format!("${{FEATURES}} {}", features(info, nodoc).join(" "))));
     for (name, value) in recipe {
         // Incremental for Portage only between files: within one, a later FEATURES would replace ours.
         let value = if name == "FEATURES" { format!("${{FEATURES}} {value}") } else { value };
@@ -279,7 +279,7 @@ fn flags(job: &Job) -> String {
     missing.map(|name| line(name, "${COMMON_FLAGS}")).collect()
 }
 
-fn features(facts: &Facts, nodoc: bool) -> Vec<&'static str> {
+fn features(info: &BuilderInfo, nodoc: bool) -> Vec<&'static str> {
     let mut features = vec![
         "buildpkg",
         "binpkg-multi-instance",
@@ -301,7 +301,7 @@ fn features(facts: &Facts, nodoc: bool) -> Vec<&'static str> {
     if nodoc {
         features.extend(["nodoc", "noman", "noinfo"]);
     }
-    if !facts.sandbox {
+    if !info.sandbox {
         features.extend(["-sandbox", "-usersandbox"]);
     }
     features

@@ -2,7 +2,7 @@ use super::*;
 use crate::base::error::Kind;
 use crate::portage::fixture::{World, job, profile_name};
 
-const FACTS: Facts = Facts { sandbox: true, cpus: 4, portage: None };
+const BUILDER: BuilderInfo = BuilderInfo { sandbox: true, cpus: 4, portage: None };
 
 fn seen<'a>(files: &'a [(&'a str, Seen)]) -> impl FnMut(&Path) -> Result<Option<Seen>> + 'a {
     move |path| Ok(files.iter().find(|(name, _)| Path::new(name) == path).map(|(_, seen)| seen.clone()))
@@ -34,7 +34,7 @@ fn the_targets_configuration_is_complete() {
     job.portage.make_conf.insert("FEATURES".into(), "-nodoc test".into());
     job.portage.package_files.insert("package.use".into(), vec!["dev-lang/python -ncurses".into(), "a/b c".into()]);
     let resolved = Resolved::new(&job).unwrap();
-    let tree = target(&job, &resolved, &FACTS, &Existing::default()).unwrap();
+    let tree = target(&job, &resolved, &BUILDER, &Existing::default()).unwrap();
     let text = tree.text(MAKE_CONF).unwrap();
     assert_eq!(value(text, "ROOT"), ["/quern/image"]);
     assert_eq!(value(text, "PKGDIR"), ["/var/cache/binpkgs"]);
@@ -64,7 +64,7 @@ fn the_builders_configuration_keeps_the_stage3s() {
     job.portage.package_files.insert("package.use".into(), vec!["a/b c".into()]);
     job.portage.package_files.insert("package.mask".into(), vec![">d/e-1".into()]);
     job.portage.binhost = vec!["https://one.example".into(), "https://two.example".into()];
-    let facts = Facts { sandbox: false, ..FACTS };
+    let facts = BuilderInfo { sandbox: false, ..BUILDER };
     let tree = builder(&job, &Resolved::new(&job).unwrap(), &facts, &stage3()).unwrap();
     let text = tree.text(MAKE_CONF).unwrap();
     assert!(text.starts_with("COMMON_FLAGS=\"-O2 -pipe\"\nFEATURES=\"-sandbox\"\n\n# Written"));
@@ -88,15 +88,15 @@ fn the_builders_configuration_keeps_the_stage3s() {
 fn a_hosts_configuration_is_the_builders_alone() {
     let world = World::new();
     let mut job = job(world.usual());
-    job.source.base = Base::Host { hide: Vec::new(), show: Vec::new() };
+    job.source.base = BaseSpec::Host { hide: Vec::new(), show: Vec::new() };
     let resolved = Resolved::new(&job).unwrap();
-    let tree = builder(&job, &resolved, &FACTS, &stage3()).unwrap();
+    let tree = builder(&job, &resolved, &BUILDER, &stage3()).unwrap();
     let features = value(tree.text(MAKE_CONF).unwrap(), "FEATURES");
     assert!(features[0] == "-sandbox" && features[1].contains("-binpkg-signing"), "{features:?}");
     assert!(features[2].contains("buildpkg"));
-    let text = format!("{:?}", target(&job, &resolved, &FACTS, &Existing::default()).unwrap());
+    let text = format!("{:?}", target(&job, &resolved, &BUILDER, &Existing::default()).unwrap());
     assert!(!text.contains("binpkg-signing") && !text.contains("-O2"), "{text}");
-    let error = builder(&job, &resolved, &FACTS, &Existing::default()).unwrap_err();
+    let error = builder(&job, &resolved, &BUILDER, &Existing::default()).unwrap_err();
     assert!(error.to_string().contains("the host has no profile") && error.hint().unwrap().contains("source.show"));
 }
 
@@ -107,7 +107,7 @@ fn a_stage4_is_built_with_the_recipes_profile_and_shipped_without_the_sandbox() 
     job.build.kind = TreeKind::Stage4;
     job.portage.make_conf.insert("FEATURES".into(), "splitdebug".into());
     let resolved = Resolved::new(&job).unwrap();
-    let tree = builder(&job, &resolved, &FACTS, &stage3()).unwrap();
+    let tree = builder(&job, &resolved, &BUILDER, &stage3()).unwrap();
     let text = tree.text(MAKE_CONF).unwrap();
     assert_eq!(value(text, "PKGDIR"), ["/var/cache/binpkgs"]);
     assert!(value(text, "FEATURES")[1].ends_with("nodoc noman noinfo"));
@@ -147,7 +147,7 @@ fn directories_get_a_file_of_ours() {
     job.build.kind = TreeKind::Stage4;
     let existing = Existing::gather(seen(&[(MAKE_CONF, Seen::Directory(Vec::new()))])).unwrap();
     let resolved = Resolved::new(&job).unwrap();
-    let tree = builder(&job, &resolved, &FACTS, &existing).unwrap();
+    let tree = builder(&job, &resolved, &BUILDER, &existing).unwrap();
     assert!(tree.text("etc/portage/make.conf/zz-quern").unwrap().contains("PKGDIR"));
     let tree = shipped(&job, &resolved, &existing).unwrap();
     assert_eq!(tree.text("etc/portage/make.conf/zz-quern"), Some(""));
@@ -159,20 +159,20 @@ fn the_stage3s_profile_is_found_again_or_named() {
     let mut job = job(world.usual());
     let resolved = Resolved::new(&job).unwrap();
     let with = |target: &str| Existing::gather(seen(&[(MAKE_PROFILE, Seen::Symlink(target.into()))])).unwrap();
-    let old = builder(&job, &resolved, &FACTS, &with("../../usr/portage/profiles/default/linux/amd64/23.0")).unwrap();
+    let old = builder(&job, &resolved, &BUILDER, &with("../../usr/portage/profiles/default/linux/amd64/23.0")).unwrap();
     assert_eq!(
         old.entries[Path::new(MAKE_PROFILE)],
         Entry::Symlink("../../var/db/repos/gentoo/profiles/default/linux/amd64/23.0".into())
     );
     for target in ["../../var/db/repos/gentoo/profiles/gone", "/etc", "../../a/profiles/../../../etc"] {
-        let error = builder(&job, &resolved, &FACTS, &with(target)).unwrap_err();
+        let error = builder(&job, &resolved, &BUILDER, &with(target)).unwrap_err();
         assert_eq!(error.kind(), Kind::Usage);
         assert!(error.hint().unwrap().contains("unblocker-profile"), "{error}");
     }
-    assert!(builder(&job, &resolved, &FACTS, &Existing::default()).is_err());
+    assert!(builder(&job, &resolved, &BUILDER, &Existing::default()).is_err());
     job.build.unblocker_profile = Some(profile_name("default/linux/amd64/23.0"));
     let resolved = Resolved::new(&job).unwrap();
-    let tree = builder(&job, &resolved, &FACTS, &Existing::default()).unwrap();
+    let tree = builder(&job, &resolved, &BUILDER, &Existing::default()).unwrap();
     assert_eq!(tree.entries[Path::new(MAKE_PROFILE)], old.entries[Path::new(MAKE_PROFILE)]);
 }
 
@@ -181,7 +181,7 @@ fn package_provided_belongs_to_the_profile_directory() {
     let world = World::new();
     let mut job = job(world.usual());
     job.portage.package_files.insert("package.provided".into(), vec!["dev-lang/perl-5.40.0".into()]);
-    let tree = target(&job, &Resolved::new(&job).unwrap(), &FACTS, &Existing::default()).unwrap();
+    let tree = target(&job, &Resolved::new(&job).unwrap(), &BUILDER, &Existing::default()).unwrap();
     assert_eq!(tree.text("etc/portage/profile/package.provided"), Some("dev-lang/perl-5.40.0\n"));
 }
 

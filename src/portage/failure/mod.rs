@@ -259,7 +259,7 @@ const fn known(needle: &'static str, hint: &'static str) -> Known {
 const KNOWN: &[Known] = &[
     Known {
         needle: "No space left on device",
-        hint: "no space is left: free some where the store is (`clean`), or make build.tmpfs larger",
+        hint: "no space is left: free some where the store is (`clean`), or raise build.workdir-storage",
         system: true,
     },
     Known {

@@ -33,7 +33,7 @@ impl Checker<'_> {
         let image_name = image_name
             .and_then(|word| self.follow(&word, "image name", |text| words::image_name(text, compression.suffix())));
         let storage = self.word("build", "workdir-storage");
-        let tmpfs = storage.and_then(|word| self.follow(&word, "workdir storage", words::storage)).flatten();
+        let workdir_tmpfs = storage.and_then(|word| self.follow(&word, "workdir storage", words::storage)).flatten();
         let kind = self.kind()?;
         let atoms =
             self.each("build", "baselayout-atoms", "package", |text| atom::package(text).map(|()| text.to_owned()));
@@ -51,7 +51,7 @@ impl Checker<'_> {
             include_system,
             baselayout_atoms,
             image_name,
-            tmpfs,
+            workdir_tmpfs,
             keep_failed,
             compression,
         });

@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use super::diagnostic::{Finding, Place, Problem, Texts};
 use super::merge::reason;
 use super::parse::{Is, Item, Table, Value};
-use super::{Base, Bounds, Compression, Job, Request, Source, TreeKind, words};
+use super::{BaseSpec, Bounds, Compression, Job, Request, Source, TreeKind, words};
 
 /// The job a tree describes, or none after noting why not.
 pub(super) fn job(texts: &mut Texts, tree: &Table, request: &Request) -> Option<Job> {
@@ -27,7 +27,7 @@ pub(super) fn job(texts: &mut Texts, tree: &Table, request: &Request) -> Option<
     let strip = checker.strip();
     let oci = checker.oci();
     let build = build.and_then(|(build, _)| build);
-    if let (Some(Base::Host { .. }), Some(TreeKind::Stage4)) =
+    if let (Some(BaseSpec::Host { .. }), Some(TreeKind::Stage4)) =
         (source.as_ref().map(|source| &source.base), build.as_ref().map(|build| build.kind))
     {
         checker.refuse_to_ship_the_host();

@@ -10,7 +10,7 @@ use crate::recipe::diagnostic::{Finding, Place, Problem};
 use crate::recipe::merge::reason;
 use crate::recipe::parse::{Is, Table, Value};
 use crate::recipe::{
-    DEFAULT_MAX_AGE, DEFAULT_MIRROR, GENTOO_GIT, Git, Origin, Repository, Snapshot, SnapshotFormat, Source, words,
+    DEFAULT_MAX_AGE, DEFAULT_MIRROR, GENTOO_GIT, Git, Origin, RepositorySpec, Snapshot, SnapshotFormat, Source, words,
 };
 
 /// Where Gentoo keeps its main repository.
@@ -63,12 +63,12 @@ impl Known {
 /// A repository as written, before its relations to others are checked.
 struct Written {
     at: Place,
-    repository: Repository,
+    repository: RepositorySpec,
     others: Vec<Word>,
 }
 
 impl Checker<'_> {
-    pub(super) fn repositories(&mut self, source: Option<&Source>) -> (Option<Vec<Repository>>, Known) {
+    pub(super) fn repositories(&mut self, source: Option<&Source>) -> (Option<Vec<RepositorySpec>>, Known) {
         let values = match self.value("portage", "repositories") {
             Some(Value { at, is: Is::List(list) }) => (at.clone(), list.clone()),
             _ => return self.main_repository(),
@@ -112,17 +112,17 @@ impl Checker<'_> {
                 self.texts.problem(&other.at, title, Problem::new("not one of the recipe's").help(known.listed()));
             }
         }
-        let repositories: Vec<Repository> = written.into_iter().map(|one| one.repository).collect();
+        let repositories: Vec<RepositorySpec> = written.into_iter().map(|one| one.repository).collect();
         ((repositories.len() == count).then_some(repositories), known)
     }
 
     /// The main repository where a Gentoo system has it, for recipes that name none.
-    fn main_repository(&mut self) -> (Option<Vec<Repository>>, Known) {
+    fn main_repository(&mut self) -> (Option<Vec<RepositorySpec>>, Known) {
         let location = PathBuf::from(MAIN);
         match repository_name(&location) {
             Ok(name) => {
                 let origin = Origin::Location(location.clone());
-                let repository = Repository { origin, priority: None, masters: None, eclass_overrides: None };
+                let repository = RepositorySpec { origin, priority: None, masters: None, eclass_overrides: None };
                 (Some(vec![repository]), Known(vec![Some(Directory { name, location })]))
             }
             Err(problem) => {
@@ -165,7 +165,7 @@ impl Checker<'_> {
         let texts =
             |list: Option<Vec<(Word, String)>>| list.map(|list| list.into_iter().map(|(_, text)| text).collect());
         let (masters, eclass_overrides) = (texts(masters), texts(eclass_overrides));
-        let repository = Repository { origin: origin?, priority, masters, eclass_overrides };
+        let repository = RepositorySpec { origin: origin?, priority, masters, eclass_overrides };
         Some(Written { at, repository, others })
     }
 

@@ -5,7 +5,7 @@ use crate::base::text::{nearest, quoted};
 use crate::recipe::diagnostic::{Finding, Place, Problem};
 use crate::recipe::merge::VARIABLES;
 use crate::recipe::{
-    Base, DEFAULT_MAX_AGE, DEFAULT_MIRROR, Direct, FUNTOO_LAYOUT, FUNTOO_MIRROR, Source, Version, words,
+    BaseSpec, DEFAULT_MAX_AGE, DEFAULT_MIRROR, FUNTOO_LAYOUT, FUNTOO_MIRROR, SignedFile, Source, Version, words,
 };
 
 /// The keys that only a stage3 from a mirror has, and those that only a file has; the first of each makes the choice.
@@ -87,7 +87,7 @@ impl Checker<'_> {
     }
 
     /// This host, as far as it is to be seen.
-    fn host(&mut self) -> Option<Base> {
+    fn host(&mut self) -> Option<BaseSpec> {
         let hide = self.each("source", "hide", "path", words::host_path).unwrap_or_default();
         let show = self.each("source", "show", "path", words::shown_path).unwrap_or_default();
         let listed = self.list("source", "show").unwrap_or_default();
@@ -95,7 +95,7 @@ impl Checker<'_> {
             let problem = Problem::new("also in `hide`");
             self.texts.problem(&word.at, format!("{} is both hidden and shown", quoted(&word.text)), problem);
         }
-        Some(Base::Host { hide, show })
+        Some(BaseSpec::Host { hide, show })
     }
 
     fn mirrors(&mut self, funtoo: bool) -> Vec<String> {
@@ -112,7 +112,7 @@ impl Checker<'_> {
         mirrors
     }
 
-    fn base(&mut self, gentoo: bool) -> Option<Base> {
+    fn base(&mut self, gentoo: bool) -> Option<BaseSpec> {
         if gentoo {
             for key in DIRECT {
                 let Some(at) = self.key(key) else { continue };
@@ -154,7 +154,7 @@ impl Checker<'_> {
         if local { self.local(level) } else { self.mirrored() }
     }
 
-    fn mirrored(&mut self) -> Option<Base> {
+    fn mirrored(&mut self) -> Option<BaseSpec> {
         let stage3 = self.plain("source", "stage3", "stage3 variant", words::variant);
         let version = match self.word("source", "version") {
             None => Some(Version::Latest),
@@ -162,11 +162,11 @@ impl Checker<'_> {
             Some(word) => self
                 .follow(&word, "version", |text| words::timestamp(text).map(|()| Version::Timestamp(text.to_owned()))),
         };
-        Some(Base::Gentoo { stage3: stage3?, version: version? })
+        Some(BaseSpec::Gentoo { stage3: stage3?, version: version? })
     }
 
     /// A file of a server that is laid out as Funtoo's, or as the recipe says.
-    fn direct(&mut self) -> Option<Base> {
+    fn direct(&mut self) -> Option<BaseSpec> {
         if let Some(at) = self.key("stage3") {
             let problem = Problem::new("only with distro = \"gentoo\"")
                 .help("Funtoo's stage3s are named by `release`, `arch` and `subarch`");
@@ -211,7 +211,7 @@ impl Checker<'_> {
             path = path.replace(&format!("{{{key}}}"), value);
         }
         let arch = values.into_iter().find(|(key, _)| *key == "arch").map(|(_, arch)| arch)?;
-        Some(Base::Direct(Direct {
+        Some(BaseSpec::SignedFile(SignedFile {
             path,
             signature: layout["signature"].clone(),
             digest: layout["digest"].clone(),
@@ -220,7 +220,7 @@ impl Checker<'_> {
         }))
     }
 
-    fn local(&mut self, level: Option<usize>) -> Option<Base> {
+    fn local(&mut self, level: Option<usize>) -> Option<BaseSpec> {
         // A signature, a digest or a permission of an earlier layer is that of another file. What one command line says by
         // variables and by options belongs together.
         let level = level.map(|level| level.min(VARIABLES));
@@ -250,7 +250,7 @@ impl Checker<'_> {
             None => Some(None),
         };
         let allow_unsigned = ours[2] && self.bool("source", "allow-unsigned").unwrap_or(false);
-        Some(Base::File { path: path?, signature: signature?, sha512: sha512?, allow_unsigned })
+        Some(BaseSpec::File { path: path?, signature: signature?, sha512: sha512?, allow_unsigned })
     }
 
     fn key(&self, key: &str) -> Option<Place> {

@@ -7,7 +7,7 @@ use super::squashfs;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Progress;
 use crate::base::time::now;
-use crate::recipe::{Base, Direct, Snapshot, SnapshotFormat, Source};
+use crate::recipe::{BaseSpec, SignedFile, Snapshot, SnapshotFormat, Source};
 use crate::source::pin::{self, Pin};
 use crate::source::{Located, Proof, Terms, direct, fetch, keyring, warn_of_expiry};
 use crate::store::Store;
@@ -144,8 +144,8 @@ fn path(snapshot: &Snapshot) -> String {
 }
 
 /// A snapshot is a file of a server without a signed list.
-pub(super) fn as_source(snapshot: &Snapshot) -> (Source, Direct) {
-    let direct = Direct {
+pub(super) fn as_source(snapshot: &Snapshot) -> (Source, SignedFile) {
+    let direct = SignedFile {
         path: path(snapshot),
         signature: ".gpgsig".to_owned(),
         digest: String::new(),
@@ -157,7 +157,7 @@ pub(super) fn as_source(snapshot: &Snapshot) -> (Source, Direct) {
         fingerprints.push(GENTOO_SNAPSHOTS.to_owned());
     }
     let source = Source {
-        base: Base::Direct(direct.clone()),
+        base: BaseSpec::SignedFile(direct.clone()),
         mirrors: snapshot.mirrors.clone(),
         keyring: snapshot.keyring.clone(),
         fingerprints,

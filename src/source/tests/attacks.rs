@@ -167,7 +167,7 @@ fn indefinite_freeze() {
     // Pinned by the user, age is their business.
     let mut pinned = User::of(&mirror, &[&frozen]);
     let version = Version::Timestamp(mirror.timestamp.to_owned());
-    pinned.job.source.base = Base::Gentoo { stage3: VARIANT.to_owned(), version };
+    pinned.job.source.base = BaseSpec::Gentoo { stage3: VARIANT.to_owned(), version };
     pinned.builds().unwrap();
 }
 

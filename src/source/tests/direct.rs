@@ -3,12 +3,12 @@
 use super::mirror::{job, store};
 use super::*;
 use crate::base::digest::hex;
-use crate::recipe::Direct;
+use crate::recipe::SignedFile;
 
 pub(super) const PATH: &str = "1.4/x86-64bit/generic_64/stage3-latest.tar.xz";
 
-pub(super) fn direct(latest: bool) -> Base {
-    Base::Direct(Direct {
+pub(super) fn direct(latest: bool) -> BaseSpec {
+    BaseSpec::SignedFile(SignedFile {
         path: PATH.to_owned(),
         signature: ".gpg".to_owned(),
         digest: ".hash.txt".to_owned(),

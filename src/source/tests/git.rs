@@ -293,7 +293,7 @@ fn a_commit_becomes_a_repository_of_a_recipe_once_and_only_if_it_is_one() {
     let (_home, store) = store();
     let repository = |git: &Git| {
         let origin = crate::recipe::Origin::Git(git.clone());
-        crate::recipe::Repository { origin, priority: None, masters: None, eclass_overrides: None }
+        crate::recipe::RepositorySpec { origin, priority: None, masters: None, eclass_overrides: None }
     };
     let found = |git: Git| {
         let mut job = crate::portage::fixture::job(vec![repository(&git)]);

@@ -6,7 +6,7 @@ use crate::recipe::{Build, Emerge, Portage, ProfileName, Strip, TreeKind, Versio
 
 pub(super) const VARIANT: &str = "amd64-musl";
 
-pub(super) fn job(base: Base, mirrors: &[&Server], keyring: &Path) -> Job {
+pub(super) fn job(base: BaseSpec, mirrors: &[&Server], keyring: &Path) -> Job {
     Job {
         name: "test".to_owned(),
         source: Source {
@@ -34,7 +34,7 @@ pub(super) fn job(base: Base, mirrors: &[&Server], keyring: &Path) -> Job {
             include_system: false,
             baselayout_atoms: Vec::new(),
             image_name: None,
-            tmpfs: None,
+            workdir_tmpfs: None,
             keep_failed: false,
             compression: crate::recipe::Compression::Gzip,
         },
@@ -44,8 +44,8 @@ pub(super) fn job(base: Base, mirrors: &[&Server], keyring: &Path) -> Job {
     }
 }
 
-pub(super) fn latest() -> Base {
-    Base::Gentoo { stage3: VARIANT.to_owned(), version: Version::Latest }
+pub(super) fn latest() -> BaseSpec {
+    BaseSpec::Gentoo { stage3: VARIANT.to_owned(), version: Version::Latest }
 }
 
 /// A mirror's files, to be spoilt by a test before they are served.
@@ -261,7 +261,7 @@ fn a_timestamp_needs_no_pointer() {
     mirror.drop(&format!("latest-stage3-{VARIANT}.txt"));
     let (_home, store) = store();
     let server = mirror.serve();
-    let at = |ts: &str| Base::Gentoo { stage3: VARIANT.to_owned(), version: Version::Timestamp(ts.to_owned()) };
+    let at = |ts: &str| BaseSpec::Gentoo { stage3: VARIANT.to_owned(), version: Version::Timestamp(ts.to_owned()) };
     let verified = build(&job(at(mirror.timestamp), &[&server], &mirror.keyring), &store).unwrap();
     assert_eq!(verified.sha512(), sha512(&data()));
     let error = build(&job(at("20200101T000000Z"), &[&server], &mirror.keyring), &store).unwrap_err();
@@ -278,7 +278,7 @@ fn the_list_of_all_variants_helps_out() {
     let (_home, store) = store();
     let server = mirror.serve();
     build(&job(latest(), &[&server], &mirror.keyring), &store).unwrap();
-    let typo = Base::Gentoo { stage3: "amd64-mussel".to_owned(), version: Version::Latest };
+    let typo = BaseSpec::Gentoo { stage3: "amd64-mussel".to_owned(), version: Version::Latest };
     let error = build(&job(typo, &[&server], &mirror.keyring), &store).unwrap_err();
     assert!(error.kind() == Kind::Network && error.hint().unwrap().contains("amd64-musl, amd64-openrc"), "{error:?}");
 }
@@ -294,7 +294,7 @@ fn files_of_this_machine() {
     fs_err::write(&path, data()).unwrap();
     let (_home, store) = store();
     let base = |sha512: Option<String>, allow_unsigned| {
-        job(Base::File { path: path.clone(), signature: None, sha512, allow_unsigned }, &[], &keyring)
+        job(BaseSpec::File { path: path.clone(), signature: None, sha512, allow_unsigned }, &[], &keyring)
     };
     let error = build(&base(None, false), &store).unwrap_err();
     assert!(error.kind() == Kind::Refused && error.hint().unwrap().contains("allow-unsigned"), "{error:?}");
@@ -323,7 +323,7 @@ fn files_of_this_machine() {
     assert!(error.kind() == Kind::Refused && error.to_string().contains("changed"), "{error}");
     fs_err::remove_file(&path).unwrap();
     assert_eq!(build(&base(None, true), &store).unwrap_err().kind(), Kind::Usage);
-    let fifo = Base::File { path: dir.path().to_owned(), signature: None, sha512: None, allow_unsigned: true };
+    let fifo = BaseSpec::File { path: dir.path().to_owned(), signature: None, sha512: None, allow_unsigned: true };
     assert_eq!(build(&job(fifo, &[], &keyring), &store).unwrap_err().kind(), Kind::Usage);
 }
 
@@ -335,8 +335,11 @@ fn an_unchanged_file_is_not_read_again() {
     // The first time must be well after the change, see the grain of the clock in `file`.
     std::thread::sleep(Duration::from_millis(3200));
     let (_home, store) = store();
-    let job =
-        job(Base::File { path: path.clone(), signature: None, sha512: None, allow_unsigned: true }, &[], dir.path());
+    let job = job(
+        BaseSpec::File { path: path.clone(), signature: None, sha512: None, allow_unsigned: true },
+        &[],
+        dir.path(),
+    );
     assert!(known(&job, &store).unwrap().is_none());
     let located = locate(&job, &store, Terms::default(), &Silent).unwrap();
     assert_eq!(known(&job, &store).unwrap().unwrap().sha512(), located.sha512());
@@ -478,7 +481,7 @@ fn digests_beside_a_file_prove_it_when_they_are_signed() {
     fs_err::write(&path, data()).unwrap();
     let judged = |allow_unsigned| {
         let (_home, store) = store();
-        let base = Base::File { path: path.clone(), signature: None, sha512: None, allow_unsigned };
+        let base = BaseSpec::File { path: path.clone(), signature: None, sha512: None, allow_unsigned };
         build(&job(base, &[], &keyring), &store)
     };
     let sha256 = hex(&sha2::Sha256::digest(data()));

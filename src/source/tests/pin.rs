@@ -116,8 +116,9 @@ fn a_recipe_that_changed_is_not_built_from_the_old_lock() {
     let server = mirror.serve();
     let asks = job(latest(), &[&server], &mirror.keyring);
     let pin = pin(&asks, &store);
-    let gentoo =
-        |stage3: &str, version| job(Base::Gentoo { stage3: stage3.to_owned(), version }, &[&server], &mirror.keyring);
+    let gentoo = |stage3: &str, version| {
+        job(BaseSpec::Gentoo { stage3: stage3.to_owned(), version }, &[&server], &mirror.keyring)
+    };
     let dated = Version::Timestamp(mirror.timestamp.to_owned());
     for other in [gentoo("amd64-openrc", Version::Latest), gentoo("amd64-musl", dated)] {
         fails(locked(&other, &pin, &store), Kind::Usage, "quern-builder lock");
@@ -169,7 +170,7 @@ fn a_build_of_a_day_is_fetched_once_to_know_its_size() {
     let ((_one, one), (_two, two)) = (store(), store());
     let server = mirror.serve();
     let base =
-        Base::Gentoo { stage3: "amd64-musl".to_owned(), version: Version::Timestamp(mirror.timestamp.to_owned()) };
+        BaseSpec::Gentoo { stage3: "amd64-musl".to_owned(), version: Version::Timestamp(mirror.timestamp.to_owned()) };
     let job = job(base, &[&server], &mirror.keyring);
     let first = pin(&job, &one);
     assert_eq!((first.size, one.blobs().unwrap().len()), (data().len() as u64, 1));
@@ -185,7 +186,11 @@ fn files_of_this_machine_are_locked_too() {
     fs_err::write(&path, data()).unwrap();
     let ((_home, one), (_other, two)) = (store(), store());
     let base = |sha512: Option<String>, allow_unsigned| {
-        job(Base::File { path: path.clone(), signature: None, sha512, allow_unsigned }, &[], Path::new("/nonexistent"))
+        job(
+            BaseSpec::File { path: path.clone(), signature: None, sha512, allow_unsigned },
+            &[],
+            Path::new("/nonexistent"),
+        )
     };
     let asks = base(None, true);
     let pin = pin(&asks, &one);
