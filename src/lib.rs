@@ -1,6 +1,7 @@
-//! quern-builder turns one TOML recipe into an operating-system image made of Gentoo packages: no daemon, no Docker, no root.
+//! quern-builder turns one TOML recipe into an operating-system image made of Gentoo packages, without a daemon, without Docker and
+//! without root.
 //!
-//! This page is the architecture. The program is a thin `main.rs` over this library; [`cli`] is what the user calls.
+//! This page describes the architecture. The program is a thin `main.rs` over this library; [`cli`] holds the commands.
 //!
 //! # The pipeline
 //!
@@ -9,75 +10,72 @@
 //!           (bytes)   (trust)   (tree)    (sandbox)          (rules)  (bytes) (names)
 //! ```
 //!
-//! Each stage consumes what the one before made, so that the compiler checks their order: nothing but verification makes a
-//! verified tarball, nothing but unpacking takes one. Stages do not call each other; one straight function does.
+//! Each stage consumes the result of the stage before it, so the compiler checks their order: only verification makes a verified
+//! tarball, and only a verified tarball can be unpacked. Stages do not call each other; one straight function in [`pipeline`] does.
 //!
 //! # The rooms
 //!
-//! | module | what it does | what it may not do |
-//! |---|---|---|
-//! | [`pipeline`] | the one straight function | open files, use the network or start processes itself |
-//! | [`recipe`] | TOML files, variables, options → a typed, valid [`recipe::Job`] | touch anything but the files it is given |
-//! | [`source`] | which bytes, and getting them; its `fetch.rs` alone knows HTTP, its `repository/git.rs` runs git | judge signatures |
-//! | [`verify`] | what was fetched → what is trusted; alone knows OpenPGP | reach the network or a tree |
-//! | [`lockfile`] | `quern.lock`: what recipes were locked to, read and written | find out or judge what is in it |
-//! | [`store`] | blobs, trees, work directories, caches: whole or absent, locked while used | know what is in them |
-//! | [`archive::unpack`] | a verified tarball → a tree | write outside it, whatever the archive says |
-//! | [`enter`] | runs a command in a tree; alone mounts | know Gentoo |
-//! | [`portage`] | Portage's configuration, commands and reports as values | touch the tree |
-//! | [`builder`] | one build's builder tree: its base and overlays, configuration, emerge in it | know how a sandbox is made |
-//! | [`strip`] | rules → removals, applied through [`fs::rootfs`] | decide at removal time |
-//! | [`archive::pack`] | a tree → bytes, all digests in one pass | change the tree |
-//! | [`output`] | bytes → final names: tarball, sums, lists, provenance, OCI layout | show a name before all of it is on the disk |
-//! | [`oci`] | image layouts, read: judged, and made into trees | believe a blob before its digest |
-//! | [`fs::rootfs`] | handle of a tree: every path below it is resolved by the kernel inside it | know what the tree is for |
-//! | [`os::userns`] | becoming root once, by running the program again; telling owners apart that its map leaves out | become root after a thread exists |
-//! | `staging` | hidden directories beside results in the making: locked while they live, removed by the next when left | know what is in them |
-//! | [`os::space`] | the room that file systems have, and errors that say what is missing of it | know what for |
-//! | [`os::process`] | waiting, and passing signals on; starting a helper of the host | know what for |
-//! | [`base::progress`] | what stages tell of their work, as events | know a terminal |
-//! | [`base::hex`] | bytes as digests are written | know of what |
-//! | [`base::error`] | one error: kind (the exit code), cause, details, next step | print |
-//! | [`ui`] | the terminal: bars, colours, the log, how an error looks | know what is built |
-//! | [`cli`] | a file per verb: its arguments, its help and what it runs | hold logic of a stage |
+//! Each module is a room on a floor. A room may use only rooms on lower floors. [`FLOORS`] holds the list, and
+//! `tests/integration/architecture.rs` checks every import against it.
+//!
+//! | floor | room | task | must not |
+//! |---|---|---|---|
+//! | 10 | [`cli`] | one file per command: its arguments, its help, what it calls | hold the logic of a stage |
+//! | 9 | [`ui`] | the terminal: progress, colours, the log, rendered errors | know recipes or images |
+//! | 8 | [`pipeline`] | build, lock, shell: one straight function per file | open files, use the network or start processes itself |
+//! | 7 | [`builder`] | the builder tree of one build: overlays, configuration, emerge | know how a sandbox is made |
+//! | 7 | [`output`] | results: tarball, checksums, listings, provenance, OCI layout | show a name before the result is whole and on disk |
+//! | 6 | [`source`] | a recipe's inputs: located, fetched, verified, unpacked | judge signatures |
+//! | 6 | [`portage`] | Portage's configuration, command lines and reports as values | touch a tree |
+//! | 6 | [`strip`] | removal rules, applied through [`fs::rootfs`] | decide while removing |
+//! | 5 | [`recipe`] | TOML files, variables and options → a typed, valid [`recipe::Job`] | touch any file but those it is given |
+//! | 5 | [`lockfile`] | `quern.lock`, read and written | find out or judge its contents |
+//! | 5 | [`store`] | blobs, trees, work directories, caches: whole or absent, locked while in use | know what they mean |
+//! | 5 | [`oci`] | image layouts: validated, and unpacked into trees | trust a blob before its digest |
+//! | 4 | [`archive`] | tar bytes to a tree ([`archive::unpack`]) and back ([`archive::pack`]) | write outside the tree, whatever the archive says |
+//! | 4 | [`verify`] | bytes and evidence → verified bytes; the only user of OpenPGP | reach the network or a tree |
+//! | 4 | [`enter`] | runs a command in a tree; the only room that mounts | know Gentoo |
+//! | 3 | [`fs`] | a tree's handle, file locks, atomic replacement, staging directories | know what a tree is for |
+//! | 2 | [`os`] | system calls (the only `unsafe`), processes, user namespaces, free space | know what they are for |
+//! | 1 | [`base`] | errors, digests, text, time, architectures, progress events | do I/O |
+//!
+//! `fuzz.rs` holds one body for each parser of foreign bytes; it is built for tests and for `scripts/fuzz` only. [`testing`] exports
+//! the few items that `tests/` and `benches/` use.
 //!
 //! # Processes
 //!
 //! ```text
-//! quern-builder build            P0  not root? becomes root in a user namespace before any thread exists, by running itself
-//!  │                                 again; then only waits and forwards signals
-//!  └─ B   the builder            uid 0, real or mapped. May have threads. Every stage runs here
+//! quern-builder build            P0  becomes root in a user namespace, unless it is root, by running itself again before any thread
+//!  │                                 exists; then only waits and forwards signals
+//!  └─ B   the builder            uid 0, real or mapped. May have threads. Runs every stage
 //!      └─ S1  /proc/self/exe     one for each command in a tree: reads its plan from an inherited descriptor. One thread
 //!          └─ S2  PID 1          mounts, pivot_root, enters a user namespace, drops privileges; reaps, forwards signals
 //!              └─ payload        the command
 //! ```
 //!
-//! Where a tree that an ordinary user packs has files of `nobody`, B starts one more process, in a user namespace of its own, and asks it
-//! whether they are ([`os::userns::owners`]).
+//! When an ordinary user packs a tree with files of `nobody`, B starts one more process in a user namespace of its own and asks it
+//! whether the owner is mapped ([`os::userns::owners`]).
 //!
-//! Everything hangs off one PID namespace and one mount namespace: kill any of them and no mount and no process is left.
+//! All of this hangs off one PID namespace and one mount namespace: when any of these processes is killed, no mount and no process
+//! remains.
 //!
 //! # Two trees
 //!
-//! The *builder tree* is the unpacked stage3, read-only in the store and seen by a build through an overlay; or, with
-//! `source.host`, directories of the running system, each seen through an overlay of its own ([`builder::host`]). The *image tree* is
-//! what is shipped: a fresh `ROOT` that emerge fills, or, for a stage4, the builder tree itself. Portage reads the image's
-//! configuration from `PORTAGE_CONFIGROOT` and the builder's from `/etc/portage`; both are written from the recipe, as files.
+//! The *builder tree* is the unpacked stage3. The store keeps it read-only, and a build sees it through an overlay. With `source.host`,
+//! the builder tree is made of directories of the running system instead, each behind an overlay of its own ([`builder::host`]). The
+//! *image tree* becomes the result: an empty `ROOT` that emerge fills or, for a stage4, the builder tree itself. Portage reads the
+//! image's configuration from `PORTAGE_CONFIGROOT` and the builder's from `/etc/portage`; both are files written from the recipe.
 //!
 //! # Invariants
 //!
 //! 1. Nothing unverified is unpacked into the store or published. Verification fails closed.
 //! 2. The host is never written outside the store, the outdir and a private temporary directory, whatever an archive or a recipe
-//!    contains. Paths inside a tree are only reached through [`fs::rootfs::Rootfs`], by descriptor.
-//! 3. Same recipe, same inputs, same bytes: sorted names, numeric owners, clamped times; no dependence on threads, host, locale,
-//!    umask, or on whether root built it.
-//! 4. Two builds may share every cache at the same time. A crash leaves nothing that must be cleaned by hand.
-//! 5. What a build made is visible under its final name only when it is whole.
-//! 6. An error names the operation, the object and the next step; nothing is skipped silently.
-//!
-//! What parses foreign bytes is fuzzed: `fuzz.rs`, built for tests and for `scripts/fuzz` only, has a body for each such parser.
-//!
-//! `tests/integration/architecture.rs` holds the rooms to their rules.
+//!    contains. Paths inside a tree are reached only through [`fs::rootfs::Rootfs`], by descriptor.
+//! 3. The same recipe and the same inputs give the same bytes: sorted names, numeric owners, clamped times. Threads, host, locale, umask
+//!    and privilege make no difference.
+//! 4. Two builds may share every cache at the same time. A crash leaves nothing that someone must clean up by hand.
+//! 5. A result is visible under its final name only when it is whole.
+//! 6. An error names the operation, the object and the next step. Nothing is skipped silently.
 
 #![allow(dead_code)]
 

@@ -1,26 +1,26 @@
-//! The one error type: what failed, of which kind, why, and what the user can do next.
+//! The error type of the crate: kind, operation and object, cause, and the next step for the user.
 //!
-//! A message is lower case, has no full stop, and names the operation and the object (`opening /x/y`). It is rendered once,
-//! by [`crate::ui`]; nothing else prints or logs an error that it returns.
+//! A message is lower case, has no full stop, and names the operation and the object (`opening /x/y`). The terminal renders it once;
+//! a function that returns an error neither prints nor logs it.
 
 use std::error::Error as StdError;
 use std::fmt;
 
-/// Result of everything in this crate.
+/// The result type of the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What kind of failure it was; decides the exit code.
+/// The kind of a failure. It decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The build itself failed: emerge, an ebuild, a strip rule. Exit 1.
     Build,
     /// The command line or the recipe is wrong. Exit 2.
     Usage,
-    /// Something downloaded or given could not be verified. Exit 3.
+    /// A downloaded or given file could not be verified. Exit 3.
     Refused,
     /// The kernel or the system refuses: namespaces, space, permission. Exit 4.
     System,
-    /// No server gave what was asked. Exit 5.
+    /// No server delivered the file. Exit 5.
     Network,
     /// Killed by this signal. Exit 128 + n.
     Killed(i32),
@@ -42,32 +42,32 @@ struct Inner {
 }
 
 impl Error {
-    /// An error of `kind` whose message says the operation and the object.
+    /// Makes an error of `kind`. The message names the operation and the object.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self { inner: Box::new(Inner { kind, message: message.into(), details: None, hint: None, source: None }) }
     }
 
-    /// A [`Kind::Build`] error.
+    /// Makes a [`Kind::Build`] error.
     pub fn build(message: impl Into<String>) -> Self {
         Self::new(Kind::Build, message)
     }
 
-    /// A [`Kind::Usage`] error.
+    /// Makes a [`Kind::Usage`] error.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(Kind::Usage, message)
     }
 
-    /// A [`Kind::Refused`] error.
+    /// Makes a [`Kind::Refused`] error.
     pub fn refused(message: impl Into<String>) -> Self {
         Self::new(Kind::Refused, message)
     }
 
-    /// A [`Kind::System`] error.
+    /// Makes a [`Kind::System`] error.
     pub fn system(message: impl Into<String>) -> Self {
         Self::new(Kind::System, message)
     }
 
-    /// A [`Kind::Network`] error.
+    /// Makes a [`Kind::Network`] error.
     pub fn network(message: impl Into<String>) -> Self {
         Self::new(Kind::Network, message)
     }
@@ -86,14 +86,13 @@ impl Error {
         self
     }
 
-    /// Adds a block shown as it is below the message: a source snippet, the tail of a log.
+    /// Adds a block that is shown unchanged below the message: a source snippet, the tail of a log.
     #[must_use]
     pub fn with_details(mut self, details: impl Into<String>) -> Self {
         self.inner.details = Some(details.into());
         self
     }
 
-    /// The kind.
     pub fn kind(&self) -> Kind {
         self.inner.kind
     }
@@ -133,9 +132,9 @@ impl StdError for Error {
     }
 }
 
-/// Adds what was being done to a foreign error.
+/// Adds the operation and the object to a foreign error.
 pub trait Context<T> {
-    /// Wraps the error as `kind`, with a message that says the operation and the object.
+    /// Wraps the error as `kind`, with a message that names the operation and the object.
     fn context<M: Into<String>>(self, kind: Kind, message: impl FnOnce() -> M) -> Result<T>;
 
     /// [`Context::context`] with [`Kind::System`], the most common case.

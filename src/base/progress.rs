@@ -1,44 +1,44 @@
-//! What the stages tell of their work. The terminal is one implementation ([`crate::ui`]); [`Silent`] is another.
+//! Progress events. The stages emit them; the terminal and [`Silent`] receive them.
 
-/// One thing that happened.
+/// An event of a running build.
 #[derive(Debug, Clone)]
 pub enum Event<'a> {
     /// A stage of the pipeline begins: a verb and its object (`unpacking stage3-….tar.xz`).
     Stage {
-        /// What is done, in the present participle.
+        /// The work, in the present participle.
         what: &'a str,
     },
-    /// Bytes of the present stage handled so far.
+    /// Bytes that the current stage has handled so far.
     Bytes {
         /// Bytes done.
         done: u64,
-        /// Bytes in all, where known.
+        /// All bytes, if known.
         total: Option<u64>,
     },
-    /// emerge's own account of its work.
+    /// The state of a running emerge.
     Packages(&'a Packages),
-    /// A fact worth a line, in the normal verbosity.
+    /// A fact worth a line at normal verbosity.
     Note(&'a str),
-    /// Something the user should look at; the work goes on.
+    /// A problem that does not stop the work.
     Warn(&'a str),
     /// A line of the output of a command inside the tree; shown with `-v`.
     Output(&'a str),
-    /// The present stage is over.
+    /// The current stage has ended.
     Done,
 }
 
-/// Where emerge stands.
+/// Packages of one emerge command.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Packages {
     /// Packages merged so far.
     pub completed: u64,
     /// Packages that failed.
     pub failed: u64,
-    /// Packages in all.
+    /// All packages of the command.
     pub total: u64,
-    /// What runs now.
+    /// Packages being worked on.
     pub running: Vec<Task>,
-    /// What is through, in the order in which it came to its end.
+    /// Merged packages, in the order in which they ended.
     pub merged: Vec<Merged>,
 }
 
@@ -49,7 +49,7 @@ pub struct Merged {
     pub cpv: String,
     /// Whether it came from a binary package.
     pub binary: bool,
-    /// How long it took, in seconds.
+    /// Duration in seconds.
     pub seconds: u64,
 }
 
@@ -69,28 +69,28 @@ pub trait Progress: Send + Sync {
     /// Takes one event. Must not block for long.
     fn emit(&self, event: Event<'_>);
 
-    /// A stage begins.
+    /// Emits [`Event::Stage`].
     fn stage(&self, what: &str) {
         self.emit(Event::Stage { what });
     }
 
-    /// The present stage is over.
+    /// Emits [`Event::Done`].
     fn done(&self) {
         self.emit(Event::Done);
     }
 
-    /// A fact worth a line.
+    /// Emits [`Event::Note`].
     fn note(&self, text: &str) {
         self.emit(Event::Note(text));
     }
 
-    /// Something the user should look at.
+    /// Emits [`Event::Warn`].
     fn warn(&self, text: &str) {
         self.emit(Event::Warn(text));
     }
 }
 
-/// Tells nobody.
+/// Drops every event.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Silent;
 

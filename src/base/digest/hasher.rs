@@ -21,14 +21,14 @@ const DEPTH: usize = 4;
 #[derive(Debug)]
 pub struct Hasher {
     lanes: Vec<Lane>,
-    /// Not handed out yet.
+    /// Bytes not given to the threads yet.
     filling: Vec<u8>,
-    /// Handed out, the oldest first, to be filled again.
+    /// Buffers that the threads have, the oldest first. A buffer is filled again once every thread has finished with it.
     sent: VecDeque<Arc<Vec<u8>>>,
     threads: bool,
 }
 
-/// One digest in the making.
+/// The state of one digest.
 struct Lane {
     algorithm: Algorithm,
     worker: Worker,
@@ -37,7 +37,7 @@ struct Lane {
 type State = Box<dyn DynDigest + Send + Sync>;
 
 enum Worker {
-    /// Whoever gives the bytes.
+    /// Hashing takes place in the caller's thread.
     Caller(State),
     /// A thread that ends when nothing more is fed.
     Thread { feed: SyncSender<Arc<Vec<u8>>>, thread: JoinHandle<State> },
@@ -87,18 +87,18 @@ impl Sums {
 }
 
 impl Hasher {
-    /// For these digests. With one processor, or few bytes, no thread is started.
+    /// Computes these digests. Starts no thread on a machine with one processor or for a short stream.
     pub fn new(algorithms: &[Algorithm]) -> Self {
         Self::with(algorithms, thread::available_parallelism().is_ok_and(|processors| processors.get() > 1))
     }
 
-    /// With threads, or without any.
+    /// Computes these digests, in threads only if `threads` is set.
     pub fn with(algorithms: &[Algorithm], threads: bool) -> Self {
         let lanes = algorithms.iter().map(|&algorithm| Lane { algorithm, worker: Worker::Caller(state(algorithm)) });
         Self { lanes: lanes.collect(), filling: Vec::new(), sent: VecDeque::new(), threads }
     }
 
-    /// Takes more bytes; waits where the threads are behind.
+    /// Hashes `bytes`. Waits while the threads are behind.
     pub fn update(&mut self, mut bytes: &[u8]) {
         if !self.threads {
             return self.lanes.iter_mut().for_each(|lane| lane.update(bytes));
@@ -114,7 +114,7 @@ impl Hasher {
         }
     }
 
-    /// The digests of all of it.
+    /// Returns the digests of all bytes.
     pub fn finish(mut self) -> Sums {
         if self.sent.is_empty() {
             self.lanes.iter_mut().for_each(|lane| lane.update(&self.filling));
@@ -126,7 +126,7 @@ impl Hasher {
         sums
     }
 
-    /// Hands the buffer to every thread, and takes one back that all are done with.
+    /// Gives the buffer to every thread, and takes back one that every thread has finished with.
     fn send(&mut self) {
         let oldest = if self.sent.len() > DEPTH + 1 { self.sent.pop_front() } else { None };
         let next = oldest.and_then(Arc::into_inner).unwrap_or_default();
@@ -146,14 +146,14 @@ fn state(algorithm: Algorithm) -> State {
 }
 
 impl Lane {
-    /// Hashes here and now, where no thread was started.
+    /// Hashes in the caller's thread, if there is no other.
     fn update(&mut self, bytes: &[u8]) {
         if let Worker::Caller(state) = &mut self.worker {
             state.update(bytes);
         }
     }
 
-    /// Has the thread hash it, which the first buffer starts; where none can be had, the caller does the work.
+    /// Gives the buffer to the thread. The first buffer starts the thread; if that fails, the caller hashes.
     fn feed(&mut self, buffer: &Arc<Vec<u8>>) {
         if let Worker::Thread { feed, .. } = &self.worker {
             // A thread that is gone has panicked, and `finish` says so.
@@ -204,7 +204,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
-        fn as_one_thread_would(size in 0usize..3 << 20, step in 1usize..600_000, threads: bool) {
+        fn threads_give_the_same_digests_as_one_thread(size in 0usize..3 << 20, step in 1usize..600_000, threads: bool) {
             let bytes: Vec<u8> = (0..size as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
             let mut hasher = Hasher::with(&ALL, threads);
             bytes.chunks(step).for_each(|chunk| hasher.update(chunk));
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn buffers_are_filled_again() {
+    fn buffers_are_reused() {
         let mut hasher = Hasher::with(&ALL, true);
         let block = vec![7; BUFFER];
         for _ in 0..200 {
