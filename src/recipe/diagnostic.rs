@@ -1,6 +1,6 @@
 //! Mistakes in a recipe, shown as the line they stand in with a caret under the bytes.
 //!
-//! Everything a recipe holds is untrusted: whatever of it is shown passes [`quoted`], [`escaped`] or the renderer's own
+//! Everything a recipe holds is untrusted: its text is shown only through [`quoted`](crate::base::text::quoted), [`escaped`] or the renderer's own
 //! normalization, so that no terminal escape leaves this module raw.
 
 use crate::base::text::{escaped, is_unsafe};
