@@ -6,6 +6,7 @@ pub use crate::base::arch::Platform;
 pub use crate::base::digest::{Algorithm, Hasher};
 pub use crate::base::error::{Error, Kind, Result};
 pub use crate::base::progress::Silent;
+pub use crate::base::refusal::Code;
 pub use crate::base::time::SourceDate;
 pub use crate::cli::command;
 pub use crate::fs::rootfs::Rootfs;

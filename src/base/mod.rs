@@ -4,5 +4,6 @@ pub mod arch;
 pub mod digest;
 pub mod error;
 pub mod progress;
+pub mod refusal;
 pub mod text;
 pub mod time;

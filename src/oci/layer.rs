@@ -12,8 +12,9 @@ use crate::archive::unpack::decode::{Decoder, Format};
 use crate::archive::unpack::entry::Entry;
 use crate::archive::unpack::limits::{Limits, Spent};
 use crate::archive::unpack::reader::Reader;
-use crate::archive::unpack::refusal::{ReadError, Reason, Refusal};
+use crate::archive::unpack::refusal::{ReadError, Refusal};
 use crate::base::digest::hex;
+use crate::base::refusal::Reason;
 
 /// What a layer was found to be.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,9 +16,9 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 use super::shape::{self, Shape};
 use crate::archive::unpack::decode::Format;
-use crate::archive::unpack::refusal::Reason;
 use crate::base::digest::hex;
 use crate::base::error::{Context, Result};
+use crate::base::refusal::{Code, Reason};
 use crate::fs::rootfs::Rootfs;
 
 /// Largest document that is read, as the distribution specification recommends.
@@ -215,11 +215,11 @@ impl Algorithm {
         let (algorithm, length, rest) = match digest.split_once(':') {
             Some(("sha256", rest)) => (Self::Sha256, 64, rest),
             Some(("sha512", rest)) => (Self::Sha512, 128, rest),
-            _ => return Err(Reason::new("bad-digest", "its digest is neither SHA-256 nor SHA-512")),
+            _ => return Err(Reason::new(Code::BadDigest, "its digest is neither SHA-256 nor SHA-512")),
         };
         let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if rest.len() != length || !rest.bytes().all(lower) {
-            return Err(Reason::new("bad-digest", "its digest is malformed"));
+            return Err(Reason::new(Code::BadDigest, "its digest is malformed"));
         }
         Ok((algorithm, rest))
     }
@@ -270,7 +270,7 @@ impl Layout {
     pub fn index(&self) -> Result<Result<Index, Reason>> {
         match self.file_of("oci-layout")?.and_then(|text| json::<Marker>(&text)) {
             Ok(marker) if marker.image_layout_version == "1.0.0" => {}
-            Ok(_) => return Ok(Err(Reason::new("bad-layout", "oci-layout does not say version 1.0.0"))),
+            Ok(_) => return Ok(Err(Reason::new(Code::BadLayout, "oci-layout does not say version 1.0.0"))),
             Err(reason) => return Ok(Err(reason)),
         }
         let index = self.file_of("index.json")?.and_then(|text| json::<Index>(&text));
@@ -279,7 +279,7 @@ impl Layout {
 
     /// The content of one of the two files that have names.
     fn file_of(&self, name: &'static str) -> Result<Result<Vec<u8>, Reason>> {
-        let code = if name == "oci-layout" { "no-layout" } else { "no-index" };
+        let code = if name == "oci-layout" { Code::NoLayout } else { Code::NoIndex };
         let missing = Reason::new(code, format!("there is no {name}"));
         let file = match self.open_file(Path::new(name), missing)? {
             Ok(file) => file,
@@ -301,7 +301,7 @@ impl Layout {
         };
         let stat = rustix::fs::fstat(&handle).system(|| self.root.doing("looking at", path))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Ok(Err(Reason::new("bad-file", "it is no regular file")));
+            return Ok(Err(Reason::new(Code::BadFile, "it is no regular file")));
         }
         Ok(self.root.open_file(path)?.ok_or(missing))
     }
@@ -327,14 +327,14 @@ impl Layout {
             Ok((algorithm, name)) => path(algorithm, name),
             Err(reason) => return Ok(Err(reason)),
         };
-        let file = match self.open_file(&path, Reason::new("missing-blob", "there is no such blob"))? {
+        let file = match self.open_file(&path, Reason::new(Code::MissingBlob, "there is no such blob"))? {
             Ok(file) => file,
             Err(reason) => return Ok(Err(reason)),
         };
         let size = file.metadata().system(|| self.root.doing("looking at", &path))?.len();
         if size != descriptor.size {
             let text = format!("it has {size} bytes and should have {}", descriptor.size);
-            return Ok(Err(Reason::new("size-mismatch", text)));
+            return Ok(Err(Reason::new(Code::SizeMismatch, text)));
         }
         Ok(Ok(file))
     }
@@ -389,7 +389,7 @@ impl Layout {
             Err(reason) => return Ok(Some(reason)),
         };
         let path = path(algorithm, name);
-        let mut file = match self.open_file(&path, Reason::new("missing-blob", "there is no such blob"))? {
+        let mut file = match self.open_file(&path, Reason::new(Code::MissingBlob, "there is no such blob"))? {
             Ok(file) => file,
             Err(reason) => return Ok(Some(reason)),
         };
@@ -425,10 +425,10 @@ pub fn layer_format(media_type: &str) -> Option<Format> {
 
 fn check(version: u32, media_type: Option<&str>, expected: &str) -> Result<(), Reason> {
     if version != 2 {
-        return Err(Reason::new("bad-version", "its schemaVersion is not 2"));
+        return Err(Reason::new(Code::BadVersion, "its schemaVersion is not 2"));
     }
     if media_type.is_some_and(|media_type| media_type != expected) {
-        return Err(Reason::new("bad-media-type", format!("its mediaType is not {expected}")));
+        return Err(Reason::new(Code::BadMediaType, format!("its mediaType is not {expected}")));
     }
     Ok(())
 }
@@ -436,7 +436,7 @@ fn check(version: u32, media_type: Option<&str>, expected: &str) -> Result<(), R
 /// A document that every reader takes for the same. Go's takes keys in any case, and the last of several.
 fn json<T: Document>(bytes: &[u8]) -> Result<T, Reason> {
     let not_so = |text: &str| {
-        Reason::new("bad-json", format!("it is not what it should be: {}", text.as_bytes().escape_ascii()))
+        Reason::new(Code::BadJson, format!("it is not what it should be: {}", text.as_bytes().escape_ascii()))
     };
     let bad = |error: serde_json::Error| not_so(&error.to_string());
     let document = serde_json::from_slice(bytes).map_err(bad)?;
@@ -444,9 +444,10 @@ fn json<T: Document>(bytes: &[u8]) -> Result<T, Reason> {
     T::SHAPE.check(&value).map_err(|what| not_so(what.trim_start_matches('.')))?;
     let foreign = value.as_object().is_some_and(|object| T::FOREIGN.iter().any(|key| object.contains_key(*key)));
     match foreign || is_ambiguous(&value, T::KEYS) {
-        true => {
-            Err(Reason::new("ambiguous-document", "it may be read as another kind of document, or with other values"))
-        }
+        true => Err(Reason::new(
+            Code::AmbiguousDocument,
+            "it may be read as another kind of document, or with other values",
+        )),
         false => Ok(document),
     }
 }
@@ -466,12 +467,12 @@ fn is_ambiguous(value: &Value, keys: &[&str]) -> bool {
 }
 
 fn too_large() -> Reason {
-    Reason::new("too-large", format!("it has more than {MAX_DOCUMENT} bytes"))
+    Reason::new(Code::TooLarge, format!("it has more than {MAX_DOCUMENT} bytes"))
 }
 
 /// Its bytes are not those that its name promises.
 pub(super) fn other_digest() -> Reason {
-    Reason::new("digest-mismatch", "its content has another digest")
+    Reason::new(Code::DigestMismatch, "its content has another digest")
 }
 
 fn path(algorithm: Algorithm, name: &str) -> PathBuf {

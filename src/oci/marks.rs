@@ -14,8 +14,8 @@ use super::whiteout::Mark;
 use crate::archive::unpack::Record;
 use crate::archive::unpack::entry::{Entry, NodeKind};
 use crate::archive::unpack::limits::{Kept, Limits};
-use crate::archive::unpack::refusal::Reason;
 use crate::base::error::{Context as _, Result};
+use crate::base::refusal::Reason;
 use crate::fs::rootfs::{self, Rootfs};
 
 /// The marks of a layer.

@@ -15,8 +15,8 @@ pub mod unpack;
 pub mod validate;
 pub mod whiteout;
 
-use crate::archive::unpack::refusal::Reason;
 use crate::base::error::Error;
+use crate::base::refusal::Reason;
 
 fn refused(about: &str, reason: &Reason) -> Error {
     Error::refused(format!("{about} [{}]", reason.code)).with_source(reason.text.to_string())

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use super::layout::{Descriptor, INDEX, Index, Layout, MANIFEST, MAX_DEPTH};
 use super::refused;
-use crate::archive::unpack::refusal::Reason;
 use crate::base::error::{Error, Result};
+use crate::base::refusal::{Code, Reason};
 
 /// Images of an index that a message names.
 const NAMED: usize = 50;
@@ -43,8 +43,8 @@ pub(super) fn find(layout: &Layout, index: &Index, name: &str) -> Result<Descrip
         }
     }
     let (code, text) = match &image.media_type[..] {
-        INDEX => ("too-deep", "indexes in indexes"),
-        _ => ("bad-media-type", "it is not the manifest of an image"),
+        INDEX => (Code::TooDeep, "indexes in indexes"),
+        _ => (Code::BadMediaType, "it is not the manifest of an image"),
     };
     Err(refused(&called, &Reason::new(code, text)))
 }

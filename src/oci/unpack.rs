@@ -19,10 +19,10 @@ use crate::archive::unpack::decode::{Decoder, Format};
 use crate::archive::unpack::hashed::Hashed;
 use crate::archive::unpack::limits::{Limits, RaisedBy, Spent};
 use crate::archive::unpack::reader::Reader;
-use crate::archive::unpack::refusal::Reason;
 use crate::archive::unpack::{self, Record};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
+use crate::base::refusal::{Code, Reason};
 use crate::fs::rootfs::{self, Rootfs};
 use crate::fs::staging::Directory;
 
@@ -47,12 +47,12 @@ pub fn unpack(dir: &Path, name: &str, tree: &Path, demand: &Demand, ui: &dyn Pro
     manifest.check().map_err(|reason| refused(&about("the manifest"), &reason))?;
     let config = &manifest.config;
     if config.media_type != CONFIG {
-        return Err(refused(&about("the manifest"), &Reason::new("bad-media-type", "it is not that of an image")));
+        return Err(refused(&about("the manifest"), &Reason::new(Code::BadMediaType, "it is not that of an image")));
     }
     let config: Config =
         layout.document(config)?.map_err(|reason| refused(&about(&printable(&config.digest)), &reason))?;
     if config.rootfs.kind != "layers" || config.rootfs.diff_ids.len() != manifest.layers.len() {
-        let reason = Reason::new("layer-count", "manifest and configuration speak of different layers");
+        let reason = Reason::new(Code::LayerCount, "manifest and configuration speak of different layers");
         return Err(refused(&about("the manifest"), &reason));
     }
 
@@ -126,7 +126,7 @@ fn layers(
         let name = printable(&descriptor.digest);
         let refuse = |reason: Reason| refused(&format!("layer {name}"), &reason);
         let Some(format) = layer_format(&descriptor.media_type) else {
-            return Err(refuse(Reason::new("bad-media-type", "its media type is not that of a layer")));
+            return Err(refuse(Reason::new(Code::BadMediaType, "its media type is not that of a layer")));
         };
         let key = (&descriptor.digest, descriptor.size, &descriptor.media_type, diff_id);
         let mut layer = known.get(&key).copied();
@@ -175,7 +175,7 @@ fn remove(
     let read = read.map_err(bad)?;
     if read.digest != expected {
         let text = "its plain archive has another digest than its diff id";
-        return Err(refuse(Reason::new("diff-id-mismatch", text)));
+        return Err(refuse(Reason::new(Code::DiffIdMismatch, text)));
     }
     if !marks.apply(root, record)?.map_err(refuse)? {
         let decoder = Decoder::of(format, start(file, name)?).system(|| format!("reading layer {name}"))?;
@@ -230,6 +230,6 @@ fn start(file: &File, name: &str) -> Result<File> {
 }
 
 fn too_large(limits: &Limits, about: &str, text: String) -> Error {
-    let error = refused(about, &Reason::new("too-large", text));
-    limits.hint("too-large").into_iter().fold(error, Error::with_hint)
+    let error = refused(about, &Reason::new(Code::TooLarge, text));
+    limits.hint(Code::TooLarge).into_iter().fold(error, Error::with_hint)
 }

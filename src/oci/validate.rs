@@ -9,14 +9,15 @@ use super::layout::{
 };
 use crate::archive::unpack::decode::Format;
 use crate::archive::unpack::limits::Limits;
-use crate::archive::unpack::refusal::{ReadError, Reason};
+use crate::archive::unpack::refusal::ReadError;
 use crate::base::error::{Context as _, Result};
+use crate::base::refusal::{Code, Reason};
 
 /// Something about a layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Stable, kebab-case.
-    pub code: &'static str,
+    pub code: Code,
     /// The digest or the file that it is about.
     pub about: String,
     /// For people.
@@ -82,7 +83,7 @@ impl Judge<'_> {
         self.report.findings.push(Finding { code: reason.code, about: about.to_owned(), text, wrong: true });
     }
 
-    fn note(&mut self, code: &'static str, about: &str, text: &str) {
+    fn note(&mut self, code: Code, about: &str, text: &str) {
         self.report.findings.push(Finding { code, about: about.to_owned(), text: text.to_owned(), wrong: false });
     }
 
@@ -103,7 +104,7 @@ impl Judge<'_> {
                     }
                     Err(reason) => self.wrong(about, reason),
                 },
-                INDEX if depth >= MAX_DEPTH => self.wrong(about, Reason::new("too-deep", "indexes in indexes")),
+                INDEX if depth >= MAX_DEPTH => self.wrong(about, Reason::new(Code::TooDeep, "indexes in indexes")),
                 INDEX => match self.layout.document::<Index>(descriptor)? {
                     Ok(index) => {
                         if let Err(reason) = index.check() {
@@ -114,7 +115,7 @@ impl Judge<'_> {
                     Err(reason) => self.wrong(about, reason),
                 },
                 _ => {
-                    self.note("unknown-media-type", about, "what it points at is neither a manifest nor an index");
+                    self.note(Code::UnknownMediaType, about, "what it points at is neither a manifest nor an index");
                     if let Err(reason) = self.layout.blob(descriptor)? {
                         self.wrong(about, reason);
                     }
@@ -131,7 +132,7 @@ impl Judge<'_> {
     fn manifest(&mut self, about: &str, manifest: &Manifest) -> Result<()> {
         self.report.images += 1;
         if manifest.config.media_type != CONFIG {
-            self.note("unknown-media-type", about, "its configuration is not that of an image: its layers are blobs");
+            self.note(Code::UnknownMediaType, about, "its configuration is not that of an image: its layers are blobs");
             for descriptor in manifest.layers.iter().chain([&manifest.config]) {
                 self.blob(descriptor)?;
             }
@@ -140,7 +141,7 @@ impl Judge<'_> {
         self.seen.insert(manifest.config.digest.clone());
         let diff_ids = match self.layout.document::<Config>(&manifest.config)? {
             Ok(config) if config.rootfs.kind != "layers" => {
-                let reason = Reason::new("bad-config", "its rootfs is not made of layers");
+                let reason = Reason::new(Code::BadConfig, "its rootfs is not made of layers");
                 self.wrong(&manifest.config.digest, reason);
                 None
             }
@@ -152,10 +153,10 @@ impl Judge<'_> {
         };
         if let Some(diff_ids) = diff_ids.as_ref().filter(|diff_ids| diff_ids.len() != manifest.layers.len()) {
             let text = format!("it has {} layers, its configuration {}", manifest.layers.len(), diff_ids.len());
-            self.wrong(about, Reason::new("layer-count", text));
+            self.wrong(about, Reason::new(Code::LayerCount, text));
         }
         if manifest.layers.is_empty() {
-            self.note("no-layers", about, "the image has no layers");
+            self.note(Code::NoLayers, about, "the image has no layers");
         }
         for (number, descriptor) in manifest.layers.iter().enumerate() {
             self.layer(descriptor, diff_ids.as_ref().and_then(|diff_ids| diff_ids.get(number)))?;
@@ -167,14 +168,14 @@ impl Judge<'_> {
         let about = &descriptor.digest;
         self.seen.insert(about.clone());
         let Some(format) = layer_format(&descriptor.media_type) else {
-            self.wrong(about, Reason::new("bad-media-type", "its media type is not that of a layer"));
+            self.wrong(about, Reason::new(Code::BadMediaType, "its media type is not that of a layer"));
             return self.blob(descriptor);
         };
         let parsed = diff_id.map(|diff_id| Algorithm::parse(diff_id));
         let (algorithm, expected) = match parsed {
             Some(Ok((algorithm, expected))) => (algorithm, Some(expected)),
             Some(Err(_)) => {
-                self.wrong(about, Reason::new("bad-digest", "its diff id is malformed"));
+                self.wrong(about, Reason::new(Code::BadDigest, "its diff id is malformed"));
                 (Algorithm::Sha256, None)
             }
             None => (Algorithm::Sha256, None),
@@ -197,7 +198,7 @@ impl Judge<'_> {
         };
         match plain {
             Ok(plain) if expected.is_some_and(|expected| expected != plain) => {
-                let reason = Reason::new("diff-id-mismatch", "its plain archive has another digest than its diff id");
+                let reason = Reason::new(Code::DiffIdMismatch, "its plain archive has another digest than its diff id");
                 self.wrong(about, reason);
             }
             Ok(_) => {}
@@ -221,17 +222,17 @@ impl Judge<'_> {
     fn rest(&mut self) -> Result<()> {
         for (dir, blobs) in self.layout.blobs()? {
             let Some(blobs) = blobs else {
-                self.wrong(&dir.to_string_lossy(), Reason::new("bad-file", "it is no directory"));
+                self.wrong(&dir.to_string_lossy(), Reason::new(Code::BadFile, "it is no directory"));
                 continue;
             };
             for (path, digest) in blobs {
                 match digest {
                     Some(digest) if self.seen.contains(&digest) => {}
                     Some(digest) => match self.layout.fault(&digest)? {
-                        None => self.note("extra-blob", &digest, "nothing points at it"),
+                        None => self.note(Code::ExtraBlob, &digest, "nothing points at it"),
                         Some(reason) => self.wrong(&digest, reason),
                     },
-                    None => self.note("extra-file", &path.to_string_lossy(), "its name is no digest"),
+                    None => self.note(Code::ExtraFile, &path.to_string_lossy(), "its name is no digest"),
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::archive::unpack::entry::{Entry, NodeKind};
-use crate::archive::unpack::refusal::Reason;
+use crate::base::refusal::{Code, Reason};
 
 const PREFIX: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -22,7 +22,7 @@ pub enum Mark {
 
 /// Tells marks from entries. What is nearly a mark is refused: readers do not agree on what it removes.
 pub fn mark(entry: &Entry) -> Result<Mark, Reason> {
-    let bad = |text: &'static str| Err(Reason::new("bad-whiteout", text));
+    let bad = |text: &'static str| Err(Reason::new(Code::BadWhiteout, text));
     if marked_above(&entry.path) {
         return bad("it is below a whiteout");
     }

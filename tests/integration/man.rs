@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap_mangen::Man;
+use quern_builder::testing::Code;
 
 use crate::env::output;
 
@@ -22,7 +23,40 @@ fn pages() -> Vec<(String, String)> {
         pending.extend(command.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned());
         pages.push(page(command));
     }
+    pages.push(("quern-refusals.7".to_owned(), refusals()));
     pages
+}
+
+/// Writes the page of refusal codes from the table of codes.
+fn refusals() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let mut text = format!(
+        ".\\\" Written by tests/integration/man.rs from src/base/refusal.rs.\n\
+         .TH quern-refusals 7 \"\" \"quern-builder {version}\" Quern\n\
+         .SH NAME\n\
+         quern\\-refusals \\- codes of refused archives and image layouts\n\
+         .SH DESCRIPTION\n\
+         .PP\n\
+         quern\\-builder refuses archives and image layouts that are damaged or malformed, that are larger than a limit, or that \
+         other programs would read differently. It then exits with code 3. Every refusal has a code, printed in brackets after the \
+         message and in the JSON output of \\fBraw ls\\fR, \\fBraw unpack\\fR and \\fBoci validate\\fR. The codes do not change between \
+         versions; the messages may.\n"
+    );
+    for (heading, codes) in Code::GROUPS {
+        text.push_str(&format!(".SH {}\n", heading.to_uppercase()));
+        for code in *codes {
+            text.push_str(&format!(
+                ".TP\n\\fB{}\\fR\n{}\n",
+                escape(code.as_str()),
+                escape(code.description()).replace('`', "")
+            ));
+        }
+    }
+    text.push_str(
+        ".SH SEE ALSO\n\\fBquern\\-builder\\-raw\\-ls\\fR(1), \\fBquern\\-builder\\-raw\\-unpack\\fR(1), \
+         \\fBquern\\-builder\\-oci\\-validate\\fR(1)\n",
+    );
+    text
 }
 
 fn page(command: clap::Command) -> (String, String) {
@@ -98,6 +132,18 @@ fn man_pages_are_up_to_date() {
     let found: BTreeSet<_> =
         fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(found, expected, "man/ holds a page of every verb and nothing else");
+}
+
+/// Holds for the page on disk, however it was written.
+#[test]
+fn the_page_of_refusals_names_every_code_and_no_other() {
+    let page = fs::read_to_string(directory().join("quern-refusals.7")).unwrap().replace("\\-", "-");
+    let named: BTreeSet<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("\\fB")?.strip_suffix("\\fR")).collect();
+    let known: BTreeSet<&str> =
+        Code::GROUPS.iter().flat_map(|(_, codes)| codes.iter().map(|code| code.as_str())).collect();
+    assert_eq!(named, known);
+    assert!(known.contains("truncated") && known.len() > 50);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! POSIX access control lists: the text that tar archives hold, and the bytes that the kernel takes. Pure.
 
-use super::refusal::Reason;
+use crate::base::refusal::{Code, Reason};
 
 /// Attribute of the list that decides access.
 pub const ACCESS: &str = "system.posix_acl_access";
@@ -23,7 +23,7 @@ const OTHER: u16 = 0x20;
 /// # Errors
 /// `acl-by-name`, and `bad-acl` for what is malformed.
 pub fn parse(text: &[u8]) -> Result<Vec<u8>, Reason> {
-    let bad = || Reason::new("bad-acl", "its access control list is malformed");
+    let bad = || Reason::new(Code::BadAcl, "its access control list is malformed");
     let text = std::str::from_utf8(text).map_err(|_| bad())?;
     let mut entries: Vec<(u16, u32, u16)> = Vec::new();
     for line in text.split([',', '\n']) {
@@ -86,10 +86,10 @@ fn id(who: &str) -> Result<u32, Reason> {
             "its access control list has {} by name, whose number only another system knows",
             who.escape_debug()
         );
-        return Err(Reason::new("acl-by-name", text));
+        return Err(Reason::new(Code::AclByName, text));
     }
     let id = who.parse().ok().filter(|id| *id != NO_ID);
-    id.ok_or_else(|| Reason::new("bad-acl", "its access control list has a number out of range"))
+    id.ok_or_else(|| Reason::new(Code::BadAcl, "its access control list has a number out of range"))
 }
 
 /// Whether two lists in the kernel's form say the same, in whatever order.

@@ -8,8 +8,8 @@ use tar::{EntryType, Header};
 
 use super::acl;
 use super::pax::Pax;
-use super::refusal::Reason;
 use super::sparse;
+use crate::base::refusal::{Code, Reason};
 
 /// Longest path accepted, the kernel's PATH_MAX without the final NUL.
 pub const MAX_PATH: usize = 4095;
@@ -117,13 +117,13 @@ pub enum Family {
 pub fn family(header: &Header) -> Result<Family, Reason> {
     let bytes = header.as_bytes();
     let sum =
-        number(&header.as_old().cksum).ok_or_else(|| Reason::new("bad-checksum", "the checksum is not a number"))?;
+        number(&header.as_old().cksum).ok_or_else(|| Reason::new(Code::BadChecksum, "the checksum is not a number"))?;
     let fold = |add: fn(u8) -> i64| {
         bytes.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { add(*byte) }).sum::<i64>()
     };
     // Some old writers summed signed bytes; all readers accept both.
     if sum != fold(i64::from) && sum != fold(|byte| i64::from(byte as i8)) {
-        return Err(Reason::new("bad-checksum", "the checksum of the header is wrong"));
+        return Err(Reason::new(Code::BadChecksum, "the checksum of the header is wrong"));
     }
     match &bytes[257..265] {
         b"ustar  \0" => Ok(Family::Gnu),
@@ -131,7 +131,7 @@ pub fn family(header: &Header) -> Result<Family, Reason> {
         [b'u', b's', b't', b'a', b'r', 0, _, _] => Ok(Family::Ustar),
         // GNU tar's have device numbers all the same. Python would take a prefix, which others do not know here.
         [0, 0, 0, 0, 0, 0, _, _] if bytes[345..].iter().all(|byte| *byte == 0) => Ok(Family::V7),
-        _ => Err(Reason::new("bad-magic", "the header is of no known kind")),
+        _ => Err(Reason::new(Code::BadMagic, "the header is of no known kind")),
     }
 }
 
@@ -141,7 +141,7 @@ pub fn check_rest(header: &Header, family: Family) -> Result<(), Reason> {
     // GNU keeps times of incremental dumps and maps of sparse files where others have a prefix, or look at them for other types.
     let other = family == Family::Gnu && header.entry_type() != EntryType::GNUSparse;
     if other && bytes[345..500].iter().any(|byte| *byte != 0) {
-        return Err(Reason::new("ambiguous-name", "it has a GNU header with something in the place of a prefix"));
+        return Err(Reason::new(Code::AmbiguousName, "it has a GNU header with something in the place of a prefix"));
     }
     let fields = [("mode", 100..108), ("uid", 108..116), ("gid", 116..124), ("size", 124..136), ("mtime", 136..148)];
     for (what, field) in fields {
@@ -180,7 +180,7 @@ pub fn entry(
     let stored = match pax.size {
         Some(size) if in_header != 0 && in_header != size && size < 1 << 33 => {
             return Err(Reason::new(
-                "size-contradiction",
+                Code::SizeContradiction,
                 format!("its size is {in_header} in the header and {size} in PAX"),
             ));
         }
@@ -191,37 +191,39 @@ pub fn entry(
     let kind = kind(header, family, &name, &link, &pax, stored)?;
     let path = inside(&name)?;
     if path.as_os_str().is_empty() && kind != NodeKind::Dir {
-        return Err(Reason::new("root-replaced", "the root of the tree can only be a directory"));
+        return Err(Reason::new(Code::RootReplaced, "the root of the tree can only be a directory"));
     }
     if kind != NodeKind::Dir && leads_into(&name) {
-        return Err(Reason::new("ambiguous-type", "it is no directory and has the name of one"));
+        return Err(Reason::new(Code::AmbiguousType, "it is no directory and has the name of one"));
     }
     if kind != NodeKind::File && stored != 0 {
-        return Err(Reason::new("unexpected-data", format!("it is no file and yet claims {stored} bytes of data")));
+        return Err(Reason::new(Code::UnexpectedData, format!("it is no file and yet claims {stored} bytes of data")));
     }
 
     let mut size = stored;
     let mut map = None;
     if let Some((segments, real)) = segments {
         if had_pax && pax.sparse.is_sparse() {
-            return Err(Reason::new("bad-sparse", "it is sparse in two ways at once"));
+            return Err(Reason::new(Code::BadSparse, "it is sparse in two ways at once"));
         }
         (size, map) = (real, Some(segments));
     } else if pax.sparse.is_sparse() {
         if kind != NodeKind::File || header.entry_type() != EntryType::Regular {
-            return Err(Reason::new("bad-sparse", "it is sparse and no regular file"));
+            return Err(Reason::new(Code::BadSparse, "it is sparse and no regular file"));
         }
         // GNU tar looks for the map in the header then.
         if family != Family::Ustar {
-            return Err(Reason::new("bad-sparse", "it is sparse in PAX and has no POSIX header"));
+            return Err(Reason::new(Code::BadSparse, "it is sparse in PAX and has no POSIX header"));
         }
         // Python takes whichever size comes last for the file's. Where the header has no room there is no other way.
         if pax.size.is_some_and(|size| size < 1 << 33) {
-            return Err(Reason::new("size-contradiction", "it is sparse, and its stored size is in PAX as well"));
+            return Err(Reason::new(Code::SizeContradiction, "it is sparse, and its stored size is in PAX as well"));
         }
         // A map of format 1.0 is in the data: the reader adds it.
-        size =
-            pax.sparse.real_size.ok_or_else(|| Reason::new("bad-sparse", "the size of the sparse file is missing"))?;
+        size = pax
+            .sparse
+            .real_size
+            .ok_or_else(|| Reason::new(Code::BadSparse, "the size of the sparse file is missing"))?;
         map = pax.sparse.segments()?;
     }
     if let Some(segments) = &map {
@@ -257,10 +259,10 @@ fn meta(header: &Header, mut pax: Pax) -> Result<Meta, Reason> {
             (Ok(list), None) => xattrs.push((name.as_bytes().to_vec(), list)),
             // GNU tar restores the one, container tools the other.
             (Ok(list), Some((_, value))) if !acl::same(&list, value) => {
-                return Err(Reason::new("pax-contradiction", format!("PAX gives two lists for {name}")));
+                return Err(Reason::new(Code::PaxContradiction, format!("PAX gives two lists for {name}")));
             }
             // The attribute has the numbers.
-            (Err(reason), Some(_)) if reason.code == "acl-by-name" => {}
+            (Err(reason), Some(_)) if reason.code == Code::AclByName => {}
             (list, _) => drop(list?),
         }
     }
@@ -278,13 +280,13 @@ fn kind(header: &Header, family: Family, name: &[u8], link: &[u8], pax: &Pax, st
     let old = header.as_bytes()[156] == 0;
     let own_slash = until_nul(&header.as_old().name).ends_with(b"/");
     let link_target = || match link {
-        [] => Err(Reason::new("bad-link", "it is a link to nothing")),
-        _ if link.contains(&0) => Err(Reason::new("bad-link", "its target has a NUL in it")),
+        [] => Err(Reason::new(Code::BadLink, "it is a link to nothing")),
+        _ if link.contains(&0) => Err(Reason::new(Code::BadLink, "its target has a NUL in it")),
         _ => Ok(link),
     };
     let device = || {
         if pax.device_numbers {
-            return Err(Reason::new("unsupported-record", "its device numbers are in PAX"));
+            return Err(Reason::new(Code::UnsupportedRecord, "its device numbers are in PAX"));
         }
         let bytes = header.as_bytes();
         let part = |field: &[u8], max: u32, what| {
@@ -301,19 +303,19 @@ fn kind(header: &Header, family: Family, name: &[u8], link: &[u8], pax: &Pax, st
         // Before ustar a directory was a file whose name ends in a slash.
         EntryType::Regular if old && slash && own_slash && stored == 0 => Ok(NodeKind::Dir),
         EntryType::Regular if old && slash != own_slash => {
-            Err(Reason::new("ambiguous-type", "only one of its names ends in a slash"))
+            Err(Reason::new(Code::AmbiguousType, "only one of its names ends in a slash"))
         }
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse if slash => {
-            Err(Reason::new("ambiguous-type", "it is a file whose name ends in a slash"))
+            Err(Reason::new(Code::AmbiguousType, "it is a file whose name ends in a slash"))
         }
         EntryType::Regular => Ok(NodeKind::File),
         _ if family == Family::V7 && !matches!(kind, EntryType::Link | EntryType::Symlink | EntryType::Directory) => {
-            Err(Reason::new("ambiguous-type", "its type needs a newer header"))
+            Err(Reason::new(Code::AmbiguousType, "its type needs a newer header"))
         }
         EntryType::Continuous | EntryType::GNUSparse => Ok(NodeKind::File),
-        EntryType::Link if leads_into(link) => Err(Reason::new("bad-link", "it is a link to a directory")),
+        EntryType::Link if leads_into(link) => Err(Reason::new(Code::BadLink, "it is a link to a directory")),
         EntryType::Link => Ok(NodeKind::Hardlink(inside(link_target()?)?)),
-        EntryType::Symlink if link.len() > MAX_PATH => Err(Reason::new("name-too-long", "its target is too long")),
+        EntryType::Symlink if link.len() > MAX_PATH => Err(Reason::new(Code::NameTooLong, "its target is too long")),
         EntryType::Symlink => Ok(NodeKind::Symlink(link_target()?.to_vec())),
         EntryType::Char => device().map(|(major, minor)| NodeKind::Char(major, minor)),
         EntryType::Block => device().map(|(major, minor)| NodeKind::Block(major, minor)),
@@ -321,7 +323,7 @@ fn kind(header: &Header, family: Family, name: &[u8], link: &[u8], pax: &Pax, st
         EntryType::Fifo => Ok(NodeKind::Fifo),
         other => {
             let text = format!("entries of type '{}' are not known", other.as_byte().escape_ascii());
-            Err(Reason::new("unsupported-type", text))
+            Err(Reason::new(Code::UnsupportedType, text))
         }
     }
 }
@@ -340,7 +342,7 @@ fn either(
 ) -> Result<Vec<u8>, Reason> {
     match (gnu, pax) {
         (Some(gnu), Some(pax)) if gnu != pax => {
-            Err(Reason::new("name-contradiction", format!("its {what} differs between GNU and PAX headers")))
+            Err(Reason::new(Code::NameContradiction, format!("its {what} differs between GNU and PAX headers")))
         }
         (Some(gnu), _) => Ok(gnu),
         (None, Some(pax)) => Ok(pax.to_vec()),
@@ -357,11 +359,11 @@ pub fn plain_name(header: &Header, family: Family) -> Result<Vec<u8>, Reason> {
     let prefix = until_nul(&header.as_bytes()[345..500]);
     // star ends its prefix before its times, and so has a NUL there; nobody else knows of them.
     if is_star(header) && prefix.len() > 130 {
-        return Err(Reason::new("ambiguous-name", "it has a header of star's with a prefix that is too long"));
+        return Err(Reason::new(Code::AmbiguousName, "it has a header of star's with a prefix that is too long"));
     }
     match prefix {
         [] => Ok(name.to_vec()),
-        _ if name.is_empty() => Err(Reason::new("ambiguous-name", "its name is all prefix")),
+        _ if name.is_empty() => Err(Reason::new(Code::AmbiguousName, "its name is all prefix")),
         _ => Ok([prefix, b"/", name].concat()),
     }
 }
@@ -375,26 +377,26 @@ fn is_star(header: &Header) -> bool {
 pub fn inside(name: &[u8]) -> Result<PathBuf, Reason> {
     use std::os::unix::ffi::OsStrExt;
     if name.is_empty() {
-        return Err(Reason::new("empty-name", "it has no name"));
+        return Err(Reason::new(Code::EmptyName, "it has no name"));
     }
     if name.contains(&0) {
-        return Err(Reason::new("nul-in-name", "its name has a NUL in it"));
+        return Err(Reason::new(Code::NulInName, "its name has a NUL in it"));
     }
     let mut path = PathBuf::new();
     for component in Path::new(std::ffi::OsStr::from_bytes(name)).components() {
         match component {
             Component::Normal(part) if part.len() > MAX_NAME => {
-                return Err(Reason::new("name-too-long", format!("a part of its name has {} bytes", part.len())));
+                return Err(Reason::new(Code::NameTooLong, format!("a part of its name has {} bytes", part.len())));
             }
             Component::Normal(part) => path.push(part),
-            Component::ParentDir => return Err(Reason::new("parent-in-name", "its name has `..` in it")),
+            Component::ParentDir => return Err(Reason::new(Code::ParentInName, "its name has `..` in it")),
             Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
         }
     }
     // As the kernel will be given it: a `./` before it is no part of it.
     let length = path.as_os_str().len();
     if length > MAX_PATH {
-        return Err(Reason::new("name-too-long", format!("its name has {length} bytes, {MAX_PATH} are possible")));
+        return Err(Reason::new(Code::NameTooLong, format!("its name has {length} bytes, {MAX_PATH} are possible")));
     }
     Ok(path)
 }
@@ -427,5 +429,5 @@ pub fn until_nul(field: &[u8]) -> &[u8] {
 }
 
 fn bad_number(what: &str) -> Reason {
-    Reason::new("bad-number", format!("its {what} is not a number in range"))
+    Reason::new(Code::BadNumber, format!("its {what} is not a number in range"))
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::refusal::Reason;
+use crate::base::refusal::{Code, Reason};
 
 /// The most bytes that an archive may have unpacked, unless somebody says otherwise.
 const MOST: u64 = 256 << 30;
@@ -83,12 +83,12 @@ impl Limits {
 
     /// The refusal of an archive with more bytes.
     pub(super) fn too_large(&self) -> Reason {
-        Reason::new(TOO_LARGE, format!("the archive has more than {} bytes unpacked", self.bytes))
+        Reason::new(Code::TooLarge, format!("the archive has more than {} bytes unpacked", self.bytes))
     }
 
     /// The refusal of an archive with more entries.
     pub(super) fn too_many(&self) -> Reason {
-        Reason::new(TOO_MANY, format!("the archive has more than {} entries", self.entries))
+        Reason::new(Code::TooManyEntries, format!("the archive has more than {} entries", self.entries))
     }
 
     /// What to do about a disk that is too small: whoever sets the limits says where the tree is.
@@ -100,10 +100,10 @@ impl Limits {
     }
 
     /// What to do about a refusal with this code.
-    pub fn hint(&self, code: &str) -> Option<String> {
+    pub fn hint(&self, code: Code) -> Option<String> {
         let which = match code {
-            TOO_LARGE => 0,
-            TOO_MANY => 1,
+            Code::TooLarge => 0,
+            Code::TooManyEntries => 1,
             _ => return None,
         };
         let what = ["max-unpacked", "max-entries"][which];
@@ -116,9 +116,6 @@ impl Limits {
         Some(format!("if it is meant to be that large, {setting} raises the limit"))
     }
 }
-
-const TOO_LARGE: &str = "too-large";
-const TOO_MANY: &str = "too-many-entries";
 
 /// Counts what is kept in memory.
 #[derive(Debug)]
@@ -139,7 +136,9 @@ impl Kept {
     pub fn add(&mut self, bytes: usize, what: impl fmt::Display) -> Result<(), Reason> {
         match self.left.checked_sub(bytes as u64) {
             Some(left) => self.left = left,
-            None => return Err(Reason::new("too-much-memory", format!("{what} of the archive take too much memory"))),
+            None => {
+                return Err(Reason::new(Code::TooMuchMemory, format!("{what} of the archive take too much memory")));
+            }
         }
         Ok(())
     }
@@ -174,18 +173,18 @@ mod tests {
     #[test]
     fn the_hint_names_what_raises_the_limit() {
         let hint = |raised_by, code| Limits { raised_by, ..Limits::default() }.hint(code).unwrap_or_default();
-        assert!(hint(RaisedBy::Source, "too-large").contains("source.max-unpacked raises"));
-        assert!(hint(RaisedBy::Source, "too-many-entries").contains("source.max-entries raises"));
-        assert!(hint(RaisedBy::Options, "too-large").contains("--max-bytes raises"));
-        assert!(hint(RaisedBy::Repository, "too-large").contains("`max-unpacked` of the repository"));
-        assert_eq!(hint(RaisedBy::Source, "corrupt") + &hint(RaisedBy::Nothing, "too-large"), "");
+        assert!(hint(RaisedBy::Source, Code::TooLarge).contains("source.max-unpacked raises"));
+        assert!(hint(RaisedBy::Source, Code::TooManyEntries).contains("source.max-entries raises"));
+        assert!(hint(RaisedBy::Options, Code::TooLarge).contains("--max-bytes raises"));
+        assert!(hint(RaisedBy::Repository, Code::TooLarge).contains("`max-unpacked` of the repository"));
+        assert_eq!(hint(RaisedBy::Source, Code::Corrupt) + &hint(RaisedBy::Nothing, Code::TooLarge), "");
     }
 
     #[test]
     fn what_is_kept_is_counted() {
         let mut kept = Kept::new(&Limits { kept: 10, ..Limits::default() });
         assert_eq!((kept.add(6, "names"), kept.add(4, "names")), (Ok(()), Ok(())));
-        assert_eq!(kept.add(1, "names").unwrap_err().code, "too-much-memory");
+        assert_eq!(kept.add(1, "names").unwrap_err().code, Code::TooMuchMemory);
         kept.release(3);
         assert_eq!(kept.add(3, "names"), Ok(()));
     }

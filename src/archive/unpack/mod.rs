@@ -3,11 +3,12 @@
 //! [`decode`] tells the format by its content and decodes ahead in threads of its own; [`reader`] cuts the plain bytes into
 //! entries ([`entry`], [`pax`] and [`sparse`] are pure) within [`limits`]; `place` makes them, through [`Rootfs`] only. What the
 //! kernel refuses to make is returned as a [`Record`]. Whatever is wrong with an archive is refused with a stable code
-//! ([`refusal::Reason`]), the entry's name and its offset.
+//! ([`Reason`]), the entry's name and its offset.
 
 pub mod acl;
 pub mod decode;
 pub mod entry;
+mod failure;
 pub mod hashed;
 pub mod limits;
 pub mod pax;
@@ -23,18 +24,16 @@ mod zeros;
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-
-use rustix::io::Errno;
 
 use self::decode::Decoder;
 use self::entry::Entry;
-use self::place::{Data, Failure, Placer, Standing};
+use self::failure::{About, failed, input_error, read_error, refused};
+use self::place::{Data, Placer, Standing};
 use self::reader::Reader;
-use self::refusal::{ReadError, Reason, Refusal};
-use crate::base::error::{Context, Error, Result};
+use crate::base::error::{Context, Result};
 use crate::base::progress::{Event, Progress};
+use crate::base::refusal::Reason;
 use crate::fs::rootfs::Rootfs;
 use crate::os::space;
 
@@ -182,75 +181,4 @@ pub fn check_size(tarball: &File, into: &Rootfs, name: &str, limits: &Limits) ->
         }
         _ => error.with_hint(limits.make_room()),
     })
-}
-
-fn read_error(name: &str, error: ReadError, limits: &Limits) -> Error {
-    match error {
-        ReadError::Refused(refusal) => of_refusal(name, refusal, limits),
-        ReadError::Input(error) => input_error(name, error),
-    }
-}
-
-/// The refusal of an archive as a whole.
-fn refused(name: &str, reason: Reason, limits: &Limits) -> Error {
-    of_refusal(name, Refusal { reason, name: Vec::new(), offset: 0 }, limits)
-}
-
-fn of_refusal(name: &str, refusal: Refusal, limits: &Limits) -> Error {
-    let hint = limits.hint(refusal.reason.code);
-    let error = Error::refused(format!("unpacking {name}")).with_source(refusal);
-    if let Some(hint) = hint { error.with_hint(hint) } else { error }
-}
-
-/// An error of the system when the file could not be read, a refusal when what was read is not right.
-fn input_error(name: &str, error: io::Error) -> Error {
-    match refusal::is_of_system(&error) {
-        true => Error::system(format!("reading {name}")),
-        false => Error::refused(format!("unpacking {name}")),
-    }
-    .with_source(error)
-}
-
-/// What an error speaks of beside the entry: the tree, the bytes so far, and the limits.
-struct About<'a> {
-    into: &'a Rootfs,
-    total: u64,
-    limits: &'a Limits,
-}
-
-fn failed(name: &str, path: &Path, offset: Option<u64>, failure: Failure, about: &About<'_>) -> Error {
-    let About { into, total, limits } = about;
-    let bytes = path.as_os_str().as_bytes();
-    let (call, errno) = match failure {
-        Failure::Input(error) => {
-            return read_error(name, ReadError::of(error, bytes, offset.unwrap_or_default()), limits);
-        }
-        Failure::Refused(reason) => {
-            let refusal = Refusal { reason, name: bytes.to_vec(), offset: offset.unwrap_or_default() };
-            return of_refusal(name, refusal, limits);
-        }
-        Failure::Call(call, errno) => (call, errno),
-        Failure::Dir(path, failure) => return failed(name, &path, None, *failure, about),
-    };
-    let place = into.path().display();
-    let error = Error::system(format!("unpacking {} of {name} into {place}: {call}", bytes.escape_ascii()));
-    let hint = match errno {
-        Errno::NOSPC | Errno::DQUOT => {
-            let free = space::free(into.fd()).unwrap_or_default();
-            format!("{total} bytes were needed up to this entry, {free} are free; {}", limits.make_room())
-        }
-        Errno::INVAL if call.contains("chown") => {
-            "its owner or group is outside the range of subordinate ids: give this user 65536 of them in /etc/subuid and /etc/subgid"
-                .to_owned()
-        }
-        Errno::PERM if call == "unlinkat" => "what is in its way may be immutable: lsattr(1) shows that".to_owned(),
-        Errno::BUSY | Errno::XDEV if call == "unlinkat" => "something is mounted in its way: unmount it".to_owned(),
-        Errno::PERM if call.contains("chown") => "unpacking needs root, or root in a user namespace".to_owned(),
-        Errno::NOSYS if call != "openat2" => {
-            "before Linux 6.13, /proc is needed for this: mount it, and a container must not hide it".to_owned()
-        }
-        Errno::NOSYS => "openat2 is missing: Linux 5.6 or newer is needed, and a container must not filter it".to_owned(),
-        _ => return error.with_source(io::Error::from(errno)),
-    };
-    error.with_source(io::Error::from(errno)).with_hint(hint)
 }

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use super::entry::{MAX_NAME, Time, Xattrs};
-use super::refusal::Reason;
 use super::sparse;
+use crate::base::refusal::{Code, Reason};
 
 /// Largest value of an extended attribute that Linux takes.
 const MAX_XATTR: usize = 64 << 10;
@@ -50,12 +50,13 @@ impl Pax {
     pub fn parse(mut data: &[u8], global: bool) -> Result<Self, Reason> {
         let mut pax = Self::default();
         while !data.is_empty() {
-            let (key, value, rest) = record(data).ok_or_else(|| Reason::new("bad-pax", "a PAX record is malformed"))?;
+            let (key, value, rest) =
+                record(data).ok_or_else(|| Reason::new(Code::BadPax, "a PAX record is malformed"))?;
             pax.take(key, value)?;
             data = rest;
         }
         if global && pax != Self::default() {
-            return Err(Reason::new("bad-global", "a global PAX header speaks of single entries"));
+            return Err(Reason::new(Code::BadGlobal, "a global PAX header speaks of single entries"));
         }
         Ok(pax)
     }
@@ -72,7 +73,7 @@ impl Pax {
             b"atime" | b"ctime" => time(value).map(drop).ok_or_else(|| bad(key)),
             b"hdrcharset" => match value {
                 b"BINARY" | b"ISO-IR 10646 2000 UTF-8" => Ok(()),
-                _ => Err(Reason::new("unsupported-record", "its names are in a foreign character set")),
+                _ => Err(Reason::new(Code::UnsupportedRecord, "its names are in a foreign character set")),
             },
             b"SCHILY.acl.access" => once(&mut self.acl_access, key, value.to_vec()),
             b"SCHILY.acl.default" => once(&mut self.acl_default, key, value.to_vec()),
@@ -110,7 +111,7 @@ impl Pax {
             attribute(&mut all, name, value)?;
         }
         if all.keys().map(|name| name.len() + 1).sum::<usize>() > MAX_XATTR_LIST {
-            return Err(Reason::new("bad-xattr", "it has more extended attributes than are possible"));
+            return Err(Reason::new(Code::BadXattr, "it has more extended attributes than are possible"));
         }
         Ok(all.into_iter().collect())
     }
@@ -150,7 +151,7 @@ pub(super) fn once<T: PartialEq>(slot: &mut Option<T>, key: &[u8], value: T) -> 
 
 fn attribute(to: &mut BTreeMap<Vec<u8>, Vec<u8>>, name: Vec<u8>, value: Vec<u8>) -> Result<(), Reason> {
     if name.is_empty() || name.len() > MAX_NAME || name.contains(&0) || value.len() > MAX_XATTR {
-        return Err(Reason::new("bad-xattr", "an extended attribute has an impossible name or is too large"));
+        return Err(Reason::new(Code::BadXattr, "an extended attribute has an impossible name or is too large"));
     }
     match to.entry(name) {
         Entry::Occupied(have) if *have.get() != value => Err(contradiction(have.key())),
@@ -163,7 +164,7 @@ fn attribute(to: &mut BTreeMap<Vec<u8>, Vec<u8>>, name: Vec<u8>, value: Vec<u8>)
 }
 
 fn contradiction(key: &[u8]) -> Reason {
-    Reason::new("pax-contradiction", format!("PAX gives two values for {}", key.escape_ascii()))
+    Reason::new(Code::PaxContradiction, format!("PAX gives two values for {}", key.escape_ascii()))
 }
 
 fn text(key: &[u8], value: &[u8]) -> Result<Vec<u8>, Reason> {
@@ -265,9 +266,9 @@ fn unbase64(value: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn bad(key: &[u8]) -> Reason {
-    Reason::new("bad-pax", format!("the PAX record {} has an impossible value", key.escape_ascii()))
+    Reason::new(Code::BadPax, format!("the PAX record {} has an impossible value", key.escape_ascii()))
 }
 
 fn unsupported(key: &[u8]) -> Reason {
-    Reason::new("unsupported-record", format!("the PAX record {} is not known", key.escape_ascii()))
+    Reason::new(Code::UnsupportedRecord, format!("the PAX record {} is not known", key.escape_ascii()))
 }

@@ -7,8 +7,9 @@ use tar::{EntryType, GnuExtSparseHeader, Header};
 use super::entry::{self, BLOCK, Entry, Extensions, Family, MAX_PATH};
 use super::limits::{Limits, Spent};
 use super::pax::Pax;
-use super::refusal::{ReadError, Reason, Refusal};
+use super::refusal::{ReadError, Refusal};
 use super::sparse::{self, Segment};
+use crate::base::refusal::{Code, Reason};
 
 /// The most bytes that may stand behind an archive's end: what fills the last record of a tape is far less.
 const MOST_BEHIND: u64 = 64 << 20;
@@ -74,7 +75,7 @@ impl<R: BufRead> Reader<R> {
             let Some((header, family)) = found else {
                 self.ended = true;
                 if let Some(offset) = extensions.offset.or(self.global) {
-                    let reason = Reason::new("orphan", "an extension belongs to no entry");
+                    let reason = Reason::new(Code::Orphan, "an extension belongs to no entry");
                     return Err(Refusal { reason, name: Vec::new(), offset }.into());
                 }
                 return Ok(None);
@@ -128,7 +129,7 @@ impl<R: BufRead> Reader<R> {
             if self.offset - end > MOST_BEHIND {
                 let text = format!("more than {MOST_BEHIND} bytes stand behind the end of the archive");
                 return Err(
-                    Refusal { reason: Reason::new("trailing-data", text), name: Vec::new(), offset: end }.into()
+                    Refusal { reason: Reason::new(Code::TrailingData, text), name: Vec::new(), offset: end }.into()
                 );
             }
         }
@@ -203,13 +204,13 @@ impl<R: BufRead> Reader<R> {
             _ => return Ok(false),
         };
         if taken {
-            return Err(Reason::new("repeated-extension", "an extension stands where it may not, or twice").into());
+            return Err(Reason::new(Code::RepeatedExtension, "an extension stands where it may not, or twice").into());
         }
         let size = entry::number(&header.as_old().size).and_then(|size| u64::try_from(size).ok());
-        let size = size.ok_or_else(|| Reason::new("bad-number", "the size of an extension is not a number"))?;
+        let size = size.ok_or_else(|| Reason::new(Code::BadNumber, "the size of an extension is not a number"))?;
         if size > limit {
             let text = format!("an extension of {size} bytes is larger than {limit}");
-            return Err(Reason::new("extension-too-large", text).into());
+            return Err(Reason::new(Code::ExtensionTooLarge, text).into());
         }
         let size = size as usize;
         let data = self.block_data(size)?;
@@ -254,7 +255,7 @@ impl<R: BufRead> Reader<R> {
         let mut header = Header::new_old();
         if self.at_end()? {
             let text = if self.offset == 0 { "it is empty" } else { "its end mark is missing" };
-            return Err(Reason::new("truncated", format!("the archive is cut off: {text}")).into());
+            return Err(Reason::new(Code::Truncated, format!("the archive is cut off: {text}")).into());
         }
         self.read_exact(header.as_mut_bytes())?;
         if is_zero(header.as_bytes()) {
@@ -265,7 +266,7 @@ impl<R: BufRead> Reader<R> {
             if is_zero(header.as_bytes()) {
                 return Ok(None);
             }
-            return Err(Reason::new("lone-zero-block", "an empty block stands before it").into());
+            return Err(Reason::new(Code::LoneZeroBlock, "an empty block stands before it").into());
         }
         let family = entry::family(&header)?;
         Ok(Some((header, family)))
@@ -361,6 +362,6 @@ fn long_name(blocks: &[u8], size: usize) -> Result<Vec<u8>, Reason> {
     let end = blocks[..size].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     match blocks.get(end) {
         Some(0) => Ok(blocks[..end].to_vec()),
-        _ => Err(Reason::new("ambiguous-name", "its long name does not end where it says")),
+        _ => Err(Reason::new(Code::AmbiguousName, "its long name does not end where it says")),
     }
 }

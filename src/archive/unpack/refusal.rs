@@ -1,27 +1,11 @@
-//! Why an archive is refused: a stable code for programs, a sentence for people, and where it happened.
+//! Refusals of archives: a reason, and the entry that it is about.
 
-use std::borrow::Cow;
 use std::error::Error as _;
 use std::fmt;
 use std::io;
 
 use crate::base::error::{Error, Kind};
-
-/// What is wrong with an entry. The codes are part of the interface; the texts are not.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reason {
-    /// Stable, kebab-case.
-    pub code: &'static str,
-    /// For people; contains nothing of the archive that is not escaped.
-    pub text: Cow<'static, str>,
-}
-
-impl Reason {
-    /// A reason with its stable code.
-    pub fn new(code: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, text: text.into() }
-    }
-}
+use crate::base::refusal::{Code, Reason};
 
 /// An archive that is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,14 +26,14 @@ impl fmt::Display for Refusal {
             (true, offset) => write!(f, "entry at byte {offset}: ")?,
             (false, offset) => write!(f, "entry {} at byte {offset}: ", self.name.escape_ascii())?,
         }
-        write!(f, "{} [{}]", self.reason.text, self.reason.code)
+        self.reason.fmt(f)
     }
 }
 
 impl std::error::Error for Refusal {}
 
 /// The stable code of why something was refused; none when the archive is not to blame.
-pub fn code(error: &Error) -> Option<&'static str> {
+pub fn code(error: &Error) -> Option<Code> {
     if error.kind() != Kind::Refused {
         return None;
     }
@@ -57,15 +41,15 @@ pub fn code(error: &Error) -> Option<&'static str> {
     if let Some(refusal) = cause.and_then(|cause| cause.downcast_ref::<Refusal>()) {
         return Some(refusal.reason.code);
     }
-    Some(cause.and_then(|cause| cause.downcast_ref::<io::Error>()).map_or("corrupt", |error| code_of(error.kind())))
+    Some(cause.and_then(|cause| cause.downcast_ref::<io::Error>()).map_or(Code::Corrupt, |error| code_of(error.kind())))
 }
 
 /// The stable code of what a decoder says.
-pub fn code_of(kind: io::ErrorKind) -> &'static str {
+pub fn code_of(kind: io::ErrorKind) -> Code {
     match kind {
-        io::ErrorKind::UnexpectedEof => "truncated",
-        io::ErrorKind::Unsupported => "unsupported-format",
-        _ => "corrupt",
+        io::ErrorKind::UnexpectedEof => Code::Truncated,
+        io::ErrorKind::Unsupported => Code::UnsupportedFormat,
+        _ => Code::Corrupt,
     }
 }
 

@@ -4,7 +4,7 @@ use tar::GnuSparseHeader;
 
 use super::entry::number;
 use super::pax::{decimal, once};
-use super::refusal::Reason;
+use crate::base::refusal::{Code, Reason};
 
 /// Most pieces of data that a sparse file may have.
 pub const MAX_SEGMENTS: usize = 1 << 20;
@@ -161,5 +161,5 @@ pub fn check(segments: &[Segment], stored: u64, real: u64) -> Result<(), Reason>
 }
 
 pub(super) fn bad(text: &'static str) -> Reason {
-    Reason::new("bad-sparse", format!("it is sparse, and {text}"))
+    Reason::new(Code::BadSparse, format!("it is sparse, and {text}"))
 }

@@ -12,11 +12,12 @@ use backhand::v4::inode::InodeInner;
 use backhand::{BufReadSeek, FilesystemReader, InnerNode, Node, Squashfs, SquashfsFileReader};
 
 use super::entry::{Entry, MAX_NAME, MAX_PATH, Meta, NodeKind, Time};
+use super::failure::{About, failed, input_error, refused};
 use super::place::{Data, Placer};
-use super::refusal::Reason;
-use super::{About, Limits, Record, STEP, failed, input_error, refused, standing};
+use super::{Limits, Record, STEP, standing};
 use crate::base::error::Result;
 use crate::base::progress::{Event, Progress};
+use crate::base::refusal::{Code, Reason};
 use crate::fs::rootfs::Rootfs;
 
 /// The reader keeps every piece with the ends of files that it decoded: after so many bytes of files it is begun anew.
@@ -126,7 +127,7 @@ fn end(error: io::Error, what: &'static str) -> io::Error {
 }
 
 fn entry(node: &Node<SquashfsFileReader>, top: &Path, root: bool) -> Result<Entry, Reason> {
-    let bad = |why: &'static str| Reason::new("bad-name", why);
+    let bad = |why: &'static str| Reason::new(Code::BadName, why);
     let within = node.fullpath.strip_prefix("/").map_err(|_| bad("it does not begin at the root"))?;
     if within.as_os_str().is_empty() != root {
         return Err(bad("there is one root, and it comes first"));
@@ -150,7 +151,7 @@ fn entry(node: &Node<SquashfsFileReader>, top: &Path, root: bool) -> Result<Entr
         InnerNode::CharacterDevice(_) => NodeKind::Char(0, 0),
         InnerNode::BlockDevice(_) => NodeKind::Block(0, 0),
         InnerNode::NamedPipe => NodeKind::Fifo,
-        InnerNode::Socket => return Err(Reason::new("unsupported-entry", "it is a socket")),
+        InnerNode::Socket => return Err(Reason::new(Code::UnsupportedEntry, "it is a socket")),
     };
     let header = node.header;
     Ok(Entry {

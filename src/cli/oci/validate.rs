@@ -27,7 +27,7 @@ impl Args {
         let report = validate::validate(&self.dir)?;
         let line = |found: &Finding| match self.json {
             true => text::json(
-                &json!({ "wrong": found.wrong, "code": found.code, "about": found.about, "text": found.text }),
+                &json!({ "wrong": found.wrong, "code": found.code.as_str(), "about": found.about, "text": found.text }),
             )
             .system(|| "writing to standard output"),
             false => {

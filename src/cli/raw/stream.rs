@@ -52,7 +52,7 @@ impl Lines {
         let source = std::error::Error::source(error);
         let refusal = source.and_then(|cause| cause.downcast_ref::<Refusal>());
         self.object(&Refused {
-            refused: code,
+            refused: code.as_str(),
             reason: refusal.map_or_else(
                 || source.map_or_else(|| error.to_string(), ToString::to_string),
                 |refusal| refusal.reason.text.to_string(),

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 
 use super::stream::{INPUT, Lines};
 use crate::archive::unpack::hashed::Hashed;
-use crate::archive::unpack::refusal::{Reason, Refusal};
+use crate::archive::unpack::refusal::Refusal;
 use crate::archive::unpack::{self, Limits, RaisedBy, Record};
 use crate::base::error::{Context, Error, Result};
+use crate::base::refusal::{Code, Reason};
 use crate::cli::limits::LimitArgs;
 use crate::cli::record::RecordFile;
 use crate::cli::{session, standard};
@@ -99,7 +100,7 @@ impl Args {
         if let (Some(wanted), Some(whole)) = (&self.sha512, whole) {
             let found = whole.get().map_or("unknown", String::as_str);
             if found != wanted {
-                let reason = Reason::new("digest-mismatch", "its SHA-512 is another");
+                let reason = Reason::new(Code::DigestMismatch, "its SHA-512 is another");
                 return Err(Error::refused(format!("unpacking {INPUT}"))
                     .with_source(Refusal { reason, name: Vec::new(), offset: 0 })
                     .with_details(format!("it is      {found}\nand not    {wanted}"))

@@ -38,7 +38,7 @@ impl Made {
 
     fn codes(&self) -> Vec<&'static str> {
         let report = validate(&self.dir()).unwrap();
-        report.findings.into_iter().filter(|finding| finding.wrong).map(|finding| finding.code).collect()
+        report.findings.into_iter().filter(|finding| finding.wrong).map(|finding| finding.code.as_str()).collect()
     }
 
     fn unpack(&self) -> crate::base::error::Result<()> {
@@ -229,7 +229,7 @@ fn documents_that_do_not_fit_are_found() {
     let made = made(&sample(), |_| {});
     made.blob(b"nobody points at this", "text/plain");
     let report = validate(&made.dir()).unwrap();
-    assert!(report.is_valid() && report.findings.iter().any(|finding| finding.code == "extra-blob"));
+    assert!(report.is_valid() && report.findings.iter().any(|finding| finding.code.as_str() == "extra-blob"));
     fs_err::write(made.dir().join("oci-layout"), "{}").unwrap();
     assert!(made.codes().contains(&"bad-json"));
 }
@@ -286,7 +286,7 @@ fn what_is_nearly_a_mark_is_refused() {
         Tar::default().entry("d/.wh.x", EntryType::Fifo, "", b""),
     ];
     for (number, tar) in bad.into_iter().enumerate() {
-        assert_eq!(of(tar).unwrap_err().code, "bad-whiteout", "{number}");
+        assert_eq!(of(tar).unwrap_err().code.as_str(), "bad-whiteout", "{number}");
     }
     let made = made(&[Tar::default().dir("./").end(), Tar::default().file(".wh.", b"").end()], |_| {});
     assert_eq!(made.codes(), ["bad-whiteout"]);

@@ -5,15 +5,16 @@ use std::os::fd::OwnedFd;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use super::{Call, Data, Failure};
+use super::Data;
 use crate::archive::unpack::entry::Entry;
+use crate::archive::unpack::failure::{Call as _, Failure, Syscall};
 use crate::archive::unpack::{sparse, zeros};
 
 /// Writes a file's data.
 pub(super) fn fill(fd: &OwnedFd, entry: &Entry, data: &mut dyn Data) -> Result<(), Failure> {
     let Some(segments) = &entry.sparse else { return fill_plain(fd, entry.size, data) };
     for segment in segments {
-        rustix::fs::seek(fd, SeekFrom::Start(segment.offset)).call("lseek")?;
+        rustix::fs::seek(fd, SeekFrom::Start(segment.offset)).call(Syscall::Lseek)?;
         let mut left = segment.length;
         while left > 0 {
             let bytes = data.data().map_err(Failure::Input)?;
@@ -21,12 +22,12 @@ pub(super) fn fill(fd: &OwnedFd, entry: &Entry, data: &mut dyn Data) -> Result<(
             if length == 0 {
                 return Err(sparse::bad("its data is too short").into());
             }
-            let count = rustix::io::write(fd, &bytes[..length]).or_else(again).call("write")?;
+            let count = rustix::io::write(fd, &bytes[..length]).or_else(again).call(Syscall::Write)?;
             data.consume(count);
             left -= count as u64;
         }
     }
-    rustix::fs::ftruncate(fd, entry.size).call("ftruncate")
+    rustix::fs::ftruncate(fd, entry.size).call(Syscall::Ftruncate)
 }
 
 /// Writes `size` bytes that are stored plain, long runs of zeros as holes: an archive of ours has the zeros of a hole, so that its
@@ -47,18 +48,18 @@ fn fill_plain(fd: &OwnedFd, size: u64, data: &mut dyn Data) -> Result<(), Failur
                 Some(0) => zeros::leading(bytes),
                 hole => {
                     let bytes = &bytes[..hole.unwrap_or(bytes.len())];
-                    rustix::io::write(fd, bytes).or_else(again).call("write")?
+                    rustix::io::write(fd, bytes).or_else(again).call(Syscall::Write)?
                 }
             }
         };
         if in_hole && count == 0 {
-            rustix::fs::seek(fd, SeekFrom::Start(at)).call("lseek")?;
+            rustix::fs::seek(fd, SeekFrom::Start(at)).call(Syscall::Lseek)?;
             in_hole = false;
         }
         data.consume(count);
         at += count as u64;
     }
-    if in_hole { rustix::fs::ftruncate(fd, at).call("ftruncate") } else { Ok(()) }
+    if in_hole { rustix::fs::ftruncate(fd, at).call(Syscall::Ftruncate) } else { Ok(()) }
 }
 
 fn again(errno: Errno) -> rustix::io::Result<usize> {

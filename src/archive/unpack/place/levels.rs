@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use rustix::io::Errno;
 
-use super::{Call as _, Failure, Lacks, Placer, bad_parent};
+use super::{Lacks, Placer, bad_parent};
 use crate::archive::unpack::acl;
 use crate::archive::unpack::entry::Meta;
-use crate::archive::unpack::refusal::Reason;
+use crate::archive::unpack::failure::{Call as _, Failure, Syscall};
+use crate::base::refusal::{Code, Reason};
 use crate::fs::rootfs::{self, MAX_XATTR, OPEN_LEVELS};
 
 /// How a directory is opened.
@@ -70,7 +71,7 @@ impl Placer<'_> {
         let opened = match self.root.openat2(path, DIRECTORY, Mode::empty()) {
             Err(Errno::NOTDIR | Errno::LOOP) => return Err(bad_parent().into()),
             Err(Errno::NOENT) => None,
-            other => Some(other.call("openat2")?),
+            other => Some(other.call(Syscall::Openat2)?),
         };
         let fd = match (opened, path.parent(), path.file_name()) {
             (Some(fd), ..) => fd,
@@ -81,18 +82,18 @@ impl Placer<'_> {
                 match rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o700)) {
                     // A link that leads nowhere: what it should become is not ours to guess.
                     Err(Errno::EXIST) => return Err(bad_parent().into()),
-                    other => other.call("mkdirat")?,
+                    other => other.call(Syscall::Mkdirat)?,
                 }
-                let fd =
-                    rustix::fs::openat(&above, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()).call("openat")?;
+                let fd = rustix::fs::openat(&above, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
+                    .call(Syscall::Openat)?;
                 // The mode is set afterwards so that the umask has no say.
-                rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o755)).call("fchmod")?;
+                rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o755)).call(Syscall::Fchmod)?;
                 self.put_top(above);
                 fd
             }
-            (None, ..) => return Err(Failure::Call("openat2", Errno::NOENT)),
+            (None, ..) => return Err(Failure::Call(Syscall::Openat2, Errno::NOENT)),
         };
-        let stat = rustix::fs::fstat(&fd).call("fstat")?;
+        let stat = rustix::fs::fstat(&fd).call(Syscall::Fstat)?;
         let then = remaining(&fd, &stat)?;
         let identity = Some((stat.st_dev, stat.st_ino));
         self.add(Level { fd: Some(fd), identity, ..Level::new(path.to_owned(), then) })
@@ -133,7 +134,7 @@ impl Placer<'_> {
         }
         let Some(top) = self.levels.last_mut() else { return Ok(true) };
         if let (None, Some(file)) = (top.gives_root, file) {
-            let stat = rustix::fs::fstat(file).call("fstat")?;
+            let stat = rustix::fs::fstat(file).call(Syscall::Fstat)?;
             top.gives_root = Some((stat.st_uid, stat.st_gid) == (0, 0));
         }
         Ok(top.gives_root != Some(true))
@@ -142,28 +143,28 @@ impl Placer<'_> {
     /// The descriptor of the last directory. [`Placer::put_top`] puts it back.
     pub(super) fn take_top(&mut self) -> Result<OwnedFd, Failure> {
         let Some((top, rest)) = self.levels.split_last_mut() else {
-            return Err(Failure::Call("openat2", Errno::NOENT));
+            return Err(Failure::Call(Syscall::Openat2, Errno::NOENT));
         };
         if let Some(fd) = top.fd.take() {
             return Ok(fd);
         }
         let replaced =
-            || Reason::new("directory-replaced", "a later entry replaced its directory or a link on its path");
+            || Reason::new(Code::DirectoryReplaced, "a later entry replaced its directory or a link on its path");
         let above = rest.last().and_then(|level| level.fd.as_ref().map(|fd| (&level.path, fd)));
         let flags = DIRECTORY | OFlags::NOFOLLOW;
         let (call, opened) = match (above, top.path.file_name()) {
-            _ if top.identity.is_some() => ("openat2", self.root.openat2(&top.path, DIRECTORY, Mode::empty())),
+            _ if top.identity.is_some() => (Syscall::Openat2, self.root.openat2(&top.path, DIRECTORY, Mode::empty())),
             (Some((above, fd)), Some(name)) if top.path.parent() == Some(above) => {
-                ("openat", rustix::fs::openat(fd, name, flags, Mode::empty()))
+                (Syscall::Openat, rustix::fs::openat(fd, name, flags, Mode::empty()))
             }
-            _ => ("openat2", self.root.openat2(&top.path, flags, Mode::empty())),
+            _ => (Syscall::Openat2, self.root.openat2(&top.path, flags, Mode::empty())),
         };
         let fd = match opened {
             Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => return Err(replaced().into()),
             other => other.call(call)?,
         };
         if let Some(identity) = top.identity {
-            let stat = rustix::fs::fstat(&fd).call("fstat")?;
+            let stat = rustix::fs::fstat(&fd).call(Syscall::Fstat)?;
             if (stat.st_dev, stat.st_ino) != identity {
                 return Err(replaced().into());
             }
@@ -177,7 +178,7 @@ impl Placer<'_> {
         let real = match top.real.take() {
             Some(real) => real,
             None => {
-                let real = self.root.real(&top.path).call("openat2")?;
+                let real = self.root.real(&top.path).call(Syscall::Openat2)?;
                 if real.ancestors().any(|above| self.record.nodes().contains_key(above)) {
                     return Err(bad_parent().into());
                 }
@@ -234,7 +235,7 @@ impl Placer<'_> {
 
     /// Takes away the attributes of a directory that was there before: those of its entry replace them.
     fn strip(&mut self, fd: &OwnedFd) -> Result<(), Failure> {
-        let names = rootfs::xattr_names(|to| rustix::fs::flistxattr(fd, to)).call("flistxattr")?;
+        let names = rootfs::xattr_names(|to| rustix::fs::flistxattr(fd, to)).call(Syscall::Flistxattr)?;
         for name in names {
             match rustix::fs::fremovexattr(fd, &name[..]) {
                 Ok(()) | Err(Errno::NODATA) => {}
@@ -243,7 +244,7 @@ impl Placer<'_> {
                     self.root.path().display(),
                     name.escape_ascii()
                 )),
-                Err(errno) => return Err(Failure::Call("fremovexattr", errno)),
+                Err(errno) => return Err(Failure::Call(Syscall::Fremovexattr, errno)),
             }
         }
         Ok(())
@@ -263,9 +264,9 @@ fn is_list(name: &[u8]) -> bool {
 /// Gives a directory what it had.
 fn remain(fd: &OwnedFd, times: &Timestamps, list: Option<&[u8]>) -> Result<(), Failure> {
     if let Some(list) = list {
-        rustix::fs::fsetxattr(fd, acl::DEFAULT, list, XattrFlags::empty()).call("fsetxattr")?;
+        rustix::fs::fsetxattr(fd, acl::DEFAULT, list, XattrFlags::empty()).call(Syscall::Fsetxattr)?;
     }
-    rustix::fs::futimens(fd, times).call("futimens")
+    rustix::fs::futimens(fd, times).call(Syscall::Futimens)
 }
 
 /// What a directory has that new files in it change, or inherit.
@@ -276,12 +277,12 @@ fn remaining(fd: &OwnedFd, stat: &Stat) -> Result<Then, Failure> {
     };
     let list = match rustix::fs::fgetxattr(fd.as_fd(), acl::DEFAULT, &mut [0u8; 0][..]) {
         Err(Errno::NODATA | Errno::OPNOTSUPP) => None,
-        Err(errno) => return Err(Failure::Call("fgetxattr", errno)),
+        Err(errno) => return Err(Failure::Call(Syscall::Fgetxattr, errno)),
         Ok(_) => {
             let mut list = vec![0; MAX_XATTR];
-            let length = rustix::fs::fgetxattr(fd, acl::DEFAULT, &mut list[..]).call("fgetxattr")?;
+            let length = rustix::fs::fgetxattr(fd, acl::DEFAULT, &mut list[..]).call(Syscall::Fgetxattr)?;
             list.truncate(length);
-            rustix::fs::fremovexattr(fd, acl::DEFAULT).call("fremovexattr")?;
+            rustix::fs::fremovexattr(fd, acl::DEFAULT).call(Syscall::Fremovexattr)?;
             Some(list)
         }
     };

@@ -18,43 +18,16 @@ use self::fill::fill;
 use self::levels::Level;
 use super::acl;
 use super::entry::{Entry, Meta, NodeKind, Time, Xattrs};
+use super::failure::{Call, Failure, Syscall};
 use super::limits::{Kept, Limits};
 use super::record::{Node, Record, weight};
-use super::refusal::Reason;
 use crate::base::progress::Progress;
+use crate::base::refusal::{Code, Reason};
 use crate::fs::rootfs::{self, Rootfs, last};
 use crate::os::process;
 
 /// What a [`Record`] holds, for a refusal.
 const UNMADE: &str = "the devices and attributes that the kernel refuses";
-
-/// Why an entry could not become a file.
-pub(super) enum Failure {
-    /// The archive's fault.
-    Refused(Reason),
-    /// The kernel's word on a call, as `strace` would name it.
-    Call(&'static str, Errno),
-    /// Of a directory that an entry before has made, or written into.
-    Dir(PathBuf, Box<Self>),
-    /// Reading the data.
-    Input(std::io::Error),
-}
-
-impl From<Reason> for Failure {
-    fn from(reason: Reason) -> Self {
-        Self::Refused(reason)
-    }
-}
-
-trait Call<T> {
-    fn call(self, name: &'static str) -> Result<T, Failure>;
-}
-
-impl<T> Call<T> for rustix::io::Result<T> {
-    fn call(self, name: &'static str) -> Result<T, Failure> {
-        self.map_err(|errno| Failure::Call(name, errno))
-    }
-}
 
 /// What something was not made with.
 #[derive(Clone, Copy)]
@@ -153,7 +126,7 @@ impl<'a> Placer<'a> {
 
     /// `path` without links on the way to its last component.
     fn real(&self, path: &Path) -> Result<PathBuf, Failure> {
-        let above = self.root.real(path.parent().unwrap_or(Path::new(""))).call("openat2")?;
+        let above = self.root.real(path.parent().unwrap_or(Path::new(""))).call(Syscall::Openat2)?;
         Ok(path.file_name().map_or_else(PathBuf::new, |name| above.join(name)))
     }
 
@@ -180,31 +153,32 @@ impl<'a> Placer<'a> {
                 // Nearly every file can be made with its mode, which spares a call: no directory on the way hands down a list.
                 let made = meta.mode & !0o777 == 0 && meta.mode & self.umask == 0;
                 let mode = Mode::from_raw_mode(if made { meta.mode } else { 0o600 });
-                let fd = self.make(at, name, "openat", || rustix::fs::openat(at, name, flags, mode))?;
+                let fd = self.make(at, name, Syscall::Openat, || rustix::fs::openat(at, name, flags, mode))?;
                 fill(&fd, entry, data)?;
                 let lacks = Lacks { owner: self.lacks_owner(meta, Some(&fd))?, mode: !made };
                 self.finish_fd(&fd, &entry.path, meta, lacks)?;
                 // Some file systems say only now that the data did not fit.
-                nix::unistd::close(fd).map_err(|errno| Failure::Call("close", Errno::from_raw_os_error(errno as i32)))
+                nix::unistd::close(fd)
+                    .map_err(|errno| Failure::Call(Syscall::Close, Errno::from_raw_os_error(errno as i32)))
             }
             NodeKind::Dir => {
                 let mode = Mode::from_raw_mode(0o700);
                 match rustix::fs::mkdirat(at, name, mode) {
                     Err(Errno::EXIST) if is_dir(at, name)? => return Ok(true),
-                    Err(Errno::EXIST) => self.make(at, name, "mkdirat", || rustix::fs::mkdirat(at, name, mode)),
-                    other => other.call("mkdirat"),
+                    Err(Errno::EXIST) => self.make(at, name, Syscall::Mkdirat, || rustix::fs::mkdirat(at, name, mode)),
+                    other => other.call(Syscall::Mkdirat),
                 }
             }
             NodeKind::Symlink(target) => {
-                self.make(at, name, "symlinkat", || rustix::fs::symlinkat(&target[..], at, name))?;
+                self.make(at, name, Syscall::Symlinkat, || rustix::fs::symlinkat(&target[..], at, name))?;
                 self.chown_at(at, name, meta)?;
                 self.set_xattrs(&entry.path, &meta.xattrs, |key, value| last::set_xattr(at, name, key, value))?;
-                rustix::fs::utimensat(at, name, &times(meta.mtime), AtFlags::SYMLINK_NOFOLLOW).call("utimensat")
+                rustix::fs::utimensat(at, name, &times(meta.mtime), AtFlags::SYMLINK_NOFOLLOW).call(Syscall::Utimensat)
             }
             NodeKind::Hardlink(target) => self.hardlink(at, name, entry, target),
             NodeKind::Fifo => {
                 let mode = Mode::from_raw_mode(0o600);
-                self.make(at, name, "mknodat", || rustix::fs::mknodat(at, name, FileType::Fifo, mode, 0))?;
+                self.make(at, name, Syscall::Mknodat, || rustix::fs::mknodat(at, name, FileType::Fifo, mode, 0))?;
                 self.finish_node(at, name, &entry.path, meta)
             }
             NodeKind::Char(major, minor) => self.device(at, name, entry, FileType::CharacterDevice, *major, *minor),
@@ -226,8 +200,10 @@ impl<'a> Placer<'a> {
         let dev = rustix::fs::makedev(major, minor);
         // 0:0 is what overlays take for "removed": it is only ever recorded.
         let made = match (kind, major, minor) {
-            (FileType::CharacterDevice, 0, 0) => self.vacate(at, name).and(Err(Failure::Call("mknodat", Errno::PERM))),
-            _ => self.make(at, name, "mknodat", || rustix::fs::mknodat(at, name, kind, mode, dev)),
+            (FileType::CharacterDevice, 0, 0) => {
+                self.vacate(at, name).and(Err(Failure::Call(Syscall::Mknodat, Errno::PERM)))
+            }
+            _ => self.make(at, name, Syscall::Mknodat, || rustix::fs::mknodat(at, name, kind, mode, dev)),
         };
         match made {
             Ok(()) => self.finish_node(at, name, &entry.path, &entry.meta),
@@ -244,16 +220,16 @@ impl<'a> Placer<'a> {
     }
 
     fn hardlink(&mut self, at: BorrowedFd<'_>, name: &OsStr, entry: &Entry, target: &Path) -> Result<(), Failure> {
-        let missing = || Reason::new("bad-link", "it is a link to an entry that does not exist");
+        let missing = || Reason::new(Code::BadLink, "it is a link to an entry that does not exist");
         let target_name = target.file_name().ok_or_else(missing)?;
         let above = target.parent().unwrap_or(Path::new(""));
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let from = match self.root.openat2(above, flags, Mode::empty()) {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(missing().into()),
-            other => other.call("openat2")?,
+            other => other.call(Syscall::Openat2)?,
         };
         // Without AT_SYMLINK_FOLLOW: the link to a symbolic link is another name of the link.
-        let made = self.make(at, name, "linkat", || {
+        let made = self.make(at, name, Syscall::Linkat, || {
             match rustix::fs::linkat(&from, target_name, at, name, AtFlags::empty()) {
                 // Not what `make` would take for something in the way.
                 Err(Errno::EXIST) if same(from.as_fd(), target_name, at, name) => Ok(()),
@@ -277,7 +253,7 @@ impl<'a> Placer<'a> {
                 Ok(())
             }
             Err(Failure::Call(_, Errno::PERM)) if is_dir(from.as_fd(), target_name).is_ok_and(|is| is) => {
-                Err(Reason::new("bad-link", "it is a link to a directory").into())
+                Err(Reason::new(Code::BadLink, "it is a link to a directory").into())
             }
             Ok(()) => self.link_record(target, &entry.path),
             other => other,
@@ -302,7 +278,7 @@ impl<'a> Placer<'a> {
         &self,
         at: BorrowedFd<'_>,
         name: &OsStr,
-        call: &'static str,
+        call: Syscall,
         make: impl Fn() -> rustix::io::Result<T>,
     ) -> Result<T, Failure> {
         match make() {
@@ -310,7 +286,7 @@ impl<'a> Placer<'a> {
                 match self.standing {
                     Standing::Nothing => return Err(duplicate().into()),
                     Standing::Files => remove_one(at, name)?,
-                    Standing::Layers => drop(rootfs::remove_at(at, name).call("unlinkat")?),
+                    Standing::Layers => drop(rootfs::remove_at(at, name).call(Syscall::Unlinkat)?),
                 }
                 make().call(call)
             }
@@ -320,7 +296,7 @@ impl<'a> Placer<'a> {
 
     /// Sees to it that there is nothing of this name.
     fn vacate(&mut self, at: BorrowedFd<'_>, name: &OsStr) -> Result<(), Failure> {
-        self.make(at, name, "fstatat", || match rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
+        self.make(at, name, Syscall::Fstatat, || match rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Err(Errno::EXIST),
             Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno),
@@ -330,21 +306,21 @@ impl<'a> Placer<'a> {
     fn finish_fd(&mut self, fd: &OwnedFd, path: &Path, meta: &Meta, lacks: Lacks) -> Result<(), Failure> {
         if lacks.owner {
             let (owner, group) = rootfs::owner(meta.uid, meta.gid);
-            rustix::fs::fchown(fd, owner, group).call("fchown")?;
+            rustix::fs::fchown(fd, owner, group).call(Syscall::Fchown)?;
         }
         if lacks.mode {
-            rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode)).call("fchmod")?;
+            rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode)).call(Syscall::Fchmod)?;
         }
         self.set_xattrs(path, &meta.xattrs, |key, value| rustix::fs::fsetxattr(fd, key, value, XattrFlags::empty()))?;
-        rustix::fs::futimens(fd, &times(meta.mtime)).call("futimens")
+        rustix::fs::futimens(fd, &times(meta.mtime)).call(Syscall::Futimens)
     }
 
     /// As [`Placer::finish_fd`], for what must not be opened.
     fn finish_node(&mut self, at: BorrowedFd<'_>, name: &OsStr, path: &Path, meta: &Meta) -> Result<(), Failure> {
         self.chown_at(at, name, meta)?;
-        last::chmod(at, name, meta.mode).call("fchmodat2")?;
+        last::chmod(at, name, meta.mode).call(Syscall::Fchmodat2)?;
         self.set_xattrs(path, &meta.xattrs, |key, value| last::set_xattr(at, name, key, value))?;
-        rustix::fs::utimensat(at, name, &times(meta.mtime), AtFlags::SYMLINK_NOFOLLOW).call("utimensat")
+        rustix::fs::utimensat(at, name, &times(meta.mtime), AtFlags::SYMLINK_NOFOLLOW).call(Syscall::Utimensat)
     }
 
     fn chown_at(&mut self, at: BorrowedFd<'_>, name: &OsStr, meta: &Meta) -> Result<(), Failure> {
@@ -352,7 +328,7 @@ impl<'a> Placer<'a> {
             return Ok(());
         }
         let (owner, group) = rootfs::owner(meta.uid, meta.gid);
-        rustix::fs::chownat(at, name, owner, group, AtFlags::SYMLINK_NOFOLLOW).call("fchownat")
+        rustix::fs::chownat(at, name, owner, group, AtFlags::SYMLINK_NOFOLLOW).call(Syscall::Fchownat)
     }
 
     fn set_xattrs(
@@ -390,7 +366,7 @@ impl<'a> Placer<'a> {
                     self.kept.add(weight(path, &[]) + name.len() + value.len(), UNMADE)?;
                     self.record.add_xattr(&self.real(path)?, name.clone(), value.clone());
                 }
-                Err(errno) => return Err(Failure::Call("setxattr", errno)),
+                Err(errno) => return Err(Failure::Call(Syscall::Setxattr, errno)),
             }
         }
         Ok(())
@@ -425,7 +401,7 @@ fn same(one_at: BorrowedFd<'_>, one: &OsStr, other_at: BorrowedFd<'_>, other: &O
 }
 
 fn is_dir(at: BorrowedFd<'_>, name: &OsStr) -> Result<bool, Failure> {
-    let stat = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW).call("fstatat")?;
+    let stat = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW).call(Syscall::Fstatat)?;
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
@@ -434,18 +410,18 @@ fn remove_one(at: BorrowedFd<'_>, name: &OsStr) -> Result<(), Failure> {
     let flags = if is_dir(at, name)? { AtFlags::REMOVEDIR } else { AtFlags::empty() };
     match rustix::fs::unlinkat(at, name, flags) {
         Err(Errno::NOTEMPTY | Errno::EXIST) => {
-            Err(Reason::new("directory-in-the-way", "a directory with something in it stands in its place").into())
+            Err(Reason::new(Code::DirectoryInTheWay, "a directory with something in it stands in its place").into())
         }
-        other => other.call("unlinkat"),
+        other => other.call(Syscall::Unlinkat),
     }
 }
 
 fn bad_parent() -> Reason {
-    Reason::new("bad-parent", "what should be its directory is none, or a link that leads nowhere")
+    Reason::new(Code::BadParent, "what should be its directory is none, or a link that leads nowhere")
 }
 
 fn duplicate() -> Reason {
-    Reason::new("duplicate-entry", "an entry of this name came before")
+    Reason::new(Code::DuplicateEntry, "an entry of this name came before")
 }
 
 fn times(mtime: Time) -> Timestamps {

@@ -55,7 +55,7 @@ fn read(head: &[u8], rest: Vec<u8>, limits: Limits) -> (&'static str, u64) {
         }
     };
     match refused {
-        ReadError::Refused(refusal) => (refusal.reason.code, given.load(Ordering::Relaxed)),
+        ReadError::Refused(refusal) => (refusal.reason.code.as_str(), given.load(Ordering::Relaxed)),
         ReadError::Input(error) => panic!("{error}"),
     }
 }

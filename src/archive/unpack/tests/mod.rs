@@ -11,7 +11,9 @@ use std::path::Path;
 
 use tar::{EntryType, Header};
 
+use super::refusal::Refusal;
 use super::*;
+use crate::base::error::Error;
 use crate::base::progress::Silent;
 
 /// Whether this is root. Where it is not, the test is skipped with a printed reason, or fails when nothing may be skipped.
@@ -100,5 +102,5 @@ pub(crate) fn unpack(archive: &[u8], into: &Path) -> Result<Record> {
 /// The code of the reason why an archive was refused.
 pub(crate) fn code(error: &Error) -> &'static str {
     let source = std::error::Error::source(error).expect("a refusal has a cause");
-    source.downcast_ref::<Refusal>().unwrap_or_else(|| panic!("{source} is no refusal")).reason.code
+    source.downcast_ref::<Refusal>().unwrap_or_else(|| panic!("{source} is no refusal")).reason.code.as_str()
 }
