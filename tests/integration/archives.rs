@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::env::{PROGRAM, TestEnv, output, require_root, require_userns};
+use crate::env::{PROGRAM, Privilege, TestEnv, output};
 
 /// Runs the program with a file as its standard input and another as its output.
 fn piped(env: &TestEnv, arguments: &[&str], input: &Path, to: &str) -> crate::env::Output {
@@ -52,10 +52,7 @@ fn ls_and_unpack_say_the_same_as_tar() {
 
 #[test]
 fn root_what_is_unpacked_and_packed_is_what_it_was() {
-    if !require_root() {
-        return;
-    }
-    let env = TestEnv::new();
+    let Some(env) = TestEnv::root() else { return };
     let archive = sample(&env);
     fs::create_dir(env.path("new")).unwrap();
     let _ = piped(&env, &["raw", "unpack", "--root", "new", "--json"], &archive, "lines").success();
@@ -78,16 +75,13 @@ fn root_what_is_unpacked_and_packed_is_what_it_was() {
 
 #[test]
 fn userns_what_an_ordinary_user_unpacks_is_packed_as_root_would() {
-    if !require_userns() || !require_root() {
-        return;
-    }
-    let root = TestEnv::new();
+    let (Some(root), Some(user)) = (TestEnv::root(), TestEnv::userns()) else { return };
     let script = "mkdir -p tree/dev; mknod -m 640 tree/dev/sda b 8 0; mknod -m 666 tree/dev/null c 1 3; echo x > tree/f; chown 250:12 tree/f; \
                   tar -C tree --sort=name --format=pax -cf nodes.tar .";
     let _ = output(Command::new("sh").args(["-ec", script]).current_dir(root.path(""))).success();
     let archive = fs::read(root.path("nodes.tar")).unwrap();
     let mut packed = Vec::new();
-    for env in [root, TestEnv::as_user()] {
+    for env in [root, user] {
         let new = env.path("home/new");
         fs::create_dir(&new).unwrap();
         if let Some((uid, gid)) = env.owner() {
@@ -109,19 +103,17 @@ fn userns_what_an_ordinary_user_unpacks_is_packed_as_root_would() {
 
 #[test]
 fn userns_layers_that_an_ordinary_user_unpacks_are_packed_as_root_would() {
-    if !require_userns() || !require_root() {
-        return;
-    }
+    let (Some(root), Some(user)) = (TestEnv::root(), TestEnv::userns()) else { return };
     // The second layer takes one node away, replaces one by a file, and links to one that only the first has.
     let script = "umoci init --layout image; umoci new --image image; umoci unpack --image image b; \
                   mkdir b/rootfs/dev; mknod -m 640 b/rootfs/dev/sda b 8 0; mknod -m 666 b/rootfs/dev/null c 1 3; \
                   mknod b/rootfs/dev/tty c 5 0; mknod b/rootfs/dev/zero c 1 5; umoci repack --image image --refresh-bundle b; \
                   rm b/rootfs/dev/sda b/rootfs/dev/tty; echo x > b/rootfs/dev/tty; umoci repack --image image b; chmod -R a+rX image";
-    let root = TestEnv::new();
-    let _ = output(Command::new("sh").args(["-ec", script]).current_dir(root.path(""))).success();
-    let image = root.path("image");
+    let made = TestEnv::new();
+    let _ = output(Command::new("sh").args(["-ec", script]).current_dir(made.path(""))).success();
+    let image = made.path("image");
     let mut packed = Vec::new();
-    for mut env in [TestEnv::new(), TestEnv::as_user()] {
+    for mut env in [root, user] {
         env.set("SOURCE_DATE_EPOCH", "1");
         let _ = output(Command::new("cp").arg("-r").arg(&image).arg(env.path("image"))).success();
         let _ = env.run(["oci", "unpack", "image", "latest", "home/new", "--record", "home/record"]).success();
@@ -136,10 +128,7 @@ fn userns_layers_that_an_ordinary_user_unpacks_are_packed_as_root_would() {
 
 #[test]
 fn userns_owners_that_are_not_mapped_are_not_packed_as_nobody() {
-    if !require_userns() || !require_root() {
-        return;
-    }
-    let env = TestEnv::as_user();
+    let Some(env) = TestEnv::userns().filter(|_| Privilege::Root.available()) else { return };
     let script = "mkdir -p tree/d; echo x > tree/d/f; echo x > tree/g; ln -s f tree/d/l; mkfifo tree/p; chown -Rh 65534:65534 tree/d; \
                   chgrp 65534 tree/g; tar -C tree --numeric-owner --format=pax -cf sample.tar .";
     let _ = output(Command::new("sh").args(["-ec", script]).current_dir(env.path(""))).success();
@@ -326,10 +315,7 @@ fn refusals_have_codes() {
 
 #[test]
 fn root_the_digest_of_the_archive_is_checked() {
-    if !require_root() {
-        return;
-    }
-    let env = TestEnv::new();
+    let Some(env) = TestEnv::root() else { return };
     let archive = sample(&env);
     let packed = env.path("sample.tar.xz");
     let _ = output(Command::new("xz").arg("-k").arg(&archive)).success();

@@ -1,6 +1,7 @@
-//! What tests stand on: a hermetic place to run the program in, the needs a test may have, and a web server for a directory.
+//! Common ground of the tests: a hermetic environment for the program, the requirements a test may have, and a web server for a
+//! directory.
 
-// Every area uses its part of this.
+// No module uses all of it.
 #![allow(dead_code)]
 
 use std::ffi::{OsStr, OsString};
@@ -18,10 +19,49 @@ use std::time::{Duration, Instant};
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_quern-builder");
 
-/// The account that tests run the program as when they themselves run as root.
+/// The account that the rootless tests run the program as when the tests themselves run as root. `scripts/test` makes it.
 const USER: &str = "quern-test";
 
-/// A home, a store and an outdir of a test's own, and an environment with nothing else in it.
+/// The subordinate ids that the program maps for an ordinary user, besides the user's own.
+const SUBORDINATE_IDS: u64 = 65535;
+
+/// The user that a test runs the program as. The test's name begins with it: `root_…` or `userns_…`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Privilege {
+    Root,
+    /// An ordinary user with a user namespace and subordinate ids.
+    Userns,
+}
+
+impl Privilege {
+    /// Returns whether tests with this privilege can run here. If not, prints the reason or, with `QUERN_TEST_STRICT`, fails the test.
+    pub(crate) fn available(self) -> bool {
+        match self {
+            Self::Root => {
+                require("root", is_root().then_some(()).ok_or("the tests run as an ordinary user".to_owned())).is_some()
+            }
+            Self::Userns => require("user namespaces with subordinate ids", userns()).is_some(),
+        }
+    }
+}
+
+/// Makes two tests of one function, which takes a [`Privilege`]. A macro cannot put prefixes before a name, so both names are given.
+macro_rules! twins {
+    ($body:expr => $root:ident, $userns:ident) => {
+        #[test]
+        fn $root() {
+            $body($crate::env::Privilege::Root);
+        }
+
+        #[test]
+        fn $userns() {
+            $body($crate::env::Privilege::Userns);
+        }
+    };
+}
+pub(crate) use twins;
+
+/// A hermetic environment: its own home, store and outdir, and no other variables.
 #[derive(Debug)]
 pub(crate) struct TestEnv {
     root: tempfile::TempDir,
@@ -36,29 +76,27 @@ struct User {
 }
 
 impl User {
-    /// The words before a command that make it this user's.
+    /// Returns the words that, put before a command, run it as this user.
     fn becoming(&self) -> [String; 5] {
         let (uid, gid) = (format!("--reuid={}", self.uid), format!("--regid={}", self.gid));
         ["setpriv", &uid, &gid, "--init-groups", "--"].map(str::to_owned)
     }
 }
 
-/// What a program said and how it ended.
+/// The output and the exit code of a program.
 #[derive(Debug)]
 #[must_use = "look at the exit code or the output"]
 pub(crate) struct Output {
-    /// Exit code; 128 + n for a signal.
+    /// The exit code; 128 + n for a program that signal n ended.
     pub(crate) code: i32,
-    /// Standard output.
     pub(crate) stdout: String,
-    /// Standard error.
     pub(crate) stderr: String,
 }
 
 impl TestEnv {
-    /// An environment for a program that runs as the user of the tests.
+    /// Makes an environment for a program that runs as the same user as the tests.
     pub(crate) fn new() -> Self {
-        // On a real file system: overlays and xattrs are not the same on a tmpfs.
+        // A real file system: overlays and xattrs behave differently on a tmpfs.
         let root = tempfile::Builder::new().prefix("quern-test-").tempdir_in(scratch()).expect("a scratch directory");
         let env = Self { root, user: None, vars: Vec::new() };
         for directory in ["home", "out", "tmp"] {
@@ -67,46 +105,61 @@ impl TestEnv {
         env
     }
 
-    /// An environment for a program that runs as an ordinary user: as `quern-test` where the tests run as root.
-    pub(crate) fn as_user() -> Self {
+    /// Makes an environment for a program that runs with `privilege`, or returns `None` where this machine lacks it: the test is skipped.
+    pub(crate) fn with(privilege: Privilege) -> Option<Self> {
+        privilege.available().then(|| match privilege {
+            Privilege::Root => Self::new(),
+            Privilege::Userns => Self::unprivileged(),
+        })
+    }
+
+    /// Makes an environment for a program that runs as root, if possible.
+    pub(crate) fn root() -> Option<Self> {
+        Self::with(Privilege::Root)
+    }
+
+    /// Makes an environment for a program that runs as an ordinary user, if possible.
+    pub(crate) fn userns() -> Option<Self> {
+        Self::with(Privilege::Userns)
+    }
+
+    fn unprivileged() -> Self {
         let mut env = Self::new();
         if is_root() {
-            let user = test_user().expect("ask require_userns() first");
+            let user = test_user().expect("the user is there");
             for directory in ["", "home", "out", "tmp"] {
-                chown(env.path(directory), Some(user.uid), Some(user.gid)).expect("giving a directory away");
+                chown(env.path(directory), Some(user.uid), Some(user.gid)).expect("changing the owner of a directory");
             }
             env.user = Some(user);
         }
         env
     }
 
-    /// The user and group that programs run as, where they are not the tests' own.
+    /// Returns the user and the group that programs run as, if they differ from those of the tests.
     pub(crate) fn owner(&self) -> Option<(u32, u32)> {
         self.user.as_ref().map(|user| (user.uid, user.gid))
     }
 
-    /// A path inside.
     pub(crate) fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
         self.root.path().join(relative)
     }
 
-    /// Where results go.
     pub(crate) fn outdir(&self) -> PathBuf {
         self.path("out")
     }
 
-    /// The store (`QUERN_HOME`).
+    /// Returns the path of the store (`QUERN_HOME`).
     pub(crate) fn store(&self) -> PathBuf {
         self.path("home/store")
     }
 
-    /// Sets a variable for every program run from now on.
+    /// Sets an environment variable for all programs that are run from now on.
     pub(crate) fn set(&mut self, name: &str, value: impl AsRef<OsStr>) -> &mut Self {
         self.vars.push((name.into(), value.as_ref().to_owned()));
         self
     }
 
-    /// Points recipes at the world's mirror, key and main repository, with the overlays of this repository.
+    /// Makes recipes use the world's mirror, key and main repository, and the overlays of this repository.
     pub(crate) fn use_world(&mut self, world: &World, server: &Server) -> &mut Self {
         let overlay = Path::new(env!("CARGO_MANIFEST_DIR")).join("overlays/quern");
         let repositories = format!("[{:?}, {:?}]", world.repository(), overlay);
@@ -115,23 +168,23 @@ impl TestEnv {
         self.set("QUERN_PORTAGE_REPOSITORIES", repositories)
     }
 
-    /// Writes a file, readable by everybody; returns its path.
+    /// Writes a file that everybody can read. Returns its path.
     pub(crate) fn write(&self, relative: impl AsRef<Path>, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(relative);
-        fs::create_dir_all(path.parent().expect("a parent")).expect("making a parent");
+        fs::create_dir_all(path.parent().expect("a parent")).expect("making the parent directory");
         fs::write(&path, content).expect("writing a file");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("making a file readable");
         path
     }
 
-    /// A command of the program, in the outdir's parent, with the test's environment only.
+    /// Returns a command that runs the program in the root of this environment.
     pub(crate) fn program<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = self.command(PROGRAM);
         command.args(arguments);
         command
     }
 
-    /// Any command, run as the environment's user.
+    /// Returns a command that runs as the user of this environment.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = match &self.user {
             None => Command::new(program),
@@ -146,7 +199,7 @@ impl TestEnv {
         command
     }
 
-    /// Any command of root, and the words before a command that make it one of the environment's user.
+    /// Returns a command that runs as root, and the words that, put before a command, run it as the user of this environment.
     pub(crate) fn command_of_root(&self, program: impl AsRef<OsStr>) -> (Command, Vec<String>) {
         let mut command = Command::new(program);
         self.settle(&mut command);
@@ -167,24 +220,24 @@ impl TestEnv {
             .stdin(Stdio::null());
     }
 
-    /// Runs the program to its end.
+    /// Runs the program and waits for it.
     pub(crate) fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {
         output(&mut self.program(arguments))
     }
 
-    /// Starts the program and leaves it running, its output in a file that is returned with it.
+    /// Starts the program and lets it run. Also returns the path of a file with its output.
     pub(crate) fn start<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> (Child, PathBuf) {
         let log = self.path("log");
         let file = fs::File::create(&log).expect("a file for the output");
         let mut command = self.program(arguments);
-        command.stdout(file.try_clone().expect("a second handle")).stderr(file);
+        command.stdout(file.try_clone().expect("a second descriptor")).stderr(file);
         (command.spawn().expect("starting the program"), log)
     }
 }
 
 impl Drop for TestEnv {
     fn drop(&mut self) {
-        // Files of subordinate ids are removed by those who may: root, or the program's own namespace.
+        // Files of subordinate ids can be removed only by root or in the program's own user namespace.
         if !is_root() && self.store().exists() {
             let _ = output(&mut self.program(["clean", "--all"]));
         }
@@ -192,26 +245,26 @@ impl Drop for TestEnv {
 }
 
 impl Output {
-    /// The output of a program that must have succeeded.
+    /// Returns the output, after checking that the program succeeded.
     #[track_caller]
     pub(crate) fn success(self) -> Self {
         self.code(0)
     }
 
-    /// The output of a program that must have ended with `code`.
+    /// Returns the output, after checking that the exit code is `code`.
     #[track_caller]
     pub(crate) fn code(self, code: i32) -> Self {
         assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
     }
 
-    /// The last lines of stdout, which are the paths of results.
+    /// Returns the paths of the results: the program prints nothing else on standard output.
     pub(crate) fn results(&self) -> Vec<PathBuf> {
         self.stdout.lines().map(PathBuf::from).collect()
     }
 }
 
-/// Runs a command to its end.
+/// Runs a command and waits for it.
 pub(crate) fn output(command: &mut Command) -> Output {
     use std::os::unix::process::ExitStatusExt as _;
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -223,7 +276,7 @@ pub(crate) fn output(command: &mut Command) -> Output {
     }
 }
 
-/// Waits until `done`, looking ten times a second.
+/// Waits until `done` returns true, checking ten times a second.
 #[track_caller]
 pub(crate) fn wait_for(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -233,39 +286,30 @@ pub(crate) fn wait_for(what: &str, limit: Duration, mut done: impl FnMut() -> bo
     }
 }
 
-/// Whether the tests run as root.
 pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
 }
 
-/// Whether a test that needs root can run.
-pub(crate) fn require_root() -> bool {
-    require("root", is_root().then_some(()).ok_or("the tests run as an ordinary user".to_owned())).is_some()
-}
-
-/// Whether a test that runs the program as an ordinary user, in a user namespace with a range of ids, can run.
-pub(crate) fn require_userns() -> bool {
-    require("user namespaces with subordinate ids", userns()).is_some()
-}
-
-/// The stand-in world, for a test that needs it: `QUERN_TEST_WORLD`, which `scripts/test` sets.
+/// Returns the stand-in world, which `QUERN_TEST_WORLD` names. `scripts/test` sets that variable.
 pub(crate) fn require_world() -> Option<World> {
     let world = match std::env::var_os("QUERN_TEST_WORLD") {
-        None => Err("QUERN_TEST_WORLD is not set; QUERN_TEST_WORLD=$(scripts/world) has it".to_owned()),
-        Some(root) if !Path::new(&root).join("mirror").is_dir() => Err(format!("{} holds no world", root.display())),
+        None => Err("QUERN_TEST_WORLD is not set; run the test with QUERN_TEST_WORLD=$(scripts/world)".to_owned()),
+        Some(root) if !Path::new(&root).join("mirror").is_dir() => {
+            Err(format!("{} is not a stand-in world", root.display()))
+        }
         Some(root) => Ok(World { root: root.into() }),
     };
     require("the stand-in world", world)
 }
 
-/// The archives that others test their readers with: `QUERN_TEST_SUITES`, which `scripts/test` sets.
+/// Returns the directory with the test archives of other projects, which `QUERN_TEST_SUITES` names. `scripts/test` sets that variable.
 pub(crate) fn require_suites() -> Option<PathBuf> {
     let suites = match std::env::var_os("QUERN_TEST_SUITES").map(PathBuf::from) {
-        None => Err("QUERN_TEST_SUITES is not set; QUERN_TEST_SUITES=$(scripts/suites) has it".to_owned()),
-        Some(root) if !root.join("xz").is_dir() => Err(format!("{} holds no suites", root.display())),
+        None => Err("QUERN_TEST_SUITES is not set; run the test with QUERN_TEST_SUITES=$(scripts/suites)".to_owned()),
+        Some(root) if !root.join("xz").is_dir() => Err(format!("{} does not hold the test archives", root.display())),
         Some(root) => Ok(root),
     };
-    require("other people's archives", suites)
+    require("the test archives of other projects", suites)
 }
 
 fn require<T>(need: &str, found: Result<T, String>) -> Option<T> {
@@ -283,28 +327,39 @@ fn require<T>(need: &str, found: Result<T, String>) -> Option<T> {
 }
 
 fn userns() -> Result<(), String> {
-    let name = if is_root() {
-        test_user().ok_or_else(|| format!("there is no user {USER}; useradd --create-home {USER}"))?;
-        USER.to_owned()
+    let (name, uid) = if is_root() {
+        let user = test_user().ok_or_else(|| format!("there is no user {USER}; scripts/test makes it"))?;
+        (USER.to_owned(), user.uid)
     } else {
-        output(Command::new("id").arg("--user").arg("--name")).stdout.trim().to_owned()
+        let name = output(Command::new("id").arg("--user").arg("--name")).stdout.trim().to_owned();
+        (name, fs::metadata("/proc/self").map_err(|error| format!("/proc/self: {error}"))?.uid())
     };
     for file in ["/etc/subuid", "/etc/subgid"] {
         let ranges = fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
-        if !ranges.lines().any(|line| line.split(':').next() == Some(&name)) {
+        let ids: u64 = subordinate_ids(&ranges, &name, uid).iter().map(|(_, count)| count).sum();
+        if ids < SUBORDINATE_IDS {
             return Err(format!(
-                "{file} has no range for {name}; usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}"
+                "{file} gives {name} {ids} ids, not {SUBORDINATE_IDS}; usermod --add-subuids 100000-165535 --add-subgids \
+                 100000-165535 {name}"
             ));
         }
     }
-    let env = TestEnv::as_user();
-    let tried = output(env.command("unshare").args(["--user", "--map-root-user", "newuidmap"]));
-    // Without arguments newuidmap prints its usage and fails; 127 means that it, or the namespace, is not there.
+    let tried = output(TestEnv::unprivileged().command("unshare").args(["--user", "--map-root-user", "newuidmap"]));
+    // Without arguments newuidmap prints its usage and fails. Any other error means that it, or the namespace, is not available.
     if tried.stderr.contains("newuidmap PID") || tried.stderr.contains("usage: newuidmap") {
         Ok(())
     } else {
         Err(format!("unshare --user, newuidmap: {}", tried.stderr.trim()))
     }
+}
+
+/// Returns the ranges (first id, number of ids) that the text of `/etc/subuid` or `/etc/subgid` gives a user, by name or by uid.
+fn subordinate_ids(text: &str, name: &str, uid: u32) -> Vec<(u64, u64)> {
+    let range = |line: &str| {
+        let [user, first, count] = line.trim().split(':').collect::<Vec<_>>().try_into().ok()?;
+        (user == name || user == uid.to_string()).then_some((first.parse().ok()?, count.parse().ok()?))
+    };
+    text.lines().filter_map(range).collect()
 }
 
 fn test_user() -> Option<User> {
@@ -313,7 +368,7 @@ fn test_user() -> Option<User> {
     Some(User { uid: fields.next()?.parse().ok()?, gid: fields.next()?.parse().ok()? })
 }
 
-/// Where tests put what they make.
+/// Returns the directory for temporary files: `QUERN_TEST_TMP`, or the system's.
 pub(crate) fn scratch() -> PathBuf {
     std::env::var_os("QUERN_TEST_TMP").map_or_else(std::env::temp_dir, PathBuf::from)
 }
@@ -325,17 +380,16 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A path inside.
     pub(crate) fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
         self.root.join(relative)
     }
 
-    /// The certificate that signed everything on the mirror.
+    /// Returns the path of the certificate whose key signed everything on the mirror.
     pub(crate) fn keyring(&self) -> PathBuf {
         self.path("keys/release.asc")
     }
 
-    /// The main repository.
+    /// Returns the path of the main ebuild repository.
     pub(crate) fn repository(&self) -> PathBuf {
         self.path("repo")
     }
@@ -346,7 +400,7 @@ impl World {
     }
 }
 
-/// A web server on loopback for the files of a directory, with ranges.
+/// A web server on the loopback interface that serves the files of a directory, also in ranges.
 #[derive(Debug)]
 pub(crate) struct Server {
     address: SocketAddr,
@@ -369,30 +423,30 @@ impl Server {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (root, state) = (root.clone(), Arc::clone(&state));
-                // A client that goes away in the middle is a case under test, not a failure.
+                // A client that disconnects in the middle is a case under test, not a failure.
                 std::thread::spawn(move || drop(answer(&stream, &root, &state)));
             }
         });
         server
     }
 
-    /// Its address, `http://127.0.0.1:PORT`.
+    /// Returns the address, `http://127.0.0.1:PORT`.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// What was asked for so far: `GET /path` or `GET /path bytes=5-`.
+    /// Returns the requests so far: `GET /path` or `GET /path bytes=5-`.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.state.requests.lock().expect("no panic while logging").clone()
     }
 
-    /// Stops after so many bytes of an answer, until it is told otherwise.
+    /// Makes every answer pause after `after` bytes, or lets the paused answers continue.
     pub(crate) fn hold(&self, after: Option<u64>) {
         *self.state.hold.lock().expect("no panic while holding") = after;
         self.state.holding.store(false, Ordering::SeqCst);
     }
 
-    /// Whether it has stopped in an answer.
+    /// Returns whether an answer is paused.
     pub(crate) fn is_holding(&self) -> bool {
         self.state.holding.load(Ordering::SeqCst)
     }
@@ -458,7 +512,7 @@ fn answer(stream: &TcpStream, root: &Path, state: &State) -> std::io::Result<()>
     stream.flush()
 }
 
-/// The first and the one past the last byte of `bytes=FIRST-[LAST]`.
+/// Returns the offset of the first byte of `bytes=FIRST-[LAST]` and the offset after the last one.
 fn parse_range(range: &str, size: u64) -> Option<(u64, u64)> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     let first = first.parse().ok()?;
@@ -474,7 +528,7 @@ fn open(root: &Path, target: &str) -> Option<fs::File> {
 }
 
 #[test]
-fn the_server_serves_files_and_ranges_and_nothing_else() {
+fn the_server_serves_only_files_and_ranges() {
     let root = tempfile::tempdir().unwrap();
     fs::create_dir(root.path().join("mirror")).unwrap();
     fs::write(root.path().join("mirror/file"), "0123456789").unwrap();
@@ -500,7 +554,7 @@ fn the_server_serves_files_and_ranges_and_nothing_else() {
 }
 
 #[test]
-fn an_environment_leaks_nothing_into_the_program() {
+fn the_environment_of_the_tests_does_not_reach_the_program() {
     let mut env = TestEnv::new();
     env.set("QUERN_TEST_MARK", "1");
     let told = output(&mut env.command("env")).success();

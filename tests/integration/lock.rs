@@ -2,14 +2,14 @@
 
 use std::fs;
 
-use crate::env::{Output, Server, TestEnv, World, is_root, output, require_userns, require_world};
+use crate::env::{Output, Privilege, Server, TestEnv, World, is_root, output, require_world};
 
 const RECIPE: &str = "[source]\nstage3 = \"amd64-musl\"\n[build]\nprofile = \"gentoo:default/linux/amd64/23.0/musl\"\n\
                       [emerge]\npackages = [\"app-test/tiny\"]\n";
 
 fn world() -> Option<(World, Server, TestEnv)> {
     // What is fetched may have to be unpacked.
-    let world = require_world().filter(|_| is_root() || require_userns())?;
+    let world = require_world().filter(|_| is_root() || Privilege::Userns.available())?;
     let server = world.serve();
     let mut env = TestEnv::new();
     env.use_world(&world, &server);

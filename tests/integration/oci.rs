@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use crate::env::{PROGRAM, TestEnv, output, require_root, wait_for};
+use crate::env::{PROGRAM, TestEnv, output, wait_for};
 
 /// Long enough for a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -20,8 +20,7 @@ umoci repack --image image bundle; rm -r bundle
 /// In the image.
 const DIRECTORIES: usize = 200;
 
-fn prepared() -> TestEnv {
-    let env = TestEnv::new();
+fn prepared(env: TestEnv) -> TestEnv {
     let _ = output(env.command("bash").args(["-ec", PREPARE])).success();
     env
 }
@@ -70,10 +69,7 @@ fn end(signal: &str, mut child: Child) -> i32 {
 
 #[test]
 fn root_an_unpacking_that_is_ended_leaves_nothing() {
-    if !require_root() {
-        return;
-    }
-    let env = prepared();
+    let Some(env) = TestEnv::root().map(prepared) else { return };
     for (signal, code) in [("TERM", 143), ("INT", 130)] {
         assert_eq!(end(signal, half_way(&env)), code, "{signal}");
         assert_eq!(staging(&env), Vec::<PathBuf>::new(), "{signal}");
@@ -97,10 +93,7 @@ fn root_an_unpacking_that_is_ended_leaves_nothing() {
 
 #[test]
 fn root_a_mount_point_is_told_before_anything_is_unpacked() {
-    if !require_root() {
-        return;
-    }
-    let env = prepared();
+    let Some(env) = TestEnv::root().map(prepared) else { return };
     // A directory that is mounted over itself is of the same file system.
     for mount in ["mount -t tmpfs none small", "mount --bind small small"] {
         let script = format!(

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use sha2::Digest as _;
 
-use crate::env::{PROGRAM, TestEnv, output, require_root, require_userns, wait_for};
+use crate::env::{PROGRAM, Privilege, TestEnv, output, twins, wait_for};
 
 const PROGRAMS: [&str; 12] =
     ["sh", "cat", "chmod", "grep", "id", "ls", "mkdir", "mount", "sleep", "touch", "umount", "unshare"];
@@ -82,32 +82,18 @@ fn arguments<'a>(command: &[&'a str]) -> Vec<&'a str> {
     [&["-q", "shell", "tiny.toml", "--"], command].concat()
 }
 
-fn attacks(env: &TestEnv) {
+twins!(a_command_stays_in_its_sandbox => root_a_command_stays_in_its_sandbox, userns_a_command_stays_in_its_sandbox);
+
+fn a_command_stays_in_its_sandbox(privilege: Privilege) {
+    let Some(env) = TestEnv::with(privilege).map(tiny) else { return };
     let told = env.run(arguments(&["sh", "-c", ATTACKS])).success();
     assert_eq!(told.stdout.trim(), "attacked", "{}", told.stderr);
-}
-
-#[test]
-fn root_a_command_stays_in_its_sandbox() {
-    if require_root() {
-        attacks(&tiny(TestEnv::new()));
-    }
-}
-
-#[test]
-fn userns_a_command_stays_in_its_sandbox() {
-    if require_userns() {
-        attacks(&tiny(TestEnv::as_user()));
-    }
 }
 
 /// The program's own file, which a link in the tree leads to, can be run but not changed.
 #[test]
 fn root_the_program_is_out_of_reach() {
-    if !require_root() {
-        return;
-    }
-    let env = tiny(TestEnv::new());
+    let Some(env) = TestEnv::root().map(tiny) else { return };
     let before = fs::metadata(PROGRAM).unwrap().modified().unwrap();
     // `me` is the program itself, run in the tree; it is not a sandbox there, and says so by its usage.
     let told = env.run(arguments(&["/bin/me", "--no-such-option"])).code(2);
@@ -117,10 +103,7 @@ fn root_the_program_is_out_of_reach() {
 
 #[test]
 fn userns_a_command_ends_the_program_as_it_ended() {
-    if !require_userns() {
-        return;
-    }
-    let mut env = tiny(TestEnv::as_user());
+    let Some(mut env) = TestEnv::userns().map(tiny) else { return };
     env.set("SECRET", "1").set("QUERN_SANDBOX_FD", "3");
     for code in [0, 1, 2, 126, 255] {
         let _ = env.run(arguments(&["sh", "-c", &format!("exit {code}")])).code(code);
@@ -132,7 +115,7 @@ fn userns_a_command_ends_the_program_as_it_ended() {
         let told = env.run(arguments(&[wrong])).code(2);
         assert!(told.stderr.contains(&format!("starting {wrong:?} in the tree")), "{}", told.stderr);
     }
-    // Who closes its output is waited for; who outlives the command is killed.
+    // A command that closes its output is waited for. A process that outlives the command is killed.
     let _ = env.run(arguments(&["sh", "-c", "exec >&- 2>&-; sleep 0.5; exit 9"])).code(9);
     let start = Instant::now();
     let _ = env.run(arguments(&["sh", "-c", "(unshare -m sleep 60 &) ; exit 3"])).code(3);
@@ -143,10 +126,7 @@ fn userns_a_command_ends_the_program_as_it_ended() {
 
 #[test]
 fn userns_keys_typed_reach_the_command_once_and_the_terminal_comes_back() {
-    if !require_userns() {
-        return;
-    }
-    let env = tiny(TestEnv::as_user());
+    let Some(env) = TestEnv::userns().map(tiny) else { return };
     let typed = |keys: &str, inside: &str, after: &str| {
         let command = format!("{PROGRAM} -q shell tiny.toml {inside}; echo code $?; {after}");
         // The shell around it is to survive what is typed.
@@ -173,22 +153,13 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-#[test]
-fn root_whoever_is_killed_nothing_is_left() {
-    if require_root() {
-        kills(&tiny(TestEnv::new()), 4);
-    }
-}
+twins!(killing_any_process_leaves_nothing => root_killing_any_process_leaves_nothing, userns_killing_any_process_leaves_nothing);
 
-#[test]
-fn userns_whoever_is_killed_nothing_is_left() {
-    if require_userns() {
-        kills(&tiny(TestEnv::as_user()), 5);
-    }
-}
-
-/// Kills the program's `processes`, the command among them, one after the other, each at a few moments of its life.
-fn kills(env: &TestEnv, processes: usize) {
+/// Kills each process of the program, including the command, at several points in time.
+fn killing_any_process_leaves_nothing(privilege: Privilege) {
+    let Some(env) = TestEnv::with(privilege).map(tiny) else { return };
+    // An ordinary user's program starts itself again in a user namespace.
+    let processes = if privilege == Privilege::Root { 4 } else { 5 };
     let _ = env.run(arguments(&["true"])).code(2);
     for round in 0..24_u64 {
         // A number that no other process has in its arguments.
@@ -244,11 +215,7 @@ fn any_with(mark: &str) -> bool {
 
 #[test]
 fn root_a_store_of_somebody_else_is_refused() {
-    if !require_root() || !require_userns() {
-        return;
-    }
-    let theirs = TestEnv::as_user();
-    let env = tiny(TestEnv::new());
+    let (Some(env), Some(theirs)) = (TestEnv::root().map(tiny), TestEnv::userns()) else { return };
     fs::create_dir(theirs.path("home/store")).unwrap();
     std::os::unix::fs::chown(theirs.path("home/store"), Some(65534), Some(65534)).unwrap();
     let told = output(env.program(arguments(&["true"])).env("QUERN_HOME", theirs.store())).code(4);

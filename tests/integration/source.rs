@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use crate::env::{Server, TestEnv, is_root, output, require_userns, require_world};
+use crate::env::{Privilege, Server, TestEnv, is_root, output, require_world};
 
 /// A recipe that needs nothing but a stage3; none where the tests can neither be root nor become it.
 pub(crate) fn recipe(source: &str) -> Option<(TestEnv, std::path::PathBuf)> {
-    if !is_root() && !require_userns() {
+    if !is_root() && !Privilege::Userns.available() {
         return None;
     }
     let env = TestEnv::new();

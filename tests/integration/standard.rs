@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::env::{Output, PROGRAM, TestEnv, output, require_root, require_userns};
+use crate::env::{Output, PROGRAM, TestEnv, output};
 
 const PREPARE: &str =
     "umask 022; mkdir -p tree new; seq 100 > tree/file; tar -C tree -cf tree.tar .; xz -k tree.tar; touch empty";
@@ -45,10 +45,7 @@ fn what_is_closed_holds_no_archive() {
 /// The program run again in a user namespace begins with what the first was given for a closed one.
 #[test]
 fn userns_what_is_closed_holds_no_archive_of_an_ordinary_user() {
-    if !require_userns() {
-        return;
-    }
-    let env = TestEnv::as_user();
+    let Some(env) = TestEnv::userns() else { return };
     let _ = run(&env, PREPARE).success();
     for (command, text) in CLOSED {
         fails(&env, command, 2, text);
@@ -58,10 +55,7 @@ fn userns_what_is_closed_holds_no_archive_of_an_ordinary_user() {
 
 #[test]
 fn root_what_cannot_be_written_or_read_is_told() {
-    if !require_root() {
-        return;
-    }
-    let env = TestEnv::new();
+    let Some(env) = TestEnv::root() else { return };
     let _ = run(&env, PREPARE).success();
     for verb in
         ["raw pack tree", "raw ls < tree.tar", "raw xzcat < tree.tar.xz", "raw unpack --root new --json < tree.tar"]

@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use crate::env::{PROGRAM, TestEnv, output, require_root, require_suites};
+use crate::env::{PROGRAM, TestEnv, output, require_suites};
 use crate::exact::readers;
 use crate::exact::trace::{self, STRACE};
 
@@ -88,10 +88,7 @@ echo "$count archives"
 #[test]
 fn root_no_archive_changes_anything_outside_the_tree() {
     let Some(suites) = require_suites() else { return };
-    if !require_root() {
-        return;
-    }
-    let env = TestEnv::new();
+    let Some(env) = TestEnv::root() else { return };
     fs::create_dir(env.path("archives")).unwrap();
     fs::create_dir(env.path("traces")).unwrap();
     let _ = output(Command::new("python3").args(["-c", MAKE]).arg(env.path("archives"))).success();

@@ -3,24 +3,13 @@
 use std::time::Duration;
 
 use super::traces::names;
-use super::{Stand, Who, text};
-use crate::env::wait_for;
+use super::{Stand, text};
+use crate::env::{Privilege, twins, wait_for};
 
-#[test]
-fn root_clean_leaves_a_running_build_alone() {
-    if let Some(stand) = Stand::alone(Who::Root) {
-        clean_leaves_a_running_build_alone(&stand);
-    }
-}
+twins!(clean_leaves_a_running_build_alone => root_clean_leaves_a_running_build_alone, userns_clean_leaves_a_running_build_alone);
 
-#[test]
-fn userns_clean_leaves_a_running_build_alone() {
-    if let Some(stand) = Stand::alone(Who::User) {
-        clean_leaves_a_running_build_alone(&stand);
-    }
-}
-
-fn clean_leaves_a_running_build_alone(stand: &Stand) {
+fn clean_leaves_a_running_build_alone(privilege: Privilege) {
+    let Some(stand) = Stand::alone(privilege) else { return };
     let store = stand.env.store();
     let idle = stand.recipe("idle", "[emerge]\npackages = [\"app-test/tiny\"]\n");
     stand.built(&idle);

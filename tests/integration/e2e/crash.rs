@@ -6,8 +6,8 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use super::traces::{assert_nothing_runs, names, processes};
-use super::{Stand, Who, ask, text};
-use crate::env::wait_for;
+use super::{Stand, ask, text};
+use crate::env::{Privilege, twins, wait_for};
 
 /// Long enough for a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -45,36 +45,21 @@ impl End {
     }
 }
 
-#[test]
-fn root_a_killed_build_leaves_nothing_and_runs_again() {
-    if let Some(stand) = Stand::alone(Who::Root) {
-        ended_everywhere(stand, [End::Kill, End::KillGroup, End::Kill, End::KillGroup]);
-    }
-}
+twins!(
+    |privilege| ended_at_every_stage(privilege, End::Kill, End::KillGroup)
+    => root_a_killed_build_leaves_nothing_and_runs_again, userns_a_killed_build_leaves_nothing_and_runs_again
+);
 
-#[test]
-fn userns_a_killed_build_leaves_nothing_and_runs_again() {
-    if let Some(stand) = Stand::alone(Who::User) {
-        ended_everywhere(stand, [End::KillGroup, End::Kill, End::KillGroup, End::Kill]);
-    }
-}
+twins!(
+    |privilege| ended_at_every_stage(privilege, End::Terminate, End::Interrupt)
+    => root_an_interrupted_build_leaves_nothing_and_runs_again, userns_an_interrupted_build_leaves_nothing_and_runs_again
+);
 
-#[test]
-fn root_an_interrupted_build_leaves_nothing_and_runs_again() {
-    if let Some(stand) = Stand::alone(Who::Root) {
-        ended_everywhere(stand, [End::Terminate, End::Interrupt, End::Interrupt, End::Terminate]);
-    }
-}
-
-#[test]
-fn userns_an_interrupted_build_leaves_nothing_and_runs_again() {
-    if let Some(stand) = Stand::alone(Who::User) {
-        ended_everywhere(stand, [End::Interrupt, End::Terminate, End::Terminate, End::Interrupt]);
-    }
-}
-
-/// Ends a build while it fetches, unpacks, emerges and packs; each next run goes on from there, the last to the end.
-fn ended_everywhere(stand: Stand, ends: [End; 4]) {
+/// Ends a build while it fetches, unpacks, emerges and packs. Each run continues from there, and the last one completes.
+fn ended_at_every_stage(privilege: Privilege, one: End, other: End) {
+    let Some(stand) = Stand::alone(privilege) else { return };
+    // Root and the ordinary user take turns, so that each stage is ended in both ways.
+    let ends = if privilege == Privilege::Root { [one, other, one, other] } else { [other, one, other, one] };
     let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
     let stand = stand.with_repositories(&[&overlay]);
     // Packing takes as long as a file is large.

@@ -5,26 +5,15 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use super::traces::names;
-use super::{Stand, Who, ask, text};
-use crate::env::Server;
+use super::{Stand, ask, text};
+use crate::env::{Privilege, Server, twins};
 
 const TINY: &str = "[emerge]\npackages = [\"app-test/tiny\"]\n";
 
-#[test]
-fn root_an_ebuild_that_does_not_compile() {
-    if let Some(stand) = Stand::sharing(Who::Root) {
-        an_ebuild_that_does_not_compile(&stand.with_own_packages());
-    }
-}
+twins!(an_ebuild_that_does_not_compile => root_an_ebuild_that_does_not_compile, userns_an_ebuild_that_does_not_compile);
 
-#[test]
-fn userns_an_ebuild_that_does_not_compile() {
-    if let Some(stand) = Stand::sharing(Who::User) {
-        an_ebuild_that_does_not_compile(&stand.with_own_packages());
-    }
-}
-
-fn an_ebuild_that_does_not_compile(stand: &Stand) {
+fn an_ebuild_that_does_not_compile(privilege: Privilege) {
+    let Some(stand) = Stand::sharing(privilege).map(Stand::with_own_packages) else { return };
     let recipe = stand.recipe("failing", "[emerge]\npackages = [\"app-test/tiny\", \"app-test/broken\"]\njobs = 1\n");
     let failed = stand.build(&recipe).code(1);
     let said = &failed.stderr;
@@ -46,8 +35,8 @@ fn an_ebuild_that_does_not_compile(stand: &Stand) {
 
 /// A store that has nothing and a mirror that is changed: none of it needs root or emerge.
 fn with_mirror(change: impl FnOnce(&Path)) -> Option<(Stand, Server)> {
-    let who = if crate::env::is_root() { Who::Root } else { Who::User };
-    let mut stand = Stand::alone(who)?;
+    let privilege = if crate::env::is_root() { Privilege::Root } else { Privilege::Userns };
+    let mut stand = Stand::alone(privilege)?;
     let mirror = stand.env.path("mirror");
     // Links to the files, one of which is about to be replaced.
     ask("cp", &["--recursive", "--symbolic-link", text(&stand.world.path("mirror")), text(&mirror)]);

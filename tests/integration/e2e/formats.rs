@@ -7,8 +7,8 @@ use std::process::Command;
 
 use super::image::companions;
 use super::listing::Listing;
-use super::{EPOCH, Stand, Who, ask, text};
-use crate::env::{PROGRAM, output};
+use super::{EPOCH, Stand, ask, text};
+use crate::env::{PROGRAM, Privilege, output};
 
 /// Without Portage's records, which hold times of their own.
 const RECIPE: &str = "[emerge]\npackages = [\"app-test/tiny\"]\n[strip]\npaths = [\"/var/db/pkg\"]\n";
@@ -24,7 +24,7 @@ const FORMATS: [(&str, &str, &[&str], Option<&str>); 5] = [
 
 #[test]
 fn userns_every_format_holds_the_same_image() {
-    let Some(stand) = Stand::sharing(Who::User) else { return };
+    let Some(stand) = Stand::sharing(Privilege::Userns) else { return };
     let mut stand = stand.with_own_packages();
     stand.env.set("SOURCE_DATE_EPOCH", EPOCH);
     let mut plain = Vec::new();

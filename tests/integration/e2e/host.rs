@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::listing::{Listing, content};
-use super::{EPOCH, Stand, Who};
-use crate::env::{Output, PROGRAM, output};
+use super::{EPOCH, Stand};
+use crate::env::{Output, PROGRAM, Privilege, output};
 
 /// In every file that no build may see.
 const SECRET: &str = "hunter2";
@@ -38,7 +38,7 @@ struct Host {
 
 impl Host {
     fn new() -> Option<Self> {
-        let stand = Stand::alone(Who::Root)?;
+        let stand = Stand::alone(Privilege::Root)?;
         let root = stand.env.path("host");
         fs::create_dir(&root).unwrap();
         let builds = stand.world.path("mirror/releases/amd64/autobuilds");
@@ -295,7 +295,7 @@ fn root_a_machine_that_is_no_gentoo_is_not_built_from() {
     if Path::new("/usr/bin/emerge").exists() {
         return;
     }
-    let Some(stand) = Stand::alone(Who::Root) else { return };
+    let Some(stand) = Stand::alone(Privilege::Root) else { return };
     let recipe = stand.env.write(
         "spy.toml",
         "[source]\nhost = true\n[build]\nprofile = \"gentoo:default/linux/amd64/23.0/musl\"\n[emerge]\npackages = [\"app-test/tiny\"]\n",

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::listing::content;
-use super::{Stand, Who, text};
+use super::{Stand, text};
+use crate::env::Privilege;
 
 #[test]
 fn root_a_hostile_build_leaves_the_host_untouched() {
-    let Some(stand) = Stand::sharing(Who::Root) else { return };
+    let Some(stand) = Stand::sharing(Privilege::Root) else { return };
     let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
     let stand = stand.with_repositories(&[&overlay]).with_own_packages();
     let canary = stand.env.write("canary/file", "sings");

@@ -5,24 +5,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::listing::{Listing, content, with_attributes};
-use super::{EPOCH, Stand, Who, ask, text};
-use crate::env::output;
+use super::{EPOCH, Stand, ask, text};
+use crate::env::{Privilege, output, twins};
 
-#[test]
-fn root_an_image_holds_what_recipe_and_overlay_say() {
-    if let Some(stand) = Stand::sharing(Who::Root) {
-        an_image_holds_what_recipe_and_overlay_say(stand);
-    }
-}
+twins!(an_image_holds_what_recipe_and_overlay_say => root_an_image_holds_what_recipe_and_overlay_say, userns_an_image_holds_what_recipe_and_overlay_say);
 
-#[test]
-fn userns_an_image_holds_what_recipe_and_overlay_say() {
-    if let Some(stand) = Stand::sharing(Who::User) {
-        an_image_holds_what_recipe_and_overlay_say(stand);
-    }
-}
-
-fn an_image_holds_what_recipe_and_overlay_say(stand: Stand) {
+fn an_image_holds_what_recipe_and_overlay_say(privilege: Privilege) {
+    let Some(stand) = Stand::sharing(privilege) else { return };
     let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\nprofile-formats = portage-2 profile-set\n");
     let mut stand = stand.with_own_packages().with_repositories(&[&overlay]);
     stand.env.set("SOURCE_DATE_EPOCH", EPOCH);

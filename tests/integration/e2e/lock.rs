@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{EPOCH, Stand, Who, ask, text};
-use crate::env::{Output, Server};
+use super::{EPOCH, Stand, ask, text};
+use crate::env::{Output, Privilege, Server};
 use crate::keys::Gpg;
 
 const VARIANT: &str = "amd64-musl";
@@ -58,7 +58,7 @@ impl Mirror {
 
 #[test]
 fn userns_a_locked_build_is_the_same_whatever_the_mirror_has() {
-    let Some(stand) = Stand::alone(Who::User) else { return };
+    let Some(stand) = Stand::alone(Privilege::Userns) else { return };
     let mut stand = stand.with_own_packages();
     let Some((mirror, server)) = Mirror::new(&mut stand) else { return };
     stand.env.set("SOURCE_DATE_EPOCH", EPOCH);

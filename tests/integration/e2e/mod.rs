@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-use crate::env::{self, Output, Server, TestEnv, World, output};
+use crate::env::{self, Output, Privilege, Server, TestEnv, World, output};
 
 mod clean;
 mod crash;
@@ -34,14 +34,7 @@ const HEAD: &str = "[source]\nstage3 = \"amd64-musl\"\n[build]\nprofile = \"gent
 /// The instant that results carry where a test compares them.
 const EPOCH: &str = "1700000000";
 
-/// Who builds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Who {
-    Root,
-    User,
-}
-
-/// Somebody who builds, in the stand-in world.
+/// The stand-in world, and an environment of a user who builds in it.
 struct Stand {
     env: TestEnv,
     world: World,
@@ -50,26 +43,20 @@ struct Stand {
 
 impl Stand {
     /// With a store of its own, which is empty. None when the machine lacks something: then the test is skipped.
-    fn alone(who: Who) -> Option<Self> {
-        let able = match who {
-            Who::Root => env::require_root(),
-            Who::User => env::require_userns(),
-        };
-        let world = env::require_world().filter(|_| able)?;
-        let mut env = match who {
-            Who::Root => TestEnv::new(),
-            Who::User => TestEnv::as_user(),
-        };
+    fn alone(privilege: Privilege) -> Option<Self> {
+        let mut env = TestEnv::with(privilege)?;
+        let world = env::require_world()?;
         let server = world.serve();
         env.use_world(&world, &server);
         Some(Self { env, world, server })
     }
 
     /// With the store that other tests use too, which has the stage3 unpacked.
-    fn sharing(who: Who) -> Option<Self> {
+    fn sharing(privilege: Privilege) -> Option<Self> {
         static STORES: [OnceLock<Shared>; 2] = [OnceLock::new(), OnceLock::new()];
-        let mut stand = Self::alone(who)?;
-        let shared = STORES[usize::from(who == Who::User)].get_or_init(|| Shared::fill(&mut stand, who));
+        let mut stand = Self::alone(privilege)?;
+        let shared =
+            STORES[usize::from(privilege == Privilege::Userns)].get_or_init(|| Shared::fill(&mut stand, privilege));
         stand.env.set("QUERN_HOME", &shared.home);
         Some(stand)
     }
@@ -137,8 +124,8 @@ struct Shared {
 }
 
 impl Shared {
-    fn fill(stand: &mut Stand, who: Who) -> Self {
-        let home = env::scratch().join(format!("quern-test-{who:?}-{}", std::process::id()).to_lowercase());
+    fn fill(stand: &mut Stand, privilege: Privilege) -> Self {
+        let home = env::scratch().join(format!("quern-test-{privilege:?}-{}", std::process::id()).to_lowercase());
         let store = home.join("store");
         fs::DirBuilder::new().mode(0o700).create(&home).expect("a directory for the shared store");
         if let Some((uid, gid)) = stand.env.owner() {

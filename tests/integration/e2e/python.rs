@@ -5,12 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use super::listing::Listing;
-use super::{Stand, Who, ask, text};
-use crate::env::{is_root, output};
+use super::{Stand, ask, text};
+use crate::env::{Privilege, is_root, output};
 
 #[test]
 fn userns_the_example_builds_and_runs() {
-    let Some(mut stand) = Stand::sharing(Who::User) else { return };
+    let Some(mut stand) = Stand::sharing(Privilege::Userns) else { return };
     if let Some(packages) = std::env::var_os("QUERN_TEST_BINPKGS").filter(|path| !path.is_empty()) {
         stand = stand.with_own_packages();
         ask("cp", &["--recursive", packages.to_str().expect("a plain path"), text(&stand.packages())]);

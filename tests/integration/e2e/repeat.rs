@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::{EPOCH, Stand, Who, ask, text};
-use crate::env::{PROGRAM, output};
+use super::{EPOCH, Stand, ask, text};
+use crate::env::{PROGRAM, Privilege, output};
 
 /// Without Portage's records: they hold times of their own.
 const RECIPE: &str =
@@ -52,7 +52,7 @@ fn differences(one: &Path, other: &Path) -> BTreeSet<String> {
 
 #[test]
 fn userns_twice_makes_the_same() {
-    let Some(stand) = Stand::sharing(Who::User) else { return };
+    let Some(stand) = Stand::sharing(Privilege::Userns) else { return };
     let mut stand = stand.with_own_packages();
     // The first builds its packages, the second takes them from the cache.
     let (first, second) = (built(&mut stand, RECIPE, "first"), built_under("077", &mut stand, RECIPE, "second"));
@@ -72,8 +72,8 @@ fn userns_twice_makes_the_same() {
 
 #[test]
 fn root_and_userns_make_the_same() {
-    let Some(root) = Stand::sharing(Who::Root) else { return };
-    let Some(user) = Stand::sharing(Who::User) else { return };
+    let Some(root) = Stand::sharing(Privilege::Root) else { return };
+    let Some(user) = Stand::sharing(Privilege::Userns) else { return };
     let (mut root, mut user) = (root.with_own_packages(), user.with_own_packages());
     // One mirror: the provenance names it.
     user.env.set("QUERN_SOURCE_MIRRORS", format!("[{:?}]", root.server.url()));

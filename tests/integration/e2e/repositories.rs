@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Stand, Who, text};
-use crate::env::{Output, Server, output};
+use super::{Stand, text};
+use crate::env::{Output, Privilege, Server, output, twins};
 
 const TINY: &str = "[emerge]\npackages = [\"app-test/tiny\"]\n";
 
@@ -17,21 +17,10 @@ impl Stand {
     }
 }
 
-#[test]
-fn root_builds_from_a_snapshot() {
-    if let Some(stand) = Stand::alone(Who::Root) {
-        builds_from_a_snapshot(stand);
-    }
-}
+twins!(builds_from_a_snapshot => root_builds_from_a_snapshot, userns_builds_from_a_snapshot);
 
-#[test]
-fn userns_builds_from_a_snapshot() {
-    if let Some(stand) = Stand::alone(Who::User) {
-        builds_from_a_snapshot(stand);
-    }
-}
-
-fn builds_from_a_snapshot(stand: Stand) {
+fn builds_from_a_snapshot(privilege: Privilege) {
+    let Some(stand) = Stand::alone(privilege) else { return };
     let stand = stand.with_snapshot("latest");
     let recipe = stand.recipe("latest", TINY);
     let plan = stand.env.run(["build", "--dry-run", text(&recipe)]).success();
@@ -82,7 +71,7 @@ fn day(stand: &Stand) -> String {
 
 #[test]
 fn root_snapshots_that_are_not_what_they_should_be_are_refused() {
-    let Some(mut stand) = Stand::alone(Who::Root) else { return };
+    let Some(mut stand) = Stand::alone(Privilege::Root) else { return };
     let name = day(&stand);
     let recipe = stand.recipe("bad", TINY);
     let wrong = stand.world.path("keys/other.asc");
@@ -126,7 +115,7 @@ fn nothing_unpacked(store: &Path, output: &Output) {
 
 #[test]
 fn root_a_profile_that_is_not_there_is_known_before_the_stage3_is_fetched() {
-    let Some(stand) = Stand::alone(Who::Root) else { return };
+    let Some(stand) = Stand::alone(Privilege::Root) else { return };
     let stand = stand.with_snapshot("latest");
     let recipe = stand.recipe("profile", TINY);
     let output =

@@ -4,25 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::traces::{assert_nothing_runs, names};
-use super::{Stand, Who, text};
+use super::{Stand, text};
+use crate::env::{Privilege, twins};
 
 const TINY: &str = "[emerge]\npackages = [\"app-test/tiny\"]\n";
 
-#[test]
-fn root_a_shell_is_a_sandbox() {
-    if let Some(stand) = Stand::sharing(Who::Root) {
-        a_shell_is_a_sandbox(&stand);
-    }
-}
+twins!(a_shell_is_a_sandbox => root_a_shell_is_a_sandbox, userns_a_shell_is_a_sandbox);
 
-#[test]
-fn userns_a_shell_is_a_sandbox() {
-    if let Some(stand) = Stand::sharing(Who::User) {
-        a_shell_is_a_sandbox(&stand);
-    }
-}
-
-fn a_shell_is_a_sandbox(stand: &Stand) {
+fn a_shell_is_a_sandbox(privilege: Privilege) {
+    let Some(stand) = Stand::sharing(privilege) else { return };
     // No build of this recipe has been.
     let recipe = stand.recipe("inside", TINY);
     for code in [0, 7, 255] {
@@ -80,21 +70,10 @@ fn a_shell_is_a_sandbox(stand: &Stand) {
     assert_nothing_runs(&outside);
 }
 
-#[test]
-fn root_a_shell_in_the_image() {
-    if let Some(stand) = Stand::sharing(Who::Root) {
-        a_shell_in_the_image(&stand);
-    }
-}
+twins!(a_shell_in_the_image => root_a_shell_in_the_image, userns_a_shell_in_the_image);
 
-#[test]
-fn userns_a_shell_in_the_image() {
-    if let Some(stand) = Stand::sharing(Who::User) {
-        a_shell_in_the_image(&stand);
-    }
-}
-
-fn a_shell_in_the_image(stand: &Stand) {
+fn a_shell_in_the_image(privilege: Privilege) {
+    let Some(stand) = Stand::sharing(privilege) else { return };
     let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
     // A program that needs nothing: it writes down what it is told, and its environment.
     let source = "#include <stdio.h>\\nint main(int n, char **a, char **e) { FILE *f = fopen(\"/marks\", \"a+\"); int c; \
@@ -125,7 +104,7 @@ fn a_shell_in_the_image(stand: &Stand) {
         stand.shell(&recipe, set, &["sh", "-c", "cat /quern/config/etc/portage/make.conf; ls /quern/image"]).success();
     assert!(told.stdout.contains("PKGDIR=\"/var/cache/binpkgs\"") && told.stdout.contains("usr"), "{}", told.stdout);
     assert_nothing_runs(&stand.env.path(""));
-    let works = scratch_directories(stand);
+    let works = scratch_directories(&stand);
     assert!(works.is_empty(), "{works:?}");
 }
 

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use super::{Stand, Who};
-use crate::env::{PROGRAM, output, require_root};
+use super::Stand;
+use crate::env::{PROGRAM, Privilege, output, twins};
 
-/// Runs in a mount namespace of its own, as root; `$1` is who owns the file systems, and `$2` and on what makes a command that user's.
+/// Runs as root in its own mount namespace. `$1` owns the file systems; the arguments from `$2` on, put before a command, run it as
+/// that user.
 /// `step NAME COMMAND` notes how the command ended, what it said, and what is there then.
 const SCRIPT: &str = r#"
 set -u; said=$PWD/said; mkdir "$said" store results other; store=$PWD/store
@@ -62,21 +63,11 @@ there lock-full recipes
 mount -o remount,size=64k recipes; step lock "$0" lock recipes/demo.toml
 "#;
 
-#[test]
-fn root_full_disks_are_told_and_leave_nothing() {
-    full_disks(Who::Root);
-}
+twins!(full_disks => root_full_disks_are_reported_and_leave_nothing, userns_full_disks_are_reported_and_leave_nothing);
 
-#[test]
-fn userns_full_disks_of_an_ordinary_user_are_told_and_leave_nothing() {
-    full_disks(Who::User);
-}
-
-fn full_disks(who: Who) {
-    if !require_root() {
-        return;
-    }
-    let Some(stand) = Stand::alone(who) else { return };
+fn full_disks(privilege: Privilege) {
+    // Only root can mount the small file systems.
+    let Some(stand) = Stand::alone(privilege).filter(|_| Privilege::Root.available()) else { return };
     stand.recipe("demo", "[emerge]\npackages = [\"app-test/tiny\"]\n");
     ["second", "recipes"].iter().for_each(|name| fs::create_dir(stand.env.path(name)).unwrap());
     let (mut unshare, become_user) = stand.env.command_of_root("unshare");

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::listing::{Listing, content, with_attributes};
-use super::{EPOCH, Stand, Who, ask, text};
+use super::{EPOCH, Stand, ask, text};
+use crate::env::Privilege;
 
 /// The recipe as a user would run it; mirror, keyring and main repository come from the environment.
 fn built(stand: &mut Stand) -> PathBuf {
@@ -15,7 +16,7 @@ fn built(stand: &mut Stand) -> PathBuf {
 
 #[test]
 fn userns_a_stage4_is_the_stage3_with_packages_added() {
-    let Some(stand) = Stand::sharing(Who::User) else { return };
+    let Some(stand) = Stand::sharing(Privilege::Userns) else { return };
     let mut stand = stand.with_own_packages().with_repositories(&[]);
     let tarball = built(&mut stand);
     let listing = Listing::of(&tarball);
@@ -91,7 +92,7 @@ fn userns_a_stage4_is_the_stage3_with_packages_added() {
 /// Root, with the same binary packages, makes the same names, owners, modes and attributes, in another format too; and what was made is
 /// something to begin with.
 fn the_same_as_root(user: &Stand, tarball: &Path) {
-    let Some(root) = Stand::sharing(Who::Root) else { return };
+    let Some(root) = Stand::sharing(Privilege::Root) else { return };
     let mut root = root.with_own_packages().with_repositories(&[]);
     ask("cp", &["--recursive", text(&user.packages()), text(&root.packages())]);
     root.env.set("QUERN_BUILD_COMPRESSION", "zstd");

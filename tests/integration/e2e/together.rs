@@ -1,28 +1,17 @@
 //! Builds at the same time, over the same store.
 
-use super::{Stand, Who, text};
-use crate::env::{Output, output};
+use super::{Stand, text};
+use crate::env::{Output, Privilege, output, twins};
 
 const TINY: &str = "[emerge]\npackages = [\"app-test/tiny\"]\n";
 const BOTH: &str = "[emerge]\npackages = [\"app-test/odd\", \"app-test/tiny\"]\n";
 
-#[test]
-fn root_builds_share_an_empty_store() {
-    if let Some(stand) = Stand::alone(Who::Root) {
-        builds_share_an_empty_store(&stand);
-    }
-}
+twins!(builds_share_an_empty_store => root_builds_share_an_empty_store, userns_builds_share_an_empty_store);
 
-#[test]
-fn userns_builds_share_an_empty_store() {
-    if let Some(stand) = Stand::alone(Who::User) {
-        builds_share_an_empty_store(&stand);
-    }
-}
-
-fn builds_share_an_empty_store(stand: &Stand) {
+fn builds_share_an_empty_store(privilege: Privilege) {
+    let Some(stand) = Stand::alone(privilege) else { return };
     let (one, other) = (stand.recipe("one", TINY), stand.recipe("other", BOTH));
-    let ran = at_once(stand, &[&["build", text(&one)], &["build", text(&other)]]);
+    let ran = at_once(&stand, &[&["build", text(&one)], &["build", text(&other)]]);
     for output in &ran {
         assert_eq!(output.results().len(), 1);
         assert!(output.results()[0].is_file());
@@ -35,7 +24,8 @@ fn builds_share_an_empty_store(stand: &Stand) {
     assert_eq!(unpacked, 1, "{ran:#?}");
     // And once more: nothing is fetched, no package is built.
     let before = stand.server.requests().len();
-    let ran = at_once(stand, &[&["build", text(&one)], &["build", text(&other)], &["shell", text(&one), "--", "true"]]);
+    let ran =
+        at_once(&stand, &[&["build", text(&one)], &["build", text(&other)], &["shell", text(&one), "--", "true"]]);
     let after = &stand.server.requests()[before..];
     assert!(after.iter().all(|request| request.contains("latest-stage3-")), "{after:#?}");
     drop(ran);
@@ -43,7 +33,7 @@ fn builds_share_an_empty_store(stand: &Stand) {
 
 #[test]
 fn userns_the_same_recipe_waits_for_its_other_build() {
-    let Some(stand) = Stand::sharing(Who::User) else { return };
+    let Some(stand) = Stand::sharing(Privilege::Userns) else { return };
     let recipe = stand.recipe("twin", TINY);
     let ran = at_once(&stand, &[&["build", text(&recipe)], &["build", text(&recipe)]]);
     let waited = ran.iter().filter(|output| output.stderr.contains("waiting for another build of this recipe")).count();

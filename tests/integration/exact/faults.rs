@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::process::Stdio;
 
-use crate::env::{PROGRAM, TestEnv, output, require_root};
+use crate::env::{PROGRAM, TestEnv, output};
 
 /// What is made to fail, of the calls that the trace shows. Those that only the allocator and the threads of the language's own
 /// library make are theirs to handle.
@@ -130,10 +130,7 @@ fn calls(trace: &str) -> BTreeMap<&'static str, (usize, usize)> {
 
 #[test]
 fn root_whatever_fails_is_told() {
-    if !require_root() {
-        return;
-    }
-    let env = TestEnv::new();
+    let Some(env) = TestEnv::root() else { return };
     let shell = |script: &str| output(env.command("bash").args(["-ec", script, PROGRAM]));
     let _ = shell(PREPARE).success();
     let all_ways = std::env::var_os("QUERN_TEST_FAULTS").is_some_and(|ways| ways == "all");

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::env::{PROGRAM, TestEnv, output, require_root};
+use crate::env::{PROGRAM, TestEnv, output};
 
 /// Runs the rest of its arguments where fchmodat2 and the calls for attributes of a name (452, 463 to 465) do not exist.
 const OLD: &str = r#"
@@ -31,10 +31,7 @@ find tree -exec touch -h -d @5.25 {} +
 
 #[test]
 fn root_older_kernels_make_the_same() {
-    if !require_root() {
-        return;
-    }
-    let env = TestEnv::new();
+    let Some(env) = TestEnv::root() else { return };
     let shell = |script: &str| {
         let script = format!("old() {{ python3 -c \"$OLD\" \"$@\"; }}; {script}");
         output(env.command("unshare").args(["--mount", "bash", "-euc", &script, PROGRAM]).env("OLD", OLD))

@@ -1,6 +1,6 @@
 //! Mounts in the way of packing and unpacking: nothing is packed that is not of the tree, and nothing is changed in what is mounted.
 
-use crate::env::{PROGRAM, TestEnv, output, require_root};
+use crate::env::{PROGRAM, TestEnv, output};
 
 /// What is mounted in the tree, how, and what the error is about.
 const MOUNTS: [(&str, &str); 5] = [
@@ -21,10 +21,7 @@ fn run(env: &TestEnv, command: &str) -> crate::env::Output {
 
 #[test]
 fn root_what_is_mounted_in_a_tree_is_not_packed() {
-    if !require_root() {
-        return;
-    }
-    let env = TestEnv::new();
+    let Some(env) = TestEnv::root() else { return };
     let _ = output(env.command("bash").args(["-ec", PREPARE])).success();
     for (mount, path) in MOUNTS {
         let ended = run(&env, &format!("{mount} || exit 99; \"$0\" raw pack tree --format tar > packed")).code(4);
@@ -44,10 +41,7 @@ fn root_what_is_mounted_in_a_tree_is_not_packed() {
 /// Unpacking over a tree in which something is mounted, or a file system that does not let itself be written to.
 #[test]
 fn root_what_is_mounted_in_the_way_is_told() {
-    if !require_root() {
-        return;
-    }
-    let env = TestEnv::new();
+    let Some(env) = TestEnv::root() else { return };
     let _ = output(env.command("bash").args(["-ec", PREPARE])).success();
     let unpack = "\"$0\" raw unpack --root tree < tree.tar";
     for path in ["file", "pipe"] {
@@ -74,10 +68,7 @@ fn root_what_is_mounted_in_the_way_is_told() {
 /// In a file system that cannot be changed, for the time that it is not refused.
 #[test]
 fn root_the_running_system_is_not_unpacked_over() {
-    if !require_root() {
-        return;
-    }
-    let env = TestEnv::new();
+    let Some(env) = TestEnv::root() else { return };
     let _ = output(env.command("bash").args(["-ec", PREPARE])).success();
     let within = "mkdir seen; mount --bind / seen && mount -o remount,bind,ro seen || exit 99; exec < tree.tar;";
     for unpack in [
@@ -94,10 +85,7 @@ fn root_the_running_system_is_not_unpacked_over() {
 /// What may not be changed is in the way.
 #[test]
 fn root_immutable_files_in_the_way_are_told() {
-    if !require_root() {
-        return;
-    }
-    let env = TestEnv::new();
+    let Some(env) = TestEnv::root() else { return };
     let _ = output(env.command("bash").args(["-ec", PREPARE])).success();
     let script = "mkdir small; truncate -s 4M img; mkfs.ext4 -q -O ^has_journal img; mount -o loop img small || exit 99; \
                   mkdir small/new; echo old > small/new/file; chattr +i small/new/file; \"$0\" raw unpack --root small/new < tree.tar; \

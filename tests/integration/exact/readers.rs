@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::env::{PROGRAM, TestEnv, is_root, output, require_suites};
+use crate::env::{PROGRAM, TestEnv, output, require_suites};
 
 /// Compares them, a line of JSON for each archive.
 const PARSERS: &str = include_str!("parsers.py");
@@ -147,10 +147,7 @@ fn xzcat_is_xz_in_what_xz_tests_with() {
 #[test]
 fn root_what_is_unpacked_is_what_gnu_tar_unpacks() {
     let Some(suites) = require_suites() else { return };
-    if !is_root() {
-        return;
-    }
-    let mut env = TestEnv::new();
+    let Some(mut env) = TestEnv::root() else { return };
     // Directories that the archive does not speak of have the time of the test.
     env.set("SOURCE_DATE_EPOCH", "1700000000");
     let (mut same, mut wrong, mut told) = (0, Vec::new(), Vec::new());

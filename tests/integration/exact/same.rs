@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::process::Command;
 
-use crate::env::{Output, PROGRAM, TestEnv, output, require_root, require_userns};
+use crate::env::{Output, PROGRAM, TestEnv, output};
 
 /// Everything that a tree can hold, and times before and after the one that all are clamped to.
 const GROW: &str = r#"
@@ -91,10 +91,7 @@ fn grow(env: &mut TestEnv) {
 
 #[test]
 fn root_the_same_tree_is_the_same_bytes_in_fifteen_ways() {
-    if !require_root() || !require_userns() {
-        return;
-    }
-    let mut env = TestEnv::new();
+    let (Some(mut env), Some(user)) = (TestEnv::root(), TestEnv::userns()) else { return };
     grow(&mut env);
     let expected = run(&env, "tar.gz", "pack tree").success().stdout;
     for (name, way) in PACKERS.iter().chain(&PLACES) {
@@ -104,7 +101,7 @@ fn root_the_same_tree_is_the_same_bytes_in_fifteen_ways() {
         let one = run(&env, format, "pack --threads 1 --level 1 tree").success().stdout;
         assert_eq!(run(&env, format, "pack --threads 5 --level 1 tree").success().stdout, one, "{format}");
     }
-    assert_eq!(as_a_user(&env), expected, "an ordinary user");
+    assert_eq!(as_a_user(&env, user), expected, "an ordinary user");
 
     // It is honoured, and nothing but times depends on it.
     let later = run(&env, "tar", "export SOURCE_DATE_EPOCH=1800000000; pack tree").success().stdout;
@@ -121,8 +118,7 @@ fn root_the_same_tree_is_the_same_bytes_in_fifteen_ways() {
 }
 
 /// The sum of what an ordinary user packs of what they unpacked: device nodes and some attributes are in the record only.
-fn as_a_user(env: &TestEnv) -> String {
-    let mut user = TestEnv::as_user();
+fn as_a_user(env: &TestEnv, mut user: TestEnv) -> String {
     user.set("SOURCE_DATE_EPOCH", "1700000000");
     let home = user.path("home");
     fs::create_dir(home.join("new")).unwrap();
@@ -141,10 +137,7 @@ fn as_a_user(env: &TestEnv) -> String {
 /// What GNU tar and bsdtar list of the archive that comes out is what they list of the one that went in.
 #[test]
 fn root_an_archive_that_went_through_lists_as_it_did() {
-    if !require_root() {
-        return;
-    }
-    let mut env = TestEnv::new();
+    let Some(mut env) = TestEnv::root() else { return };
     grow(&mut env);
     let through = "mkdir new; \"$0\" raw unpack --root new < forwards.tar; unset SOURCE_DATE_EPOCH; \
                    \"$0\" raw pack new --format tar > again.tar; rm -r new";

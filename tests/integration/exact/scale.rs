@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
-use crate::env::{PROGRAM, TestEnv, output, require_root};
+use crate::env::{PROGRAM, TestEnv, output};
 
 /// Runs a command and tells the most memory that it had, in KiB, on a line of standard error.
 const PEAK: &str = r#"
@@ -63,10 +63,7 @@ fn peaks(env: &TestEnv, script: &str) -> Vec<u64> {
 
 #[test]
 fn root_memory_does_not_grow_with_the_tree() {
-    if !require_root() {
-        return;
-    }
-    let env = TestEnv::new();
+    let Some(env) = TestEnv::root() else { return };
     let of = |entries: u32| {
         archive(&env.path("archive"), entries);
         // The directories that no entry speaks of are there as well, and the root.
@@ -90,10 +87,7 @@ fn root_memory_does_not_grow_with_the_tree() {
 
 #[test]
 fn root_a_large_file_of_holes_goes_through() {
-    if !require_root() {
-        return;
-    }
-    let env = TestEnv::new();
+    let Some(env) = TestEnv::root() else { return };
     let script = "mkdir t/tree t/new; truncate -s 4G t/tree/sparse; \
                   for at in 0 1500000000 4294967290; do printf data | dd of=t/tree/sparse bs=1 seek=$at conv=notrunc status=none; done; \
                   peak \"$0\" raw pack t/tree --level 1 | peak \"$0\" raw unpack --root t/new; \

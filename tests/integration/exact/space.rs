@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::env::{Output, PROGRAM, TestEnv, output, require_root, require_userns};
+use crate::env::{Output, PROGRAM, Privilege, TestEnv, output, twins};
 
 const PREPARE: &str = r#"
 mkdir -p tree/d small; for n in 1 2 3 4 5 6; do head -c 700000 /dev/urandom > tree/d/$n; done; seq 3000 > tree/e
@@ -40,21 +40,11 @@ fn run(env: &TestEnv, mount: &str, size: u32, command: &str, absent: &str) -> Ou
     output(unshare.arg(format!("{uid}:{gid}")).arg(command).args(become_user))
 }
 
-#[test]
-fn root_too_little_space_is_told_and_leaves_nothing() {
-    if require_root() {
-        too_little_space(&TestEnv::new());
-    }
-}
+twins!(too_little_space => root_too_little_space_is_reported_and_leaves_nothing, userns_too_little_space_is_reported_and_leaves_nothing);
 
-#[test]
-fn userns_too_little_space_for_an_ordinary_user_is_told_and_leaves_nothing() {
-    if require_userns() && require_root() {
-        too_little_space(&TestEnv::as_user());
-    }
-}
-
-fn too_little_space(env: &TestEnv) {
+fn too_little_space(privilege: Privilege) {
+    // Only root can mount the small file systems.
+    let Some(env) = TestEnv::with(privilege).filter(|_| Privilege::Root.available()) else { return };
     // Nobody packs what is another's.
     let (uid, gid) = env.owner().unwrap_or((0, 0));
     let prepare = format!("{PREPARE}chown -R {uid}:{gid} tree");
@@ -63,14 +53,14 @@ fn too_little_space(env: &TestEnv) {
     for (system, mount) in SYSTEMS {
         for (command, absent) in COMMANDS {
             for size in [300, 900, 1700, 2500, 3300, 4100] {
-                let ended = run(env, mount, size, command, absent);
+                let ended = run(&env, mount, size, command, absent);
                 let what = format!("{system} of {size} KiB: {command}: {}", ended.stderr);
                 assert_eq!(ended.code, 4, "{what}");
                 assert!(ended.stderr.contains("No space left on device"), "{what}");
                 assert!(ended.stderr.contains("bytes") && !ended.stderr.contains(".quern"), "{what}");
                 told += 1;
             }
-            let _ = run(env, mount, 16_000, command, absent).success();
+            let _ = run(&env, mount, 16_000, command, absent).success();
         }
     }
     assert_eq!(told, 36);
@@ -79,10 +69,7 @@ fn too_little_space(env: &TestEnv) {
 /// What an `.xz` file says of its size is compared with the space there is before anything is written.
 #[test]
 fn root_too_little_space_for_a_known_size_is_told_at_once() {
-    if !require_root() {
-        return;
-    }
-    let env = TestEnv::new();
+    let Some(env) = TestEnv::root() else { return };
     let _ = output(env.command("bash").args(["-ec", PREPARE])).success();
     let command =
         "\"$0\" raw unpack --root small < archive.tar.xz; code=$?; [ -z \"$(ls -A small)\" ] || exit 98; (exit $code)";

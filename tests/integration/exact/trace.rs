@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::env::{PROGRAM, TestEnv, output, require_root};
+use crate::env::{PROGRAM, TestEnv, output};
 
 /// Options of strace for such a trace. Paths are always whole; data is left out.
 pub(crate) const STRACE: [&str; 5] = ["-f", "-qq", "-s", "0", "-o"];
@@ -75,10 +75,7 @@ fn paths_in_traces_are_found() {
 
 #[test]
 fn root_nothing_is_reached_by_a_path_when_a_tree_is_packed() {
-    if !require_root() {
-        return;
-    }
-    let env = TestEnv::new();
+    let Some(env) = TestEnv::root() else { return };
     // Deeper than directories are kept open, with links that lead out.
     let deep = vec!["d"; 80].join("/");
     fs::create_dir_all(env.path("tree").join(&deep)).unwrap();
@@ -103,10 +100,7 @@ fn root_nothing_is_reached_by_a_path_when_a_tree_is_packed() {
 
 #[test]
 fn root_a_file_takes_four_calls() {
-    if !require_root() {
-        return;
-    }
-    let env = TestEnv::new();
+    let Some(env) = TestEnv::root() else { return };
     let count = |files: usize| {
         let archive = format!("{files}.tar");
         let script = "mkdir -p $1/a/b $1/to; for n in $(seq $1); do echo $n > $1/a/b/$n; done; tar -C $1 -cf $1.tar a";

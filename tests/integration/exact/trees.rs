@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, SeekFrom, Timespec, Timestamps, XattrFlags};
 
-use crate::env::{PROGRAM, TestEnv, output, require_root, require_userns};
+use crate::env::{PROGRAM, TestEnv, output};
 
 /// What is made under a name.
 #[derive(Debug, Clone)]
@@ -303,10 +303,7 @@ proptest! {
 
     #[test]
     fn root_what_is_packed_and_unpacked_is_the_same_tree(things in things(4_000_000, 0, any_name())) {
-        if !require_root() {
-            return Ok(());
-        }
-        let env = TestEnv::new();
+        let Some(env) = TestEnv::root() else { return Ok(()) };
         grow(&env.path("tree"), &things);
         let first = pack(&env, "tree", "first.tar");
         unpack(&env, "first.tar", "new");
@@ -329,13 +326,9 @@ proptest! {
 
     #[test]
     fn userns_an_ordinary_user_packs_the_same_of_what_they_unpack(things in things(65_536, 0, any_name())) {
-        if !require_root() || !require_userns() {
-            return Ok(());
-        }
-        let env = TestEnv::new();
+        let (Some(env), Some(user)) = (TestEnv::root(), TestEnv::userns()) else { return Ok(()) };
         grow(&env.path("tree"), &things);
         let first = pack(&env, "tree", "first.tar");
-        let user = TestEnv::as_user();
         user.write("first.tar", &first);
         unpack(&user, "first.tar", "home/new");
         let devices = look(&env.path("tree")).0.values().filter(|seen| seen.device != 0).count();
@@ -356,16 +349,13 @@ proptest! {
         things in things(4_000_000, 65_536, prop_oneof!["[a-zA-Z#*= \\\\\n\u{e4}\u{20ac}]{1,40}", "n{90,255}"].prop_map(String::into_bytes).boxed()),
         sparse in any::<bool>(),
     ) {
-        if !require_root() {
-            return Ok(());
-        }
+        let Some(env) = TestEnv::root() else { return Ok(()) };
         let mut things = things;
         for thing in &mut things {
             if let Kind::Symlink(target) = &mut thing.kind {
                 target.iter_mut().for_each(|byte| *byte = (*byte & 0x3f) + 0x3f);
             }
         }
-        let env = TestEnv::new();
         grow(&env.path("tree"), &things);
         // Of a sparse file bsdtar takes digests of its data only.
         let (sparse, by_bsdtar) = if sparse { ("--sparse", 0) } else { ("", 1) };
@@ -396,16 +386,12 @@ proptest! {
 /// Outside of a user namespace capabilities are the system's (version 2), inside of it those of its root (version 3).
 #[test]
 fn userns_capabilities_are_of_the_namespace_they_are_unpacked_in() {
-    if !require_root() || !require_userns() {
-        return;
-    }
-    let env = TestEnv::new();
+    let (Some(env), Some(user)) = (TestEnv::root(), TestEnv::userns()) else { return };
     fs::create_dir(env.path("tree")).unwrap();
     fs::write(env.path("tree/ping"), "x").unwrap();
     let system = capability(None, 1 << 13);
     rustix::fs::setxattr(env.path("tree/ping"), "security.capability", &system, XattrFlags::empty()).unwrap();
     let archive = pack(&env, "tree", "archive.tar");
-    let user = TestEnv::as_user();
     user.write("archive.tar", &archive);
     for (env, tree, owner) in [(&env, "new", None), (&user, "home/new", user.owner())] {
         unpack(env, "archive.tar", tree);
