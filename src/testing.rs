@@ -11,4 +11,4 @@ pub use crate::base::time::SourceDate;
 pub use crate::cli::command;
 pub use crate::fs::rootfs::Rootfs;
 pub use crate::output::{Contents, Names, Published, Release, Staging, publish};
-pub use crate::recipe::{Compression, Oci, Request, TEMPLATE, load};
+pub use crate::recipe::{Compression, Oci, Request, TEMPLATE, key_names as recipe_keys, load};

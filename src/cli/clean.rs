@@ -19,7 +19,7 @@ pub struct Args {
     /// Everything below
     #[arg(long)]
     pub all: bool,
-    /// Work directories: overlays, image trees, logs [default]
+    /// Work directories: overlays, image trees, logs (default)
     #[arg(long)]
     pub builds: bool,
     /// Unpacked stage3s and ebuild repositories

@@ -166,7 +166,7 @@ pub(super) fn new_proc() -> Result<OwnedFd> {
     new_fs("proc", &[], flags).map_err(|error| {
         error.with_hint(
             "inside a container whose /proc is partly masked the kernel refuses a fresh one; run the container with an \
-             unmasked /proc (podman: --security-opt unmask=ALL)",
+             unmasked /proc: `podman run --security-opt unmask=ALL`",
         )
     })
 }

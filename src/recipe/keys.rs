@@ -235,3 +235,17 @@ pub(super) fn variable(section: &str, name: &str) -> String {
     let whole = if section.is_empty() { format!("quern_{name}") } else { format!("quern_{section}_{name}") };
     whole.to_ascii_uppercase()
 }
+
+/// Returns every key with its table (`build.kind`), in each spelling, and its environment variable.
+pub(super) fn names() -> Vec<(String, String)> {
+    let spellings = |key: &'static Key| key.aliases.iter().chain([&key.name]).copied();
+    let full =
+        |section: &str, name: &str| if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") };
+    let of_recipe = KEYS
+        .iter()
+        .flat_map(|key| spellings(key).map(move |name| (full(key.section, name), variable(key.section, key.name))));
+    let of_repository = REPOSITORY
+        .iter()
+        .map(|key| (format!("portage.repositories.{}", key.name), variable("portage", "repositories")));
+    of_recipe.chain(of_repository).collect()
+}

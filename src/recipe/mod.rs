@@ -25,6 +25,11 @@ use crate::base::error::{Error, Result};
 /// An example recipe that explains every key.
 pub const TEMPLATE: &str = include_str!("template.toml");
 
+/// Returns every key with its table (`build.kind`) and its environment variable.
+pub fn key_names() -> Vec<(String, String)> {
+    keys::names()
+}
+
 /// The mirror of recipes that name none: Gentoo's own.
 pub(crate) const DEFAULT_MIRROR: &str = "https://distfiles.gentoo.org";
 
