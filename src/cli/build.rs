@@ -83,7 +83,7 @@ impl Args {
         let Some(outdir) = &self.outdir else { return Ok(Vec::new()) };
         let outdir =
             outdir.to_str().ok_or_else(|| crate::base::error::Error::usage("--outdir: the path is not UTF-8"))?;
-        Ok(vec![format!("build.outdir={outdir}")])
+        Ok(vec![format!("build.outdir={}", crate::recipe::set_value(outdir))])
     }
 
     /// The plan, made of the same values as a build, without root and without asking a server.

@@ -18,7 +18,7 @@ const LINE: usize = 4096;
 
 /// Where a text came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origins {
+pub(super) enum TextKind {
     /// A recipe or defaults file, or standard input.
     File,
     /// One environment variable, as `NAME=value`.
@@ -37,7 +37,7 @@ pub(super) struct Text {
     /// What relative paths in it are relative to.
     pub(super) dir: PathBuf,
     /// What it is.
-    pub(super) origin: Origins,
+    pub(super) kind: TextKind,
     /// Later wins; equal for all variables and for all options.
     pub(super) rank: usize,
 }
@@ -175,13 +175,13 @@ impl Texts {
     /// Notes something that works still, but should be changed.
     pub(super) fn warn(&mut self, place: &Place, message: &str) {
         let text = self.get(place.text);
-        let warning = match text.origin {
-            Origins::File => {
+        let warning = match text.kind {
+            TextKind::File => {
                 let start = place.span.start.min(text.text.len());
                 let line = text.text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
                 format!("{}:{line}: {message}", escaped(&text.label))
             }
-            Origins::Variable | Origins::Option => {
+            TextKind::Variable | TextKind::Option => {
                 let bytes = text.text.get(place.span.clone()).unwrap_or_default();
                 format!("{}: {message}", escaped(bytes))
             }
@@ -311,9 +311,9 @@ impl<'a> Part<'a> {
 
     fn snippet<T: Clone>(&self) -> Snippet<'a, T> {
         let snippet = Snippet::source(self.line.clone());
-        match self.text.origin {
-            Origins::File => snippet.path(escaped(&self.text.label)).line_start(self.number),
-            Origins::Variable | Origins::Option => snippet.line_numbering(false),
+        match self.text.kind {
+            TextKind::File => snippet.path(escaped(&self.text.label)).line_start(self.number),
+            TextKind::Variable | TextKind::Option => snippet.line_numbering(false),
         }
     }
 }

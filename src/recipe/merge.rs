@@ -1,26 +1,27 @@
-//! Which texts make a recipe, and which of them wins: defaults files < recipe files in order (an included file before the one
-//! that includes it) < environment < `--set`. Tables merge key by key; everything else is replaced by the later.
+//! Merges the texts of a recipe. Later layers win: defaults files < recipe files in order (an included file before the one
+//! that includes it) < environment < `--set`. Tables merge key by key; a later layer replaces everything else.
 
-use crate::base::text::{escaped, quoted};
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::diagnostic::{Finding, Origins, Place, Problem, Text, Texts};
+use super::diagnostic::{Finding, Place, Problem, Text, TextKind, Texts};
 use super::keys::{self, SECTIONS, Type};
 use super::parse::{self, Is, Item, Table, Value};
 use super::{Request, shape};
 use crate::base::error::{Error, Result};
+use crate::base::text::{escaped, nearest, quoted};
 
-/// Largest recipe file.
-const LARGEST: u64 = 1 << 20;
-/// Most files of one recipe, included ones counted as often as they are included.
-const MOST: usize = 64;
-/// The rank of variables and options: above every file.
+/// The size limit of a recipe file, in bytes.
+const MAX_SIZE: u64 = 1 << 20;
+/// The limit on the files of one recipe. A file counts each time it is included.
+const MAX_FILES: usize = 64;
+/// The rank of environment variables, above every file.
 pub(super) const VARIABLES: usize = usize::MAX - 2;
+/// The rank of `--set`, above the variables.
 const OPTIONS: usize = usize::MAX - 1;
 
-/// The merged tree of a request, or none when a text is no TOML: what is wrong is noted in `texts`.
+/// Merges the texts of a request into one tree. Notes mistakes in `texts`; returns `None` when a text is not valid TOML.
 pub(super) fn tree(request: &Request, texts: &mut Texts) -> Result<Option<Table>> {
     let mut merger = Merger { texts, tree: Table::new(), rank: 0, stack: Vec::new(), broken: false };
     for path in &request.defaults {
@@ -47,16 +48,17 @@ pub(super) fn tree(request: &Request, texts: &mut Texts) -> Result<Option<Table>
 struct Merger<'a> {
     texts: &'a mut Texts,
     tree: Table,
-    /// Rank of the next file.
+    /// The rank of the next file.
     rank: usize,
-    /// The files being included now, outermost first.
+    /// The files that are being read, outermost first.
     stack: Vec<PathBuf>,
-    /// Whether some text is no TOML, so that what it says is unknown.
+    /// Set when a text is not valid TOML, so that its content is unknown.
     broken: bool,
 }
 
 impl Merger<'_> {
-    /// Lays a file, and first what it includes, over the tree; gives its text's index. `shown` is how the user wrote it.
+    /// Lays a file over the tree, after the files that it includes. Returns the index of its text. `shown` is the path as the
+    /// user wrote it.
     fn file(&mut self, path: &Path, shown: &Path, included_at: Option<&Place>) -> Result<Option<usize>> {
         let bytes = match read(path) {
             Ok(bytes) => bytes,
@@ -85,10 +87,10 @@ impl Merger<'_> {
         let mut bytes = Vec::new();
         std::io::stdin()
             .lock()
-            .take(LARGEST + 1)
+            .take(MAX_SIZE + 1)
             .read_to_end(&mut bytes)
             .map_err(|error| Error::usage("cannot read the recipe on standard input").with_source(error))?;
-        if bytes.len() as u64 > LARGEST {
+        if bytes.len() as u64 > MAX_SIZE {
             return Err(Error::usage("cannot read the recipe on standard input: it is larger than 1 MiB"));
         }
         self.text(bytes, "<stdin>".to_owned(), cwd.to_owned()).map(Some)
@@ -102,10 +104,10 @@ impl Merger<'_> {
                 (String::from_utf8_lossy(error.as_bytes()).into_owned(), Some(at))
             }
         };
-        let text = self.texts.add(Text { label, text, dir, origin: Origins::File, rank: self.rank });
+        let text = self.texts.add(Text { label, text, dir, kind: TextKind::File, rank: self.rank });
         if let Some(at) = bad {
             let span = at..at + char::REPLACEMENT_CHARACTER.len_utf8();
-            self.texts.find(Finding::at(&Place { text, span }, "a recipe is UTF-8", "not UTF-8"));
+            self.texts.find(Finding::at(&Place { text, span }, "a recipe must be UTF-8", "not UTF-8"));
         }
         let layer = if bad.is_none() { parse::document(self.texts, text) } else { None };
         match layer {
@@ -132,10 +134,10 @@ impl Merger<'_> {
             if name.is_empty() || name.contains('\0') {
                 self.texts.problem(&value.at, "cannot include a file without a name", Problem::new("no file name"));
             } else if self.stack.contains(&identity) {
-                let problem = Problem::new("this file is being read already");
-                self.texts.problem(&value.at, "recipes include each other in a circle", problem);
-            } else if self.texts.len() >= MOST {
-                let problem = Problem::new(format!("more than {MOST} files"));
+                let problem = Problem::new("this file is already being read");
+                self.texts.problem(&value.at, "recipes include each other in a cycle", problem);
+            } else if self.texts.len() >= MAX_FILES {
+                let problem = Problem::new(format!("more than {MAX_FILES} files"));
                 self.texts.problem(&value.at, "too many files are included", problem);
                 break;
             } else {
@@ -146,28 +148,17 @@ impl Merger<'_> {
         Ok(())
     }
 
-    /// Lays every variable that names a section over the tree.
+    /// Lays every environment variable that names a section over the tree.
     fn variables(&mut self, request: &Request) {
         for (name, value) in &request.env {
             let Some(name) = name.to_str() else { continue };
             let Some(rest) = name.strip_prefix("QUERN_") else { continue };
-            let (section, key) = if rest == "NAME" {
-                ("", rest)
-            } else {
-                let of = SECTIONS.iter().find_map(|section| {
-                    let key = rest.strip_prefix(&section.to_ascii_uppercase())?;
-                    Some((*section, key.strip_prefix('_').or(key.is_empty().then_some(""))?))
-                });
-                match of {
-                    Some(of) => of,
-                    None => continue,
-                }
-            };
+            let Some((section, key)) = named_by(rest) else { continue };
             let text = self.texts.add(Text {
                 label: String::new(),
                 text: format!("{name}={}", value.to_string_lossy()),
                 dir: request.cwd.clone(),
-                origin: Origins::Variable,
+                kind: TextKind::Variable,
                 rank: VARIABLES,
             });
             let key_at = Place { text, span: name.len() - key.len()..name.len() };
@@ -184,18 +175,7 @@ impl Merger<'_> {
                 self.texts.find(Finding::at(&place, format!("the value of {name} is not UTF-8"), "not UTF-8"));
                 continue;
             }
-            let known = keys::of_section(section)
-                .find(|known| {
-                    keys::variable(section, known.name) == name || {
-                        known.aliases.iter().any(|alias| keys::variable(section, alias) == name)
-                    }
-                })
-                .map(|known| known.name)
-                .or_else(|| {
-                    let old =
-                        keys::DEPRECATED.iter().find(|(of, old, _)| *of == section && keys::variable(of, old) == name);
-                    old.map(|(_, old, _)| *old)
-                });
+            let known = spellings(section).find(|spelling| keys::variable(section, spelling) == name);
             let spelling = known.map_or_else(|| key.to_ascii_lowercase().replace('_', "-"), str::to_owned);
             self.argument(section, &spelling, None, key_at, start);
         }
@@ -208,49 +188,42 @@ impl Merger<'_> {
             label: String::new(),
             text: format!("{DASHES}{option}"),
             dir: request.cwd.clone(),
-            origin: Origins::Option,
+            kind: TextKind::Option,
             rank: OPTIONS,
         });
         let place = |from: usize, to: usize| Place { text, span: DASHES.len() + from..DASHES.len() + to };
         let dot = option.find(['.', '=']).filter(|at| option[*at..].starts_with('.'));
         let (section, from) = dot.map_or(("", 0), |dot| (&option[..dot], dot + 1));
         if dot.is_some() && !SECTIONS.contains(&section) {
-            let meant = crate::base::text::nearest(section, SECTIONS).map(|meant| format!("did you mean `{meant}`?"));
+            let meant = nearest(section, SECTIONS).map(|meant| format!("did you mean `{meant}`?"));
             let finding =
                 Finding::at(&place(0, section.len()), format!("unknown section {}", quoted(section)), "not a section");
             self.texts.find(finding.maybe_help(meant).help(format!("known sections: {}", SECTIONS.join(", "))));
             return;
         }
-        // Keys that have a dot themselves (package.use) are looked for first.
+        // Some keys contain a dot (package.use), so the longest known key wins.
         let rest = &option[from..];
-        let spellings =
-            keys::of_section(section).flat_map(|key| [key.name].into_iter().chain(key.aliases.iter().copied()));
-        let deprecated = keys::DEPRECATED.iter().filter(|(of, ..)| *of == section).map(|(_, old, _)| *old);
-        let key = spellings
-            .chain(deprecated)
+        let key = spellings(section)
             .filter(|name| rest.strip_prefix(name).is_some_and(|rest| rest.starts_with(['.', '='])))
             .max_by_key(|name| name.len())
             .unwrap_or(&rest[..rest.find(['.', '=']).unwrap_or(rest.len())]);
         let after = from + key.len();
-        let item = match option[after..].strip_prefix('.') {
-            Some(item) => {
-                // An atom may begin with the sign that ends the name of anything else.
-                let sign = item.len() - item.trim_start_matches(['<', '>', '=', '~', '!']).len();
-                item[sign..].find('=').map(|equals| (after + 1, after + 1 + sign + equals))
-            }
-            None => None,
-        };
-        let equals = item.map_or_else(|| option[after..].find('=').map(|at| after + at), |(_, equals)| Some(equals));
+        let item = option[after..].strip_prefix('.').and_then(|item| {
+            let (name, length) = item_name(item)?;
+            Some((name, after + 1, after + 1 + length))
+        });
+        let equals = item.as_ref().map_or_else(|| option[after..].find('=').map(|at| after + at), |item| Some(item.2));
         let Some(equals) = equals else {
             let finding = Finding::at(&place(0, option.len()), "`--set` takes section.key=value", "no `=`");
             self.texts.find(finding.help("for example: --set build.kind=stage4"));
             return;
         };
-        let item = item.map(|(start, end)| (option[start..end].to_owned(), place(start, end)));
+        let item = item.map(|(name, start, end)| (name, place(start, end)));
         self.argument(section, key, item, place(from, after), DASHES.len() + equals + 1);
     }
 
-    /// Lays one value over the tree, given as text that begins at `start` to a key, or to an item of a key's table.
+    /// Lays one value of a variable or `--set` over the tree: for a key, or for an item of the key's table. The value begins at
+    /// byte `start` of its text.
     fn argument(&mut self, section: &str, key: &str, item: Option<(String, Place)>, key_at: Place, start: usize) {
         let text = key_at.text;
         if section.is_empty() && key == "include" {
@@ -281,6 +254,37 @@ impl Merger<'_> {
     }
 }
 
+/// Splits the name of a variable, without `QUERN_`, into section and key. The key may be empty.
+fn named_by(rest: &str) -> Option<(&'static str, &str)> {
+    if rest == "NAME" {
+        return Some(("", rest));
+    }
+    SECTIONS.iter().find_map(|section| {
+        let key = rest.strip_prefix(&section.to_ascii_uppercase())?;
+        Some((*section, key.strip_prefix('_').or(key.is_empty().then_some(""))?))
+    })
+}
+
+/// Lists every spelling of the keys of a section: names, aliases, deprecated spellings.
+fn spellings(section: &str) -> impl Iterator<Item = &'static str> {
+    let deprecated = keys::DEPRECATED.iter().filter(move |(of, ..)| *of == section).map(|(_, old, _)| *old);
+    keys::of_section(section)
+        .flat_map(|key| [key.name].into_iter().chain(key.aliases.iter().copied()))
+        .chain(deprecated)
+}
+
+/// Splits the name of a table's item off `name=value`. Returns the name and the length of its spelling. The name may be
+/// quoted as in TOML.
+fn item_name(item: &str) -> Option<(String, usize)> {
+    if let Some((name, length)) = parse::quoted_name(item).filter(|(_, length)| item[*length..].starts_with('=')) {
+        return Some((name, length));
+    }
+    // The `=` of an atom such as `>=a/b-1` does not end the name.
+    let sign = item.len() - item.trim_start_matches(['<', '>', '=', '~', '!']).len();
+    let length = sign + item[sign..].find('=')?;
+    Some((item[..length].to_owned(), length))
+}
+
 /// Lays a table over another.
 fn lay(under: &mut Table, over: Table) {
     for (key, item) in over {
@@ -299,8 +303,7 @@ fn exists(path: &Path) -> Result<bool> {
         .map_err(|error| Error::usage(format!("looking for {}", escaped(&path.to_string_lossy()))).with_source(error))
 }
 
-/// The bytes of a regular file that is not too large. Nothing else is even opened: reading a device or a FIFO can hang, or
-/// do something.
+/// Reads a regular file of limited size. Opens nothing else: reading a device or a FIFO can block or have side effects.
 fn read(path: &Path) -> std::result::Result<Vec<u8>, Problem> {
     let why = |error: std::io::Error| Problem::new(reason(&error));
     let irregular = |kind: std::fs::FileType| {
@@ -326,19 +329,19 @@ fn read(path: &Path) -> std::result::Result<Vec<u8>, Problem> {
         return Err(irregular(metadata.file_type()));
     }
     let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(why)?;
-    if bytes.len() as u64 > LARGEST {
+    file.take(MAX_SIZE + 1).read_to_end(&mut bytes).map_err(why)?;
+    if bytes.len() as u64 > MAX_SIZE {
         return Err(Problem::new("it is larger than 1 MiB").help("a recipe is a short text; is this the right file?"));
     }
     Ok(bytes)
 }
 
-/// An error of the system in a few words.
+/// Describes an I/O error in a few words.
 pub(super) fn reason(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "it does not exist".to_owned(),
         std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        std::io::ErrorKind::NotADirectory => "a part of its path is not a directory".to_owned(),
+        std::io::ErrorKind::NotADirectory => "a component of its path is not a directory".to_owned(),
         _ => error.to_string(),
     }
 }

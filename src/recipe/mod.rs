@@ -73,6 +73,11 @@ pub fn size(text: &str) -> Option<u64> {
     words::bytes(text)
 }
 
+/// Returns a value as the value of a `--set` that means exactly it.
+pub fn set_value(value: &str) -> String {
+    parse::spelled(value)
+}
+
 /// Where a recipe comes from. Nothing else is read: neither the process's environment nor its working directory.
 #[derive(Debug, Clone, Default)]
 pub struct Request {

@@ -1,22 +1,23 @@
 //! Text → tree of values, each with the bytes it came from. Knows TOML and how a variable or `--set` spells a value; knows
 //! keys only by their [`Type`].
 
-use crate::base::text::quoted;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Finding, Place, Texts};
 use super::keys::Type;
+use crate::base::text::quoted;
 
-/// A value and where it stands.
+/// A value and its place.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Value {
     pub(super) at: Place,
     pub(super) is: Is,
 }
 
-/// What a value is.
+/// The content of a [`Value`].
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Is {
     Str(String),
@@ -24,12 +25,12 @@ pub(super) enum Is {
     Bool(bool),
     List(Vec<Value>),
     Table(Table),
-    /// Something that no key takes, by the name to show.
+    /// A value that no key takes, by the name that messages show.
     Other(&'static str),
 }
 
 impl Is {
-    /// What a message says was found.
+    /// Names the kind of value for a message ("found …").
     pub(super) fn found(&self) -> &'static str {
         match self {
             Self::Str(_) => "a string",
@@ -52,19 +53,21 @@ pub(super) struct Item {
 /// Items by key.
 pub(super) type Table = BTreeMap<String, Item>;
 
-/// The tree of a TOML document; what the document's grammar says is wrong is noted in `texts`.
+/// Parses a TOML document. Notes a syntax error in `texts` and returns `None`.
 pub(super) fn document(texts: &mut Texts, text: usize) -> Option<Table> {
     let source = texts.get(text).text.clone();
     match DeTable::parse(&source) {
         Ok(table) => Some(from_table(table.into_inner(), text, 0)),
         Err(error) => {
-            syntax(texts, text, 0, source.len(), &error);
+            syntax(texts, text, 0..source.len(), &error);
             None
         }
     }
 }
 
-/// The value that a variable or `--set` gives to a key of a type; `start` is where it begins in its text.
+/// Parses the value that a variable or `--set` gives to a key of type `of`. The value begins at byte `start` of its text.
+///
+/// A value in quotes is a TOML string. A list or table may be written as in TOML. Anything else stands for itself.
 pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -> Option<Value> {
     let source = texts.get(text).text.clone();
     let raw = &source[start..];
@@ -75,11 +78,12 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
         Type::Lines(_) => raw.starts_with(['[', '{']),
         Type::Str | Type::Int | Type::Age | Type::Size | Type::Bool => false,
     };
-    if literal {
-        return match DeValue::parse(raw) {
-            Ok(value) => Some(from_value(value.into_inner(), at, start)),
+    if literal || is_enclosed(raw.trim()) {
+        let begin = source.len() - raw.trim_start().len();
+        return match DeValue::parse(raw.trim()) {
+            Ok(value) => Some(from_value(value.into_inner(), at, begin)),
             Err(error) => {
-                syntax(texts, text, start, source.len(), &error);
+                syntax(texts, text, begin..source.len(), &error);
                 None
             }
         };
@@ -92,33 +96,83 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
             _ => Is::Str(raw.to_owned()),
         },
         Type::Strs | Type::Words | Type::Ports | Type::Repositories => {
-            Is::List(pieces(raw, char::is_whitespace, text, start))
+            let words = split(raw, char::is_whitespace, text, start);
+            if let Some(word) = quoted_in_part(raw, &words) {
+                let finding = Finding::at(&word.at, "quotes do not group words here", "a part of a quoted text");
+                texts.find(finding.help("write an array, for example [\"sh\", \"-c\", \"echo hello\"]"));
+                return None;
+            }
+            Is::List(words)
         }
-        Type::Lines(_) => Is::List(pieces(raw, |c| c == '\n', text, start)),
+        Type::Lines(_) => Is::List(split(raw, |c| c == '\n', text, start)),
         Type::Str | Type::Age | Type::Size | Type::Map | Type::Variables => Is::Str(raw.to_owned()),
     };
     Some(Value { at, is })
 }
 
-/// The non-empty pieces of a text between separators, as strings with their places.
-fn pieces(raw: &str, separator: impl Fn(char) -> bool, text: usize, start: usize) -> Vec<Value> {
+/// Splits `"name"` or `'name'` off the front of the item of a table in `--set`. Returns the name and the length of its
+/// spelling; `None` when the item does not begin with a quoted TOML key.
+pub(super) fn quoted_name(item: &str) -> Option<(String, usize)> {
+    let quote = item.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+    let ends = item.match_indices(quote).skip(1).map(|(at, _)| at + 1);
+    ends.into_iter().find_map(|end| match DeValue::parse(&item[..end]).ok()?.into_inner() {
+        DeValue::String(name) => Some((name.into_owned(), end)),
+        _ => None,
+    })
+}
+
+/// Returns a value as `--set` takes it: quoted only where its own quotes would be taken off.
+pub(super) fn spelled(value: &str) -> String {
+    if is_enclosed(value.trim()) { toml::Value::from(value).to_string() } else { value.to_owned() }
+}
+
+/// Returns true for a text that one pair of quotes encloses. Text such as `"Jo" <jo@example.org>` or `"a" "b"` only contains
+/// quotes.
+fn is_enclosed(text: &str) -> bool {
+    let Some(quote) = text.chars().next().filter(|c| matches!(c, '"' | '\'')) else { return false };
+    if matches!(DeValue::parse(text).map(toml::Spanned::into_inner), Ok(DeValue::String(_))) {
+        return true;
+    }
+    let Some(inner) = text[1..].strip_suffix(quote) else { return false };
+    let mut escaped = false;
+    !inner.chars().any(|c| {
+        let ends = c == quote && !escaped;
+        escaped = quote == '"' && c == '\\' && !escaped;
+        ends
+    })
+}
+
+/// Finds a word that is part of a quoted text, which splitting at blanks tore apart or left in its quotes.
+fn quoted_in_part<'a>(raw: &str, words: &'a [Value]) -> Option<&'a Value> {
+    words.iter().find(|word| {
+        let word = word.as_str().unwrap_or_default();
+        word.starts_with(['"', '\''])
+            || ['"', '\''].iter().any(|quote| {
+                let odd = |text: &str| text.matches(*quote).count() % 2 == 1;
+                odd(word) && !odd(raw)
+            })
+    })
+}
+
+/// Splits a text at separators into its non-empty parts, as strings with their places.
+fn split(raw: &str, separator: impl Fn(char) -> bool, text: usize, start: usize) -> Vec<Value> {
     let mut values = Vec::new();
     let mut begin = 0;
     for (end, c) in raw.char_indices().map(|(at, c)| (at, Some(c))).chain([(raw.len(), None)]) {
         if c.is_some_and(|c| !separator(c)) {
             continue;
         }
-        let piece = raw[begin..end].trim();
-        if !piece.is_empty() {
-            values.push(Value { at: Place { text, span: start + begin..start + end }, is: Is::Str(piece.to_owned()) });
+        let part = raw[begin..end].trim();
+        if !part.is_empty() {
+            values.push(Value { at: Place { text, span: start + begin..start + end }, is: Is::Str(part.to_owned()) });
         }
         begin = end + c.map_or(0, char::len_utf8);
     }
     values
 }
 
-fn syntax(texts: &mut Texts, text: usize, start: usize, end: usize, error: &toml::de::Error) {
-    let span = error.span().map_or(end..end, |span| start + span.start..start + span.end);
+fn syntax(texts: &mut Texts, text: usize, parsed: Range<usize>, error: &toml::de::Error) {
+    let span = error.span().map_or(parsed.end..parsed.end, |span| parsed.start + span.start..parsed.start + span.end);
     let found = match texts.get(text).text.get(span.clone()).filter(|found| !found.is_empty() && !found.contains('\n'))
     {
         Some(found) => format!("at {}", quoted(found)),

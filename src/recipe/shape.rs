@@ -1,7 +1,7 @@
 //! Keys and types: what a layer of the recipe may hold at all, before anybody asks what it means. Every unknown key and
 //! every wrong type of a layer is reported, not only the first.
 
-use super::diagnostic::{Finding, Origins, Place, Texts};
+use super::diagnostic::{Finding, Place, TextKind, Texts};
 use super::keys::{self, Key, SECTIONS, Type};
 use super::parse::{Is, Item, Table, Value};
 use crate::base::text::{nearest, quoted};
@@ -57,11 +57,11 @@ fn section(texts: &mut Texts, section: &str, items: Table) -> Table {
 }
 
 fn unknown(texts: &mut Texts, section: &str, spelling: &str, at: &Place) {
-    let origin = texts.get(at.text).origin;
+    let kind = texts.get(at.text).kind;
     let known = || keys::of_section(section).flat_map(|key| [key.name].into_iter().chain(key.aliases.iter().copied()));
-    let shown = |name: &str| match origin {
-        Origins::Variable => keys::variable(section, name),
-        Origins::Option if !section.is_empty() => format!("{section}.{name}"),
+    let shown = |name: &str| match kind {
+        TextKind::Variable => keys::variable(section, name),
+        TextKind::Option if !section.is_empty() => format!("{section}.{name}"),
         _ => name.to_owned(),
     };
     let place = if section.is_empty() { "at the top of a recipe".to_owned() } else { format!("in [{section}]") };
@@ -125,9 +125,9 @@ struct Wrong<'a> {
 impl Wrong<'_> {
     fn note(&self, texts: &mut Texts, at: &Place, expected: &str, found: &Is) {
         let place = if self.section.is_empty() { String::new() } else { format!(" in [{}]", self.section) };
-        let example = match texts.get(at.text).origin {
-            Origins::File => self.key.example.to_owned(),
-            Origins::Variable | Origins::Option => in_words(self.key),
+        let example = match texts.get(at.text).kind {
+            TextKind::File => self.key.example.to_owned(),
+            TextKind::Variable | TextKind::Option => in_words(self.key),
         };
         texts.find(
             Finding::at(

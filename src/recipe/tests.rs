@@ -108,7 +108,7 @@ fn the_examples_of_messages_are_right() {
             label: key.name.to_owned(),
             text: format!("{section}{}", key.example),
             dir: PathBuf::from("/"),
-            origin: diagnostic::Origins::File,
+            kind: diagnostic::TextKind::File,
             rank: 0,
         });
         let layer = parse::document(&mut texts, text).unwrap();
@@ -147,7 +147,7 @@ fn includes() {
     place.write("one.toml", "include = ['two.toml']");
     place.write("two.toml", "include = ['./sub/../one.toml']");
     fs_err::create_dir(place.path().join("sub")).unwrap();
-    assert!(refusal(&place.request(&["good.toml", "one.toml"])).contains("in a circle"));
+    assert!(refusal(&place.request(&["good.toml", "one.toml"])).contains("in a cycle"));
     // Twice the same, but not in a circle.
     place.write("a.toml", "include = ['c.toml']");
     place.write("b.toml", "include = ['c.toml']\n[emerge]\njobs = 2");
@@ -219,6 +219,72 @@ fn values_of_variables_and_options() {
     assert!(!job.build.keep_failed);
     assert_eq!(job.portage.repositories[0].priority, Some(3));
     assert_eq!(loaded.warnings, ["DISFTILES: `disftiles` is deprecated; write `distfiles`"]);
+}
+
+#[test]
+fn quotes_around_a_value_are_those_of_a_toml_string() {
+    let place = Place::new();
+    let sets = [
+        r#"name="quoted""#,
+        "build.kind='stage4'",
+        r#"emerge.packages=["a/b"]"#,
+        r#"source.max-age="36h""#,
+        r#"portage.use="nls -doc""#,
+        r#"portage.package-use."a/b"="nls""#,
+        r#"portage.make-conf."CFLAGS"="-O2 -DX=\"y\"""#,
+        r#"portage.make-conf.LDFLAGS=-Wl,-rpath="x""#,
+        r#"oci.labels."org.example.key"="z""#,
+        "oci.labels.'org.example.other'='C:\\x'",
+        r#"oci.labels.plain="a" "b""#,
+        r#"oci.maintainer="Me" <me@example.org>"#,
+        r#"oci.entrypoint=python3 -c print("it's")"#,
+    ];
+    let job = job(&place.with(&[("QUERN_BUILD_OUTDIR", "\"/x y\""), ("QUERN_OCI_USER", "'me'")], &sets[..8]));
+    assert_eq!((job.name.as_str(), job.build.kind, job.source.max_age), ("quoted", TreeKind::Stage4, 36 * 3600));
+    assert_eq!(job.build.outdir, Path::new("/x y"));
+    assert_eq!(job.portage.make_conf["USE"], "nls -doc");
+    assert_eq!(job.portage.package_files["package.use"], ["a/b nls"]);
+    assert_eq!(job.portage.make_conf["CFLAGS"], r#"-O2 -DX="y""#);
+    assert_eq!(job.portage.make_conf["LDFLAGS"], r#"-Wl,-rpath="x""#);
+    assert_eq!(job.oci.unwrap().user.as_deref(), Some("me"));
+    let oci = self::job(&place.with(&[], &sets[8..])).oci.unwrap();
+    let labels: Vec<(&str, &str)> = oci.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let expected = [("org.example.key", "z"), ("org.example.other", "C:\\x"), ("plain", r#""a" "b""#)];
+    assert_eq!(labels, expected);
+    assert_eq!(oci.maintainer.as_deref(), Some(r#""Me" <me@example.org>"#));
+    assert_eq!(oci.entrypoint, ["python3", "-c", r#"print("it's")"#]);
+}
+
+#[test]
+fn quotes_that_would_stay_in_a_value_are_refused() {
+    let place = Place::new();
+    for (set, expected) in [
+        (r#"oci.cmd=sh -c "echo hi""#, "quotes do not group words"),
+        ("oci.cmd=sh -c 'echo hi'", "quotes do not group words"),
+        (r#"oci.cmd="sh" "-c""#, "quotes do not group words"),
+        (r#"emerge.options=--exclude="a/b c/d""#, "quotes do not group words"),
+        (r#"oci.cmd="sh""#, "wrong type for `cmd`"),
+        (r#"emerge.packages="@profile""#, "wrong type for `packages`"),
+        (r#"emerge.jobs="4""#, "wrong type for `jobs`"),
+        (r#"strip.doc="true""#, "wrong type for `doc`"),
+        (r#"portage.package-use="a/b c""#, "wrong type for `package-use`"),
+        (r#"oci.maintainer="C:\d""#, "not valid TOML"),
+    ] {
+        let refusal = refusal(&place.with(&[], &[set]));
+        assert!(refusal.contains(expected), "{set}: {refusal}");
+        let (name, value) = set.split_once('=').unwrap();
+        let name = format!("QUERN_{}", name.replace(['.', '-'], "_").to_uppercase());
+        assert!(self::refusal(&place.with(&[(&name, value)], &[])).contains(expected), "{name}={value}");
+    }
+}
+
+#[test]
+fn a_value_made_for_set_means_itself() {
+    let place = Place::new();
+    for outdir in ["/plain", "\"/in quotes\"", "'/in apostrophes'", "/it's", "\"a\" \"b\"", "/a\"b"] {
+        let job = job(&place.with(&[], &[&format!("build.outdir={}", set_value(outdir))]));
+        assert_eq!(job.build.outdir, place.path().join(outdir), "{outdir}");
+    }
 }
 
 #[test]
