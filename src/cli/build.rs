@@ -11,12 +11,12 @@ use crate::base::progress::Progress;
 use crate::builder::host;
 use crate::builder::view::{Caches, View};
 use crate::os::userns;
-use crate::pipeline::{self, Options};
+use crate::pipeline;
 use crate::portage::{self, BuilderInfo, Resolved, emerge};
 use crate::recipe::{Origin, RepositorySpec};
 use crate::source;
 use crate::source::repository::snapshot;
-use crate::source::{Locked, Terms};
+use crate::source::{Locked, ResolveOptions, Site};
 use crate::store::Store;
 use crate::ui::Terminal;
 
@@ -67,9 +67,10 @@ impl Args {
         }
         session::with(&self.recipe, &overrides, ui, |Session { job, origin, store }| {
             let locked = self.lock.entry(&self.recipe, job)?;
-            let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
-            let options = Options { terms, moment, cpus: session::cpus() };
-            let published = pipeline::build(job, origin, store, &options, ui)?;
+            let options =
+                ResolveOptions { offline: self.offline, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
+            let site = Site { date: moment, ..Site::new(store, options, ui) };
+            let published = pipeline::build(job, origin, &site)?;
             ui.result(&published.tarball);
             if let Some((layout, _)) = &published.oci {
                 ui.result(layout);

@@ -11,8 +11,8 @@ use crate::base::progress::Progress;
 use crate::pipeline;
 use crate::recipe;
 use crate::source;
-use crate::source::Terms;
 use crate::source::repository::Fact;
+use crate::source::{ResolveOptions, Site};
 use crate::ui::Terminal;
 
 /// Download and verify the stage3 of a recipe and its ebuild repositories, and build nothing
@@ -55,12 +55,13 @@ impl Args {
                 return Ok(0);
             }
             let locked = self.lock.entry(&recipe, job)?;
-            let terms = Terms { offline: false, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
+            let options =
+                ResolveOptions { offline: false, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
             let repositories = match job.portage.repositories.iter().any(|one| one.location().is_none()) {
-                true => pipeline::repositories(job, store, terms, ui)?.0,
+                true => pipeline::repositories(job, &Site::new(store, options, ui))?.0,
                 false => Vec::new(),
             };
-            let (_, verified) = pipeline::verified(job, store, terms, ui)?;
+            let (_, verified) = pipeline::verified(job, &Site::new(store, options, ui))?;
             ui.result(store.blob_path(verified.sha512())?);
             let fetched = repositories.iter().filter(|repository| !matches!(repository.fact, Fact::Directory { .. }));
             fetched.for_each(|repository| ui.result(repository.directory()));
@@ -73,7 +74,9 @@ impl Args {
 fn list(recipe: &RecipeArgs, arch: &str, ui: &Terminal) -> Result<i32> {
     // Which stage3 the recipe is of does not matter here, and there may be no recipe.
     let source = recipe::load_source(&session::request(recipe, &["source.stage3=any".to_owned()], ui)?)?;
-    let mut offers = source::offers(&source, arch, &session::store()?, ui)?.entries;
+    let store = session::store()?;
+    let site = Site::new(&store, ResolveOptions::default(), ui);
+    let mut offers = source::offers(&source, arch, &site)?.entries;
     offers.sort_by(|a, b| a.variant.cmp(&b.variant));
     let width = offers.iter().map(|offer| offer.variant.len()).max().unwrap_or_default();
     let mut text = String::new();

@@ -10,7 +10,7 @@ use crate::lockfile::{self, Lockfile, Update};
 use crate::os::space;
 use crate::pipeline;
 use crate::recipe::Job;
-use crate::source::{Locked, Terms};
+use crate::source::{Locked, ResolveOptions, Site};
 use crate::ui::Terminal;
 
 /// Write down what a recipe is built from, so that it is built from exactly that again
@@ -85,8 +85,8 @@ impl Args {
                 true => Some(Lockfile::entry(&path, &job.name)?),
                 false => Lockfile::read(&path)?.and_then(|lockfile| lockfile.get(&job.name).cloned()),
             };
-            let terms = Terms { offline: false, allow_rollback: self.allow_rollback, locked: None };
-            let new = pipeline::lock(job, old.as_ref(), &path, store, terms, ui)?;
+            let options = ResolveOptions { offline: false, allow_rollback: self.allow_rollback, locked: None };
+            let new = pipeline::lock(job, old.as_ref(), &path, &Site::new(store, options, ui))?;
             if let (true, Some(old)) = (self.check, &old) {
                 return Ok(report(&job.name, &old.changes(&new), ui));
             }

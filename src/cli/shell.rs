@@ -17,7 +17,7 @@ use crate::enter;
 use crate::pipeline;
 use crate::recipe::{self, TreeKind};
 use crate::source;
-use crate::source::Terms;
+use crate::source::{ResolveOptions, Site};
 use crate::store::lock::Mode;
 use crate::store::work::Below;
 use crate::ui::Terminal;
@@ -66,21 +66,21 @@ impl Args {
                 .with_hint("build it first; without --image the shell is in the tree that it is built in"));
         }
         let locked = self.lock.entry(&self.recipe, job)?;
-        let terms = Terms { offline: self.offline, locked: locked.as_ref(), ..Terms::default() };
+        let options = ResolveOptions { offline: self.offline, locked: locked.as_ref(), ..ResolveOptions::default() };
         // As of the stage3: what the store has comes before any server is asked.
         let stored = if locked.is_some() { None } else { pipeline::stored(job, store)? };
         let (_repositories, resolved) = match stored {
             Some(stored) => stored,
-            None => pipeline::repositories(job, store, terms, ui)?,
+            None => pipeline::repositories(job, &Site::new(store, options, ui))?,
         };
         // What the last build added lies over its own stage3, whatever is the latest now.
         let built = match state.map(|state| state.below) {
-            Some(Below::Stage3(sha512)) if terms.locked.is_none_or(|locked| locked.is_of(&sha512)) => {
+            Some(Below::Stage3(sha512)) if options.locked.is_none_or(|locked| locked.is_of(&sha512)) => {
                 store.tree(&sha512, || {})?.map(Base::Stage3)
             }
             // The host is what it is now.
             Some(Below::Host) if matches!(job.source.base, recipe::BaseSpec::Host { .. }) => {
-                Some(base(session, terms, ui)?)
+                Some(base(session, options, ui)?)
             }
             Some(Below::Stage3(_) | Below::Host) | None => None,
         };
@@ -102,7 +102,7 @@ impl Args {
                             .with_hint("build it again"));
                     }
                     None => {
-                        let base = base(session, terms, ui)?;
+                        let base = base(session, options, ui)?;
                         (view, base.layers(scratch.path())?, Some(base))
                     }
                 }
@@ -118,12 +118,12 @@ impl Args {
 }
 
 /// What a recipe that was not built yet starts from: a stage3 that the store has, before any server is asked.
-fn base(session: &Session, terms: Terms<'_>, ui: &Terminal) -> Result<Base> {
-    let known = if terms.locked.is_some() { None } else { source::known(&session.job, &session.store)? };
+fn base(session: &Session, options: ResolveOptions<'_>, ui: &Terminal) -> Result<Base> {
+    let known = if options.locked.is_some() { None } else { source::known(&session.job, &session.store)? };
     if let Some(sha512) = known.as_ref().and_then(|known| known.sha512())
         && let Some(tree) = session.store.tree(sha512, || {})?
     {
         return Ok(Base::Stage3(tree));
     }
-    pipeline::base(&session.job, &session.store, terms, ui).map(|(base, _)| base)
+    pipeline::base(&session.job, &Site::new(&session.store, options, ui)).map(|(base, _)| base)
 }

@@ -5,7 +5,7 @@ use super::lock::LockArgs;
 use super::session::{self, Session};
 use crate::base::error::Result;
 use crate::pipeline;
-use crate::source::Terms;
+use crate::source::{ResolveOptions, Site};
 use crate::ui::Terminal;
 
 /// Verify the stage3 of a recipe and say who signed it
@@ -32,9 +32,10 @@ impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
         session::with(&self.recipe, &[], ui, |Session { job, store, .. }| {
             let locked = self.lock.entry(&self.recipe, job)?;
-            let terms = Terms { offline: self.offline, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
-            let (_, verified) = pipeline::verified(job, store, terms, ui)?;
-            let repositories = pipeline::judged(job, store, terms, ui)?;
+            let options =
+                ResolveOptions { offline: self.offline, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
+            let (_, verified) = pipeline::verified(job, &Site::new(store, options, ui))?;
+            let repositories = pipeline::judged(job, &Site::new(store, options, ui))?;
             let all: Vec<String> = [verified.to_string()].into_iter().chain(repositories).collect();
             ui.plan(&all.join("\n"));
             Ok(0)

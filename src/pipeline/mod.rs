@@ -8,7 +8,6 @@ use crate::archive::pack::{self, Format};
 use crate::archive::unpack;
 use crate::archive::unpack::{Limits, RaisedBy};
 use crate::base::error::Result;
-use crate::base::progress::Progress;
 use crate::builder::Builder;
 use crate::builder::base::Base;
 use crate::builder::host::Host;
@@ -19,8 +18,7 @@ use crate::output::{self, Contents, Names, Published, Release, Staging, platform
 use crate::portage::emerge::Step;
 use crate::portage::{self, Resolved};
 use crate::recipe::{self, Compression, Job};
-use crate::source::{self, Located, Locked, Pin, Terms};
-use crate::store::Store;
+use crate::source::{self, Located, Locked, Pin, Site};
 use crate::store::lock::Mode;
 use crate::store::work::State;
 use crate::strip;
@@ -30,50 +28,39 @@ mod repositories;
 
 pub use repositories::{Repository, judged, repositories, stored};
 
-/// What a build needs beside its recipe.
-#[derive(Debug, Clone, Copy)]
-pub struct Options<'a> {
-    /// On what terms the stage3 is looked for.
-    pub terms: Terms<'a>,
-    /// The instant that the results carry.
-    pub moment: SourceDate,
-    /// Processors that may be used.
-    pub cpus: u32,
-}
-
 /// Builds the image of `job`, whose recipe is the file `origin`.
 ///
 /// # Errors
 /// Those of the stages; see [`crate::base::error::Kind`]. After a failure nothing is published, no mount is left, and a plain rerun
 /// goes on with what the caches hold.
-pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui: &dyn Progress) -> Result<Published> {
+pub fn build(job: &Job, origin: &Path, at: &Site<'_>) -> Result<Published> {
     if let recipe::BaseSpec::Host { hide, show } = &job.source.base {
         // Whether it can be built from at all, before anything is made.
         Host::new(hide, show)?;
     }
     portage::check(job)?;
-    let names = Names::of_job(job, options.moment)?;
+    let names = Names::of_job(job, at.date)?;
     // An outdir that cannot be written to is an error now, not after an hour.
-    let staging = Staging::create(&job.build.outdir, ui)?;
-    let (repositories, resolved) = repositories(job, store, options.terms, ui)?;
-    resolved.warnings.iter().for_each(|warning| ui.warn(warning));
-    if let Some(locked) = options.terms.locked {
+    let staging = Staging::create(&job.build.outdir, at.ui)?;
+    let (repositories, resolved) = repositories(job, at)?;
+    resolved.warnings.iter().for_each(|warning| at.ui.warn(warning));
+    if let Some(locked) = at.options.locked {
         locked.repositories_fit(&repositories::locked(job, &repositories, &resolved, None)?)?;
     }
-    let (base, located) = base(job, store, options.terms, ui)?;
+    let (base, located) = base(job, at)?;
 
-    let waiting = || ui.note("waiting for another build of this recipe to end");
-    let work = store.work(&job.name, origin, Mode::Exclusive, waiting)?;
+    let waiting = || at.ui.note("waiting for another build of this recipe to end");
+    let work = at.store.work(&job.name, origin, Mode::Exclusive, waiting)?;
     let mut state = State { below: base.below(), finished: false };
     work.begin(&state)?;
-    let _used = store.use_caches()?;
-    let caches = Caches::of(job, store)?;
+    let _used = at.store.use_caches()?;
+    let caches = Caches::of(job, at.store)?;
     let view = View::build(job, &resolved, &caches, work.directory());
-    let builder = Builder::new(job, &resolved, view, &base, &work, options.cpus)?;
+    let builder = Builder::new(job, &resolved, view, &base, &work, at.cpus)?;
     let steps = builder.steps();
     for step in &steps {
-        ui.stage(&step.what);
-        if let Err(error) = builder.run(step, ui) {
+        at.ui.stage(&step.what);
+        if let Err(error) = builder.run(step, at.ui) {
             let error = space::crowded(error, &[work.directory(), &caches.binpkgs, &caches.distfiles]);
             if !job.build.keep_failed {
                 builder.unmount()?;
@@ -81,17 +68,17 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui:
             }
             return Err(error);
         }
-        ui.done();
+        at.ui.done();
     }
 
     let image = builder.image()?;
     builder.ship()?;
-    ui.stage("stripping the image");
-    strip::apply(&image, &strip::rules(job), ui)?;
-    ui.done();
+    at.ui.stage("stripping the image");
+    strip::apply(&image, &strip::rules(job), at.ui)?;
+    at.ui.done();
 
     let mut tarball = staging.create_file(&names.tarball())?;
-    ui.stage(&format!("packing {}", names.tarball()));
+    at.ui.stage(&format!("packing {}", names.tarball()));
     let record = base.record(job);
     let (format, level) = match job.build.compression {
         Compression::Gzip => (Format::Gzip, None),
@@ -103,24 +90,24 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui:
     let packing = pack::Options {
         format,
         level,
-        epoch: options.moment.epoch(),
-        threads: options.cpus as usize,
-        cache: Some(Arc::new(pack::Cache::open(&store.pieces())?)),
+        epoch: at.date.epoch(),
+        threads: at.cpus as usize,
+        cache: Some(Arc::new(pack::Cache::open(&at.store.pieces())?)),
         ..Default::default()
     };
     let (mut contents, mut manifest) = (Contents::new(), Contents::new());
     let lists = pack::Lists { contents: Some(&mut contents), manifest: Some(&mut manifest) };
-    let packed = pack::pack(&image, &record, &packing, &mut tarball, lists, ui)?;
-    ui.done();
+    let packed = pack::pack(&image, &record, &packing, &mut tarball, lists, at.ui)?;
+    at.ui.done();
 
     let provenance =
-        provenance(job, &base, located.as_ref(), &repositories, &resolved, &steps, &names, &packed, options.moment)?;
+        provenance(job, &base, located.as_ref(), &repositories, &resolved, &steps, &names, &packed, at.date)?;
     let published = output::publish(
         staging,
         &Release {
             names: &names,
             title: &job.name,
-            moment: options.moment,
+            moment: at.date,
             platform: platform::of_job(job),
             oci: job.oci.as_ref(),
             tarball: &tarball,
@@ -142,29 +129,29 @@ pub fn build(job: &Job, origin: &Path, store: &Store, options: &Options<'_>, ui:
 ///
 /// # Errors
 /// Those of [`source`], [`verify`] and [`unpack`], and of [`Host::new`].
-pub fn base(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<(Base, Option<Located>)> {
+pub fn base(job: &Job, at: &Site<'_>) -> Result<(Base, Option<Located>)> {
     if let recipe::BaseSpec::Host { hide, show } = &job.source.base
         // A lock that has a stage3 is of another recipe than this, and refused below.
-        && terms.locked.is_none_or(|locked| locked.stage3.is_none())
+        && at.options.locked.is_none_or(|locked| locked.stage3.is_none())
     {
         let host = Host::new(hide, show)?;
-        ui.note(&format!("building from this host, {}", host.name()));
+        at.ui.note(&format!("building from this host, {}", host.name()));
         return Ok((Base::Host(host), None));
     }
-    let located = source::locate(job, store, terms, ui)?;
-    let waiting = || ui.note("waiting for another process that unpacks the same stage3");
+    let located = source::locate(job, at)?;
+    let waiting = || at.ui.note("waiting for another process that unpacks the same stage3");
     if let Some(sha512) = located.sha512()
-        && let Some(tree) = store.tree(sha512, waiting)?
+        && let Some(tree) = at.store.tree(sha512, waiting)?
     {
         return Ok((Base::Stage3(tree), Some(located)));
     }
-    let verified = verify::verify(source::fetch(&located, store, ui)?)?;
-    let tree = store.add_tree(verified.sha512(), verified.name(), waiting, |root| {
-        ui.stage(&format!("unpacking {}", verified.name()));
+    let verified = verify::verify(source::fetch(&located, at)?)?;
+    let tree = at.store.add_tree(verified.sha512(), verified.name(), waiting, |root| {
+        at.ui.stage(&format!("unpacking {}", verified.name()));
         let recipe::Bounds { max_unpacked, max_entries } = job.source.bounds;
         let limits = Limits::of_release(verified.size()).set(max_unpacked, max_entries, RaisedBy::Source);
-        let record = unpack::extract(verified.open()?, verified.name(), root, &limits, ui)?;
-        ui.done();
+        let record = unpack::extract(verified.open()?, verified.name(), root, &limits, at.ui)?;
+        at.ui.done();
         Ok(record)
     })?;
     Ok((Base::Stage3(tree), Some(located.with(&verified))))
@@ -174,9 +161,9 @@ pub fn base(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Re
 ///
 /// # Errors
 /// Those of [`source`] and [`verify`].
-pub fn verified(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<(Located, Verified)> {
-    let located = source::locate(job, store, terms, ui)?;
-    let verified = verify::verify(source::fetch(&located, store, ui)?)?;
+pub fn verified(job: &Job, at: &Site<'_>) -> Result<(Located, Verified)> {
+    let located = source::locate(job, at)?;
+    let verified = verify::verify(source::fetch(&located, at)?)?;
     Ok((located, verified))
 }
 
@@ -185,19 +172,12 @@ pub fn verified(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -
 ///
 /// # Errors
 /// Those of [`pin`] and [`repositories()`].
-pub fn lock(
-    job: &Job,
-    old: Option<&Locked>,
-    file: &Path,
-    store: &Store,
-    terms: Terms<'_>,
-    ui: &dyn Progress,
-) -> Result<Locked> {
-    let (repositories, resolved) = repositories(job, store, terms, ui)?;
+pub fn lock(job: &Job, old: Option<&Locked>, file: &Path, at: &Site<'_>) -> Result<Locked> {
+    let (repositories, resolved) = repositories(job, at)?;
     let repository = repositories::locked(job, &repositories, &resolved, Some(file))?;
     let stage3 = match job.source.base {
         recipe::BaseSpec::Host { .. } => None,
-        _ => Some(pin(job, old.and_then(|old| old.stage3.as_ref()), store, terms, ui)?),
+        _ => Some(pin(job, old.and_then(|old| old.stage3.as_ref()), at)?),
     };
     Ok(Locked { stage3, repository })
 }
@@ -206,13 +186,13 @@ pub fn lock(
 ///
 /// # Errors
 /// Those of [`source`] and [`verify`]; [`Kind::Refused`](crate::base::error::Kind::Refused) when it is older than what is locked.
-pub fn pin(job: &Job, old: Option<&Pin>, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Pin> {
-    let located = source::locate(job, store, terms, ui)?;
+pub fn pin(job: &Job, old: Option<&Pin>, at: &Site<'_>) -> Result<Pin> {
+    let located = source::locate(job, at)?;
     let pin = match Pin::of(&job.source, &located, old) {
         Some(pin) => pin,
-        None => Pin::of_verified(&job.source, &located, &verify::verify(source::fetch(&located, store, ui)?)?),
+        None => Pin::of_verified(&job.source, &located, &verify::verify(source::fetch(&located, at)?)?),
     };
-    if let Some(old) = old.filter(|_| !terms.allow_rollback) {
+    if let Some(old) = old.filter(|_| !at.options.allow_rollback) {
         old.not_older(&pin)?;
     }
     Ok(pin)

@@ -10,10 +10,9 @@ use sha2::{Digest, Sha256};
 
 use super::digests;
 use super::fetch::{FailureKind, Http};
-use super::{Dated, Facts, Located, Place, Proof, Terms, keyring};
+use super::{Dated, Facts, Located, Place, Proof, Site, keyring};
 use crate::base::digest::hex;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::progress::Progress;
 use crate::recipe::{SignedFile, Source};
 use crate::store::Store;
 use crate::verify::MAX_DOCUMENT;
@@ -21,60 +20,50 @@ use crate::verify::MAX_DOCUMENT;
 /// Kind of the refs that hold [`Facts`] by path.
 pub(super) const REFS: &str = "direct";
 
-pub(super) fn locate(
-    source: &Source,
-    direct: &SignedFile,
-    store: &Store,
-    terms: Terms<'_>,
-    ui: &dyn Progress,
-) -> Result<Located> {
-    ui.stage(&format!("looking for {}", printable(&direct.path)));
-    let keyring = keyring(source, store)?;
+pub(super) fn locate(source: &Source, direct: &SignedFile, at: &Site<'_>) -> Result<Located> {
+    at.ui.stage(&format!("looking for {}", printable(&direct.path)));
+    let keyring = keyring(source, at.store)?;
     let http = Http::default();
     let mut troubles: Vec<String> = Vec::new();
     let mut found = None;
-    for (at, root) in source.mirrors.iter().enumerate() {
+    for (index, root) in source.mirrors.iter().enumerate() {
         let url = format!("{root}/{}{}", direct.path, direct.signature);
         match http.document(&url, MAX_DOCUMENT) {
             Ok(signature) => {
-                found = Some((at, signature));
+                found = Some((index, signature));
                 break;
             }
             Err(failure) => {
-                if at + 1 < source.mirrors.len() {
-                    ui.warn(&format!("{failure}; trying the next mirror"));
+                if index + 1 < source.mirrors.len() {
+                    at.ui.warn(&format!("{failure}; trying the next mirror"));
                 }
                 troubles.push(format!("{failure}\n"));
             }
         }
     }
-    let Some((at, signature)) = found else {
+    let Some((index, signature)) = found else {
         let error = Error::network(format!("no mirror has the signature of {}", printable(&direct.path)))
             .with_details(troubles.concat());
-        return Err(match known(source, direct, store) {
+        return Err(match known(source, direct, at.store) {
             Ok(Some(_)) => error.with_hint("with --offline the stored one is used"),
             _ => error.with_hint("check source.mirrors, and source.release, arch and subarch"),
         });
     };
     let mut mirrors: Vec<&String> = source.mirrors.iter().collect();
-    mirrors[..=at].rotate_right(1);
+    mirrors[..=index].rotate_right(1);
     let urls = mirrors.iter().map(|root| format!("{root}/{}", direct.path)).collect();
     let sha256 = digest(&http, mirrors[0], direct)?;
     let signed = hex(&Sha256::digest(&signature));
-    let remembered = store.read_ref::<Facts>(REFS, &ref_name(direct))?.filter(|facts| {
+    let remembered = at.store.read_ref::<Facts>(REFS, &ref_name(direct))?.filter(|facts| {
         facts.trust == keyring.id() && facts.signature.as_ref() == Some(&signed) && facts.sha512.is_some()
     });
     // Who asks for a build of a day wants it however old it is.
-    let dated = direct.latest.then(|| Dated {
-        of: ref_name(direct),
-        max_age: source.max_age,
-        allow_rollback: terms.allow_rollback,
-    });
+    let dated = direct.latest.then(|| Dated { of: ref_name(direct), max_age: source.max_age });
     let (facts, proof) = match remembered {
         Some(facts) => {
             // Good once, and perhaps too old by now.
             if let (Some(signer), Some(dated)) = (&facts.signer, &dated) {
-                dated.check(store, &keyring, &direct.path, signer.created, ui)?;
+                dated.check(&keyring, &direct.path, signer.created, at)?;
             }
             (facts, Proof::Digest)
         }
@@ -95,7 +84,7 @@ pub(super) fn locate(
             (facts, Proof::Detached { signature, keyring })
         }
     };
-    ui.done();
+    at.ui.done();
     Ok(Located {
         name: name(direct),
         place: Place::Urls(urls),

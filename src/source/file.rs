@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::digests;
 use super::hashing;
-use super::{BUFFER, Facts, Got, Located, Place, Proof, keyring, pointer};
+use super::{BUFFER, Facts, Got, Located, Place, Proof, Site, keyring, pointer};
 use crate::base::digest::hex;
 use crate::base::digest::{Algorithm, Hasher};
 use crate::base::error::{Context, Error, Kind, Result};
@@ -86,14 +86,14 @@ struct Identity {
 }
 
 /// Hashes the file and checks what proves it. A file that is unchanged since it was last looked at is not read again.
-pub(super) fn locate(source: &Source, asked: &Asked<'_>, store: &Store, ui: &dyn Progress) -> Result<Located> {
-    if let Some(located) = known(source, asked, store)? {
+pub(super) fn locate(source: &Source, asked: &Asked<'_>, at: &Site<'_>) -> Result<Located> {
+    if let Some(located) = known(source, asked, at.store)? {
         return Ok(located);
     }
     let path = asked.path.display().to_string();
-    ui.stage(&format!("checking {}", printable(&path)));
+    at.ui.stage(&format!("checking {}", printable(&path)));
     let proof = proof(asked)?;
-    let file = if asked.is_stdin() { spool(store, ui)? } else { open(asked.path)? };
+    let file = if asked.is_stdin() { spool(at)? } else { open(asked.path)? };
     let before = identity(&file, &path)?;
     let mut facts = Facts {
         size: Some(before.size),
@@ -108,15 +108,15 @@ pub(super) fn locate(source: &Source, asked: &Asked<'_>, store: &Store, ui: &dyn
         signer: None,
         how: String::new(),
         verified_at: now(),
-        trust: trust(source, asked, store)?,
+        trust: trust(source, asked, at.store)?,
         signature: None,
         digests: None,
         fetched: false,
     };
-    let mut reader = Hashing::new(&file, &[Algorithm::Sha512], before.size, ui);
+    let mut reader = Hashing::new(&file, &[Algorithm::Sha512], before.size, at.ui);
     let sha512 = match &proof {
         Some(Beside { path: signature, bytes, form: Form::Detached }) => {
-            let keyring = keyring(source, store)?;
+            let keyring = keyring(source, at.store)?;
             let signer = verify::detached(&printable(&path), bytes, &mut reader, &keyring)?;
             // The verifier has read the file to its end; what it did not read would not be hashed.
             reader.rest(&path)?;
@@ -126,7 +126,7 @@ pub(super) fn locate(source: &Source, asked: &Asked<'_>, store: &Store, ui: &dyn
         }
         Some(Beside { path: list, bytes, form: Form::Digests }) => {
             let shown = printable(&list.display().to_string());
-            let signed = verify::clearsigned(&shown, bytes, &keyring(source, store)?)?;
+            let signed = verify::clearsigned(&shown, bytes, &keyring(source, at.store)?)?;
             facts.how = format!("clearsigned digests {} by {}", last(list), signed.signer.primary);
             facts.signer = Some(signed.signer);
             reader.compare(&path, &shown, &signed.text, &last(asked.path))?
@@ -157,7 +157,7 @@ pub(super) fn locate(source: &Source, asked: &Asked<'_>, store: &Store, ui: &dyn
     if unsigned {
         let also = proof.map_or_else(String::new, |list| format!(", with the digest in {}", last(&list.path)));
         facts.how = format!("unsigned, accepted by the recipe (allow-unsigned){also}");
-        ui.warn(&format!("{} is not signed; the recipe accepts it so", printable(&path)));
+        at.ui.warn(&format!("{} is not signed; the recipe accepts it so", printable(&path)));
     }
     facts.sha512 = Some(sha512);
     // A file written to within the clock's grain of being read could change again without its times changing.
@@ -167,9 +167,9 @@ pub(super) fn locate(source: &Source, asked: &Asked<'_>, store: &Store, ui: &dyn
     }
     let remembered = Remembered { identity: after, facts, unsigned };
     if !asked.is_stdin() && remembered.identity.changed.0 + 2 < i64::try_from(now()).unwrap_or(i64::MAX) {
-        store.write_ref(REFS, &ref_name(asked), &remembered)?;
+        at.store.write_ref(REFS, &ref_name(asked), &remembered)?;
     }
-    ui.done();
+    at.ui.done();
     Ok(located(asked, remembered))
 }
 
@@ -189,29 +189,29 @@ pub(super) fn known(source: &Source, asked: &Asked<'_>, store: &Store) -> Result
 }
 
 /// Copies the file into the store: its owner may go on writing to it, and what is judged must stay as it was.
-pub(super) fn copy(located: &Located, path: &Path, store: &Store, ui: &dyn Progress) -> Result<Got> {
+pub(super) fn copy(located: &Located, path: &Path, at: &Site<'_>) -> Result<Got> {
     let what = path.display().to_string();
     let wanted =
         located.facts.sha512.as_deref().ok_or_else(|| Error::system(format!("copying {what}: it was not hashed")))?;
     loop {
-        let mut waiting = || ui.note(&format!("another build is copying {}; waiting for it", printable(&what)));
-        let mut part = match store.part(&format!("file-{}", &wanted[..32]), Some(wanted), &mut waiting)? {
+        let mut waiting = || at.ui.note(&format!("another build is copying {}; waiting for it", printable(&what)));
+        let mut part = match at.store.part(&format!("file-{}", &wanted[..32]), Some(wanted), &mut waiting)? {
             PartOrBlob::Part(part) => part,
             PartOrBlob::Blob(file) => {
                 let what = format!("the stored {}", located.name);
-                let (sums, size) = hashing::of_file(&file, &[Algorithm::Sha512], &what, ui)?;
+                let (sums, size) = hashing::of_file(&file, &[Algorithm::Sha512], &what, at.ui)?;
                 let sha512 = sums.hex(Algorithm::Sha512).unwrap_or_default();
                 if sha512 == wanted {
                     return Ok(Got { file, sha512, size });
                 }
-                ui.warn(&format!("the stored copy of {} is damaged; it is copied again", printable(&what)));
-                store.remove_blob(wanted)?;
+                at.ui.warn(&format!("the stored copy of {} is damaged; it is copied again", printable(&what)));
+                at.store.remove_blob(wanted)?;
                 continue;
             }
         };
         let file = open(path)?;
         let total = file.metadata().system(|| format!("reading {what}"))?.len();
-        let mut reader = Hashing::new(&file, &[Algorithm::Sha512], total, ui);
+        let mut reader = Hashing::new(&file, &[Algorithm::Sha512], total, at.ui);
         part.file().set_len(0).system(|| format!("emptying {}", part.path().display()))?;
         let mut buffer = vec![0; BUFFER];
         loop {
@@ -226,7 +226,7 @@ pub(super) fn copy(located: &Located, path: &Path, store: &Store, ui: &dyn Progr
             part.discard()?;
             return Err(changed(&what));
         }
-        return Ok(Got { file: part.finish(store, &sha512)?, sha512, size });
+        return Ok(Got { file: part.finish(at.store, &sha512)?, sha512, size });
     }
 }
 
@@ -358,9 +358,9 @@ fn changed(path: &str) -> Error {
 }
 
 /// Brings standard input into the store, where it can be read more than once. What it is, is judged afterwards.
-fn spool(store: &Store, ui: &dyn Progress) -> Result<File> {
-    let mut waiting = || ui.note("another build is reading its standard input; waiting for it");
-    let PartOrBlob::Part(mut part) = store.part("stdin", None, &mut waiting)? else {
+fn spool(at: &Site<'_>) -> Result<File> {
+    let mut waiting = || at.ui.note("another build is reading its standard input; waiting for it");
+    let PartOrBlob::Part(mut part) = at.store.part("stdin", None, &mut waiting)? else {
         return Err(Error::system("reading standard input: the store has it already"));
     };
     let mut input = std::io::stdin().lock();
@@ -380,9 +380,9 @@ fn spool(store: &Store, ui: &dyn Progress) -> Result<File> {
             part.discard()?;
             return Err(Error::refused("standard input is larger than any stage3"));
         }
-        ui.emit(Event::Bytes { done, total: None });
+        at.ui.emit(Event::Bytes { done, total: None });
     }
-    let file = part.finish(store, &hasher.finish().hex(Algorithm::Sha512).unwrap_or_default())?;
+    let file = part.finish(at.store, &hasher.finish().hex(Algorithm::Sha512).unwrap_or_default())?;
     super::rewound(&file)?;
     Ok(file)
 }

@@ -4,11 +4,10 @@ use super::digests;
 use super::fetch::{FailureKind, Http};
 use super::memory::{self, Sighting};
 use super::pointer::{self, Entry, Pointer};
-use super::{Facts, Located, Place, Proof, Terms, keyring};
+use super::{Facts, Located, Place, Proof, Site, keyring};
 use crate::base::arch;
 use crate::base::digest::Algorithm;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::progress::Progress;
 use crate::base::text::printable;
 use crate::base::time::{build_timestamp, now, readable};
 use crate::recipe::{Source, Version};
@@ -33,36 +32,25 @@ struct Ask<'a> {
     keyring: Keyring,
     arch: &'static str,
     max_age: u64,
-    allow_rollback: bool,
-    store: &'a Store,
-    ui: &'a dyn Progress,
+    at: &'a Site<'a>,
 }
 
-pub(super) fn locate(
-    source: &Source,
-    variant: &str,
-    version: &Version,
-    store: &Store,
-    terms: Terms<'_>,
-    ui: &dyn Progress,
-) -> Result<Located> {
-    ui.stage(&format!("looking for stage3 {}", printable(variant)));
+pub(super) fn locate(source: &Source, variant: &str, version: &Version, at: &Site<'_>) -> Result<Located> {
+    at.ui.stage(&format!("looking for stage3 {}", printable(variant)));
     let mut ask = Ask {
         http: Http::default(),
         mirrors: source.mirrors.iter().map(String::as_str).collect(),
-        keyring: keyring(source, store)?,
+        keyring: keyring(source, at.store)?,
         arch: checked(variant)?,
         max_age: source.max_age,
-        allow_rollback: terms.allow_rollback,
-        store,
-        ui,
+        at,
     };
-    let hint = |error: Error| with_offline_hint(error, source, variant, version, store);
+    let hint = |error: Error| with_offline_hint(error, source, variant, version, at.store);
     let (names, timestamp, size) = match version {
         Version::Latest => {
-            let (at, entry) = ask.latest(variant).map_err(hint)?;
+            let (index, entry) = ask.latest(variant).map_err(hint)?;
             // The mirror that just answered well is asked first from now on.
-            let good = ask.mirrors.remove(at);
+            let good = ask.mirrors.remove(index);
             ask.mirrors.insert(0, good);
             (vec![entry.name()], entry.timestamp, Some(entry.size))
         }
@@ -80,29 +68,27 @@ pub(super) fn locate(
         None => ask.found(&names, &timestamp, size).map_err(hint)?,
     };
     let urls = ask.mirrors.iter().map(|mirror| url(mirror, ask.arch, &format!("{timestamp}/{name}"))).collect();
-    ui.done();
+    at.ui.done();
     let remember = (REFS, name.clone());
     Ok(Located { name, place: Place::Urls(urls), proof, facts, offline: false, remember, dated: None, sha256: None })
 }
 
 /// What the first mirror that answers well offers for an architecture's directory, by its signed list of all variants.
-pub fn offers(source: &Source, arch: &str, store: &Store, ui: &dyn Progress) -> Result<Pointer> {
+pub fn offers(source: &Source, arch: &str, at: &Site<'_>) -> Result<Pointer> {
     let known = arch::directories();
     let Some(arch) = known.clone().find(|known| *known == arch) else {
         let known: Vec<&str> = known.collect();
         return Err(Error::usage(format!("{} is no directory of a mirror", printable(arch)))
             .with_hint(format!("one of {}", known.join(", "))));
     };
-    ui.stage(&format!("looking for stage3s of {arch}"));
+    at.ui.stage(&format!("looking for stage3s of {arch}"));
     let ask = Ask {
         http: Http::default(),
         mirrors: source.mirrors.iter().map(String::as_str).collect(),
-        keyring: keyring(source, store)?,
+        keyring: keyring(source, at.store)?,
         arch,
         max_age: source.max_age,
-        allow_rollback: false,
-        store,
-        ui,
+        at,
     };
     let list = "latest-stage3.txt";
     let found = ask.each(list, |mirror| {
@@ -112,14 +98,14 @@ pub fn offers(source: &Source, arch: &str, store: &Store, ui: &dyn Progress) -> 
                 let pointer = ask.pointer(&url, &bytes)?;
                 for entry in &pointer.entries {
                     not_from_the_future(&url, &pointer, entry)?;
-                    memory::look(store, &ask.keyring, &printable(&url), &sighting(list, &pointer, entry))?;
+                    memory::look(at.store, &ask.keyring, &printable(&url), &sighting(list, &pointer, entry))?;
                 }
                 Ok(Answer::Found(pointer))
             }
             Answer::Missing(why) => Ok(Answer::Missing(why)),
         }
     })?;
-    ui.done();
+    at.ui.done();
     found
         .map(|(_, pointer)| pointer)
         .ok_or_else(|| Error::network(format!("no mirror lists stage3s of {arch}")).with_hint("check source.mirrors"))
@@ -259,14 +245,14 @@ impl Ask<'_> {
     fn not_seen_newer(&self, url: &str, list: &str, pointer: &Pointer, entry: &Entry) -> Result<Entry> {
         not_from_the_future(url, pointer, entry)?;
         let sighting = sighting(list, pointer, entry);
-        memory::check(self.store, &self.keyring, &printable(url), &sighting, self.allow_rollback, self.ui)?;
+        memory::check(&self.keyring, &printable(url), &sighting, self.at)?;
         Ok(entry.clone())
     }
 
     /// The first of these files that the store remembers well.
     fn remembered(&self, names: &[String], size: Option<u64>) -> Result<Option<(String, Facts)>> {
         for name in names {
-            if let Some(facts) = trusted(self.store, name, &self.keyring)?
+            if let Some(facts) = trusted(self.at.store, name, &self.keyring)?
                 && (size.is_none() || facts.size.is_none() || facts.size == size)
             {
                 return Ok(Some((name.clone(), Facts { size: facts.size.or(size), ..facts })));
@@ -280,7 +266,7 @@ impl Ask<'_> {
         for name in names {
             if let Some((facts, proof)) = self.facts(name, timestamp, size)? {
                 if facts.sha512.is_some() {
-                    self.store.write_ref(REFS, name, &facts)?;
+                    self.at.store.write_ref(REFS, name, &facts)?;
                 }
                 return Ok((name.clone(), facts, proof));
             }
@@ -357,7 +343,7 @@ impl Ask<'_> {
                 Ok(Answer::Missing(why)) => missing.push(why),
                 Err(error) if matches!(error.kind(), Kind::Refused | Kind::Network) => {
                     if index + 1 < self.mirrors.len() {
-                        self.ui.warn(&format!("{}; trying the next mirror", chain(&error)));
+                        self.at.ui.warn(&format!("{}; trying the next mirror", chain(&error)));
                     }
                     troubles.push(error);
                 }

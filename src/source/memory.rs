@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::Site;
 use crate::base::digest::hex;
 use crate::base::error::{Error, Result};
-use crate::base::progress::Progress;
 use crate::store::Store;
 use crate::store::lock::{self, Mode};
 use crate::verify::Keyring;
@@ -42,23 +42,16 @@ struct Seen {
     at: u64,
 }
 
-/// Refuses what is older than what was seen before, and remembers what is newer. With `allow` an older one is accepted; what is
+/// Refuses what is older than what was seen before, and remembers what is newer. With `allow_rollback` an older one is accepted; what is
 /// remembered stays, so that the next run asks again.
-pub(super) fn check(
-    store: &Store,
-    keyring: &Keyring,
-    what: &str,
-    sighting: &Sighting,
-    allow: bool,
-    ui: &dyn Progress,
-) -> Result<()> {
+pub(super) fn check(keyring: &Keyring, what: &str, sighting: &Sighting, at: &Site<'_>) -> Result<()> {
     let name = name(keyring, sighting);
     // Two runs that remember at once must not take each other back.
-    let _lock = lock::take(&store.root().join("refs/seen.lock"), Mode::Exclusive, || {})?;
-    let mut seen: Seen = store.read_ref(REFS, &name)?.unwrap_or_default();
+    let _lock = lock::take(&at.store.root().join("refs/seen.lock"), Mode::Exclusive, || {})?;
+    let mut seen: Seen = at.store.read_ref(REFS, &name)?.unwrap_or_default();
     match seen.newer_than(sighting) {
-        Some(why) if allow => {
-            ui.warn(&format!("{what}: what is signed is older than it was ({why}); it is accepted this once"));
+        Some(why) if at.options.allow_rollback => {
+            at.ui.warn(&format!("{what}: what is signed is older than it was ({why}); it is accepted this once"));
             Ok(())
         }
         Some(why) => Err(refused(what, &why)),
@@ -68,7 +61,7 @@ pub(super) fn check(
             }
             seen.lists.insert(sighting.list.clone(), sighting.published);
             (seen.build, seen.at) = (sighting.build.clone(), now());
-            store.write_ref(REFS, &name, &seen)
+            at.store.write_ref(REFS, &name, &seen)
         }
     }
 }

@@ -30,10 +30,12 @@ mod memory;
 pub mod pin;
 pub mod pointer;
 pub mod repository;
+mod site;
 
 pub use gentoo::offers;
 pub use locked::Locked;
 pub use pin::Pin;
+pub use site::{ResolveOptions, Site};
 
 /// A file that is known but perhaps not here yet: its name, what it must be, and what proves it.
 #[derive(Debug, Clone)]
@@ -58,11 +60,10 @@ struct Dated {
     /// What it is remembered under.
     of: String,
     max_age: u64,
-    allow_rollback: bool,
 }
 
 impl Dated {
-    fn check(&self, store: &Store, keyring: &Keyring, what: &str, created: u64, ui: &dyn Progress) -> Result<()> {
+    fn check(&self, keyring: &Keyring, what: &str, created: u64, at: &Site<'_>) -> Result<()> {
         gentoo::fresh(what, created, now(), self.max_age)?;
         let sighting = memory::Sighting {
             of: self.of.clone(),
@@ -70,19 +71,8 @@ impl Dated {
             published: created,
             build: String::new(),
         };
-        memory::check(store, keyring, &printable(what), &sighting, self.allow_rollback, ui)
+        memory::check(keyring, &printable(what), &sighting, at)
     }
-}
-
-/// On what terms a base is looked for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Terms<'a> {
-    /// Ask no server: what the store has, or nothing.
-    pub offline: bool,
-    /// Accept a signed list that is older than one seen before.
-    pub allow_rollback: bool,
-    /// Ask for no list: this, or nothing.
-    pub locked: Option<&'a Locked>,
 }
 
 /// Where the bytes are.
@@ -202,19 +192,20 @@ impl Located {
 
 /// Finds out which file the recipe's base is. Asks the mirrors, and refuses what is not signed by a trusted key; offline it
 /// answers from the store alone.
-pub fn locate(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Located> {
-    if let Some(locked) = terms.locked {
+pub fn locate(job: &Job, at: &Site<'_>) -> Result<Located> {
+    if let Some(locked) = at.options.locked {
         return match &locked.stage3 {
-            Some(pin) => pin::locate(&job.source, pin, store, terms, ui),
+            Some(pin) => pin::locate(&job.source, pin, at),
             None => Err(pin::changed("a stage3", "nothing")),
         };
     }
-    if terms.offline {
-        return match known(job, store)? {
+    if at.options.offline {
+        return match known(job, at.store)? {
             Some(located) => Ok(located),
             // A file of this machine needs no network.
             None if matches!(job.source.base, BaseSpec::File { .. }) => {
-                locate(job, store, Terms { offline: false, ..terms }, ui)
+                let options = ResolveOptions { offline: false, ..at.options };
+                locate(job, &Site { options, ..*at })
             }
             None if matches!(job.source.base, BaseSpec::Host { .. }) => Err(no_stage3(job)),
             None => Err(Error::network(format!("the store knows no verified {}", base_name(&job.source)))
@@ -222,8 +213,8 @@ pub fn locate(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> 
         };
     }
     let located = match &job.source.base {
-        BaseSpec::Gentoo { stage3, version } => gentoo::locate(&job.source, stage3, version, store, terms, ui)?,
-        BaseSpec::SignedFile(direct) => direct::locate(&job.source, direct, store, terms, ui)?,
+        BaseSpec::Gentoo { stage3, version } => gentoo::locate(&job.source, stage3, version, at)?,
+        BaseSpec::SignedFile(direct) => direct::locate(&job.source, direct, at)?,
         BaseSpec::File { path, signature, sha512, allow_unsigned } => {
             let asked = file::Asked {
                 path,
@@ -231,12 +222,12 @@ pub fn locate(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> 
                 sha512: sha512.as_deref(),
                 allow_unsigned: *allow_unsigned,
             };
-            file::locate(&job.source, &asked, store, ui)?
+            file::locate(&job.source, &asked, at)?
         }
         BaseSpec::Host { .. } => return Err(no_stage3(job)),
     };
     if let Some(signer) = located.signer() {
-        warn_of_expiry(&keyring(&job.source, store)?, signer, now(), ui);
+        warn_of_expiry(&keyring(&job.source, at.store)?, signer, now(), at.ui);
     }
     Ok(located)
 }
@@ -281,18 +272,18 @@ pub fn first_urls(job: &Job) -> Result<Vec<String>> {
 
 /// Brings the bytes into the store, where they are not there yet: over HTTP resumed, mirror after mirror, hashed on the way; a local
 /// file is copied, so that what is judged cannot change afterwards.
-pub fn fetch(located: &Located, store: &Store, ui: &dyn Progress) -> Result<Fetched> {
-    ui.stage(&format!("fetching {}", printable(&located.name)));
+pub fn fetch(located: &Located, at: &Site<'_>) -> Result<Fetched> {
+    at.ui.stage(&format!("fetching {}", printable(&located.name)));
     let mut facts = located.facts.clone();
     let got = match &located.place {
-        Place::File(path) => file::copy(located, path, store, ui)?,
+        Place::File(path) => file::copy(located, path, at)?,
         Place::Urls(urls) => {
             let mut signer = None;
             let mut accept = |file: &File| match &located.proof {
                 Proof::Detached { signature, keyring } => {
                     let good = verify::detached(&located.name, signature, rewound(file)?, keyring)?;
                     if let Some(dated) = &located.dated {
-                        dated.check(store, keyring, &located.name, good.created, ui)?;
+                        dated.check(keyring, &located.name, good.created, at)?;
                     }
                     signer = Some(good);
                     Ok(())
@@ -308,7 +299,7 @@ pub fn fetch(located: &Located, store: &Store, ui: &dyn Progress) -> Result<Fetc
                 sha256: located.sha256.as_deref(),
                 offline: located.offline,
             };
-            let got = download::download(&fetch::Http::default(), &wanted, store, &mut accept, ui);
+            let got = download::download(&fetch::Http::default(), &wanted, at.store, &mut accept, at.ui);
             let got = got.map_err(|error| match (&located.proof, error.kind()) {
                 (Proof::Locked, Kind::Network) => error.with_hint(pin::GONE),
                 (Proof::Locked, Kind::Refused) => error.with_hint(pin::OTHER),
@@ -320,12 +311,12 @@ pub fn fetch(located: &Located, store: &Store, ui: &dyn Progress) -> Result<Fetc
             }
             if !facts.fetched {
                 (facts.fetched, facts.size, facts.sha512) = (true, Some(got.size), Some(got.sha512.clone()));
-                store.write_ref(located.remember.0, &located.remember.1, &facts)?;
+                at.store.write_ref(located.remember.0, &located.remember.1, &facts)?;
             }
             got
         }
     };
-    ui.done();
+    at.ui.done();
     let (name, proof) = (located.name.clone(), located.proof.clone());
     Ok(Fetched { name, proof, facts, file: got.file, sha512: got.sha512, size: got.size })
 }

@@ -9,9 +9,8 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::pointer::{self, MAX_SIZE};
-use super::{Facts, Located, Place, Proof, Terms, file, gentoo, keyring};
+use super::{Facts, Located, Place, Proof, Site, file, gentoo, keyring};
 use crate::base::error::{Error, Result};
-use crate::base::progress::Progress;
 use crate::recipe::{BaseSpec, Source, Version};
 use crate::store::Store;
 use crate::verify::{Signer, Verified};
@@ -210,19 +209,13 @@ pub fn changed(asks: &str, locked: &str) -> Error {
 }
 
 /// The base that was locked, whatever is the latest now.
-pub(in crate::source) fn locate(
-    source: &Source,
-    pin: &Pin,
-    store: &Store,
-    terms: Terms<'_>,
-    ui: &dyn Progress,
-) -> Result<Located> {
+pub(in crate::source) fn locate(source: &Source, pin: &Pin, at: &Site<'_>) -> Result<Located> {
     pin.fits(source)?;
-    pin.trusted(source, store)?;
+    pin.trusted(source, at.store)?;
     if let Some(asked) = file::Asked::of(&source.base)
-        && store.blob(&pin.sha512)?.is_none()
+        && at.store.blob(&pin.sha512)?.is_none()
     {
-        let found = file::locate(source, &asked, store, ui)?;
+        let found = file::locate(source, &asked, at)?;
         return match found.sha512() == Some(&pin.sha512) {
             true => Ok(found),
             false => Err(Error::refused(format!("{} is another file than was locked", printable(&pin.name)))
@@ -257,7 +250,7 @@ pub(in crate::source) fn locate(
             digests: None,
             fetched: true,
         },
-        offline: terms.offline,
+        offline: at.options.offline,
         remember: ("lock", String::new()),
         dated: None,
         sha256: None,

@@ -14,7 +14,7 @@ use crate::source::locked::{LockedRepository, PinnedCommit};
 use crate::source::pin::{self, Pin};
 use crate::source::repository::tree::{self, Admission};
 use crate::source::repository::{Fact, checkout, git, snapshot};
-use crate::source::{Located, Terms};
+use crate::source::{Located, Site};
 use crate::store::Store;
 use crate::store::trees::Tree;
 
@@ -47,19 +47,14 @@ impl Repository {
 ///
 /// # Errors
 /// Those of [`crate::source`], [`crate::verify`], [`crate::archive::unpack`] and [`Resolved::at`].
-pub fn repositories(
-    job: &Job,
-    store: &Store,
-    terms: Terms<'_>,
-    ui: &dyn Progress,
-) -> Result<(Vec<Repository>, Resolved)> {
+pub fn repositories(job: &Job, at: &Site<'_>) -> Result<(Vec<Repository>, Resolved)> {
     if job.portage.repositories.iter().any(|repository| repository.location().is_none()) {
         portage::check(job)?;
     }
     let each = job.portage.repositories.iter().enumerate().map(|(index, repository)| match &repository.origin {
         Origin::Location(path) => Ok(Repository::here(path)),
-        Origin::Snapshot(snapshot) => of_snapshot(snapshot, index, store, terms, ui),
-        Origin::Git(git) => of_git(&of_lock(git, index, terms)?, store, terms, ui),
+        Origin::Snapshot(snapshot) => of_snapshot(snapshot, index, at),
+        Origin::Git(git) => of_git(&of_lock(git, index, at)?, at),
     });
     let all = each.collect::<Result<Vec<_>>>()?;
     let resolved = resolved(job, &all)?;
@@ -103,20 +98,20 @@ pub fn stored(job: &Job, store: &Store) -> Result<Option<(Vec<Repository>, Resol
 ///
 /// # Errors
 /// Those of [`crate::source`] and [`crate::verify`].
-pub fn judged(job: &Job, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Vec<String>> {
+pub fn judged(job: &Job, at: &Site<'_>) -> Result<Vec<String>> {
     let mut paragraphs = Vec::new();
     for (index, repository) in job.portage.repositories.iter().enumerate() {
         match &repository.origin {
             Origin::Location(_) => {}
             Origin::Snapshot(snapshot) => {
-                let located = located(snapshot, index, store, terms, ui)?;
-                paragraphs.push(snapshot::verified(snapshot, &located, store, terms, ui)?.to_string());
+                let located = located(snapshot, index, at)?;
+                paragraphs.push(snapshot::verified(snapshot, &located, at)?.to_string());
             }
             Origin::Git(git) => {
-                let git = of_lock(git, index, terms)?;
-                let commit = match terms.offline {
-                    true => git::locate(&git, store, terms, ui)?,
-                    false => git::judged(&git, store, terms, ui)?,
+                let git = of_lock(git, index, at)?;
+                let commit = match at.options.offline {
+                    true => git::locate(&git, at)?,
+                    false => git::judged(&git, at)?,
                 };
                 paragraphs.push(commit.to_string());
             }
@@ -170,17 +165,17 @@ pub(super) fn locked(
 }
 
 /// The snapshot that a recipe asks for, or that it was locked to.
-fn located(snapshot: &Snapshot, index: usize, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Located> {
-    let Some(locked) = terms.locked else { return snapshot::locate(snapshot, store, terms, ui) };
+fn located(snapshot: &Snapshot, index: usize, at: &Site<'_>) -> Result<Located> {
+    let Some(locked) = at.options.locked else { return snapshot::locate(snapshot, at) };
     match locked.repository.get(index).and_then(|repository| repository.snapshot.as_ref()) {
-        Some(pin) => snapshot::pinned(snapshot, pin, store, terms, ui),
+        Some(pin) => snapshot::pinned(snapshot, pin, at),
         None => Err(pin::changed(&snapshot::asked(snapshot), "something else")),
     }
 }
 
 /// The commit that a recipe asks for, or that its branch was locked to.
-fn of_lock(git: &Git, index: usize, terms: Terms<'_>) -> Result<Git> {
-    let Some(locked) = terms.locked else { return Ok(git.clone()) };
+fn of_lock(git: &Git, index: usize, at: &Site<'_>) -> Result<Git> {
+    let Some(locked) = at.options.locked else { return Ok(git.clone()) };
     match locked.repository.get(index).and_then(|repository| repository.git.as_ref()) {
         Some(pin) => pin.of(git),
         None => Err(pin::changed(&git.url, "something else")),
@@ -188,18 +183,12 @@ fn of_lock(git: &Git, index: usize, terms: Terms<'_>) -> Result<Git> {
 }
 
 /// A snapshot, unpacked in the store.
-fn of_snapshot(
-    snapshot: &Snapshot,
-    index: usize,
-    store: &Store,
-    terms: Terms<'_>,
-    ui: &dyn Progress,
-) -> Result<Repository> {
-    let located = located(snapshot, index, store, terms, ui)?;
+fn of_snapshot(snapshot: &Snapshot, index: usize, at: &Site<'_>) -> Result<Repository> {
+    let located = located(snapshot, index, at)?;
     let wanted = snapshot::top(snapshot);
-    let waiting = || ui.note(WAITING);
+    let waiting = || at.ui.note(WAITING);
     let unpacked = match located.sha512() {
-        Some(sha512) => store.tree(sha512, waiting)?,
+        Some(sha512) => at.store.tree(sha512, waiting)?,
         None => None,
     };
     let urls = located.urls().to_vec();
@@ -212,18 +201,18 @@ fn of_snapshot(
             located.size(),
         ),
         None => {
-            let verified = snapshot::verified(snapshot, &located, store, terms, ui)?;
+            let verified = snapshot::verified(snapshot, &located, at)?;
             let name = verified.name();
-            let tree = store.add_tree(verified.sha512(), name, waiting, |root| {
+            let tree = at.store.add_tree(verified.sha512(), name, waiting, |root| {
                 let top = wanted.as_deref();
                 let limits = limits(&snapshot.bounds, Some(verified.size()));
                 match snapshot.format {
                     SnapshotFormat::Tar => {
                         let tarball = verified.open()?;
                         unpack::check_size(&tarball, root, name, &limits)?;
-                        unpack(tarball, Some(verified.size()), name, root, top, &limits, ui)
+                        unpack(tarball, Some(verified.size()), name, root, top, &limits, at.ui)
                     }
-                    SnapshotFormat::Squashfs => unpack_image(&verified.open()?, name, root, &limits, ui),
+                    SnapshotFormat::Squashfs => unpack_image(&verified.open()?, name, root, &limits, at.ui),
                 }
             })?;
             let signer = verified.signer().map(str::to_owned);
@@ -239,17 +228,15 @@ fn of_snapshot(
 }
 
 /// A commit, its tree unpacked in the store.
-fn of_git(git: &Git, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Repository> {
-    let commit = git::locate(git, store, terms, ui)?;
+fn of_git(git: &Git, at: &Site<'_>) -> Result<Repository> {
+    let commit = git::locate(git, at)?;
     let (key, name) = (commit.tree(), commit.name());
-    let waiting = || ui.note(WAITING);
-    let tree = match store.tree(&key, waiting)? {
+    let waiting = || at.ui.note(WAITING);
+    let tree = match at.store.tree(&key, waiting)? {
         Some(tree) => tree,
-        None => store.add_tree(&key, &name, waiting, |root| {
+        None => at.store.add_tree(&key, &name, waiting, |root| {
             let limits = limits(&git.bounds, None);
-            git::archive(git, &commit, store, terms, ui, |tarball| {
-                unpack(tarball, None, &name, root, None, &limits, ui)
-            })
+            git::archive(git, &commit, at, |tarball| unpack(tarball, None, &name, root, None, &limits, at.ui))
         })?,
     };
     let directory = tree.root().join(tree::top(&Rootfs::open(&tree.root())?, &name, None)?);

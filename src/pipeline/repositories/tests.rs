@@ -12,20 +12,21 @@ use super::*;
 use crate::base::digest::hex;
 use crate::base::error::Kind;
 use crate::base::progress::Silent;
+use crate::source::ResolveOptions;
 use crate::source::server::Server;
 use crate::verify::gnupg::{Gpg, gpg};
 
-const OFFLINE: Terms<'_> = Terms { offline: true, allow_rollback: false, locked: None };
+const OFFLINE: ResolveOptions<'_> = ResolveOptions { offline: true, allow_rollback: false, locked: None };
 const DAY: u64 = 86_400;
 
-struct Site {
+struct Publisher {
     gpg: Gpg,
     scratch: tempfile::TempDir,
     store: Store,
     files: HashMap<String, Vec<u8>>,
 }
 
-impl Site {
+impl Publisher {
     /// None without the programs, where they are not demanded.
     fn new() -> Option<Self> {
         let gpg = gpg()?;
@@ -106,15 +107,15 @@ impl Site {
         }
     }
 
-    fn get(&self, snapshot: &Snapshot, terms: Terms<'_>) -> Result<Repository> {
-        of_snapshot(snapshot, 0, &self.store, terms, &Silent)
+    fn get(&self, snapshot: &Snapshot, terms: ResolveOptions<'_>) -> Result<Repository> {
+        of_snapshot(snapshot, 0, &Site::new(&self.store, terms, &Silent))
     }
 
     /// Refused, and nothing of it stays.
     #[track_caller]
     fn refuses(&self, date: Option<&str>, why: &str) {
         let server = self.serve();
-        let error = self.get(&self.snapshot(date, &server), Terms::default()).unwrap_err();
+        let error = self.get(&self.snapshot(date, &server), ResolveOptions::default()).unwrap_err();
         let mut text = error.to_string();
         let mut cause = std::error::Error::source(&error);
         while let Some(next) = cause {
@@ -144,7 +145,7 @@ fn listing(directory: &Path) -> String {
 
 #[test]
 fn the_latest_is_fetched_and_unpacked_as_unsquashfs_does() {
-    let Some(mut site) = Site::new() else { return };
+    let Some(mut site) = Publisher::new() else { return };
     for (options, day) in [
         (&["-comp", "xz"][..], "20261119"),
         (&["-comp", "zstd", "-no-fragments"], "20261120"),
@@ -161,7 +162,7 @@ fn the_latest_is_fetched_and_unpacked_as_unsquashfs_does() {
         site.put(&name, &image);
         let server = site.serve();
         let snapshot = site.snapshot(None, &server);
-        let got = site.get(&snapshot, Terms::default()).unwrap();
+        let got = site.get(&snapshot, ResolveOptions::default()).unwrap();
         let theirs = site.scratch.path().join(format!("theirs-{day}"));
         let mut made = Command::new("unsquashfs");
         let made = made.arg("-q").arg("-n").arg("-d").arg(&theirs).arg(site.scratch.path().join("image"));
@@ -181,7 +182,7 @@ fn the_latest_is_fetched_and_unpacked_as_unsquashfs_does() {
 
 #[test]
 fn a_days_is_found_in_any_list_that_has_it() {
-    let Some(mut site) = Site::new() else { return };
+    let Some(mut site) = Publisher::new() else { return };
     let image = site.image(&["-comp", "xz"]);
     for (list, day) in [
         ("gentoo-20260910.sha512sum.txt", "20260910"),
@@ -199,11 +200,11 @@ fn a_days_is_found_in_any_list_that_has_it() {
             snapshot::first_urls(&snapshot),
             [format!("{}/snapshots/squashfs/gentoo-{day}.sha512sum.txt", server.url)]
         );
-        let missing = site.get(&site.snapshot(Some("20260913"), &server), Terms::default()).unwrap_err();
+        let missing = site.get(&site.snapshot(Some("20260913"), &server), ResolveOptions::default()).unwrap_err();
         assert!(missing.kind() == Kind::Network && missing.hint().unwrap().contains("mirrors keep"), "{missing:?}");
         assert_eq!(site.get(&snapshot, OFFLINE).unwrap_err().kind(), Kind::Network);
         // The bytes are those of another day each time: unpacked once, and each called by its own name.
-        for terms in [Terms::default(), OFFLINE] {
+        for terms in [ResolveOptions::default(), OFFLINE] {
             let got = site.get(&snapshot, terms).unwrap();
             assert!(matches!(&got.fact, Fact::Snapshot { name, .. } if *name == format!("gentoo-{day}")), "{got:?}");
         }
@@ -213,7 +214,7 @@ fn a_days_is_found_in_any_list_that_has_it() {
 
 #[test]
 fn a_locked_image_is_fetched_by_its_own_name_and_digest() {
-    let Some(mut site) = Site::new() else { return };
+    let Some(mut site) = Publisher::new() else { return };
     let image = site.image(&["-comp", "xz"]);
     site.put("gentoo-20261120.xz.sqfs", &image);
     site.put("gentoo-current.xz.sqfs", b"of another day by now");
@@ -234,7 +235,7 @@ fn a_locked_image_is_fetched_by_its_own_name_and_digest() {
     };
     let repository = LockedRepository { name: "gentoo".to_owned(), commit: None, snapshot: Some(pin), git: None };
     let locked = crate::source::Locked { stage3: None, repository: vec![repository] };
-    let terms = Terms { locked: Some(&locked), ..Terms::default() };
+    let terms = ResolveOptions { locked: Some(&locked), ..ResolveOptions::default() };
     let got = site.get(&latest, terms).unwrap();
     assert!(matches!(&got.fact, Fact::Snapshot { name, .. } if name == "gentoo-20261120"), "{got:?}");
     assert_eq!(server.seen().len(), 1);
@@ -244,7 +245,7 @@ fn a_locked_image_is_fetched_by_its_own_name_and_digest() {
 
 #[test]
 fn what_the_list_does_not_vouch_for_is_refused() {
-    let Some(mut site) = Site::new() else { return };
+    let Some(mut site) = Publisher::new() else { return };
     let (list, name) = ("gentoo-current.sha512sum.txt", "gentoo-current.xz.sqfs");
     let image = site.image(&["-comp", "xz"]);
     site.put(name, &image);
@@ -269,7 +270,7 @@ fn what_the_list_does_not_vouch_for_is_refused() {
 
 #[test]
 fn an_image_that_is_no_repository_is_refused_whoever_signed_it() {
-    let Some(mut site) = Site::new() else { return };
+    let Some(mut site) = Publisher::new() else { return };
     let list = "gentoo-20261121.sha512sum.txt";
     let name = "gentoo-20261121.xz.sqfs";
     let image = |options: &[&str]| site.image(&[&["-comp", "xz"], options].concat());

@@ -11,11 +11,10 @@ use sha2::{Digest, Sha256, Sha512};
 
 use crate::base::digest::hex;
 use crate::base::error::{Context, Error, Kind, Result};
-use crate::base::progress::Progress;
 use crate::os::process::Exit;
 use crate::os::process::helper::{Helper, ask};
 use crate::recipe::Git;
-use crate::source::{Dated, Terms, warn_of_expiry};
+use crate::source::{Dated, Site, warn_of_expiry};
 use crate::store::Store;
 use crate::store::lock::{self, Lock, Mode};
 use crate::verify::{self, GENTOO_SNAPSHOTS, Keyring, MAX_DOCUMENT, Signer};
@@ -95,43 +94,43 @@ impl std::fmt::Display for Commit {
 /// # Errors
 /// [`Kind::Refused`] for a commit that is not signed as it must be, [`Kind::Network`] when the server does not give it,
 /// [`Kind::System`] when this machine has no git.
-pub fn locate(git: &Git, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Commit> {
-    if (terms.offline || git.commit.is_some())
-        && let Some(known) = known(git, store)?
+pub fn locate(git: &Git, at: &Site<'_>) -> Result<Commit> {
+    if (at.options.offline || git.commit.is_some())
+        && let Some(known) = known(git, at.store)?
     {
         return Ok(known);
     }
-    judged(git, store, terms, ui)
+    judged(git, at)
 }
 
 /// As [`locate`], but what is known is judged anew.
 ///
 /// # Errors
 /// As [`locate`].
-pub fn judged(git: &Git, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Commit> {
-    if terms.offline {
+pub fn judged(git: &Git, at: &Site<'_>) -> Result<Commit> {
+    if at.options.offline {
         return Err(Error::network(format!("the store knows no verified commit of {}", git.url))
             .with_hint("run once without --offline"));
     }
-    ui.stage(&format!("looking for the commit of {}", git.url));
-    let keyring = keyring(git, store)?;
-    let bare = Bare::open(git, store, ui)?;
+    at.ui.stage(&format!("looking for the commit of {}", git.url));
+    let keyring = keyring(git, at.store)?;
+    let bare = Bare::open(git, at)?;
     let commit = bare.fetch(git)?;
     let signer = match &keyring {
         Some(keyring) => {
             let signer = bare.commit(&commit)?.verify(keyring)?;
             if git.commit.is_none() {
-                let dated = Dated { of: ref_name(git), max_age: git.max_age, allow_rollback: terms.allow_rollback };
-                dated.check(store, keyring, &described(git), signer.created, ui)?;
+                let dated = Dated { of: ref_name(git), max_age: git.max_age };
+                dated.check(keyring, &described(git), signer.created, at)?;
             }
-            warn_of_expiry(keyring, &signer.primary, now(), ui);
+            warn_of_expiry(keyring, &signer.primary, now(), at.ui);
             Some(signer)
         }
         None => bare.commit(&commit).map(|_| None)?,
     };
     let facts = Facts { commit, signer, trust: keyring.map(|keyring| keyring.id().to_owned()).unwrap_or_default() };
-    store.write_ref(REFS, &ref_name(git), &facts)?;
-    ui.done();
+    at.store.write_ref(REFS, &ref_name(git), &facts)?;
+    at.ui.done();
     Ok(Commit { url: git.url.clone(), facts })
 }
 
@@ -152,14 +151,12 @@ pub fn known(git: &Git, store: &Store) -> Result<Option<Commit>> {
 pub fn archive<T>(
     git: &Git,
     commit: &Commit,
-    store: &Store,
-    terms: Terms<'_>,
-    ui: &dyn Progress,
+    at: &Site<'_>,
     unpack: impl FnOnce(Box<dyn Read + Send>) -> Result<T>,
 ) -> Result<T> {
-    let bare = Bare::open(git, store, ui)?;
+    let bare = Bare::open(git, at)?;
     if !bare.has(commit.id())? {
-        if terms.offline {
+        if at.options.offline {
             return Err(Error::network(format!("the store does not have {} of {}", commit.id(), git.url))
                 .with_hint("run once without --offline"));
         }
@@ -216,13 +213,13 @@ struct Bare {
 }
 
 impl Bare {
-    fn open(git: &Git, store: &Store, ui: &dyn Progress) -> Result<Self> {
-        let used = store.use_caches()?;
+    fn open(git: &Git, at: &Site<'_>) -> Result<Self> {
+        let used = at.store.use_caches()?;
         let sha256 = git.commit.as_ref().is_some_and(|commit| commit.len() == 64);
-        let directory = store.cache("git")?;
+        let directory = at.store.cache("git")?;
         let format = if sha256 { "sha256" } else { "sha1" };
         let path = directory.join(format!("{}-{format}", &hex(&Sha256::digest(&git.url))[..32]));
-        let waiting = || ui.note(&format!("waiting for another process that fetches {}", git.url));
+        let waiting = || at.ui.note(&format!("waiting for another process that fetches {}", git.url));
         let lock = lock::take(&path.with_added_extension("lock"), Mode::Exclusive, waiting)?;
         let proxies = std::env::vars().filter(|(name, _)| {
             let lower = name.to_ascii_lowercase();

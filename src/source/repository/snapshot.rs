@@ -5,11 +5,10 @@
 
 use super::squashfs;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::progress::Progress;
 use crate::base::time::now;
 use crate::recipe::{BaseSpec, SignedFile, Snapshot, SnapshotFormat, Source};
 use crate::source::pin::{self, Pin};
-use crate::source::{Located, Proof, Terms, direct, fetch, keyring, warn_of_expiry};
+use crate::source::{Located, Proof, Site, direct, fetch, keyring, warn_of_expiry};
 use crate::store::Store;
 use crate::verify::{self, GENTOO_SNAPSHOTS, Verified};
 
@@ -17,9 +16,9 @@ use crate::verify::{self, GENTOO_SNAPSHOTS, Verified};
 ///
 /// # Errors
 /// As [`super::super::locate`].
-pub fn locate(snapshot: &Snapshot, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Located> {
-    if terms.offline {
-        return known(snapshot, store)?.ok_or_else(|| {
+pub fn locate(snapshot: &Snapshot, at: &Site<'_>) -> Result<Located> {
+    if at.options.offline {
+        return known(snapshot, at.store)?.ok_or_else(|| {
             Error::network(format!("the store knows no verified {}", path(snapshot)))
                 .with_hint("run once without --offline")
         });
@@ -27,9 +26,9 @@ pub fn locate(snapshot: &Snapshot, store: &Store, terms: Terms<'_>, ui: &dyn Pro
     let located = match snapshot.format {
         SnapshotFormat::Tar => {
             let (source, direct) = as_source(snapshot);
-            direct::locate(&source, &direct, store, terms, ui)
+            direct::locate(&source, &direct, at)
         }
-        SnapshotFormat::Squashfs => squashfs::locate(snapshot, store, terms, ui),
+        SnapshotFormat::Squashfs => squashfs::locate(snapshot, at),
     };
     located.map_err(|error| match error.kind() {
         Kind::Network => error.with_hint("check the snapshot's `mirrors` and its day: mirrors keep about a week"),
@@ -41,8 +40,8 @@ pub fn locate(snapshot: &Snapshot, store: &Store, terms: Terms<'_>, ui: &dyn Pro
 ///
 /// # Errors
 /// As for a stage3 that was locked.
-pub fn pinned(snapshot: &Snapshot, pin: &Pin, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Located> {
-    pin::locate(&as_source(snapshot).0, pin, store, terms, ui)
+pub fn pinned(snapshot: &Snapshot, pin: &Pin, at: &Site<'_>) -> Result<Located> {
+    pin::locate(&as_source(snapshot).0, pin, at)
 }
 
 /// What the recipe asks for, in words that stay the same for as long as it asks for the same.
@@ -68,27 +67,22 @@ pub fn known(snapshot: &Snapshot, store: &Store) -> Result<Option<Located>> {
 ///
 /// # Errors
 /// As [`fetch()`] and [`verify::verify()`].
-pub fn verified(
-    snapshot: &Snapshot,
-    located: &Located,
-    store: &Store,
-    terms: Terms<'_>,
-    ui: &dyn Progress,
-) -> Result<Verified> {
-    let verified = fetch(located, store, ui).and_then(verify::verify).or_else(|error| {
+pub fn verified(snapshot: &Snapshot, located: &Located, at: &Site<'_>) -> Result<Verified> {
+    let verified = fetch(located, at).and_then(verify::verify).or_else(|error| {
         // A mirror may have changed to a newer one after the signature was read: then there is another one now.
-        if error.kind() != Kind::Refused || snapshot.date.is_some() || terms.offline || terms.locked.is_some() {
+        if error.kind() != Kind::Refused || snapshot.date.is_some() || at.options.offline || at.options.locked.is_some()
+        {
             return Err(error);
         }
-        let Ok(again) = locate(snapshot, store, terms, ui) else { return Err(error) };
+        let Ok(again) = locate(snapshot, at) else { return Err(error) };
         if (signature(&again), again.sha512()) == (signature(located), located.sha512()) {
             return Err(error);
         }
-        ui.note("the latest snapshot was replaced meanwhile; fetching the new one");
-        verify::verify(fetch(&again, store, ui)?)
+        at.ui.note("the latest snapshot was replaced meanwhile; fetching the new one");
+        verify::verify(fetch(&again, at)?)
     })?;
     if let Some(signer) = verified.signer() {
-        warn_of_expiry(&keyring(&as_source(snapshot).0, store)?, signer, now(), ui);
+        warn_of_expiry(&keyring(&as_source(snapshot).0, at.store)?, signer, now(), at.ui);
     }
     Ok(verified)
 }

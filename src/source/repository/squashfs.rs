@@ -8,11 +8,10 @@ use sha2::{Digest, Sha256};
 use super::snapshot::as_source;
 use crate::base::digest::hex;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::progress::Progress;
 use crate::recipe::Snapshot;
 use crate::source::digests;
 use crate::source::fetch::{FailureKind, Http};
-use crate::source::{Dated, Facts, Located, Place, Proof, Terms, keyring};
+use crate::source::{Dated, Facts, Located, Place, Proof, Site, keyring};
 use crate::store::Store;
 use crate::verify::{self, Keyring, MAX_DOCUMENT, Signed, Signer};
 
@@ -48,22 +47,22 @@ struct Listed {
     signer: Signer,
 }
 
-pub(super) fn locate(snapshot: &Snapshot, store: &Store, terms: Terms<'_>, ui: &dyn Progress) -> Result<Located> {
-    ui.stage(&format!("looking for {}", printable(&path(snapshot))));
-    let keyring = keyring(&as_source(snapshot).0, store)?;
+pub(super) fn locate(snapshot: &Snapshot, at: &Site<'_>) -> Result<Located> {
+    at.ui.stage(&format!("looking for {}", printable(&path(snapshot))));
+    let keyring = keyring(&as_source(snapshot).0, at.store)?;
     let http = Http::default();
     let mut troubles: Vec<Error> = Vec::new();
-    for (at, root) in snapshot.mirrors.iter().enumerate() {
-        match ask(&http, root, snapshot, &keyring, store, terms, ui) {
+    for (index, root) in snapshot.mirrors.iter().enumerate() {
+        match ask(&http, root, snapshot, &keyring, at) {
             Ok((listed, signed)) => {
                 let mut mirrors = snapshot.mirrors.clone();
-                mirrors[..=at].rotate_right(1);
-                ui.done();
-                return located(snapshot, listed, signed, &mirrors, &keyring, store);
+                mirrors[..=index].rotate_right(1);
+                at.ui.done();
+                return located(snapshot, listed, signed, &mirrors, &keyring, at.store);
             }
             Err(error) if matches!(error.kind(), Kind::Refused | Kind::Network) => {
-                if at + 1 < snapshot.mirrors.len() {
-                    ui.warn(&format!("{error}; trying the next mirror"));
+                if index + 1 < snapshot.mirrors.len() {
+                    at.ui.warn(&format!("{error}; trying the next mirror"));
                 }
                 troubles.push(error);
             }
@@ -79,15 +78,7 @@ pub(super) fn locate(snapshot: &Snapshot, store: &Store, terms: Terms<'_>, ui: &
 }
 
 /// The image, as a mirror's first list that has it gives it, and the list.
-fn ask(
-    http: &Http,
-    root: &str,
-    snapshot: &Snapshot,
-    keyring: &Keyring,
-    store: &Store,
-    terms: Terms<'_>,
-    ui: &dyn Progress,
-) -> Result<(Listed, Vec<u8>)> {
+fn ask(http: &Http, root: &str, snapshot: &Snapshot, keyring: &Keyring, at: &Site<'_>) -> Result<(Listed, Vec<u8>)> {
     let mut missing = Vec::new();
     for list in lists(snapshot) {
         let url = format!("{root}/{DIRECTORY}/{list}");
@@ -107,8 +98,8 @@ fn ask(
         // How old a day's is, is in its name.
         if snapshot.date.is_none() {
             let (of, max_age) = (ref_name(snapshot), snapshot.max_age);
-            let dated = Dated { of, max_age, allow_rollback: terms.allow_rollback };
-            dated.check(store, keyring, &url, listed.signer.created, ui)?;
+            let dated = Dated { of, max_age };
+            dated.check(keyring, &url, listed.signer.created, at)?;
         }
         return Ok((listed, bytes));
     }

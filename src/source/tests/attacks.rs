@@ -249,7 +249,7 @@ fn rollback() {
     let shown = |mirror: &Mirror, user: &mut User| {
         let server = mirror.serve();
         user.asks(&[&server]);
-        offers(&user.job.source, "amd64", &user.store, &Silent)
+        offers(&user.job.source, "amd64", &Site::new(&user.store, ResolveOptions::default(), &Silent))
     };
     assert!(shown(&mirror, &mut user).unwrap_err().to_string().contains("older than it was"));
     let all = mirror.sign(&format!("# ts={}\n{} {}\n", now() + 60, mirror.tarball(""), data().len()));
@@ -318,7 +318,7 @@ fn vulnerability_to_key_compromises() {
     let server = mirror.serve();
     let user = User::of(&mirror, &[&server]);
     user.builds().unwrap();
-    locate(&user.job, &user.store, OFFLINE, &Silent).unwrap();
+    locate(&user.job, &Site::new(&user.store, OFFLINE, &Silent)).unwrap();
     // A second certificate in the keyring, which the recipe does not name.
     let good = mirror.gpg.fingerprints("good")[0].clone();
     mirror.gpg.key("other", &[]);
@@ -331,7 +331,11 @@ fn vulnerability_to_key_compromises() {
     pinned.is_refused(Kind::Refused, "not trusted here");
     mirror.gpg.revoke(&good);
     fs_err::write(&mirror.keyring, mirror.gpg.run(&["--armor", "--export", &good], b"")).unwrap();
-    assert_eq!(locate(&user.job, &user.store, OFFLINE, &Silent).unwrap_err().kind(), Kind::Network, "it is forgotten");
+    assert_eq!(
+        locate(&user.job, &Site::new(&user.store, OFFLINE, &Silent)).unwrap_err().kind(),
+        Kind::Network,
+        "it is forgotten"
+    );
     let error = user.builds().map(|_| ()).unwrap_err();
     assert!(error.kind() == Kind::Refused && error.to_string().contains("is revoked"), "{error}");
 }

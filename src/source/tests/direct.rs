@@ -17,13 +17,13 @@ pub(super) fn direct(latest: bool) -> BaseSpec {
     })
 }
 
-pub(super) struct Site {
+pub(super) struct Publisher {
     pub(super) gpg: Gpg,
     pub(super) keyring: std::path::PathBuf,
     files: HashMap<String, Vec<u8>>,
 }
 
-impl Site {
+impl Publisher {
     pub(super) fn new() -> Option<Self> {
         let gpg = gpg()?;
         // Old enough to sign what is older than a list may be.
@@ -53,10 +53,13 @@ impl Site {
         Server::files(self.files.clone())
     }
 
-    fn build(&self, store: &Store, latest: bool, terms: Terms<'_>) -> Result<crate::verify::Verified> {
+    fn build(&self, store: &Store, latest: bool, terms: ResolveOptions<'_>) -> Result<crate::verify::Verified> {
         let server = self.serve();
         let job = job(direct(latest), &[&server], &self.keyring);
-        verify(fetch(&locate(&job, store, terms, &Silent)?, store, &Silent)?)
+        verify(fetch(
+            &locate(&job, &Site::new(store, terms, &Silent))?,
+            &Site::new(store, ResolveOptions::default(), &Silent),
+        )?)
     }
 }
 
@@ -68,35 +71,37 @@ fn refused(result: Result<crate::verify::Verified>, why: &str) {
 
 #[test]
 fn a_signed_file_is_fetched_once_and_known_afterwards() {
-    let Some(site) = Site::new() else { return };
+    let Some(site) = Publisher::new() else { return };
     let (_home, store) = store();
     let server = site.serve();
     let mut job = job(direct(true), &[&server], &site.keyring);
     assert!(known(&job, &store).unwrap().is_none());
-    let located = locate(&job, &store, Terms::default(), &Silent).unwrap();
+    let located = locate(&job, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
     assert_eq!((located.name(), located.sha512()), ("stage3-latest.tar.xz", None));
-    let verified = verify(fetch(&located, &store, &Silent).unwrap()).unwrap();
+    let verified = verify(fetch(&located, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap()).unwrap();
     let primary = site.gpg.fingerprints("good")[0].clone();
     assert_eq!(verified.signer(), Some(primary.as_str()));
     assert_eq!(verified.how(), format!("detached signature by {primary}"));
     assert_eq!(server.seen().len(), 3);
     // The same signature again: nothing but the small files is asked for, and nothing at all offline.
-    let again = locate(&job, &store, Terms::default(), &Silent).unwrap();
+    let again = locate(&job, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
     assert_eq!(again.sha512(), Some(verified.sha512()));
-    verify(fetch(&again, &store, &Silent).unwrap()).unwrap();
-    let offline = locate(&job, &store, Terms { offline: true, ..Terms::default() }, &Silent).unwrap();
-    verify(fetch(&offline, &store, &Silent).unwrap()).unwrap();
+    verify(fetch(&again, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap()).unwrap();
+    let offline =
+        locate(&job, &Site::new(&store, ResolveOptions { offline: true, ..ResolveOptions::default() }, &Silent))
+            .unwrap();
+    verify(fetch(&offline, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap()).unwrap();
     assert!(server.seen().iter().filter(|request| request.path == format!("/{PATH}")).count() == 1);
     // Nobody is trusted by default who was not imported, nor Gentoo's key for Funtoo's files.
     job.source.keyring = None;
-    let unknown = locate(&job, &store, Terms::default(), &Silent).unwrap_err();
+    let unknown = locate(&job, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap_err();
     assert!(unknown.kind() == Kind::Usage && unknown.hint().unwrap().contains("keys import"), "{unknown}");
     assert!(job.source.distfiles().is_empty(), "Funtoo's server has no distfiles of Gentoo");
 }
 
 #[test]
 fn what_is_not_signed_as_it_should_be_is_refused() {
-    let Some(mut site) = Site::new() else { return };
+    let Some(mut site) = Publisher::new() else { return };
     let honest = site.serve();
     let good = site.files.clone();
     let mut spoilt = |ending: &str, bytes: Option<Vec<u8>>| {
@@ -106,7 +111,7 @@ fn what_is_not_signed_as_it_should_be_is_refused() {
             None => _ = site.files.remove(&format!("/{PATH}{ending}")).unwrap(),
         }
         let (_home, store) = store();
-        (site.build(&store, true, Terms::default()), site.serve())
+        (site.build(&store, true, ResolveOptions::default()), site.serve())
     };
     refused(spoilt("", Some(data()[1..].to_vec())).0, "SHA-256");
     refused(spoilt(".hash.txt", Some(format!("sha256 {}", "0".repeat(64)).into())).0, "SHA-256");
@@ -118,27 +123,27 @@ fn what_is_not_signed_as_it_should_be_is_refused() {
     // A mirror that lacks it does not fail what the next one serves.
     let (_home, store) = store();
     let job = job(direct(true), &[&lacks, &honest], &site.keyring);
-    let located = locate(&job, &store, Terms::default(), &Silent).unwrap();
+    let located = locate(&job, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
     assert!(located.urls()[0].starts_with(&honest.url));
     // The digest fits and the signature is of other bytes.
     site.files = good;
     let other = site.gpg.detach("good", &[], b"other");
     site.put(".gpg", other);
-    refused(site.build(&store, true, Terms::default()), "bad signature");
+    refused(site.build(&store, true, ResolveOptions::default()), "bad signature");
 }
 
 #[test]
 fn the_latest_is_not_older_than_it_may_be_or_was() {
-    let Some(mut site) = Site::new() else { return };
+    let Some(mut site) = Publisher::new() else { return };
     let (_home, store) = store();
     site.sign(40 * 86_400);
-    refused(site.build(&store, true, Terms::default()), "40 days old");
-    site.build(&store, false, Terms::default()).unwrap();
+    refused(site.build(&store, true, ResolveOptions::default()), "40 days old");
+    site.build(&store, false, ResolveOptions::default()).unwrap();
     site.sign(3600);
-    site.build(&store, true, Terms::default()).unwrap();
+    site.build(&store, true, ResolveOptions::default()).unwrap();
     site.sign(7200);
-    refused(site.build(&store, true, Terms::default()), "older than it was");
-    site.build(&store, true, Terms { allow_rollback: true, ..Terms::default() }).unwrap();
+    refused(site.build(&store, true, ResolveOptions::default()), "older than it was");
+    site.build(&store, true, ResolveOptions { allow_rollback: true, ..ResolveOptions::default() }).unwrap();
     // Remembered and unpacked, and an older one all the same.
-    refused(site.build(&store, true, Terms::default()), "older than it was");
+    refused(site.build(&store, true, ResolveOptions::default()), "older than it was");
 }

@@ -13,7 +13,7 @@ use crate::recipe::Git;
 use crate::source::repository::git::{archive, judged, known, locate};
 
 const DAY: u64 = 86_400;
-const OFFLINE: Terms<'_> = Terms { offline: true, allow_rollback: false, locked: None };
+const OFFLINE: ResolveOptions<'_> = ResolveOptions { offline: true, allow_rollback: false, locked: None };
 
 /// A git repository with its server and its signers.
 struct Forge {
@@ -107,10 +107,10 @@ impl Forge {
     }
 
     /// Names and contents of what a commit's tree is unpacked from.
-    fn files(&self, git: &Git, store: &Store, terms: Terms) -> HashMap<String, Vec<u8>> {
-        let commit = locate(git, store, terms, &Silent).unwrap();
+    fn files(&self, git: &Git, store: &Store, terms: ResolveOptions) -> HashMap<String, Vec<u8>> {
+        let commit = locate(git, &Site::new(store, terms, &Silent)).unwrap();
         let mut files = HashMap::new();
-        archive(git, &commit, store, terms, &Silent, |tarball| {
+        archive(git, &commit, &Site::new(store, terms, &Silent), |tarball| {
             let mut archive = tar::Archive::new(tarball);
             for entry in archive.entries().unwrap() {
                 let mut entry = entry.unwrap();
@@ -181,7 +181,7 @@ fn answer(root: &Path, mut stream: TcpStream) -> std::io::Result<()> {
 
 #[track_caller]
 fn refused(git: &Git, store: &Store, why: &str) {
-    let error = locate(git, store, Terms::default(), &Silent).map(|_| ()).unwrap_err();
+    let error = locate(git, &Site::new(store, ResolveOptions::default(), &Silent)).map(|_| ()).unwrap_err();
     assert!(error.kind() == Kind::Refused && error.to_string().contains(why), "{why}: {error:?}");
 }
 
@@ -199,8 +199,8 @@ fn a_signed_commit_is_fetched_once_and_is_what_it_says_byte_by_byte() {
     let id = forge.commit(Some("good"), 3600);
     let (_home, store) = store();
     let branch = forge.branch();
-    assert_eq!(locate(&branch, &store, OFFLINE, &Silent).unwrap_err().kind(), Kind::Network);
-    let commit = locate(&branch, &store, Terms::default(), &Silent).unwrap();
+    assert_eq!(locate(&branch, &Site::new(&store, OFFLINE, &Silent)).unwrap_err().kind(), Kind::Network);
+    let commit = locate(&branch, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
     assert_eq!(commit.id(), id);
     assert_eq!(commit.signer(), Some(forge.gpg.fingerprints("good")[0].as_str()));
     // Fetched by the branch, and there for who names it, without a network also.
@@ -213,15 +213,15 @@ fn a_signed_commit_is_fetched_once_and_is_what_it_says_byte_by_byte() {
     assert_eq!(has("a.e"), Some(b"$Format:%H$\n$Id$\n".as_slice()));
     let exact = forge.at(&id);
     assert!(known(&exact, &store).unwrap().is_none(), "the branch was judged, not the commit");
-    locate(&exact, &store, Terms::default(), &Silent).unwrap();
+    locate(&exact, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
     assert_eq!((known(&exact, &store).unwrap().unwrap().id(), forge.requests()), (id.as_str(), requests));
     // In a store of its own, by its id alone; and a second time without asking.
     let (_home, other) = super::mirror::store();
-    assert_eq!(forge.files(&exact, &other, Terms::default()), files);
+    assert_eq!(forge.files(&exact, &other, ResolveOptions::default()), files);
     let requests = forge.requests();
-    locate(&exact, &other, Terms::default(), &Silent).unwrap();
+    locate(&exact, &Site::new(&other, ResolveOptions::default(), &Silent)).unwrap();
     assert_eq!(forge.requests(), requests);
-    judged(&branch, &other, Terms::default(), &Silent).unwrap();
+    judged(&branch, &Site::new(&other, ResolveOptions::default(), &Silent)).unwrap();
     assert!(forge.requests() > requests);
 }
 
@@ -233,7 +233,7 @@ fn what_is_not_signed_as_it_should_be_is_refused() {
     refused(&forge.branch(), &store, "nobody signed it");
     refused(&forge.at(&unsigned), &store, "nobody signed it");
     let allowed = Git { keyring: None, allow_unsigned: true, ..forge.at(&unsigned) };
-    let commit = locate(&allowed, &store, Terms::default(), &Silent).unwrap();
+    let commit = locate(&allowed, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
     assert_eq!((commit.signer(), commit.how().as_str()), (None, "commit id in the recipe, unsigned"));
     // That one recipe allows it lets no other off.
     refused(&forge.at(&unsigned), &store, "nobody signed it");
@@ -247,7 +247,7 @@ fn what_is_not_signed_as_it_should_be_is_refused() {
     refused(&forge.branch(), &store, "bad signature");
     assert!(known(&forge.branch(), &store).unwrap().is_none());
     let missing = Git { branch: Some("nowhere".to_owned()), ..forge.branch() };
-    let error = locate(&missing, &store, Terms::default(), &Silent).unwrap_err();
+    let error = locate(&missing, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap_err();
     assert!(error.kind() == Kind::Network && error.details().unwrap().contains("nowhere"), "{error:?}");
 }
 
@@ -261,7 +261,7 @@ fn an_object_that_is_not_what_its_id_says_is_refused() {
     let other = forge.git(&["hash-object", "-w", "--stdin"], b"evil\n", 0);
     fs_err::remove_file(object(&name)).unwrap();
     fs_err::copy(object(&other), object(&name)).unwrap();
-    let error = locate(&forge.at(&id), &store, Terms::default(), &Silent).map(|_| ()).unwrap_err();
+    let error = locate(&forge.at(&id), &Site::new(&store, ResolveOptions::default(), &Silent)).map(|_| ()).unwrap_err();
     assert!(matches!(error.kind(), Kind::Refused | Kind::Network), "{error:?}");
     assert!(known(&forge.at(&id), &store).unwrap().is_none());
 }
@@ -272,15 +272,15 @@ fn a_branch_is_neither_older_than_it_may_be_nor_than_it_was() {
     let (_home, store) = store();
     let old = forge.commit(Some("good"), 40 * DAY);
     refused(&forge.branch(), &store, "40 days old");
-    locate(&forge.at(&old), &store, Terms::default(), &Silent).unwrap();
+    locate(&forge.at(&old), &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
     let before = forge.commit(Some("good"), 2 * DAY);
     let newer = forge.commit(Some("good"), DAY);
-    assert_eq!(locate(&forge.branch(), &store, Terms::default(), &Silent).unwrap().id(), newer);
+    assert_eq!(locate(&forge.branch(), &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap().id(), newer);
     forge.git(&["update-ref", "refs/heads/stable", &before], b"", 0);
     refused(&forge.branch(), &store, "older than it was");
     assert_eq!(known(&forge.branch(), &store).unwrap().unwrap().id(), newer);
-    let allowed = Terms { allow_rollback: true, ..Terms::default() };
-    assert_eq!(locate(&forge.branch(), &store, allowed, &Silent).unwrap().id(), before);
+    let allowed = ResolveOptions { allow_rollback: true, ..ResolveOptions::default() };
+    assert_eq!(locate(&forge.branch(), &Site::new(&store, allowed, &Silent)).unwrap().id(), before);
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn a_commit_becomes_a_repository_of_a_recipe_once_and_only_if_it_is_one() {
         let mut job = crate::portage::fixture::job(vec![repository(&git)]);
         job.build.profile = crate::portage::fixture::profile_name("own:p");
         job.emerge.packages = vec!["app-misc/hello".to_owned()];
-        crate::pipeline::repositories(&job, &store, Terms::default(), &Silent)
+        crate::pipeline::repositories(&job, &Site::new(&store, ResolveOptions::default(), &Silent))
     };
     let trees = || {
         let names = fs_err::read_dir(store.root().join("trees")).unwrap().map(|entry| entry.unwrap().path());

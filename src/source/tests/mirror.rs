@@ -57,7 +57,7 @@ pub(super) struct Mirror {
     pub(super) name: String,
 }
 
-pub(super) const OFFLINE: Terms<'_> = Terms { offline: true, allow_rollback: false, locked: None };
+pub(super) const OFFLINE: ResolveOptions<'_> = ResolveOptions { offline: true, allow_rollback: false, locked: None };
 pub(super) const AUTOBUILDS: &str = "/releases/amd64/autobuilds";
 
 impl Mirror {
@@ -126,8 +126,8 @@ impl Mirror {
 }
 
 pub(super) fn build(job: &Job, store: &Store) -> Result<crate::verify::Verified> {
-    let located = locate(job, store, Terms::default(), &Silent)?;
-    verify(fetch(&located, store, &Silent)?)
+    let located = locate(job, &Site::new(store, ResolveOptions::default(), &Silent))?;
+    verify(fetch(&located, &Site::new(store, ResolveOptions::default(), &Silent))?)
 }
 
 pub(super) fn store() -> (tempfile::TempDir, Store) {
@@ -143,7 +143,7 @@ fn latest_is_located_fetched_verified_and_remembered() {
     let server = mirror.serve();
     let job = job(latest(), &[&server], &mirror.keyring);
     assert!(known(&job, &store).unwrap().is_none());
-    assert_eq!(locate(&job, &store, OFFLINE, &Silent).unwrap_err().kind(), Kind::Network);
+    assert_eq!(locate(&job, &Site::new(&store, OFFLINE, &Silent)).unwrap_err().kind(), Kind::Network);
     let verified = build(&job, &store).unwrap();
     let mut bytes = Vec::new();
     verified.open().unwrap().read_to_end(&mut bytes).unwrap();
@@ -157,14 +157,14 @@ fn latest_is_located_fetched_verified_and_remembered() {
     build(&job, &store).unwrap();
     assert_eq!(server.seen().len(), 4);
     // Without a network: nothing at all.
-    let offline = locate(&job, &store, OFFLINE, &Silent).unwrap();
+    let offline = locate(&job, &Site::new(&store, OFFLINE, &Silent)).unwrap();
     assert_eq!(offline.sha512(), Some(verified.sha512()));
-    verify(fetch(&offline, &store, &Silent).unwrap()).unwrap();
+    verify(fetch(&offline, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap()).unwrap();
     assert_eq!(server.seen().len(), 4);
     store.remove_blob(verified.sha512()).unwrap();
     let left = store.root().join(format!("blobs/partial/{}-{}.part", mirror.name, &verified.sha512()[..16]));
     fs_err::write(&left, &data()[..1000]).unwrap();
-    let error = fetch(&offline, &store, &Silent).map(|_| ()).unwrap_err();
+    let error = fetch(&offline, &Site::new(&store, ResolveOptions::default(), &Silent)).map(|_| ()).unwrap_err();
     assert!(error.kind() == Kind::Network && error.hint().unwrap().contains("--offline"));
     assert_eq!(fs_err::metadata(left).unwrap().len(), 1000);
     // Under another keyring what was verified counts for nothing.
@@ -187,24 +187,27 @@ fn a_bad_or_silent_mirror_does_not_fail_what_a_good_one_serves() {
     down.url = "http://127.0.0.1:1".to_owned();
     let (_home, store) = store();
     let bad = [&unsigned, &stale, &down];
-    let error = locate(&job(latest(), &bad, &mirror.keyring), &store, Terms::default(), &Silent).unwrap_err();
+    let error = locate(&job(latest(), &bad, &mirror.keyring), &Site::new(&store, ResolveOptions::default(), &Silent))
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     let details = error.details().unwrap();
     for part in ["it is not signed", "40 days old", "cannot connect"] {
         assert!(details.contains(part), "{details}");
     }
-    let error = locate(&job(latest(), &[&down], &mirror.keyring), &store, Terms::default(), &Silent).unwrap_err();
+    let error =
+        locate(&job(latest(), &[&down], &mirror.keyring), &Site::new(&store, ResolveOptions::default(), &Silent))
+            .unwrap_err();
     assert!(error.kind() == Kind::Network && error.hint().is_some());
     let job = job(latest(), &[&unsigned, &stale, &down, &good], &mirror.keyring);
     let heard = Heard::default();
-    let located = locate(&job, &store, Terms::default(), &heard).unwrap();
+    let located = locate(&job, &Site::new(&store, ResolveOptions::default(), &heard)).unwrap();
     assert_eq!(heard.0.lock().unwrap().len(), 3);
     assert!(located.urls()[0].starts_with(&good.url));
-    verify(fetch(&located, &store, &Silent).unwrap()).unwrap();
+    verify(fetch(&located, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap()).unwrap();
     // All is known now; a network that is down says that offline would do.
     let mut down_job = job.clone();
     down_job.source.mirrors = vec![down.url.clone()];
-    let error = locate(&down_job, &store, Terms::default(), &Silent).unwrap_err();
+    let error = locate(&down_job, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap_err();
     assert!(error.kind() == Kind::Network && error.hint().unwrap().contains("--offline"), "{error:?}");
 }
 
@@ -239,7 +242,7 @@ fn without_digests_the_detached_signature_proves_it() {
     let verified = build(&job_, &store).unwrap();
     assert_eq!(verified.signer(), Some(mirror.gpg.fingerprints("good")[0].as_str()));
     assert!(verified.how().contains("detached signature by"));
-    let located = locate(&job_, &store, Terms::default(), &Silent).unwrap();
+    let located = locate(&job_, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
     assert_eq!(located.sha512(), Some(verified.sha512()));
     // Over another file it is refused, and nothing is kept.
     let mut other = data();
@@ -316,10 +319,10 @@ fn files_of_this_machine() {
         fs_err::remove_file(&signature).unwrap();
     }
     // Changed between locating and fetching.
-    let located = locate(&base(None, true), &store, Terms::default(), &Silent).unwrap();
+    let located = locate(&base(None, true), &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
     store.remove_blob(located.sha512().unwrap()).unwrap();
     fs_err::write(&path, b"other").unwrap();
-    let error = fetch(&located, &store, &Silent).map(|_| ()).unwrap_err();
+    let error = fetch(&located, &Site::new(&store, ResolveOptions::default(), &Silent)).map(|_| ()).unwrap_err();
     assert!(error.kind() == Kind::Refused && error.to_string().contains("changed"), "{error}");
     fs_err::remove_file(&path).unwrap();
     assert_eq!(build(&base(None, true), &store).unwrap_err().kind(), Kind::Usage);
@@ -341,7 +344,7 @@ fn an_unchanged_file_is_not_read_again() {
         dir.path(),
     );
     assert!(known(&job, &store).unwrap().is_none());
-    let located = locate(&job, &store, Terms::default(), &Silent).unwrap();
+    let located = locate(&job, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
     assert_eq!(known(&job, &store).unwrap().unwrap().sha512(), located.sha512());
     fs_err::write(&path, data()).unwrap();
     assert!(known(&job, &store).unwrap().is_none());
@@ -356,41 +359,43 @@ fn an_older_list_is_refused_and_the_newest_stays_remembered() {
         mirror.sign(&format!("# ts={ts}\n{name} {}\n", data().len()))
     };
     let list = format!("latest-stage3-{VARIANT}.txt");
-    let ask = |mirror: &Mirror, terms: Terms| {
+    let ask = |mirror: &Mirror, terms: ResolveOptions| {
         let server = mirror.serve();
-        locate(&job(latest(), &[&server], &mirror.keyring), &store, terms, &Silent)
+        locate(&job(latest(), &[&server], &mirror.keyring), &Site::new(&store, terms, &Silent))
     };
-    let allowed = Terms { allow_rollback: true, ..Terms::default() };
-    ask(&mirror, Terms::default()).unwrap();
+    let allowed = ResolveOptions { allow_rollback: true, ..ResolveOptions::default() };
+    ask(&mirror, ResolveOptions::default()).unwrap();
     // The same list again is no rollback; one that was made before it is, also when it names the same build.
     let made = now();
     mirror.publish(made - 3600);
-    let error = ask(&mirror, Terms::default()).unwrap_err();
+    let error = ask(&mirror, ResolveOptions::default()).unwrap_err();
     assert!(error.kind() == Kind::Refused && error.to_string().contains("older than it was"), "{error}");
     assert!(error.hint().unwrap().contains("--allow-rollback"));
     ask(&mirror, allowed).unwrap();
-    assert_eq!(ask(&mirror, Terms::default()).unwrap_err().kind(), Kind::Refused, "accepted once");
+    assert_eq!(ask(&mirror, ResolveOptions::default()).unwrap_err().kind(), Kind::Refused, "accepted once");
     // An older build in a new list, and in the other list.
     mirror.put(&list, pointer(&mirror, made + 10, "20260101T000000Z"));
-    let error = ask(&mirror, Terms::default()).unwrap_err();
+    let error = ask(&mirror, ResolveOptions::default()).unwrap_err();
     assert!(error.to_string().contains("20260101T000000Z") && error.to_string().contains(mirror.timestamp), "{error}");
     mirror.drop(&list);
     mirror.put("latest-stage3.txt", pointer(&mirror, made + 10, "20260101T000000Z"));
-    assert_eq!(ask(&mirror, Terms::default()).unwrap_err().kind(), Kind::Refused);
+    assert_eq!(ask(&mirror, ResolveOptions::default()).unwrap_err().kind(), Kind::Refused);
     // The list of all variants is no rollback by having been made some seconds before the other.
     mirror.put("latest-stage3.txt", pointer(&mirror, made - 60, mirror.timestamp));
-    ask(&mirror, Terms::default()).unwrap();
+    ask(&mirror, ResolveOptions::default()).unwrap();
     // A good mirror behind one that lags, or lies, is asked next.
     mirror.put("latest-stage3.txt", pointer(&mirror, made - 600, mirror.timestamp));
     let lagging = mirror.serve();
     mirror.publish(made + 20);
     let good = mirror.serve();
     let both = job(latest(), &[&lagging, &good], &mirror.keyring);
-    assert!(locate(&both, &store, Terms::default(), &Silent).unwrap().urls()[0].starts_with(&good.url));
+    assert!(
+        locate(&both, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap().urls()[0].starts_with(&good.url)
+    );
     // A renewed keyring with the same signers remembers.
     mirror.publish(made);
     fs_err::write(&mirror.keyring, mirror.gpg.run(&["--export"], b"")).unwrap();
-    assert_eq!(ask(&mirror, Terms::default()).unwrap_err().kind(), Kind::Refused);
+    assert_eq!(ask(&mirror, ResolveOptions::default()).unwrap_err().kind(), Kind::Refused);
 }
 
 #[test]
@@ -401,11 +406,11 @@ fn how_old_a_list_may_be_is_the_recipes() {
     let server = mirror.serve();
     let mut job = job(latest(), &[&server], &mirror.keyring);
     job.source.max_age = 2 * 3600;
-    let error = locate(&job, &store, Terms::default(), &Silent).unwrap_err();
+    let error = locate(&job, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap_err();
     assert!(error.kind() == Kind::Refused && error.to_string().contains("3 hours old"), "{error}");
     assert!(error.hint().unwrap().contains("clock") && error.hint().unwrap().contains("source.max-age"));
     job.source.max_age = 4 * 3600;
-    locate(&job, &store, Terms::default(), &Silent).unwrap();
+    locate(&job, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
 }
 
 #[test]
@@ -417,12 +422,12 @@ fn an_imported_certificate_is_trusted_only_where_the_recipe_names_it() {
     let mut job = job(latest(), &[&server], &mirror.keyring);
     job.source.keyring = None;
     job.source.fingerprints = vec![primary.clone()];
-    let missing = locate(&job, &store, Terms::default(), &Silent).unwrap_err();
+    let missing = locate(&job, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap_err();
     assert!(missing.kind() == Kind::Usage && missing.hint().unwrap().contains("keys import"), "{missing}");
     store.write_certificate(&primary, &fs_err::read(&mirror.keyring).unwrap()).unwrap();
     build(&job, &store).unwrap();
     job.source.fingerprints.clear();
-    let error = locate(&job, &store, Terms::default(), &Silent).unwrap_err();
+    let error = locate(&job, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap_err();
     assert!(error.kind() == Kind::Refused && error.to_string().contains("not trusted here"), "{error}");
 }
 
@@ -439,7 +444,11 @@ fn a_signer_that_soon_expires_is_warned_of() {
         let (_home, store) = store();
         let heard = Heard::default();
         fs_err::write(&mirror.keyring, mirror.gpg.run(&["--armor", "--export"], b"")).unwrap();
-        locate(&job(latest(), &[&mirror.serve()], &mirror.keyring), &store, Terms::default(), &heard).unwrap();
+        locate(
+            &job(latest(), &[&mirror.serve()], &mirror.keyring),
+            &Site::new(&store, ResolveOptions::default(), &heard),
+        )
+        .unwrap();
         heard.0.into_inner().unwrap()
     };
     assert!(warned(&[]).is_empty());
@@ -462,12 +471,12 @@ fn a_renewed_certificate_needs_no_network() {
     mirror.gpg.run(&["--quick-gen-key", "another <another@example.org>", "ed25519", "sign", "never"], b"");
     fs_err::write(&mirror.keyring, mirror.gpg.run(&["--armor", "--export"], b"")).unwrap();
     let asked = server.seen().len();
-    let located = locate(&job, &store, OFFLINE, &Silent).unwrap();
-    let verified = verify(fetch(&located, &store, &Silent).unwrap()).unwrap();
+    let located = locate(&job, &Site::new(&store, OFFLINE, &Silent)).unwrap();
+    let verified = verify(fetch(&located, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap()).unwrap();
     assert_eq!((verified.signer(), server.seen().len()), (Some(primary.as_str()), asked));
     // The certificate of somebody else alone makes it unknown.
     fs_err::write(&mirror.keyring, mirror.gpg.run(&["--armor", "--export", "another"], b"")).unwrap();
-    assert_eq!(locate(&job, &store, OFFLINE, &Silent).unwrap_err().kind(), Kind::Network);
+    assert_eq!(locate(&job, &Site::new(&store, OFFLINE, &Silent)).unwrap_err().kind(), Kind::Network);
 }
 
 #[test]

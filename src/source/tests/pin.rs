@@ -1,13 +1,13 @@
 //! Bases that were locked, against mirrors that have moved on.
 
-use super::direct::{PATH, Site, direct};
+use super::direct::{PATH, Publisher, direct};
 use super::mirror::{Mirror, build, job, latest, store};
 use super::*;
 use crate::recipe::Version;
 
 /// Locks the recipe, as `quern-builder lock` does.
 fn pin(job: &Job, store: &Store) -> Pin {
-    crate::pipeline::pin(job, None, store, Terms::default(), &Silent).unwrap()
+    crate::pipeline::pin(job, None, &Site::new(store, ResolveOptions::default(), &Silent)).unwrap()
 }
 
 fn of(pin: &Pin) -> Locked {
@@ -16,8 +16,11 @@ fn of(pin: &Pin) -> Locked {
 
 fn locked(job: &Job, pin: &Pin, store: &Store) -> Result<crate::verify::Verified> {
     let held = of(pin);
-    let terms = Terms { locked: Some(&held), ..Terms::default() };
-    verify(fetch(&locate(job, store, terms, &Silent)?, store, &Silent)?)
+    let terms = ResolveOptions { locked: Some(&held), ..ResolveOptions::default() };
+    verify(fetch(
+        &locate(job, &Site::new(store, terms, &Silent))?,
+        &Site::new(store, ResolveOptions::default(), &Silent),
+    )?)
 }
 
 #[track_caller]
@@ -63,12 +66,23 @@ fn what_was_locked_is_used_whatever_is_the_latest() {
     // Where the store has it, nobody is asked at all.
     let asked = server.seen().len();
     let held = of(&pin);
-    let offline = Terms { offline: true, locked: Some(&held), ..Terms::default() };
-    verify(fetch(&locate(&moved, &elsewhere, offline, &Silent).unwrap(), &elsewhere, &Silent).unwrap()).unwrap();
+    let offline = ResolveOptions { offline: true, locked: Some(&held), ..ResolveOptions::default() };
+    verify(
+        fetch(
+            &locate(&moved, &Site::new(&elsewhere, offline, &Silent)).unwrap(),
+            &Site::new(&elsewhere, ResolveOptions::default(), &Silent),
+        )
+        .unwrap(),
+    )
+    .unwrap();
     assert_eq!(server.seen().len(), asked);
     elsewhere.remove_blob(&pin.sha512).unwrap();
-    let error =
-        fetch(&locate(&moved, &elsewhere, offline, &Silent).unwrap(), &elsewhere, &Silent).map(|_| ()).unwrap_err();
+    let error = fetch(
+        &locate(&moved, &Site::new(&elsewhere, offline, &Silent)).unwrap(),
+        &Site::new(&elsewhere, ResolveOptions::default(), &Silent),
+    )
+    .map(|_| ())
+    .unwrap_err();
     assert!(error.kind() == Kind::Network && error.hint().unwrap().contains("store import"), "{error:?}");
     // The mirror that it was locked from helps where the recipe's do not have it.
     moved.source.mirrors = vec!["http://127.0.0.1:1".to_owned()];
@@ -158,10 +172,10 @@ fn an_older_build_is_not_locked_over_a_newer() {
     let job = job(latest(), &[&mirror.serve()], &mirror.keyring);
     let present = pin(&job, &store);
     let newer = Pin { timestamp: Some("20260817T204554Z".to_owned()), ..present.clone() };
-    let again = |terms| crate::pipeline::pin(&job, Some(&newer), &store, terms, &Silent);
-    let error = again(Terms::default()).unwrap_err();
+    let again = |terms| crate::pipeline::pin(&job, Some(&newer), &Site::new(&store, terms, &Silent));
+    let error = again(ResolveOptions::default()).unwrap_err();
     assert!(error.kind() == Kind::Refused && error.to_string().contains("is older than the locked"), "{error}");
-    assert_eq!(again(Terms { allow_rollback: true, ..Terms::default() }).unwrap(), present);
+    assert_eq!(again(ResolveOptions { allow_rollback: true, ..ResolveOptions::default() }).unwrap(), present);
 }
 
 #[test]
@@ -175,7 +189,8 @@ fn a_build_of_a_day_is_fetched_once_to_know_its_size() {
     let first = pin(&job, &one);
     assert_eq!((first.size, one.blobs().unwrap().len()), (data().len() as u64, 1));
     // Who has the lock need not fetch to see that nothing moved.
-    let second = crate::pipeline::pin(&job, Some(&first), &two, Terms::default(), &Silent).unwrap();
+    let second =
+        crate::pipeline::pin(&job, Some(&first), &Site::new(&two, ResolveOptions::default(), &Silent)).unwrap();
     assert!(first.changes(&second).is_empty() && two.blobs().unwrap().is_empty());
 }
 
@@ -208,7 +223,7 @@ fn files_of_this_machine_are_locked_too() {
 
 #[test]
 fn a_server_without_lists_is_locked_by_what_its_file_is() {
-    let Some(mut site) = Site::new() else { return };
+    let Some(mut site) = Publisher::new() else { return };
     let ((_home, one), (_other, two)) = (store(), store());
     let asks = job(direct(true), &[&site.serve()], &site.keyring);
     let pin = pin(&asks, &one);
