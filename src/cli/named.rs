@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::fs::rootfs::Rootfs;
+use crate::fs::{atomic, directory_of};
 use crate::os::process;
 
 /// Where it goes, looked up before the tree is touched.
@@ -61,15 +62,13 @@ impl Named {
     /// Writes all of it.
     pub(super) fn write(self, from: &mut impl Read, what: &str) -> Result<()> {
         match self {
-            Self::At(dir, name) => dir.write_from(&name, from, 0o600 | (0o666 & !process::umask())),
+            Self::At(dir, name) => {
+                let mode = 0o600 | (0o666 & !process::umask());
+                atomic::replace_at(dir.fd(), name.as_os_str(), mode, from).system(|| format!("writing the {what}"))
+            }
             Self::Open(mut file) => io::copy(from, &mut file).map(drop).system(|| format!("writing the {what}")),
         }
     }
-}
-
-/// The directory of what `path` names.
-pub(super) fn directory_of(path: &Path) -> &Path {
-    path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// A named file that is written bit by bit: until its end without a name, beside the place where it goes.

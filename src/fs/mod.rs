@@ -1,4 +1,26 @@
-//! Trees and files: [`rootfs::Rootfs`], whose paths the kernel resolves inside the tree, and staging directories for results.
+//! Files and trees: [`rootfs::Rootfs`], whose paths the kernel resolves inside the tree; locks, replaced files, and staging
+//! directories for results.
 
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::AtFlags;
+
+pub(crate) mod atomic;
+pub(crate) mod lock;
 pub mod rootfs;
 pub(crate) mod staging;
+
+/// Returns the directory that holds `path`; the current directory for a plain name.
+pub(crate) fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Returns true while `name` in `directory` is the open file `fd` and not another one that took its place.
+pub(crate) fn is_named(directory: impl AsFd, name: impl AsRef<OsStr>, fd: impl AsFd) -> bool {
+    match (rustix::fs::statat(directory, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW), rustix::fs::fstat(fd)) {
+        (Ok(named), Ok(open)) => (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino),
+        _ => false,
+    }
+}

@@ -1,25 +1,25 @@
-//! Hidden directories in which results come into being, beside their final names, so that giving them these is a rename.
+//! Staging directories: hidden directories beside the final names of results, so that a result appears by a rename.
 //!
-//! The owner of one holds a lock on it for as long as it lives. One without a lock was left by a process that was killed: whoever
-//! makes the next beside it removes it.
+//! The process that owns one holds a lock on it. A directory without a lock was left by a killed process; the next run that creates
+//! one beside it removes it.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::{is_named, lock, rootfs};
 use crate::base::error::{Context as _, Result};
 use crate::base::progress::Progress;
-use crate::fs::rootfs;
 use crate::os::process::Leftover;
 
-/// What their names begin with; the process and a number follow.
+/// Beginning of the directories' names; the process ID and a number follow.
 const PREFIX: &str = ".quern-staging-";
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// A hidden directory, removed with all that is still in it when dropped, or when a signal ends the program.
+/// A staging directory. It is removed with its content when it is dropped, or when a signal ends the program.
 #[derive(Debug)]
 pub(crate) struct Directory {
     above: OwnedFd,
@@ -29,12 +29,12 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// Makes one in the directory `above`, which messages call `path`, and removes those of dead processes there.
+    /// Creates a staging directory in the directory `above`, which messages call `path`, and removes those of dead processes there.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) when it cannot be made or locked.
+    /// [`Kind::System`](crate::base::error::Kind::System) when it cannot be created or locked.
     pub(crate) fn create(above: BorrowedFd<'_>, path: &Path, ui: &dyn Progress) -> Result<Self> {
-        let making = || format!("making a staging directory in {}", path.display());
+        let making = || format!("creating a staging directory in {}", path.display());
         let above = above.try_clone_to_owned().system(making)?;
         remove_stale(&above, path, ui)?;
         for number in 0u64.. {
@@ -44,12 +44,12 @@ impl Directory {
                 other => other.system(making)?,
             }
             let fd = match rustix::fs::openat(&above, &name, DIRECTORY, Mode::empty()) {
-                // Another process took it for a dead one's before it was locked.
+                // Another process removed it as a leftover before it was locked.
                 Err(Errno::NOENT) => continue,
                 fd => fd.system(making)?,
             };
-            lock(&fd, FlockOperation::LockExclusive).system(making)?;
-            if same(&above, &name, &fd) {
+            lock::lock_if_supported(&fd, lock::Mode::Exclusive).system(making)?;
+            if is_named(&above, &name, &fd) {
                 let (place, gone) = (above.try_clone().system(making)?, name.clone());
                 let leftover = Leftover::new(move || is_removed(&place, &gone));
                 return Ok(Self { above, name, fd, leftover });
@@ -58,17 +58,15 @@ impl Directory {
         Err(Errno::EXIST).system(making)
     }
 
-    /// Its name.
     pub(crate) fn name(&self) -> &Path {
         Path::new(&self.name)
     }
 
-    /// Its descriptor.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    /// Does `work`, such as giving something in it its final name, wholly or not at all: no signal removes the directory meanwhile.
+    /// Runs `work`, such as a rename to a final name. No signal removes the directory before it returns.
     pub(crate) fn undisturbed<T>(&self, work: impl FnOnce() -> T) -> T {
         self.leftover.undisturbed(work)
     }
@@ -81,12 +79,12 @@ impl Drop for Directory {
     }
 }
 
-/// Removes a directory; false while somebody puts something into it, or takes something away.
+/// Removes a directory. Returns false when its content changed meanwhile, so that it must be tried again.
 fn is_removed(above: &OwnedFd, name: &OsStr) -> bool {
     !matches!(rootfs::remove_at(above.as_fd(), name), Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT))
 }
 
-/// Removes the directories that nobody holds.
+/// Removes the staging directories whose locks nobody holds.
 fn remove_stale(above: &OwnedFd, path: &Path, ui: &dyn Progress) -> Result<()> {
     let entries = rootfs::list(above.as_fd()).system(|| format!("reading {}", path.display()))?;
     for (name, kind) in entries {
@@ -94,40 +92,22 @@ fn remove_stale(above: &OwnedFd, path: &Path, ui: &dyn Progress) -> Result<()> {
             continue;
         }
         let Ok(fd) = rustix::fs::openat(above, &name, DIRECTORY, Mode::empty()) else { continue };
-        if rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_err() || !same(above, &name, &fd) {
+        // Without locks nobody can tell a leftover from a directory in use.
+        if lock::try_lock(&fd, lock::Mode::Exclusive) != Ok(true) || !is_named(above, &name, &fd) {
             continue;
         }
         let shown = path.join(&name);
         match rootfs::remove_at(above.as_fd(), &name) {
-            Ok(_) => ui.note(&format!("removed {}, left by a run that was killed", shown.display())),
-            Err(error) => ui.warn(&format!("removing {}, left by a run that was killed: {error}", shown.display())),
+            Ok(_) => ui.note(&format!("removed {}, left by a killed run", shown.display())),
+            Err(error) => ui.warn(&format!("removing {}, left by a killed run: {error}", shown.display())),
         }
     }
     Ok(())
 }
 
-/// Whether this program made a directory of this name: all others are somebody's.
+/// Returns true for a name that this program gives to staging directories.
 fn is_ours(name: &OsStr) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let rest = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split_once('-'));
     rest.is_some_and(|(process, number)| digits(process) && digits(number))
-}
-
-/// Takes a lock; a file system without locks has none to wait for.
-pub(crate) fn lock(fd: &OwnedFd, operation: FlockOperation) -> rustix::io::Result<()> {
-    loop {
-        match rustix::fs::flock(fd, operation) {
-            Err(Errno::INTR) => {}
-            Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
-            result => return result,
-        }
-    }
-}
-
-/// Whether `name` still is the directory `fd`.
-fn same(above: &OwnedFd, name: &OsString, fd: &OwnedFd) -> bool {
-    match (rustix::fs::statat(above, name, AtFlags::SYMLINK_NOFOLLOW), rustix::fs::fstat(fd)) {
-        (Ok(named), Ok(open)) => (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino),
-        _ => false,
-    }
 }

@@ -7,14 +7,15 @@
 use crate::base::text::printable;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::base::error::{Context, Error, Kind, Result};
+use crate::fs::{atomic, directory_of, lock};
+use crate::os::process;
 use crate::source::Locked;
 
 /// What it is called, in the directory of the recipe.
@@ -181,36 +182,21 @@ pub fn beside(recipe: &Path) -> Option<PathBuf> {
     Some(recipe.parent()?.join(NAME))
 }
 
-/// The directory of a file, locked against other processes that lock it; a file system without locks has none to wait for.
+/// Opens and locks the directory of a file, so that no other process updates a lock file in it.
 fn directory(path: &Path) -> Result<File> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = directory_of(path);
     let doing = || format!("locking {}", parent.display());
     let directory = fs_err::File::open(parent).system(doing)?.into_file();
-    loop {
-        match rustix::fs::flock(&directory, FlockOperation::LockExclusive) {
-            Err(Errno::INTR) => {}
-            Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(directory),
-            Err(errno) => return Err(errno).system(doing),
-        }
-    }
+    lock::lock_if_supported(&directory, lock::Mode::Exclusive).system(doing)?;
+    Ok(directory)
 }
 
-/// Writes a file beside the one that it replaces, under a name that the next run takes again if this one is killed.
+/// Replaces the lock file in its directory.
 fn replace(directory: &File, path: &Path, bytes: &[u8]) -> Result<()> {
     let doing = || format!("writing {}", path.display());
-    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-        return Err(Error::usage(format!("{}: it names no file", doing())));
-    };
-    let new = format!(".{name}.new");
-    let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::openat(directory, &new, flags, Mode::from_raw_mode(0o644)).system(doing)?);
-    let written = file.write_all(bytes).and_then(|()| file.sync_all()).system(doing);
-    let named = written.and_then(|()| rustix::fs::renameat(directory, &new, directory, name).system(doing));
-    if named.is_err() {
-        let _ = rustix::fs::unlinkat(directory, &new, rustix::fs::AtFlags::empty());
-    }
-    named?;
-    directory.sync_all().system(doing)
+    let name = path.file_name().ok_or_else(|| Error::usage(format!("{}: the path has no file name", doing())))?;
+    let mode = 0o644 & !process::umask();
+    atomic::replace_at(directory.as_fd(), name, mode, &mut &bytes[..]).system(doing)
 }
 
 #[cfg(test)]

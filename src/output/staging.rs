@@ -5,12 +5,13 @@ use std::io::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
-use crate::fs::staging::{Directory, lock};
+use crate::fs::lock;
+use crate::fs::staging::Directory;
 
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -82,7 +83,7 @@ impl Staging {
         let locking = || format!("locking {}", self.outdir_path.display());
         // A descriptor of its own: closing it is what unlocks.
         let fd = rustix::fs::openat(&self.outdir, ".", DIRECTORY, Mode::empty()).system(locking)?;
-        lock(&fd, FlockOperation::LockExclusive).system(locking)?;
+        lock::lock_if_supported(&fd, lock::Mode::Exclusive).system(locking)?;
         Ok(fd)
     }
 

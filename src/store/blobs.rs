@@ -5,14 +5,12 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
 
 use super::Store;
 use crate::base::error::{Context, Error, Result};
+use crate::fs::{is_named, lock};
 
 /// A partial download, open for reading and writing and locked against every other process.
 #[derive(Debug)]
@@ -76,34 +74,11 @@ impl Store {
                 .open(&path)
                 .system(|| format!("opening the partial download {}", path.display()))?
                 .into_file();
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => {
-                    waiting();
-                    wait_for_lock(&file, &path)?;
-                }
-                Err(error) => return Err(error).system(|| format!("locking {}", path.display())),
+            super::lock::hold(&file, &path, lock::Mode::Exclusive, &mut *waiting)?;
+            // The former holder may have renamed or removed this inode. The lock counts only if the name still leads to it.
+            if is_named(rustix::fs::CWD, &path, &file) {
+                return Ok(PartOrBlob::Part(Part { file, path }));
             }
-            // Whoever held the lock may have renamed or removed this inode: the lock counts only if the name still leads to it.
-            let ours = file.metadata().system(|| format!("reading {}", path.display()))?;
-            match fs_err::metadata(&path) {
-                Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => {
-                    return Ok(PartOrBlob::Part(Part { file, path }));
-                }
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error).system(|| format!("reading {}", path.display())),
-            }
-        }
-    }
-}
-
-fn wait_for_lock(file: &File, path: &Path) -> Result<()> {
-    loop {
-        match rustix::fs::flock(file, FlockOperation::LockExclusive) {
-            Ok(()) => return Ok(()),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error).system(|| format!("locking {}", path.display())),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Certificates that the user imported: a file for each, named by its primary fingerprint. What is in them is not known here.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 
 use super::Store;
 use crate::base::error::{Context, Error, Result};
+use crate::fs::atomic;
 
 /// No certificate is longer than this.
 const MAX: u64 = 4 << 20;
@@ -53,12 +54,7 @@ impl Store {
         if bytes.len() as u64 >= MAX {
             return Err(Error::system(format!("{}: it is larger than {} MiB", writing(), MAX >> 20)));
         }
-        let mut file =
-            tempfile::Builder::new().prefix(".key-").tempfile_in(self.root().join("keys")).system(writing)?;
-        file.write_all(bytes).system(writing)?;
-        file.as_file().sync_all().system(writing)?;
-        file.persist(&path).system(writing)?;
-        Ok(())
+        atomic::replace(&path, bytes, 0o600)
     }
 
     /// Forgets a certificate; false when there is none of that fingerprint.

@@ -1,66 +1,51 @@
-//! Locks between processes: flock(2) on a file that is never removed, released by the kernel however the holder ends.
+//! Locks of the store: on files that are never removed, so that every process locks the same inode.
 
 use std::fs::File;
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::base::error::{Context, Error, Result};
+use crate::fs::lock::{self, is_unsupported};
 
-/// A held lock; dropping it lets go.
+pub use crate::fs::lock::Mode;
+
+/// A held lock. Dropping it releases the lock.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
 }
 
-/// How a lock is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// By one.
-    Exclusive,
-    /// By many readers.
-    Shared,
-}
-
-/// Takes the lock on `path`, a file made when missing. When somebody else holds it, calls `waiting` once and waits.
+/// Locks the file `path`, which is created if it does not exist. Calls `waiting` once before it waits for another holder.
 ///
 /// # Errors
 /// [`Kind::System`](crate::base::error::Kind::System) when the file cannot be opened or locked.
 pub fn take(path: &Path, mode: Mode, waiting: impl FnOnce()) -> Result<Lock> {
-    if let Some(lock) = try_take(path, mode)? {
-        return Ok(lock);
-    }
-    waiting();
     let file = open(path)?;
-    let operation = match mode {
-        Mode::Exclusive => FlockOperation::LockExclusive,
-        Mode::Shared => FlockOperation::LockShared,
-    };
-    loop {
-        match flock(&file, operation) {
-            Ok(()) => return Ok(Lock { _file: file }),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(failed(path, errno)),
-        }
-    }
+    hold(&file, path, mode, waiting)?;
+    Ok(Lock { _file: file })
 }
 
-/// Takes the lock on `path`, or none when somebody else holds it.
+/// Locks the file `path`; returns `None` when another process holds the lock.
 ///
 /// # Errors
 /// [`Kind::System`](crate::base::error::Kind::System) when the file cannot be opened or locked.
 pub fn try_take(path: &Path, mode: Mode) -> Result<Option<Lock>> {
     let file = open(path)?;
-    let operation = match mode {
-        Mode::Exclusive => FlockOperation::NonBlockingLockExclusive,
-        Mode::Shared => FlockOperation::NonBlockingLockShared,
-    };
-    match flock(&file, operation) {
-        Ok(()) => Ok(Some(Lock { _file: file })),
-        Err(Errno::WOULDBLOCK) => Ok(None),
-        Err(errno) => Err(failed(path, errno)),
-    }
+    let locked = lock::try_lock(&file, mode).map_err(|errno| failed(path, errno))?;
+    Ok(locked.then_some(Lock { _file: file }))
+}
+
+/// Locks the open file `file`, which messages call `path`. Calls `waiting` before it waits for another holder.
+pub(super) fn hold(file: &File, path: &Path, mode: Mode, waiting: impl FnOnce()) -> Result<()> {
+    let locked = lock::try_lock(file, mode).and_then(|locked| {
+        if locked {
+            return Ok(());
+        }
+        waiting();
+        lock::lock(file, mode)
+    });
+    locked.map_err(|errno| failed(path, errno))
 }
 
 fn open(path: &Path) -> Result<File> {
@@ -72,11 +57,15 @@ fn open(path: &Path) -> Result<File> {
         .open(path)
         .map(fs_err::File::into_file)
         .system(|| format!("opening the lock {}", path.display()))
-        .map_err(|error| error.with_hint("every run writes to the store; QUERN_HOME moves it elsewhere"))
+        .map_err(|error| error.with_hint("the store must be writable; set QUERN_HOME to use another directory"))
 }
 
 fn failed(path: &Path, errno: Errno) -> Error {
-    Error::system(format!("locking {}", path.display())).with_source(errno)
+    let error = Error::system(format!("locking {}", path.display())).with_source(errno);
+    match is_unsupported(errno) {
+        true => error.with_hint("the store needs a file system with locks; set QUERN_HOME to use another directory"),
+        false => error,
+    }
 }
 
 #[cfg(test)]
@@ -84,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_writer_or_many_readers() {
+    fn one_writer_or_many_readers_hold_a_lock() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let reader = try_take(&path, Mode::Shared).unwrap().unwrap();
@@ -95,5 +84,12 @@ mod tests {
         assert!(try_take(&path, Mode::Shared).unwrap().is_none());
         drop(writer);
         assert!(try_take(&path, Mode::Exclusive).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_store_without_locks_is_refused_with_a_hint() {
+        let error = failed(Path::new("/x"), Errno::NOLCK);
+        assert!(error.hint().unwrap().contains("QUERN_HOME"));
+        assert_eq!(failed(Path::new("/x"), Errno::IO).hint(), None);
     }
 }

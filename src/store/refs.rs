@@ -1,6 +1,6 @@
 //! Refs: small JSON facts by kind and name (`refs/<kind>/<name>.json`), replaced whole.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::Store;
 use crate::base::error::{Context, Error, Result};
+use crate::fs::atomic;
 
 /// A ref is a few hundred bytes; what is longer is none of ours.
 const MAX: u64 = 64 * 1024;
@@ -34,15 +35,7 @@ impl Store {
         fs_err::create_dir_all(dir).system(|| format!("making {}", dir.display()))?;
         let mut bytes = serde_json::to_vec_pretty(value).system(|| format!("writing {}", path.display()))?;
         bytes.push(b'\n');
-        // Two builds may write the same ref at once: each its own temporary file, the last rename stays.
-        let mut file = tempfile::Builder::new()
-            .prefix(".ref-")
-            .tempfile_in(dir)
-            .system(|| format!("writing {}", path.display()))?;
-        file.write_all(&bytes).system(|| format!("writing {}", path.display()))?;
-        file.as_file().sync_all().system(|| format!("writing {} to disk", path.display()))?;
-        file.persist(&path).system(|| format!("writing {}", path.display()))?;
-        Ok(())
+        atomic::replace(&path, &bytes, 0o600)
     }
 
     /// Names of all refs of a kind, sorted.

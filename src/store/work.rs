@@ -12,6 +12,7 @@ use super::lock::{self, Lock, Mode};
 use super::trees::remove_tree;
 use crate::base::digest::hex;
 use crate::base::error::{Context, Error, Kind, Result};
+use crate::fs::atomic;
 
 /// What a build changes and keeps, by name below the work directory.
 const PARTS: [&str; 9] = ["upper", "uppers", "host", "work", "tree", "image", "config", "tmp", "run"];
@@ -174,9 +175,6 @@ impl Work {
 
     fn write(&self, state: &State) -> Result<()> {
         let text = serde_json::to_vec(state).context(Kind::System, || "writing down the state of the build")?;
-        let (path, new) = (self.part("state.json"), self.part("state.json.new"));
-        fs_err::write(&new, text)
-            .and_then(|()| fs_err::rename(&new, &path))
-            .system(|| "writing down the state of the build")
+        atomic::replace(&self.part("state.json"), &text, 0o600)
     }
 }

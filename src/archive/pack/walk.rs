@@ -18,7 +18,7 @@ use crate::archive::unpack::entry::{MAX_NAME, MAX_PATH, Meta, NodeKind, Time, Xa
 use crate::archive::unpack::{Node, Record};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
-use crate::fs::rootfs::{self, MAX_XATTR, OPEN_LEVELS, Rootfs, last};
+use crate::fs::rootfs::{self, MAX_XATTR, OPEN_LEVELS, Rootfs, at};
 use crate::os::userns::owners::Owners;
 
 /// What to do about a result in the tree that it is made of.
@@ -360,14 +360,14 @@ enum Of<'a> {
 fn xattrs(of: &Of<'_>) -> rustix::io::Result<Xattrs> {
     let names = rootfs::xattr_names(|to| match of {
         Of::Open(fd) => rustix::fs::flistxattr(fd, to),
-        Of::Name(at, name) => last::list_xattrs(*at, name, to),
+        Of::Name(at, name) => at::list_xattrs(*at, name, to),
     })?;
     let mut all = Vec::new();
     for name in names {
         let mut value = vec![0; MAX_XATTR];
         let length = match of {
             Of::Open(fd) => rustix::fs::fgetxattr(fd, &name[..], &mut value[..]),
-            Of::Name(at, of) => last::get_xattr(*at, of, &name, &mut value[..]),
+            Of::Name(at, of) => at::get_xattr(*at, of, &name, &mut value[..]),
         };
         value.truncate(length?);
         all.push((name, value));

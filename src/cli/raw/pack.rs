@@ -12,8 +12,9 @@ use super::stream;
 use crate::archive::pack::{self, Digests, Options, Sizes};
 use crate::archive::unpack::Record;
 use crate::base::error::{Context, Error, Result};
-use crate::cli::named::{Named, Spool, directory_of};
+use crate::cli::named::{Named, Spool};
 use crate::cli::{record, session, standard};
+use crate::fs::directory_of;
 use crate::fs::rootfs::Rootfs;
 use crate::ui::Terminal;
 

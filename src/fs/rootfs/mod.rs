@@ -4,7 +4,7 @@
 //!
 //! Nothing is decided by looking at strings or by resolving first and opening afterwards: what was opened is what was meant.
 
-pub(crate) mod last;
+pub(crate) mod at;
 mod remove;
 #[cfg(test)]
 mod tests;
@@ -164,7 +164,7 @@ impl Rootfs {
         let (above, name) = split(path).ok_or_else(|| self.nameless(path))?;
         let made = self.openat2(above, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).and_then(|parent| {
             rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700))?;
-            last::chmod(parent.as_fd(), name, mode)
+            at::chmod(parent.as_fd(), name, mode)
         });
         match made {
             Err(Errno::EXIST) => Ok(false),

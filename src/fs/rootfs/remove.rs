@@ -58,7 +58,7 @@ fn enter(parent: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<(OwnedFd, L
     let fd = match open(parent, name) {
         // Somebody else's directory without permissions: the mapped root may change that.
         Err(Errno::ACCESS) => {
-            super::last::chmod(parent, name, 0o700)?;
+            super::at::chmod(parent, name, 0o700)?;
             open(parent, name)?
         }
         other => other?,

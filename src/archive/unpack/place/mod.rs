@@ -23,7 +23,7 @@ use super::limits::{Kept, Limits};
 use super::record::{Node, Record, weight};
 use crate::base::progress::Progress;
 use crate::base::refusal::{Code, Reason};
-use crate::fs::rootfs::{self, Rootfs, last};
+use crate::fs::rootfs::{self, Rootfs, at};
 use crate::os::process;
 
 /// What a [`Record`] holds, for a refusal.
@@ -172,7 +172,7 @@ impl<'a> Placer<'a> {
             NodeKind::Symlink(target) => {
                 self.make(at, name, Syscall::Symlinkat, || rustix::fs::symlinkat(&target[..], at, name))?;
                 self.chown_at(at, name, meta)?;
-                self.set_xattrs(&entry.path, &meta.xattrs, |key, value| last::set_xattr(at, name, key, value))?;
+                self.set_xattrs(&entry.path, &meta.xattrs, |key, value| at::set_xattr(at, name, key, value))?;
                 rustix::fs::utimensat(at, name, &times(meta.mtime), AtFlags::SYMLINK_NOFOLLOW).call(Syscall::Utimensat)
             }
             NodeKind::Hardlink(target) => self.hardlink(at, name, entry, target),
@@ -318,8 +318,8 @@ impl<'a> Placer<'a> {
     /// As [`Placer::finish_fd`], for what must not be opened.
     fn finish_node(&mut self, at: BorrowedFd<'_>, name: &OsStr, path: &Path, meta: &Meta) -> Result<(), Failure> {
         self.chown_at(at, name, meta)?;
-        last::chmod(at, name, meta.mode).call(Syscall::Fchmodat2)?;
-        self.set_xattrs(path, &meta.xattrs, |key, value| last::set_xattr(at, name, key, value))?;
+        at::chmod(at, name, meta.mode).call(Syscall::Fchmodat2)?;
+        self.set_xattrs(path, &meta.xattrs, |key, value| at::set_xattr(at, name, key, value))?;
         rustix::fs::utimensat(at, name, &times(meta.mtime), AtFlags::SYMLINK_NOFOLLOW).call(Syscall::Utimensat)
     }
 

@@ -1,5 +1,5 @@
-//! Calls on a name in a directory that is itself meant, a link as well. Older kernels have them only for a path, which is then the
-//! one that `/proc` has for a descriptor: it is not used unless the kernel itself answers there.
+//! Calls on a name in a directory that do not follow a symlink. Older kernels have them only for a path; then the path that `/proc`
+//! gives a descriptor is used, after a check that the kernel itself serves that directory.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -16,12 +16,12 @@ pub(crate) fn chmod(at: BorrowedFd<'_>, name: &OsStr, mode: u32) -> Result<()> {
     })
 }
 
-/// Names of the extended attributes of `name`, each with a NUL behind it.
+/// Lists the extended attributes of `name`: their names, each followed by a NUL.
 pub(crate) fn list_xattrs(at: BorrowedFd<'_>, name: &OsStr, to: &mut [u8]) -> Result<usize> {
     or_by_path(sys::listxattrat(at, name, to), at, name, |path| rustix::fs::listxattr(path, to))
 }
 
-/// Value of an extended attribute of `name`.
+/// Reads the value of an extended attribute of `name`.
 pub(crate) fn get_xattr(at: BorrowedFd<'_>, name: &OsStr, key: &[u8], to: &mut [u8]) -> Result<usize> {
     or_by_path(sys::getxattrat(at, name, key, to), at, name, |path| rustix::fs::getxattr(path, key, to))
 }
@@ -33,6 +33,7 @@ pub(crate) fn set_xattr(at: BorrowedFd<'_>, name: &OsStr, key: &[u8], value: &[u
     })
 }
 
+/// Repeats a call that the kernel does not have yet with `old`, which is given a path of the descriptor of `name`.
 fn or_by_path<T>(
     result: Result<T>,
     at: BorrowedFd<'_>,
@@ -49,11 +50,11 @@ fn or_by_path<T>(
     }
 }
 
-/// Where the kernel shows this thread's descriptors.
+/// Directory of this thread's descriptors.
 const DESCRIPTORS: &str = "/proc/thread-self/fd";
 
-/// Whether the directory `path` is of the kernel's making. In a tree without a mounted `/proc`, anybody could have made what stands
-/// there, and links in it would lead anywhere.
+/// Returns true if the directory `path` is on a mounted procfs. In a tree without one, anybody may have created the directory, and
+/// its links may lead anywhere.
 fn is_proc(path: &str) -> bool {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let found = rustix::fs::open(path, flags, Mode::empty()).and_then(rustix::fs::fstatfs);
@@ -66,7 +67,7 @@ mod tests {
 
     use super::*;
 
-    /// What both ways of a call give is the same, and is never about what a link leads to.
+    /// Both ways of a call give the same result, and neither follows a link.
     #[test]
     fn old_and_new_kernels_agree() {
         let place = tempfile::tempdir().unwrap();
@@ -80,11 +81,11 @@ mod tests {
 
         chmod(at, file, 0o4711).unwrap();
         assert_eq!(mode(), 0o4711);
-        assert!(chmod(at, link, 0o777).is_err(), "links have no mode of their own");
+        assert!(chmod(at, link, 0o777).is_err(), "a symlink has no mode");
         assert_eq!(mode(), 0o4711);
 
         set_xattr(at, file, b"user.a", b"value").unwrap();
-        assert!(set_xattr(at, link, b"user.a", b"other").is_err(), "nor attributes of users");
+        assert!(set_xattr(at, link, b"user.a", b"other").is_err(), "a symlink has no user attributes");
         let mut names = [0; 64];
         assert_eq!(list_xattrs(at, link, &mut names).map(|length| names[..length].to_vec()), Ok(Vec::new()));
         let length = list_xattrs(at, file, &mut names).unwrap();
