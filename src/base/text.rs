@@ -18,13 +18,13 @@ pub fn escaped(text: &str) -> String {
     out
 }
 
-/// Escapes like [`escaped`], and cuts after 300 bytes: for foreign text in a message.
+/// Escapes like [`escaped`], and cuts after 300 bytes, between words if possible: for foreign text in a message.
 pub fn printable(text: &str) -> String {
     const MAX: usize = 300;
     let mut out = String::new();
     for c in text.chars() {
         if out.len() >= MAX {
-            out.push('…');
+            cut(&mut out, c);
             break;
         }
         push_escaped(&mut out, c);
@@ -79,7 +79,7 @@ pub fn json(value: &impl serde::Serialize) -> serde_json::Result<String> {
 }
 
 /// Reduces a line to what a reader sees: escape sequences and unsafe characters are dropped, tabs become spaces, and the line
-/// is cut to `max` characters. Where carriage returns overwrote the line, the last text written is kept.
+/// is cut to `max` characters, between words if possible. Where carriage returns overwrote the line, the last text written is kept.
 pub fn plain(text: &str, max: usize) -> String {
     let text = text.trim_end_matches(['\n', '\r']);
     let text = text.rsplit('\r').find(|part| !part.trim().is_empty()).unwrap_or(text);
@@ -97,7 +97,7 @@ pub fn plain(text: &str, max: usize) -> String {
             c => c,
         };
         if count == max {
-            out.push('…');
+            cut(&mut out, shown);
             break;
         }
         out.push(shown);
@@ -142,6 +142,17 @@ pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> O
 
 fn fold(name: &str) -> String {
     name.chars().map(|c| if matches!(c, '_' | '.' | ' ') { '-' } else { c.to_ascii_lowercase() }).collect()
+}
+
+/// Marks `out` as cut before the character `next`. Drops the word that `next` belongs to, unless little would be left.
+fn cut(out: &mut String, next: char) {
+    if next != ' '
+        && let Some(blank) = out.rfind(' ').filter(|at| *at >= out.len() / 2)
+    {
+        out.truncate(blank);
+    }
+    out.truncate(out.trim_end_matches(' ').len());
+    out.push('…');
 }
 
 fn push_escaped(out: &mut String, c: char) {
@@ -270,6 +281,15 @@ mod tests {
         assert_eq!(plain("tab\there", 80), "tab here");
         assert_eq!(plain("10%\r50%\r100%\r\n", 80), "100%");
         assert_eq!((plain("abcdef", 3), plain("abc", 3)), ("abc…".to_owned(), "abc".to_owned()));
+    }
+
+    #[test]
+    fn long_text_is_cut_between_words() {
+        assert_eq!(plain("make: *** no rule to make target", 22), "make: *** no rule to…");
+        assert_eq!(plain("make: *** no rule to make target", 25), "make: *** no rule to make…");
+        assert_eq!(plain("a verylongwordwithoutanyblank", 20), "a verylongwordwithou…");
+        let said = printable(&"word ".repeat(100));
+        assert!(said.ends_with(" word…"), "{said}");
     }
 
     #[test]

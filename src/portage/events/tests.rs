@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::progress::{Merged, Task};
 
 const SNAPSHOT: &str = r#"{"emerge_pid":29176,"jobs":{"completed":3,"failed":1,"max":1,"merge_wait":0,"merges_pending":0,
 "running":1,"total":7},"schema":1,"tasks":[{"binary":false,"build_elapsed":2.0,"category":"app-test","cpv":"app-test/hello-1",
@@ -114,6 +115,85 @@ fn the_watcher_prefers_snapshots_and_speaks_of_changes_only() {
     let newer = SNAPSHOT.replace("1795227681.0", "1795227682.0").replace("\"total\":7", "\"total\":8");
     fs_err::write(run.join("emerge-10.json"), newer).unwrap();
     assert_eq!(watcher.poll().unwrap().total, 8);
+}
+
+/// A directory for snapshots and a log to which lines are appended, with their watcher.
+struct Watched {
+    directory: tempfile::TempDir,
+    watcher: Watcher,
+}
+
+impl Watched {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs_err::write(directory.path().join("emerge.log"), "").unwrap();
+        let watcher = Watcher::new(directory.path(), &directory.path().join("emerge.log"));
+        Self { directory, watcher }
+    }
+
+    fn log(&mut self, lines: &str) -> Vec<Merged> {
+        let path = self.directory.path().join("emerge.log");
+        let text = fs_err::read_to_string(&path).unwrap() + lines;
+        fs_err::write(path, text).unwrap();
+        self.watcher.poll();
+        self.watcher.log.merged()
+    }
+
+    /// Writes a snapshot of the time `now` in which packages are built (`false`) or wait to be merged (`true`).
+    fn snapshot(&mut self, now: f64, tasks: &[(&str, f64, f64, bool)]) {
+        let tasks: Vec<_> = tasks
+            .iter()
+            .map(|(cpv, start, elapsed, waits)| {
+                serde_json::json!({
+                    "cpv": cpv, "kind": if *waits { "merge" } else { "build" }, "phase": null, "binary": false,
+                    "merge_wait": waits, "start_time": start, "build_elapsed": elapsed,
+                })
+            })
+            .collect();
+        let json = serde_json::json!({"type": "snapshot", "timestamp": now, "jobs": {"total": 2}, "tasks": tasks});
+        fs_err::write(self.directory.path().join("emerge-1.json"), json.to_string()).unwrap();
+        self.watcher.poll();
+    }
+}
+
+#[test]
+fn the_time_of_a_package_is_without_its_wait_for_others() {
+    let mut watched = Watched::new();
+    watched.log(
+        "1000: Started emerge on: Aug 10, 2026 23:30:00\n\
+         1000: >>> emerge (1 of 2) a/fast-1 to /\n\
+         1000: >>> emerge (2 of 2) a/slow-1 to /\n",
+    );
+    watched.snapshot(1020.0, &[("a/fast-1", 1000.5, 10.0, true), ("a/slow-1", 1000.5, 19.5, false)]);
+    watched.snapshot(1080.0, &[("a/fast-1", 1000.5, 10.0, true), ("a/slow-1", 1000.5, 79.5, false)]);
+    let merged = watched.log(
+        "1100: === (2 of 2) Merging (a/slow-1::/x.ebuild)\n\
+         1101: ::: completed emerge (2 of 2) a/slow-1 to /\n\
+         1102: === (1 of 2) Merging (a/fast-1::/x.ebuild)\n\
+         1105: ::: completed emerge (1 of 2) a/fast-1 to /\n",
+    );
+    let times: Vec<_> = merged.iter().map(|merged| (merged.cpv.as_str(), merged.seconds)).collect();
+    // 10 seconds of building and 3 of merging, not 105.
+    assert_eq!(times, [("a/slow-1", 101), ("a/fast-1", 13)]);
+}
+
+#[test]
+fn a_binary_package_waits_until_it_was_last_seen_to_wait() {
+    let mut watched = Watched::new();
+    watched.log("1000: >>> emerge (1 of 1) a/b-1 to /\n1000: === (1 of 1) Merging Binary (a/b-1::/x.gpkg.tar)\n");
+    watched.snapshot(1002.0, &[("a/b-1", 1000.0, 1.0, true)]);
+    watched.snapshot(1060.0, &[("a/b-1", 1000.0, 1.0, true)]);
+    let merged = watched.log("1063: ::: completed emerge (1 of 1) a/b-1 to /\n");
+    assert_eq!((merged[0].seconds, merged[0].binary), (4, true));
+}
+
+#[test]
+fn times_of_snapshots_cannot_break_the_times_of_packages() {
+    let mut watched = Watched::new();
+    watched.log("1000: >>> emerge (1 of 1) a/b-1 to /\n");
+    watched.snapshot(1e300, &[("a/b-1", -1e300, 1e300, true)]);
+    let merged = watched.log("1010: ::: completed emerge (1 of 1) a/b-1 to /\n");
+    assert!(merged[0].seconds <= 10, "{merged:?}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use std::time::Duration;
+
 use super::*;
 
 const COMPILE: &str = " * Package: app-misc/hello-2.10\n\x1b[32m>>>\x1b[0m Compiling source\nmake: *** [all] Error 2\n \
@@ -108,8 +110,8 @@ fn refusals_of_emerge_bring_a_hint() {
         ("emerge: there are no ebuilds to satisfy \"a/b\".", "portage.repositories", Kind::Build),
         ("The following keyword changes are necessary to proceed:", "accept-keywords", Kind::Build),
         ("The following USE changes are necessary to proceed:", "package-use", Kind::Build),
-        ("cp: error writing 'x': No space left on device", "no space is left", Kind::System),
-        ("Unable to unshare: EPERM (for FEATURES=\"pid-sandbox\")", "refuses", Kind::System),
+        ("cp: error writing 'x': No space left on device", "no space left", Kind::System),
+        ("Unable to unshare: EPERM (for FEATURES=\"pid-sandbox\")", "refused", Kind::System),
         ("!!! Your current profile is invalid. If you have just changed", "build.profile", Kind::Build),
     ];
     for (output, expected, kind) in cases {
@@ -129,10 +131,57 @@ fn a_failed_download_names_the_package() {
     assert_eq!(failure.into_error("merging x").to_string(), "merging x: app-misc/hello-2.10 failed");
 }
 
+const FETCH: &str = "\
+>>> Downloading 'https://distfiles.gentoo.org/distfiles/layout.conf'
+!!! Couldn't download '.layout.conf.distfiles.gentoo.org'. Aborting.
+>>> Downloading 'https://distfiles.gentoo.org/distfiles/NAME'
+wget: unable to resolve host address ‘distfiles.gentoo.org’
+!!! Couldn't download 'NAME'. Aborting.
+";
+
+#[test]
+fn missing_files_of_every_failed_package_are_named() {
+    let (temp, began) = logs();
+    for (package, name) in [("sed-4.10", "sed-4.10.tar.xz"), ("zlib-1", "it's 1.tar.gz"), ("gone-1", "gone\x1b[2J.tar")]
+    {
+        let log = temp.path().join(format!("sys-apps:{package}:20260810-233001.log"));
+        fs_err::write(log, FETCH.replace("NAME", name)).unwrap();
+    }
+    fs_err::write(temp.path().join("emerge-fetch.log"), FETCH.replace("NAME", "later.tar.gz")).unwrap();
+    let output = b">>> Failed to emerge sys-apps/sed-4.10 for /quern/image/, Log file:\n";
+    let failure = find(temp.path(), began, output);
+    let hint = failure.clone().into_error("merging x").hint().unwrap().to_owned();
+    for name in ["sed-4.10.tar.xz", "it's 1.tar.gz", "gone.tar"] {
+        assert!(hint.contains(name), "{name}: {hint}");
+    }
+    assert!(hint.contains("source.mirrors") && !hint.contains("layout.conf") && !hint.contains("later"), "{hint}");
+    let error = failure.offline(true).into_error("merging x");
+    assert_eq!(error.to_string(), "merging x: sys-apps/sed-4.10 failed");
+    let hint = error.hint().unwrap();
+    assert!(hint.contains("sed-4.10.tar.xz") && hint.contains("later.tar.gz"), "{hint}");
+    assert!(hint.contains("without --offline") && !hint.contains("source.mirrors"), "{hint}");
+}
+
+#[test]
+fn an_offline_build_that_fails_for_another_reason_says_nothing_of_the_network() {
+    let (temp, began) = logs();
+    fs_err::write(temp.path().join("app-misc:hello-2.10:20260810-233001.log"), COMPILE).unwrap();
+    let error = find(temp.path(), began, b"").offline(true).into_error("merging x");
+    assert!(!error.hint().unwrap().contains("offline"), "{:?}", error.hint());
+}
+
+#[test]
+fn long_lines_of_a_log_are_cut_between_words() {
+    let (temp, began) = logs();
+    let line = "word ".repeat(100);
+    let failure = find(temp.path(), began, line.as_bytes());
+    assert!(failure.lines[0].ends_with(" word…") && failure.lines[0].len() > 200, "{:?}", failure.lines);
+}
+
 #[test]
 fn names_of_logs_are_read_strictly() {
-    assert_eq!(log_name("a-b:c-1.2-r3:20260810-233001.log", None).as_deref(), Some("a-b/c-1.2-r3"));
-    assert_eq!(log_name("c-1:20260810-233001.log", Some("a-b")).as_deref(), Some("a-b/c-1"));
+    assert_eq!(logs::log_name("a-b:c-1.2-r3:20260810-233001.log", None).as_deref(), Some("a-b/c-1.2-r3"));
+    assert_eq!(logs::log_name("c-1:20260810-233001.log", Some("a-b")).as_deref(), Some("a-b/c-1"));
     for bad in [
         "a:b:2026.log",
         "a:b:20260810-233001.log.gz",
@@ -140,7 +189,7 @@ fn names_of_logs_are_read_strictly() {
         ":b:20260810-233001.log",
         "summary.log",
     ] {
-        assert_eq!(log_name(bad, None), None, "{bad:?}");
+        assert_eq!(logs::log_name(bad, None), None, "{bad:?}");
     }
 }
 
@@ -149,7 +198,7 @@ proptest! {
     fn reports_never_panic_nor_show_controls(line in " ?\\* ERROR: a/b-1(::)?.{0,20} failed \\(.{0,20} phase\\)", rest in any::<Vec<u8>>()) {
         let mut bytes = line.into_bytes();
         bytes.extend(rest);
-        let found = report(&bytes, "a/b-1");
+        let found = logs::report(&bytes, "a/b-1");
         prop_assert!(!found.phase.unwrap_or_default().contains(char::is_control));
         prop_assert!(!found.repo.unwrap_or_default().contains(char::is_control));
     }
