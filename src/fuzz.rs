@@ -1,4 +1,4 @@
-//! A body for every parser of foreign bytes, and for our own encoder: takes any input, and panics where its word is broken.
+//! A body for every parser of foreign bytes: takes any input, and panics where its word is broken.
 //!
 //! Built for tests, which give each body its seeds of `fuzz/corpus` and mutations of them, and by `scripts/fuzz` (or `cargo fuzz`),
 //! which looks for new ones. Words that all keep: no panic, no endless loop, bounded memory, and nothing in a message that a terminal
@@ -8,7 +8,6 @@ use crate::base::digest::Algorithm;
 use std::io::{self, Read as _};
 use std::path::Component;
 
-use crate::archive::pack::deflate::Encoder;
 use crate::archive::unpack;
 use crate::archive::unpack::decode::{Decoder, Format};
 use crate::archive::unpack::limits::Limits;
@@ -26,7 +25,7 @@ use crate::verify::{self, Keyring, cleartext};
 pub type Body = fn(&[u8]);
 
 /// Every body by the name of its target.
-pub const TARGETS: [(&str, Body); 14] = [
+pub const TARGETS: [(&str, Body); 13] = [
     ("pointer", pointer),
     ("digests", digests),
     ("hash_file", hash_file),
@@ -40,7 +39,6 @@ pub const TARGETS: [(&str, Body); 14] = [
     ("gzip", |bytes| decoded(Format::Gzip, bytes)),
     ("zstd", |bytes| decoded(Format::Zstd, bytes)),
     ("bzip2", |bytes| decoded(Format::Bzip2, bytes)),
-    ("deflate", deflate),
 ];
 
 /// Plain bytes of a compressed input that are looked at.
@@ -236,17 +234,6 @@ pub fn pax(bytes: &[u8]) {
 fn decoded(format: Format, bytes: &[u8]) {
     let Ok(decoder) = Decoder::of(format, io::Cursor::new(bytes.to_vec())) else { return };
     let _ = io::copy(&mut decoder.take(ENOUGH), &mut io::sink());
-}
-
-/// What is compressed, decompressed, is what it was; also after another piece.
-pub fn deflate(bytes: &[u8]) {
-    let mut encoder = Encoder::new();
-    for plain in [bytes, &bytes.repeat(3), &bytes[bytes.len() / 2..]] {
-        let packed = encoder.gzip(plain);
-        let mut back = Vec::new();
-        flate2::bufread::GzDecoder::new(&packed[..]).read_to_end(&mut back).expect("a gzip member");
-        assert!(back == plain, "{} bytes became others", plain.len());
-    }
 }
 
 /// Nothing in what is said can move a terminal's cursor.

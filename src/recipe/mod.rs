@@ -418,7 +418,7 @@ pub enum Compression {
     /// No larger than `gzip -6` makes it.
     #[default]
     Gzip,
-    /// In two thirds of the time, and some percent larger.
+    /// Faster than gzip, and some percent larger; Zstd is both faster and smaller.
     GzipFast,
     /// The smallest, and the slowest by far. OCI knows no such layer.
     Xz,

@@ -16,8 +16,7 @@
 //! | zlib-ng | 1 | 180 | 44.0 % |
 //! | zlib-ng | 6 | 67 | 34.1 % |
 //!
-//! That it only makes whole streams is why there are members. Where speed is all, at level 1 of gzip, pieces go to an encoder of our own,
-//! [`deflate`]: twice as fast as its level 1, with 3 % more bytes.
+//! That it only makes whole streams is why there are members.
 //!
 //! Zstandard's level is its own default, as each further percent costs more than the one before. A whole stage3 of 380 MB, two
 //! processors, processor seconds, best of three:
@@ -46,7 +45,6 @@ use sha2::{Digest, Sha256};
 use xz2::stream::{Check, MtStreamBuilder};
 
 use super::cache::Cache;
-use super::deflate;
 use super::pieces::{Piece, Pieces};
 use crate::base::digest::hex;
 use crate::os::process;
@@ -86,9 +84,8 @@ impl Format {
     }
 
     /// What compresses a piece, as its package is called: another may make other bytes. None where there are no pieces.
-    fn encoder(self, level: u32) -> Option<&'static str> {
+    fn encoder(self) -> Option<&'static str> {
         match self {
-            Self::Gzip if level <= 1 => Some(deflate::NAME),
             Self::Gzip => Some("libdeflate-sys 1.26.1"),
             Self::Zstd => Some("zstd-sys 2.1.2+zstd.1.5.7"),
             Self::Plain | Self::Xz => None,
@@ -224,7 +221,7 @@ fn compress(
     cache: Option<&Cache>,
 ) {
     let mut compressor = One::new(format, level);
-    let cache = cache.zip(format.encoder(level)).map(|(cache, encoder)| (cache, format!("{encoder} level {level}")));
+    let cache = cache.zip(format.encoder()).map(|(cache, encoder)| (cache, format!("{encoder} level {level}")));
     loop {
         let next = to_do.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Work { plain, zeros, to }) = next else { return };
@@ -246,7 +243,6 @@ fn compress(
 
 /// The compressor of one thread. That of gzip has room for what it makes.
 enum One {
-    Fast(Box<deflate::Encoder>),
     Gzip(Compressor, Vec<u8>),
     Zstd(io::Result<zstd::bulk::Compressor<'static>>),
     Plain,
@@ -255,9 +251,8 @@ enum One {
 impl One {
     fn new(format: Format, level: u32) -> Self {
         match format {
-            Format::Gzip if level <= 1 => Self::Fast(Box::new(deflate::Encoder::new())),
             Format::Gzip => {
-                let level = CompressionLvl::new(level.min(12) as i32).unwrap_or_default();
+                let level = CompressionLvl::new(level.clamp(1, 12) as i32).unwrap_or_default();
                 Self::Gzip(Compressor::new(level), Vec::new())
             }
             Format::Zstd => {
@@ -284,7 +279,6 @@ impl One {
     fn pack(&mut self, plain: &Arc<Piece>) -> Compressed {
         let made = match self {
             Self::Plain => return Ok(Packed::Plain(plain.clone())),
-            Self::Fast(encoder) => encoder.gzip(plain),
             Self::Zstd(Ok(compressor)) => compressor.compress(plain)?,
             Self::Zstd(Err(error)) => return Err(io::Error::other(error.to_string())),
             Self::Gzip(compressor, room) => {
@@ -419,7 +413,7 @@ mod tests {
     fn encoders_are_those_of_the_lock_file() {
         let lock = include_str!("../../../Cargo.lock");
         for format in [Format::Gzip, Format::Zstd] {
-            let (name, version) = format.encoder(format.level()).unwrap().split_once(' ').unwrap();
+            let (name, version) = format.encoder().unwrap().split_once(' ').unwrap();
             let package = format!("name = \"{name}\"\nversion = \"{version}\"\n");
             assert_eq!(lock.matches(&package).count(), 1, "{package}");
             assert_eq!(lock.matches(&format!("name = \"{name}\"")).count(), 1, "{name}");

@@ -4,7 +4,6 @@
 
 pub mod cache;
 pub mod compress;
-pub(crate) mod deflate;
 pub mod listing;
 pub mod manifest;
 pub mod pieces;
