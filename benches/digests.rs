@@ -1,6 +1,6 @@
-//! What several digests of the same bytes cost beside the slowest of them alone: `cargo bench --bench digests`.
+//! Measures several digests of the same bytes against the slowest of them alone: `cargo bench --bench digests`.
 //!
-//! Wall time is the best of rounds taken in turns; CPU time is that of the whole process in the same round.
+//! The cases take turns. Wall time is the best of all rounds, and CPU time is that of the whole process in the same round.
 
 use std::io::Write as _;
 use std::time::Instant;
@@ -12,7 +12,7 @@ const SIZE: usize = 256 << 20;
 const CHUNK: usize = 256 << 10;
 const ROUNDS: usize = 7;
 
-/// What is hashed how: a name, the digests, and whether in threads.
+/// The cases: a name, the digests, and the use of threads.
 const CASES: [(&str, &[Algorithm], bool); 6] = [
     ("SHA-512", &[Sha512], false),
     ("BLAKE2b", &[Blake2b], false),
@@ -46,7 +46,7 @@ fn main() -> std::io::Result<()> {
     Ok(())
 }
 
-/// CPU time of this process so far, in seconds: the kernel counts in hundredths.
+/// Returns the CPU time of this process so far in seconds. The kernel counts hundredths.
 fn cpu() -> f64 {
     let stat = fs_err::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();

@@ -1,15 +1,15 @@
-//! What the OCI layout costs beside the tarball: `cargo bench --bench publish [-- TREE]`.
+//! Measures the cost of the OCI layout: `cargo bench --bench publish [-- TREE]`.
 //!
-//! A tree (by default one that is made for it) is packed and published with and without the layout in turns. CPU time is that of the
-//! whole process. The last line is the cost of publishing alone: a hundredth of packing is less than what its time varies by.
+//! The benchmark packs and publishes a tree with and without the layout in turns, by default a tree that it makes. CPU time is that of
+//! the whole process. The last line shows the cost of publishing alone, because the time of packing varies by more than that.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use quern_builder::testing::{
-    Compression, Contents, Lists, Names, Oci, Options, Platform, Record, Release, Result, Rootfs, Silent, SourceDate,
-    Staging, pack, publish,
+    Compression, Content, Contents, ImageSpec, Oci, Options, Outputs, Platform, Record, Result, Rootfs, Silent,
+    SourceDate, Staging, Tree, pack, publish,
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -20,7 +20,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let given = std::env::args_os().skip(1).map(PathBuf::from).find(|argument| !argument.starts_with("--bench"));
     let tree = match given {
         Some(tree) => tree,
-        None => made(&place.path().join("tree"))?,
+        None => make_tree(&place.path().join("tree"))?,
     };
     let oci = Oci {
         tag: "{date}".to_owned(),
@@ -61,37 +61,34 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// CPU seconds of packing a tree and of publishing it.
+/// Returns the CPU seconds of packing a tree and of publishing it.
 fn spent(tree: &Path, outdir: &Path, oci: Option<&Oci>) -> Result<[f64; 2]> {
     let before = cpu();
-    let names = Names { base: "bench".to_owned(), suffix: Compression::Gzip.suffix() };
-    let moment = SourceDate::new(1_700_000_000);
-    let staging = Staging::create(outdir, &Silent)?;
-    let mut tarball = staging.create_file(&names.tarball())?;
-    let (mut contents, mut manifest) = (Contents::new(), Contents::new());
-    let lists = Lists { contents: Some(&mut contents), manifest: Some(&mut manifest) };
-    let options = Options { epoch: moment.epoch(), ..Default::default() };
-    let packed = pack(&Rootfs::open(tree)?, &Record::default(), &options, &mut tarball, lists, &Silent)?;
-    let (contents, manifest) = (contents.finish()?, manifest.finish()?);
-    let between = cpu();
-    let release = Release {
-        names: &names,
+    let date = SourceDate::new(1_700_000_000);
+    let spec = ImageSpec {
+        base: "bench".to_owned(),
+        suffix: Compression::Gzip.suffix(),
         title: "bench",
-        moment,
+        date,
         platform: Platform { architecture: "amd64", variant: None },
         oci,
-        tarball: &tarball,
-        packed: &packed,
-        contents: &contents,
-        manifest: &manifest,
-        provenance: b"{}\n",
     };
-    publish(staging, &release)?;
+    let staging = Staging::create(outdir, &Silent)?;
+    let mut tarball = staging.create_file(&spec.tarball())?;
+    let (mut contents, mut manifest) = (Contents::new(), Contents::new());
+    let tree = Tree { root: &Rootfs::open(tree)?, deferred: &Record::default() };
+    let outputs = Outputs { archive: &mut tarball, contents: Some(&mut contents), manifest: Some(&mut manifest) };
+    let packed = pack(tree, outputs, &Options { epoch: date.epoch(), ..Default::default() }, &Silent)?;
+    let (contents, manifest) = (contents.finish()?, manifest.finish()?);
+    let between = cpu();
+    let content =
+        Content { tarball: &tarball, packed: &packed, contents: &contents, manifest: &manifest, provenance: b"{}\n" };
+    publish(staging, spec.artifacts(&content)?, None)?;
     Ok([between - before, cpu() - between])
 }
 
-/// 64 MiB in 4096 files that compress about as programs do.
-fn made(tree: &Path) -> std::io::Result<PathBuf> {
+/// Makes a tree of 64 MiB in 4096 files that compress about as well as programs.
+fn make_tree(tree: &Path) -> std::io::Result<PathBuf> {
     let mut noise = 1u64;
     for number in 0..4096 {
         let data: Vec<u8> = (0..16 << 10)
@@ -112,7 +109,7 @@ fn least_and_median(mut seconds: Vec<f64>) -> [f64; 2] {
     [seconds[0], seconds[seconds.len() / 2]]
 }
 
-/// CPU time of this process so far, all threads, in seconds.
+/// Returns the CPU time of all threads of this process so far, in seconds.
 fn cpu() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9

@@ -1,6 +1,6 @@
 //! The items that `tests/` and `benches/` use beside the program itself. Not a public interface.
 
-pub use crate::archive::pack::{Format, Lists, Options, pack};
+pub use crate::archive::pack::{Format, Options, Outputs, Tree, pack};
 pub use crate::archive::unpack::Record;
 pub use crate::base::arch::Platform;
 pub use crate::base::digest::{Algorithm, Hasher};
@@ -10,5 +10,5 @@ pub use crate::base::refusal::Code;
 pub use crate::base::time::SourceDate;
 pub use crate::cli::command;
 pub use crate::fs::rootfs::Rootfs;
-pub use crate::output::{Contents, Names, Published, Release, Staging, publish};
+pub use crate::output::{Content, Contents, ImageSpec, Published, Role, Staging, publish};
 pub use crate::recipe::{Compression, Oci, Request, TEMPLATE, key_names as recipe_keys, load};

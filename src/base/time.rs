@@ -72,13 +72,13 @@ impl SourceDate {
 
     /// Formats as `YYYY-MM-DD`.
     pub fn dashed(self) -> String {
-        let (year, month, day) = civil(self.epoch / DAY);
+        let (year, month, day) = civil((self.epoch / DAY) as i64);
         format!("{year:04}-{month:02}-{day:02}")
     }
 
     /// Formats as `YYYYMMDD`.
     pub fn compact(self) -> String {
-        let (year, month, day) = civil(self.epoch / DAY);
+        let (year, month, day) = civil((self.epoch / DAY) as i64);
         format!("{year:04}{month:02}{day:02}")
     }
 
@@ -89,18 +89,17 @@ impl SourceDate {
     }
 }
 
-/// Converts days since 1970-01-01 to year, month and day (Howard Hinnant, `civil_from_days`).
-fn civil(days: u64) -> (u64, u64, u64) {
+/// Converts days since 1970-01-01, which may be negative, to year, month and day (Howard Hinnant, `civil_from_days`).
+pub(crate) fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     // Months counted from March, so that the leap day is the last of the year.
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]
@@ -146,7 +145,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn days_follow_each_other(day in 0u64..80_000) {
+        fn days_follow_each_other(day in -80_000i64..80_000) {
             let (year, month, date) = civil(day);
             let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
             let length = [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31][month as usize - 1];

@@ -11,6 +11,7 @@ use crate::base::progress::Progress;
 use crate::builder::host;
 use crate::builder::view::{Caches, View};
 use crate::os::userns;
+use crate::output::{Claim, ImageSpec, Role};
 use crate::pipeline;
 use crate::portage::{self, BuilderInfo, Resolved, emerge};
 use crate::recipe::{Origin, RepositorySpec};
@@ -60,7 +61,7 @@ pub struct Args {
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
-        let moment = session::moment()?;
+        let date = session::moment()?;
         let overrides: Vec<String> = self.overrides()?;
         if self.dry_run {
             return self.print_plan(&overrides, ui);
@@ -69,12 +70,10 @@ impl Args {
             let locked = self.lock.entry(&self.recipe, job)?;
             let options =
                 ResolveOptions { offline: self.offline, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
-            let site = Site { date: moment, ..Site::new(store, options, ui) };
+            let site = Site { date, ..Site::new(store, options, ui) };
             let published = pipeline::build(job, origin, &site)?;
-            ui.result(&published.tarball);
-            if let Some((layout, _)) = &published.oci {
-                ui.result(layout);
-            }
+            published.path(&Role::Tarball).into_iter().for_each(|path| ui.result(path));
+            published.oci().into_iter().for_each(|(path, _)| ui.result(path));
             Ok(0)
         })
     }
@@ -94,6 +93,10 @@ impl Args {
         let job = &loaded.job;
         portage::check(job)?;
         let home = Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?;
+        if home.is_dir() {
+            let spec = ImageSpec::of_job(job, session::moment()?)?;
+            Claim::new(&Store::open(&home)?, &job.build.outdir, &spec.base, &session::origin(&self.recipe)?).check()?;
+        }
         let local = job.portage.repositories.iter().all(|repository| repository.location().is_some());
         let found = match local {
             true => Some((Vec::new(), Resolved::new(job)?)),

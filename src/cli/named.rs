@@ -1,4 +1,4 @@
-//! A file that an option names and that is written last: there whole, or as it was.
+//! An output file that an option names. It is written last, and appears complete or stays as it was.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek as _, Write};
@@ -9,22 +9,22 @@ use crate::fs::rootfs::Rootfs;
 use crate::fs::{atomic, directory_of};
 use crate::os::process;
 
-/// Where it goes, looked up before the tree is touched.
-pub(super) enum Named {
+/// An output file, looked up before any tree is opened.
+pub(super) enum OutputFile {
     /// A name in a directory.
     At(Rootfs, PathBuf),
-    /// A pipe or a device, or a file without a name.
+    /// A pipe, a device, or an unnamed file.
     Open(File),
 }
 
-impl Named {
-    /// Finds the place of the file `path`, which messages call `what`.
+impl OutputFile {
+    /// Looks up `path`. `what` names the file in messages.
     ///
     /// # Errors
-    /// [`Kind::Usage`] when nothing can be written there.
+    /// [`Kind::Usage`] if the file cannot be written.
     pub(super) fn find(path: &Path, what: &str) -> Result<Self> {
         let opening = || format!("opening the {what}");
-        // A link to a file stays one: `/dev/stdout` may be.
+        // Follow a symlink to a file instead of replacing it: `/dev/stdout` may be one.
         let real = match fs_err::metadata(path) {
             Ok(metadata) if !metadata.is_file() => None,
             Ok(_) => match fs_err::canonicalize(path) {
@@ -39,12 +39,12 @@ impl Named {
             return Ok(Self::Open(file.context(Kind::Usage, opening)?.into()));
         };
         let Some(name) = real.file_name() else {
-            return Err(Error::usage(format!("{}: a {what} is a file", path.display())));
+            return Err(Error::usage(format!("opening the {what}: {} is not the name of a file", path.display())));
         };
         Ok(Self::At(Rootfs::open(directory_of(&real))?, name.into()))
     }
 
-    /// The directory where it gets its name.
+    /// Returns the directory that the file will be in, unless the file is open already.
     pub(super) fn directory(&self) -> Option<&Path> {
         match self {
             Self::At(dir, _) => Some(dir.path()),
@@ -52,14 +52,14 @@ impl Named {
         }
     }
 
-    /// Whether both are the same name, of a file that may not be there yet.
+    /// Tests whether both are the same name in the same directory. The file need not exist.
     pub(super) fn is(&self, other: &Self) -> bool {
         let inode = |dir: &Rootfs| rustix::fs::fstat(dir.fd()).map(|stat| (stat.st_dev, stat.st_ino));
         matches!((self, other), (Self::At(one, name), Self::At(two, other))
             if name == other && inode(one).is_ok_and(|one| inode(two) == Ok(one)))
     }
 
-    /// Writes all of it.
+    /// Writes the whole file.
     pub(super) fn write(self, from: &mut impl Read, what: &str) -> Result<()> {
         match self {
             Self::At(dir, name) => {
@@ -71,38 +71,38 @@ impl Named {
     }
 }
 
-/// A named file that is written bit by bit: until its end without a name, beside the place where it goes.
-pub(super) struct Spool {
-    place: Option<Named>,
+/// An output file that is written in parts. Until it is complete, it is an unnamed file in the directory of its destination.
+pub(super) struct SpooledOutput {
+    /// `None` if the parts go straight to an open file.
+    destination: Option<OutputFile>,
     what: &'static str,
     file: BufWriter<File>,
 }
 
-impl Spool {
-    pub(super) fn new(place: Named, what: &'static str) -> Result<Self> {
-        let (place, file) = match place {
-            Named::At(dir, name) => {
+impl SpooledOutput {
+    pub(super) fn new(destination: OutputFile, what: &'static str) -> Result<Self> {
+        let (destination, file) = match destination {
+            OutputFile::At(dir, name) => {
                 let file = tempfile::tempfile_in(dir.path()).system(|| format!("writing the {what}"))?;
-                (Some(Named::At(dir, name)), file)
+                (Some(OutputFile::At(dir, name)), file)
             }
-            // Nothing to wait with.
-            Named::Open(file) => (None, file),
+            OutputFile::Open(file) => (None, file),
         };
-        Ok(Self { place, what, file: BufWriter::new(file) })
+        Ok(Self { destination, what, file: BufWriter::new(file) })
     }
 
-    /// Gives it its name.
+    /// Moves the complete file to its destination.
     pub(super) fn keep(self) -> Result<()> {
-        let Self { place, what, file } = self;
+        let Self { destination, what, file } = self;
         let writing = || format!("writing the {what}");
         let mut file = file.into_inner().map_err(io::IntoInnerError::into_error).system(writing)?;
-        let Some(place) = place else { return Ok(()) };
+        let Some(destination) = destination else { return Ok(()) };
         file.rewind().system(writing)?;
-        place.write(&mut file, what)
+        destination.write(&mut file, what)
     }
 }
 
-impl Write for Spool {
+impl Write for SpooledOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write(bytes)
     }

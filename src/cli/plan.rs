@@ -4,7 +4,7 @@ use crate::base::time::SourceDate;
 use std::fmt;
 
 use crate::base::error::Result;
-use crate::output::{Names, oci};
+use crate::output::{self, Role};
 use crate::recipe::Job;
 use crate::strip;
 
@@ -29,19 +29,15 @@ impl Plan {
     }
 
     /// Adds the results, whose names are an error here rather than after an hour of building.
-    pub fn publish(&mut self, job: &Job, moment: SourceDate) -> Result<()> {
-        let names = Names::of_job(job, moment)?;
-        let path = |name: String| job.build.outdir.join(name).display().to_string();
-        let mut lines = vec![
-            path(names.tarball()),
-            path(names.sha256()),
-            path(names.contents()),
-            path(names.manifest()),
-            path(names.provenance()),
-        ];
-        if let Some(oci) = &job.oci {
-            lines.push(format!("{} (tag {})", path(names.oci()), oci::tag(oci, moment)?));
-        }
+    pub fn publish(&mut self, job: &Job, date: SourceDate) -> Result<()> {
+        let line = |(role, name): (Role, String)| {
+            let path = job.build.outdir.join(name).display().to_string();
+            match role {
+                Role::OciLayout { tag } => format!("{path} (tag {tag})"),
+                _ => path,
+            }
+        };
+        let lines = output::expected(job, date)?.into_iter().map(line);
         self.section("publish", lines);
         Ok(())
     }

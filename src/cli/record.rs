@@ -1,31 +1,32 @@
-//! The file that `--record` names: what the kernel refused to make, for `raw pack`.
+//! The file that `--record` names. It lists what the kernel refused to create while a tree was unpacked, for use by `raw pack`.
 
 use std::path::Path;
 
-use super::named::Named;
+use super::named::OutputFile;
 use crate::archive::unpack::Record;
 use crate::base::error::{Context, Kind, Result};
 use crate::base::progress::Progress;
 
-/// Where a record goes.
-pub(super) struct RecordFile(Named);
+/// The destination of a record.
+pub(super) struct RecordFile(OutputFile);
 
 impl RecordFile {
-    /// Finds the place of the file `path`; it is made by [`RecordFile::keep`].
+    /// Looks up `path`. [`RecordFile::keep`] creates the file.
     pub(super) fn create(path: &Path) -> Result<Self> {
-        Named::find(path, "record").map(Self)
+        OutputFile::find(path, "record").map(Self)
     }
 
-    /// Writes what is missing to the file that was asked for, or says that nothing keeps it.
-    pub(super) fn keep(file: Option<Self>, missing: &Record, ui: &dyn Progress) -> Result<()> {
+    /// Writes the refused nodes and attributes to the file, or warns that they are lost if there is no file.
+    pub(super) fn keep(file: Option<Self>, refused: &Record, ui: &dyn Progress) -> Result<()> {
         match file {
-            Some(file) => file.write(missing),
-            None if missing.is_empty() => Ok(()),
+            Some(file) => file.write(refused),
+            None if refused.is_empty() => Ok(()),
             None => {
-                let (nodes, attributes) =
-                    (missing.nodes().len(), missing.xattrs().values().map(Vec::len).sum::<usize>());
+                let nodes = refused.nodes().len();
+                let attributes: usize = refused.xattrs().values().map(Vec::len).sum();
                 ui.warn(&format!(
-                    "{nodes} device nodes and {attributes} attributes could not be made; --record keeps them"
+                    "the kernel refused to create {nodes} device nodes and {attributes} extended attributes, and they are lost: \
+                     --record FILE keeps them for raw pack"
                 ));
                 Ok(())
             }
@@ -38,8 +39,8 @@ impl RecordFile {
     }
 }
 
-/// Reads what [`RecordFile::keep`] wrote.
+/// Reads a record that [`RecordFile::keep`] wrote.
 pub(super) fn read(path: &Path) -> Result<Record> {
     let text = fs_err::read(path).context(Kind::Usage, || "reading the record")?;
-    serde_json::from_slice(&text).context(Kind::Usage, || format!("reading {}", path.display()))
+    serde_json::from_slice(&text).context(Kind::Usage, || format!("reading the record {}", path.display()))
 }

@@ -1,4 +1,4 @@
-//! The lists of an archive's entries, compressed as they are written.
+//! Lists of the entries of an archive, compressed while they are written.
 
 use std::io::{self, Write};
 
@@ -6,22 +6,23 @@ use flate2::{Compression, GzBuilder, write::GzEncoder};
 
 use crate::base::error::{Context, Result};
 
-/// Takes the lines that the packer writes and makes a `CONTENTS.gz` or `mtree.gz` of them: no time, no name, the same bytes for the same lines.
+/// Compresses the lines of the packer into a `CONTENTS.gz` or `mtree.gz`. The gzip header has neither a time nor a name, so the same
+/// lines give the same bytes.
 #[derive(Debug)]
 pub struct Contents {
     encoder: GzEncoder<Vec<u8>>,
 }
 
 impl Contents {
-    /// An empty listing.
+    /// Begins an empty list.
     pub fn new() -> Self {
-        // 255 is "unknown": the same on every system.
+        // 255 means an unknown system.
         Self { encoder: GzBuilder::new().mtime(0).operating_system(255).write(Vec::new(), Compression::new(6)) }
     }
 
-    /// The bytes of the file.
+    /// Ends the list and returns the bytes of the file.
     pub fn finish(self) -> Result<Vec<u8>> {
-        self.encoder.finish().system(|| "compressing the listing of the archive")
+        self.encoder.finish().system(|| "compressing a list of the archive")
     }
 }
 
@@ -52,7 +53,7 @@ mod tests {
         let mut contents = Contents::new();
         contents.write_all(b"drwxr-xr-x 0/0 ./\n").unwrap();
         let bytes = contents.finish().unwrap();
-        assert_eq!(bytes[3..8], [0; 5], "no name, no time");
+        assert_eq!(bytes[3..8], [0; 5], "neither a name nor a time");
         let mut text = String::new();
         flate2::read::GzDecoder::new(&bytes[..]).read_to_string(&mut text).unwrap();
         assert_eq!(text, "drwxr-xr-x 0/0 ./\n");

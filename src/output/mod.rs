@@ -1,124 +1,96 @@
-//! Bytes → final names. Nothing is visible under its final name before all of it is on the disk.
+//! Publishes the results of a build. No result is visible under its final name before all results are complete and on disk.
 //!
-//! [`Staging`] holds what is in the making, [`stage4`] and [`oci`] and [`provenance`] say what the files are called and what is in
-//! them, and [`publish`] puts the two together.
+//! [`artifact`] lists the results with their names and bodies, [`Staging`] holds the incomplete ones, and [`publish`] moves them to their
+//! names. [`claim`] keeps two recipes from overwriting each other's results.
 
-use crate::base::arch::Platform;
-use crate::base::time::SourceDate;
-use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::archive::pack::Packed;
 use crate::base::error::{Context, Result};
-use crate::recipe::Oci;
 
+pub mod artifact;
+pub mod claim;
 pub mod contents;
 pub mod oci;
 pub(crate) mod platform;
 pub mod provenance;
-pub mod stage4;
 mod staging;
 pub mod sums;
+pub mod tarball;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use artifact::{Artifact, Body, Content, ImageSpec, Role, expected};
+pub use claim::Claim;
 pub use contents::Contents;
-pub use stage4::Names;
 pub use staging::Staging;
 
-/// What is to be published.
-#[derive(Debug)]
-pub struct Release<'a> {
-    /// What the results are called.
-    pub names: &'a Names,
-    /// The recipe's name.
-    pub title: &'a str,
-    /// The instant that the documents carry.
-    pub moment: SourceDate,
-    /// The architecture.
-    pub platform: Platform,
-    /// The OCI image, if one is wanted.
-    pub oci: Option<&'a Oci>,
-    /// The tarball: made by [`Staging::create_file`] under the name [`Names::tarball`], complete.
-    pub tarball: &'a File,
-    /// What is in it.
-    pub packed: &'a Packed,
-    /// The bytes of its `CONTENTS.gz` ([`Contents::finish`]).
-    pub contents: &'a [u8],
-    /// The bytes of its `mtree.gz`, likewise.
-    pub manifest: &'a [u8],
-    /// The bytes of the provenance ([`provenance::document`]).
-    pub provenance: &'a [u8],
-}
-
-/// The results, by their final paths.
+/// The results of a build, by their final paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Published {
-    /// The stage4.
-    pub tarball: PathBuf,
-    /// Its checksum file.
-    pub sha256: PathBuf,
-    /// Its listing.
-    pub contents: PathBuf,
-    /// The digests of its files.
-    pub manifest: PathBuf,
-    /// Where it came from.
-    pub provenance: PathBuf,
-    /// The OCI layout and the tag in it.
-    pub oci: Option<(PathBuf, String)>,
+pub struct Published(pub Vec<(Role, PathBuf)>);
+
+impl Published {
+    /// Returns the path of a result.
+    pub fn path(&self, role: &Role) -> Option<&Path> {
+        self.0.iter().find(|(known, _)| known == role).map(|(_, path)| path.as_path())
+    }
+
+    /// Returns the path of the OCI layout and its tag.
+    pub fn oci(&self) -> Option<(&Path, &str)> {
+        self.0.iter().find_map(|(role, path)| match role {
+            Role::OciLayout { tag } => Some((path.as_path(), tag.as_str())),
+            _ => None,
+        })
+    }
 }
 
-/// Completes a release in its staging directory, then gives everything its name.
+/// Completes the results in their staging directory, then moves each to its final name, in the order of the list.
 ///
-/// A crash in between may leave the new tarball without its companions, never with those of another.
-pub fn publish(staging: Staging, release: &Release<'_>) -> Result<Published> {
-    let names = release.names;
-    release.tarball.sync_all().system(|| format!("writing {} to the disk", names.tarball()))?;
-    staging.write(&names.sha256(), sums::sha256_line(&release.packed.sha256, &names.tarball()).as_bytes())?;
-    staging.write(&names.contents(), release.contents)?;
-    staging.write(&names.manifest(), release.manifest)?;
-    staging.write(&names.provenance(), release.provenance)?;
-    let tag = match release.oci {
-        Some(oci) => Some(write_layout(&staging, release, oci)?),
-        None => None,
-    };
+/// A crash in between may leave the first result, the tarball, without its companions, but never with those of another tarball.
+///
+/// # Errors
+/// [`Kind::System`](crate::base::error::Kind::System) if a result cannot be written, and those of [`Claim::keep`]. No result has
+/// changed then, unless moving one failed.
+pub fn publish(staging: Staging, artifacts: Vec<Artifact<'_>>, claim: Option<&Claim<'_>>) -> Result<Published> {
+    for Artifact { name, body, .. } in &artifacts {
+        match body {
+            Body::Staged(file) => file.sync_all().system(|| format!("writing {name} to disk"))?,
+            Body::Bytes(bytes) => staging.write(name, bytes)?,
+            Body::Layout { layout, layer } => write_layout(&staging, name, layout, layer)?,
+        }
+    }
     staging.sync(".")?;
 
     let _lock = staging.lock_outdir()?;
-    for companion in [names.sha256(), names.contents(), names.manifest(), names.provenance()] {
-        staging.forget(&companion)?;
+    if let Some(claim) = claim {
+        claim.keep()?;
     }
-    let published = Published {
-        tarball: staging.promote(&names.tarball())?,
-        sha256: staging.promote(&names.sha256())?,
-        contents: staging.promote(&names.contents())?,
-        manifest: staging.promote(&names.manifest())?,
-        provenance: staging.promote(&names.provenance())?,
-        oci: match tag {
-            Some(tag) => Some((staging.promote(&names.oci())?, tag)),
-            None => None,
-        },
-    };
+    for Artifact { name, body, .. } in &artifacts {
+        if matches!(body, Body::Bytes(_)) {
+            staging.remove_old(name)?;
+        }
+    }
+    let mut published = Vec::new();
+    for Artifact { role, name, .. } in artifacts {
+        published.push((role, staging.promote(&name)?));
+    }
     staging.sync_outdir()?;
-    Ok(published)
+    Ok(Published(published))
 }
 
-/// Writes the OCI layout whose layer is the tarball itself, not a copy.
-fn write_layout(staging: &Staging, release: &Release<'_>, oci: &Oci) -> Result<String> {
-    let layout = oci::layout(oci, release.title, release.platform, release.moment, release.packed)?;
-    let root = release.names.oci();
+/// Writes an OCI layout. Its layer is a hard link to the file `layer`, not a copy.
+fn write_layout(staging: &Staging, root: &str, layout: &oci::Layout, layer: &str) -> Result<()> {
     let blobs = format!("{root}/blobs/sha256");
-    for directory in [root.as_str(), &format!("{root}/blobs"), &blobs] {
+    for directory in [root, &format!("{root}/blobs"), &blobs] {
         staging.mkdir(directory)?;
     }
-    staging.link(&release.names.tarball(), &format!("{blobs}/{}", layout.layer))?;
+    staging.link(layer, &format!("{blobs}/{}", layout.layer))?;
     for (name, bytes) in &layout.blobs {
         staging.write(&format!("{blobs}/{name}"), bytes)?;
     }
     staging.write(&format!("{root}/index.json"), &layout.index)?;
     staging.write(&format!("{root}/oci-layout"), &layout.marker)?;
-    for directory in [&blobs, &format!("{root}/blobs"), &root] {
+    for directory in [&blobs, &format!("{root}/blobs"), root] {
         staging.sync(directory)?;
     }
-    Ok(layout.tag)
+    Ok(())
 }

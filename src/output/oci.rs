@@ -1,7 +1,7 @@
-//! The documents of an OCI image layout with one layer, as bytes. Pure: [`super`] writes them.
+//! Composes the documents of an OCI image layout with one layer, as bytes. Pure: [`super::publish`] writes them.
 //!
-//! The types are `oci-spec`'s, which keeps maps in random order; every document therefore passes through a sorted
-//! `serde_json::Value` before it becomes bytes and a digest.
+//! The types of `oci-spec` keep maps in random order. Every document is therefore sorted as a `serde_json::Value` before it is
+//! serialized and hashed.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,57 +12,61 @@ use oci_spec::image::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
-use sha2::{Digest as _, Sha256};
 
 use crate::archive::pack::{Format, Packed};
 use crate::base::arch::Platform;
-use crate::base::digest::hex;
+use crate::base::digest::Sha256;
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::time::SourceDate;
 use crate::recipe::Oci;
 
-/// What a container runtime gives a process whose image names no PATH.
+/// The PATH of an image whose recipe sets none; the default of container runtimes.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The documents of a layout, without its layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
-    /// Documents under `blobs/sha256`, by digest.
+    /// The documents under `blobs/sha256`, by digest.
     pub blobs: BTreeMap<String, Vec<u8>>,
-    /// Name of the layer under `blobs/sha256`.
+    /// The name of the layer under `blobs/sha256`.
     pub layer: String,
-    /// `index.json`.
+    /// The content of `index.json`.
     pub index: Vec<u8>,
-    /// `oci-layout`.
+    /// The content of `oci-layout`.
     pub marker: Vec<u8>,
-    /// The tag, dates filled in.
-    pub tag: String,
 }
 
-/// The tag of `oci` at `moment`: `{date}` and `$$DATE$$` become `YYYYMMDD`. Worth calling before a build, for its error.
-pub fn tag(oci: &Oci, moment: SourceDate) -> Result<String> {
-    let tag = oci.tag_on(&moment.compact());
+/// Returns the tag of an image on a date: `{date}` and `$$DATE$$` become `YYYYMMDD`.
+///
+/// # Errors
+/// [`Kind::Usage`] if the tag is not valid.
+pub fn tag(oci: &Oci, date: SourceDate) -> Result<String> {
+    let tag = oci.tag_on(&date.compact());
     let first = tag.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     let rest = tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
     if first && rest && tag.len() <= 128 {
         Ok(tag)
     } else {
-        Err(Error::usage(format!("`{tag}` is not a tag for an OCI image"))
-            .with_hint("a tag has at most 128 letters, digits, `_`, `.` and `-`, and begins with none of the last two"))
+        Err(Error::usage(format!("`{tag}` is not a tag for an OCI image")).with_hint(
+            "a tag has at most 128 characters: letters, digits, `_`, `.` and `-`; it does not begin with `.` or `-`",
+        ))
     }
 }
 
-/// The documents of an image `title` whose only layer is `packed`.
-pub fn layout(oci: &Oci, title: &str, platform: Platform, moment: SourceDate, packed: &Packed) -> Result<Layout> {
-    let tag = tag(oci, moment)?;
+/// Composes the documents of the image `title` whose only layer is `packed`.
+///
+/// # Errors
+/// [`Kind::Usage`] if the tag is not valid or OCI does not define the format of the layer.
+pub fn layout(oci: &Oci, title: &str, platform: Platform, date: SourceDate, packed: &Packed) -> Result<Layout> {
+    let tag = tag(oci, date)?;
     let mut blobs = BTreeMap::new();
 
-    let config = configuration(oci, platform, moment, packed)?;
+    let config = configuration(oci, platform, date, packed)?;
     let config = descriptor(MediaType::ImageConfig, &config, &mut blobs)?;
-    let layer = Descriptor::new(layer_type(packed.format)?, packed.size, digest(&packed.sha256)?);
+    let layer = Descriptor::new(layer_type(packed.format)?, packed.size, digest(&packed.sha256.hex())?);
 
     let mut annotations = HashMap::from([
-        (ANNOTATION_CREATED.to_owned(), moment.rfc3339()),
+        (ANNOTATION_CREATED.to_owned(), date.rfc3339()),
         (ANNOTATION_TITLE.to_owned(), title.to_owned()),
         (ANNOTATION_VERSION.to_owned(), tag.clone()),
     ]);
@@ -91,7 +95,7 @@ pub fn layout(oci: &Oci, title: &str, platform: Platform, moment: SourceDate, pa
         .image_layout_version("1.0.0")
         .build()
         .context(Kind::Build, || "composing the image layout")?;
-    Ok(Layout { blobs, layer: packed.sha256.clone(), index: bytes(&index)?, marker: bytes(&marker)?, tag })
+    Ok(Layout { blobs, layer: packed.sha256.hex(), index: bytes(&index)?, marker: bytes(&marker)? })
 }
 
 fn layer_type(format: Format) -> Result<MediaType> {
@@ -99,12 +103,12 @@ fn layer_type(format: Format) -> Result<MediaType> {
         Format::Plain => Ok(MediaType::ImageLayer),
         Format::Gzip => Ok(MediaType::ImageLayerGzip),
         Format::Zstd => Ok(MediaType::ImageLayerZstd),
-        Format::Xz => Err(Error::usage("composing the image manifest: OCI knows no layer that is compressed with xz")
-            .with_hint("choose another build.compression, or leave [oci] out")),
+        Format::Xz => Err(Error::usage("composing the image manifest: OCI does not define layers compressed with xz")
+            .with_hint("set build.compression to \"gzip\" or \"zstd\", or remove [oci] from the recipe")),
     }
 }
 
-fn configuration(oci: &Oci, platform: Platform, moment: SourceDate, packed: &Packed) -> Result<Vec<u8>> {
+fn configuration(oci: &Oci, platform: Platform, date: SourceDate, packed: &Packed) -> Result<Vec<u8>> {
     let mut env = oci.env.clone();
     env.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
     let mut config = ConfigBuilder::default()
@@ -132,12 +136,12 @@ fn configuration(oci: &Oci, platform: Platform, moment: SourceDate, packed: &Pac
     let config = config.build().context(Kind::Build, composing)?;
 
     let mut history = HistoryBuilder::default()
-        .created(moment.rfc3339())
+        .created(date.rfc3339())
         .created_by(concat!("quern-builder ", env!("CARGO_PKG_VERSION")))
         .empty_layer(false);
     let rootfs = RootFsBuilder::default().diff_ids([format!("sha256:{}", packed.diff_id)]);
     let mut image = ImageConfigurationBuilder::default()
-        .created(moment.rfc3339())
+        .created(date.rfc3339())
         .architecture(Arch::from(platform.architecture))
         .os(Os::Linux)
         .config(config)
@@ -161,9 +165,9 @@ fn oci_platform(platform: Platform) -> Result<OciPlatform> {
     builder.build().context(Kind::Build, || "composing the image's platform")
 }
 
-/// Adds a document to the blobs and describes it.
+/// Adds a document to the blobs and returns its descriptor.
 fn descriptor(kind: MediaType, document: &[u8], blobs: &mut BTreeMap<String, Vec<u8>>) -> Result<Descriptor> {
-    let name = hex(&Sha256::digest(document));
+    let name = Sha256::of(document).hex();
     let descriptor = Descriptor::new(kind, document.len() as u64, digest(&name)?);
     blobs.insert(name, document.to_vec());
     Ok(descriptor)
@@ -178,7 +182,7 @@ fn bytes(document: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(&sorted(value)).context(Kind::Build, || "writing an image document")
 }
 
-/// Every object with its keys in order, whether or not some crate switched on `serde_json/preserve_order`.
+/// Sorts the keys of every object, even if a crate enables `serde_json/preserve_order`.
 pub(super) fn sorted(value: Value) -> Value {
     match value {
         Value::Object(map) => {
@@ -212,8 +216,8 @@ mod tests {
     fn packed() -> Packed {
         Packed {
             size: 7,
-            sha256: "a".repeat(64),
-            diff_id: "c".repeat(64),
+            sha256: Sha256::from([0xaa; 32]),
+            diff_id: Sha256::from([0xcc; 32]),
             tar_size: 9,
             entries: 1,
             format: Format::Gzip,
@@ -230,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_point_at_each_other_by_digest() {
+    fn documents_refer_to_each_other_by_digest() {
         let layout = made();
         let index = json(&layout.index);
         let manifest = &index["manifests"][0];
@@ -239,7 +243,7 @@ mod tests {
         let blob = |descriptor: &Value| {
             let name = descriptor["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
             let bytes = &layout.blobs[name];
-            assert_eq!(hex(&Sha256::digest(bytes)), name);
+            assert_eq!(Sha256::of(bytes).hex(), name);
             assert_eq!(descriptor["size"], bytes.len() as u64);
             json(bytes)
         };
@@ -270,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_is_said_to_be_what_it_is() {
+    fn the_media_type_matches_the_format_of_the_layer() {
         let platform = Platform { architecture: "amd64", variant: None };
         let of = |format| layout(&oci(), "python", platform, SourceDate::new(0), &Packed { format, ..packed() });
         for (format, media_type) in
@@ -287,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_have_their_date_and_are_checked() {
+    fn tags_contain_the_date_and_are_checked() {
         let at = SourceDate::new(1_700_000_000);
         let of = |text: &str| tag(&Oci { tag: text.to_owned(), ..oci() }, at);
         assert_eq!(of("$$DATE$$-x").unwrap(), "20231114-x");

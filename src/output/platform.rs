@@ -1,4 +1,4 @@
-//! The OCI platform of a recipe's image.
+//! Finds the OCI platform of a recipe's image.
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_name_tells_the_platform() {
+    fn the_name_of_a_stage3_gives_the_platform() {
         assert_eq!(of_file(Path::new("/x/stage3-ppc64le-x-1.tar.xz")).unwrap().architecture, "ppc64le");
         assert_eq!(of_file(Path::new("/x/mine.tar.xz")), None);
     }

@@ -1,7 +1,7 @@
-//! Where an image came from: an in-toto statement with a SLSA provenance predicate. Pure.
+//! Composes the provenance of an image: an in-toto statement with a SLSA provenance predicate. Pure.
 //!
-//! It depends on the inputs alone: no clock but the build's [`SourceDate`], no path of this machine, nothing that differs between a
-//! build as root and one without.
+//! The statement depends on the inputs alone. It contains neither the time of the build, except its [`SourceDate`], nor a path of this
+//! machine, nor anything that differs between builds as root and as an ordinary user.
 
 use std::path::{Path, PathBuf};
 
@@ -14,38 +14,38 @@ use crate::base::time::SourceDate;
 use crate::recipe::{BaseSpec, Git, Job, Origin, Snapshot};
 use crate::source::repository::Fact;
 
-/// Names the meaning of `externalParameters` and `internalParameters`.
+/// The type that defines the meaning of `externalParameters` and `internalParameters`.
 const BUILD_TYPE: &str = "urn:quern-builder:build:v1";
 
-/// What the build started from.
+/// The base of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BaseFact<'a> {
-    /// The stage3 as it was verified.
+pub enum BaseOrigin<'a> {
+    /// A verified stage3.
     Stage3 {
-        /// File name.
+        /// The file name.
         name: &'a str,
-        /// SHA-512, in hex.
+        /// The SHA-512 in hex.
         sha512: &'a str,
-        /// Primary fingerprint of the certificate that signed it.
+        /// The primary fingerprint of the certificate that signed it.
         signer: Option<&'a str>,
-        /// How it was verified, in words.
-        how: &'a str,
+        /// A description of how it was verified.
+        verification: &'a str,
     },
-    /// The system of the machine that built it.
+    /// The system of the machine that built the image.
     Host {
-        /// What it calls itself.
+        /// The name of the system.
         name: &'a str,
     },
 }
 
-impl BaseFact<'_> {
-    /// As an in-toto resource.
+impl BaseOrigin<'_> {
+    /// Returns the in-toto resource descriptor.
     fn resource(&self) -> Value {
         match self {
-            Self::Stage3 { name, sha512, signer, how } => json!({
+            Self::Stage3 { name, sha512, signer, verification } => json!({
                 "name": name,
                 "digest": { "sha512": sha512 },
-                "annotations": { "signer": signer, "verification": how },
+                "annotations": { "signer": signer, "verification": verification },
             }),
             Self::Host { name } => json!({
                 "name": "host",
@@ -59,46 +59,22 @@ impl BaseFact<'_> {
     }
 }
 
-/// An ebuild repository that the build read.
+/// An ebuild repository that the build used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RepositoryFact<'a> {
-    /// Its `repo_name`.
+pub struct RepositoryOrigin<'a> {
+    /// The `repo_name`.
     pub name: &'a str,
-    /// Where it came from.
-    pub origin: &'a Fact,
+    /// The source of the repository.
+    pub fact: &'a Fact,
 }
 
-/// A command that was run inside.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StepFact {
-    /// What it was for.
-    pub what: String,
-    /// The command.
-    pub argv: Vec<String>,
-}
-
-/// Everything a statement says beside the recipe and the result.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts<'a> {
-    /// What the build started from.
-    pub base: BaseFact<'a>,
-    /// The repositories, in the recipe's order.
-    pub repositories: &'a [RepositoryFact<'a>],
-    /// The commands, in order.
-    pub steps: &'a [StepFact],
-}
-
-/// The statement about the tarball `file`, as indented JSON with sorted keys.
-pub fn document(job: &Job, facts: &Facts<'_>, file: &str, packed: &Packed, moment: SourceDate) -> Result<Vec<u8>> {
-    let writing = || format!("writing the provenance of {file}");
-    let mut dependencies = vec![facts.base.resource()];
-    for repository in facts.repositories {
-        let name = repository.name;
-        dependencies.push(match repository.origin {
+impl RepositoryOrigin<'_> {
+    /// Returns the in-toto resource descriptor.
+    fn resource(&self) -> Value {
+        let name = self.name;
+        match self.fact {
             Fact::Directory { commit: None } => json!({ "name": name }),
-            Fact::Directory { commit: Some(commit) } => {
-                json!({ "name": name, "digest": { "gitCommit": commit } })
-            }
+            Fact::Directory { commit: Some(commit) } => json!({ "name": name, "digest": { "gitCommit": commit } }),
             Fact::Snapshot { name: snapshot, sha512, signer, how, .. } => json!({
                 "name": name,
                 "digest": { "sha512": sha512 },
@@ -110,9 +86,40 @@ pub fn document(job: &Job, facts: &Facts<'_>, file: &str, packed: &Packed, momen
                 "digest": { "gitCommit": commit },
                 "annotations": { "signer": signer, "verification": how },
             }),
-        });
+        }
     }
-    let steps: Vec<_> = facts.steps.iter().map(|step| json!({ "what": step.what, "argv": step.argv })).collect();
+}
+
+/// A command that the build ran in the tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// The purpose of the command.
+    pub purpose: String,
+    /// The command line.
+    pub argv: Vec<String>,
+}
+
+/// The inputs of a build beside its recipe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inputs<'a> {
+    /// The base.
+    pub base: BaseOrigin<'a>,
+    /// The repositories, in the order of the recipe.
+    pub repositories: Vec<RepositoryOrigin<'a>>,
+    /// The commands, in the order in which they ran.
+    pub commands: Vec<Command>,
+}
+
+/// Composes the statement about the tarball `file`, as indented JSON with sorted keys.
+///
+/// # Errors
+/// [`Kind::Build`] if the recipe cannot be serialized.
+pub fn document(job: &Job, inputs: &Inputs<'_>, file: &str, packed: &Packed, date: SourceDate) -> Result<Vec<u8>> {
+    let writing = || format!("writing the provenance of {file}");
+    let repositories = inputs.repositories.iter().map(RepositoryOrigin::resource);
+    let dependencies: Vec<_> = std::iter::once(inputs.base.resource()).chain(repositories).collect();
+    let commands = inputs.commands.iter().map(|command| json!({ "what": command.purpose, "argv": command.argv }));
+    let commands: Vec<_> = commands.collect();
     let statement = json!({
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{
@@ -124,8 +131,8 @@ pub fn document(job: &Job, facts: &Facts<'_>, file: &str, packed: &Packed, momen
         "predicate": {
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
-                "externalParameters": { "recipe": recipe(job, facts.repositories).context(Kind::Build, writing)? },
-                "internalParameters": { "emerge": steps, "source-date-epoch": moment.epoch() },
+                "externalParameters": { "recipe": recipe(job, &inputs.repositories).context(Kind::Build, writing)? },
+                "internalParameters": { "emerge": commands, "source-date-epoch": date.epoch() },
                 "resolvedDependencies": dependencies,
             },
             "runDetails": {
@@ -133,7 +140,7 @@ pub fn document(job: &Job, facts: &Facts<'_>, file: &str, packed: &Packed, momen
                     "id": "urn:quern-builder",
                     "version": { "quern-builder": env!("CARGO_PKG_VERSION") },
                 },
-                "metadata": { "finishedOn": moment.rfc3339() },
+                "metadata": { "finishedOn": date.rfc3339() },
             },
         },
     });
@@ -142,8 +149,8 @@ pub fn document(job: &Job, facts: &Facts<'_>, file: &str, packed: &Packed, momen
     Ok(bytes)
 }
 
-/// The recipe without this machine's paths: of files their names, of repositories theirs.
-fn recipe(job: &Job, repositories: &[RepositoryFact<'_>]) -> serde_json::Result<Value> {
+/// Serializes the recipe without paths of this machine: files are reduced to their names, repositories to their `repo_name`.
+fn recipe(job: &Job, repositories: &[RepositoryOrigin<'_>]) -> serde_json::Result<Value> {
     let mut job = job.clone();
     if let BaseSpec::File { path, signature, .. } = &mut job.source.base {
         *path = file_name(path);
@@ -154,7 +161,7 @@ fn recipe(job: &Job, repositories: &[RepositoryFact<'_>]) -> serde_json::Result<
         match &mut repository.origin {
             Origin::Location(path) => {
                 *path = match repositories.get(index) {
-                    Some(fact) => PathBuf::from(fact.name),
+                    Some(origin) => PathBuf::from(origin.name),
                     None => file_name(path),
                 }
             }
@@ -165,7 +172,7 @@ fn recipe(job: &Job, repositories: &[RepositoryFact<'_>]) -> serde_json::Result<
     }
     job.portage.config = job.portage.config.as_deref().map(file_name);
     let mut value = serde_json::to_value(&job)?;
-    // Where caches and results lie says nothing of the image.
+    // The places of caches and results do not decide the image.
     for (table, key) in [("portage", "binpkg"), ("portage", "distfiles"), ("build", "outdir"), ("build", "keep_failed")]
     {
         if let Some(table) = value.get_mut(table).and_then(Value::as_object_mut) {

@@ -1,4 +1,4 @@
-//! What a build gives, on its way to its names: the hidden directory of [`crate::fs::staging`] inside the outdir.
+//! The staging directory of a build: a hidden directory ([`crate::fs::staging`]) in the outdir that holds incomplete results.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -15,7 +15,7 @@ use crate::fs::staging::Directory;
 
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// A staging directory, removed with all that is still in it when dropped.
+/// A staging directory. Dropping it removes it with its content.
 #[derive(Debug)]
 pub struct Staging {
     outdir: OwnedFd,
@@ -24,41 +24,41 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// Makes `outdir` and a staging directory in it, and removes those of dead processes.
+    /// Creates `outdir` and a staging directory in it, and removes staging directories of dead processes.
     pub fn create(outdir: &Path, ui: &dyn Progress) -> Result<Self> {
-        fs_err::create_dir_all(outdir).system(|| "making the directory of the results")?;
+        fs_err::create_dir_all(outdir).system(|| "creating the outdir")?;
         let fd = rustix::fs::open(outdir, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .system(|| format!("opening {}", outdir.display()))?;
         let dir = Directory::create(fd.as_fd(), outdir, ui)?;
         Ok(Self { outdir: fd, outdir_path: outdir.to_owned(), dir })
     }
 
-    /// Where the results go.
+    /// Returns the directory of the results.
     pub fn outdir(&self) -> &Path {
         &self.outdir_path
     }
 
-    /// Makes a new file, open for reading and writing.
+    /// Creates a file, open for reading and writing.
     pub fn create_file(&self, name: &str) -> Result<File> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(self.dir.fd(), name, flags, Mode::from_raw_mode(0o644))
-            .system(|| format!("making {}", self.show(name)))?;
+            .system(|| format!("creating {}", self.show(name)))?;
         Ok(File::from(fd))
     }
 
-    /// Makes a file with these bytes, on the disk when this returns.
+    /// Creates a file with these bytes and syncs it to disk.
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let mut file = self.create_file(name)?;
         file.write_all(bytes).and_then(|()| file.sync_all()).system(|| format!("writing {}", self.show(name)))
     }
 
-    /// Makes a directory.
+    /// Creates a directory.
     pub(super) fn mkdir(&self, name: &str) -> Result<()> {
         rustix::fs::mkdirat(self.dir.fd(), name, Mode::from_raw_mode(0o755))
-            .system(|| format!("making {}", self.show(name)))
+            .system(|| format!("creating {}", self.show(name)))
     }
 
-    /// Gives a file a second name; copies it where the file system has no hard links.
+    /// Makes a hard link, or a copy if the file system has no hard links.
     pub(super) fn link(&self, from: &str, to: &str) -> Result<()> {
         if rustix::fs::linkat(self.dir.fd(), from, self.dir.fd(), to, AtFlags::empty()).is_ok() {
             return Ok(());
@@ -71,32 +71,31 @@ impl Staging {
         target.sync_all().system(linking)
     }
 
-    /// Brings a directory's names to the disk; `.` is the staging directory itself.
+    /// Syncs a directory to disk; `.` is the staging directory itself.
     pub(super) fn sync(&self, name: &str) -> Result<()> {
         let syncing = || format!("syncing {}", self.show(name));
         let dir = rustix::fs::openat(self.dir.fd(), name, DIRECTORY, Mode::empty()).system(syncing)?;
         rustix::fs::fsync(dir).system(syncing)
     }
 
-    /// Keeps other builds from giving names in this outdir for as long as the result lives.
+    /// Locks the outdir, so that no other build publishes in it until the returned descriptor is closed.
     pub(super) fn lock_outdir(&self) -> Result<OwnedFd> {
         let locking = || format!("locking {}", self.outdir_path.display());
-        // A descriptor of its own: closing it is what unlocks.
+        // A descriptor of its own, because closing it releases the lock.
         let fd = rustix::fs::openat(&self.outdir, ".", DIRECTORY, Mode::empty()).system(locking)?;
         lock::lock_if_supported(&fd, lock::Mode::Exclusive).system(locking)?;
         Ok(fd)
     }
 
-    /// Removes a former result so that it cannot be taken for a part of the new one.
-    pub(super) fn forget(&self, name: &str) -> Result<()> {
+    /// Removes an old result, so that it cannot pass for a companion of the new tarball.
+    pub(super) fn remove_old(&self, name: &str) -> Result<()> {
         match rustix::fs::unlinkat(&self.outdir, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error).system(|| format!("removing {}", self.outdir_path.join(name).display())),
         }
     }
 
-    /// Gives `name` its place in the outdir. What stood there is replaced in the same instant and removed with the staging
-    /// directory.
+    /// Moves `name` into the outdir. A file or directory of that name is replaced atomically and removed with the staging directory.
     pub(super) fn promote(&self, name: &str) -> Result<PathBuf> {
         self.dir.undisturbed(|| self.rename_out(name))
     }
@@ -108,7 +107,7 @@ impl Staging {
         match rename(RenameFlags::EXCHANGE) {
             Ok(()) => {}
             Err(Errno::NOENT) => rename(RenameFlags::empty()).system(naming)?,
-            // A file system that knows no exchange: a file replaces a file all the same, a directory needs the place empty.
+            // The file system cannot exchange names. Renaming replaces a file, but an old directory must make room first.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                 let old = format!("{name}.old");
                 match rustix::fs::statat(&self.outdir, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -124,7 +123,7 @@ impl Staging {
         Ok(path)
     }
 
-    /// Brings the names in the outdir to the disk.
+    /// Syncs the names in the outdir to disk.
     pub(super) fn sync_outdir(&self) -> Result<()> {
         rustix::fs::fsync(&self.outdir).system(|| format!("syncing {}", self.outdir_path.display()))
     }
@@ -134,7 +133,7 @@ impl Staging {
     }
 }
 
-/// A result's name as one component of a path: fit for every file system and terminal.
+/// Checks that the common name of results is a path component that every file system and terminal accepts.
 pub(super) fn checked_name(name: String) -> Result<String> {
     let fit = !name.is_empty()
         && name.len() <= 200
@@ -144,7 +143,7 @@ pub(super) fn checked_name(name: String) -> Result<String> {
         Ok(name)
     } else {
         Err(Error::usage(format!("`{}` cannot name a file", name.escape_default())).with_hint(
-            "choose another `name` or `build.image-name`: one path component, not beginning with a dot or a dash",
+            "choose another `name` or `build.image-name`: a path component that does not begin with a dot or a dash",
         ))
     }
 }

@@ -1,6 +1,9 @@
 //! Checksum files.
 
-/// A line that `sha256sum --check` reads. Names here are checked already: none needs coreutils' escapes.
-pub fn sha256_line(sha256: &str, file: &str) -> String {
-    format!("{sha256}  {file}\n")
+use crate::base::digest::Sha256;
+
+/// Formats a line for `sha256sum --check`. The name must not need the escapes of coreutils; [`checked_name`](super::staging::checked_name)
+/// ensures that.
+pub fn sha256_line(sha256: Sha256, name: &str) -> String {
+    format!("{sha256}  {name}\n")
 }

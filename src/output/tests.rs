@@ -1,4 +1,4 @@
-//! Publishing into real directories; no privilege needed.
+//! Tests that publish into real directories. They need no privileges.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -7,15 +7,17 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::provenance::{BaseFact, Facts, RepositoryFact, StepFact, document};
+use super::provenance::{BaseOrigin, Command, Inputs, RepositoryOrigin, document};
 use super::*;
-use crate::archive::pack::Format;
-use crate::base::digest::hex;
+use crate::archive::pack::{Format, Packed};
+use crate::base::digest::Sha256;
 use crate::base::progress::Silent;
+use crate::base::time::SourceDate;
 use crate::recipe::{
-    BaseSpec, Build, Emerge, Job, Origin, Portage, ProfileName, RepositorySpec, Source, Strip, TreeKind,
+    BaseSpec, Build, Emerge, Job, Oci, Origin, Portage, ProfileName, RepositorySpec, Source, Strip, TreeKind,
 };
 use crate::source::repository::Fact;
+use crate::store::Store;
 
 pub(crate) fn job(outdir: &Path) -> Job {
     Job {
@@ -77,11 +79,10 @@ pub(crate) fn job(outdir: &Path) -> Job {
 }
 
 fn packed(bytes: &[u8]) -> Packed {
-    use sha2::{Digest as _, Sha256};
     Packed {
         size: bytes.len() as u64,
-        sha256: hex(&Sha256::digest(bytes)),
-        diff_id: "d".repeat(64),
+        sha256: Sha256::of(bytes),
+        diff_id: Sha256::from([0xdd; 32]),
         tar_size: 9,
         entries: 1,
         format: Format::Gzip,
@@ -89,25 +90,25 @@ fn packed(bytes: &[u8]) -> Packed {
 }
 
 fn run(outdir: &Path, bytes: &[u8]) -> Published {
+    publish_with(outdir, bytes, None).unwrap()
+}
+
+/// Publishes `bytes` as the tarball of the recipe `claim.1` in the store `claim.0`.
+fn publish_with(outdir: &Path, bytes: &[u8], claim: Option<(&Store, &Path)>) -> Result<Published> {
     let job = job(outdir);
-    let moment = SourceDate::new(1_700_000_000);
-    let names = Names::of_job(&job, moment).unwrap();
+    let spec = ImageSpec::of_job(&job, SourceDate::new(1_700_000_000)).unwrap();
     let staging = Staging::create(outdir, &Silent).unwrap();
-    let mut tarball = staging.create_file(&names.tarball()).unwrap();
+    let mut tarball = staging.create_file(&spec.tarball()).unwrap();
     tarball.write_all(bytes).unwrap();
-    let release = Release {
-        names: &names,
-        title: &job.name,
-        moment,
-        platform: platform::of_job(&job),
-        oci: job.oci.as_ref(),
-        tarball: &tarball,
-        packed: &packed(bytes),
-        contents: b"listing",
-        manifest: b"#mtree",
-        provenance: b"{}",
-    };
-    publish(staging, &release).unwrap()
+    let packed = packed(bytes);
+    let content =
+        Content { tarball: &tarball, packed: &packed, contents: b"listing", manifest: b"#mtree", provenance: b"{}" };
+    let claim = claim.map(|(store, recipe)| Claim::new(store, outdir, &spec.base, recipe));
+    publish(staging, spec.artifacts(&content).unwrap(), claim.as_ref())
+}
+
+fn tarball(published: &Published) -> &Path {
+    published.path(&Role::Tarball).unwrap()
 }
 
 fn names(directory: &Path) -> Vec<String> {
@@ -118,7 +119,7 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn everything_is_published_once_and_the_layer_is_the_tarball() {
+fn every_result_is_published_and_the_layer_is_the_tarball() {
     let scratch = tempfile::tempdir().unwrap();
     let outdir = scratch.path().join("new/out");
     let published = run(&outdir, b"first");
@@ -126,28 +127,28 @@ fn everything_is_published_once_and_the_layer_is_the_tarball() {
     let all = [".json", ".oci", ".tar.gz", ".tar.gz.CONTENTS.gz", ".tar.gz.mtree.gz", ".tar.gz.sha256"]
         .map(|end| format!("{base}{end}"));
     assert_eq!(names(&outdir), all);
-    let (oci, tag) = published.oci.clone().unwrap();
+    let (oci, tag) = published.oci().unwrap();
     assert_eq!(tag, "20231114");
-    let layer = oci.join("blobs/sha256").join(packed(b"first").sha256);
+    let layer = oci.join("blobs/sha256").join(packed(b"first").sha256.hex());
     let inode = |path: &Path| fs_err::metadata(path).unwrap().ino();
-    assert_eq!(inode(&layer), inode(&published.tarball));
+    assert_eq!(inode(&layer), inode(tarball(&published)));
 
-    // Again: replaced whole, the old layer gone with its layout.
-    let published = run(&outdir, b"second");
+    // A second build replaces everything, and the old layer goes with its layout.
+    let again = run(&outdir, b"second");
     assert_eq!(names(&outdir), all);
-    assert_eq!(fs_err::read(&published.tarball).unwrap(), b"second");
+    assert_eq!(fs_err::read(tarball(&again)).unwrap(), b"second");
     assert!(!layer.exists());
     assert_eq!(names(&oci.join("blobs/sha256")).len(), 3);
 }
 
 #[test]
-fn sha256sum_agrees() {
+fn sha256sum_accepts_the_checksum_file() {
     let outdir = tempfile::tempdir().unwrap();
     let published = run(outdir.path(), b"bytes");
-    #[allow(clippy::disallowed_methods, reason = "the test asks coreutils for its opinion")]
+    #[allow(clippy::disallowed_methods, reason = "the test runs sha256sum")]
     let status = std::process::Command::new("sha256sum")
         .args(["--check", "--strict", "--quiet"])
-        .arg(&published.sha256)
+        .arg(published.path(&Role::Checksum).unwrap())
         .current_dir(outdir.path())
         .status()
         .unwrap();
@@ -155,14 +156,14 @@ fn sha256sum_agrees() {
 }
 
 #[test]
-fn what_a_killed_build_left_is_removed_and_a_living_one_is_not() {
+fn staging_directories_of_dead_builds_are_removed_and_others_are_not() {
     let outdir = tempfile::tempdir().unwrap();
     let living = Staging::create(outdir.path(), &Silent).unwrap();
     living.create_file("half").unwrap();
     fs_err::create_dir_all(outdir.path().join(".quern-staging-7-0/a/b")).unwrap();
     fs_err::write(outdir.path().join(".quern-staging-7-0/a/b/c"), "x").unwrap();
     std::os::unix::fs::symlink("/", outdir.path().join(".quern-staging-7-0/root")).unwrap();
-    // Whose name is like that is not of a build.
+    // These are not staging directories, although their names are similar.
     let like = [".quern-notes", ".quern-staging-7", ".quern-staging-x-0"];
     like.iter().for_each(|name| fs_err::create_dir(outdir.path().join(name)).unwrap());
     drop(Staging::create(outdir.path(), &Silent).unwrap());
@@ -181,34 +182,38 @@ fn a_failed_build_changes_nothing() {
     let staging = Staging::create(outdir.path(), &Silent).unwrap();
     staging.create_file("demo-2023-11-14.tar.gz").unwrap().write_all(b"half").unwrap();
     drop(staging);
-    assert_eq!(fs_err::read(&before.tarball).unwrap(), b"good");
+    assert_eq!(fs_err::read(tarball(&before)).unwrap(), b"good");
     assert_eq!(names(outdir.path()).len(), 6);
 }
 
 #[test]
 fn names_that_cannot_be_files_are_refused() {
     let mut job = job(Path::new("/out"));
-    let moment = SourceDate::new(0);
+    let date = SourceDate::new(0);
     for (image_name, base) in [("rootfs", Some("rootfs")), ("../x", None), ("", None), ("a\nb", None), (".x", None)] {
         job.build.image_name = Some(image_name.to_owned());
-        assert_eq!(Names::of_job(&job, moment).ok().map(|names| names.base).as_deref(), base, "{image_name}");
+        assert_eq!(ImageSpec::of_job(&job, date).ok().map(|spec| spec.base).as_deref(), base, "{image_name}");
     }
 }
 
 #[test]
 fn provenance_names_the_inputs_and_no_path_of_this_machine() {
-    let facts = Facts {
-        base: BaseFact::Stage3 {
+    let fact = Fact::Directory { commit: Some("c".repeat(40)) };
+    let inputs = Inputs {
+        base: BaseOrigin::Stage3 {
             name: "stage3-amd64-musl-1.tar.xz",
             sha512: "ab",
             signer: Some("13EB"),
-            how: "OpenPGP signature",
+            verification: "OpenPGP signature",
         },
-        repositories: &[RepositoryFact { name: "gentoo", origin: &Fact::Directory { commit: Some("c".repeat(40)) } }],
-        steps: &[StepFact { what: "packages".to_owned(), argv: vec!["emerge".to_owned(), "@profile".to_owned()] }],
+        repositories: vec![RepositoryOrigin { name: "gentoo", fact: &fact }],
+        commands: vec![Command {
+            purpose: "packages".to_owned(),
+            argv: vec!["emerge".to_owned(), "@profile".to_owned()],
+        }],
     };
     let of = |outdir: &str| {
-        document(&job(Path::new(outdir)), &facts, "x.tar.gz", &packed(b"x"), SourceDate::new(1)).unwrap()
+        document(&job(Path::new(outdir)), &inputs, "x.tar.gz", &packed(b"x"), SourceDate::new(1)).unwrap()
     };
     let bytes = of("/secret/out");
     assert_eq!(bytes, of("/elsewhere/out"));
@@ -219,4 +224,75 @@ fn provenance_names_the_inputs_and_no_path_of_this_machine() {
     assert_eq!(definition["resolvedDependencies"][1]["digest"]["gitCommit"], "c".repeat(40));
     assert_eq!(definition["externalParameters"]["recipe"]["portage"]["repositories"][0]["location"], "gentoo");
     assert_eq!(definition["internalParameters"]["emerge"][0]["argv"][1], "@profile");
+}
+
+#[test]
+fn another_recipe_of_the_same_name_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let store = Store::open(&place.path().join("store")).unwrap();
+    let outdir = place.path().join("out");
+    let [first, second] = ["first.toml", "second.toml"].map(|name| place.path().join(name));
+    [&first, &second].iter().for_each(|recipe| fs_err::write(recipe, "").unwrap());
+    let build = |recipe: &Path, bytes: &[u8]| publish_with(&outdir, bytes, Some((&store, recipe)));
+
+    let published = build(&first, b"first").unwrap();
+    let content = || fs_err::read(tarball(&published)).unwrap();
+    let before = names(&outdir);
+    let error = build(&second, b"second").unwrap_err();
+    assert_eq!((error.exit_code(), content(), names(&outdir)), (2, b"first".to_vec(), before));
+    assert!(error.to_string().contains("first.toml"), "{error}");
+    let hint = error.hint().unwrap();
+    assert!(hint.contains("build.image-name") && hint.contains("--outdir"), "{hint}");
+    // The outdir by another path is the same outdir.
+    std::os::unix::fs::symlink(&outdir, place.path().join("link")).unwrap();
+    assert!(publish_with(&place.path().join("link"), b"second", Some((&store, &second))).is_err());
+
+    // The same recipe, also after an edit, replaces its results.
+    fs_err::write(&first, "edited").unwrap();
+    build(&first, b"again").unwrap();
+    assert_eq!(content(), b"again");
+    // A recipe that was moved keeps its results.
+    let moved = place.path().join("moved.toml");
+    fs_err::rename(&first, &moved).unwrap();
+    build(&moved, b"moved").unwrap();
+    assert_eq!(content(), b"moved");
+    assert!(build(&second, b"second").is_err());
+    // Without results the name is free.
+    fs_err::remove_dir_all(&outdir).unwrap();
+    build(&second, b"second").unwrap();
+    assert_eq!(content(), b"second");
+    assert!(build(&moved, b"moved").is_err());
+    // Nobody knows whether a recipe from standard input is the same as a file.
+    assert!(build(Path::new("-"), b"input").is_err());
+    let elsewhere = place.path().join("elsewhere");
+    publish_with(&elsewhere, b"input", Some((&store, Path::new("-")))).unwrap();
+    assert!(publish_with(&elsewhere, b"file", Some((&store, &second))).is_err());
+}
+
+#[test]
+fn a_check_of_a_claim_changes_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let store = Store::open(&place.path().join("store")).unwrap();
+    let (outdir, recipe) = (place.path().join("out"), place.path().join("demo.toml"));
+    Claim::new(&store, &outdir, "demo", &recipe).check().unwrap();
+    assert!(!outdir.exists());
+    assert_eq!(names(&store.root().join("refs")), [""; 0]);
+}
+
+#[test]
+fn claims_of_removed_results_are_forgotten() {
+    let place = tempfile::tempdir().unwrap();
+    let store = Store::open(&place.path().join("store")).unwrap();
+    let (outdir, recipe) = (place.path().join("out"), place.path().join("demo.toml"));
+    fs_err::create_dir(&outdir).unwrap();
+    let keep = |base: &str| {
+        Claim::new(&store, &outdir, base, &recipe).keep().unwrap();
+        fs_err::write(outdir.join(format!("{base}.json")), "").unwrap();
+    };
+    keep("demo-1");
+    keep("demo-2");
+    assert_eq!(names(&store.root().join("refs/results")).len(), 2);
+    fs_err::remove_file(outdir.join("demo-1.json")).unwrap();
+    keep("demo-3");
+    assert_eq!(names(&store.root().join("refs/results")).len(), 2);
 }

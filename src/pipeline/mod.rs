@@ -1,10 +1,8 @@
 //! The pipeline: one straight function from a [`Job`] to what is [`Published`]. Stages do not call each other; this does.
 
-use crate::base::time::SourceDate;
 use std::path::Path;
-use std::sync::Arc;
 
-use crate::archive::pack::{self, Format};
+use crate::archive::pack;
 use crate::archive::unpack;
 use crate::archive::unpack::{Limits, RaisedBy};
 use crate::base::error::Result;
@@ -13,11 +11,10 @@ use crate::builder::base::Base;
 use crate::builder::host::Host;
 use crate::builder::view::{Caches, View};
 use crate::os::space;
-use crate::output::provenance::{BaseFact, Facts, RepositoryFact, StepFact};
-use crate::output::{self, Contents, Names, Published, Release, Staging, platform, provenance};
-use crate::portage::emerge::Step;
+use crate::output::provenance::{BaseOrigin, Command, Inputs, RepositoryOrigin};
+use crate::output::{self, Claim, Content, Contents, ImageSpec, Published, Staging, provenance};
 use crate::portage::{self, Resolved};
-use crate::recipe::{self, Compression, Job};
+use crate::recipe::{self, Job};
 use crate::source::{self, Located, Locked, Pin, Site};
 use crate::store::lock::Mode;
 use crate::store::work::State;
@@ -39,9 +36,12 @@ pub fn build(job: &Job, origin: &Path, at: &Site<'_>) -> Result<Published> {
         Host::new(hide, show)?;
     }
     portage::check(job)?;
-    let names = Names::of_job(job, at.date)?;
+    let spec = ImageSpec::of_job(job, at.date)?;
+    spec.expected()?;
     // An outdir that cannot be written to is an error now, not after an hour.
     let staging = Staging::create(&job.build.outdir, at.ui)?;
+    let claim = Claim::new(at.store, staging.outdir(), &spec.base, origin);
+    claim.check()?;
     let (repositories, resolved) = repositories(job, at)?;
     resolved.warnings.iter().for_each(|warning| at.ui.warn(warning));
     if let Some(locked) = at.options.locked {
@@ -77,46 +77,32 @@ pub fn build(job: &Job, origin: &Path, at: &Site<'_>) -> Result<Published> {
     strip::apply(&image, &strip::rules(job), at.ui)?;
     at.ui.done();
 
-    let mut tarball = staging.create_file(&names.tarball())?;
-    at.ui.stage(&format!("packing {}", names.tarball()));
-    let record = base.record(job);
-    let (format, level) = match job.build.compression {
-        Compression::Gzip => (Format::Gzip, None),
-        Compression::GzipFast => (Format::Gzip, Some(1)),
-        Compression::Xz => (Format::Xz, None),
-        Compression::Zstd => (Format::Zstd, None),
-        Compression::None => (Format::Plain, None),
-    };
-    let packing = pack::Options {
-        format,
-        level,
-        epoch: at.date.epoch(),
-        threads: at.cpus as usize,
-        cache: Some(Arc::new(pack::Cache::open(&at.store.pieces())?)),
-        ..Default::default()
-    };
+    let name = spec.tarball();
+    let mut tarball = staging.create_file(&name)?;
+    at.ui.stage(&format!("packing {name}"));
+    let cache = pack::Cache::open(&at.store.pieces())?;
+    let packing = output::tarball::options(job, at.date, at.cpus as usize, cache);
     let (mut contents, mut manifest) = (Contents::new(), Contents::new());
-    let lists = pack::Lists { contents: Some(&mut contents), manifest: Some(&mut manifest) };
-    let packed = pack::pack(&image, &record, &packing, &mut tarball, lists, at.ui)?;
+    let tree = pack::Tree { root: &image, deferred: &base.record(job) };
+    let outputs = pack::Outputs { archive: &mut tarball, contents: Some(&mut contents), manifest: Some(&mut manifest) };
+    let packed = pack::pack(tree, outputs, &packing, at.ui)?;
     at.ui.done();
 
-    let provenance =
-        provenance(job, &base, located.as_ref(), &repositories, &resolved, &steps, &names, &packed, at.date)?;
-    let published = output::publish(
-        staging,
-        &Release {
-            names: &names,
-            title: &job.name,
-            moment: at.date,
-            platform: platform::of_job(job),
-            oci: job.oci.as_ref(),
-            tarball: &tarball,
-            packed: &packed,
-            contents: &contents.finish()?,
-            manifest: &manifest.finish()?,
-            provenance: &provenance,
-        },
-    )?;
+    let inputs = Inputs {
+        base: base_origin(&base, located.as_ref()),
+        repositories: repository_origins(&resolved, &repositories),
+        commands: steps.iter().map(|step| Command { purpose: step.what.clone(), argv: step.argv.clone() }).collect(),
+    };
+    let provenance = provenance::document(job, &inputs, &name, &packed, at.date)?;
+    let (contents, manifest) = (contents.finish()?, manifest.finish()?);
+    let content = Content {
+        tarball: &tarball,
+        packed: &packed,
+        contents: &contents,
+        manifest: &manifest,
+        provenance: &provenance,
+    };
+    let published = output::publish(staging, spec.artifacts(&content)?, Some(&claim))?;
     drop(image);
     builder.unmount()?;
     state.finished = true;
@@ -198,36 +184,21 @@ pub fn pin(job: &Job, old: Option<&Pin>, at: &Site<'_>) -> Result<Pin> {
     Ok(pin)
 }
 
-/// The document that says where the results came from.
-#[allow(clippy::too_many_arguments, reason = "it speaks of everything")]
-fn provenance(
-    job: &Job,
-    base: &Base,
-    located: Option<&Located>,
-    repositories: &[Repository],
-    resolved: &Resolved,
-    steps: &[Step],
-    names: &Names,
-    packed: &pack::Packed,
-    moment: SourceDate,
-) -> Result<Vec<u8>> {
-    let repositories: Vec<_> = resolved
-        .repos
-        .iter()
-        .zip(repositories)
-        .map(|(repo, repository)| RepositoryFact { name: repo.name(), origin: &repository.fact })
-        .collect();
-    let steps: Vec<_> =
-        steps.iter().map(|step| StepFact { what: step.what.clone(), argv: step.argv.clone() }).collect();
-    let base = match base {
-        Base::Stage3(tree) => BaseFact::Stage3 {
+/// Returns the provenance of the base.
+fn base_origin<'a>(base: &'a Base, located: Option<&'a Located>) -> BaseOrigin<'a> {
+    match base {
+        Base::Stage3(tree) => BaseOrigin::Stage3 {
             name: tree.name(),
             sha512: tree.sha512(),
             signer: located.and_then(Located::signer),
-            how: located.map_or("none", Located::how),
+            verification: located.map_or("none", Located::how),
         },
-        Base::Host(host) => BaseFact::Host { name: host.name() },
-    };
-    let facts = Facts { base, repositories: &repositories, steps: &steps };
-    provenance::document(job, &facts, &names.tarball(), packed, moment)
+        Base::Host(host) => BaseOrigin::Host { name: host.name() },
+    }
+}
+
+/// Returns the provenance of the repositories, in the order of the recipe.
+fn repository_origins<'a>(resolved: &'a Resolved, repositories: &'a [Repository]) -> Vec<RepositoryOrigin<'a>> {
+    let named = resolved.repos.iter().zip(repositories);
+    named.map(|(repo, repository)| RepositoryOrigin { name: repo.name(), fact: &repository.fact }).collect()
 }

@@ -38,6 +38,17 @@ impl Store {
         atomic::replace(&path, &bytes, 0o600)
     }
 
+    /// Removes a ref, if it is there.
+    pub fn remove_ref(&self, kind: &str, name: &str) -> Result<()> {
+        let path = self.ref_path(kind, name)?;
+        match fs_err::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).system(|| format!("removing {}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Names of all refs of a kind, sorted.
     pub fn ref_names(&self, kind: &str) -> Result<Vec<String>> {
         let dir = self.root().join("refs").join(kind);

@@ -167,7 +167,7 @@ fn userns_owners_that_are_not_mapped_are_not_packed_as_nobody() {
     }
     let _ = sh("setfacl -m u:0:r g").success();
     let told = pack().code(4);
-    assert!(told.stderr.contains("somebody in its list of access is not mapped"), "{}", told.stderr);
+    assert!(told.stderr.contains("a user or group in its ACL is not mapped"), "{}", told.stderr);
     let _ = sh("setfacl -b g").success();
     let _ = pack().success();
     let _ = output(Command::new("rm").arg("-r").arg(env.path("home/new"))).success();
@@ -190,11 +190,11 @@ fn a_tree_does_not_hold_its_own_archive() {
         assert!(told.stderr.contains(what) && told.stderr.contains("outside of the tree"), "{}", told.stderr);
         assert_eq!(fs::metadata(env.path(to)).unwrap().len(), 0);
     };
-    refused(&[], "tree/d/z.tar", "the archive would go into it");
+    refused(&[], "tree/d/z.tar", "the archive would be written into it");
     fs::remove_file(env.path("tree/d/z.tar")).unwrap();
-    refused(&["--manifest", "tree/d/m"], "z.tar", "the manifest would go into it");
-    refused(&["--digests", "tree/d/m"], "z.tar", "the file of digests would go into it");
-    refused(&["--cache", "tree/pieces"], "z.tar", "the cache would go into it");
+    refused(&["--manifest", "tree/d/m"], "z.tar", "the manifest would be written into it");
+    refused(&["--digests", "tree/d/m"], "z.tar", "the file of digests would be written into it");
+    refused(&["--cache", "tree/pieces"], "z.tar", "the cache would be written into it");
     assert_eq!(names(), 3);
     let absolute = env.path("m");
     for both in [
@@ -203,7 +203,7 @@ fn a_tree_does_not_hold_its_own_archive() {
         &["--manifest", "m", "--digests", absolute.to_str().unwrap()],
     ] {
         let told = pack(both, "z.tar").code(2);
-        assert!(told.stderr.contains("the same place"), "{both:?}: {}", told.stderr);
+        assert!(told.stderr.contains("to the same file"), "{both:?}: {}", told.stderr);
     }
     assert!(!absolute.exists());
     let _ = pack(&["--manifest", "m", "--cache", "pieces"], "z.tar").success();
@@ -211,7 +211,7 @@ fn a_tree_does_not_hold_its_own_archive() {
     // Names that do not show it: the archive is never among what is packed.
     fs::hard_link(env.path("z.tar"), env.path("tree/hard.tar")).unwrap();
     let told = pack(&[], "z.tar").code(2);
-    assert!(told.stderr.contains("packing hard.tar in tree: that is where the result of it goes"), "{}", told.stderr);
+    assert!(told.stderr.contains("packing hard.tar in tree: a result is written there"), "{}", told.stderr);
 }
 
 #[test]

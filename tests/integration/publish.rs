@@ -1,4 +1,4 @@
-//! A packed tree, published, and judged by programs that nobody here wrote.
+//! Packs a tree, publishes it, and checks the results with other programs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use quern_builder::testing::{
-    Compression, Contents, Format, Lists, Names, Oci, Options, Platform, Published, Record, Release, Rootfs, Silent,
-    SourceDate, Staging, pack, publish,
+    Compression, Content, Contents, Format, ImageSpec, Oci, Options, Outputs, Platform, Published, Record, Role,
+    Rootfs, Silent, SourceDate, Staging, Tree, pack, publish,
 };
 
 use crate::env::{TestEnv, output};
@@ -18,8 +18,8 @@ const XZ: (Compression, Format) = (Compression::Xz, Format::Xz);
 const ZSTD: (Compression, Format) = (Compression::Zstd, Format::Zstd);
 const PLAIN: (Compression, Format) = (Compression::None, Format::Plain);
 
-/// With a layout where OCI knows the format.
-fn made(env: &TestEnv, (compression, format): (Compression, Format)) -> Published {
+/// Packs and publishes a tree, with an OCI layout if OCI defines the format.
+fn publish_tree(env: &TestEnv, (compression, format): (Compression, Format)) -> Published {
     let tree = env.path("tree");
     for directory in ["etc", "usr/bin", "empty"] {
         fs::create_dir_all(tree.join(directory)).unwrap();
@@ -29,22 +29,6 @@ fn made(env: &TestEnv, (compression, format): (Compression, Format)) -> Publishe
     fs::hard_link(tree.join("usr/bin/tool"), tree.join("usr/bin/same")).unwrap();
     symlink("usr/bin", tree.join("bin")).unwrap();
 
-    let moment = SourceDate::new(1_700_000_000);
-    let names = Names { base: "demo-2023-11-14".to_owned(), suffix: compression.suffix() };
-    let staging = Staging::create(&env.outdir(), &Silent).unwrap();
-    let mut tarball = staging.create_file(&names.tarball()).unwrap();
-    let (mut contents, mut manifest) = (Contents::new(), Contents::new());
-    let tree = Rootfs::open(&tree).unwrap();
-    let options = Options { epoch: moment.epoch(), format, ..Options::default() };
-    let packed = pack(
-        &tree,
-        &Record::default(),
-        &options,
-        &mut tarball,
-        Lists { contents: Some(&mut contents), manifest: Some(&mut manifest) },
-        &Silent,
-    )
-    .unwrap();
     let oci = Oci {
         tag: "{date}".to_owned(),
         entrypoint: vec!["/usr/bin/tool".to_owned()],
@@ -57,19 +41,30 @@ fn made(env: &TestEnv, (compression, format): (Compression, Format)) -> Publishe
         labels: BTreeMap::from([("b".to_owned(), "2".to_owned()), ("a".to_owned(), "1".to_owned())]),
         maintainer: Some("A <a@example.org>".to_owned()),
     };
-    let release = Release {
-        names: &names,
+    let date = SourceDate::new(1_700_000_000);
+    let spec = ImageSpec {
+        base: "demo-2023-11-14".to_owned(),
+        suffix: compression.suffix(),
         title: "demo",
-        moment,
+        date,
         platform: Platform { architecture: "amd64", variant: None },
         oci: (format != Format::Xz).then_some(&oci),
+    };
+    let staging = Staging::create(&env.outdir(), &Silent).unwrap();
+    let mut tarball = staging.create_file(&spec.tarball()).unwrap();
+    let (mut contents, mut manifest) = (Contents::new(), Contents::new());
+    let tree = Tree { root: &Rootfs::open(&tree).unwrap(), deferred: &Record::default() };
+    let outputs = Outputs { archive: &mut tarball, contents: Some(&mut contents), manifest: Some(&mut manifest) };
+    let options = Options { epoch: date.epoch(), format, layer: true, ..Options::default() };
+    let packed = pack(tree, outputs, &options, &Silent).unwrap();
+    let content = Content {
         tarball: &tarball,
         packed: &packed,
         contents: &contents.finish().unwrap(),
         manifest: &manifest.finish().unwrap(),
         provenance: b"{}\n",
     };
-    publish(staging, &release).unwrap()
+    publish(staging, spec.artifacts(&content).unwrap(), None).unwrap()
 }
 
 fn have(program: &str) -> bool {
@@ -85,16 +80,17 @@ fn ask(program: &str, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn container_tools_take_the_layout() {
-    // Neither oci-image-tool nor the umoci of most distributions (0.4.7) knows a layer of Zstandard.
+fn container_tools_accept_the_layout() {
+    // Neither oci-image-tool nor umoci 0.4.7, which most distributions have, supports Zstandard layers.
     for (how, all) in [(GZIP, true), (PLAIN, true), (ZSTD, false)] {
-        container_tools_take_a_layout_of(how, all);
+        container_tools_accept_a_layout_of(how, all);
     }
 }
 
-fn container_tools_take_a_layout_of(how: (Compression, Format), all: bool) {
+fn container_tools_accept_a_layout_of(how: (Compression, Format), all: bool) {
     let env = TestEnv::new();
-    let (layout, tag) = made(&env, how).oci.unwrap();
+    let published = publish_tree(&env, how);
+    let (layout, tag) = published.oci().unwrap();
     let _ = env.run(["oci", "validate", layout.to_str().unwrap()]).success();
     assert_eq!(tag, "20231114");
     let layout = layout.to_str().unwrap();
@@ -109,7 +105,7 @@ fn container_tools_take_a_layout_of(how: (Compression, Format), all: bool) {
         assert_eq!(config["config"]["Entrypoint"][0], "/usr/bin/tool");
         assert_eq!(config["config"]["WorkingDir"], "/empty");
         assert_eq!(config["author"], "A <a@example.org>");
-        // Copying reads and checks every blob.
+        // Copying verifies every blob.
         ask(
             "skopeo",
             &["--insecure-policy", "copy", "--quiet", &reference, &format!("dir:{}", env.path("copy").display())],
@@ -136,18 +132,19 @@ fn the_tarball_and_its_companions_agree() {
 
 fn a_tarball_and_its_companions_agree(how: (Compression, Format)) -> String {
     let env = TestEnv::new();
-    let published = made(&env, how);
-    let tarball = published.tarball.to_str().unwrap();
+    let published = publish_tree(&env, how);
+    let path = |role| published.path(&role).unwrap().to_str().unwrap();
+    let tarball = path(Role::Tarball);
     assert!(tarball.ends_with(&format!("/demo-2023-11-14{}", how.0.suffix())), "{tarball}");
-    // GNU tar asks gzip, xz or zstd, bsdtar their libraries.
+    // GNU tar runs gzip, xz or zstd, bsdtar uses their libraries.
     let listing = ask("tar", &["--list", "--auto-compress", "--file", tarball]);
     assert_eq!(listing.lines().count(), 9, "{listing}");
     assert_eq!(ask("bsdtar", &["-tf", tarball]), listing);
-    let contents = ask("gzip", &["--decompress", "--stdout", published.contents.to_str().unwrap()]);
+    let contents = ask("gzip", &["--decompress", "--stdout", path(Role::Contents)]);
     assert_eq!(contents.lines().count(), 9, "{contents}");
-    let manifest = ask("bsdtar", &["-tf", published.manifest.to_str().unwrap()]);
+    let manifest = ask("bsdtar", &["-tf", path(Role::Manifest)]);
     assert_eq!(manifest.lines().count(), 9, "{manifest}");
-    let sum = fs::read_to_string(&published.sha256).unwrap();
+    let sum = fs::read_to_string(path(Role::Checksum)).unwrap();
     assert_eq!(ask("sha256sum", &[tarball]).split(' ').next(), sum.split(' ').next());
     listing
 }

@@ -1,9 +1,8 @@
-//! Compressed pieces of earlier archives, so that only what changed is compressed again.
+//! A cache of compressed chunks from earlier archives, so that only changed chunks are compressed again.
 //!
-//! A file is named by the BLAKE3 of how a piece is compressed and of its plain bytes, and holds the compressed bytes and then the
-//! BLAKE3 of its name and of them: what was cut off, damaged or renamed is made again. (The digests that results have to have cost
-//! most of packing again already.)
-//! Whoever may write here decides what is in an archive, as with the trees themselves: the directory must be its user's alone.
+//! A file's name is the BLAKE3 digest of the encoder's name and the plain bytes. The file holds the compressed bytes, followed by the
+//! BLAKE3 digest of its name and those bytes: truncated, damaged or renamed files are ignored and made again.
+//! Anybody who can write to the directory can change the content of archives, so it must belong to the user alone.
 
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, OpenOptions};
@@ -16,84 +15,84 @@ use std::time::{Duration, SystemTime};
 use super::walk::Identity;
 use crate::base::error::{Context, Error, Result};
 
-/// Bytes that are kept, about 15 images.
-const MOST: u64 = 2 << 30;
-/// No piece is larger; what is cannot be one.
-const LARGEST: u64 = 16 << 20;
-/// A piece that is used is marked so, if it was not marked for so long.
+/// Size of the cache in bytes; room for about 15 images.
+const MAX_SIZE: u64 = 2 << 30;
+/// Larger files cannot be chunks.
+const MAX_CHUNK: u64 = 16 << 20;
+/// The time of a used chunk is refreshed if it is older than this.
 const FRESH: Duration = Duration::from_secs(3600);
-/// What the names of pieces begin with that are not whole.
+/// Prefix of the names of incomplete chunks.
 const PREFIX: &str = ".piece-";
-/// Length of a digest.
+/// Bytes of a digest.
 const DIGEST: usize = blake3::OUT_LEN;
 
-/// A directory of compressed pieces. Many programs may use it at the same time.
+/// A directory of compressed chunks. Several processes may use it at the same time.
 #[derive(Debug)]
 pub struct Cache {
     directory: PathBuf,
     identity: Identity,
-    /// Why a piece could not be kept, the first time.
+    /// The first error of [`Cache::put`].
     failed: Mutex<Option<io::Error>>,
 }
 
 impl Cache {
-    /// The cache in `directory`, which is made when missing.
+    /// Opens the cache in `directory`, and creates the directory if it is missing.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) when it cannot be made, or when others may write to it.
+    /// [`Kind::System`](crate::base::error::Kind::System) when it cannot be created, or when others may write to it.
     pub fn open(directory: &Path) -> Result<Self> {
-        let doing = || format!("opening the cache of compressed pieces {}", directory.display());
+        let doing = || format!("opening the cache of compressed chunks {}", directory.display());
         match DirBuilder::new().mode(0o700).create(directory) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             other => other.system(doing)?,
         }
         let metadata = fs_err::metadata(directory).system(doing)?;
         if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
-            return Err(Error::system(format!("{}: others may write to it", doing())).with_hint(
-                "what is there goes into archives: name a directory that is yours alone, or one to be made",
+            return Err(Error::system(format!("{}: other users can write to it", doing())).with_hint(
+                "its files end up in archives: name a directory that only you can write to, or one that does not exist yet",
             ));
         }
         let identity = (metadata.dev(), metadata.ino());
         Ok(Self { directory: directory.to_owned(), identity, failed: Mutex::new(None) })
     }
 
-    /// Which directory it is.
+    /// Returns the device and inode of the directory.
     pub(super) fn identity(&self) -> Identity {
         self.identity
     }
 
-    /// The name of a piece.
-    pub(super) fn key(how: &str, plain: &[u8]) -> String {
+    /// Returns the name of the chunk with these plain bytes. `encoding` names the encoder and its level.
+    pub(super) fn key(encoding: &str, plain: &[u8]) -> String {
         let mut digest = blake3::Hasher::new();
-        digest.update(&how.len().to_le_bytes()).update(how.as_bytes()).update(plain);
+        digest.update(&encoding.len().to_le_bytes()).update(encoding.as_bytes()).update(plain);
         digest.finalize().to_string()
     }
 
-    /// A piece that was kept, as it was.
+    /// Returns the compressed bytes of a chunk, if the cache has them undamaged.
     pub(super) fn get(&self, key: &str) -> Option<Vec<u8>> {
         let flags = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
         let file = OpenOptions::new().read(true).custom_flags(flags).open(self.directory.join(key)).ok()?;
-        let metadata = file.metadata().ok().filter(|metadata| metadata.is_file() && metadata.len() <= LARGEST)?;
+        let metadata = file.metadata().ok().filter(|metadata| metadata.is_file() && metadata.len() <= MAX_CHUNK)?;
         let mut bytes = Vec::with_capacity(metadata.len() as usize + 1);
-        (&file).take(LARGEST).read_to_end(&mut bytes).ok()?;
+        (&file).take(MAX_CHUNK).read_to_end(&mut bytes).ok()?;
         let length = bytes.len().checked_sub(DIGEST)?;
         if digest(key, &bytes[..length]) != *bytes.last_chunk::<DIGEST>()? {
             return None;
         }
         bytes.truncate(length);
         if metadata.modified().ok()?.elapsed().is_ok_and(|age| age > FRESH) {
-            // Only the order in which pieces go depends on it.
+            // The time only decides which chunks are removed first.
             drop(file.set_modified(SystemTime::now()));
         }
         Some(bytes)
     }
 
-    /// Keeps a piece, whatever has its name so far. That the disk is full, say, is no reason to fail.
-    pub(super) fn put(&self, key: &str, piece: &[u8]) {
+    /// Keeps a chunk and replaces any file of its name. An error, such as a full disk, is only recorded.
+    pub(super) fn put(&self, key: &str, chunk: &[u8]) {
         let write = || {
             let mut file = tempfile::Builder::new().prefix(PREFIX).tempfile_in(&self.directory)?;
-            file.write_all(piece)?;
-            file.write_all(digest(key, piece).as_bytes())?;
+            file.write_all(chunk)?;
+            file.write_all(digest(key, chunk).as_bytes())?;
             file.persist(self.directory.join(key)).map(drop).map_err(io::Error::from)
         };
         if let Err(error) = write() {
@@ -101,45 +100,45 @@ impl Cache {
         }
     }
 
-    /// Removes the pieces that were not used for longest, if there are too many. Returns what is worth a warning.
+    /// Removes the least recently used chunks if the cache is too large. Returns a warning if chunks could not be kept or removed.
     pub(super) fn trim(&self) -> Option<String> {
-        let trimmed = trim(&self.directory, MOST).err();
+        let trimmed = trim(&self.directory, MAX_SIZE).err();
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
         let error = failed.or(trimmed)?;
-        Some(format!("compressed pieces cannot be kept in {}: {error}", self.directory.display()))
+        Some(format!("compressed chunks cannot be kept in {}: {error}", self.directory.display()))
     }
 }
 
-/// What stands behind a piece that is kept under this key. Keys are of one length.
-pub(super) fn digest(key: &str, piece: &[u8]) -> blake3::Hash {
-    blake3::Hasher::new().update(key.as_bytes()).update(piece).finalize()
+/// Computes the digest that follows a chunk in its file. All keys have the same length.
+pub(super) fn digest(key: &str, chunk: &[u8]) -> blake3::Hash {
+    blake3::Hasher::new().update(key.as_bytes()).update(chunk).finalize()
 }
 
-/// Whether this program made a file of this name: all others are somebody's.
-fn is_piece(name: &OsStr) -> bool {
+/// Tells the files of this program from those of the user.
+fn is_chunk(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
     let digit = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
     name.starts_with(PREFIX.as_bytes()) || (name.len() == 2 * DIGEST && name.iter().all(digit))
 }
 
-fn trim(directory: &Path, most: u64) -> io::Result<()> {
-    let mut pieces = Vec::new();
+fn trim(directory: &Path, max: u64) -> io::Result<()> {
+    let mut chunks = Vec::new();
     for entry in fs_err::read_dir(directory)? {
         let entry = entry?;
-        // Another program may have removed it meanwhile.
+        // Another process may have removed it meanwhile.
         let Ok(metadata) = entry.metadata() else { continue };
-        if metadata.is_file() && is_piece(&entry.file_name()) {
-            pieces.push((metadata.mtime(), metadata.len(), entry.path()));
+        if metadata.is_file() && is_chunk(&entry.file_name()) {
+            chunks.push((metadata.mtime(), metadata.len(), entry.path()));
         }
     }
-    let mut total: u64 = pieces.iter().map(|(_, length, _)| length).sum();
-    if total <= most {
+    let mut total: u64 = chunks.iter().map(|(_, length, _)| length).sum();
+    if total <= max {
         return Ok(());
     }
-    pieces.sort_unstable();
-    for (_, length, path) in pieces {
-        // Some more go than must, so that the next archive does not begin with this again.
-        if total <= most / 4 * 3 {
+    chunks.sort_unstable();
+    for (_, length, path) in chunks {
+        // Remove more than necessary, so that the next archive does not trim again.
+        if total <= max / 4 * 3 {
             break;
         }
         match fs_err::remove_file(path) {
@@ -157,9 +156,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_damaged_is_not_taken() {
+    fn damaged_chunks_are_not_used() {
         let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("pieces");
+        let path = place.path().join("chunks");
         let cache = Cache::open(&path).unwrap();
         let key = Cache::key("how", b"plain");
         assert_ne!(key, Cache::key("ho", b"wplain"));
@@ -179,28 +178,28 @@ mod tests {
         }
         let other = Cache::key("how", b"other");
         fs_err::write(path.join(&other), &good).unwrap();
-        assert_eq!(cache.get(&other), None, "the piece of another name");
+        assert_eq!(cache.get(&other), None, "the chunk of another name");
         cache.put(&key, b"compressed");
         fs_err::rename(path.join(&key), place.path().join("elsewhere")).unwrap();
         fs_err::os::unix::fs::symlink(place.path().join("elsewhere"), path.join(&key)).unwrap();
-        assert_eq!(cache.get(&key), None, "a link is no piece");
+        assert_eq!(cache.get(&key), None, "a symlink is not a chunk");
         cache.put(&key, b"again");
         assert_eq!(cache.get(&key).as_deref(), Some(&b"again"[..]));
         assert_eq!(cache.trim(), None);
     }
 
     #[test]
-    fn nobody_else_may_write_there() {
+    fn a_directory_that_others_can_write_to_is_refused() {
         let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("pieces");
+        let path = place.path().join("chunks");
         Cache::open(&path).unwrap();
         assert_eq!(fs_err::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         fs_err::set_permissions(&path, PermissionsExt::from_mode(0o777)).unwrap();
-        assert!(Cache::open(&path).unwrap_err().to_string().contains("others may write to it"));
+        assert!(Cache::open(&path).unwrap_err().to_string().contains("other users can write to it"));
     }
 
     #[test]
-    fn what_was_not_used_for_longest_goes_first() {
+    fn least_recently_used_chunks_are_removed_first() {
         let place = tempfile::tempdir().unwrap();
         let name = |name: &str| Cache::key("how", name.as_bytes());
         for (name, age) in [(name("old"), 300), (".piece-middle".into(), 200), (name("new"), 100), ("mine".into(), 900)]
@@ -217,14 +216,14 @@ mod tests {
         assert_eq!(left(), [false, true, true]);
         trim(place.path(), 10).unwrap();
         assert_eq!(left(), [false; 3]);
-        assert!(place.path().join("mine").exists(), "a file that is no piece");
+        assert!(place.path().join("mine").exists(), "a file that is not a chunk");
     }
 
     #[test]
-    fn a_cache_that_cannot_be_written_is_said_once() {
+    fn a_cache_that_cannot_be_written_causes_one_warning() {
         let place = tempfile::tempdir().unwrap();
-        let cache = Cache::open(&place.path().join("pieces")).unwrap();
-        fs_err::remove_dir(place.path().join("pieces")).unwrap();
+        let cache = Cache::open(&place.path().join("chunks")).unwrap();
+        fs_err::remove_dir(place.path().join("chunks")).unwrap();
         cache.put("a", b"");
         assert!(cache.trim().unwrap().contains("cannot be kept"));
     }

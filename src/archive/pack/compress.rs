@@ -1,80 +1,66 @@
-//! Compression in parallel, the same bytes for any number of threads.
+//! Compresses the chunks of the plain stream in parallel. The bytes are the same for any number of threads.
 //!
-//! The plain stream is cut into [`pieces`](super::pieces). One is compressed on its own, without a look at the others, into a gzip
-//! member; members one after the other are one gzip file, as RFC 1952 has it and eStargz layers are. Nothing in the result
-//! depends on who compressed a piece or when. Digests are taken on the way, in threads of their own.
+//! Each [chunk](super::chunks) is compressed on its own into a gzip member or a zstd frame. Members one after the other are one gzip
+//! file (RFC 1952), as in eStargz layers. Nothing in the result depends on which thread compressed a chunk, or when. Digests are
+//! computed on the way, in threads of their own.
 //!
-//! The compressor is libdeflate because it won. On every fourth mebibyte of a stage3, each by itself, one core, best of three:
+//! libdeflate compresses gzip, because it is the fastest encoder of small output; `docs/benchmarks.md` has the speeds of the levels.
+//! On every fourth mebibyte of a stage3, compressed on its own, one core, best of three rounds:
 //!
 //! | | level | MB/s | compressed to |
 //! |---|---|---|---|
-//! | libdeflate | 1 | 224 | 35.9 % |
 //! | libdeflate | 5 | 123 | 33.1 % |
 //! | libdeflate | 6 | 109 | 32.9 % |
-//! | zlib-rs | 1 | 244 | 44.0 % |
 //! | zlib-rs | 6 | 57 | 34.1 % |
-//! | zlib-ng | 1 | 180 | 44.0 % |
 //! | zlib-ng | 6 | 67 | 34.1 % |
 //!
-//! That it only makes whole streams is why there are members.
+//! libdeflate only makes whole streams, hence the members. The level of Zstandard is its own default, because each further percent
+//! costs more than the one before.
 //!
-//! Zstandard's level is its own default, as each further percent costs more than the one before. A whole stage3 of 380 MB, two
-//! processors, processor seconds, best of three:
-//!
-//! | | level | CPU s | MB |
-//! |---|---|---|---|
-//! | gzip | 5 | 3.5 | 124.8 |
-//! | Zstandard | 3 | 1.8 | 116.9 |
-//! | Zstandard | 6 | 4.1 | 110.1 |
-//! | Zstandard | 9 | 6.3 | 108.0 |
-//! | Zstandard | 12 | 10.7 | 107.3 |
-//! | xz | 6 | 187 | 85.1 |
-//!
-//! Blocks of `.xz` are cut and compressed by liblzma's threads, each block by itself, so that their number changes nothing. A block is
-//! full before it ends, wherever entries begin: nothing of an archive stays the same behind a change, and there is nothing to cache.
+//! liblzma cuts the blocks of `.xz` and compresses them with its own threads, each block on its own, so their number changes nothing.
+//! A block ends where it is full, wherever entries begin. A change therefore moves everything after it, and a cache would be useless.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Deref;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::Scope;
+use std::thread::{Scope, ScopedJoinHandle};
 
-use libdeflater::{CompressionLvl, Compressor};
-use sha2::{Digest, Sha256};
+use libdeflater::CompressionLvl;
+use sha2::Digest as _;
 use xz2::stream::{Check, MtStreamBuilder};
 
 use super::cache::Cache;
-use super::pieces::{Piece, Pieces};
-use crate::base::digest::hex;
+use super::chunks::{Channels, Chunk, Chunker};
+use crate::base::digest::Sha256;
 use crate::os::process;
 
-/// Plain bytes that become one gzip member.
-const GZIP_PIECE: usize = 2 << 20;
-/// Plain bytes that become one zstd frame: longer ones compress better.
-const ZSTD_PIECE: usize = 4 << 20;
-/// Plain bytes of a block of `.xz`. Fixed, as the library's choice is not for us to know.
+/// Plain bytes of a gzip member.
+const GZIP_CHUNK: usize = 2 << 20;
+/// Plain bytes of a zstd frame. Longer ones compress better.
+const ZSTD_CHUNK: usize = 4 << 20;
+/// Plain bytes of an `.xz` block. A constant, because the library's default may change.
 const XZ_BLOCK: u64 = 16 << 20;
-/// Which part of the memory there is the encoder of `.xz` may take, as `xz -T0` does: it uses fewer threads then, and at least
-/// one. At level 6 one takes about 140 MiB.
+/// The encoder of `.xz` may use this fraction of the memory, as with `xz -T0`. It then runs fewer threads, but at least one. At
+/// level 6 a thread takes about 140 MiB.
 const XZ_MEMORY: u64 = 4;
 
-/// Formats of results.
+/// Formats of an archive file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// A plain archive.
+    /// An uncompressed archive.
     Plain,
-    /// `.gz`, as many members.
+    /// `.gz` with many members.
     Gzip,
-    /// `.xz` of many blocks, made by liblzma's own threads.
+    /// `.xz` with many blocks, made by liblzma's own threads.
     Xz,
-    /// `.zst`, as many frames.
+    /// `.zst` with many frames.
     Zstd,
 }
 
 impl Format {
-    /// The level that is used unless another is asked for. That of gzip is the fastest whose result is no larger than what
-    /// `gzip -6` makes.
+    /// Returns the default level. The one of gzip is the fastest whose result is not larger than that of `gzip -6`.
     pub fn level(self) -> u32 {
         match self {
             Self::Gzip => 5,
@@ -83,7 +69,8 @@ impl Format {
         }
     }
 
-    /// What compresses a piece, as its package is called: another may make other bytes. None where there are no pieces.
+    /// Returns the package and version of the encoder of chunks. Another version may make other bytes. `None` if the format does not
+    /// compress chunks.
     fn encoder(self) -> Option<&'static str> {
         match self {
             Self::Gzip => Some("libdeflate-sys 1.26.1"),
@@ -92,41 +79,54 @@ impl Format {
         }
     }
 
-    fn piece(self) -> usize {
-        if self == Self::Zstd { ZSTD_PIECE } else { GZIP_PIECE }
+    fn chunk(self) -> usize {
+        if self == Self::Zstd { ZSTD_CHUNK } else { GZIP_CHUNK }
     }
 }
 
-/// SHA-256 digests of an archive, taken by the threads that make it.
+/// SHA-256 digests of an archive in the making, computed by the threads that write it.
 #[derive(Debug, Default)]
 pub struct Digests {
-    plain: Sha256,
-    /// None where the file is the plain stream.
-    file: Option<Sha256>,
+    plain: sha2::Sha256,
+    /// `None` if the file is the plain stream.
+    file: Option<sha2::Sha256>,
 }
 
 impl Digests {
-    /// Of nothing yet, for a file of this format.
     fn of(format: Format) -> Self {
-        Self { plain: Sha256::new(), file: (format != Format::Plain).then(Sha256::new) }
+        Self { plain: sha2::Sha256::new(), file: (format != Format::Plain).then(sha2::Sha256::new) }
     }
 
-    /// Of the file and of the plain stream, hex.
-    pub fn told(self) -> (String, String) {
-        let plain = hex(&self.plain.finalize());
-        (self.file.map_or_else(|| plain.clone(), |file| hex(&file.finalize())), plain)
+    /// Returns the digest of the file and that of the plain stream.
+    pub fn finish(self) -> (Sha256, Sha256) {
+        let finish = |sha256: sha2::Sha256| Sha256::from(<[u8; 32]>::from(sha256.finalize()));
+        let plain = finish(self.plain);
+        (self.file.map_or(plain, finish), plain)
     }
 }
 
-/// A piece as it goes into the file.
+/// How to compress a file.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings<'a> {
+    /// The format of the file.
+    pub format: Format,
+    /// The level of compression.
+    pub level: u32,
+    /// Threads that compress.
+    pub threads: usize,
+    /// The cache of compressed chunks, if there is one.
+    pub cache: Option<&'a Cache>,
+}
+
+/// A compressed chunk, or the error of its encoder.
 pub(super) type Compressed = io::Result<Packed>;
 
-/// Bytes for the file.
+/// Bytes of the file.
 #[derive(Debug, Clone)]
 pub(super) enum Packed {
-    /// As they are in the plain stream.
-    Plain(Arc<Piece>),
-    /// Compressed.
+    /// The bytes of the plain stream.
+    Plain(Arc<Chunk>),
+    /// Compressed bytes.
     Made(Arc<Vec<u8>>),
 }
 
@@ -135,38 +135,36 @@ impl Deref for Packed {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Self::Plain(piece) => piece,
+            Self::Plain(chunk) => chunk,
             Self::Made(bytes) => bytes,
         }
     }
 }
 
-/// A piece to be compressed.
+/// A chunk to be compressed.
 #[derive(Debug)]
 pub(super) struct Work {
-    pub(super) plain: Arc<Piece>,
-    /// It is the piece of zeros, which is compressed once.
+    pub(super) plain: Arc<Chunk>,
+    /// This is the shared chunk of zeros, which is compressed once.
     pub(super) zeros: bool,
     pub(super) to: SyncSender<Compressed>,
 }
 
-/// Threads at work.
+/// The threads of a compressor.
 #[derive(Debug)]
 pub struct Running<'scope> {
-    writer: std::thread::ScopedJoinHandle<'scope, io::Result<u64>>,
-    hasher: Option<std::thread::ScopedJoinHandle<'scope, ()>>,
+    writer: ScopedJoinHandle<'scope, io::Result<u64>>,
+    hasher: Option<ScopedJoinHandle<'scope, ()>>,
 }
 
-/// Starts `threads` compressors and what belongs to them. The file is written from where it stands; `digests` are taken if wanted.
+/// Starts the threads that compress, hash and write. The file is written from its current position; `digests` are computed if given.
 pub fn start<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
-    threads: usize,
-    format: Format,
-    level: u32,
-    cache: Option<&'env Cache>,
+    settings: Settings<'env>,
     out: &'env mut File,
     digests: Option<&'env mut Digests>,
-) -> io::Result<(Pieces, Running<'scope>)> {
+) -> io::Result<(Chunker, Running<'scope>)> {
+    let Settings { format, level, threads, .. } = settings;
     let thread = || std::thread::Builder::new().name("pack".to_owned());
     let threads = threads.clamp(1, 256);
     let (work, to_do) = sync_channel::<Work>(threads);
@@ -179,15 +177,15 @@ pub fn start<'scope, 'env>(
         .unzip();
     let to_do = Arc::new(Mutex::new(to_do));
     let zeros = Arc::new(OnceLock::new());
-    // What needs no work, or has threads of its own, takes one that passes it on.
+    // Plain files need no work and liblzma has threads of its own: one thread passes the chunks on.
     let workers = if matches!(format, Format::Gzip | Format::Zstd) { threads } else { 1 };
     for _ in 0..workers {
         let (to_do, zeros) = (to_do.clone(), zeros.clone());
-        thread().spawn_scoped(scope, move || compress(&to_do, &zeros, format, level, cache))?;
+        thread().spawn_scoped(scope, move || compress(&to_do, &zeros, settings))?;
     }
     let (hash, hasher) = match plain {
         Some(digest) => {
-            let (hash, to_hash) = sync_channel::<Arc<Piece>>(2 * threads + 2);
+            let (hash, to_hash) = sync_channel::<Arc<Chunk>>(2 * threads + 2);
             let work = move || to_hash.into_iter().for_each(|plain| digest.update(&plain[..]));
             (Some(hash), Some(thread().spawn_scoped(scope, work)?))
         }
@@ -200,11 +198,11 @@ pub fn start<'scope, 'env>(
             _ => write(ordered, out),
         }
     })?;
-    Ok((Pieces::new(format.piece(), work, order, hash), Running { writer, hasher }))
+    Ok((Chunker::new(format.chunk(), Channels { work, order, hash }), Running { writer, hasher }))
 }
 
 impl Running<'_> {
-    /// Waits for the end, once [`Pieces`] is gone. Gives the bytes of the file.
+    /// Waits for the threads, once the [`Chunker`] is dropped. Returns the size of the file.
     pub fn finish(self) -> io::Result<u64> {
         let dead = |_| io::Error::other("a thread of the compressor panicked");
         let size = self.writer.join().map_err(dead)??;
@@ -213,14 +211,10 @@ impl Running<'_> {
     }
 }
 
-fn compress(
-    to_do: &Mutex<Receiver<Work>>,
-    known_zeros: &OnceLock<Packed>,
-    format: Format,
-    level: u32,
-    cache: Option<&Cache>,
-) {
-    let mut compressor = One::new(format, level);
+/// Compresses chunks until there are no more; the body of a thread.
+fn compress(to_do: &Mutex<Receiver<Work>>, known_zeros: &OnceLock<Packed>, settings: Settings<'_>) {
+    let Settings { format, level, cache, .. } = settings;
+    let mut compressor = Compressor::new(format, level);
     let cache = cache.zip(format.encoder()).map(|(cache, encoder)| (cache, format!("{encoder} level {level}")));
     loop {
         let next = to_do.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -228,7 +222,7 @@ fn compress(
         let packed = match known_zeros.get().filter(|_| zeros) {
             Some(packed) => Ok(packed.clone()),
             None => match &cache {
-                Some((cache, how)) => compressor.pack_or_get(&plain, cache, how),
+                Some((cache, encoding)) => compressor.pack_or_get(&plain, cache, encoding),
                 None => compressor.pack(&plain),
             },
         };
@@ -236,24 +230,25 @@ fn compress(
             // Another thread may have been first, with the same bytes.
             known_zeros.get_or_init(|| packed.clone());
         }
-        // Nobody waits for it when the writer has failed.
+        // Nobody receives it if the writer has failed.
         drop(to.send(packed));
     }
 }
 
-/// The compressor of one thread. That of gzip has room for what it makes.
-enum One {
-    Gzip(Compressor, Vec<u8>),
+/// The encoder of one thread.
+enum Compressor {
+    /// With a buffer for its output.
+    Gzip(libdeflater::Compressor, Vec<u8>),
     Zstd(io::Result<zstd::bulk::Compressor<'static>>),
     Plain,
 }
 
-impl One {
+impl Compressor {
     fn new(format: Format, level: u32) -> Self {
         match format {
             Format::Gzip => {
                 let level = CompressionLvl::new(level.clamp(1, 12) as i32).unwrap_or_default();
-                Self::Gzip(Compressor::new(level), Vec::new())
+                Self::Gzip(libdeflater::Compressor::new(level), Vec::new())
             }
             Format::Zstd => {
                 let compressor = zstd::bulk::Compressor::new(level.clamp(1, 12) as i32).and_then(|mut compressor| {
@@ -266,8 +261,9 @@ impl One {
         }
     }
 
-    fn pack_or_get(&mut self, plain: &Arc<Piece>, cache: &Cache, how: &str) -> Compressed {
-        let key = Cache::key(how, plain);
+    /// Takes the chunk from the cache, or compresses and keeps it. `encoding` names the encoder and its level.
+    fn pack_or_get(&mut self, plain: &Arc<Chunk>, cache: &Cache, encoding: &str) -> Compressed {
+        let key = Cache::key(encoding, plain);
         if let Some(kept) = cache.get(&key) {
             return Ok(Packed::Made(Arc::new(kept)));
         }
@@ -276,28 +272,28 @@ impl One {
         Ok(packed)
     }
 
-    fn pack(&mut self, plain: &Arc<Piece>) -> Compressed {
+    fn pack(&mut self, plain: &Arc<Chunk>) -> Compressed {
         let made = match self {
             Self::Plain => return Ok(Packed::Plain(plain.clone())),
             Self::Zstd(Ok(compressor)) => compressor.compress(plain)?,
             Self::Zstd(Err(error)) => return Err(io::Error::other(error.to_string())),
-            Self::Gzip(compressor, room) => {
-                let most = compressor.gzip_compress_bound(plain.len());
-                if room.len() < most {
-                    room.resize(most, 0);
+            Self::Gzip(compressor, buffer) => {
+                let max = compressor.gzip_compress_bound(plain.len());
+                if buffer.len() < max {
+                    buffer.resize(max, 0);
                 }
-                let size = compressor.gzip_compress(plain, room).map_err(io::Error::other)?;
-                room[..size].to_vec()
+                let size = compressor.gzip_compress(plain, buffer).map_err(io::Error::other)?;
+                buffer[..size].to_vec()
             }
         };
         Ok(Packed::Made(Arc::new(made)))
     }
 }
 
-/// The file, with what is told of it.
+/// The file, with its digest and size so far.
 struct Out<'a> {
     file: &'a mut File,
-    digest: Option<&'a mut Sha256>,
+    digest: Option<&'a mut sha2::Sha256>,
     size: u64,
 }
 
@@ -322,8 +318,8 @@ impl Write for Out<'_> {
 }
 
 fn write(ordered: Receiver<Receiver<Compressed>>, mut out: Out<'_>) -> io::Result<u64> {
-    for piece in ordered {
-        out.write_all(&received(&piece)?)?;
+    for chunk in ordered {
+        out.write_all(&received(&chunk)?)?;
     }
     Ok(out.size)
 }
@@ -331,13 +327,14 @@ fn write(ordered: Receiver<Receiver<Compressed>>, mut out: Out<'_>) -> io::Resul
 fn write_xz(ordered: Receiver<Receiver<Compressed>>, threads: usize, level: u32, out: Out<'_>) -> io::Result<u64> {
     let builder = xz_builder(threads as u32, level, process::memory() / XZ_MEMORY);
     let mut encoder = xz2::write::XzEncoder::new_stream(out, builder.encoder()?);
-    for piece in ordered {
-        encoder.write_all(&received(&piece)?)?;
+    for chunk in ordered {
+        encoder.write_all(&received(&chunk)?)?;
     }
     Ok(encoder.finish()?.size)
 }
 
-/// An encoder of `.xz` with so many threads, or fewer, for it to take no more than `memory` bytes. The result is the same.
+/// Configures the encoder of `.xz` with at most `threads` threads, and fewer if they would need more than `memory` bytes. The number of
+/// threads does not change the result.
 fn xz_builder(threads: u32, level: u32, memory: u64) -> MtStreamBuilder {
     let mut builder = MtStreamBuilder::new();
     builder.block_size(XZ_BLOCK).preset(level.clamp(1, 9)).check(Check::Crc64);
@@ -349,17 +346,17 @@ fn xz_builder(threads: u32, level: u32, memory: u64) -> MtStreamBuilder {
     builder
 }
 
-fn received(piece: &Receiver<Compressed>) -> Compressed {
-    piece.recv().unwrap_or_else(|_| Err(io::Error::other("a thread of the compressor panicked")))
+fn received(chunk: &Receiver<Compressed>) -> Compressed {
+    chunk.recv().unwrap_or_else(|_| Err(io::Error::other("a thread of the compressor panicked")))
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "xz judges what is packed")]
+#[allow(clippy::disallowed_methods, reason = "the tests run xz")]
 mod tests {
     use super::*;
 
     #[test]
-    fn threads_of_xz_are_as_many_as_the_memory_allows() {
+    fn xz_uses_as_many_threads_as_the_memory_allows() {
         let memory = |threads, level, memory| xz_builder(threads, level, memory).memusage();
         let one = memory(1, 6, u64::MAX);
         assert!((100 << 20..200 << 20).contains(&one), "{one}");
@@ -372,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_of_xz_are_the_same_whatever_the_threads() {
+    fn xz_blocks_do_not_depend_on_the_number_of_threads() {
         let mut noise = 1u64;
         let plain: Vec<u8> = (0..(XZ_BLOCK * 5 / 2))
             .map(|at| {
@@ -383,10 +380,10 @@ mod tests {
         let packed = |threads| {
             let mut file = tempfile::NamedTempFile::new().unwrap();
             std::thread::scope(|scope| {
-                let (mut pieces, running) =
-                    start(scope, threads, Format::Xz, 6, None, file.as_file_mut(), None).unwrap();
-                pieces.write(&plain).unwrap();
-                pieces.finish().unwrap();
+                let settings = Settings { format: Format::Xz, level: 6, threads, cache: None };
+                let (mut chunker, running) = start(scope, settings, file.as_file_mut(), None).unwrap();
+                chunker.write(&plain).unwrap();
+                chunker.finish().unwrap();
                 running.finish().unwrap()
             });
             file
@@ -396,21 +393,21 @@ mod tests {
         for threads in [2, 4] {
             assert!(fs_err::read(packed(threads).path()).unwrap() == bytes, "{threads} threads");
         }
-        // Blocks that say how long they are: a decoder needs that to give each a thread.
-        let told =
+        // Each block header gives the sizes of the block: a decoder needs them to run blocks in parallel.
+        let listed =
             std::process::Command::new("xz").args(["--robot", "--list", "-vv"]).arg(one.path()).output().unwrap();
-        let told = String::from_utf8(told.stdout).unwrap();
+        let listed = String::from_utf8(listed.stdout).unwrap();
         let sized = |line: &&str| line.starts_with("block\t") && line.split('\t').any(|flags| flags == "cu");
-        assert_eq!(told.lines().filter(sized).count(), 3, "{told}");
+        assert_eq!(listed.lines().filter(sized).count(), 3, "{listed}");
         let mut decoded = Vec::new();
         let mut decoder = crate::archive::unpack::decode::Decoder::new(io::Cursor::new(bytes)).unwrap();
         io::Read::read_to_end(&mut decoder, &mut decoded).unwrap();
         assert!(decoded == plain);
     }
 
-    /// What is in a cache is of these encoders: a new one must have another name here.
+    /// The names are part of the keys of the cache: they must change with the encoders.
     #[test]
-    fn encoders_are_those_of_the_lock_file() {
+    fn names_of_encoders_match_the_lock_file() {
         let lock = include_str!("../../../Cargo.lock");
         for format in [Format::Gzip, Format::Zstd] {
             let (name, version) = format.encoder().unwrap().split_once(' ').unwrap();

@@ -1,10 +1,11 @@
-//! The list of an archive's content, a line per entry, as `tar --numeric-owner -tv` prints it in UTC.
+//! Formats the entries of an archive, one per line, as `tar --numeric-owner -tv` prints them in UTC.
 
 use super::tar::archived;
 use super::walk::Item;
 use crate::archive::unpack::entry::{Meta, NodeKind};
+use crate::base::time::civil;
 
-/// Writes lines; keeps the columns as GNU tar does.
+/// Formats lines. Its columns grow like those of GNU tar.
 #[derive(Debug)]
 pub struct Listing {
     width: usize,
@@ -17,7 +18,7 @@ impl Default for Listing {
 }
 
 impl Listing {
-    /// The line of one entry, newline included.
+    /// Formats the line of one entry, with its newline.
     pub fn line(&mut self, item: &Item) -> String {
         let Meta { uid, gid, mtime, .. } = item.meta;
         let owner = format!("{uid}/{gid}");
@@ -65,7 +66,7 @@ fn mode(item: &Item) -> String {
     text
 }
 
-/// A name with what a terminal would act upon escaped, as GNU tar does.
+/// Escapes a name as GNU tar does in the C locale: backslashes, control characters and everything outside ASCII.
 fn quoted(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
     for chunk in name.utf8_chunks() {
@@ -80,7 +81,6 @@ fn quoted(name: &[u8]) -> String {
                 '\u{b}' => text.push_str("\\v"),
                 '\u{c}' => text.push_str("\\f"),
                 ' '..='~' => text.push(letter),
-                // In the C locale everything else is octal.
                 other => {
                     other.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| text.push_str(&format!("\\{byte:03o}")))
                 }
@@ -91,17 +91,9 @@ fn quoted(name: &[u8]) -> String {
     text
 }
 
-/// `YYYY-MM-DD HH:MM` in UTC.
+/// Formats a time as `YYYY-MM-DD HH:MM` in UTC.
 fn date(seconds: i64) -> String {
     let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // Civil date of a day number: eras of 400 years that begin in March (Howard Hinnant's algorithm).
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (year, month, day) = civil(days);
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", rest / 3600, rest % 3600 / 60)
 }

@@ -1,5 +1,5 @@
-//! What is in an archive, with a digest of every file, in the format of mtree(5): NetBSD's `mtree` compares a tree with it, and
-//! libarchive reads it. A line per entry in the archive's order, full paths, nothing carried over from one line to the next.
+//! Writes a manifest of an archive with a digest of every file, in the format of mtree(5). NetBSD's `mtree` compares a tree with it,
+//! and libarchive reads it. Each entry has a line of its own with its full path, in the order of the archive.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -9,27 +9,28 @@ use std::path::PathBuf;
 use super::tar::archived;
 use super::walk::Item;
 use crate::archive::unpack::entry::{Meta, NodeKind};
+use crate::base::digest::Sha256;
 
 /// Writes the lines of a manifest.
 pub struct Manifest<'a> {
     out: &'a mut dyn Write,
-    /// Type, and what its line ends with, of what has several names, by the first: the format knows no hard links, so that each name
-    /// says all.
+    /// The type and the end of the line of each file with several names, by its first name. The format has no hard links, so each
+    /// name repeats them.
     linked: HashMap<PathBuf, (&'static str, String)>,
 }
 
 impl<'a> Manifest<'a> {
-    /// A manifest that is written to `out`, which gets its first line.
+    /// Begins a manifest and writes its first line to `out`.
     pub fn new(out: &'a mut dyn Write) -> io::Result<Self> {
         out.write_all(b"#mtree\n")?;
         Ok(Self { out, linked: HashMap::new() })
     }
 
-    /// Adds an entry; `sha256` is that of a file's data, in hex.
-    pub fn entry(&mut self, item: &Item, sha256: Option<String>) -> io::Result<()> {
+    /// Adds an entry. `sha256` is the digest of a file's data.
+    pub fn entry(&mut self, item: &Item, sha256: Option<Sha256>) -> io::Result<()> {
         let Meta { mode, uid, gid, mtime, .. } = &item.meta;
         let name = archived(&item.path, false);
-        // The root is `.`: the one name without a slash, and so the one that the others are below.
+        // The root is `.`, the only name without a slash.
         let mut line = escaped(name.strip_suffix(b"/").unwrap_or(&name));
         let (kind, tail) = match &item.kind {
             NodeKind::File => {
@@ -62,7 +63,7 @@ impl std::fmt::Debug for Manifest<'_> {
     }
 }
 
-/// A name as a word of the format: what ends a word, begins a comment, is a pattern, or is not ASCII is written in octal.
+/// Escapes a name as a word of the format: separators, comment and pattern characters and non-ASCII bytes become octal.
 fn escaped(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
     for byte in name {

@@ -1,5 +1,5 @@
-//! Headers of a deterministic archive: ustar where it can say everything, PAX records only for what it cannot, numeric owners
-//! without names. Pure.
+//! Encodes the headers of a deterministic archive: ustar, with PAX records only for values that do not fit, and numeric owners without
+//! names. Pure.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -9,16 +9,16 @@ use tar::{EntryType, Header};
 use crate::archive::unpack::acl;
 use crate::archive::unpack::entry::{Meta, NodeKind, Time};
 
-/// Size of a block of the format.
+/// Size of a tar block.
 pub const BLOCK: usize = 512;
-/// What ends an archive.
+/// The two zero blocks at the end of an archive.
 pub const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 
-/// Largest numbers of octal fields of 8 and of 12 bytes.
+/// Maximum values of octal fields of 8 and 12 bytes.
 const MAX_8: u64 = 0o7_777_777;
 const MAX_12: u64 = 0o77_777_777_777;
 
-/// The blocks before an entry's data, appended to `to`. Returns how many bytes of PAX records are among them.
+/// Appends the header blocks of an entry to `to`. Returns the size of its PAX records in bytes.
 pub fn header(to: &mut Vec<u8>, path: &Path, kind: &NodeKind, meta: &Meta, size: u64) -> usize {
     let name = archived(path, *kind == NodeKind::Dir);
     let mut records = Vec::new();
@@ -67,11 +67,11 @@ pub fn header(to: &mut Vec<u8>, path: &Path, kind: &NodeKind, meta: &Meta, size:
         octal(&mut header.as_mut_bytes()[329..337], *major);
         octal(&mut header.as_mut_bytes()[337..345], *minor);
     }
-    // Attributes are the inode's: its first name has them.
+    // Extended attributes belong to the inode: only its first name carries them.
     if !matches!(kind, NodeKind::Hardlink(_)) {
         let has = |name: &str| meta.xattrs.iter().any(|(have, _)| have == name.as_bytes());
         if has(acl::DEFAULT) && !has(acl::ACCESS) {
-            // As GNU tar does, and shows: a directory that has one list has both.
+            // GNU tar writes both ACLs if a directory has one.
             record(&mut records, b"SCHILY.acl.access", &acl::of_mode(meta.mode));
         }
         for (name, value) in &meta.xattrs {
@@ -86,12 +86,12 @@ pub fn header(to: &mut Vec<u8>, path: &Path, kind: &NodeKind, meta: &Meta, size:
     records.len()
 }
 
-/// Length of the padding behind `size` bytes of data.
+/// Returns the length of the padding after `size` bytes of data.
 pub fn padding(size: u64) -> usize {
     (size.wrapping_neg() % BLOCK as u64) as usize
 }
 
-/// `path` as it is called in the archive: `./` before it, and a slash behind a directory.
+/// Returns the name of `path` in the archive: with the prefix `./`, and with a final slash for a directory.
 pub fn archived(path: &Path, dir: bool) -> Vec<u8> {
     let mut name = b"./".to_vec();
     name.extend_from_slice(path.as_os_str().as_bytes());
@@ -101,12 +101,12 @@ pub fn archived(path: &Path, dir: bool) -> Vec<u8> {
     name
 }
 
-/// A name as prefix and rest, where the header has room for it.
+/// Splits a name into the prefix and name fields of a ustar header, if it fits.
 fn split(name: &[u8]) -> Option<(&[u8], &[u8])> {
     if name.len() <= 100 {
         return Some((&[], name));
     }
-    // The rest may not be empty: the slash at a directory's end does not count. The longest prefix that fits.
+    // Choose the longest prefix that fits. The name must not be empty, so skip the final slash of a directory.
     let last = name.len().checked_sub(2)?.min(155);
     let at = name[..=last].iter().rposition(|byte| *byte == b'/')?;
     let (prefix, rest) = (&name[..at], &name[at + 1..]);
@@ -122,7 +122,7 @@ fn plain_or_record(records: &mut Vec<u8>, key: &str, value: u64, max: u64) -> u6
 }
 
 fn attribute(records: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    // GNU tar restores lists from their text, container tools from the attribute: both are written, as GNU tar does.
+    // GNU tar restores ACLs from their text form, container tools from the attribute. Write both, as GNU tar does.
     let list: Option<&[u8]> = match name {
         _ if name == acl::ACCESS.as_bytes() => Some(b"SCHILY.acl.access"),
         _ if name == acl::DEFAULT.as_bytes() => Some(b"SCHILY.acl.default"),
@@ -143,7 +143,7 @@ fn attribute(records: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     record(records, &key, value);
 }
 
-/// One PAX record. Its length counts its own digits.
+/// Appends one PAX record. Its length includes its own digits.
 fn record(to: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
@@ -181,7 +181,7 @@ fn octal(field: &mut [u8], value: u32) {
     field.copy_from_slice(text.as_bytes());
 }
 
-/// A time as PAX writes it, without zeros at the end.
+/// Formats a time as a PAX decimal, without trailing zeros.
 fn decimal(time: Time) -> String {
     let (sign, sec, nsec) = match (time.sec < 0, time.nsec) {
         (true, 0) => ("-", time.sec.unsigned_abs(), 0),

@@ -1,7 +1,7 @@
-//! A tree as a sequence of items in a fixed order: a directory before what is in it, names by their bytes. Read-only.
+//! Walks a tree in a fixed order: a directory before its content, names sorted by their bytes. Read-only.
 //!
-//! Every directory is opened by its name in its parent's descriptor, every file likewise, and what is told of a file is what
-//! its open descriptor says.
+//! Every directory and file is opened by name relative to the descriptor of its parent. The metadata of an item come from its open
+//! descriptor.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -13,71 +13,80 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use super::Tree;
+use crate::archive::unpack::Node;
 use crate::archive::unpack::acl;
 use crate::archive::unpack::entry::{MAX_NAME, MAX_PATH, Meta, NodeKind, Time, Xattrs};
-use crate::archive::unpack::{Node, Record};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::fs::rootfs::{self, MAX_XATTR, OPEN_LEVELS, Rootfs, at};
 use crate::os::userns::owners::Owners;
 
-/// What to do about a result in the tree that it is made of.
-pub const RESULT_IN_TREE: &str = "what is packed would depend on where the results go: write them outside of the tree";
+/// The hint for a result inside the tree that is packed.
+pub const RESULT_IN_TREE: &str = "the archive would contain its own output: write the results outside of the tree";
 
-/// What to do about an owner that is not known.
-const UNMAPPED: &str = "ids that /etc/subuid and /etc/subgid do not give you all look like 65534: pack as root, or give the file to \
-                        yourself with chown";
+/// The hint for an owner that the user namespace does not map.
+const UNMAPPED: &str = "ids outside your ranges in /etc/subuid and /etc/subgid all look like 65534: pack as root, or change the owner \
+                        with chown";
 
-/// One thing of the tree.
+/// Names of left-out attributes that are counted one by one.
+const MAX_LEFT_OUT: usize = 16;
+
+/// One file, directory or node of the tree.
 #[derive(Debug)]
 pub struct Item {
     /// Relative to the root; empty for the root itself.
     pub path: PathBuf,
-    /// What it is. A hard link's target is the first name of its inode.
+    /// Its type. The target of a hard link is the first name of its inode.
     pub kind: NodeKind,
-    /// Owner, mode, time, and attributes sorted by name.
+    /// Owner, mode, time, and extended attributes sorted by name.
     pub meta: Meta,
-    /// Size, of files with data.
+    /// Bytes of data; zero unless [`Item::file`] is set.
     pub size: u64,
-    /// The open file, of files with data.
+    /// The open file, for the first name of a regular file.
     pub file: Option<OwnedFd>,
-    /// Less of it is on the disk than it is long.
+    /// The file uses less disk space than its size: it may have holes.
     pub holes: bool,
-    /// Its inode may have more names, which are to come.
+    /// More names of its inode may follow.
     pub linked: bool,
 }
 
-/// Device and inode number.
+/// A device and an inode number.
 pub type Identity = (u64, u64);
 
-/// Walks `tree`, with what `record` adds to it, and gives each item to `take`. `results` is where results of it go: there it ends.
+/// Walks a tree and passes each item to `take`. Fails at a file or directory in `results`, which are those that the caller writes to.
+///
+/// # Errors
+/// [`Kind::System`](crate::base::error::Kind::System) for an unreadable or unmapped file, a mount, or a tree that changes meanwhile;
+/// [`Kind::Usage`](crate::base::error::Kind::Usage) for a result in the tree.
 pub fn walk(
-    tree: &Rootfs,
-    record: &Record,
+    tree: Tree<'_>,
     results: &[Identity],
     ui: &dyn Progress,
     take: &mut dyn FnMut(Item) -> Result<()>,
 ) -> Result<()> {
+    let Tree { root: tree, deferred } = tree;
     let mut walker = Walker {
         tree,
         results,
         owners: Owners::default(),
         ui,
         links: HashMap::new(),
-        recorded: HashMap::new(),
+        deferred: HashMap::new(),
         nodes: BTreeMap::new(),
         xattrs: BTreeMap::new(),
+        left_out: BTreeMap::new(),
     };
     let mut last: Option<(&Path, Identity)> = None;
-    for (path, node) in record.nodes() {
+    for (path, node) in deferred.nodes() {
         let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { continue };
         let inode = match last {
             Some((path, inode)) if path == above => inode,
-            // The way there may lead through links, and none may lead there any more.
+            // A component may be a symlink by now, or missing.
             _ => match tree.openat2(above, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
                 other => {
-                    let stat = other.and_then(rustix::fs::fstat).system(|| tree.doing("looking at", above))?;
+                    let stat = other.and_then(rustix::fs::fstat).system(|| tree.doing("examining", above))?;
                     (stat.st_dev, stat.st_ino)
                 }
             },
@@ -85,28 +94,33 @@ pub fn walk(
         last = Some((above, inode));
         walker.nodes.entry(inode).or_default().insert(name.to_owned(), node.clone());
     }
-    for (path, xattrs) in record.xattrs() {
-        // Of an inode with several names, another may be the one that is written.
+    for (path, xattrs) in deferred.xattrs() {
+        // The inode may have several names, and another one may be written first.
         if let Some(stat) = tree.stat(path)? {
             walker.xattrs.entry((stat.st_dev, stat.st_ino)).or_default().extend_from_slice(xattrs);
         }
     }
-    walker.run(take)
+    walker.run(take)?;
+    walker.report_left_out();
+    Ok(())
 }
 
+/// A directory that is being walked.
 struct Level {
     path: PathBuf,
     identity: Identity,
-    /// While it is needed; closed when many levels are below it.
+    /// Closed while many levels are open below it.
     fd: Option<OwnedFd>,
-    /// What is still to come, last first.
+    /// The names still to be visited, in reverse order.
     rest: Vec<(OsString, Known)>,
 }
 
-/// What a name in a directory is.
+/// The origin of a name in a directory.
 enum Known {
+    /// The directory has it.
     There(FileType),
-    Recorded(Box<Node>),
+    /// A deferred node, which the directory lacks.
+    Deferred(Box<Node>),
 }
 
 struct Walker<'a> {
@@ -114,14 +128,16 @@ struct Walker<'a> {
     results: &'a [Identity],
     owners: Owners,
     ui: &'a dyn Progress,
-    /// First names of inodes that have several, and how many of these are still to come.
+    /// The first name of each inode with several names, and how many names are still to come.
     links: HashMap<Identity, (PathBuf, usize)>,
-    /// First names of nodes that the record adds and that have several.
-    recorded: HashMap<u64, PathBuf>,
-    /// Nodes that the record adds, by the inode of their directory.
+    /// First names of deferred nodes that have several.
+    deferred: HashMap<u64, PathBuf>,
+    /// Deferred nodes, by the inode of their directory.
     nodes: BTreeMap<Identity, BTreeMap<OsString, Node>>,
-    /// Attributes that the record adds, by inode.
+    /// Deferred attributes, by inode.
     xattrs: BTreeMap<Identity, Xattrs>,
+    /// How often each attribute of the host or of an overlay was left out.
+    left_out: BTreeMap<Vec<u8>, u64>,
 }
 
 impl Walker<'_> {
@@ -153,23 +169,24 @@ impl Walker<'_> {
         Ok(())
     }
 
-    /// Opens a directory again that was closed on the way down.
+    /// Reopens a directory that was closed on the way down.
     fn reopen(&self, Level { path, identity, .. }: &Level) -> Result<OwnedFd> {
         let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::IN_ROOT;
         let fd = rootfs::openat2(self.tree.fd(), path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty(), resolve)
             .system(|| self.tree.doing("opening", path))?;
-        let stat = rustix::fs::fstat(&fd).system(|| self.tree.doing("looking at", path))?;
+        let stat = rustix::fs::fstat(&fd).system(|| self.tree.doing("examining", path))?;
         if (stat.st_dev, stat.st_ino) == *identity { Ok(fd) } else { Err(self.changed(path)) }
     }
 
     fn changed(&self, path: &Path) -> Error {
-        Error::system(format!("{}: it changed meanwhile", self.tree.doing("packing", path)))
+        Error::system(format!("{}: it was replaced while the tree was packed", self.tree.doing("packing", path)))
+            .with_hint("pack a tree that no program writes to, or a snapshot of it")
     }
 
-    /// Gives out a directory and lists it.
+    /// Emits a directory and lists it.
     fn enter(&mut self, fd: OwnedFd, path: PathBuf, take: &mut dyn FnMut(Item) -> Result<()>) -> Result<Level> {
-        let stat = rustix::fs::fstat(&fd).system(|| self.tree.doing("looking at", &path))?;
-        self.no_result(&stat, &path)?;
+        let stat = rustix::fs::fstat(&fd).system(|| self.tree.doing("examining", &path))?;
+        self.refuse_result(&stat, &path)?;
         let meta = self.meta(&stat, fd.as_fd(), &Of::Open(fd.as_fd()), &path)?;
         take(Item { path: path.clone(), kind: NodeKind::Dir, meta, size: 0, file: None, holes: false, linked: false })?;
 
@@ -179,7 +196,7 @@ impl Walker<'_> {
         if let Some(nodes) = self.nodes.remove(&(stat.st_dev, stat.st_ino)) {
             for (name, node) in nodes {
                 if let Err(at) = rest.binary_search_by(|(have, _)| have.cmp(&name)) {
-                    rest.insert(at, (name, Known::Recorded(Box::new(node))));
+                    rest.insert(at, (name, Known::Deferred(Box::new(node))));
                 }
             }
         }
@@ -187,7 +204,7 @@ impl Walker<'_> {
         Ok(Level { path, identity: (stat.st_dev, stat.st_ino), fd: Some(fd), rest })
     }
 
-    /// Gives out one name of a directory; a directory in it is entered.
+    /// Emits one name of a directory. Returns the level to walk next if the name is a directory.
     fn visit(
         &mut self,
         at: BorrowedFd<'_>,
@@ -197,14 +214,14 @@ impl Walker<'_> {
         take: &mut dyn FnMut(Item) -> Result<()>,
     ) -> Result<Option<Level>> {
         let item = match known {
-            Known::Recorded(node) => Some(self.recorded(path, *node)),
+            Known::Deferred(node) => Some(self.deferred(path, *node)),
             Known::There(FileType::Directory) => {
                 let fd = self.open(at, name, OFlags::RDONLY | OFlags::DIRECTORY, &path)?;
                 return self.enter(fd, path, take).map(Some);
             }
             Known::There(FileType::RegularFile) => Some(self.file(at, name, path)?),
             Known::There(FileType::Socket) => {
-                self.ui.note(&format!("{}: a socket, left out", path.as_os_str().as_bytes().escape_ascii()));
+                self.ui.note(&format!("left out the socket {}", path.as_os_str().as_bytes().escape_ascii()));
                 None
             }
             Known::There(_) => Some(self.other(at, name, path)?),
@@ -215,14 +232,14 @@ impl Walker<'_> {
         Ok(None)
     }
 
-    /// Opens a name, which is no way to elsewhere: neither a link nor a mount is followed.
+    /// Opens a name without following a symlink or a mount.
     fn open(&self, at: BorrowedFd<'_>, name: &OsStr, flags: OFlags, path: &Path) -> Result<OwnedFd> {
         let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
         match rootfs::openat2(at, Path::new(name), flags | OFlags::NOFOLLOW, Mode::empty(), resolve) {
             Err(Errno::XDEV) => {
                 let doing = self.tree.doing("packing", path);
-                Err(Error::system(format!("{doing}: something is mounted there")).with_hint(format!(
-                    "unmount it, or pack what it hides: `mount --bind {} DIR` shows the tree in DIR without its mounts",
+                Err(Error::system(format!("{doing}: it is a mount point")).with_hint(format!(
+                    "unmount it, or pack the tree without its mounts: `mount --bind {} DIR` shows it so in DIR",
                     self.tree.path().display()
                 )))
             }
@@ -232,11 +249,11 @@ impl Walker<'_> {
 
     fn file(&mut self, at: BorrowedFd<'_>, name: &OsStr, path: PathBuf) -> Result<Item> {
         let fd = self.open(at, name, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY, &path)?;
-        let stat = rustix::fs::fstat(&fd).system(|| self.tree.doing("looking at", &path))?;
+        let stat = rustix::fs::fstat(&fd).system(|| self.tree.doing("examining", &path))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(self.changed(&path));
         }
-        self.no_result(&stat, &path)?;
+        self.refuse_result(&stat, &path)?;
         let meta = self.meta(&stat, fd.as_fd(), &Of::Open(fd.as_fd()), &path)?;
         let (first, linked) = self.first_name(&stat, &path);
         let size = stat.st_size as u64;
@@ -249,15 +266,15 @@ impl Walker<'_> {
         })
     }
 
-    /// Links, pipes and devices, which are not opened.
+    /// Emits a symlink, a pipe or a device, none of which is opened.
     fn other(&mut self, at: BorrowedFd<'_>, name: &OsStr, path: PathBuf) -> Result<Item> {
         let fd = self.open(at, name, OFlags::PATH, &path)?;
-        let stat = rustix::fs::fstat(&fd).system(|| self.tree.doing("looking at", &path))?;
+        let stat = rustix::fs::fstat(&fd).system(|| self.tree.doing("examining", &path))?;
         let device = || (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(&fd, "", Vec::new());
-                NodeKind::Symlink(target.system(|| self.tree.doing("reading the link", &path))?.into_bytes())
+                NodeKind::Symlink(target.system(|| self.tree.doing("reading the symlink", &path))?.into_bytes())
             }
             FileType::Fifo => NodeKind::Fifo,
             FileType::CharacterDevice => NodeKind::Char(device().0, device().1),
@@ -270,16 +287,16 @@ impl Walker<'_> {
         Ok(Item { path, kind, meta, size: 0, file: None, holes: false, linked })
     }
 
-    /// Refuses what is being written.
-    fn no_result(&self, stat: &Stat, path: &Path) -> Result<()> {
+    /// Refuses a file or directory that the caller writes to.
+    fn refuse_result(&self, stat: &Stat, path: &Path) -> Result<()> {
         if !self.results.contains(&(stat.st_dev, stat.st_ino)) {
             return Ok(());
         }
         let doing = self.tree.doing("packing", path);
-        Err(Error::usage(format!("{doing}: that is where the result of it goes")).with_hint(RESULT_IN_TREE))
+        Err(Error::usage(format!("{doing}: a result is written there")).with_hint(RESULT_IN_TREE))
     }
 
-    /// The name under which an inode was given out before, none the first time; and whether there may be more.
+    /// Returns the first name of an inode, or `None` if this is it; and whether more names may follow.
     fn first_name(&mut self, stat: &Stat, path: &Path) -> (Option<PathBuf>, bool) {
         if stat.st_nlink <= 1 {
             return (None, false);
@@ -288,7 +305,7 @@ impl Walker<'_> {
             Entry::Occupied(mut have) => {
                 let (first, left) = have.get_mut();
                 *left = left.saturating_sub(1);
-                // All of them were seen: a tree of many links needs no memory for those that are behind.
+                // Forget an inode after its last name, to bound the memory for a tree of many links.
                 if *left == 0 { (Some(have.remove().0), false) } else { (Some(first.clone()), true) }
             }
             Entry::Vacant(free) => {
@@ -298,9 +315,9 @@ impl Walker<'_> {
         }
     }
 
-    fn recorded(&mut self, path: PathBuf, node: Node) -> Item {
+    fn deferred(&mut self, path: PathBuf, node: Node) -> Item {
         let linked = node.inode != 0;
-        let first = match linked.then(|| self.recorded.entry(node.inode)) {
+        let first = match linked.then(|| self.deferred.entry(node.inode)) {
             Some(Entry::Occupied(have)) => Some(have.get().clone()),
             Some(Entry::Vacant(free)) => {
                 free.insert(path.clone());
@@ -314,16 +331,16 @@ impl Walker<'_> {
             (None, false) => NodeKind::Char(node.major, node.minor),
         };
         let mut meta = Meta { mode: node.mode, uid: node.uid, gid: node.gid, mtime: node.mtime, xattrs: node.xattrs };
-        meta.xattrs.retain(|(name, _)| !rootfs::is_host_xattr(name));
+        meta.xattrs.retain(|(name, _)| !self.leave_out(name, rootfs::is_host_xattr(name)));
         meta.xattrs.sort_unstable();
         Item { path, kind, meta, size: 0, file: None, holes: false, linked }
     }
 
     fn meta(&mut self, stat: &Stat, fd: BorrowedFd<'_>, of: &Of<'_>, path: &Path) -> Result<Meta> {
-        let mut xattrs = xattrs(of).system(|| self.tree.doing("reading the attributes of", path))?;
+        let mut xattrs = self.xattrs(of).system(|| self.tree.doing("reading the attributes of", path))?;
         let unmapped = match self.owners.unmapped(fd, stat)? {
             true => Some("its owner or its group"),
-            false if xattrs.iter().any(is_unreadable_list) => Some("somebody in its list of access"),
+            false if xattrs.iter().any(is_unmapped_acl) => Some("a user or group in its ACL"),
             false => None,
         };
         if let Some(who) = unmapped {
@@ -331,46 +348,69 @@ impl Walker<'_> {
             let error = Error::system(format!("{doing}: {who} is not mapped in this user namespace"));
             return Err(error.with_hint(UNMAPPED));
         }
-        for (name, value) in self.xattrs.get(&(stat.st_dev, stat.st_ino)).into_iter().flatten() {
-            if !rootfs::is_host_xattr(name) && !xattrs.iter().any(|(have, _)| have == name) {
-                xattrs.push((name.clone(), value.clone()));
+        for (name, value) in self.xattrs.get(&(stat.st_dev, stat.st_ino)).cloned().into_iter().flatten() {
+            if !self.leave_out(&name, rootfs::is_host_xattr(&name)) && !xattrs.iter().any(|(have, _)| *have == name) {
+                xattrs.push((name, value));
             }
         }
         xattrs.sort_unstable();
         let mtime = Time { sec: stat.st_mtime, nsec: stat.st_mtime_nsec as u32 };
         Ok(Meta { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime, xattrs })
     }
+
+    /// Reads all extended attributes, except those of the host and of overlays, which are counted.
+    fn xattrs(&mut self, of: &Of<'_>) -> rustix::io::Result<Xattrs> {
+        let names = rootfs::all_xattr_names(|to| match of {
+            Of::Open(fd) => rustix::fs::flistxattr(fd, to),
+            Of::Name(at, name) => at::list_xattrs(*at, name, to),
+        })?;
+        let mut all = Vec::new();
+        for name in names {
+            if self.leave_out(&name, rootfs::is_host_xattr(&name) || rootfs::is_overlay_xattr(&name)) {
+                continue;
+            }
+            let mut value = vec![0; MAX_XATTR];
+            let length = match of {
+                Of::Open(fd) => rustix::fs::fgetxattr(fd, &name[..], &mut value[..]),
+                Of::Name(at, of) => at::get_xattr(*at, of, &name, &mut value[..]),
+            };
+            value.truncate(length?);
+            all.push((name, value));
+        }
+        Ok(all)
+    }
+
+    /// Counts an attribute if it is to be left out, and returns that.
+    fn leave_out(&mut self, name: &[u8], left_out: bool) -> bool {
+        if left_out {
+            let known = self.left_out.contains_key(name) || self.left_out.len() < MAX_LEFT_OUT;
+            *self.left_out.entry(if known { name.to_owned() } else { b"others".to_vec() }).or_default() += 1;
+        }
+        left_out
+    }
+
+    /// Reports the attributes that were left out, by name.
+    fn report_left_out(&self) {
+        if self.left_out.is_empty() {
+            return;
+        }
+        let total: u64 = self.left_out.values().sum();
+        let names = self.left_out.iter().map(|(name, count)| format!("{} ({count})", name.escape_ascii()));
+        let names = names.collect::<Vec<_>>().join(", ");
+        self.ui.note(&format!("left out {total} extended attributes that belong to this machine: {names}"));
+    }
 }
 
-/// Whether an attribute is a list of access with numbers that stand for nobody, as the kernel gives those that are not mapped.
-fn is_unreadable_list((name, value): &(Vec<u8>, Vec<u8>)) -> bool {
+/// Tells an ACL with invalid ids, which the kernel shows for ids that are not mapped.
+fn is_unmapped_acl((name, value): &(Vec<u8>, Vec<u8>)) -> bool {
     (name == acl::ACCESS.as_bytes() || name == acl::DEFAULT.as_bytes())
         && acl::format(value).is_none_or(|text| acl::parse(&text).is_err())
 }
 
-/// Whose attributes to read.
+/// The file whose attributes are read.
 enum Of<'a> {
-    /// A file or directory that is open.
+    /// An open file or directory.
     Open(BorrowedFd<'a>),
-    /// Something in a directory that is not opened.
+    /// A name in an open directory.
     Name(BorrowedFd<'a>, &'a OsStr),
-}
-
-/// All extended attributes but those of the host and what overlays write for themselves.
-fn xattrs(of: &Of<'_>) -> rustix::io::Result<Xattrs> {
-    let names = rootfs::xattr_names(|to| match of {
-        Of::Open(fd) => rustix::fs::flistxattr(fd, to),
-        Of::Name(at, name) => at::list_xattrs(*at, name, to),
-    })?;
-    let mut all = Vec::new();
-    for name in names {
-        let mut value = vec![0; MAX_XATTR];
-        let length = match of {
-            Of::Open(fd) => rustix::fs::fgetxattr(fd, &name[..], &mut value[..]),
-            Of::Name(at, of) => at::get_xattr(*at, of, &name, &mut value[..]),
-        };
-        value.truncate(length?);
-        all.push((name, value));
-    }
-    Ok(all)
 }

@@ -385,8 +385,17 @@ pub(crate) fn is_host_xattr(name: &[u8]) -> bool {
     }
 }
 
-/// Names of the extended attributes that `list` lists, but those of the host and what overlays write for themselves.
+/// Returns the names of the extended attributes that `list` lists, except those of the host and of overlays.
 pub(crate) fn xattr_names(
+    list: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<Vec<Vec<u8>>> {
+    let mut names = all_xattr_names(list)?;
+    names.retain(|name| !is_host_xattr(name) && !is_overlay_xattr(name));
+    Ok(names)
+}
+
+/// Returns the names of all extended attributes that `list` lists.
+pub(crate) fn all_xattr_names(
     mut list: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>,
 ) -> rustix::io::Result<Vec<Vec<u8>>> {
     // Nearly nothing has attributes: the first look is into a small buffer. Linux gives no more than the large one takes.
@@ -403,7 +412,7 @@ pub(crate) fn xattr_names(
         Err(error) => return Err(error),
     };
     let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-    Ok(names.filter(|name| !is_host_xattr(name) && !is_overlay_xattr(name)).map(<[u8]>::to_vec).collect())
+    Ok(names.map(<[u8]>::to_vec).collect())
 }
 
 /// Names and types in an open directory, sorted by bytes. The type is looked up where the file system does not tell it.

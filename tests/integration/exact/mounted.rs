@@ -25,7 +25,7 @@ fn root_what_is_mounted_in_a_tree_is_not_packed() {
     let _ = output(env.command("bash").args(["-ec", PREPARE])).success();
     for (mount, path) in MOUNTS {
         let ended = run(&env, &format!("{mount} || exit 99; \"$0\" raw pack tree --format tar > packed")).code(4);
-        let said = format!("packing {path} in tree: something is mounted there");
+        let said = format!("packing {path} in tree: it is a mount point");
         assert!(ended.stderr.contains(&said) && ended.stderr.contains("mount --bind tree DIR"), "{}", ended.stderr);
         // What the hint says.
         let hidden = "mkdir -p seen; mount --bind tree seen && \"$0\" raw pack seen --format tar";

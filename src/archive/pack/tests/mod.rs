@@ -1,7 +1,8 @@
-//! Tests of the packer, against itself, GNU tar and bsdtar.
+//! Tests of the packer. They compare it with our own reader, with GNU tar and with NetBSD's mtree.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,19 +12,21 @@ use rustix::fs::{AtFlags, FileType, Mode, Timespec, Timestamps};
 
 use super::*;
 use crate::archive::unpack::Node;
-use crate::archive::unpack::entry::Meta;
+use crate::archive::unpack::entry::{Meta, NodeKind, Time};
 use crate::archive::unpack::limits::Limits;
 use crate::archive::unpack::reader::entries;
 use crate::archive::unpack::tests::unpack;
-use crate::base::progress::Silent;
+use crate::base::progress::{Event, Silent};
+
+mod faults;
+mod lists;
 
 fn packed(tree: &Path, record: &Record, options: &Options) -> (Vec<u8>, Packed, String) {
     let mut file = tempfile::tempfile().unwrap();
     let mut contents = Vec::new();
     let root = Rootfs::open(tree).unwrap();
-    let packed =
-        pack(&root, record, options, &mut file, Lists { contents: Some(&mut contents), manifest: None }, &Silent)
-            .unwrap();
+    let outputs = Outputs { contents: Some(&mut contents), ..Outputs::archive(&mut file) };
+    let packed = pack(Tree { root: &root, deferred: record }, outputs, options, &Silent).unwrap();
     let mut bytes = Vec::new();
     io::Seek::rewind(&mut file).unwrap();
     io::Read::read_to_end(&mut file, &mut bytes).unwrap();
@@ -65,7 +68,6 @@ fn pax_is_used_only_where_it_is_needed() {
 }
 
 proptest! {
-    /// What is written is what is read, for any metadata.
     #[test]
     fn headers_are_read_back(
         path in prop::collection::vec("[a-z.\u{e9}\n]{1,120}", 1..6),
@@ -89,7 +91,7 @@ proptest! {
         let size = if kind == NodeKind::File { size } else { 0 };
         let mut archive = Vec::new();
         tar::header(&mut archive, &path, &kind, &meta, size);
-        // The reader looks for the data only when it is asked for the entry after.
+        // The archive has no data. The reader looks for it only before the next entry.
         let mut reader = crate::archive::unpack::reader::Reader::new(&archive[..], Limits::default());
         let entry = reader.next_entry().unwrap().unwrap();
         prop_assert_eq!(entry.path, path);
@@ -120,9 +122,7 @@ fn times_are_clamped_and_order_is_fixed() {
     assert_eq!(packed.entries, 6);
     assert_eq!(contents.lines().count(), 6);
     assert_eq!((packed.size, packed.tar_size), (gz.len() as u64, plain.len() as u64));
-    use sha2::Digest;
-    assert_eq!(packed.sha256, crate::base::digest::hex(&sha2::Sha256::digest(&gz)));
-    assert_eq!(packed.diff_id, crate::base::digest::hex(&sha2::Sha256::digest(&plain)));
+    assert_eq!((packed.sha256, packed.diff_id), (Sha256::of(&gz), Sha256::of(&plain)));
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn any_number_of_threads_gives_the_same_bytes() {
 }
 
 #[test]
-fn every_format_holds_the_same_archive_whatever_the_threads() {
+fn every_format_holds_the_same_archive_for_any_number_of_threads() {
     let place = tempfile::tempdir().unwrap();
     let data: Vec<u8> = (0..9_000_000u64).map(|at| (at.wrapping_mul(at) >> 20) as u8).collect();
     fs_err::write(place.path().join("big"), data).unwrap();
@@ -180,7 +180,7 @@ fn every_format_holds_the_same_archive_whatever_the_threads() {
 fn holes_give_the_same_bytes_as_zeros() {
     let place = tempfile::tempdir().unwrap();
     let (holes, zeros) = (place.path().join("holes"), place.path().join("zeros"));
-    // Where data begins and ends: at pieces, in the middle of a block, at the end, nowhere.
+    // Data begins and ends at chunks, in the middle of a block, at the end, or nowhere.
     let size = 20 << 20;
     let cases: [&[usize]; 5] = [&[], &[0], &[3 << 20, (9 << 20) - 1], &[size - 1], &[4097, 8 << 20]];
     for (number, data) in cases.iter().enumerate() {
@@ -212,7 +212,7 @@ fn holes_give_the_same_bytes_as_zeros() {
 }
 
 #[test]
-fn what_was_recorded_comes_back_unless_something_else_stands_there() {
+fn deferred_nodes_come_back_unless_another_file_has_the_name() {
     let place = tempfile::tempdir().unwrap();
     fs_err::create_dir(place.path().join("dev")).unwrap();
     fs_err::write(place.path().join("dev/tty"), "in the way").unwrap();
@@ -251,15 +251,15 @@ fn what_was_recorded_comes_back_unless_something_else_stands_there() {
     assert_eq!((all[2].meta.mode, all[2].meta.gid, all[2].meta.mtime.sec), (0o666, 5, 7));
 }
 
-/// What stops packing `tree`.
+/// Returns the error of packing `tree`.
 fn refused(tree: &Path, record: &Record, options: &Options) -> Error {
     let mut file = tempfile::tempfile().unwrap();
-    let lists = Lists::default();
-    pack(&Rootfs::open(tree).unwrap(), record, options, &mut file, lists, &Silent).unwrap_err()
+    let root = Rootfs::open(tree).unwrap();
+    pack(Tree { root: &root, deferred: record }, Outputs::archive(&mut file), options, &Silent).unwrap_err()
 }
 
 #[test]
-fn more_attributes_than_are_read_are_not_packed() {
+fn more_attributes_than_the_reader_accepts_are_not_packed() {
     let place = tempfile::tempdir().unwrap();
     fs_err::write(place.path().join("f"), "x").unwrap();
     let with = |count: usize, bytes| {
@@ -280,7 +280,7 @@ fn attributes_of_the_host_are_left_out() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("f");
     fs_err::write(&file, "x").unwrap();
-    // Without privileges the kernel allows the one only.
+    // The kernel allows an ordinary user only the first.
     let set = |name: &str| rustix::fs::setxattr(&file, name, b"v", rustix::fs::XattrFlags::empty());
     set("user.kept").unwrap();
     let _ = ["security.SMACK64", "security.evm"].map(set);
@@ -295,10 +295,10 @@ fn attributes_of_the_host_are_left_out() {
 }
 
 #[test]
-fn a_file_that_is_written_to_meanwhile_stops_it() {
+fn a_file_that_is_modified_meanwhile_is_an_error() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("f");
-    // Far more than is kept between the file and the archive.
+    // Far more than the packer buffers.
     let size = 48 << 20;
     fs_err::write(&file, vec![b'x'; size]).unwrap();
     let grow = || fs_err::OpenOptions::new().append(true).open(&file).unwrap().write_all(b"y").unwrap();
@@ -308,15 +308,16 @@ fn a_file_that_is_written_to_meanwhile_stops_it() {
         let (mut from, to) = io::pipe().unwrap();
         let error = std::thread::scope(|scope| {
             scope.spawn(move || {
-                // Something of it has been read.
+                // Wait until the packer has read a part of it.
                 io::Read::read_exact(&mut from, &mut [0]).unwrap();
                 change();
                 io::copy(&mut from, &mut io::sink()).unwrap();
             });
             let options = Options { format: Format::Plain, threads: 1, ..Options::default() };
-            let lists = Lists::default();
             let mut out = File::from(OwnedFd::from(to));
-            pack(&Rootfs::open(place.path()).unwrap(), &Record::default(), &options, &mut out, lists, &Silent)
+            let root = Rootfs::open(place.path()).unwrap();
+            let tree = Tree { root: &root, deferred: &Record::default() };
+            pack(tree, Outputs::archive(&mut out), &options, &Silent)
         });
         let error = error.unwrap_err();
         assert!(error.exit_code() == 4 && error.to_string().contains("reading f in "), "{error}");
@@ -324,21 +325,15 @@ fn a_file_that_is_written_to_meanwhile_stops_it() {
 }
 
 #[test]
-fn a_full_disk_stops_it() {
+fn a_full_disk_is_an_error() {
     let place = tempfile::tempdir().unwrap();
     fs_err::write(place.path().join("f"), vec![7; 9 << 20]).unwrap();
     let Ok(mut full) = std::fs::OpenOptions::new().write(true).open("/dev/full") else { return };
     let root = Rootfs::open(place.path()).unwrap();
     let mut contents = Vec::new();
-    let error = pack(
-        &root,
-        &Record::default(),
-        &Options::default(),
-        &mut full,
-        Lists { contents: Some(&mut contents), manifest: None },
-        &Silent,
-    )
-    .unwrap_err();
+    let outputs = Outputs { contents: Some(&mut contents), ..Outputs::archive(&mut full) };
+    let tree = Tree { root: &root, deferred: &Record::default() };
+    let error = pack(tree, outputs, &Options::default(), &Silent).unwrap_err();
     assert_eq!(error.exit_code(), 4);
     assert!(error.hint().is_some());
 }
@@ -378,8 +373,8 @@ fn sockets_are_left_out_and_mounts_are_not_entered() {
     let (_, packed, _) = packed(place.path(), &Record::default(), &Options::default());
     assert_eq!(packed.entries, 1);
     let root = Rootfs::open(Path::new("/")).unwrap();
-    let result = walk::walk(&root, &Record::default(), &[], &Silent, &mut |item| {
-        // Only as far as /proc.
+    let result = walk::walk(Tree { root: &root, deferred: &Record::default() }, &[], &Silent, &mut |item| {
+        // The walk ends at /proc.
         assert!(!item.path.starts_with("proc/self"));
         if item.path.starts_with("proc") { Err(Error::build("entered")) } else { Ok(()) }
     });
@@ -387,16 +382,16 @@ fn sockets_are_left_out_and_mounts_are_not_entered() {
 }
 
 #[test]
-fn another_directory_of_the_same_name_is_not_gone_on_with() {
+fn a_directory_that_is_replaced_meanwhile_is_an_error() {
     let place = tempfile::tempdir().unwrap();
     let (top, other) = (place.path().join("a"), place.path().join("b"));
-    // Deeper than directories are kept open.
+    // Deeper than the walker keeps directories open.
     let deep: PathBuf = ["a"].into_iter().chain(["d"; 80]).collect();
     fs_err::create_dir_all(place.path().join(&deep)).unwrap();
     fs_err::write(top.join("z"), "of the first").unwrap();
     let root = Rootfs::open(place.path()).unwrap();
     let mut seen = Vec::new();
-    let walked = walk::walk(&root, &Record::default(), &[], &Silent, &mut |item| {
+    let walked = walk::walk(Tree { root: &root, deferred: &Record::default() }, &[], &Silent, &mut |item| {
         if item.path == deep {
             fs_err::rename(&top, &other).unwrap();
             fs_err::create_dir_all(place.path().join(&deep)).unwrap();
@@ -405,131 +400,6 @@ fn another_directory_of_the_same_name_is_not_gone_on_with() {
         seen.push(item.path);
         Ok(())
     });
-    assert!(walked.unwrap_err().to_string().ends_with(": it changed meanwhile"));
+    assert!(walked.unwrap_err().to_string().ends_with(": it was replaced while the tree was packed"));
     assert_eq!(seen.last(), Some(&deep));
-}
-
-/// A tree whose archive has some pieces, and places where it is cut.
-fn some_pieces(place: &Path) {
-    let mut noise = 1u64;
-    for number in 0..300 {
-        let data: Vec<u8> = (0..20_000 + 37 * number)
-            .map(|at| {
-                noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                if at % 2 == 0 { (noise >> 60) as u8 } else { b'x' }
-            })
-            .collect();
-        let path = place.join(format!("{:02}/{number}", number / 10));
-        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
-        fs_err::write(&path, data).unwrap();
-        time(&path, 1, 0);
-    }
-    fs_err::write(place.join("15/large"), vec![b'l'; 5 << 20]).unwrap();
-}
-
-#[test]
-fn a_cache_changes_no_byte_and_is_used() {
-    let place = tempfile::tempdir().unwrap();
-    let (tree, pieces) = (place.path().join("tree"), place.path().join("pieces"));
-    some_pieces(&tree);
-    for format in [Format::Gzip, Format::Zstd] {
-        let with = |cache: bool, threads| {
-            let cache = cache.then(|| std::sync::Arc::new(Cache::open(&pieces).unwrap()));
-            let (bytes, about, _) =
-                packed(&tree, &Record::default(), &Options { format, threads, cache, epoch: 9, ..Options::default() });
-            (bytes, about)
-        };
-        let names = || -> std::collections::BTreeSet<_> {
-            fs_err::read_dir(&pieces).map(|all| all.map(|one| one.unwrap().path()).collect()).unwrap_or_default()
-        };
-        let (before, cold) = (names(), with(false, 2));
-        assert!(cold == with(true, 2));
-        let kept = &names() - &before;
-        assert!(kept.len() > 3, "{kept:?}");
-        assert!(cold == with(true, 1));
-        // It is really taken: what would be compressed otherwise is not what stands there.
-        let one = kept.first().unwrap();
-        let (key, foreign) = (one.file_name().unwrap().to_str().unwrap(), b"something else");
-        fs_err::write(one, [&foreign[..], cache::digest(key, foreign).as_bytes()].concat()).unwrap();
-        assert!(cold != with(true, 3));
-        // Under another's name, it is made again.
-        fs_err::copy(kept.last().unwrap(), one).unwrap();
-        assert!(cold == with(true, 3));
-        // Damaged, it is made again.
-        fs_err::write(one, foreign).unwrap();
-        assert!(cold == with(true, 3));
-        assert!(cold == with(true, 1));
-
-        // More at the beginning, less near the end, other bytes in the middle of the large one.
-        fs_err::write(tree.join("00/0000"), [b'0'; 1000]).unwrap();
-        fs_err::write(tree.join("28/285"), format!("less {format:?}")).unwrap();
-        let mut large = vec![b'l'; 5 << 20];
-        large[3 << 20] = b'L';
-        fs_err::write(tree.join("15/large"), large).unwrap();
-        let before = names();
-        let changed = with(true, 2);
-        let made = (&names() - &before).len();
-        assert!(made >= 3 && made <= kept.len() * 2 / 3, "{made} of {}", kept.len());
-        assert!(changed == with(false, 1));
-        fs_err::remove_file(tree.join("00/0000")).unwrap();
-        fs_err::write(tree.join("15/large"), vec![b'l'; 5 << 20]).unwrap();
-    }
-}
-
-/// NetBSD's `mtree`, on a tree and a manifest: what it finds, and nothing when all is as it should be.
-fn mtree(tree: &Path, manifest: &Path) -> String {
-    let told = Command::new("mtree").arg("-p").arg(tree).arg("-f").arg(manifest).output().unwrap();
-    assert!(told.stderr.is_empty(), "{}", String::from_utf8_lossy(&told.stderr));
-    assert_eq!(told.status.success(), told.stdout.is_empty());
-    String::from_utf8(told.stdout).unwrap()
-}
-
-#[test]
-fn a_manifest_is_a_tree_as_mtree_sees_it() {
-    if Command::new("mtree").arg("-c").arg("-p").arg("/var/empty").output().is_err() {
-        assert!(std::env::var_os("QUERN_TEST_STRICT").is_none(), "mtree is missing");
-        return;
-    }
-    let place = tempfile::tempdir().unwrap();
-    let (tree, manifest) = (place.path().join("tree"), place.path().join("manifest"));
-    fs_err::create_dir_all(tree.join("d ir/#=*[x]")).unwrap();
-    let names: [&[u8]; 6] = [b"a", b"nl\nx", b"\xff\xe4", b"back\\slash", b"d ir/#=*[x]/\xc3\xa4", b"z"];
-    for (at, name) in names.into_iter().enumerate() {
-        let path = tree.join(OsStr::from_bytes(name));
-        fs_err::write(&path, vec![b'x'; at * 1_700_001]).unwrap();
-        time(&path, 1_000_000 + at as i64, 5 * at as i64);
-    }
-    fs_err::hard_link(tree.join("z"), tree.join("d ir/same")).unwrap();
-    std::os::unix::fs::symlink("x #y", tree.join("link")).unwrap();
-    rustix::fs::mknodat(rustix::fs::CWD, tree.join("pipe"), FileType::Fifo, Mode::RUSR, 0).unwrap();
-    for name in ["link", "pipe"] {
-        let other = tree.join(format!("d ir/other-{name}"));
-        rustix::fs::linkat(rustix::fs::CWD, tree.join(name), rustix::fs::CWD, other, AtFlags::empty()).unwrap();
-    }
-    let holes = std::fs::File::create(tree.join("holes")).unwrap();
-    holes.set_len(9 << 20).unwrap();
-    std::os::unix::fs::FileExt::write_at(&holes, b"data", 5 << 20).unwrap();
-    drop(holes);
-
-    let write = |out: &mut Vec<u8>| {
-        let (mut file, mut contents) = (tempfile::tempfile().unwrap(), Vec::new());
-        let lists = Lists { contents: Some(&mut contents), manifest: Some(out) };
-        let root = Rootfs::open(&tree).unwrap();
-        pack(&root, &Record::default(), &Options::default(), &mut file, lists, &Silent).unwrap()
-    };
-    let mut text = Vec::new();
-    let packed = write(&mut text);
-    fs_err::write(&manifest, &text).unwrap();
-    assert_eq!(text.iter().filter(|byte| **byte == b'\n').count() as u64, packed.entries + 1);
-    assert_eq!(mtree(&tree, &manifest), "");
-
-    // Of the same length, with the same time: only its digest tells.
-    let mut bytes = fs_err::read(tree.join("z")).unwrap();
-    bytes[7_000_000] = b'y';
-    fs_err::write(tree.join("z"), bytes).unwrap();
-    time(&tree.join("z"), 1_000_005, 25);
-    let found = mtree(&tree, &manifest);
-    assert!(found.contains("z") && found.contains("d ir/same") && found.contains("sha256"), "{found}");
-    fs_err::remove_file(tree.join("a")).unwrap();
-    assert!(mtree(&tree, &manifest).contains("missing: ./a"));
 }

@@ -1,0 +1,180 @@
+//! The results of a build as a list of artifacts. A new kind of result is an arm of [`Role`] and a file that makes its body.
+
+use std::borrow::Cow;
+use std::fs::File;
+
+use super::oci::{self, Layout};
+use super::staging::checked_name;
+use super::{platform, sums};
+use crate::archive::pack::Packed;
+use crate::base::arch::Platform;
+use crate::base::error::Result;
+use crate::base::time::SourceDate;
+use crate::recipe::{Job, Oci};
+
+/// The role of a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// The image as a tarball.
+    Tarball,
+    /// The SHA-256 of the tarball, for `sha256sum --check`.
+    Checksum,
+    /// A listing of the tarball.
+    Contents,
+    /// An mtree(5) manifest of the tarball with digests of its files.
+    Manifest,
+    /// The provenance of the image.
+    Provenance,
+    /// An OCI image layout whose layer is the tarball.
+    OciLayout {
+        /// The tag of the image.
+        tag: String,
+    },
+}
+
+/// The body of a result.
+#[derive(Debug)]
+pub enum Body<'a> {
+    /// A file that is already in the staging directory.
+    Staged(&'a File),
+    /// The bytes of a file.
+    Bytes(Cow<'a, [u8]>),
+    /// The documents of an OCI layout.
+    Layout {
+        /// The documents.
+        layout: Layout,
+        /// The name of the result that is also the layer.
+        layer: String,
+    },
+}
+
+/// A result of a build.
+#[derive(Debug)]
+pub struct Artifact<'a> {
+    /// The role of the result.
+    pub role: Role,
+    /// The name in the outdir.
+    pub name: String,
+    /// The body of the result.
+    pub body: Body<'a>,
+}
+
+/// The part of a recipe that decides the names and documents of its results.
+#[derive(Debug, Clone)]
+pub struct ImageSpec<'a> {
+    /// The common beginning of all names.
+    pub base: String,
+    /// The end of the tarball's name, with its dots.
+    pub suffix: &'static str,
+    /// The name of the recipe.
+    pub title: &'a str,
+    /// The date that the documents carry.
+    pub date: SourceDate,
+    /// The platform of the image.
+    pub platform: Platform,
+    /// The OCI image, if the recipe asks for one.
+    pub oci: Option<&'a Oci>,
+}
+
+/// The files that a build made from its tree.
+#[derive(Debug)]
+pub struct Content<'a> {
+    /// The complete tarball, created by [`Staging::create_file`](super::Staging::create_file) as [`ImageSpec::tarball`].
+    pub tarball: &'a File,
+    /// The sizes and digests of the tarball.
+    pub packed: &'a Packed,
+    /// The listing ([`Contents::finish`](super::Contents::finish)).
+    pub contents: &'a [u8],
+    /// The manifest, compressed in the same way.
+    pub manifest: &'a [u8],
+    /// The provenance ([`provenance::document`](super::provenance::document)).
+    pub provenance: &'a [u8],
+}
+
+impl<'a> ImageSpec<'a> {
+    /// Returns the results that `job` asks for. Their common name is `build.image-name`, or `<name>-<YYYY-MM-DD>`.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::base::error::Kind::Usage) if the name cannot be the name of a file.
+    pub fn of_job(job: &'a Job, date: SourceDate) -> Result<Self> {
+        let base = match &job.build.image_name {
+            Some(name) => name.clone(),
+            None => format!("{}-{}", job.name, date.dashed()),
+        };
+        Ok(Self {
+            base: checked_name(base)?,
+            suffix: job.build.compression.suffix(),
+            title: &job.name,
+            date,
+            platform: platform::of_job(job),
+            oci: job.oci.as_ref(),
+        })
+    }
+
+    /// Returns the name of the tarball.
+    pub fn tarball(&self) -> String {
+        self.name(&Role::Tarball)
+    }
+
+    /// Returns the role and name of each result, the tarball first.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::base::error::Kind::Usage) if the tag is not valid.
+    pub fn expected(&self) -> Result<Vec<(Role, String)>> {
+        let mut roles = vec![Role::Tarball, Role::Checksum, Role::Contents, Role::Manifest, Role::Provenance];
+        if let Some(oci) = self.oci {
+            roles.push(Role::OciLayout { tag: oci::tag(oci, self.date)? });
+        }
+        let named = |role| {
+            let name = self.name(&role);
+            (role, name)
+        };
+        Ok(roles.into_iter().map(named).collect())
+    }
+
+    fn name(&self, role: &Role) -> String {
+        let Self { base, suffix, .. } = self;
+        match role {
+            Role::Tarball => format!("{base}{suffix}"),
+            Role::Checksum => format!("{base}{suffix}.sha256"),
+            Role::Contents => format!("{base}{suffix}.CONTENTS.gz"),
+            Role::Manifest => format!("{base}{suffix}.mtree.gz"),
+            Role::Provenance => format!("{base}.json"),
+            Role::OciLayout { .. } => format!("{base}.oci"),
+        }
+    }
+
+    /// Returns all results with their bodies, in the order of [`ImageSpec::expected`].
+    ///
+    /// # Errors
+    /// Those of [`ImageSpec::expected`], and of composing the OCI documents.
+    pub fn artifacts(&self, content: &Content<'a>) -> Result<Vec<Artifact<'a>>> {
+        let mut artifacts = Vec::new();
+        for (role, name) in self.expected()? {
+            let body = match &role {
+                Role::Tarball => Body::Staged(content.tarball),
+                Role::Checksum => {
+                    Body::Bytes(sums::sha256_line(content.packed.sha256, &self.tarball()).into_bytes().into())
+                }
+                Role::Contents => Body::Bytes(content.contents.into()),
+                Role::Manifest => Body::Bytes(content.manifest.into()),
+                Role::Provenance => Body::Bytes(content.provenance.into()),
+                Role::OciLayout { .. } => {
+                    let Some(oci) = self.oci else { continue };
+                    let layout = oci::layout(oci, self.title, self.platform, self.date, content.packed)?;
+                    Body::Layout { layout, layer: self.tarball() }
+                }
+            };
+            artifacts.push(Artifact { role, name, body });
+        }
+        Ok(artifacts)
+    }
+}
+
+/// Returns the role and name of each result of `job` without building it. The names are those that a build publishes.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::base::error::Kind::Usage) if a name or the tag is not valid.
+pub fn expected(job: &Job, date: SourceDate) -> Result<Vec<(Role, String)>> {
+    ImageSpec::of_job(job, date)?.expected()
+}

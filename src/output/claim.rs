@@ -1,0 +1,108 @@
+//! Claims of results by recipes, so that two recipes of one name do not overwrite each other's results in one outdir.
+//!
+//! The store has a ref for each set of results: the outdir, their common name, and the recipe that made them. A claim ends when the
+//! recipe's file or all of its results are gone, so neither a moved recipe nor a cleaned outdir blocks a name.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::digest::Sha256;
+use crate::base::error::{Error, Result};
+use crate::store::Store;
+
+/// Kind of the refs.
+const KIND: &str = "results";
+
+/// Endings of the names of results that exist once a build has published.
+const ENDINGS: [&str; 6] = [".tar.gz", ".tar.xz", ".tar.zst", ".tar", ".json", ".oci"];
+
+/// The recipe of a build that reads it from standard input.
+const STANDARD_INPUT: &str = "-";
+
+/// A claim as the store keeps it. Paths need not be UTF-8, but JSON is.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    outdir: Vec<u8>,
+    base: String,
+    recipe: Vec<u8>,
+}
+
+/// The claim of a recipe to its results in an outdir.
+#[derive(Debug)]
+pub struct Claim<'a> {
+    store: &'a Store,
+    outdir: PathBuf,
+    base: &'a str,
+    recipe: &'a Path,
+}
+
+impl<'a> Claim<'a> {
+    /// Describes the claim of the file `recipe` to the results `base` in `outdir`.
+    pub fn new(store: &'a Store, outdir: &Path, base: &'a str, recipe: &'a Path) -> Self {
+        // An outdir that does not exist has no results.
+        let outdir = fs_err::canonicalize(outdir).unwrap_or_else(|_| outdir.to_owned());
+        Self { store, outdir, base, recipe }
+    }
+
+    /// Fails if the results belong to another recipe. Changes nothing.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::base::error::Kind::Usage) if they do; [`Kind::System`](crate::base::error::Kind::System) if the store
+    /// cannot be read.
+    pub fn check(&self) -> Result<()> {
+        let Some(record) = self.store.read_ref::<Record>(KIND, &self.name())? else { return Ok(()) };
+        let recipe = PathBuf::from(OsString::from_vec(record.recipe));
+        let is_there = || recipe == Path::new(STANDARD_INPUT) || recipe.is_file();
+        if recipe == self.recipe || !is_there() || !has_results(&self.outdir, self.base) {
+            return Ok(());
+        }
+        let owner = match recipe.to_str() {
+            Some(STANDARD_INPUT) => "a recipe from standard input".to_owned(),
+            _ => format!("the recipe {}", recipe.display()),
+        };
+        let (outdir, base) = (self.outdir.display(), self.base);
+        Err(Error::usage(format!("publishing {base} in {outdir}: these results belong to {owner}")).with_hint(format!(
+            "give one of the recipes another `name` or `build.image-name`, choose another --outdir, or remove {outdir}/{base}.* to let \
+             this recipe use the name"
+        )))
+    }
+
+    /// Records the claim. The caller holds the lock of the outdir, so that no other build publishes at the same time.
+    ///
+    /// # Errors
+    /// Those of [`Claim::check`], and [`Kind::System`](crate::base::error::Kind::System) if the store cannot be written.
+    pub fn keep(&self) -> Result<()> {
+        self.check()?;
+        let recipe = self.recipe.as_os_str().as_bytes().to_vec();
+        let outdir = self.outdir.as_os_str().as_bytes().to_vec();
+        self.store.write_ref(KIND, &self.name(), &Record { outdir, base: self.base.to_owned(), recipe })?;
+        self.prune()
+    }
+
+    /// Returns the name of the ref: a digest, because paths are too long and not UTF-8.
+    fn name(&self) -> String {
+        let outdir = self.outdir.as_os_str().as_bytes();
+        Sha256::of(&[outdir, b"\0", self.base.as_bytes()].concat()).hex()
+    }
+
+    /// Removes the refs of results that are gone from this outdir, whose lock the caller holds.
+    fn prune(&self) -> Result<()> {
+        for name in self.store.ref_names(KIND)? {
+            if name != self.name()
+                && let Some(Record { outdir, base, .. }) = self.store.read_ref(KIND, &name)?
+                && outdir == self.outdir.as_os_str().as_bytes()
+                && !has_results(&self.outdir, &base)
+            {
+                self.store.remove_ref(KIND, &name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn has_results(outdir: &Path, base: &str) -> bool {
+    ENDINGS.iter().any(|ending| outdir.join(format!("{base}{ending}")).symlink_metadata().is_ok())
+}
