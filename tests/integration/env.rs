@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_quern-builder");
 
-/// The account that the rootless tests run the program as when the tests themselves run as root. `scripts/test` makes it.
+/// The account that the rootless tests run the program as when the tests themselves run as root. `scripts/test-user` makes it.
 const USER: &str = "quern-test";
 
 /// The subordinate ids that the program maps for an ordinary user, besides the user's own.
@@ -206,6 +206,35 @@ impl TestEnv {
         (command, self.user.iter().flat_map(User::becoming).collect())
     }
 
+    /// Runs a shell script as root of a user namespace with the same ids as the program's. `$0` is the program.
+    pub(crate) fn run_in_namespace(&self, script: &str) -> Output {
+        let user = self.user.as_ref().expect("an ordinary user");
+        let mut unshare = self.command("unshare");
+        unshare.args(["--user", "sh", "-c", "echo; read go && exec sh -c \"$1\" \"$0\"", PROGRAM, script]);
+        let mut child = unshare
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starting unshare");
+        let mut line = [0];
+        child.stdout.as_mut().expect("a pipe").read_exact(&mut line).expect("waiting for the namespace");
+        for (tool, file, own) in [("newuidmap", "/etc/subuid", user.uid), ("newgidmap", "/etc/subgid", user.gid)] {
+            let mut map = vec![child.id().into(), 0, own.into(), 1];
+            let mut inside = 1;
+            for (first, count) in subordinate_ids(&fs::read_to_string(file).expect(file), USER, user.uid) {
+                let count = count.min(SUBORDINATE_IDS + 1 - inside);
+                if count > 0 {
+                    map.extend([inside, first, count]);
+                    inside += count;
+                }
+            }
+            let _ = output(self.command(tool).args(map.iter().map(u64::to_string))).success();
+        }
+        child.stdin.take().expect("a pipe").write_all(b"go\n").expect("starting the script");
+        Output::of(child.wait_with_output().expect("waiting for the script"))
+    }
+
     fn settle(&self, command: &mut Command) {
         command
             .env_clear()
@@ -245,6 +274,16 @@ impl Drop for TestEnv {
 }
 
 impl Output {
+    fn of(output: std::process::Output) -> Self {
+        use std::os::unix::process::ExitStatusExt as _;
+        let code = output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal));
+        Self {
+            code: code.expect("a code or a signal"),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
     /// Returns the output, after checking that the program succeeded.
     #[track_caller]
     pub(crate) fn success(self) -> Self {
@@ -266,14 +305,7 @@ impl Output {
 
 /// Runs a command and waits for it.
 pub(crate) fn output(command: &mut Command) -> Output {
-    use std::os::unix::process::ExitStatusExt as _;
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let code = output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal));
-    Output {
-        code: code.expect("a code or a signal"),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    Output::of(command.output().unwrap_or_else(|error| panic!("{command:?}: {error}")))
 }
 
 /// Waits until `done` returns true, checking ten times a second.
@@ -328,7 +360,7 @@ fn require<T>(need: &str, found: Result<T, String>) -> Option<T> {
 
 fn userns() -> Result<(), String> {
     let (name, uid) = if is_root() {
-        let user = test_user().ok_or_else(|| format!("there is no user {USER}; scripts/test makes it"))?;
+        let user = test_user().ok_or_else(|| format!("there is no user {USER}; scripts/test-user makes it"))?;
         (USER.to_owned(), user.uid)
     } else {
         let name = output(Command::new("id").arg("--user").arg("--name")).stdout.trim().to_owned();
