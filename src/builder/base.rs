@@ -23,7 +23,7 @@ impl Base {
     /// What the work directory remembers it by.
     pub fn below(&self) -> Below {
         match self {
-            Self::Stage3(tree) => Below::Stage3(tree.sha512().to_owned()),
+            Self::Stage3(tree) => Below::Stage3(tree.sha512()),
             Self::Host(_) => Below::Host,
         }
     }

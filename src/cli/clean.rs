@@ -3,7 +3,7 @@
 use super::session;
 use crate::base::error::Result;
 use crate::base::text;
-use crate::store::clean::Part;
+use crate::store::clean::Category;
 use crate::ui::Terminal;
 
 /// Remove from the store what can be made again
@@ -44,17 +44,17 @@ pub struct Args {
 
 impl Args {
     /// What the options select; without any, work directories.
-    pub fn selection(&self) -> Vec<Part> {
+    pub fn selection(&self) -> Vec<Category> {
         let chosen = [
-            (Part::Builds, self.builds),
-            (Part::Trees, self.trees),
-            (Part::Blobs, self.blobs),
-            (Part::Packages, self.packages),
-            (Part::Distfiles, self.distfiles),
-            (Part::Pieces, self.pieces),
+            (Category::Builds, self.builds),
+            (Category::Trees, self.trees),
+            (Category::Blobs, self.blobs),
+            (Category::Packages, self.packages),
+            (Category::Distfiles, self.distfiles),
+            (Category::Pieces, self.pieces),
         ];
         let parts: Vec<_> = chosen.into_iter().filter(|(_, on)| self.all || *on).map(|(part, _)| part).collect();
-        if parts.is_empty() { vec![Part::Builds] } else { parts }
+        if parts.is_empty() { vec![Category::Builds] } else { parts }
     }
 
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
@@ -92,9 +92,16 @@ mod tests {
     #[test]
     fn options_select_and_nothing_means_builds() {
         let of = |arguments: &[&str]| Cli::parse_from([&["clean"], arguments].concat()).args.selection();
-        assert_eq!(of(&[]), [Part::Builds]);
-        assert_eq!(of(&["--trees"]), [Part::Trees]);
-        let all = [Part::Builds, Part::Trees, Part::Blobs, Part::Packages, Part::Distfiles, Part::Pieces];
+        assert_eq!(of(&[]), [Category::Builds]);
+        assert_eq!(of(&["--trees"]), [Category::Trees]);
+        let all = [
+            Category::Builds,
+            Category::Trees,
+            Category::Blobs,
+            Category::Packages,
+            Category::Distfiles,
+            Category::Pieces,
+        ];
         assert_eq!(of(&["--all", "-n"]), all);
         assert_eq!(row(3 << 20, "trees/\x1bx"), "  3.00 MiB  trees/\\x1bx");
     }

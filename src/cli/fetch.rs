@@ -62,7 +62,7 @@ impl Args {
                 false => Vec::new(),
             };
             let (_, verified) = pipeline::verified(job, &Site::new(store, options, ui))?;
-            ui.result(store.blob_path(verified.sha512())?);
+            ui.result(store.blob_path(&verified.sha512()));
             let fetched = repositories.iter().filter(|repository| !matches!(repository.fact, Fact::Directory { .. }));
             fetched.for_each(|repository| ui.result(repository.directory()));
             Ok(0)

@@ -121,7 +121,7 @@ impl Args {
 fn base(session: &Session, options: ResolveOptions<'_>, ui: &Terminal) -> Result<Base> {
     let known = if options.locked.is_some() { None } else { source::known(&session.job, &session.store)? };
     if let Some(sha512) = known.as_ref().and_then(|known| known.sha512())
-        && let Some(tree) = session.store.tree(sha512, || {})?
+        && let Some(tree) = session.store.tree(&sha512, || {})?
     {
         return Ok(Base::Stage3(tree));
     }

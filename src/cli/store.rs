@@ -10,6 +10,7 @@ use clap::Subcommand;
 
 use super::clean::row;
 use super::{RecipeArgs, lock, session, standard};
+use crate::base::digest::Sha512;
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::progress::Progress;
 use crate::fs::staging::Directory;
@@ -93,7 +94,7 @@ impl Args {
 }
 
 fn list(store: &Store, ui: &Terminal) -> Result<()> {
-    let names: BTreeMap<String, String> = source::names(store)?;
+    let names: BTreeMap<Sha512, String> = source::names(store)?;
     let mut text = String::new();
     let blobs = store.blobs()?;
     if blobs.is_empty() {
@@ -103,7 +104,8 @@ fn list(store: &Store, ui: &Terminal) -> Result<()> {
         let day = time::readable(blob.written);
         let day = &day[..10];
         let name = names.get(&blob.sha512).map_or("", String::as_str);
-        let _ = writeln!(text, "{}", row(blob.size, &format!("{day}  {}  {name}", &blob.sha512[..16])).trim_end());
+        let _ =
+            writeln!(text, "{}", row(blob.size, &format!("{day}  {}  {name}", &blob.sha512.hex()[..16])).trim_end());
     }
     ui.plan(&text);
     Ok(())
@@ -122,7 +124,8 @@ fn import(store: &Store, from: &Path, ui: &Terminal) -> Result<()> {
     if imported.iter().all(|blob| blob.known) {
         ui.note("the store has all of it already");
     }
-    imported.iter().try_for_each(|blob| store.blob_path(&blob.sha512).map(|path| ui.result(path)))
+    imported.iter().for_each(|blob| ui.result(store.blob_path(&blob.sha512)));
+    Ok(())
 }
 
 impl Export {
@@ -155,17 +158,17 @@ impl Export {
     }
 
     /// The digests that were asked for, each once.
-    fn chosen(&self, store: &Store, ui: &Terminal) -> Result<Vec<String>> {
-        let stored: Vec<String> = store.blobs()?.into_iter().map(|blob| blob.sha512).collect();
+    fn chosen(&self, store: &Store, ui: &Terminal) -> Result<Vec<Sha512>> {
+        let stored: Vec<Sha512> = store.blobs()?.into_iter().map(|blob| blob.sha512).collect();
         if self.all {
             return Ok(stored);
         }
         let mut chosen = BTreeSet::new();
         let (digests, files): (Vec<&PathBuf>, Vec<&PathBuf>) = self.what.iter().partition(|what| is_digest(what));
         for digest in digests.into_iter().filter_map(|digest| digest.to_str()) {
-            let mut found = stored.iter().filter(|sha512| sha512.starts_with(digest));
+            let mut found = stored.iter().filter(|sha512| sha512.hex().starts_with(digest));
             match (found.next(), found.next()) {
-                (Some(one), None) => _ = chosen.insert(one.clone()),
+                (Some(one), None) => _ = chosen.insert(*one),
                 (Some(_), Some(_)) => return Err(Error::usage(format!("several digests begin with {digest}"))),
                 (None, _) => {
                     return Err(Error::usage(format!("the store has nothing whose SHA-512 begins with {digest}"))
@@ -194,7 +197,7 @@ impl Export {
     }
 
     /// Names and digests of what a recipe needs.
-    fn of_recipe(&self, recipe: &RecipeArgs, store: &Store, ui: &Terminal) -> Result<Vec<(String, String)>> {
+    fn of_recipe(&self, recipe: &RecipeArgs, store: &Store, ui: &Terminal) -> Result<Vec<(String, Sha512)>> {
         let job = session::load(recipe, &[], ui)?.job;
         let path = lock::path(self.lock_file.as_deref(), recipe, "--lock-file")?;
         let locked = match &self.lock_file {
@@ -211,9 +214,8 @@ impl Export {
                 found.push(snapshot::known(snapshot, store)?);
             }
         }
-        let named = |one: &Option<Located>| {
-            one.as_ref().and_then(|known| Some((known.name().to_owned(), known.sha512()?.to_owned())))
-        };
+        let named =
+            |one: &Option<Located>| one.as_ref().and_then(|known| Some((known.name().to_owned(), known.sha512()?)));
         match found.iter().map(named).collect::<Option<Vec<_>>>() {
             Some(found) => Ok(found),
             None => Err(Error::usage(format!("the store has not all that {} is built from", job.name))
@@ -222,8 +224,8 @@ impl Export {
     }
 }
 
-fn stored_files(locked: &Locked) -> Vec<(String, String)> {
-    locked.files().map(|(name, sha512)| (name.to_owned(), sha512.to_owned())).collect()
+fn stored_files(locked: &Locked) -> Vec<(String, Sha512)> {
+    locked.files().map(|(name, sha512)| (name.to_owned(), sha512)).collect()
 }
 
 /// Whether an argument is a digest, or enough of one, and no file.

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::digest::Sha512;
 use crate::recipe::Git;
 use crate::source::Pin;
 use crate::source::locked::{LockedRepository, PinnedCommit};
@@ -11,7 +12,7 @@ fn pin() -> Pin {
         name: "stage3-amd64-musl-20260810T204554Z.tar.xz".to_owned(),
         url: Some("https://example.org/releases/amd64/autobuilds/x.tar.xz".to_owned()),
         size: 3,
-        sha512: "a".repeat(128),
+        sha512: Sha512::from([0xaa; 64]),
         blake2b: Some("b".repeat(128)),
         timestamp: Some("20260810T204554Z".to_owned()),
         signer: Some("A".repeat(40)),
@@ -71,7 +72,7 @@ fn only_what_moved_is_written() {
     assert_eq!(Lockfile::update(&path, "a", of(again)).unwrap(), Update::Same);
     assert_eq!(fs_err::read(&path).unwrap(), before);
     let name = "stage3-amd64-musl-20260817T204554Z.tar.xz";
-    let newer = Pin { name: name.to_owned(), sha512: "c".repeat(128), ..pin() };
+    let newer = Pin { name: name.to_owned(), sha512: Sha512::from([0xcc; 64]), ..pin() };
     let Update::Moved(changes) = Lockfile::update(&path, "a", of(newer.clone())).unwrap() else { panic!() };
     assert_eq!(changes, [format!("stage3 {} → {name}", pin().name)]);
     assert_eq!(Lockfile::update(&path, "b", entry()).unwrap(), Update::Added);
@@ -110,7 +111,7 @@ fn what_moved_is_said() {
     let moved = |new: Pin| pin().changes(&new);
     assert!(moved(pin()).is_empty());
     assert_eq!(moved(Pin { asked: "file x".to_owned(), ..pin() }), ["asked for stage3 amd64-musl (latest) → file x"]);
-    assert_eq!(moved(Pin { sha512: "c".repeat(128), ..pin() }).len(), 1);
+    assert_eq!(moved(Pin { sha512: Sha512::from([0xcc; 64]), ..pin() }).len(), 1);
     assert_eq!(moved(Pin { signer: None, ..pin() }), [format!("signer {} → nobody", "A".repeat(40))]);
     let older = Pin { timestamp: Some("20260803T204554Z".to_owned()), ..pin() };
     assert_eq!(pin().not_older(&older).unwrap_err().kind(), Kind::Refused);

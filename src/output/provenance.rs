@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::oci;
 use crate::archive::pack::Packed;
+use crate::base::digest::Sha512;
 use crate::base::error::{Context, Kind, Result};
 use crate::base::time::SourceDate;
 use crate::recipe::{BaseSpec, Git, Job, Origin, Snapshot};
@@ -24,8 +25,8 @@ pub enum BaseOrigin<'a> {
     Stage3 {
         /// The file name.
         name: &'a str,
-        /// The SHA-512 in hex.
-        sha512: &'a str,
+        /// The SHA-512 of the file.
+        sha512: Sha512,
         /// The primary fingerprint of the certificate that signed it.
         signer: Option<&'a str>,
         /// A description of how it was verified.

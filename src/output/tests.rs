@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::provenance::{BaseOrigin, Command, Inputs, RepositoryOrigin, document};
 use super::*;
 use crate::archive::pack::{Format, Packed};
-use crate::base::digest::Sha256;
+use crate::base::digest::{Sha256, Sha512};
 use crate::base::progress::Silent;
 use crate::base::time::SourceDate;
 use crate::recipe::{
@@ -202,7 +202,7 @@ fn provenance_names_the_inputs_and_no_path_of_this_machine() {
     let inputs = Inputs {
         base: BaseOrigin::Stage3 {
             name: "stage3-amd64-musl-1.tar.xz",
-            sha512: "ab",
+            sha512: Sha512::from([0xab; 64]),
             signer: Some("13EB"),
             verification: "OpenPGP signature",
         },

@@ -127,12 +127,12 @@ pub fn base(job: &Job, at: &Site<'_>) -> Result<(Base, Option<Located>)> {
     let located = source::locate(job, at)?;
     let waiting = || at.ui.note("waiting for another process that unpacks the same stage3");
     if let Some(sha512) = located.sha512()
-        && let Some(tree) = at.store.tree(sha512, waiting)?
+        && let Some(tree) = at.store.tree(&sha512, waiting)?
     {
         return Ok((Base::Stage3(tree), Some(located)));
     }
     let verified = verify::verify(source::fetch(&located, at)?)?;
-    let tree = at.store.add_tree(verified.sha512(), verified.name(), waiting, |root| {
+    let tree = at.store.add_tree(&verified.sha512(), verified.name(), waiting, |root| {
         at.ui.stage(&format!("unpacking {}", verified.name()));
         let recipe::Bounds { max_unpacked, max_entries } = job.source.bounds;
         let limits = Limits::of_release(verified.size()).set(max_unpacked, max_entries, RaisedBy::Source);

@@ -1,6 +1,6 @@
 //! The body of a verified `.DIGESTS` or `.sha256`: digests by algorithm and file name. Pure text in, types out.
 
-use crate::base::digest::Algorithm;
+use crate::base::digest::{Algorithm, Sha512};
 use crate::base::error::{Error, Result};
 use crate::base::text::printable;
 
@@ -77,6 +77,11 @@ impl Digests {
         }
         Ok(first)
     }
+}
+
+/// Parses a SHA-512 that [`Digests::of`] returned.
+pub(super) fn sha512(digest: &str) -> Result<Sha512> {
+    Sha512::parse(digest).ok_or_else(|| bad(digest, "expected a SHA-512"))
 }
 
 /// Parses the signed text: `# SHA512 HASH` followed by `hex  file` lines, or `SHA512 (file) = hex` lines.

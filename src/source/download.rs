@@ -11,13 +11,12 @@ use super::fetch::{Body, Failure, FailureKind, Http};
 use super::hashing;
 use super::pointer::MAX_SIZE;
 use super::{BUFFER, Got, rewound};
-use crate::base::digest::Algorithm;
-use crate::base::digest::Hasher;
+use crate::base::digest::{Algorithm, Hasher, Sha512};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::progress::{Event, Progress};
 use crate::os::space;
 use crate::store::Store;
-use crate::store::blobs::{Part, PartOrBlob};
+use crate::store::blobs::{PartOrBlob, PartialBlob};
 
 /// Progress that makes a broken connection worth more tries.
 const WORTH: u64 = 1 << 20;
@@ -33,7 +32,7 @@ pub(super) struct Wanted<'a> {
     pub(super) urls: &'a [String],
     /// Exact size, where known.
     pub(super) size: Option<u64>,
-    pub(super) sha512: Option<&'a str>,
+    pub(super) sha512: Option<&'a Sha512>,
     pub(super) blake2b: Option<&'a str>,
     /// A SHA-256 that nobody signed.
     pub(super) sha256: Option<&'a str>,
@@ -65,7 +64,7 @@ struct Growing<'w> {
     wanted: &'w Wanted<'w>,
     /// The directory of the store.
     store: &'w Path,
-    part: Part,
+    part: PartialBlob,
     hasher: Hasher,
     len: u64,
     origin: Option<Origin>,
@@ -99,7 +98,7 @@ pub(super) fn download(
     ui: &dyn Progress,
 ) -> Result<Got> {
     let key = match wanted.sha512 {
-        Some(sha512) => format!("{}-{}", wanted.name, &sha512[..16.min(sha512.len())]),
+        Some(sha512) => format!("{}-{}", wanted.name, &sha512.hex()[..16]),
         None => wanted.name.to_owned(),
     };
     let part = loop {
@@ -115,15 +114,15 @@ pub(super) fn download(
             PartOrBlob::Blob(file) => {
                 let what = format!("the stored {}", printable(wanted.name));
                 let (sums, size) = hashing::of_file(&file, &[Algorithm::Sha512], &what, ui)?;
-                let sha512 = sums.hex(Algorithm::Sha512).unwrap_or_default();
-                if Some(sha512.as_str()) == wanted.sha512 {
+                let sha512 = hashing::sha512(&sums)?;
+                if Some(&sha512) == wanted.sha512 {
                     return Ok(Got { file, sha512, size });
                 }
                 ui.warn(&format!(
                     "the stored copy of {} is damaged; it is removed and fetched again",
                     printable(wanted.name)
                 ));
-                store.remove_blob(wanted.sha512.unwrap_or_default())?;
+                wanted.sha512.map(|sha512| store.remove_blob(sha512)).transpose()?;
             }
         }
     };
@@ -185,7 +184,7 @@ impl Growing<'_> {
         url: &str,
         accept: &mut dyn FnMut(&File) -> Result<()>,
         ui: &dyn Progress,
-    ) -> Result<String, Stop> {
+    ) -> Result<Sha512, Stop> {
         let mut tries = 0;
         let mut began_anew = false;
         loop {
@@ -309,8 +308,9 @@ impl Growing<'_> {
     }
 
     /// The SHA-512 of the whole, if it is what is wanted.
-    fn judge(&mut self, accept: &mut dyn FnMut(&File) -> Result<()>) -> Result<String> {
+    fn judge(&mut self, accept: &mut dyn FnMut(&File) -> Result<()>) -> Result<Sha512> {
         let wanted = self.wanted;
+        let sha512 = wanted.sha512.map(Sha512::hex);
         let name = printable(wanted.name);
         let hint = "the server sends something else than what was signed";
         if let Some(size) = wanted.size
@@ -321,7 +321,7 @@ impl Growing<'_> {
         }
         let sums = std::mem::replace(&mut self.hasher, wanted.hasher()).finish();
         for (what, algorithm, should, whose) in [
-            ("SHA-512", Algorithm::Sha512, wanted.sha512, "the signed one"),
+            ("SHA-512", Algorithm::Sha512, sha512.as_deref(), "the signed one"),
             ("BLAKE2b", Algorithm::Blake2b, wanted.blake2b, "the signed one"),
             ("SHA-256", Algorithm::Sha256, wanted.sha256, "the one beside it"),
         ] {
@@ -334,7 +334,7 @@ impl Growing<'_> {
             }
         }
         accept(self.part.file())?;
-        Ok(sums.hex(Algorithm::Sha512).unwrap_or_default())
+        hashing::sha512(&sums)
     }
 
     /// Back to nothing.

@@ -14,8 +14,7 @@ use sha2::{Digest, Sha256};
 use super::digests;
 use super::hashing;
 use super::{BUFFER, Facts, Got, Located, Place, Proof, Site, keyring, pointer};
-use crate::base::digest::hex;
-use crate::base::digest::{Algorithm, Hasher};
+use crate::base::digest::{Algorithm, Hasher, Sha512, hex};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::progress::{Event, Progress};
 use crate::recipe::{BaseSpec, Source};
@@ -122,7 +121,7 @@ pub(super) fn locate(source: &Source, asked: &Asked<'_>, at: &Site<'_>) -> Resul
             reader.rest(&path)?;
             facts.how = format!("detached signature {} by {}", last(signature), signer.primary);
             facts.signer = Some(signer);
-            reader.hasher.finish().hex(Algorithm::Sha512).unwrap_or_default()
+            hashing::sha512(&reader.hasher.finish())?
         }
         Some(Beside { path: list, bytes, form: Form::Digests }) => {
             let shown = printable(&list.display().to_string());
@@ -141,11 +140,11 @@ pub(super) fn locate(source: &Source, asked: &Asked<'_>, at: &Site<'_>) -> Resul
         }
         None => {
             reader.rest(&path)?;
-            reader.hasher.finish().hex(Algorithm::Sha512).unwrap_or_default()
+            hashing::sha512(&reader.hasher.finish())?
         }
     };
     if let Some(wanted) = asked.sha512 {
-        if !wanted.eq_ignore_ascii_case(&sha512) {
+        if Sha512::parse(wanted) != Some(sha512) {
             return Err(Error::refused(format!("the SHA-512 of {} is not the recipe's", printable(&path)))
                 .with_details(format!("it is      {sha512}\nand not    {}", printable(wanted)))
                 .with_hint("the file is damaged or another one; if it is the right one, correct source.sha512"));
@@ -192,16 +191,16 @@ pub(super) fn known(source: &Source, asked: &Asked<'_>, store: &Store) -> Result
 pub(super) fn copy(located: &Located, path: &Path, at: &Site<'_>) -> Result<Got> {
     let what = path.display().to_string();
     let wanted =
-        located.facts.sha512.as_deref().ok_or_else(|| Error::system(format!("copying {what}: it was not hashed")))?;
+        located.facts.sha512.as_ref().ok_or_else(|| Error::system(format!("copying {what}: it was not hashed")))?;
     loop {
         let mut waiting = || at.ui.note(&format!("another build is copying {}; waiting for it", printable(&what)));
-        let mut part = match at.store.part(&format!("file-{}", &wanted[..32]), Some(wanted), &mut waiting)? {
+        let mut part = match at.store.part(&format!("file-{}", &wanted.hex()[..32]), Some(wanted), &mut waiting)? {
             PartOrBlob::Part(part) => part,
             PartOrBlob::Blob(file) => {
                 let what = format!("the stored {}", located.name);
                 let (sums, size) = hashing::of_file(&file, &[Algorithm::Sha512], &what, at.ui)?;
-                let sha512 = sums.hex(Algorithm::Sha512).unwrap_or_default();
-                if sha512 == wanted {
+                let sha512 = hashing::sha512(&sums)?;
+                if sha512 == *wanted {
                     return Ok(Got { file, sha512, size });
                 }
                 at.ui.warn(&format!("the stored copy of {} is damaged; it is copied again", printable(&what)));
@@ -221,8 +220,8 @@ pub(super) fn copy(located: &Located, path: &Path, at: &Site<'_>) -> Result<Got>
             }
             part.file().write_all(&buffer[..count]).system(|| format!("copying {what} into the store"))?;
         }
-        let (sha512, size) = (reader.hasher.finish().hex(Algorithm::Sha512).unwrap_or_default(), reader.done);
-        if sha512 != wanted {
+        let (sha512, size) = (hashing::sha512(&reader.hasher.finish())?, reader.done);
+        if sha512 != *wanted {
             part.discard()?;
             return Err(changed(&what));
         }
@@ -382,7 +381,7 @@ fn spool(at: &Site<'_>) -> Result<File> {
         }
         at.ui.emit(Event::Bytes { done, total: None });
     }
-    let file = part.finish(at.store, &hasher.finish().hex(Algorithm::Sha512).unwrap_or_default())?;
+    let file = part.finish(at.store, &hashing::sha512(&hasher.finish())?)?;
     super::rewound(&file)?;
     Ok(file)
 }
@@ -414,7 +413,7 @@ impl<'a> Hashing<'a> {
     }
 
     /// Reads the file and holds it to the digests that `list` gives for `name`, of which there must be one. Returns its SHA-512.
-    fn compare(mut self, path: &str, list: &str, text: &str, name: &str) -> Result<String> {
+    fn compare(mut self, path: &str, list: &str, text: &str, name: &str) -> Result<Sha512> {
         let digests = digests::parse(text)?;
         let (sha512, sha256) = (digests.of(name, Algorithm::Sha512)?, digests.of(name, Algorithm::Sha256)?);
         if sha512.is_none() && sha256.is_none() {
@@ -434,7 +433,7 @@ impl<'a> Hashing<'a> {
             ))
             .with_hint("the file is damaged or another one"));
         }
-        Ok(sums.hex(Algorithm::Sha512).unwrap_or_default())
+        hashing::sha512(&sums)
     }
 }
 

@@ -6,7 +6,7 @@ use super::memory::{self, Sighting};
 use super::pointer::{self, Entry, Pointer};
 use super::{Facts, Located, Place, Proof, Site, keyring};
 use crate::base::arch;
-use crate::base::digest::Algorithm;
+use crate::base::digest::{Algorithm, Sha512};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::text::printable;
 use crate::base::time::{build_timestamp, now, readable};
@@ -144,7 +144,7 @@ pub(super) fn known(source: &Source, variant: &str, version: &Version, store: &S
 }
 
 /// Digests and names of all remembered builds.
-pub(super) fn names(store: &Store) -> Result<Vec<(String, String)>> {
+pub(super) fn names(store: &Store) -> Result<Vec<(Sha512, String)>> {
     let mut names = Vec::new();
     for name in store.ref_names(REFS)? {
         let facts = store.read_ref::<Facts>(REFS, &name)?;
@@ -309,7 +309,7 @@ impl Ask<'_> {
             let blake2b = digests.of(name, Algorithm::Blake2b)?.map(str::to_owned);
             // Gentoo's are a few KiB; a ref is small.
             let signed = String::from_utf8(bytes).ok().filter(|signed| signed.len() <= 16 << 10);
-            Ok(Answer::Found((sha512.to_owned(), blake2b, signer, signed)))
+            Ok(Answer::Found((digests::sha512(sha512)?, blake2b, signer, signed)))
         })?;
         if let Some((_, (sha512, blake2b, signer, signed))) = digests {
             facts.how = by(&signer);
@@ -382,7 +382,7 @@ fn trusted(store: &Store, name: &str, keyring: &Keyring) -> Result<Option<Facts>
         return Ok(None);
     };
     let given = digests::parse(&signed.text)?;
-    if given.of(name, Algorithm::Sha512)? != facts.sha512.as_deref() {
+    if given.of(name, Algorithm::Sha512)?.map(digests::sha512).transpose()? != facts.sha512 {
         return Ok(None);
     }
     let (trust, how) = (keyring.id().to_owned(), by(&signed.signer));

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::Read as _;
 
 use super::{BUFFER, rewound};
-use crate::base::digest::{Algorithm, Hasher, Sums};
-use crate::base::error::{Context, Result};
+use crate::base::digest::{Algorithm, Hasher, Sha512, Sums};
+use crate::base::error::{Context, Error, Result};
 use crate::base::progress::{Event, Progress};
 
 /// Computes the digests and the size of an open file, from its beginning. `what` names it in messages.
@@ -24,4 +24,9 @@ pub(super) fn of_file(file: &File, algorithms: &[Algorithm], what: &str, ui: &dy
         done += count as u64;
         ui.emit(Event::Bytes { done, total: Some(total) });
     }
+}
+
+/// Returns the SHA-512 of sums that were computed with it.
+pub(super) fn sha512(sums: &Sums) -> Result<Sha512> {
+    sums.sha512().ok_or_else(|| Error::system("computing a SHA-512: it was not asked for"))
 }

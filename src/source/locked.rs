@@ -4,6 +4,7 @@ use crate::base::text::printable;
 use serde::{Deserialize, Serialize};
 
 use super::pin::{self, Pin};
+use crate::base::digest::Sha512;
 use crate::base::error::{Error, Result};
 use crate::recipe::Git;
 
@@ -170,13 +171,13 @@ impl Locked {
     }
 
     /// Whether its stage3 is the one with this SHA-512.
-    pub fn is_of(&self, sha512: &str) -> bool {
-        self.stage3.as_ref().is_some_and(|pin| pin.sha512 == sha512)
+    pub fn is_of(&self, sha512: &Sha512) -> bool {
+        self.stage3.as_ref().is_some_and(|pin| pin.sha512 == *sha512)
     }
 
     /// Names and SHA-512 of all files in it that a store may have.
-    pub fn files(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn files(&self) -> impl Iterator<Item = (&str, Sha512)> {
         let snapshots = self.repository.iter().filter_map(|repository| repository.snapshot.as_ref());
-        self.stage3.iter().chain(snapshots).map(|pin| (pin.name.as_str(), pin.sha512.as_str()))
+        self.stage3.iter().chain(snapshots).map(|pin| (pin.name.as_str(), pin.sha512))
     }
 }

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::digest::Sha512;
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::progress::Progress;
 use crate::recipe::{BaseSpec, Job, Source};
@@ -107,7 +108,7 @@ pub(crate) enum Proof {
 pub(crate) struct Facts {
     /// Exact size, where it is known beforehand.
     pub(crate) size: Option<u64>,
-    pub(crate) sha512: Option<String>,
+    pub(crate) sha512: Option<Sha512>,
     pub(crate) blake2b: Option<String>,
     /// `YYYYMMDDTHHMMSSZ`, of the build.
     pub(crate) timestamp: Option<String>,
@@ -137,7 +138,7 @@ pub struct Fetched {
     pub(crate) facts: Facts,
     pub(crate) file: File,
     /// Of the bytes of `file`, computed by this process.
-    pub(crate) sha512: String,
+    pub(crate) sha512: Sha512,
     pub(crate) size: u64,
 }
 
@@ -152,9 +153,9 @@ impl Located {
         self.facts.size
     }
 
-    /// The SHA-512 it must have, lower-case hex; none when only a detached signature proves it and it was never fetched.
-    pub fn sha512(&self) -> Option<&str> {
-        self.facts.sha512.as_deref()
+    /// The SHA-512 it must have; none when only a detached signature proves it and it was never fetched.
+    pub fn sha512(&self) -> Option<Sha512> {
+        self.facts.sha512
     }
 
     /// When it was built, `YYYYMMDDTHHMMSSZ`.
@@ -174,7 +175,7 @@ impl Located {
 
     /// With what only its bytes could tell: who signed them, where a detached signature proves it.
     pub(crate) fn with(mut self, verified: &verify::Verified) -> Self {
-        self.facts.sha512 = Some(verified.sha512().to_owned());
+        self.facts.sha512 = Some(verified.sha512());
         self.facts.size = Some(verified.size());
         self.facts.signer = verified.signature().cloned();
         self.facts.how = verified.how().to_owned();
@@ -252,8 +253,8 @@ pub fn known(job: &Job, store: &Store) -> Result<Option<Located>> {
 }
 
 /// Names of stored files by their SHA-512, as far as they are known.
-pub fn names(store: &Store) -> Result<BTreeMap<String, String>> {
-    let mut names: BTreeMap<String, String> = store.tree_names()?.into_iter().collect();
+pub fn names(store: &Store) -> Result<BTreeMap<Sha512, String>> {
+    let mut names: BTreeMap<Sha512, String> = store.tree_names()?.into_iter().collect();
     names.extend(gentoo::names(store)?);
     Ok(names)
 }
@@ -294,7 +295,7 @@ pub fn fetch(located: &Located, at: &Site<'_>) -> Result<Fetched> {
                 name: &located.name,
                 urls,
                 size: facts.size,
-                sha512: facts.sha512.as_deref(),
+                sha512: facts.sha512.as_ref(),
                 blake2b: facts.blake2b.as_deref(),
                 sha256: located.sha256.as_deref(),
                 offline: located.offline,
@@ -310,7 +311,7 @@ pub fn fetch(located: &Located, at: &Site<'_>) -> Result<Fetched> {
                 facts.signer = Some(signer);
             }
             if !facts.fetched {
-                (facts.fetched, facts.size, facts.sha512) = (true, Some(got.size), Some(got.sha512.clone()));
+                (facts.fetched, facts.size, facts.sha512) = (true, Some(got.size), Some(got.sha512));
                 at.store.write_ref(located.remember.0, &located.remember.1, &facts)?;
             }
             got
@@ -362,7 +363,7 @@ fn warn_of_expiry(keyring: &Keyring, primary: &str, now: u64, ui: &dyn Progress)
 #[derive(Debug)]
 struct Got {
     file: File,
-    sha512: String,
+    sha512: Sha512,
     size: u64,
 }
 

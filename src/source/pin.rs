@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::pointer::{self, MAX_SIZE};
 use super::{Facts, Located, Place, Proof, Site, file, gentoo, keyring};
+use crate::base::digest::Sha512;
 use crate::base::error::{Error, Result};
 use crate::recipe::{BaseSpec, Source, Version};
 use crate::store::Store;
@@ -41,9 +42,9 @@ pub struct Pin {
     /// Its size in bytes.
     #[serde(deserialize_with = "size")]
     pub size: u64,
-    /// Its SHA-512, lower-case hex.
-    #[serde(deserialize_with = "digest")]
-    pub sha512: String,
+    /// Its SHA-512.
+    #[serde(deserialize_with = "sha512")]
+    pub sha512: Sha512,
     /// Its BLAKE2b, lower-case hex, where signed digests gave it.
     #[serde(default, deserialize_with = "some_digest", skip_serializing_if = "Option::is_none")]
     pub blake2b: Option<String>,
@@ -69,7 +70,7 @@ impl Pin {
     /// same bytes.
     pub fn of(source: &Source, located: &Located, old: Option<&Self>) -> Option<Self> {
         let facts = &located.facts;
-        let sha512 = facts.sha512.as_deref()?;
+        let sha512 = facts.sha512?;
         let size = facts.size.or(old.filter(|old| old.sha512 == sha512).map(|old| old.size))?;
         Some(Self::new(source, located, sha512, size, facts.signer.as_ref(), &facts.how))
     }
@@ -79,13 +80,13 @@ impl Pin {
         Self::new(source, located, verified.sha512(), verified.size(), verified.signature(), verified.how())
     }
 
-    fn new(source: &Source, located: &Located, sha512: &str, size: u64, signer: Option<&Signer>, how: &str) -> Self {
+    fn new(source: &Source, located: &Located, sha512: Sha512, size: u64, signer: Option<&Signer>, how: &str) -> Self {
         Self {
             asked: asked(source),
             name: located.name.clone(),
             url: located.urls().first().cloned(),
             size,
-            sha512: sha512.to_owned(),
+            sha512,
             blake2b: located.facts.blake2b.clone(),
             timestamp: located.facts.timestamp.clone(),
             signer: signer.map(|signer| signer.primary.clone()),
@@ -106,7 +107,7 @@ impl Pin {
         compare("asked for", &self.asked, &new.asked);
         compare("stage3", &self.name, &new.name);
         if self.name == new.name {
-            compare("SHA-512", &self.sha512, &new.sha512);
+            compare("SHA-512", &self.sha512.hex(), &new.sha512.hex());
         }
         let signer = |pin: &Self| pin.signer.clone().unwrap_or_else(|| "nobody".to_owned());
         compare("signer", &signer(self), &signer(new));
@@ -165,7 +166,9 @@ impl Pin {
                 })
             }
             BaseSpec::SignedFile(_) => true,
-            BaseSpec::File { sha512, .. } => sha512.as_ref().is_none_or(|sha512| *sha512 == self.sha512),
+            BaseSpec::File { sha512, .. } => {
+                sha512.as_ref().is_none_or(|sha512| Sha512::parse(sha512) == Some(self.sha512))
+            }
             BaseSpec::Host { .. } => false,
         };
         if fits {
@@ -216,12 +219,12 @@ pub(in crate::source) fn locate(source: &Source, pin: &Pin, at: &Site<'_>) -> Re
         && at.store.blob(&pin.sha512)?.is_none()
     {
         let found = file::locate(source, &asked, at)?;
-        return match found.sha512() == Some(&pin.sha512) {
+        return match found.sha512() == Some(pin.sha512) {
             true => Ok(found),
             false => Err(Error::refused(format!("{} is another file than was locked", printable(&pin.name)))
                 .with_details(format!(
                     "it is          {}\nand locked is  {}",
-                    found.sha512().unwrap_or("unknown"),
+                    found.sha512().map_or_else(|| "unknown".to_owned(), |sha512| sha512.hex()),
                     pin.sha512
                 ))
                 .with_hint(AGAIN)),
@@ -238,7 +241,7 @@ pub(in crate::source) fn locate(source: &Source, pin: &Pin, at: &Site<'_>) -> Re
         proof: Proof::Locked,
         facts: Facts {
             size: Some(pin.size),
-            sha512: Some(pin.sha512.clone()),
+            sha512: Some(pin.sha512),
             blake2b: pin.blake2b.clone(),
             timestamp: pin.timestamp.clone(),
             signer,
@@ -306,6 +309,10 @@ fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error
     checked(deserializer, "128 lower-case hex digits", |text| {
         text.len() == 128 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     })
+}
+
+fn sha512<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Sha512, D::Error> {
+    Sha512::parse(&digest(deserializer)?).ok_or_else(|| D::Error::custom("it is not a SHA-512"))
 }
 
 fn some_digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {

@@ -7,9 +7,9 @@ use super::lock::{self, Mode};
 use super::trees::remove_tree;
 use crate::base::error::{Context, Result};
 
-/// A part of the store.
+/// A category of things that the store keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum Category {
     /// Work directories: the last build's changes, images and logs.
     Builds,
     /// Unpacked stage3s and ebuild repositories; they are unpacked again from their blobs, or from git.
@@ -40,16 +40,16 @@ impl Store {
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) when something cannot be read or removed.
-    pub fn clean(&self, parts: &[Part], pretend: bool, mut each: impl FnMut(&Item)) -> Result<()> {
+    pub fn clean(&self, parts: &[Category], pretend: bool, mut each: impl FnMut(&Item)) -> Result<()> {
         for part in parts {
             let directory = match part {
-                Part::Builds => "builds",
-                Part::Trees => "trees",
-                Part::Blobs => "blobs",
-                Part::Packages | Part::Distfiles | Part::Pieces => "cache",
+                Category::Builds => "builds",
+                Category::Trees => "trees",
+                Category::Blobs => "blobs",
+                Category::Packages | Category::Distfiles | Category::Pieces => "cache",
             };
             let mut paths = children(&self.root().join(directory))?;
-            if *part == Part::Blobs {
+            if *part == Category::Blobs {
                 paths.extend(children(&self.root().join("cache"))?);
             }
             for path in paths {
@@ -64,8 +64,8 @@ impl Store {
                     path.with_added_extension("lock")
                 };
                 let lock = match part {
-                    Part::Builds | Part::Trees => lock::try_take(&locked, Mode::Exclusive)?,
-                    Part::Blobs | Part::Packages | Part::Distfiles | Part::Pieces => self.unused()?,
+                    Category::Builds | Category::Trees => lock::try_take(&locked, Mode::Exclusive)?,
+                    Category::Blobs | Category::Packages | Category::Distfiles | Category::Pieces => self.unused()?,
                 };
                 let item = Item { bytes: disk_usage(&path), busy: lock.is_none(), path };
                 if !item.busy && !pretend {
@@ -91,13 +91,13 @@ impl Store {
     }
 }
 
-/// The part that a directory of the caches belongs to.
-fn of_cache(path: &Path) -> Part {
+/// The category that a directory of the caches belongs to.
+fn of_cache(path: &Path) -> Category {
     match path.file_name().and_then(|name| name.to_str()) {
-        Some("distfiles") => Part::Distfiles,
-        Some("pieces") => Part::Pieces,
-        Some("git") => Part::Blobs,
-        _ => Part::Packages,
+        Some("distfiles") => Category::Distfiles,
+        Some("pieces") => Category::Pieces,
+        Some("git") => Category::Blobs,
+        _ => Category::Packages,
     }
 }
 
@@ -126,7 +126,7 @@ fn disk_usage(path: &Path) -> u64 {
 mod tests {
     use super::*;
 
-    fn listed(store: &Store, part: Part, pretend: bool) -> Vec<(String, bool)> {
+    fn listed(store: &Store, part: Category, pretend: bool) -> Vec<(String, bool)> {
         let mut items = Vec::new();
         store
             .clean(&[part], pretend, |item| {
@@ -142,13 +142,13 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let work = store.work("a", Path::new("/a.toml"), Mode::Exclusive, || {}).unwrap();
         drop(store.work("b", Path::new("/b.toml"), Mode::Exclusive, || {}).unwrap());
-        let pretended = listed(&store, Part::Builds, true);
+        let pretended = listed(&store, Category::Builds, true);
         assert_eq!(pretended.iter().map(|(_, busy)| *busy).collect::<Vec<_>>(), [true, false]);
-        assert_eq!(listed(&store, Part::Builds, false), pretended);
-        assert_eq!(listed(&store, Part::Builds, false), pretended[..1]);
+        assert_eq!(listed(&store, Category::Builds, false), pretended);
+        assert_eq!(listed(&store, Category::Builds, false), pretended[..1]);
         drop(work);
-        assert_eq!(listed(&store, Part::Builds, false).len(), 1);
-        assert_eq!(listed(&store, Part::Builds, false), []);
+        assert_eq!(listed(&store, Category::Builds, false).len(), 1);
+        assert_eq!(listed(&store, Category::Builds, false), []);
     }
 
     #[test]
@@ -157,19 +157,21 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         fs_err::write(store.cache("binpkgs").unwrap().join("x"), "x").unwrap();
         let used = store.use_caches().unwrap();
-        assert_eq!(listed(&store, Part::Packages, false), [("binpkgs".to_owned(), true)]);
+        assert_eq!(listed(&store, Category::Packages, false), [("binpkgs".to_owned(), true)]);
         fs_err::create_dir(store.cache("git").unwrap().join("bare")).unwrap();
-        assert_eq!(listed(&store, Part::Blobs, false), [("git".to_owned(), true)]);
+        assert_eq!(listed(&store, Category::Blobs, false), [("git".to_owned(), true)]);
         drop(used);
-        assert_eq!(listed(&store, Part::Blobs, true), [("git".to_owned(), false)]);
-        assert_eq!(listed(&store, Part::Packages, false), [("binpkgs".to_owned(), false)]);
+        assert_eq!(listed(&store, Category::Blobs, true), [("git".to_owned(), false)]);
+        assert_eq!(listed(&store, Category::Packages, false), [("binpkgs".to_owned(), false)]);
         assert!(!store.root().join("cache/binpkgs").exists());
 
         for name in ["binpkgs", "distfiles", "pieces"] {
             fs_err::write(store.cache(name).unwrap().join("x"), "x").unwrap();
         }
         assert!(store.pieces().join("x").exists());
-        for (part, name) in [(Part::Pieces, "pieces"), (Part::Distfiles, "distfiles"), (Part::Packages, "binpkgs")] {
+        for (part, name) in
+            [(Category::Pieces, "pieces"), (Category::Distfiles, "distfiles"), (Category::Packages, "binpkgs")]
+        {
             assert_eq!(listed(&store, part, false), [(name.to_owned(), false)]);
         }
     }

@@ -8,20 +8,20 @@
 //! Names, signers and dates are not in it: whoever imports it would have to take our word. What trusts the bytes is a lock file,
 //! or what is signed for them.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use super::Store;
+use super::blobs::BLOBS;
 use crate::archive::pack::tar::{self, END, padding};
 use crate::archive::unpack::entry::{Meta, NodeKind};
-use crate::base::digest::{Algorithm, Hasher};
+use crate::base::digest::{Algorithm, Hasher, Sha512};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::{Event, Progress};
 
-/// Where blobs are in an export, as in a store.
-pub(super) const BLOBS: &str = "blobs/sha512";
 /// The list of digests in an export.
 pub(super) const SUMS: &str = "SHA512SUMS";
 /// Bytes read at once.
@@ -31,7 +31,7 @@ pub(super) const BUFFER: usize = 256 << 10;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blob {
     /// Its SHA-512, by its name.
-    pub sha512: String,
+    pub sha512: Sha512,
     /// Its size in bytes.
     pub size: u64,
     /// When it was written, in seconds since 1970.
@@ -54,13 +54,13 @@ impl Store {
         for entry in entries {
             let entry = entry.system(doing)?;
             let (name, metadata) = (entry.file_name(), entry.metadata().system(doing)?);
-            if let Some(sha512) = name.to_str().filter(|name| self.blob_path(name).is_ok() && metadata.is_file()) {
+            if let Some(sha512) = blob_name(&name).filter(|_| metadata.is_file()) {
                 let written = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
                 let written = written.map_or(0, |since| since.as_secs());
-                blobs.push(Blob { sha512: sha512.to_owned(), size: metadata.len(), written });
+                blobs.push(Blob { sha512, size: metadata.len(), written });
             }
         }
-        blobs.sort_by(|a, b| a.sha512.cmp(&b.sha512));
+        blobs.sort_by_key(|blob| blob.sha512);
         Ok(blobs)
     }
 
@@ -69,7 +69,7 @@ impl Store {
     /// # Errors
     /// [`Kind::Usage`](crate::base::error::Kind::Usage) for one that the store lacks, before anything is written;
     /// [`Kind::Refused`](crate::base::error::Kind::Refused) for one that is damaged: the archive then has no end, and no import takes it.
-    pub fn export(&self, sha512s: &[String], to: &mut dyn Write, ui: &dyn Progress) -> Result<()> {
+    pub fn export(&self, sha512s: &[Sha512], to: &mut dyn Write, ui: &dyn Progress) -> Result<()> {
         let _used = self.use_caches()?;
         let mut blobs = Vec::new();
         let mut sums = String::new();
@@ -100,6 +100,12 @@ impl Store {
     }
 }
 
+/// Returns the digest that a file of [`BLOBS`] is named by. Only lower-case names count, as only those are written.
+pub(super) fn blob_name(name: &OsStr) -> Option<Sha512> {
+    let name = name.to_str()?;
+    Sha512::parse(name).filter(|sha512| sha512.hex() == name)
+}
+
 const WRITING: &str = "writing the archive";
 
 struct Out<'a> {
@@ -114,7 +120,7 @@ impl Out<'_> {
         self.to.write_all(bytes).system(|| format!("{WRITING}, after {} of {} bytes", self.done, self.total))
     }
 
-    fn blob(&mut self, sha512: &str, mut file: File, size: u64) -> Result<()> {
+    fn blob(&mut self, sha512: &Sha512, mut file: File, size: u64) -> Result<()> {
         let mut head = Vec::new();
         header(&mut head, &format!("{BLOBS}/{sha512}"), size);
         self.write(&head)?;
@@ -133,7 +139,7 @@ impl Out<'_> {
             self.done += count as u64;
             self.ui.emit(Event::Bytes { done: self.done, total: Some(self.total) });
         }
-        if hash.finish().hex(Algorithm::Sha512).unwrap_or_default() != sha512 {
+        if hash.finish().sha512() != Some(*sha512) {
             return Err(Error::refused(format!("the stored {sha512} is damaged"))
                 .with_hint("the archive is not whole and of no use; `quern-builder fetch` replaces a damaged stage3"));
         }

@@ -4,12 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::Store;
 use super::lock::{self, Lock, Mode};
 use crate::archive::unpack::Record;
-use crate::base::digest::hex;
+use crate::base::digest::{Sha256, Sha512};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::fs::rootfs::Rootfs;
 
@@ -17,15 +16,15 @@ use crate::fs::rootfs::Rootfs;
 #[derive(Debug)]
 pub struct Tree {
     directory: PathBuf,
-    facts: Facts,
+    meta: TreeMeta,
     _lock: Lock,
 }
 
-/// What is kept beside a tree.
+/// Metadata that is kept beside a tree.
 #[derive(Debug, Serialize, Deserialize)]
-struct Facts {
+struct TreeMeta {
     /// SHA-512 of the tarball.
-    sha512: String,
+    sha512: Sha512,
     /// The tarball's name.
     name: String,
     /// What the kernel refused to make.
@@ -40,17 +39,17 @@ impl Tree {
 
     /// Nodes that the kernel refused to make, to be written back when packing.
     pub fn record(&self) -> &Record {
-        &self.facts.record
+        &self.meta.record
     }
 
     /// SHA-512 of the tarball that it was unpacked from.
-    pub fn sha512(&self) -> &str {
-        &self.facts.sha512
+    pub fn sha512(&self) -> Sha512 {
+        self.meta.sha512
     }
 
     /// Name of the tarball that it was unpacked from.
     pub fn name(&self) -> &str {
-        &self.facts.name
+        &self.meta.name
     }
 }
 
@@ -60,7 +59,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Kind::System`] when what is there cannot be read.
-    pub fn tree(&self, sha512: &str, waiting: impl FnOnce()) -> Result<Option<Tree>> {
+    pub fn tree(&self, sha512: &Sha512, waiting: impl FnOnce()) -> Result<Option<Tree>> {
         let directory = self.tree_directory(sha512)?;
         let lock = lock::take(&directory.with_added_extension("lock"), Mode::Shared, waiting)?;
         let path = directory.join("tree.json");
@@ -69,22 +68,22 @@ impl Store {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::system("looking for an unpacked tree").with_source(error)),
         };
-        let facts: Facts =
+        let meta: TreeMeta =
             serde_json::from_slice(&text).context(Kind::System, || format!("reading {}", path.display()))?;
-        if facts.sha512 != sha512 {
+        if meta.sha512 != *sha512 {
             return Err(Error::system(format!("{} is of another tarball", directory.display()))
                 .with_hint("`quern-builder clean --trees` removes what is unpacked"));
         }
-        Ok(Some(Tree { directory, facts, _lock: lock }))
+        Ok(Some(Tree { directory, meta, _lock: lock }))
     }
 
     /// The tree of the tarball with this digest, whichever user's ids it has: for who only reads it. None while it is being made.
     ///
     /// # Errors
     /// [`Kind::System`] when what is there cannot be read.
-    pub fn tree_of_anyone(&self, sha512: &str) -> Result<Option<Tree>> {
+    pub fn tree_of_anyone(&self, sha512: &Sha512) -> Result<Option<Tree>> {
         let own = self.tree_directory(sha512)?;
-        let prefix = format!("{}-", &sha512[..40]);
+        let prefix = format!("{}-", &sha512.hex()[..40]);
         let mut candidates = vec![own];
         for entry in fs_err::read_dir(self.root().join("trees")).system(|| "looking for an unpacked tree")? {
             let path = entry.system(|| "looking for an unpacked tree")?.path();
@@ -96,10 +95,10 @@ impl Store {
         for directory in candidates {
             let Some(lock) = lock::try_take(&directory.with_added_extension("lock"), Mode::Shared)? else { continue };
             let Ok(text) = fs_err::read(directory.join("tree.json")) else { continue };
-            if let Ok(facts) = serde_json::from_slice::<Facts>(&text)
-                && facts.sha512 == sha512
+            if let Ok(meta) = serde_json::from_slice::<TreeMeta>(&text)
+                && meta.sha512 == *sha512
             {
-                return Ok(Some(Tree { directory, facts, _lock: lock }));
+                return Ok(Some(Tree { directory, meta, _lock: lock }));
             }
         }
         Ok(None)
@@ -111,7 +110,7 @@ impl Store {
     /// Those of `unpack`, after which nothing is left, and [`Kind::System`] when the result cannot be kept.
     pub fn add_tree(
         &self,
-        sha512: &str,
+        sha512: &Sha512,
         name: &str,
         waiting: impl Fn(),
         unpack: impl FnOnce(&Rootfs) -> Result<Record>,
@@ -132,34 +131,31 @@ impl Store {
     ///
     /// # Errors
     /// [`Kind::System`] when the trees cannot be listed.
-    pub fn tree_names(&self) -> Result<Vec<(String, String)>> {
+    pub fn tree_names(&self) -> Result<Vec<(Sha512, String)>> {
         let mut names = Vec::new();
         for entry in fs_err::read_dir(self.root().join("trees")).system(|| "looking through the store")? {
             let path = entry.system(|| "looking through the store")?.path().join("tree.json");
-            let facts = fs_err::read(path).ok().and_then(|text| serde_json::from_slice::<Facts>(&text).ok());
-            names.extend(facts.map(|facts| (facts.sha512, facts.name)));
+            let meta = fs_err::read(path).ok().and_then(|text| serde_json::from_slice::<TreeMeta>(&text).ok());
+            names.extend(meta.map(|meta| (meta.sha512, meta.name)));
         }
         Ok(names)
     }
 
-    fn tree_directory(&self, sha512: &str) -> Result<PathBuf> {
-        if sha512.len() != 128 || !sha512.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(Error::system(format!("{sha512:?} is not a SHA-512")));
-        }
-        Ok(self.root().join("trees").join(format!("{}-{}", &sha512[..40], id_map()?)))
+    fn tree_directory(&self, sha512: &Sha512) -> Result<PathBuf> {
+        Ok(self.root().join("trees").join(format!("{}-{}", &sha512.hex()[..40], id_map()?)))
     }
 }
 
 /// Unpacks into a hidden directory and names it when it is whole and on disk. The caller holds the lock.
-fn make(directory: &Path, sha512: &str, name: &str, unpack: impl FnOnce(&Rootfs) -> Result<Record>) -> Result<()> {
+fn make(directory: &Path, sha512: &Sha512, name: &str, unpack: impl FnOnce(&Rootfs) -> Result<Record>) -> Result<()> {
     let partial = directory.with_extension("partial");
     remove_tree(&partial)?;
     let root = partial.join("root");
     fs_err::create_dir_all(&root).system(|| "making a directory for the tree")?;
     let unpacked = Rootfs::open(&root).and_then(|root| unpack(&root));
     let record = unpacked.inspect_err(|_| _ = remove_tree(&partial))?;
-    let facts = Facts { sha512: sha512.into(), name: name.into(), record };
-    let text = serde_json::to_vec(&facts).context(Kind::System, || "writing down what was unpacked")?;
+    let meta = TreeMeta { sha512: *sha512, name: name.into(), record };
+    let text = serde_json::to_vec(&meta).context(Kind::System, || "writing down what was unpacked")?;
     fs_err::write(partial.join("tree.json"), text).system(|| "writing down what was unpacked")?;
     let handle = fs_err::File::open(&partial).system(|| "syncing the tree")?;
     rustix::fs::syncfs(&handle).system(|| format!("syncing {} to disk", partial.display()))?;
@@ -186,6 +182,5 @@ fn id_map() -> Result<String> {
     if fields == ["0", "0", "4294967295", "0", "0", "4294967295"] {
         return Ok("root".into());
     }
-    let digest = Sha256::digest(fields.join(" "));
-    Ok(hex(&digest[..6]))
+    Ok(Sha256::of(fields.join(" ").as_bytes()).hex()[..12].to_owned())
 }

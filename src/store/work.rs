@@ -5,12 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::Store;
 use super::lock::{self, Lock, Mode};
 use super::trees::remove_tree;
-use crate::base::digest::hex;
+use crate::base::digest::{Sha256, Sha512};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::fs::atomic;
 
@@ -55,7 +54,7 @@ pub struct Work {
 #[serde(rename_all = "kebab-case")]
 pub enum Below {
     /// The stage3 with this SHA-512.
-    Stage3(String),
+    Stage3(Sha512),
     /// The host.
     Host,
 }
@@ -72,8 +71,8 @@ pub struct State {
 impl Store {
     /// Where the work directory of the recipe called `name` that came from `origin` is, or would be, in the store at `home`.
     pub fn work_directory(home: &Path, name: &str, origin: &Path) -> PathBuf {
-        let digest = Sha256::digest(std::os::unix::ffi::OsStrExt::as_bytes(origin.as_os_str()));
-        home.join("builds").join(format!("{name}-{}", hex(&digest[..4])))
+        let digest = Sha256::of(std::os::unix::ffi::OsStrExt::as_bytes(origin.as_os_str())).hex();
+        home.join("builds").join(format!("{name}-{}", &digest[..8]))
     }
 
     /// Takes the work directory of the recipe called `name` that came from `origin`. `waiting` is called before waiting for

@@ -3,6 +3,7 @@
 use crate::base::text::printable;
 use std::fs::File;
 
+use crate::base::digest::Sha512;
 use crate::base::error::{Context, Error, Result};
 use crate::source::{Fetched, Proof, rewound};
 use crate::verify::{Signer, detached};
@@ -12,7 +13,7 @@ use crate::verify::{Signer, detached};
 pub struct Verified {
     file: File,
     name: String,
-    sha512: String,
+    sha512: Sha512,
     size: u64,
     timestamp: Option<String>,
     signer: Option<Signer>,
@@ -66,9 +67,9 @@ impl Verified {
         &self.name
     }
 
-    /// Its SHA-512, 128 lower-case hex digits.
-    pub fn sha512(&self) -> &str {
-        &self.sha512
+    /// Its SHA-512.
+    pub fn sha512(&self) -> Sha512 {
+        self.sha512
     }
 
     /// Its size in bytes.

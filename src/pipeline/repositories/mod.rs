@@ -81,7 +81,7 @@ pub fn stored(job: &Job, store: &Store) -> Result<Option<(Vec<Repository>, Resol
             }
             Origin::Snapshot(snapshot) => {
                 let known = snapshot::known(snapshot, store)?;
-                (known.and_then(|known| known.sha512().map(str::to_owned)), snapshot::top(snapshot))
+                (known.and_then(|known| known.sha512()), snapshot::top(snapshot))
             }
             Origin::Git(git) => (git::known(git, store)?.map(|commit| commit.tree()), None),
         };
@@ -188,7 +188,7 @@ fn of_snapshot(snapshot: &Snapshot, index: usize, at: &Site<'_>) -> Result<Repos
     let wanted = snapshot::top(snapshot);
     let waiting = || at.ui.note(WAITING);
     let unpacked = match located.sha512() {
-        Some(sha512) => at.store.tree(sha512, waiting)?,
+        Some(sha512) => at.store.tree(&sha512, waiting)?,
         None => None,
     };
     let urls = located.urls().to_vec();
@@ -203,7 +203,7 @@ fn of_snapshot(snapshot: &Snapshot, index: usize, at: &Site<'_>) -> Result<Repos
         None => {
             let verified = snapshot::verified(snapshot, &located, at)?;
             let name = verified.name();
-            let tree = at.store.add_tree(verified.sha512(), name, waiting, |root| {
+            let tree = at.store.add_tree(&verified.sha512(), name, waiting, |root| {
                 let top = wanted.as_deref();
                 let limits = limits(&snapshot.bounds, Some(verified.size()));
                 match snapshot.format {
@@ -220,7 +220,7 @@ fn of_snapshot(snapshot: &Snapshot, index: usize, at: &Site<'_>) -> Result<Repos
         }
     };
     let top = tree::top(&Rootfs::open(&tree.root())?, tree.name(), wanted.as_deref())?;
-    let sha512 = tree.sha512().to_owned();
+    let sha512 = tree.sha512();
     let directory = tree.root().join(&top);
     let name = snapshot::called(snapshot, top, &file);
     let fact = Fact::Snapshot { name, urls, size, sha512, signer, how };

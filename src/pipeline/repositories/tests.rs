@@ -6,10 +6,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sha2::{Digest, Sha512};
-
 use super::*;
-use crate::base::digest::hex;
+use crate::base::digest::Sha512;
 use crate::base::error::Kind;
 use crate::base::progress::Silent;
 use crate::source::ResolveOptions;
@@ -81,8 +79,7 @@ impl Publisher {
 
     /// Puts a list on the mirror, signed so many seconds ago.
     fn list(&mut self, list: &str, key: &str, ago: u64, images: &[(&str, &[u8])]) {
-        let text: String =
-            images.iter().map(|(name, bytes)| format!("{}  {name}\n", hex(&Sha512::digest(bytes)))).collect();
+        let text: String = images.iter().map(|(name, bytes)| format!("{}  {name}\n", Sha512::of(bytes))).collect();
         let signed = self.gpg.clearsign(key, &["--faked-system-time", &format!("{}!", now() - ago)], &text);
         self.put(list, &signed);
     }
@@ -176,7 +173,7 @@ fn the_latest_is_fetched_and_unpacked_as_unsquashfs_does() {
         assert_eq!(called, format!("gentoo-{day}"));
         assert_eq!(snapshot::file_name(&snapshot, &called), name);
         assert_eq!(urls, [format!("{}/snapshots/squashfs/{name}", server.url)]);
-        assert_eq!((sha512, signer), (hex(&Sha512::digest(&image)), Some(site.gpg.fingerprints("good")[0].clone())));
+        assert_eq!((sha512, signer), (Sha512::of(&image), Some(site.gpg.fingerprints("good")[0].clone())));
     }
 }
 
@@ -225,7 +222,7 @@ fn a_locked_image_is_fetched_by_its_own_name_and_digest() {
         name: snapshot::file_name(&latest, "gentoo-20261120"),
         url: None,
         size: image.len() as u64,
-        sha512: hex(&Sha512::digest(&image)),
+        sha512: Sha512::of(&image),
         blake2b: None,
         timestamp: None,
         signer: Some(site.gpg.fingerprints("good")[0].clone()),
@@ -254,7 +251,7 @@ fn what_the_list_does_not_vouch_for_is_refused() {
     site.list(list, "good", 40 * DAY, &[(name, &image)]);
     site.refuses(None, "40 days old");
     // Unsigned text with the right digest.
-    site.put(list, format!("{}  {name}\n", hex(&Sha512::digest(&image))).as_bytes());
+    site.put(list, format!("{}  {name}\n", Sha512::of(&image)).as_bytes());
     site.refuses(None, "not signed");
     // The digest of another file, and one that is not of these bytes.
     site.list(list, "good", 7200, &[("gentoo-current.lzo.sqfs", &image), (name, b"other")]);

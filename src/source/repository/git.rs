@@ -7,9 +7,9 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256, Sha512};
+use sha2::{Digest, Sha256};
 
-use crate::base::digest::hex;
+use crate::base::digest::{Sha512, hex};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::os::process::Exit;
 use crate::os::process::helper::{Helper, ask};
@@ -69,8 +69,8 @@ impl Commit {
     }
 
     /// What its tree is called in the store: a digest, as a tarball has one.
-    pub fn tree(&self) -> String {
-        hex(&Sha512::digest(format!("git commit {}", self.id())))
+    pub fn tree(&self) -> Sha512 {
+        Sha512::of(format!("git commit {}", self.id()).as_bytes())
     }
 
     /// What is unpacked is called so in messages.

@@ -9,6 +9,8 @@ pub mod snapshot;
 mod squashfs;
 pub mod tree;
 
+use crate::base::digest::Sha512;
+
 /// What an ebuild repository is made from: enough to get the same one again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
@@ -25,8 +27,8 @@ pub enum Fact {
         urls: Vec<String>,
         /// Its size in bytes, where known.
         size: Option<u64>,
-        /// SHA-512 of the tarball or image, lower-case hex.
-        sha512: String,
+        /// SHA-512 of the tarball or image.
+        sha512: Sha512,
         /// Primary fingerprint of the certificate that signed it.
         signer: Option<String>,
         /// What the trust in it rests on, in words.

@@ -1,6 +1,6 @@
 //! Snapshots as squashfs images: `snapshots/squashfs/gentoo-….xz.sqfs` of a mirror, and a signed list of their digests.
 
-use crate::base::digest::Algorithm;
+use crate::base::digest::{Algorithm, Sha512};
 use crate::base::text::printable;
 use crate::base::time::now;
 use sha2::{Digest, Sha256};
@@ -43,7 +43,7 @@ pub(super) fn first_urls(snapshot: &Snapshot) -> Vec<String> {
 /// An image that a signed list gives the digest of.
 struct Listed {
     name: String,
-    sha512: String,
+    sha512: Sha512,
     signer: Signer,
 }
 
@@ -118,7 +118,7 @@ fn listed(what: &str, signed: &[u8], snapshot: &Snapshot, keyring: &Keyring) -> 
     let latest = digests.files().filter(|name| snapshot.date.is_none() && day(name).is_some()).max();
     for name in latest.into_iter().chain([asked]) {
         if let Some(sha512) = digests.of(name, Algorithm::Sha512)? {
-            return Ok(Some(Listed { name: name.to_owned(), sha512: sha512.to_owned(), signer }));
+            return Ok(Some(Listed { name: name.to_owned(), sha512: digests::sha512(sha512)?, signer }));
         }
     }
     Ok(None)
@@ -138,9 +138,9 @@ fn located(
     keyring: &Keyring,
     store: &Store,
 ) -> Result<Located> {
-    let remembered = store.read_ref::<Facts>(REFS, &ref_name(snapshot))?.filter(|facts| {
-        facts.trust == keyring.id() && facts.sha512.as_deref() == Some(&listed.sha512) && facts.digests.is_some()
-    });
+    let remembered = store
+        .read_ref::<Facts>(REFS, &ref_name(snapshot))?
+        .filter(|facts| facts.trust == keyring.id() && facts.sha512 == Some(listed.sha512) && facts.digests.is_some());
     let here = store.blob(&listed.sha512)?.is_some();
     let new = remembered.is_none();
     let facts = remembered.unwrap_or_else(|| Facts {
@@ -171,7 +171,7 @@ pub(super) fn known(snapshot: &Snapshot, store: &Store) -> Result<Option<Located
         .digests
         .as_ref()
         .and_then(|signed| listed(&path(snapshot), signed.as_bytes(), snapshot, &keyring).ok().flatten());
-    Ok(listed.filter(|listed| facts.sha512.as_ref() == Some(&listed.sha512)).map(|listed| {
+    Ok(listed.filter(|listed| facts.sha512 == Some(listed.sha512)).map(|listed| {
         let (how, signer) = (by(&listed.signer), Some(listed.signer));
         of_facts(snapshot, listed.name, Facts { how, signer, ..facts }, &snapshot.mirrors, true)
     }))

@@ -265,7 +265,7 @@ impl Forge {
 
     fn digests(&mut self) {
         let name = self.mirror.name.clone();
-        let (right, wrong) = (sha512(&data()), sha512(b"other"));
+        let (right, wrong) = (sha512(&data()).hex(), sha512(b"other").hex());
         let blake2b = hex(&Blake2b512::digest(b"other"));
         let mut says = |what: &str, text: String, why: &'static str| {
             self.says(what, Digests, &format!("{text}\n"), Expected::Bad(Kind::Refused, why));
@@ -337,7 +337,7 @@ impl Forge {
 
     fn good_forms(&mut self) {
         let (list, line, name) = (self.text(List), self.line(), self.mirror.name.clone());
-        let (sha, blake2b) = (sha512(&data()), hex(&Blake2b512::digest(data())));
+        let (sha, blake2b) = (sha512(&data()).hex(), hex(&Blake2b512::digest(data())));
         let mut edited = |name: &str, at: Document, edit: &dyn Fn(String) -> String| {
             let bytes = edit(clearsigned(&self.mirror.gpg, &self.text(at))).into_bytes();
             self.row(name, vec![(self.path(at), Some(bytes))], Expected::Good);

@@ -315,7 +315,7 @@ fn a_commit_becomes_a_repository_of_a_recipe_once_and_only_if_it_is_one() {
     // The same commit by another name is the same tree; while it is used, it stays.
     let _again = found(forge.at(&id)).unwrap();
     assert_eq!(trees(), 1);
-    store.clean(&[crate::store::clean::Part::Trees], false, |item| assert!(item.busy)).unwrap();
+    store.clean(&[crate::store::clean::Category::Trees], false, |item| assert!(item.busy)).unwrap();
     assert!(all[0].directory().join("profiles/repo_name").exists());
     // Signed, and leading out of the store all the same.
     std::os::unix::fs::symlink("/etc/shadow", forge.directory.path().join("profiles/p/packages")).unwrap();

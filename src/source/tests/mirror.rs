@@ -161,8 +161,8 @@ fn latest_is_located_fetched_verified_and_remembered() {
     assert_eq!(offline.sha512(), Some(verified.sha512()));
     verify(fetch(&offline, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap()).unwrap();
     assert_eq!(server.seen().len(), 4);
-    store.remove_blob(verified.sha512()).unwrap();
-    let left = store.root().join(format!("blobs/partial/{}-{}.part", mirror.name, &verified.sha512()[..16]));
+    store.remove_blob(&verified.sha512()).unwrap();
+    let left = store.root().join(format!("blobs/partial/{}-{}.part", mirror.name, &verified.sha512().hex()[..16]));
     fs_err::write(&left, &data()[..1000]).unwrap();
     let error = fetch(&offline, &Site::new(&store, ResolveOptions::default(), &Silent)).map(|_| ()).unwrap_err();
     assert!(error.kind() == Kind::Network && error.hint().unwrap().contains("--offline"));
@@ -304,7 +304,7 @@ fn files_of_this_machine() {
     let unsigned = build(&base(None, true), &store).unwrap();
     assert!(unsigned.how().contains("unsigned") && unsigned.signer().is_none());
     assert_eq!(unsigned.timestamp(), Some("20260810T204554Z"));
-    let digest = build(&base(Some(sha512(&data())), false), &store).unwrap();
+    let digest = build(&base(Some(sha512(&data()).hex()), false), &store).unwrap();
     assert!(digest.how().contains("SHA-512 in the recipe"));
     let error = build(&base(Some("0".repeat(128)), true), &store).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
@@ -320,7 +320,7 @@ fn files_of_this_machine() {
     }
     // Changed between locating and fetching.
     let located = locate(&base(None, true), &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
-    store.remove_blob(located.sha512().unwrap()).unwrap();
+    store.remove_blob(&located.sha512().unwrap()).unwrap();
     fs_err::write(&path, b"other").unwrap();
     let error = fetch(&located, &Site::new(&store, ResolveOptions::default(), &Silent)).map(|_| ()).unwrap_err();
     assert!(error.kind() == Kind::Refused && error.to_string().contains("changed"), "{error}");

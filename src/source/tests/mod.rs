@@ -7,14 +7,13 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use blake2::Blake2b512;
-use sha2::{Digest, Sha256, Sha512};
+use sha2::{Digest, Sha256};
 
 use super::download::{Wanted, download};
 use super::fetch::{Http, Patience};
 use super::server::{Request, Server, head, honest};
 use super::*;
-use crate::base::digest::Algorithm;
-use crate::base::digest::hex;
+use crate::base::digest::{Algorithm, Sha512};
 use crate::base::error::Kind;
 use crate::base::progress::{Event, Silent};
 use crate::verify::gnupg::{Gpg, gpg};
@@ -43,8 +42,8 @@ fn data() -> Vec<u8> {
     (0..300_000u32).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
 }
 
-fn sha512(bytes: &[u8]) -> String {
-    hex(&Sha512::digest(bytes))
+fn sha512(bytes: &[u8]) -> Sha512 {
+    Sha512::of(bytes)
 }
 
 /// Keeps what was warned and noted.
@@ -136,7 +135,7 @@ fn fetched_once() {
 #[test]
 fn a_damaged_blob_is_fetched_again() {
     let (case, server) = (Case::new(), good());
-    let path = case.store.blob_path(&sha512(&case.data)).unwrap();
+    let path = case.store.blob_path(&sha512(&case.data));
     fs_err::create_dir_all(path.parent().unwrap()).unwrap();
     fs_err::write(path, b"damaged").unwrap();
     case.get(&[&server]).unwrap();
@@ -194,7 +193,7 @@ fn with_part(bytes: &[u8]) -> Case {
     let case = Case::new();
     let dir = case.store.root().join("blobs/partial");
     fs_err::create_dir_all(&dir).unwrap();
-    fs_err::write(dir.join(format!("f-{}.part", &sha512(&case.data)[..16])), bytes).unwrap();
+    fs_err::write(dir.join(format!("f-{}.part", &sha512(&case.data).hex()[..16])), bytes).unwrap();
     case
 }
 
@@ -226,12 +225,8 @@ fn a_whole_part_that_only_a_signature_can_judge_is_not_asked_for_again() {
         let note = format!(r#"{{"url":"{}/f","validator":"\"one\"","size":{}}}"#, server.url, data().len());
         fs_err::write(partial.join("f.json"), note).unwrap();
     };
-    let mut judge = |file: &File| match hashing::of_file(file, &[Algorithm::Sha512], "f", &Silent)?
-        .0
-        .hex(Algorithm::Sha512)
-        .unwrap_or_default()
-    {
-        found if found == sha512(&data()) => Ok(()),
+    let mut judge = |file: &File| match hashing::of_file(file, &[Algorithm::Sha512], "f", &Silent)?.0.sha512() {
+        found if found == Some(sha512(&data())) => Ok(()),
         _ => Err(Error::refused("bad signature")),
     };
     left(&data());

@@ -13,14 +13,14 @@ use std::path::Path;
 use rustix::fs::{Mode as FileMode, OFlags};
 
 use super::Store;
-use super::blobs::{Part, PartOrBlob};
-use super::export::{BLOBS, BUFFER, SUMS};
+use super::blobs::{BLOBS, PartOrBlob, PartialBlob};
+use super::export::{BUFFER, SUMS, blob_name};
 use super::lock::{self, Mode};
 use crate::archive::unpack::Limits;
 use crate::archive::unpack::entry::{Entry, NodeKind};
 use crate::archive::unpack::reader::Reader;
 use crate::archive::unpack::refusal::ReadError;
-use crate::base::digest::{Algorithm, Hasher};
+use crate::base::digest::{Algorithm, Hasher, Sha512};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::{Event, Progress};
 use crate::os::space;
@@ -39,7 +39,7 @@ const NO_EXPORT: &str =
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imported {
     /// Its SHA-512, computed here.
-    pub sha512: String,
+    pub sha512: Sha512,
     /// Whether the store had it already.
     pub known: bool,
 }
@@ -82,16 +82,12 @@ impl Store {
     pub fn import_directory(&self, directory: &Path, ui: &dyn Progress) -> Result<Vec<Imported>> {
         let name = directory.display().to_string();
         let doing = || format!("reading {name}");
-        let mut found: Vec<(String, File, u64)> = Vec::new();
+        let mut found: Vec<(Sha512, File, u64)> = Vec::new();
         let blobs = directory.join(BLOBS);
         let entries = fs_err::read_dir(&blobs).context(crate::base::error::Kind::Usage, doing);
         for entry in entries.map_err(|error| error.with_hint(NO_EXPORT))? {
             let entry = entry.system(doing)?;
-            let Some(sha512) =
-                entry.file_name().to_str().filter(|name| self.blob_path(name).is_ok()).map(str::to_owned)
-            else {
-                continue;
-            };
+            let Some(sha512) = blob_name(&entry.file_name()) else { continue };
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let file = File::from(rustix::fs::open(entry.path(), flags, FileMode::empty()).system(doing)?);
             let metadata = file.metadata().system(doing)?;
@@ -99,7 +95,7 @@ impl Store {
                 found.push((sha512, file, metadata.len()));
             }
         }
-        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found.sort_by_key(|(sha512, ..)| *sha512);
         let total = found.iter().map(|(_, _, size)| size).sum();
         let mut import = Import::begin(self, &name, Some(total), ui)?;
         for (sha512, file, size) in found {
@@ -118,9 +114,9 @@ struct Import<'a> {
     name: &'a str,
     size: Option<u64>,
     ui: &'a dyn Progress,
-    seen: BTreeSet<String>,
-    parts: Vec<(Part, String)>,
-    known: Vec<String>,
+    seen: BTreeSet<Sha512>,
+    parts: Vec<(PartialBlob, Sha512)>,
+    known: Vec<Sha512>,
     done: u64,
     _locks: (lock::Lock, lock::Lock),
 }
@@ -154,15 +150,15 @@ impl<'a> Import<'a> {
     }
 
     /// The digest that an entry claims to be of; none for what else an export holds.
-    fn claimed(&self, entry: &Entry) -> Result<Option<String>> {
+    fn claimed(&self, entry: &Entry) -> Result<Option<Sha512>> {
         let path = entry.path.to_str().unwrap_or_default();
         match &entry.kind {
             NodeKind::Dir if [Path::new(""), Path::new("blobs"), Path::new(BLOBS)].contains(&&*entry.path) => Ok(None),
             NodeKind::File if path == SUMS => Ok(None),
             NodeKind::File if entry.sparse.is_none() => {
                 let name = path.strip_prefix(BLOBS).and_then(|rest| rest.strip_prefix('/'));
-                match name.filter(|name| self.store.blob_path(name).is_ok()) {
-                    Some(sha512) => Ok(Some(sha512.to_owned())),
+                match name.and_then(|name| blob_name(name.as_ref())) {
+                    Some(sha512) => Ok(Some(sha512)),
                     None => Err(self.refused(&format!("{} does not belong in an export", shown(entry)))),
                 }
             }
@@ -171,22 +167,22 @@ impl<'a> Import<'a> {
     }
 
     /// Copies what is said to have this digest and this size.
-    fn blob(&mut self, claimed: &str, size: u64, from: &mut dyn Read) -> Result<(), Stopped> {
-        if !self.seen.insert(claimed.to_owned()) {
+    fn blob(&mut self, claimed: &Sha512, size: u64, from: &mut dyn Read) -> Result<(), Stopped> {
+        if !self.seen.insert(*claimed) {
             return Err(self.refused(&format!("{claimed} comes twice")).into());
         }
-        let name = format!("{PREFIX}{}", &claimed[..32]);
+        let name = format!("{PREFIX}{}", &claimed.hex()[..32]);
         let mut waiting = || self.ui.note("waiting for another process that imports the same");
         let part = match self.store.part(&name, Some(claimed), &mut waiting)? {
             PartOrBlob::Part(part) => part,
             PartOrBlob::Blob(_) => {
-                self.known.push(claimed.to_owned());
+                self.known.push(*claimed);
                 self.done += size;
                 return Ok(());
             }
         };
         // From here on it is removed by whoever drops the import.
-        self.parts.push((part, claimed.to_owned()));
+        self.parts.push((part, *claimed));
         let (store, name, ui, total) = (self.store, self.name, self.ui, self.size);
         let Some((part, _)) = self.parts.last_mut() else { return Ok(()) };
         let path = part.path().to_owned();
@@ -209,8 +205,9 @@ impl<'a> Import<'a> {
             self.done += count as u64;
             ui.emit(Event::Bytes { done: self.done, total });
         }
-        let computed = hash.finish().hex(Algorithm::Sha512).unwrap_or_default();
-        if computed != claimed || copied != size {
+        let computed = hash.finish().sha512();
+        if computed != Some(*claimed) || copied != size {
+            let computed = computed.map_or_else(String::new, |computed| computed.hex());
             let error = Error::refused(format!("importing {}: it is damaged, or forged", printable(name)))
                 .with_details(format!("SHA-512 is        {computed}\nand is said to be {claimed}"))
                 .with_hint("nothing of it was kept; export it again");
@@ -227,7 +224,7 @@ impl<'a> Import<'a> {
             part.finish(self.store, &sha512)?;
             imported.push(Imported { sha512, known: false });
         }
-        imported.sort_by(|a, b| a.sha512.cmp(&b.sha512));
+        imported.sort_by_key(|blob| blob.sha512);
         self.ui.done();
         Ok(imported)
     }

@@ -5,12 +5,10 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use proptest::prelude::*;
-use sha2::{Digest, Sha512};
 
 use super::*;
 use crate::archive::pack::tar::{self, END, padding};
 use crate::archive::unpack::entry::Meta;
-use crate::base::digest::hex;
 use crate::base::error::Kind;
 use crate::base::progress::Silent;
 
@@ -20,11 +18,11 @@ fn store() -> (tempfile::TempDir, Store) {
     (home, store)
 }
 
-fn sha512(bytes: &[u8]) -> String {
-    hex(&Sha512::digest(bytes))
+fn sha512(bytes: &[u8]) -> Sha512 {
+    Sha512::of(bytes)
 }
 
-fn put(store: &Store, bytes: &[u8]) -> String {
+fn put(store: &Store, bytes: &[u8]) -> Sha512 {
     let PartOrBlob::Part(mut part) = store.part("test", None, &mut || ()).unwrap() else { panic!() };
     part.file().write_all(bytes).unwrap();
     part.finish(store, &sha512(bytes)).unwrap();
@@ -32,7 +30,7 @@ fn put(store: &Store, bytes: &[u8]) -> String {
 }
 
 fn exported(store: &Store) -> Vec<u8> {
-    let all: Vec<String> = store.blobs().unwrap().into_iter().map(|blob| blob.sha512).collect();
+    let all: Vec<Sha512> = store.blobs().unwrap().into_iter().map(|blob| blob.sha512).collect();
     let mut archive = Vec::new();
     store.export(&all, &mut archive, &Silent).unwrap();
     archive
@@ -84,11 +82,11 @@ fn what_is_exported_is_imported_once_and_checked_by_others() {
     sums.sort();
     let archive = exported(&from);
     assert_eq!(exported(&from), archive, "the same bytes every time");
-    let news: Vec<_> = sums.iter().map(|sha512| Imported { sha512: sha512.clone(), known: false }).collect();
+    let news: Vec<_> = sums.iter().map(|sha512| Imported { sha512: *sha512, known: false }).collect();
     assert_eq!(import(&to, &archive).unwrap(), news);
     assert_eq!(files(&to).len(), 3);
     for (path, bytes) in files(&to) {
-        assert_eq!(path.file_name().unwrap().to_str(), Some(sha512(&bytes).as_str()));
+        assert_eq!(path.file_name().unwrap().to_str(), Some(sha512(&bytes).hex().as_str()));
         assert_eq!(fs_err::metadata(path).unwrap().permissions().mode() & 0o777, 0o444);
     }
     assert!(import(&to, &archive).unwrap().iter().all(|blob| blob.known));
@@ -169,15 +167,15 @@ fn a_hostile_directory() {
     let blobs = home.path().join("in").join(BLOBS);
     fs_err::create_dir_all(&blobs).unwrap();
     fs_err::write(home.path().join("secret"), "secret").unwrap();
-    symlink(home.path().join("secret"), blobs.join(sha512(b"secret"))).unwrap();
+    symlink(home.path().join("secret"), blobs.join(sha512(b"secret").hex())).unwrap();
     let directory = home.path().join("in");
     assert_eq!(store.import_directory(&directory, &Silent).unwrap_err().kind(), Kind::System);
-    fs_err::remove_file(blobs.join(sha512(b"secret"))).unwrap();
-    fs_err::create_dir(blobs.join(sha512(b"directory"))).unwrap();
+    fs_err::remove_file(blobs.join(sha512(b"secret").hex())).unwrap();
+    fs_err::create_dir(blobs.join(sha512(b"directory").hex())).unwrap();
     fs_err::write(blobs.join("README"), "ours").unwrap();
-    fs_err::write(blobs.join(sha512(b"one")), "one").unwrap();
+    fs_err::write(blobs.join(sha512(b"one").hex()), "one").unwrap();
     assert_eq!(store.import_directory(&directory, &Silent).unwrap().len(), 1);
-    fs_err::write(blobs.join(sha512(b"two")), "three").unwrap();
+    fs_err::write(blobs.join(sha512(b"two").hex()), "three").unwrap();
     assert_eq!(empty.import_directory(&directory, &Silent).unwrap_err().kind(), Kind::Refused);
     assert_eq!(files(&empty), []);
     assert_eq!(store.import_directory(&home.path().join("none"), &Silent).unwrap_err().kind(), Kind::Usage);
@@ -200,7 +198,7 @@ fn what_a_killed_import_left_goes_with_the_next() {
 fn a_damaged_blob_is_not_exported() {
     let (_home, store) = store();
     let sha512 = put(&store, b"good");
-    let path = store.blob_path(&sha512).unwrap();
+    let path = store.blob_path(&sha512);
     fs_err::remove_file(&path).unwrap();
     fs_err::write(&path, "bad!").unwrap();
     let mut archive = Vec::new();
@@ -209,7 +207,7 @@ fn a_damaged_blob_is_not_exported() {
     let (_home, to) = self::store();
     assert_eq!(import(&to, &archive).unwrap_err().kind(), Kind::Refused);
     assert_eq!(files(&to), []);
-    let missing = store.export(&["0".repeat(128)], &mut archive, &Silent).unwrap_err();
+    let missing = store.export(&[Sha512::from([0; 64])], &mut archive, &Silent).unwrap_err();
     assert_eq!(missing.kind(), Kind::Usage);
 }
 
@@ -242,7 +240,7 @@ proptest! {
         let outcome = import(&store, &bytes);
         for (path, bytes) in files(&store) {
             prop_assert!(outcome.is_ok());
-            let named = path.file_name().unwrap().to_str() == Some(sha512(&bytes).as_str());
+            let named = path.file_name().unwrap().to_str() == Some(sha512(&bytes).hex().as_str());
             prop_assert!(named, "{}", path.display());
         }
     }
