@@ -1,7 +1,7 @@
-# Functions to sign with the world's throw-away keys. Sourced, not run.
+# Functions that sign with the throw-away keys of the world. To be sourced.
 # shellcheck shell=bash
 
-# new_key HOME UID: a key as Gentoo's releases have it, a primary that only certifies and a subkey that signs.
+# new_key HOME UID: makes a key like that of Gentoo's releases: the primary key only certifies, and a subkey signs.
 new_key() {
     local home=$1 uid=$2 fpr
     mkdir -p -m 700 "$home"
@@ -10,7 +10,7 @@ new_key() {
     gpg_in "$home" --quick-add-key "$fpr" rsa2048 sign never
 }
 
-# fingerprint HOME: of the primary key
+# fingerprint HOME: prints the fingerprint of the primary key.
 fingerprint() {
     gpg_in "$1" --with-colons --list-keys | awk -F: '$1 == "fpr" { print $10; exit }'
 }
@@ -22,20 +22,20 @@ gpg_in() {
         --passphrase '' --digest-algo SHA512 "$@"
 }
 
-# close_key HOME: no agent stays behind, and everybody may read what is a test's property
+# close_key HOME: ends the agent, and lets everybody read the keys, which only tests use.
 close_key() {
     GNUPGHOME=$1 gpgconf --kill all
     rm -f "$1"/S.* "$1"/*.lock "$1"/.#lk* "$1"/random_seed "$1"/*~
     chmod -R a+rX "$1"
 }
 
-# clearsign HOME FILE: the text becomes its own signed form
+# clearsign HOME FILE: replaces the text with its signed form.
 clearsign() {
     gpg_in "$1" --clearsign --output "$2.signed" "$2"
     mv "$2.signed" "$2"
 }
 
-# detach HOME FILE SIGNATURE [--armor]
+# detach HOME FILE SIGNATURE [--armor]: writes a detached signature.
 detach() {
     gpg_in "$1" --detach-sign "${@:4}" --output "$3" "$2"
 }

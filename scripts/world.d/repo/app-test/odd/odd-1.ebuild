@@ -8,7 +8,7 @@ S="${WORKDIR}"
 LICENSE="public-domain"
 SLOT="0"
 KEYWORDS="amd64"
-# nothing here is a program to be stripped
+# No file here is a program that could be stripped.
 RESTRICT="strip"
 
 src_install() {

@@ -9,7 +9,7 @@ LICENSE="GPL-2"
 SLOT="0"
 KEYWORDS="amd64"
 
-# Made when the package is merged, because the kernel or the machine fills them: name and mode.
+# Directories (name and mode) that are made when the package is merged, because the kernel or the machine fills them.
 MOUNT_POINTS="dev:0755 proc:0555 run:0755 sys:0555 tmp:1777 var/tmp:1777"
 
 src_install() {

@@ -5,5 +5,5 @@ DESCRIPTION="Whatever the C library of this system is"
 SLOT="0"
 KEYWORDS="amd64"
 
-# The stand-in has no ebuild for glibc: its stage3 brings one.
+# The stand-in world has no ebuild for glibc, which is part of its stage3.
 RDEPEND="elibc_musl? ( sys-libs/musl )"
