@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use quern_builder::testing::{
-    Compression, Content, Contents, ImageSpec, Oci, Options, Outputs, Platform, Record, Result, Rootfs, Silent,
+    Compression, Content, Contents, Deferred, ImageSpec, Oci, Options, Outputs, Platform, Result, Rootfs, Silent,
     SourceDate, Staging, Tree, pack, publish,
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -76,7 +76,7 @@ fn spent(tree: &Path, outdir: &Path, oci: Option<&Oci>) -> Result<[f64; 2]> {
     let staging = Staging::create(outdir, &Silent)?;
     let mut tarball = staging.create_file(&spec.tarball())?;
     let (mut contents, mut manifest) = (Contents::new(), Contents::new());
-    let tree = Tree { root: &Rootfs::open(tree)?, deferred: &Record::default() };
+    let tree = Tree { root: &Rootfs::open(tree)?, deferred: &Deferred::default() };
     let outputs = Outputs { archive: &mut tarball, contents: Some(&mut contents), manifest: Some(&mut manifest) };
     let packed = pack(tree, outputs, &Options { epoch: date.epoch(), ..Default::default() }, &Silent)?;
     let (contents, manifest) = (contents.finish()?, manifest.finish()?);

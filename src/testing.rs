@@ -1,7 +1,7 @@
 //! The items that `tests/` and `benches/` use beside the program itself. Not a public interface.
 
 pub use crate::archive::pack::{Format, Options, Outputs, Tree, pack};
-pub use crate::archive::unpack::Record;
+pub use crate::archive::unpack::Deferred;
 pub use crate::base::arch::Platform;
 pub use crate::base::digest::{Algorithm, Hasher};
 pub use crate::base::error::{Error, Kind, Result};

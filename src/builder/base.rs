@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::host::Host;
 use super::layers::Layer;
-use crate::archive::unpack::Record;
+use crate::archive::unpack::Deferred;
 use crate::base::error::Result;
 use crate::recipe::{Job, TreeKind};
 use crate::store::trees::Tree;
@@ -40,10 +40,10 @@ impl Base {
     }
 
     /// What the shipped tree lacks because the kernel refused it: a stage4 holds the stage3.
-    pub fn record(&self, job: &Job) -> Record {
+    pub fn record(&self, job: &Job) -> Deferred {
         match (job.build.kind, self) {
             (TreeKind::Stage4, Self::Stage3(tree)) => tree.record().clone(),
-            _ => Record::default(),
+            _ => Deferred::default(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::named::OutputFile;
-use crate::archive::unpack::Record;
+use crate::archive::unpack::Deferred;
 use crate::base::error::{Context, Kind, Result};
 use crate::base::progress::Progress;
 
@@ -17,7 +17,7 @@ impl RecordFile {
     }
 
     /// Writes the refused nodes and attributes to the file, or warns that they are lost if there is no file.
-    pub(super) fn keep(file: Option<Self>, refused: &Record, ui: &dyn Progress) -> Result<()> {
+    pub(super) fn keep(file: Option<Self>, refused: &Deferred, ui: &dyn Progress) -> Result<()> {
         match file {
             Some(file) => file.write(refused),
             None if refused.is_empty() => Ok(()),
@@ -33,14 +33,14 @@ impl RecordFile {
         }
     }
 
-    fn write(self, record: &Record) -> Result<()> {
+    fn write(self, record: &Deferred) -> Result<()> {
         let text = serde_json::to_vec(record).system(|| "writing the record")?;
         self.0.write(&mut &text[..], "record")
     }
 }
 
 /// Reads a record that [`RecordFile::keep`] wrote.
-pub(super) fn read(path: &Path) -> Result<Record> {
+pub(super) fn read(path: &Path) -> Result<Deferred> {
     let text = fs_err::read(path).context(Kind::Usage, || "reading the record")?;
     serde_json::from_slice(&text).context(Kind::Usage, || format!("reading the record {}", path.display()))
 }

@@ -11,9 +11,9 @@ use rustix::fs::{FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
 use super::whiteout::Mark;
-use crate::archive::unpack::Record;
+use crate::archive::unpack::Deferred;
 use crate::archive::unpack::entry::{Entry, NodeKind};
-use crate::archive::unpack::limits::{Kept, Limits};
+use crate::archive::unpack::limits::{Limits, MemoryBudget};
 use crate::base::error::{Context as _, Result};
 use crate::base::refusal::Reason;
 use crate::fs::rootfs::{self, Rootfs};
@@ -21,7 +21,7 @@ use crate::fs::rootfs::{self, Rootfs};
 /// The marks of a layer.
 pub(super) struct Marks {
     list: Vec<Mark>,
-    kept: Kept,
+    kept: MemoryBudget,
     /// Names on those ways to what marks speak of that lead through links. A way through no link needs no care.
     ways: BTreeSet<PathBuf>,
     /// Those of them, and links elsewhere, whose places entries of the layer took so far.
@@ -31,7 +31,7 @@ pub(super) struct Marks {
 impl Marks {
     /// None so far.
     pub(super) fn new(limits: &Limits) -> Self {
-        Self { list: Vec::new(), kept: Kept::new(limits), ways: BTreeSet::new(), taken: BTreeSet::new() }
+        Self { list: Vec::new(), kept: MemoryBudget::new(limits), ways: BTreeSet::new(), taken: BTreeSet::new() }
     }
 
     /// Whether there is none.
@@ -49,7 +49,7 @@ impl Marks {
     }
 
     /// Applies the marks if the order of the layer's entries does not matter; else every entry must be given to [`Marks::follow`].
-    pub(super) fn apply(&mut self, root: &Rootfs, record: &mut Record) -> Result<Result<bool, Reason>> {
+    pub(super) fn apply(&mut self, root: &Rootfs, record: &mut Deferred) -> Result<Result<bool, Reason>> {
         for mark in &self.list {
             let Some((dir, _)) = parts(mark) else { continue };
             let mut added = Ok(());
@@ -73,7 +73,7 @@ impl Marks {
     pub(super) fn follow(
         &mut self,
         root: &Rootfs,
-        record: &mut Record,
+        record: &mut Deferred,
         entry: &Entry,
         mark: &Mark,
     ) -> Result<Result<(), Reason>> {
@@ -124,14 +124,14 @@ fn way(root: &Rootfs, dir: &Path, each: &mut dyn FnMut(PathBuf)) -> Result<Optio
 }
 
 /// Takes away what a mark speaks of. The directory that it was in keeps its time, unless an entry of the layer changes it.
-fn remove(root: &Rootfs, record: &mut Record, mark: &Mark) -> Result<()> {
+fn remove(root: &Rootfs, record: &mut Deferred, mark: &Mark) -> Result<()> {
     let Some((dir, name)) = parts(mark) else { return Ok(()) };
     if !record.is_empty()
         && let Some(real) = way(root, dir, &mut |_| {})?
     {
         match name {
-            Some(name) => record.forget(&real.join(name)),
-            None => record.forget_below(&real),
+            Some(name) => record.remove(&real.join(name)),
+            None => record.remove_below(&real),
         }
     }
     let doing = || root.doing("opening", dir);

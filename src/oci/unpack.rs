@@ -8,7 +8,6 @@ use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use sha2::{Digest, Sha256, Sha512};
 
 use super::layout::{Algorithm, CONFIG, Config, Descriptor, Layout, Manifest, layer_format, other_digest};
 use super::marks::Marks;
@@ -19,7 +18,8 @@ use crate::archive::unpack::decode::{Decoder, Format};
 use crate::archive::unpack::hashed::Hashed;
 use crate::archive::unpack::limits::{Limits, RaisedBy, Spent};
 use crate::archive::unpack::reader::Reader;
-use crate::archive::unpack::{self, Record};
+use crate::archive::unpack::{Deferred, Unpacker};
+use crate::base::digest;
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::base::refusal::{Code, Reason};
@@ -37,7 +37,7 @@ pub struct Demand {
 
 /// Unpacks the image `name` (or digest) of the layout in `dir` into the directory `tree`, which does not exist or is empty. It
 /// appears when it is whole. Returns what the kernel refused to make.
-pub fn unpack(dir: &Path, name: &str, tree: &Path, demand: &Demand, ui: &dyn Progress) -> Result<Record> {
+pub fn unpack(dir: &Path, name: &str, tree: &Path, demand: &Demand, ui: &dyn Progress) -> Result<Deferred> {
     let layout = Layout::open(dir)?;
     let about = |what: &str| format!("{what} in {}", dir.display());
     let index = layout.index()?.map_err(|reason| refused(&about("index.json"), &reason))?;
@@ -119,8 +119,8 @@ fn layers(
     root: &Rootfs,
     mut limits: Limits,
     ui: &dyn Progress,
-) -> Result<Record> {
-    let mut record = Record::default();
+) -> Result<Deferred> {
+    let mut record = Deferred::default();
     let mut known = BTreeMap::new();
     for (descriptor, diff_id) in layers.iter().zip(diff_ids) {
         let name = printable(&descriptor.digest);
@@ -136,10 +136,7 @@ fn layers(
             if layer.is_none_or(|layer| layer.marks) {
                 layer = Some(remove(&file, format, &name, diff_id, root, &mut record, &limits)?);
             }
-            record = match algorithm_of(descriptor)? {
-                Algorithm::Sha256 => entries::<Sha256>(file, format, descriptor, root, record, &limits, ui)?,
-                Algorithm::Sha512 => entries::<Sha512>(file, format, descriptor, root, record, &limits, ui)?,
-            };
+            record = entries(file, format, descriptor, root, record, &limits, ui)?;
         }
         if let Some(layer) = layer {
             limits.spent.entries += layer.spent.entries;
@@ -161,7 +158,7 @@ fn remove(
     name: &str,
     diff_id: &str,
     root: &Rootfs,
-    record: &mut Record,
+    record: &mut Deferred,
     limits: &Limits,
 ) -> Result<Known> {
     let refuse = |reason: Reason| {
@@ -191,34 +188,33 @@ fn remove(
 }
 
 /// Makes the entries of a layer, and looks at its digest once more: what was judged may have been changed since.
-fn entries<D: Digest + Clone + Send + 'static>(
+fn entries(
     file: File,
     format: Format,
     descriptor: &Descriptor,
     root: &Rootfs,
-    record: Record,
+    below: Deferred,
     limits: &Limits,
     ui: &dyn Progress,
-) -> Result<Record> {
+) -> Result<Deferred> {
     let name = printable(&descriptor.digest);
     let refuse = |reason: Reason| refused(&format!("layer {name}"), &reason);
-    let (input, whole) = Hashed::<_, D>::new(start(&file, &name)?);
+    let (algorithm, expected) = Algorithm::parse(&descriptor.digest).map_err(refuse)?;
+    let algorithm = match algorithm {
+        Algorithm::Sha256 => digest::Algorithm::Sha256,
+        Algorithm::Sha512 => digest::Algorithm::Sha512,
+    };
+    let (input, sums) = Hashed::new(start(&file, &name)?, algorithm);
     let decoder = Decoder::of(format, input).system(|| format!("reading layer {name}"))?;
-    let size = Some(descriptor.size);
-    let record = unpack::extract_over(decoder, size, &name, root, Some(record), limits, ui, &mut |entry| {
+    let unpacker = Unpacker { name: &name, into: root, limits, ui };
+    let deferred = unpacker.layer(decoder, descriptor.size, below, &mut |entry| {
         whiteout::mark(entry).map(|mark| mark == Mark::Entry).map_err(refuse)
     })?;
-    let expected = descriptor.digest.split_once(':').map(|(_, hex)| hex);
-    match whole.get().map(String::as_str) == expected {
-        true => Ok(record),
-        false => Err(refuse(other_digest())),
+    if sums.get().and_then(|sums| sums.hex(algorithm)).as_deref() == Some(expected) {
+        Ok(deferred)
+    } else {
+        Err(refuse(other_digest()))
     }
-}
-
-fn algorithm_of(descriptor: &Descriptor) -> Result<Algorithm> {
-    Algorithm::parse(&descriptor.digest)
-        .map(|(algorithm, _)| algorithm)
-        .map_err(|reason| refused(&printable(&descriptor.digest), &reason))
 }
 
 /// The file from its beginning.

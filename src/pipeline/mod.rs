@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use crate::archive::pack;
-use crate::archive::unpack;
-use crate::archive::unpack::{Limits, RaisedBy};
+use crate::archive::unpack::{Limits, RaisedBy, Unpacker};
 use crate::base::error::Result;
 use crate::builder::Builder;
 use crate::builder::base::Base;
@@ -136,7 +135,8 @@ pub fn base(job: &Job, at: &Site<'_>) -> Result<(Base, Option<Located>)> {
         at.ui.stage(&format!("unpacking {}", verified.name()));
         let recipe::Bounds { max_unpacked, max_entries } = job.source.bounds;
         let limits = Limits::of_release(verified.size()).set(max_unpacked, max_entries, RaisedBy::Source);
-        let record = unpack::extract(verified.open()?, verified.name(), root, &limits, at.ui)?;
+        let unpacker = Unpacker { name: verified.name(), into: root, limits: &limits, ui: at.ui };
+        let record = unpacker.file(verified.open()?)?;
         at.ui.done();
         Ok(record)
     })?;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::lock::{self, Lock, Mode};
-use crate::archive::unpack::Record;
+use crate::archive::unpack::Deferred;
 use crate::base::digest::{Sha256, Sha512};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::fs::rootfs::Rootfs;
@@ -28,7 +28,7 @@ struct TreeMeta {
     /// The tarball's name.
     name: String,
     /// What the kernel refused to make.
-    record: Record,
+    record: Deferred,
 }
 
 impl Tree {
@@ -38,7 +38,7 @@ impl Tree {
     }
 
     /// Nodes that the kernel refused to make, to be written back when packing.
-    pub fn record(&self) -> &Record {
+    pub fn record(&self) -> &Deferred {
         &self.meta.record
     }
 
@@ -113,7 +113,7 @@ impl Store {
         sha512: &Sha512,
         name: &str,
         waiting: impl Fn(),
-        unpack: impl FnOnce(&Rootfs) -> Result<Record>,
+        unpack: impl FnOnce(&Rootfs) -> Result<Deferred>,
     ) -> Result<Tree> {
         let directory = self.tree_directory(sha512)?;
         let lock = lock::take(&directory.with_added_extension("lock"), Mode::Exclusive, &waiting)?;
@@ -147,7 +147,7 @@ impl Store {
 }
 
 /// Unpacks into a hidden directory and names it when it is whole and on disk. The caller holds the lock.
-fn make(directory: &Path, sha512: &Sha512, name: &str, unpack: impl FnOnce(&Rootfs) -> Result<Record>) -> Result<()> {
+fn make(directory: &Path, sha512: &Sha512, name: &str, unpack: impl FnOnce(&Rootfs) -> Result<Deferred>) -> Result<()> {
     let partial = directory.with_extension("partial");
     remove_tree(&partial)?;
     let root = partial.join("root");

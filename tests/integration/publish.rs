@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use quern_builder::testing::{
-    Compression, Content, Contents, Format, ImageSpec, Oci, Options, Outputs, Platform, Published, Record, Role,
+    Compression, Content, Contents, Deferred, Format, ImageSpec, Oci, Options, Outputs, Platform, Published, Role,
     Rootfs, Silent, SourceDate, Staging, Tree, pack, publish,
 };
 
@@ -53,7 +53,7 @@ fn publish_tree(env: &TestEnv, (compression, format): (Compression, Format)) -> 
     let staging = Staging::create(&env.outdir(), &Silent).unwrap();
     let mut tarball = staging.create_file(&spec.tarball()).unwrap();
     let (mut contents, mut manifest) = (Contents::new(), Contents::new());
-    let tree = Tree { root: &Rootfs::open(&tree).unwrap(), deferred: &Record::default() };
+    let tree = Tree { root: &Rootfs::open(&tree).unwrap(), deferred: &Deferred::default() };
     let outputs = Outputs { archive: &mut tarball, contents: Some(&mut contents), manifest: Some(&mut manifest) };
     let options = Options { epoch: date.epoch(), format, layer: true, ..Options::default() };
     let packed = pack(tree, outputs, &options, &Silent).unwrap();

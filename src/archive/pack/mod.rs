@@ -26,7 +26,7 @@ use self::compress::Settings;
 pub use self::compress::{Digests, Format};
 use self::manifest::Manifest;
 use self::packer::Packer;
-use crate::archive::unpack::Record;
+use crate::archive::unpack::Deferred;
 use crate::base::digest::Sha256;
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
@@ -62,7 +62,7 @@ pub struct Tree<'a> {
     /// The root of the tree.
     pub root: &'a Rootfs,
     /// Nodes and attributes that the kernel refused when the tree was unpacked.
-    pub deferred: &'a Record,
+    pub deferred: &'a Deferred,
 }
 
 /// Destinations of an archive.

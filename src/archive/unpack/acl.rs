@@ -1,10 +1,10 @@
-//! POSIX access control lists: the text that tar archives hold, and the bytes that the kernel takes. Pure.
+//! Conversion of POSIX ACLs between the text in tar archives and the binary form of the kernel. Pure.
 
 use crate::base::refusal::{Code, Reason};
 
-/// Attribute of the list that decides access.
+/// Name of the attribute for the access ACL.
 pub const ACCESS: &str = "system.posix_acl_access";
-/// Attribute of the list that new files in a directory inherit.
+/// Name of the attribute for the default ACL, which new files in a directory inherit.
 pub const DEFAULT: &str = "system.posix_acl_default";
 
 const VERSION: u32 = 2;
@@ -16,14 +16,14 @@ const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 const OTHER: u16 = 0x20;
 
-/// The kernel's bytes of a list such as `user::rw-,user:1000:r--,group::r--,mask::r--,other::r--`. Where somebody has a name only,
-/// others look it up among the users of the machine that they run on, who have nothing to do with the tree: that is refused, but for
-/// `root`, who is 0 everywhere.
+/// Converts text such as `user::rw-,user:1000:r--,group::r--,mask::r--,other::r--` to the binary form. Users and groups must have
+/// numbers: other programs look up names among the users of their machine, who are unrelated to the tree. Only `root` is the same
+/// everywhere.
 ///
 /// # Errors
-/// `acl-by-name`, and `bad-acl` for what is malformed.
+/// [`Code::AclByName`], and [`Code::BadAcl`] for malformed text.
 pub fn parse(text: &[u8]) -> Result<Vec<u8>, Reason> {
-    let bad = || Reason::new(Code::BadAcl, "its access control list is malformed");
+    let bad = || Reason::new(Code::BadAcl, "its ACL is malformed");
     let text = std::str::from_utf8(text).map_err(|_| bad())?;
     let mut entries: Vec<(u16, u32, u16)> = Vec::new();
     for line in text.split([',', '\n']) {
@@ -37,7 +37,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<u8>, Reason> {
         };
         // star and bsdtar add the number as a fourth part.
         let number = parts.next().filter(|id| !id.is_empty());
-        // To some readers one is the number, to some the other.
+        // Some programs use the first number, some the second.
         if let (Ok(one), Some(other)) = (id(who), number)
             && id(other) != Ok(one)
         {
@@ -82,17 +82,14 @@ fn id(who: &str) -> Result<u32, Reason> {
         return Ok(0);
     }
     if !who.bytes().all(|byte| byte.is_ascii_digit()) {
-        let text = format!(
-            "its access control list has {} by name, whose number only another system knows",
-            who.escape_debug()
-        );
+        let text = format!("its ACL refers to {} by name, and the number of that name is unknown", who.escape_debug());
         return Err(Reason::new(Code::AclByName, text));
     }
     let id = who.parse().ok().filter(|id| *id != NO_ID);
-    id.ok_or_else(|| Reason::new(Code::BadAcl, "its access control list has a number out of range"))
+    id.ok_or_else(|| Reason::new(Code::BadAcl, "its ACL has a number out of range"))
 }
 
-/// Whether two lists in the kernel's form say the same, in whatever order.
+/// Returns true if two ACLs in binary form have the same entries, in any order.
 pub fn same(one: &[u8], other: &[u8]) -> bool {
     let sorted = |bytes: &[u8]| {
         let mut entries: Vec<Vec<u8>> =
@@ -103,7 +100,7 @@ pub fn same(one: &[u8], other: &[u8]) -> bool {
     one.get(..4) == other.get(..4) && sorted(one) == sorted(other)
 }
 
-/// The text of the kernel's bytes, with numbers for names, as GNU tar writes it. None when they are malformed.
+/// Converts the binary form to text with numbers, as GNU tar writes it. Returns `None` if it is malformed.
 pub fn format(bytes: &[u8]) -> Option<Vec<u8>> {
     let (version, entries) = bytes.split_first_chunk::<4>()?;
     if u32::from_le_bytes(*version) != VERSION || !entries.len().is_multiple_of(8) {
@@ -128,7 +125,7 @@ pub fn format(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(lines.join(",").into_bytes())
 }
 
-/// The text of the list that a mode is.
+/// Returns the text of the ACL that is equivalent to a mode.
 pub fn of_mode(mode: u32) -> Vec<u8> {
     format!("user::{},group::{},other::{}", letters(mode >> 6), letters(mode >> 3), letters(mode)).into_bytes()
 }

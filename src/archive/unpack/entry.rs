@@ -1,7 +1,8 @@
-//! A tar header, with the extensions that came before it, as a typed [`Entry`]. Pure.
+//! Parses a tar header and the extensions before it into an [`Entry`]. Pure.
 //!
-//! The rule of this parser: what GNU tar, bsdtar and Python's tarfile would read differently is refused, never guessed at.
+//! A header that GNU tar, bsdtar and Python's tarfile would read differently is refused.
 
+use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use tar::{EntryType, Header};
@@ -11,38 +12,38 @@ use super::pax::Pax;
 use super::sparse;
 use crate::base::refusal::{Code, Reason};
 
-/// Longest path accepted, the kernel's PATH_MAX without the final NUL.
+/// Longest path in bytes: the kernel's PATH_MAX without the final NUL.
 pub const MAX_PATH: usize = 4095;
-/// Longest component of a path.
+/// Longest component of a path in bytes.
 pub const MAX_NAME: usize = 255;
-/// Largest numbers of devices that Linux has.
+/// Largest major device number on Linux.
 pub const MAX_MAJOR: u32 = 0xfff;
-/// As [`MAX_MAJOR`].
+/// Largest minor device number on Linux.
 pub const MAX_MINOR: u32 = 0xf_ffff;
-/// Size of a block of the format.
+/// Block size of the tar format.
 pub const BLOCK: usize = 512;
 
-/// A time of modification.
+/// A modification time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize)]
 pub struct Time {
-    /// Seconds since 1970, possibly negative.
+    /// Seconds since 1970. May be negative.
     pub sec: i64,
-    /// Nanoseconds, 0 to 999,999,999, forward from `sec`.
+    /// Nanoseconds after `sec`, 0 to 999,999,999.
     pub nsec: u32,
 }
 
-/// What an entry is.
+/// The type of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeKind {
-    /// A regular file; its data follows.
+    /// A regular file. Its data follows the header.
     File,
-    /// Another name of an entry before it, its path inside the tree.
+    /// A hard link to an earlier entry, given by its path inside the tree.
     Hardlink(PathBuf),
-    /// A symbolic link to these bytes.
+    /// A symlink with this target.
     Symlink(Vec<u8>),
-    /// A character device, major and minor.
+    /// A character device: major and minor number.
     Char(u32, u32),
-    /// A block device, major and minor.
+    /// A block device: major and minor number.
     Block(u32, u32),
     /// A directory.
     Dir,
@@ -50,70 +51,70 @@ pub enum NodeKind {
     Fifo,
 }
 
-/// Extended attributes: names and values.
+/// Extended attributes as names and values.
 pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Owner, mode, time and extended attributes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Meta {
-    /// Permission bits with setuid, setgid and sticky.
+    /// Permission bits, including setuid, setgid and sticky.
     pub mode: u32,
     /// Owner.
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Time of modification.
+    /// Modification time.
     pub mtime: Time,
-    /// Extended attributes, by name.
+    /// Extended attributes, sorted by name.
     pub xattrs: Xattrs,
 }
 
 /// One entry of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Where it goes, relative to the root; empty for the root itself. No `..`, no empty or `.` component.
+    /// Path relative to the root of the tree; empty for the root itself. Contains no `..`, `.` or empty component.
     pub path: PathBuf,
-    /// What it is.
+    /// Type.
     pub kind: NodeKind,
-    /// Owner, mode, times, attributes.
+    /// Owner, mode, time and attributes.
     pub meta: Meta,
-    /// Size of the file that results.
+    /// Size of the file with its holes.
     pub size: u64,
     /// Bytes of data in the archive.
     pub stored: u64,
-    /// Where the stored bytes go, when the file has holes.
+    /// Map of the stored bytes if the file is sparse.
     pub sparse: Option<Vec<sparse::Segment>>,
-    /// Where its first header begins in the plain archive.
+    /// Offset of its first header in the plain archive.
     pub offset: u64,
-    /// What Linux has no place for, for a warning.
-    pub dropped: Option<&'static str>,
+    /// Properties that are not restored, for a warning.
+    pub dropped: BTreeSet<&'static str>,
 }
 
-/// What came before a header and belongs to it.
+/// The extended headers that belong to a header.
 #[derive(Debug, Default)]
 pub struct Extensions {
-    /// PAX records, when there were any.
+    /// PAX records.
     pub pax: Option<Pax>,
     /// GNU long name.
     pub name: Option<Vec<u8>>,
     /// GNU long link.
     pub link: Option<Vec<u8>>,
-    /// Where the first of them begins.
+    /// Offset of the first of them.
     pub offset: Option<u64>,
 }
 
-/// Family of a header.
+/// The family of formats that a header belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// POSIX ustar, and PAX.
     Ustar,
     /// GNU.
     Gnu,
-    /// Before any of them.
+    /// Unix V7, before both.
     V7,
 }
 
-/// Checks a header's sum and magic.
+/// Checks the checksum and the magic number of a header. Returns its family.
 pub fn family(header: &Header) -> Result<Family, Reason> {
     let bytes = header.as_bytes();
     let sum =
@@ -121,33 +122,33 @@ pub fn family(header: &Header) -> Result<Family, Reason> {
     let fold = |add: fn(u8) -> i64| {
         bytes.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { add(*byte) }).sum::<i64>()
     };
-    // Some old writers summed signed bytes; all readers accept both.
+    // Some old writers added signed bytes; all readers accept both sums.
     if sum != fold(i64::from) && sum != fold(|byte| i64::from(byte as i8)) {
         return Err(Reason::new(Code::BadChecksum, "the checksum of the header is wrong"));
     }
     match &bytes[257..265] {
         b"ustar  \0" => Ok(Family::Gnu),
-        // Old writers for Java have no version there, and readers do not look at it.
+        // Old Java writers leave the version out, and readers do not check it.
         [b'u', b's', b't', b'a', b'r', 0, _, _] => Ok(Family::Ustar),
-        // GNU tar's have device numbers all the same. Python would take a prefix, which others do not know here.
+        // GNU tar writes device numbers nevertheless. Python would read a prefix here; others would not.
         [0, 0, 0, 0, 0, 0, _, _] if bytes[345..].iter().all(|byte| *byte == 0) => Ok(Family::V7),
-        _ => Err(Reason::new(Code::BadMagic, "the header is of no known kind")),
+        _ => Err(Reason::new(Code::BadMagic, "the header has an unknown magic number")),
     }
 }
 
-/// Checks what is not needed for the entry, and what some readers refuse all the same or take for something else.
+/// Checks the fields that the entry does not use but that some programs refuse or interpret differently.
 pub fn check_rest(header: &Header, family: Family) -> Result<(), Reason> {
     let bytes = header.as_bytes();
-    // GNU keeps times of incremental dumps and maps of sparse files where others have a prefix, or look at them for other types.
+    // Where ustar has a prefix, GNU has the times of incremental dumps and the maps of sparse files.
     let other = family == Family::Gnu && header.entry_type() != EntryType::GNUSparse;
     if other && bytes[345..500].iter().any(|byte| *byte != 0) {
-        return Err(Reason::new(Code::AmbiguousName, "it has a GNU header with something in the place of a prefix"));
+        return Err(Reason::new(Code::AmbiguousName, "it has a GNU header with data in place of the prefix"));
     }
     let fields = [("mode", 100..108), ("uid", 108..116), ("gid", 116..124), ("size", 124..136), ("mtime", 136..148)];
     for (what, field) in fields {
         number(&bytes[field]).ok_or_else(|| bad_number(what))?;
     }
-    // star's times of access and change, behind a shorter prefix.
+    // star stores access and change times after a shorter prefix.
     let times = if is_star(header) { 476..500 } else { 0..0 };
     for field in [&bytes[329..337], &bytes[337..345]].into_iter().chain(bytes[times].chunks(12)) {
         if !field.iter().all(|byte| *byte == b' ') {
@@ -157,8 +158,8 @@ pub fn check_rest(header: &Header, family: Family) -> Result<(), Reason> {
     Ok(())
 }
 
-/// Makes an [`Entry`] of a header that is no extension itself, and the extensions before it.
-/// `segments` is the map of an old GNU sparse entry, already read.
+/// Builds an [`Entry`] from the header of an entry and the extensions before it. `segments` is the map of an old GNU sparse entry
+/// and the size of its file.
 pub fn entry(
     header: &Header,
     family: Family,
@@ -194,32 +195,38 @@ pub fn entry(
         return Err(Reason::new(Code::RootReplaced, "the root of the tree can only be a directory"));
     }
     if kind != NodeKind::Dir && leads_into(&name) {
-        return Err(Reason::new(Code::AmbiguousType, "it is no directory and has the name of one"));
+        return Err(Reason::new(
+            Code::AmbiguousType,
+            "it is not a directory, but its name ends like that of a directory",
+        ));
     }
     if kind != NodeKind::File && stored != 0 {
-        return Err(Reason::new(Code::UnexpectedData, format!("it is no file and yet claims {stored} bytes of data")));
+        return Err(Reason::new(
+            Code::UnexpectedData,
+            format!("it is not a regular file, but has {stored} bytes of data"),
+        ));
     }
 
     let mut size = stored;
     let mut map = None;
     if let Some((segments, real)) = segments {
         if had_pax && pax.sparse.is_sparse() {
-            return Err(Reason::new(Code::BadSparse, "it is sparse in two ways at once"));
+            return Err(Reason::new(Code::BadSparse, "it has two different sparse maps"));
         }
         (size, map) = (real, Some(segments));
     } else if pax.sparse.is_sparse() {
         if kind != NodeKind::File || header.entry_type() != EntryType::Regular {
-            return Err(Reason::new(Code::BadSparse, "it is sparse and no regular file"));
+            return Err(Reason::new(Code::BadSparse, "it is sparse, but not a regular file"));
         }
-        // GNU tar looks for the map in the header then.
+        // GNU tar would look for the map in a GNU header.
         if family != Family::Ustar {
-            return Err(Reason::new(Code::BadSparse, "it is sparse in PAX and has no POSIX header"));
+            return Err(Reason::new(Code::BadSparse, "it is sparse in PAX, but does not have a POSIX header"));
         }
-        // Python takes whichever size comes last for the file's. Where the header has no room there is no other way.
+        // Python uses the last size for the file. Only a size too large for the header has to be in PAX.
         if pax.size.is_some_and(|size| size < 1 << 33) {
-            return Err(Reason::new(Code::SizeContradiction, "it is sparse, and its stored size is in PAX as well"));
+            return Err(Reason::new(Code::SizeContradiction, "it is sparse, and PAX also gives its stored size"));
         }
-        // A map of format 1.0 is in the data: the reader adds it.
+        // The map of PAX 1.0 is in the data: the reader adds it.
         size = pax
             .sparse
             .real_size
@@ -230,7 +237,7 @@ pub fn entry(
         sparse::check(segments, stored, size)?;
     }
 
-    let dropped = pax.foreign_acl.then_some("an NFSv4 access control list");
+    let dropped = pax.dropped.clone();
     let meta = meta(header, pax)?;
     Ok(Entry { path, kind, meta, size, stored, sparse: map, offset, dropped })
 }
@@ -243,7 +250,7 @@ fn meta(header: &Header, mut pax: Pax) -> Result<Meta, Reason> {
             Some(id) => id,
             None => number(field).and_then(|id| u64::try_from(id).ok()).ok_or_else(|| bad_number(what))?,
         };
-        // The largest is "no change" to chown.
+        // To chown(2) the largest number means "no change".
         u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or_else(|| bad_number(what))
     };
     let mtime = match pax.mtime {
@@ -252,16 +259,16 @@ fn meta(header: &Header, mut pax: Pax) -> Result<Meta, Reason> {
     };
     let mut xattrs = pax.take_xattrs()?;
     for (text, name) in [(&pax.acl_access, acl::ACCESS), (&pax.acl_default, acl::DEFAULT)] {
-        // Without a value it is as if it were not there.
+        // An empty value means that there is no ACL.
         let Some(text) = text.as_ref().filter(|text| !text.is_empty()) else { continue };
         let attribute = xattrs.iter().find(|(have, _)| have == name.as_bytes());
         match (acl::parse(text), attribute) {
             (Ok(list), None) => xattrs.push((name.as_bytes().to_vec(), list)),
-            // GNU tar restores the one, container tools the other.
+            // GNU tar restores the text, container tools restore the attribute.
             (Ok(list), Some((_, value))) if !acl::same(&list, value) => {
-                return Err(Reason::new(Code::PaxContradiction, format!("PAX gives two lists for {name}")));
+                return Err(Reason::new(Code::PaxContradiction, format!("PAX gives two different ACLs for {name}")));
             }
-            // The attribute has the numbers.
+            // The attribute has the numbers of the same ACL.
             (Err(reason), Some(_)) if reason.code == Code::AclByName => {}
             (list, _) => drop(list?),
         }
@@ -280,13 +287,13 @@ fn kind(header: &Header, family: Family, name: &[u8], link: &[u8], pax: &Pax, st
     let old = header.as_bytes()[156] == 0;
     let own_slash = until_nul(&header.as_old().name).ends_with(b"/");
     let link_target = || match link {
-        [] => Err(Reason::new(Code::BadLink, "it is a link to nothing")),
-        _ if link.contains(&0) => Err(Reason::new(Code::BadLink, "its target has a NUL in it")),
+        [] => Err(Reason::new(Code::BadLink, "it is a link without a target")),
+        _ if link.contains(&0) => Err(Reason::new(Code::BadLink, "its target contains a NUL")),
         _ => Ok(link),
     };
     let device = || {
         if pax.device_numbers {
-            return Err(Reason::new(Code::UnsupportedRecord, "its device numbers are in PAX"));
+            return Err(Reason::new(Code::UnsupportedRecord, "its device numbers are in PAX records"));
         }
         let bytes = header.as_bytes();
         let part = |field: &[u8], max: u32, what| {
@@ -300,7 +307,7 @@ fn kind(header: &Header, family: Family, name: &[u8], link: &[u8], pax: &Pax, st
     };
     let kind = header.entry_type();
     match kind {
-        // Before ustar a directory was a file whose name ends in a slash.
+        // Before ustar a directory was a regular file whose name ends in a slash.
         EntryType::Regular if old && slash && own_slash && stored == 0 => Ok(NodeKind::Dir),
         EntryType::Regular if old && slash != own_slash => {
             Err(Reason::new(Code::AmbiguousType, "only one of its names ends in a slash"))
@@ -310,7 +317,7 @@ fn kind(header: &Header, family: Family, name: &[u8], link: &[u8], pax: &Pax, st
         }
         EntryType::Regular => Ok(NodeKind::File),
         _ if family == Family::V7 && !matches!(kind, EntryType::Link | EntryType::Symlink | EntryType::Directory) => {
-            Err(Reason::new(Code::AmbiguousType, "its type needs a newer header"))
+            Err(Reason::new(Code::AmbiguousType, "its type does not exist in headers of this age"))
         }
         EntryType::Continuous | EntryType::GNUSparse => Ok(NodeKind::File),
         EntryType::Link if leads_into(link) => Err(Reason::new(Code::BadLink, "it is a link to a directory")),
@@ -322,18 +329,18 @@ fn kind(header: &Header, family: Family, name: &[u8], link: &[u8], pax: &Pax, st
         EntryType::Directory => Ok(NodeKind::Dir),
         EntryType::Fifo => Ok(NodeKind::Fifo),
         other => {
-            let text = format!("entries of type '{}' are not known", other.as_byte().escape_ascii());
+            let text = format!("entries of type '{}' are not supported", other.as_byte().escape_ascii());
             Err(Reason::new(Code::UnsupportedType, text))
         }
     }
 }
 
-/// Whether the kernel takes a name for that of a directory.
+/// Returns true for a name that the kernel resolves only to a directory.
 fn leads_into(name: &[u8]) -> bool {
     name.ends_with(b"/") || name.ends_with(b"/.")
 }
 
-/// A name from the one place that has it, or from several that agree.
+/// Returns the name from the GNU extension, PAX or the header. GNU and PAX must agree.
 fn either(
     what: &str,
     gnu: Option<Vec<u8>>,
@@ -350,59 +357,62 @@ fn either(
     }
 }
 
-/// The name in the header itself.
+/// Returns the name in the header itself.
 pub fn plain_name(header: &Header, family: Family) -> Result<Vec<u8>, Reason> {
     let name = until_nul(&header.as_old().name);
     if family != Family::Ustar {
         return Ok(name.to_vec());
     }
     let prefix = until_nul(&header.as_bytes()[345..500]);
-    // star ends its prefix before its times, and so has a NUL there; nobody else knows of them.
+    // star ends its prefix with a NUL before its times; other programs do not know about them.
     if is_star(header) && prefix.len() > 130 {
-        return Err(Reason::new(Code::AmbiguousName, "it has a header of star's with a prefix that is too long"));
+        return Err(Reason::new(Code::AmbiguousName, "it has a header of star with a prefix that is too long"));
     }
     match prefix {
         [] => Ok(name.to_vec()),
-        _ if name.is_empty() => Err(Reason::new(Code::AmbiguousName, "its name is all prefix")),
+        _ if name.is_empty() => Err(Reason::new(Code::AmbiguousName, "its name consists only of a prefix")),
         _ => Ok([prefix, b"/", name].concat()),
     }
 }
 
-/// star keeps times at the end of the prefix and marks that with `tar` at the end of the header.
+/// Returns true for a header of star, which stores times at the end of the prefix and `tar` at the end of the header.
 fn is_star(header: &Header) -> bool {
     header.as_bytes()[508..] == *b"tar\0"
 }
 
-/// A name as a path inside the tree. Absolute names lose their slash, `.` disappears, `..` is refused.
+/// Converts a name to a path inside the tree. Leading slashes and `.` components are removed; `..` is refused.
 pub fn inside(name: &[u8]) -> Result<PathBuf, Reason> {
     use std::os::unix::ffi::OsStrExt;
     if name.is_empty() {
-        return Err(Reason::new(Code::EmptyName, "it has no name"));
+        return Err(Reason::new(Code::EmptyName, "its name is empty"));
     }
     if name.contains(&0) {
-        return Err(Reason::new(Code::NulInName, "its name has a NUL in it"));
+        return Err(Reason::new(Code::NulInName, "its name contains a NUL"));
     }
     let mut path = PathBuf::new();
     for component in Path::new(std::ffi::OsStr::from_bytes(name)).components() {
         match component {
             Component::Normal(part) if part.len() > MAX_NAME => {
-                return Err(Reason::new(Code::NameTooLong, format!("a part of its name has {} bytes", part.len())));
+                return Err(Reason::new(
+                    Code::NameTooLong,
+                    format!("a component of its name has {} bytes, more than {MAX_NAME}", part.len()),
+                ));
             }
             Component::Normal(part) => path.push(part),
-            Component::ParentDir => return Err(Reason::new(Code::ParentInName, "its name has `..` in it")),
+            Component::ParentDir => return Err(Reason::new(Code::ParentInName, "its name contains `..`")),
             Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
         }
     }
-    // As the kernel will be given it: a `./` before it is no part of it.
+    // The length of the path that the kernel gets, without a leading `./`.
     let length = path.as_os_str().len();
     if length > MAX_PATH {
-        return Err(Reason::new(Code::NameTooLong, format!("its name has {length} bytes, {MAX_PATH} are possible")));
+        return Err(Reason::new(Code::NameTooLong, format!("its name has {length} bytes, more than {MAX_PATH}")));
     }
     Ok(path)
 }
 
-/// A numeric field: octal, padded with spaces before and with spaces or NULs behind, or GNU's base 256. One of NULs is 0; one of
-/// nothing but blanks is none, as GNU tar has it.
+/// Parses a numeric field: octal digits with spaces before and spaces or NULs after them, or base 256 (GNU). A field of NULs is 0.
+/// Returns `None` for a malformed field or one of spaces only, as GNU tar does.
 pub fn number(field: &[u8]) -> Option<i64> {
     match field.split_first()? {
         (0x80, rest) => rest.iter().try_fold(0i64, |sum, byte| sum.checked_mul(256)?.checked_add(i64::from(*byte))),
@@ -423,7 +433,7 @@ pub fn number(field: &[u8]) -> Option<i64> {
     }
 }
 
-/// The bytes before the first NUL.
+/// Returns the bytes before the first NUL.
 pub fn until_nul(field: &[u8]) -> &[u8] {
     field.split(|byte| *byte == 0).next().unwrap_or_default()
 }

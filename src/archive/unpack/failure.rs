@@ -9,9 +9,9 @@ use rustix::io::Errno;
 
 use super::limits::Limits;
 use super::refusal::{self, ReadError, Refusal};
+use super::{Unpacker, unsupported};
 use crate::base::error::Error;
 use crate::base::refusal::Reason;
-use crate::fs::rootfs::Rootfs;
 use crate::os::space;
 
 /// A failure to place one entry.
@@ -73,13 +73,6 @@ impl<T> Call<T> for rustix::io::Result<T> {
     }
 }
 
-/// The context of a failure: the tree, the bytes unpacked so far, and the limits.
-pub(super) struct About<'a> {
-    pub(super) into: &'a Rootfs,
-    pub(super) total: u64,
-    pub(super) limits: &'a Limits,
-}
-
 /// Returns the error for a failure to read the archive `name`.
 pub(super) fn read_error(name: &str, error: ReadError, limits: &Limits) -> Error {
     match error {
@@ -93,8 +86,11 @@ pub(super) fn refused(name: &str, reason: Reason, limits: &Limits) -> Error {
     of_refusal(name, Refusal { reason, name: Vec::new(), offset: 0 }, limits)
 }
 
-fn of_refusal(name: &str, refusal: Refusal, limits: &Limits) -> Error {
-    let hint = limits.hint(refusal.reason.code);
+fn of_refusal(name: &str, mut refusal: Refusal, limits: &Limits) -> Error {
+    if let Some(reason) = unsupported::by_name(name, &refusal) {
+        refusal.reason = reason;
+    }
+    let hint = limits.hint(refusal.reason.code).or_else(|| unsupported::hint(&refusal));
     let error = Error::refused(format!("unpacking {name}")).with_source(refusal);
     if let Some(hint) = hint { error.with_hint(hint) } else { error }
 }
@@ -109,9 +105,9 @@ pub(super) fn input_error(name: &str, error: io::Error) -> Error {
     outer.with_source(error)
 }
 
-/// Returns the error for a failure to place `path`, whose header is at `offset` in the archive `name`.
-pub(super) fn failed(name: &str, path: &Path, offset: Option<u64>, failure: Failure, about: &About<'_>) -> Error {
-    let About { into, total, limits } = about;
+/// Returns the error for a failure to place `path`, whose header is at `offset`. `total` is the number of bytes unpacked so far.
+pub(super) fn failed(unpacker: &Unpacker<'_>, total: u64, path: &Path, offset: Option<u64>, failure: Failure) -> Error {
+    let Unpacker { name, into, limits, .. } = unpacker;
     let bytes = path.as_os_str().as_bytes();
     let (call, errno) = match failure {
         Failure::Input(error) => {
@@ -122,7 +118,7 @@ pub(super) fn failed(name: &str, path: &Path, offset: Option<u64>, failure: Fail
             return of_refusal(name, refusal, limits);
         }
         Failure::Call(call, errno) => (call, errno),
-        Failure::Dir(path, failure) => return failed(name, &path, None, *failure, about),
+        Failure::Dir(path, failure) => return failed(unpacker, total, &path, None, *failure),
     };
     let place = into.path().display();
     let error = Error::system(format!("unpacking {} of {name} into {place}: {call}", bytes.escape_ascii()))

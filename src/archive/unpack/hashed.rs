@@ -1,39 +1,39 @@
-//! Bytes that are hashed while they are read, in the decoder's thread: beside decoding and writing, not before.
+//! A reader that moves into the decoder's thread and leaves the digest of its bytes behind.
 
 use std::io::{self, Read};
 use std::sync::{Arc, OnceLock};
 
-use sha2::{Digest, Sha512};
+use crate::base::digest::{Algorithm, Hasher, Sums};
 
-use crate::base::digest::hex;
-
-/// An input with the digest of all of it.
-pub struct Hashed<R, D = Sha512> {
+/// An input whose bytes are hashed while they are read. [`HashingReader`](crate::base::digest::HashingReader) cannot be used
+/// here because the decoder never gives its input back.
+#[derive(Debug)]
+pub struct Hashed<R> {
     input: R,
-    digest: D,
-    whole: Arc<OnceLock<String>>,
+    hasher: Option<Hasher>,
+    sums: Arc<OnceLock<Sums>>,
 }
 
-impl<R, D> std::fmt::Debug for Hashed<R, D> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Hashed")
+impl<R> Hashed<R> {
+    /// Hashes `input`. The second value holds the digest as soon as the end of `input` has been read.
+    pub fn new(input: R, algorithm: Algorithm) -> (Self, Arc<OnceLock<Sums>>) {
+        let sums = Arc::new(OnceLock::new());
+        // The decoder's thread hashes: another thread would only add a copy of every byte.
+        (Self { input, hasher: Some(Hasher::with(&[algorithm], false)), sums: sums.clone() }, sums)
     }
 }
 
-impl<R: Read, D: Digest> Hashed<R, D> {
-    /// Hashes what is read of `input`. The digest, in lower-case hex, is there once its end was met.
-    pub fn new(input: R) -> (Self, Arc<OnceLock<String>>) {
-        let whole = Arc::new(OnceLock::new());
-        (Self { input, digest: D::new(), whole: whole.clone() }, whole)
-    }
-}
-
-impl<R: Read, D: Digest + Clone> Read for Hashed<R, D> {
+impl<R: Read> Read for Hashed<R> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         let count = self.input.read(to)?;
-        self.digest.update(&to[..count]);
-        if count == 0 && !to.is_empty() {
-            self.whole.get_or_init(|| hex(&self.digest.clone().finalize()));
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&to[..count]);
+        }
+        if count == 0
+            && !to.is_empty()
+            && let Some(hasher) = self.hasher.take()
+        {
+            self.sums.get_or_init(|| hasher.finish());
         }
         Ok(count)
     }
@@ -42,15 +42,17 @@ impl<R: Read, D: Digest + Clone> Read for Hashed<R, D> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::digest::Sha512;
 
     #[test]
-    fn the_digest_is_there_at_the_end_and_not_before() {
-        let (mut input, whole) = Hashed::<_, Sha512>::new(&b"abc"[..]);
+    fn the_digest_appears_at_the_end_of_the_input() {
+        let (mut input, sums) = Hashed::new(&b"abc"[..], Algorithm::Sha512);
         let mut buffer = [0; 2];
         assert_eq!(input.read(&mut buffer).unwrap(), 2);
         assert_eq!(input.read(&mut buffer).unwrap(), 1);
-        assert_eq!(whole.get(), None);
+        assert_eq!(sums.get(), None);
         assert_eq!(input.read(&mut buffer).unwrap(), 0);
-        assert!(whole.get().unwrap().starts_with("ddaf35a193617abacc417349ae204131"));
+        assert_eq!(input.read(&mut buffer).unwrap(), 0);
+        assert_eq!(sums.get().unwrap().sha512(), Some(Sha512::of(b"abc")));
     }
 }

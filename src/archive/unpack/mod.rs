@@ -1,12 +1,13 @@
-//! A tarball becomes a tree.
+//! Unpacks tar archives and squashfs images into a tree.
 //!
-//! [`decode`] tells the format by its content and decodes ahead in threads of its own; [`reader`] cuts the plain bytes into
-//! entries ([`entry`], [`pax`] and [`sparse`] are pure) within [`limits`]; `place` makes them, through [`Rootfs`] only. What the
-//! kernel refuses to make is returned as a [`Record`]. Whatever is wrong with an archive is refused with a stable code
-//! ([`Reason`]), the entry's name and its offset.
+//! [`decode`] recognises the compression by the content and decodes ahead in its own threads. [`reader`] splits the plain bytes into
+//! entries within [`limits`]; [`entry`], [`pax`] and [`sparse`] are pure parsers. `place` creates the files, only through [`Rootfs`].
+//! [`Deferred`] holds what the kernel refused to create. An archive that is not accepted is refused with a
+//! [`Reason`](crate::base::refusal::Reason), the name of the entry and its offset.
 
 pub mod acl;
 pub mod decode;
+pub mod deferred;
 pub mod entry;
 mod failure;
 pub mod hashed;
@@ -14,12 +15,12 @@ pub mod limits;
 pub mod pax;
 mod place;
 pub mod reader;
-pub mod record;
 pub mod refusal;
 pub mod sparse;
-pub mod squashfs;
+mod squashfs;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unsupported;
 mod zeros;
 
 use std::fs::File;
@@ -28,8 +29,8 @@ use std::path::Path;
 
 use self::decode::Decoder;
 use self::entry::Entry;
-use self::failure::{About, failed, input_error, read_error, refused};
-use self::place::{Data, Placer, Standing};
+use self::failure::{failed, input_error, read_error, refused};
+use self::place::{Data, Existing, Placer};
 use self::reader::Reader;
 use crate::base::error::{Context, Result};
 use crate::base::progress::{Event, Progress};
@@ -37,100 +38,131 @@ use crate::base::refusal::Reason;
 use crate::fs::rootfs::Rootfs;
 use crate::os::space;
 
+pub use self::deferred::{Deferred, Node};
 pub use self::limits::{Limits, RaisedBy};
-pub use self::record::{Node, Record};
 
-/// Progress is told after this many bytes of the compressed file.
+/// Compressed bytes between two progress events.
 const STEP: u64 = 2 << 20;
 
-/// Unpacks `tarball`, from its beginning and whatever its compression, into the tree `into`, which is best empty: then an entry
-/// that comes twice is refused instead of replacing the first. Otherwise an entry takes the place of what stands there, but a directory
-/// with something in it gives way to none. `name` is for messages.
-pub fn extract(mut tarball: File, name: &str, into: &Rootfs, limits: &Limits, ui: &dyn Progress) -> Result<Record> {
-    tarball.rewind().system(|| format!("reading {name}"))?;
-    let size = tarball.metadata().system(|| format!("reading {name}"))?.len();
-    check_size(&tarball, into, name, limits)?;
-    extract_stream(tarball, Some(size), name, into, limits, ui)
+/// Decides about each entry before it is placed: `false` skips it.
+pub type Filter<'a> = dyn FnMut(&Entry) -> Result<bool> + 'a;
+
+/// Unpacks one archive into a tree.
+///
+/// In an empty tree a duplicate entry is refused. In any other tree an entry replaces what stands in its place, except a directory
+/// that is not empty.
+#[derive(Clone, Copy)]
+pub struct Unpacker<'a> {
+    /// Name of the archive in messages.
+    pub name: &'a str,
+    /// Tree to unpack into.
+    pub into: &'a Rootfs,
+    /// Limits for the archive.
+    pub limits: &'a Limits,
+    /// Receiver of progress and warnings.
+    pub ui: &'a dyn Progress,
 }
 
-/// As [`extract`], from something that is only read, such as a pipe.
-pub fn extract_stream(
-    input: impl Read + Send + 'static,
-    size: Option<u64>,
-    name: &str,
-    into: &Rootfs,
-    limits: &Limits,
-    ui: &dyn Progress,
-) -> Result<Record> {
-    extract_some(input, size, name, into, limits, ui, &mut |_| Ok(true))
-}
-
-/// As [`extract_stream`], of those entries only for which `wanted` says so. It sees every entry before it is made.
-pub fn extract_some(
-    input: impl Read + Send + 'static,
-    size: Option<u64>,
-    name: &str,
-    into: &Rootfs,
-    limits: &Limits,
-    ui: &dyn Progress,
-    wanted: &mut dyn FnMut(&Entry) -> Result<bool>,
-) -> Result<Record> {
-    let decoder = Decoder::new(input).map_err(|error| input_error(name, error))?;
-    extract_over(decoder, size, name, into, None, limits, ui, wanted)
-}
-
-/// As [`extract_some`] of what is decoded already. A layer of an image also takes the place of whole directories of the layers `below`
-/// it, which this is the record of: what is returned is what then is missing of all of them.
-#[allow(clippy::too_many_arguments, reason = "what is read, where it goes, and how")]
-pub fn extract_over(
-    decoder: Decoder,
-    size: Option<u64>,
-    name: &str,
-    into: &Rootfs,
-    below: Option<Record>,
-    limits: &Limits,
-    ui: &dyn Progress,
-    wanted: &mut dyn FnMut(&Entry) -> Result<bool>,
-) -> Result<Record> {
-    let standing = standing(into, below.as_ref())?;
-    let placer = Placer::new(into, standing, below.unwrap_or_default(), limits, ui);
-    let mut placer = placer.map_err(|reason| refused(name, reason, limits))?;
-    let mut reader = Reader::new(decoder, limits.clone());
-    let mut told = 0;
-    while let Some(entry) = reader.next_entry().map_err(|error| read_error(name, error, limits))? {
-        if !wanted(&entry)? {
-            continue;
-        }
-        let (offset, path) = (entry.offset, entry.path.clone());
-        placer.place(entry, &mut reader).map_err(|failure| {
-            let total = reader.spent().bytes;
-            failed(name, &path, Some(offset), failure, &About { into, total, limits })
-        })?;
-        let done = reader.input().taken();
-        if done >= told + STEP {
-            told = done;
-            ui.emit(Event::Bytes { done, total: size });
-        }
+impl Unpacker<'_> {
+    /// Unpacks the file `tarball` from its beginning.
+    pub fn file(&self, mut tarball: File) -> Result<Deferred> {
+        let reading = || format!("reading {}", self.name);
+        tarball.rewind().system(reading)?;
+        let size = tarball.metadata().system(reading)?.len();
+        self.check_size(&tarball)?;
+        self.stream(tarball, Some(size), &mut |_| Ok(true))
     }
-    let total = reader.spent().bytes;
-    read_to_end(&mut reader, name, ui)?;
-    let about = About { into, total, limits };
-    let record = placer.finish().map_err(|failure| failed(name, Path::new(""), None, failure, &about))?;
-    ui.emit(Event::Bytes { done: reader.input().taken(), total: size });
-    Ok(record)
+
+    /// Unpacks the entries of `input` that `wanted` accepts. `size` is the number of compressed bytes, if it is known.
+    pub fn stream(
+        &self,
+        input: impl Read + Send + 'static,
+        size: Option<u64>,
+        wanted: &mut Filter<'_>,
+    ) -> Result<Deferred> {
+        let decoder = Decoder::new(input).map_err(|error| input_error(self.name, error))?;
+        self.decoded(decoder, size, None, wanted)
+    }
+
+    /// Unpacks a layer of an image over the layers `below`, whose deferred nodes are given. An entry of a layer may also replace a
+    /// directory with its content. Returns the deferred nodes of all layers.
+    pub fn layer(&self, decoder: Decoder, size: u64, below: Deferred, wanted: &mut Filter<'_>) -> Result<Deferred> {
+        self.decoded(decoder, Some(size), Some(below), wanted)
+    }
+
+    fn decoded(
+        &self,
+        decoder: Decoder,
+        size: Option<u64>,
+        below: Option<Deferred>,
+        wanted: &mut Filter<'_>,
+    ) -> Result<Deferred> {
+        let Self { name, limits, ui, .. } = *self;
+        let is_layer = below.is_some();
+        let mut placer = self.placer(below)?;
+        let mut reader = Reader::new(decoder, limits.clone());
+        let mut told = 0;
+        while let Some(entry) = reader.next_entry().map_err(|error| read_error(name, error, limits))? {
+            if !wanted(&entry)? {
+                continue;
+            }
+            let (offset, path) = (entry.offset, entry.path.clone());
+            let placed = placer.place(entry, &mut reader);
+            placed.map_err(|failure| failed(self, reader.spent().bytes, &path, Some(offset), failure))?;
+            let done = reader.input().taken();
+            if done >= told + STEP {
+                told = done;
+                ui.emit(Event::Bytes { done, total: size });
+            }
+        }
+        let total = reader.spent().bytes;
+        // The digest of a layer shows that the layer is complete.
+        read_to_end(&mut reader, name, ui, !is_layer)?;
+        let deferred = self.finish(placer, total)?;
+        ui.emit(Event::Bytes { done: reader.input().taken(), total: size });
+        Ok(deferred)
+    }
+
+    /// Starts to place entries over `below`.
+    fn placer(&self, below: Option<Deferred>) -> Result<Placer<'_>> {
+        let empty = below.as_ref().is_none_or(Deferred::is_empty) && self.into.read_dir(Path::new(""))?.is_empty();
+        let existing = match &below {
+            _ if empty => Existing::Nothing,
+            Some(_) => Existing::Layers,
+            None => Existing::Files,
+        };
+        Placer::new(self.into, existing, below.unwrap_or_default(), self.limits, self.ui)
+            .map_err(|reason| refused(self.name, reason, self.limits))
+    }
+
+    fn finish(&self, placer: Placer<'_>, total: u64) -> Result<Deferred> {
+        placer.finish(self.name).map_err(|failure| failed(self, total, Path::new(""), None, failure))
+    }
+
+    /// Checks the plain size that an `.xz` file claims against the limits and the free space, before anything is unpacked.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`](crate::base::error::Kind::Refused) if the limits do not allow the size,
+    /// [`Kind::System`](crate::base::error::Kind::System) if there is too little free space.
+    pub fn check_size(&self, tarball: &File) -> Result<()> {
+        let Self { name, into, limits, .. } = self;
+        let Some(needed) = decode::claimed_size(tarball) else { return Ok(()) };
+        if needed > limits.bytes {
+            let text = format!("its index claims {needed} bytes unpacked, more than {}", limits.bytes);
+            return Err(refused(name, Reason { text: text.into(), ..limits.too_large() }, limits));
+        }
+        space::check(into.fd(), into.path(), format!("unpacking {name}"), needed).map_err(|error| {
+            error.with_hint(match limits.raised_by {
+                RaisedBy::Options => {
+                    "free some space; if most of it is holes, pipe the output of `xz -dc` to skip this check"
+                }
+                _ => limits.make_room(),
+            })
+        })
+    }
 }
 
-/// What stands in a tree, of which `below` is the record where it has layers.
-fn standing(tree: &Rootfs, below: Option<&Record>) -> Result<Standing> {
-    let empty = below.is_none_or(Record::is_empty) && tree.read_dir(Path::new(""))?.is_empty();
-    Ok(match below {
-        _ if empty => Standing::Nothing,
-        Some(_) => Standing::Layers,
-        None => Standing::Files,
-    })
-}
-
-/// Gives every entry of an archive to `each`, and reads the archive to its end. Makes nothing.
+/// Passes every entry of an archive to `each` and reads the archive to its end. Creates nothing.
 pub fn list(
     input: impl Read + Send + 'static,
     name: &str,
@@ -143,13 +175,17 @@ pub fn list(
     while let Some(entry) = reader.next_entry().map_err(|error| read_error(name, error, limits))? {
         each(&entry)?;
     }
-    read_to_end(&mut reader, name, ui)
+    read_to_end(&mut reader, name, ui, true)
 }
 
-fn read_to_end(reader: &mut Reader<impl BufRead>, name: &str, ui: &dyn Progress) -> Result<()> {
+/// Reads to the end of the input. Warns about an archive without an end mark if `marked` is set.
+fn read_to_end(reader: &mut Reader<impl BufRead>, name: &str, ui: &dyn Progress, marked: bool) -> Result<()> {
     let foreign = reader.finish().map_err(|error| read_error(name, error, &Limits::default()))?;
     if foreign > 0 {
-        ui.warn(&format!("{name}: {foreign} bytes behind the end of the archive are ignored"));
+        ui.warn(&format!("{name}: ignoring {foreign} bytes after the end of the archive"));
+    }
+    if marked && reader.is_unmarked() {
+        ui.warn(&format!("{name}: the archive has no end mark (two blocks of zeros); entries may be missing"));
     }
     Ok(())
 }
@@ -162,23 +198,4 @@ impl<R: BufRead> Data for Reader<R> {
     fn consume(&mut self, count: usize) {
         Self::consume(self, count);
     }
-}
-
-/// Says early what would otherwise be found out half-way, of a `tarball` that is an `.xz` file and says how large it is unpacked:
-/// that this is more than the limits allow, or than there is space for.
-///
-/// # Errors
-/// [`Kind::Refused`](crate::base::error::Kind::Refused) for the one, [`Kind::System`](crate::base::error::Kind::System) for the other.
-pub fn check_size(tarball: &File, into: &Rootfs, name: &str, limits: &Limits) -> Result<()> {
-    let Some(needed) = decode::claimed_size(tarball) else { return Ok(()) };
-    if needed > limits.bytes {
-        let text = format!("it says that it has {needed} bytes unpacked, more than {}", limits.bytes);
-        return Err(refused(name, Reason { text: text.into(), ..limits.too_large() }, limits));
-    }
-    space::check(into.fd(), into.path(), format!("unpacking {name}"), needed).map_err(|error| match limits.raised_by {
-        RaisedBy::Options => {
-            error.with_hint("free some space; of holes nothing is needed: `xz -dc` before this skips the question")
-        }
-        _ => error.with_hint(limits.make_room()),
-    })
 }

@@ -1,21 +1,21 @@
-//! PAX extended header records. Pure.
+//! Records of PAX extended headers. Pure.
 //!
-//! The `tar` crate's own iterator cuts records at newlines, which values of extended attributes may hold; this one goes by
-//! the lengths, as POSIX says.
+//! The iterator of the `tar` crate splits records at newlines, which values of extended attributes may contain. This parser uses
+//! the lengths of the records, as POSIX requires.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::{MAX_NAME, Time, Xattrs};
 use super::sparse;
 use crate::base::refusal::{Code, Reason};
 
-/// Largest value of an extended attribute that Linux takes.
+/// Largest value of an extended attribute on Linux.
 const MAX_XATTR: usize = 64 << 10;
-/// Longest list of names of attributes that Linux gives, a NUL behind each.
+/// Longest list of attribute names on Linux, with a NUL after each name.
 const MAX_XATTR_LIST: usize = 64 << 10;
 
-/// What a set of records says.
+/// The records of one extended header.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Pax {
     /// `path`
@@ -34,19 +34,19 @@ pub struct Pax {
     pub acl_access: Option<Vec<u8>>,
     /// `SCHILY.acl.default`, text.
     pub acl_default: Option<Vec<u8>>,
-    /// `SCHILY.acl.ace` was there: a list of NFSv4's.
-    pub foreign_acl: bool,
+    /// Properties that have no counterpart on Linux or are never restored, for a warning.
+    pub dropped: BTreeSet<&'static str>,
     /// `GNU.sparse.*`
     pub sparse: sparse::Records,
-    /// `SCHILY.devmajor` or `SCHILY.devminor` was there.
+    /// Set if there is a record `SCHILY.devmajor` or `SCHILY.devminor`.
     pub device_numbers: bool,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     encoded_xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Pax {
-    /// Reads records. Those of a global header may say nothing that changes an entry: some readers take it for all that follow,
-    /// some for none.
+    /// Parses the records of a header. A global header must not contain records that change an entry: some programs apply them to
+    /// all following entries and some ignore them.
     pub fn parse(mut data: &[u8], global: bool) -> Result<Self, Reason> {
         let mut pax = Self::default();
         while !data.is_empty() {
@@ -56,7 +56,7 @@ impl Pax {
             data = rest;
         }
         if global && pax != Self::default() {
-            return Err(Reason::new(Code::BadGlobal, "a global PAX header speaks of single entries"));
+            return Err(Reason::new(Code::BadGlobal, "a global PAX header contains records for single entries"));
         }
         Ok(pax)
     }
@@ -69,23 +69,23 @@ impl Pax {
             b"uid" => once(&mut self.uid, key, decimal(key, value)?),
             b"gid" => once(&mut self.gid, key, decimal(key, value)?),
             b"mtime" => once(&mut self.mtime, key, time(value).ok_or_else(|| bad(key))?),
-            // Not kept, but GNU tar refuses what it cannot read.
+            // Not used, but GNU tar refuses malformed values.
             b"atime" | b"ctime" => time(value).map(drop).ok_or_else(|| bad(key)),
             b"hdrcharset" => match value {
                 b"BINARY" | b"ISO-IR 10646 2000 UTF-8" => Ok(()),
-                _ => Err(Reason::new(Code::UnsupportedRecord, "its names are in a foreign character set")),
+                _ => Err(Reason::new(Code::UnsupportedRecord, "its names are in a character set other than UTF-8")),
             },
             b"SCHILY.acl.access" => once(&mut self.acl_access, key, value.to_vec()),
             b"SCHILY.acl.default" => once(&mut self.acl_default, key, value.to_vec()),
-            b"SCHILY.acl.ace" => {
-                self.foreign_acl = true;
-                Ok(())
-            }
+            b"SCHILY.acl.ace" => self.drop_one("NFSv4 ACL"),
+            b"SCHILY.fflags" => self.drop_one("file flags"),
+            // GNU tar writes the label of SELinux as a record of its own.
+            b"RHT.security.selinux" => self.drop_one("security.selinux"),
             b"SCHILY.devmajor" | b"SCHILY.devminor" => {
                 self.device_numbers = true;
                 Ok(())
             }
-            // These change how the rest of the archive is read.
+            // These records change how the archive must be read.
             b"SCHILY.realsize" | b"SCHILY.filetype" | b"SCHILY.offset" | b"SUN.holesdata" => Err(unsupported(key)),
             _ if key.starts_with(b"GNU.sparse") && !key.starts_with(b"GNU.sparse.") => Err(unsupported(key)),
             _ if key.starts_with(b"GNU.volume.") || key.starts_with(b"GNU.dumpdir") => Err(unsupported(key)),
@@ -104,20 +104,25 @@ impl Pax {
         }
     }
 
-    /// The extended attributes, by name. bsdtar writes each twice, plain and encoded: a contradiction is refused.
+    fn drop_one(&mut self, what: &'static str) -> Result<(), Reason> {
+        self.dropped.insert(what);
+        Ok(())
+    }
+
+    /// Takes the extended attributes out, sorted by name. bsdtar writes each attribute twice, plain and encoded; both must agree.
     pub fn take_xattrs(&mut self) -> Result<Xattrs, Reason> {
         let mut all = std::mem::take(&mut self.xattrs);
         for (name, value) in std::mem::take(&mut self.encoded_xattrs) {
             attribute(&mut all, name, value)?;
         }
         if all.keys().map(|name| name.len() + 1).sum::<usize>() > MAX_XATTR_LIST {
-            return Err(Reason::new(Code::BadXattr, "it has more extended attributes than are possible"));
+            return Err(Reason::new(Code::BadXattr, "it has more extended attributes than Linux allows"));
         }
         Ok(all.into_iter().collect())
     }
 }
 
-/// Splits one record (`length key=value newline`) off. The length counts the whole record.
+/// Splits off the first record (`length key=value newline`). The length counts the whole record. Returns key, value and rest.
 fn record(data: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = data.iter().take(8).position(|byte| *byte == b' ')?;
     let digits = &data[..space];
@@ -138,7 +143,7 @@ fn record(data: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((key, &body[equals + 1..], rest))
 }
 
-/// A key said twice must say the same.
+/// Stores a value. A key that occurs twice must have the same value.
 pub(super) fn once<T: PartialEq>(slot: &mut Option<T>, key: &[u8], value: T) -> Result<(), Reason> {
     match slot {
         Some(have) if *have != value => Err(contradiction(key)),
@@ -151,7 +156,7 @@ pub(super) fn once<T: PartialEq>(slot: &mut Option<T>, key: &[u8], value: T) -> 
 
 fn attribute(to: &mut BTreeMap<Vec<u8>, Vec<u8>>, name: Vec<u8>, value: Vec<u8>) -> Result<(), Reason> {
     if name.is_empty() || name.len() > MAX_NAME || name.contains(&0) || value.len() > MAX_XATTR {
-        return Err(Reason::new(Code::BadXattr, "an extended attribute has an impossible name or is too large"));
+        return Err(Reason::new(Code::BadXattr, "an extended attribute has an invalid name or is too large"));
     }
     match to.entry(name) {
         Entry::Occupied(have) if *have.get() != value => Err(contradiction(have.key())),
@@ -168,11 +173,11 @@ fn contradiction(key: &[u8]) -> Reason {
 }
 
 fn text(key: &[u8], value: &[u8]) -> Result<Vec<u8>, Reason> {
-    // An empty value would mean "forget what the header says" to some readers and an empty name to others.
+    // To some programs an empty value means "ignore the header", to others an empty name.
     if value.is_empty() || value.contains(&0) { Err(bad(key)) } else { Ok(value.to_vec()) }
 }
 
-/// A decimal number without sign, space or anything else.
+/// Parses a decimal number without a sign.
 pub(super) fn decimal(key: &[u8], value: &[u8]) -> Result<u64, Reason> {
     let number = || -> Option<u64> {
         if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
@@ -183,18 +188,20 @@ pub(super) fn decimal(key: &[u8], value: &[u8]) -> Result<u64, Reason> {
     number().filter(|number| *number <= i64::MAX as u64).ok_or_else(|| bad(key))
 }
 
-/// Seconds with a sign and a fraction; digits beyond nanoseconds are cut off towards the past.
-fn time(value: &[u8]) -> Option<Time> {
-    let (negative, value) = match value.strip_prefix(b"-") {
-        Some(rest) => (true, rest),
-        None => (false, value),
+/// Parses a time: seconds with an optional sign, and a fraction of any length. Digits beyond nanoseconds round towards the past.
+pub(crate) fn time(value: &[u8]) -> Option<Time> {
+    let (negative, value) = value.strip_prefix(b"-").map_or((false, value), |rest| (true, rest));
+    let (whole, fraction) = match value.iter().position(|byte| *byte == b'.') {
+        Some(dot) => (&value[..dot], &value[dot + 1..]),
+        None => (value, &[][..]),
     };
-    let mut parts = value.splitn(2, |byte| *byte == b'.');
-    let (whole, fraction) = (parts.next()?, parts.next().unwrap_or_default());
-    if whole.is_empty() || whole.len() > 18 || !whole.iter().chain(fraction).all(u8::is_ascii_digit) {
+    if whole.is_empty() || !whole.iter().chain(fraction).all(u8::is_ascii_digit) {
         return None;
     }
-    let sec: i64 = std::str::from_utf8(whole).ok()?.parse().ok()?;
+    let sec = whole.iter().try_fold(0i64, |sum, digit| {
+        let (sum, digit) = (sum.checked_mul(10)?, i64::from(digit - b'0'));
+        if negative { sum.checked_sub(digit) } else { sum.checked_add(digit) }
+    })?;
     let digit = |at: usize| fraction.get(at).map_or(0, |digit| u32::from(digit - b'0'));
     let mut nsec = (0..9).fold(0, |sum, at| sum * 10 + digit(at));
     if !negative {
@@ -204,10 +211,13 @@ fn time(value: &[u8]) -> Option<Time> {
     if fraction.iter().skip(9).any(|digit| *digit != b'0') {
         nsec += 1;
     }
-    Some(if nsec == 0 { Time { sec: -sec, nsec } } else { Time { sec: -sec - 1, nsec: 1_000_000_000 - nsec } })
+    if nsec == 0 {
+        return Some(Time { sec, nsec });
+    }
+    Some(Time { sec: sec.checked_sub(1)?, nsec: 1_000_000_000 - nsec })
 }
 
-/// An attribute's name as GNU tar writes it: only `=`, which would end the key, and `%` are encoded.
+/// Decodes an attribute name as GNU tar writes it. Only `=`, which would end the key, and `%` are encoded.
 fn unescaped(name: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(name.len());
     let mut rest = name;
@@ -266,9 +276,9 @@ fn unbase64(value: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn bad(key: &[u8]) -> Reason {
-    Reason::new(Code::BadPax, format!("the PAX record {} has an impossible value", key.escape_ascii()))
+    Reason::new(Code::BadPax, format!("the PAX record {} has an invalid value", key.escape_ascii()))
 }
 
 fn unsupported(key: &[u8]) -> Reason {
-    Reason::new(Code::UnsupportedRecord, format!("the PAX record {} is not known", key.escape_ascii()))
+    Reason::new(Code::UnsupportedRecord, format!("the PAX record {} is not supported", key.escape_ascii()))
 }

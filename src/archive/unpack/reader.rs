@@ -1,4 +1,4 @@
-//! The plain archive as a sequence of entries and their data. Reads from anything; touches no file system.
+//! Splits a plain archive into entries and their data. Reads from any input and does not access the file system.
 
 use std::io::{self, BufRead};
 
@@ -9,31 +9,34 @@ use super::limits::{Limits, Spent};
 use super::pax::Pax;
 use super::refusal::{ReadError, Refusal};
 use super::sparse::{self, Segment};
+use super::unsupported;
 use crate::base::refusal::{Code, Reason};
 
-/// The most bytes that may stand behind an archive's end: what fills the last record of a tape is far less.
-const MOST_BEHIND: u64 = 64 << 20;
+/// Bytes that may follow the end of an archive. Padding to the record size of a tape is much shorter.
+const MAX_TRAILING: u64 = 64 << 20;
 
-/// Reads entries one after the other.
+/// Reads the entries of an archive, one after the other.
 #[derive(Debug)]
 pub struct Reader<R> {
     input: R,
     limits: Limits,
-    /// Where a global header begins that no entry has followed yet.
+    /// Offset of a global header that no entry has followed yet.
     global: Option<u64>,
-    /// Bytes of the plain archive consumed.
+    /// Bytes of the plain archive consumed so far.
     offset: u64,
-    /// Bytes of the present entry's data that are left, and of the padding behind them.
+    /// Unread bytes of the current entry's data, and of the padding after the data.
     left: u64,
     padding: u64,
-    /// The name and the offset of the present entry, as far as they are known.
+    /// Name and offset of the current entry, as far as they are known.
     name: Vec<u8>,
     at: u64,
     spent: Spent,
     ended: bool,
+    /// Set if the archive ended without blocks of zeros.
+    unmarked: bool,
 }
 
-/// A block that is not one of the extensions.
+/// A header, or `None` at the end of the archive.
 type Found = Option<(Header, Family)>;
 
 impl<R: BufRead> Reader<R> {
@@ -41,25 +44,41 @@ impl<R: BufRead> Reader<R> {
     pub fn new(input: R, limits: Limits) -> Self {
         let spent = limits.spent;
         let (name, at) = (Vec::new(), 0);
-        Self { input, limits, global: None, offset: 0, left: 0, padding: 0, name, at, spent, ended: false }
+        Self {
+            input,
+            limits,
+            global: None,
+            offset: 0,
+            left: 0,
+            padding: 0,
+            name,
+            at,
+            spent,
+            ended: false,
+            unmarked: false,
+        }
     }
 
-    /// Bytes of the plain archive read so far.
+    /// Returns the number of bytes of the plain archive read so far.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// What is spent of the limits so far.
+    /// Returns the part of the limits that is used up.
     pub fn spent(&self) -> Spent {
         self.spent
     }
 
-    /// What is read from.
+    /// Returns true if the archive ended after an entry, without the blocks of zeros that mark the end.
+    pub fn is_unmarked(&self) -> bool {
+        self.unmarked
+    }
+
     pub fn input(&self) -> &R {
         &self.input
     }
 
-    /// The next entry, whatever is left of the last one's data skipped; none at the archive's end.
+    /// Returns the next entry, or `None` at the end of the archive. Skips the unread data of the current entry.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, ReadError> {
         if self.ended {
             return Ok(None);
@@ -75,7 +94,7 @@ impl<R: BufRead> Reader<R> {
             let Some((header, family)) = found else {
                 self.ended = true;
                 if let Some(offset) = extensions.offset.or(self.global) {
-                    let reason = Reason::new(Code::Orphan, "an extension belongs to no entry");
+                    let reason = Reason::new(Code::Orphan, "an extended header is not followed by an entry");
                     return Err(Refusal { reason, name: Vec::new(), offset }.into());
                 }
                 return Ok(None);
@@ -93,7 +112,8 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// Some of the data of the present entry; empty at its end. [`Reader::consume`] says how much was taken.
+    /// Returns the next bytes of the current entry's data, or none at its end. The caller reports the bytes it used to
+    /// [`Reader::consume`].
     pub fn data(&mut self) -> io::Result<&[u8]> {
         if self.left == 0 {
             return Ok(&[]);
@@ -103,18 +123,18 @@ impl<R: BufRead> Reader<R> {
         Ok(&bytes[..length])
     }
 
-    /// Takes `count` bytes of what [`Reader::data`] gave.
+    /// Marks `count` of the bytes that [`Reader::data`] returned as used.
     pub fn consume(&mut self, count: usize) {
         self.input.consume(count);
         self.left -= count as u64;
         self.offset += count as u64;
     }
 
-    /// Reads what is behind the archive's end, so that checksums of the compressed file are looked at. Returns how many bytes
-    /// that were not zero it met.
+    /// Reads the input to its end, so that the checksums of the compressed file are verified. Returns the number of bytes after the
+    /// archive that are not zero.
     ///
     /// # Errors
-    /// Those of the input, and the refusal of an archive with very much behind its end.
+    /// Those of the input, and a refusal if more than 64 MiB follow the archive.
     pub fn finish(&mut self) -> Result<u64, ReadError> {
         let (end, mut foreign) = (self.offset, 0);
         loop {
@@ -126,8 +146,8 @@ impl<R: BufRead> Reader<R> {
             foreign += bytes.iter().filter(|byte| **byte != 0).count() as u64;
             self.input.consume(count);
             self.offset += count as u64;
-            if self.offset - end > MOST_BEHIND {
-                let text = format!("more than {MOST_BEHIND} bytes stand behind the end of the archive");
+            if self.offset - end > MAX_TRAILING {
+                let text = format!("more than {MAX_TRAILING} bytes follow the end of the archive");
                 return Err(
                     Refusal { reason: Reason::new(Code::TrailingData, text), name: Vec::new(), offset: end }.into()
                 );
@@ -144,17 +164,15 @@ impl<R: BufRead> Reader<R> {
     ) -> Result<Entry, ReadErrorOrReason> {
         self.count_entry()?;
         let map_in_data = extensions.pax.as_ref().is_some_and(|pax| pax.sparse.map_in_data());
-        let segments = match header.entry_type() == EntryType::GNUSparse {
-            true => Some(self.old_sparse(header, family)?),
-            false => None,
-        };
+        let segments =
+            if header.entry_type() == EntryType::GNUSparse { Some(self.old_sparse(header, family)?) } else { None };
         let mut entry = entry::entry(header, family, extensions, segments, offset)?;
         self.padding = entry.stored.wrapping_neg() % BLOCK as u64;
         self.count_bytes(entry.size.max(entry.stored).saturating_add(self.padding))?;
         self.left = entry.stored;
         if map_in_data {
             let segments = sparse::map_from_data(|| self.data_byte())?;
-            // The map is padded to a block of its own.
+            // The map is padded to a multiple of the block size.
             let taken = entry.stored - self.left;
             let padding = taken.wrapping_neg() % BLOCK as u64;
             for _ in 0..padding {
@@ -183,7 +201,7 @@ impl<R: BufRead> Reader<R> {
         Ok(byte)
     }
 
-    /// Takes in a header that only extends the next one. False when it is an entry of its own.
+    /// Reads a header that extends the next one into `to`. Returns false for the header of an entry.
     fn extension(
         &mut self,
         header: &Header,
@@ -193,7 +211,7 @@ impl<R: BufRead> Reader<R> {
     ) -> Result<bool, ReadErrorOrReason> {
         entry::check_rest(header, family)?;
         let kind = header.entry_type();
-        // `./` before it, the slash of a directory, and a NUL behind.
+        // A leading `./`, the slash of a directory, and a final NUL.
         let name_limit = MAX_PATH as u64 + 4;
         let (limit, taken) = match kind {
             _ if family == Family::V7 => return Ok(false),
@@ -204,12 +222,13 @@ impl<R: BufRead> Reader<R> {
             _ => return Ok(false),
         };
         if taken {
-            return Err(Reason::new(Code::RepeatedExtension, "an extension stands where it may not, or twice").into());
+            return Err(Reason::new(Code::RepeatedExtension, "the same kind of extended header comes twice").into());
         }
         let size = entry::number(&header.as_old().size).and_then(|size| u64::try_from(size).ok());
-        let size = size.ok_or_else(|| Reason::new(Code::BadNumber, "the size of an extension is not a number"))?;
+        let size =
+            size.ok_or_else(|| Reason::new(Code::BadNumber, "the size of an extended header is not a number"))?;
         if size > limit {
-            let text = format!("an extension of {size} bytes is larger than {limit}");
+            let text = format!("an extended header has {size} bytes, more than {limit}");
             return Err(Reason::new(Code::ExtensionTooLarge, text).into());
         }
         let size = size as usize;
@@ -232,7 +251,7 @@ impl<R: BufRead> Reader<R> {
 
     fn old_sparse(&mut self, header: &Header, family: Family) -> Result<(Vec<Segment>, u64), ReadErrorOrReason> {
         let gnu = header.as_gnu().filter(|_| family == Family::Gnu);
-        let gnu = gnu.ok_or_else(|| sparse::bad("its header is not GNU's"))?;
+        let gnu = gnu.ok_or_else(|| sparse::bad("its header is not a GNU header"))?;
         let real = entry::number(&gnu.realsize).and_then(|size| u64::try_from(size).ok());
         let real = real.ok_or_else(|| sparse::bad("its size is not a number"))?;
         let mut segments = Vec::new();
@@ -240,7 +259,7 @@ impl<R: BufRead> Reader<R> {
         let mut more = gnu.is_extended();
         while more {
             if !full {
-                return Err(sparse::bad("its map goes on behind its end").into());
+                return Err(sparse::bad("its map continues after its end").into());
             }
             let mut block = GnuExtSparseHeader::new();
             self.read_exact(block.as_mut_bytes())?;
@@ -250,14 +269,25 @@ impl<R: BufRead> Reader<R> {
         Ok((segments, real))
     }
 
-    /// The next header; none when two blocks of zeros (or one, and then nothing) end the archive.
+    /// Returns the next header, or `None` at the end of the archive. The end is marked by two blocks of zeros. Like GNU tar, bsdtar
+    /// and Python, this also accepts the end of the input after one block of zeros or after an entry: `umoci insert` writes
+    /// such archives.
     fn header(&mut self) -> Result<Found, ReadErrorOrReason> {
         let mut header = Header::new_old();
+        let first = self.offset == 0;
         if self.at_end()? {
-            let text = if self.offset == 0 { "it is empty" } else { "its end mark is missing" };
-            return Err(Reason::new(Code::Truncated, format!("the archive is cut off: {text}")).into());
+            if first {
+                return Err(Reason::new(Code::Truncated, "the archive is empty").into());
+            }
+            self.unmarked = true;
+            return Ok(None);
         }
-        self.read_exact(header.as_mut_bytes())?;
+        let count = self.read_up_to(header.as_mut_bytes())?;
+        let other_format = |bytes: &[u8]| if first { unsupported::by_content(bytes) } else { None };
+        if count < BLOCK {
+            let format = other_format(&header.as_bytes()[..count]);
+            return Err(format.map_or_else(|| cut_off().into(), ReadErrorOrReason::Reason));
+        }
         if is_zero(header.as_bytes()) {
             if self.at_end()? {
                 return Ok(None);
@@ -266,9 +296,9 @@ impl<R: BufRead> Reader<R> {
             if is_zero(header.as_bytes()) {
                 return Ok(None);
             }
-            return Err(Reason::new(Code::LoneZeroBlock, "an empty block stands before it").into());
+            return Err(Reason::new(Code::LoneZeroBlock, "a single block of zeros stands before the header").into());
         }
-        let family = entry::family(&header)?;
+        let family = entry::family(&header).map_err(|reason| other_format(header.as_bytes()).unwrap_or(reason))?;
         Ok(Some((header, family)))
     }
 
@@ -276,25 +306,34 @@ impl<R: BufRead> Reader<R> {
         Ok(self.input.fill_buf()?.is_empty())
     }
 
-    /// `size` bytes of data, which are at most [`Limits::pax`], and their padding.
+    /// Reads `size` bytes of data (at most [`Limits::pax`]) and their padding.
     fn block_data(&mut self, size: usize) -> Result<Vec<u8>, ReadErrorOrReason> {
         let mut data = vec![0; size.next_multiple_of(BLOCK)];
         self.read_exact(&mut data)?;
         Ok(data)
     }
 
-    /// Reads what is no data of a file.
-    fn read_exact(&mut self, mut to: &mut [u8]) -> Result<(), ReadErrorOrReason> {
+    /// Fills `to` with bytes that are not the data of a file.
+    fn read_exact(&mut self, to: &mut [u8]) -> Result<(), ReadErrorOrReason> {
+        if self.read_up_to(to)? < to.len() { Err(cut_off().into()) } else { Ok(()) }
+    }
+
+    /// Reads like [`Reader::read_exact`], but stops at the end of the input. Returns the number of bytes.
+    fn read_up_to(&mut self, to: &mut [u8]) -> Result<usize, ReadErrorOrReason> {
         self.count_bytes(to.len() as u64)?;
-        while !to.is_empty() {
-            let bytes = filled(&mut self.input)?;
-            let length = bytes.len().min(to.len());
-            to[..length].copy_from_slice(&bytes[..length]);
+        let mut count = 0;
+        while count < to.len() {
+            let bytes = self.input.fill_buf()?;
+            if bytes.is_empty() {
+                break;
+            }
+            let length = bytes.len().min(to.len() - count);
+            to[count..count + length].copy_from_slice(&bytes[..length]);
             self.input.consume(length);
             self.offset += length as u64;
-            to = &mut to[length..];
+            count += length;
         }
-        Ok(())
+        Ok(count)
     }
 
     fn skip(&mut self, mut count: u64) -> io::Result<()> {
@@ -316,7 +355,7 @@ impl<R: BufRead> Reader<R> {
     }
 }
 
-/// All entries of a plain archive held in memory, without their data: for listings, comparisons and fuzzing.
+/// Returns all entries of a plain archive in memory, without their data.
 pub fn entries(archive: &[u8], limits: Limits) -> Result<Vec<Entry>, ReadError> {
     let mut reader = Reader::new(archive, limits);
     let mut all = Vec::new();
@@ -326,7 +365,7 @@ pub fn entries(archive: &[u8], limits: Limits) -> Result<Vec<Entry>, ReadError> 
     Ok(all)
 }
 
-/// An error that does not know its entry yet.
+/// An error without the entry that it belongs to.
 enum ReadErrorOrReason {
     Reason(Reason),
     Input(io::Error),
@@ -344,24 +383,31 @@ impl From<io::Error> for ReadErrorOrReason {
     }
 }
 
-/// At least one byte of input, or the error that it is cut off.
+/// Returns at least one byte of `input`, or an error at its end.
 fn filled<R: BufRead>(input: &mut R) -> io::Result<&[u8]> {
     let bytes = input.fill_buf()?;
     if bytes.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive is cut off"));
+        return Err(cut_off());
     }
     Ok(bytes)
+}
+
+fn cut_off() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the archive is cut off")
 }
 
 fn is_zero(block: &[u8]) -> bool {
     block.iter().all(|byte| *byte == 0)
 }
 
-/// A long name of GNU's, `size` bytes of these blocks. Readers go by the size or by the NUL behind it: both must be right.
+/// Returns the long name in a GNU extension of `size` bytes. Some programs use the size and some the NUL after the name, so both
+/// must agree.
 fn long_name(blocks: &[u8], size: usize) -> Result<Vec<u8>, Reason> {
     let end = blocks[..size].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     match blocks.get(end) {
         Some(0) => Ok(blocks[..end].to_vec()),
-        _ => Err(Reason::new(Code::AmbiguousName, "its long name does not end where it says")),
+        _ => {
+            Err(Reason::new(Code::AmbiguousName, "its GNU long name does not end with the NUL that its size promises"))
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Refusals of archives: a reason, and the entry that it is about.
+//! Refusals of archives: the reason, and the entry that it applies to.
 
 use std::error::Error as _;
 use std::fmt;
@@ -7,21 +7,21 @@ use std::io;
 use crate::base::error::{Error, Kind};
 use crate::base::refusal::{Code, Reason};
 
-/// An archive that is not accepted.
+/// The refusal of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// What is wrong.
+    /// The reason.
     pub reason: Reason,
-    /// Name of the entry, as far as it is known, as it stands in the archive.
+    /// Name of the entry in the archive, as far as it is known.
     pub name: Vec<u8>,
-    /// Where the entry's (first) header begins in the plain archive.
+    /// Offset of the entry's first header in the plain archive.
     pub offset: u64,
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.name.is_empty(), self.offset) {
-            // Of the archive as a whole.
+            // The archive as a whole.
             (true, 0) => {}
             (true, offset) => write!(f, "entry at byte {offset}: ")?,
             (false, offset) => write!(f, "entry {} at byte {offset}: ", self.name.escape_ascii())?,
@@ -32,7 +32,7 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// The stable code of why something was refused; none when the archive is not to blame.
+/// Returns the code of a refusal, or `None` for any other error.
 pub fn code(error: &Error) -> Option<Code> {
     if error.kind() != Kind::Refused {
         return None;
@@ -44,7 +44,7 @@ pub fn code(error: &Error) -> Option<Code> {
     Some(cause.and_then(|cause| cause.downcast_ref::<io::Error>()).map_or(Code::Corrupt, |error| code_of(error.kind())))
 }
 
-/// The stable code of what a decoder says.
+/// Returns the code for an error of a decoder.
 pub fn code_of(kind: io::ErrorKind) -> Code {
     match kind {
         io::ErrorKind::UnexpectedEof => Code::Truncated,
@@ -53,28 +53,28 @@ pub fn code_of(kind: io::ErrorKind) -> Code {
     }
 }
 
-/// Whether the system is to blame for an error of reading, rather than what was read.
+/// Returns true if the system failed to read, and false if the data is wrong.
 pub fn is_of_system(error: &io::Error) -> bool {
     let memory =
         error.kind() == io::ErrorKind::OutOfMemory || error.to_string() == zstd::zstd_safe::get_error_name(ZSTD_MEMORY);
     error.raw_os_error().is_some() || memory
 }
 
-/// What Zstandard's library says of too little memory; its binding makes a text of it.
+/// Error code of libzstd for a failed allocation. Its Rust binding returns only the text of the code.
 const ZSTD_MEMORY: usize =
     (zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode::ZSTD_error_memory_allocation as usize).wrapping_neg();
 
-/// Reading an archive went wrong.
+/// An error of reading an archive.
 #[derive(Debug)]
 pub enum ReadError {
-    /// The archive says something that is not accepted.
+    /// The archive is refused.
     Refused(Refusal),
-    /// The system did not give its bytes.
+    /// The system failed to read the archive.
     Input(io::Error),
 }
 
 impl ReadError {
-    /// An error of reading in the midst of the entry `name`, whose header is at `offset`.
+    /// Converts an error that occurred in the entry `name`, whose header is at `offset`.
     pub fn of(error: io::Error, name: &[u8], offset: u64) -> Self {
         if is_of_system(&error) {
             return Self::Input(error);

@@ -1,8 +1,9 @@
-//! A squashfs image becomes a tree, without a mount: neither root nor FUSE is needed.
+//! Unpacks a squashfs image without mounting it, so that neither root nor FUSE is needed.
 //!
-//! `backhand` reads the image; its lists of inodes are held in memory whole. What it gives is made as the entries of a tarball are.
-//! It is only ever given images whose signed digest was verified.
+//! `backhand` reads the image and keeps all its inodes in memory. The entries are placed like those of a tar archive; extended
+//! attributes are ignored. Only images with a verified signed digest are unpacked.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek};
 use std::os::unix::ffi::OsStrExt;
@@ -12,102 +13,93 @@ use backhand::v4::inode::InodeInner;
 use backhand::{BufReadSeek, FilesystemReader, InnerNode, Node, Squashfs, SquashfsFileReader};
 
 use super::entry::{Entry, MAX_NAME, MAX_PATH, Meta, NodeKind, Time};
-use super::failure::{About, failed, input_error, refused};
-use super::place::{Data, Placer};
-use super::{Limits, Record, STEP, standing};
+use super::failure::{failed, input_error, refused};
+use super::place::Data;
+use super::{Deferred, Filter, Limits, STEP, Unpacker};
 use crate::base::error::Result;
-use crate::base::progress::{Event, Progress};
+use crate::base::progress::Event;
 use crate::base::refusal::{Code, Reason};
-use crate::fs::rootfs::Rootfs;
 
-/// The reader keeps every piece with the ends of files that it decoded: after so many bytes of files it is begun anew.
-const KEPT: u64 = 64 << 20;
+/// Bytes of files after which the reader is replaced: it keeps every fragment that it has decoded.
+const MAX_READ: u64 = 64 << 20;
 
-/// Unpacks `image` into the directory `top` of the tree `into`, which is best empty. `wanted` sees every entry before it is made.
-///
-/// # Errors
-/// [`Kind::Refused`](crate::base::error::Kind::Refused) for what is wrong with the image, and those of `wanted` and of the system.
-pub fn extract(
-    image: &File,
-    name: &str,
-    into: &Rootfs,
-    top: &Path,
-    limits: &Limits,
-    ui: &dyn Progress,
-    wanted: &mut dyn FnMut(&Entry) -> Result<bool>,
-) -> Result<Record> {
-    let read = || match open(image, limits) {
-        Ok(Some(reader)) => Ok(reader),
-        Ok(None) => Err(refused(name, limits.too_many(), limits)),
-        Err(error) => Err(input_error(name, error)),
-    };
-    let mut reader = read()?;
-    let nodes = std::mem::take(&mut reader.root.nodes);
-    let sizes = nodes.iter().map(|node| match &node.inner {
-        InnerNode::File(file) => file.file_len() as u64,
-        _ => 0,
-    });
-    let total = sizes.fold(0, u64::saturating_add);
-    if total > limits.bytes {
-        return Err(refused(name, limits.too_large(), limits));
-    }
-    if nodes.len() as u64 > limits.entries {
-        return Err(refused(name, limits.too_many(), limits));
-    }
-    let standing = standing(into, None)?;
-    let placer = Placer::new(into, standing, Record::default(), limits, ui);
-    let mut placer = placer.map_err(|reason| refused(name, reason, limits))?;
-    let about = About { into, total, limits };
-    let (mut done, mut kept, mut told) = (0, 0, 0);
-    for (index, node) in nodes.iter().enumerate() {
-        let blame = |failure| failed(name, &node.fullpath, None, failure, &about);
-        let entry = entry(node, top, index == 0).map_err(|reason| blame(reason.into()))?;
-        if !wanted(&entry)? {
-            continue;
+impl Unpacker<'_> {
+    /// Unpacks the entries of the squashfs image `image` that `wanted` accepts into the directory `top`.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`](crate::base::error::Kind::Refused) if the image is malformed, and those of `wanted` and of the system.
+    pub fn squashfs(&self, image: &File, top: &Path, wanted: &mut Filter<'_>) -> Result<Deferred> {
+        let Self { name, limits, ui, .. } = *self;
+        let read = || match open(image, limits) {
+            Ok(Some(reader)) => Ok(reader),
+            Ok(None) => Err(refused(name, limits.too_many(), limits)),
+            Err(error) => Err(input_error(name, error)),
+        };
+        let mut reader = read()?;
+        let nodes = std::mem::take(&mut reader.root.nodes);
+        let total = nodes.iter().map(size).fold(0, u64::saturating_add);
+        if total > limits.bytes {
+            return Err(refused(name, limits.too_large(), limits));
         }
-        let size = entry.size;
-        match &node.inner {
-            InnerNode::File(file) => {
-                if kept > KEPT {
-                    (reader, kept) = (read()?, 0);
+        if nodes.len() as u64 > limits.entries {
+            return Err(refused(name, limits.too_many(), limits));
+        }
+        let mut placer = self.placer(None)?;
+        let (mut done, mut read_now, mut told) = (0, 0, 0);
+        for (index, node) in nodes.iter().enumerate() {
+            let blame = |failure| failed(self, total, &node.fullpath, None, failure);
+            let entry = entry(node, top, index == 0).map_err(|reason| blame(reason.into()))?;
+            if !wanted(&entry)? {
+                continue;
+            }
+            let size = entry.size;
+            if let InnerNode::File(file) = &node.inner {
+                if read_now > MAX_READ {
+                    (reader, read_now) = (read()?, 0);
                 }
                 let content = reader.file(file).reader_checked().map_err(|error| input_error(name, error.into()))?;
                 let mut content = Content { input: BufReader::new(content), left: size };
                 placer.place(entry, &mut content).map_err(blame)?;
+            } else {
+                placer.place(entry, &mut Content { input: io::empty(), left: 0 }).map_err(blame)?;
             }
-            _ => placer.place(entry, &mut Content { input: io::empty(), left: 0 }).map_err(blame)?,
+            (done, read_now) = (done + size, read_now + size);
+            if done >= told + STEP {
+                told = done;
+                ui.emit(Event::Bytes { done, total: Some(total) });
+            }
         }
-        (done, kept) = (done + size, kept + size);
-        if done >= told + STEP {
-            told = done;
-            ui.emit(Event::Bytes { done, total: Some(total) });
-        }
+        let deferred = self.finish(placer, total)?;
+        ui.emit(Event::Bytes { done, total: Some(total) });
+        Ok(deferred)
     }
-    let record = placer.finish().map_err(|failure| failed(name, Path::new(""), None, failure, &about))?;
-    ui.emit(Event::Bytes { done, total: Some(total) });
-    Ok(record)
 }
 
-/// Reads the lists of the image, as far as they may be believed; none when there are too many entries in them.
+fn size(node: &Node<SquashfsFileReader>) -> u64 {
+    if let InnerNode::File(file) = &node.inner { file.file_len() as u64 } else { 0 }
+}
+
+/// Reads the inodes and directories of the image. Returns `None` if there are too many.
 fn open(image: &File, limits: &Limits) -> io::Result<Option<FilesystemReader<'static>>> {
     let bad = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
     let mut image = image.try_clone()?;
     image.rewind()?;
     let mut image = BufReader::new(image);
-    let superblock = superblock(&mut image).map_err(|error| end(error, "it is no squashfs image that can be read"))?;
+    let superblock =
+        superblock(&mut image).map_err(|error| end(error, "it is not a squashfs image that can be read"))?;
     if u64::from(superblock.inode_count) > limits.entries {
         return Ok(None);
     }
     image.rewind()?;
-    let squashfs = Squashfs::from_reader(image).map_err(|error| end(error.into(), "its lists cannot be read"))?;
-    // A directory that claims more than all of them have would lead the library out of its buffer.
+    let squashfs = Squashfs::from_reader(image).map_err(|error| end(error.into(), "its tables cannot be read"))?;
+    // The library would read past its buffer for a directory that claims to be larger than the table of directories.
     let listed = squashfs.dir_blocks.1.len();
     let claims = squashfs.inodes.values().chain([&squashfs.root_inode]).any(|inode| match &inode.inner {
         InodeInner::ExtendedDirectory(directory) => directory.file_size as usize > listed.saturating_add(3),
         _ => false,
     });
     if claims {
-        return Err(bad("a directory is larger than all of them together".to_owned()));
+        return Err(bad("a directory is larger than the table of directories".to_owned()));
     }
     let reader = squashfs.into_filesystem_reader();
     reader.map(Some).map_err(|error| end(error.into(), "its directories cannot be read"))
@@ -118,7 +110,7 @@ fn superblock(image: &mut impl BufReadSeek) -> io::Result<backhand::SuperBlock> 
     Ok(Squashfs::superblock_and_compression_options(image, &kind)?.0)
 }
 
-/// The system's errors as they are; in place of the library's, what they mean here.
+/// Keeps an error of the system, and replaces the text of an error of the library.
 fn end(error: io::Error, what: &'static str) -> io::Error {
     match error.raw_os_error() {
         Some(_) => error,
@@ -128,9 +120,9 @@ fn end(error: io::Error, what: &'static str) -> io::Error {
 
 fn entry(node: &Node<SquashfsFileReader>, top: &Path, root: bool) -> Result<Entry, Reason> {
     let bad = |why: &'static str| Reason::new(Code::BadName, why);
-    let within = node.fullpath.strip_prefix("/").map_err(|_| bad("it does not begin at the root"))?;
+    let within = node.fullpath.strip_prefix("/").map_err(|_| bad("its name does not begin at the root"))?;
     if within.as_os_str().is_empty() != root {
-        return Err(bad("there is one root, and it comes first"));
+        return Err(bad("the root is not the first entry, or there are two"));
     }
     let plain = |component: Component<'_>| match component {
         Component::Normal(name) => name.len() <= MAX_NAME && !name.as_bytes().contains(&0),
@@ -147,7 +139,7 @@ fn entry(node: &Node<SquashfsFileReader>, top: &Path, root: bool) -> Result<Entr
             NodeKind::File
         }
         InnerNode::Symlink(link) => NodeKind::Symlink(link.link.as_os_str().as_bytes().to_vec()),
-        // Which one says nothing to who refuses them all.
+        // The numbers do not matter: repositories must not contain devices.
         InnerNode::CharacterDevice(_) => NodeKind::Char(0, 0),
         InnerNode::BlockDevice(_) => NodeKind::Block(0, 0),
         InnerNode::NamedPipe => NodeKind::Fifo,
@@ -168,11 +160,11 @@ fn entry(node: &Node<SquashfsFileReader>, top: &Path, root: bool) -> Result<Entr
         stored: size,
         sparse: None,
         offset: 0,
-        dropped: None,
+        dropped: BTreeSet::new(),
     })
 }
 
-/// What a file holds, which must be as long as its inode says.
+/// The content of a file, which must have the size in its inode.
 struct Content<R> {
     input: R,
     left: u64,
@@ -186,7 +178,7 @@ impl<R: BufRead> Data for Content<R> {
         let bytes = self.input.fill_buf()?;
         let length = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if length == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file is shorter than it should be"));
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file is shorter than its inode says"));
         }
         Ok(&bytes[..length])
     }

@@ -1,19 +1,21 @@
-//! Runs of zeros in data, which become holes. Pure.
+//! Finds runs of zeros in data, which become holes. Pure.
 
-/// Shorter runs are written as they are: a hole costs calls, and tears a file apart on the disk.
+/// Shortest run that becomes a hole. A hole costs system calls and fragments the file.
 pub(super) const LEAST: usize = 64 << 10;
-/// Every run that is long enough has a byte at a multiple of this; at the end of all data so much is enough.
+/// Distance of the bytes that are checked: every run of [`LEAST`] bytes contains one. At the end of the data, a run of this length
+/// is enough.
 const STEP: usize = 4 << 10;
 
-/// How many zeros `bytes` begins with.
+/// Returns the number of zeros at the beginning of `bytes`.
 pub(super) fn leading(bytes: &[u8]) -> usize {
-    // In words first: a hole may be very long.
+    // Compares 64 bytes at a time first: a hole may be very long.
     let words =
         bytes.chunks_exact(64).take_while(|chunk| chunk.iter().fold(0, |any, byte| any | byte) == 0).count() * 64;
     words + bytes[words..].iter().take_while(|byte| **byte == 0).count()
 }
 
-/// Where a run of zeros begins that is long, or goes to the end and may be: whatever its length where `more` bytes are to come.
+/// Returns the start of the first run of zeros that is long enough. If `more` bytes follow, a run of any length at the end counts,
+/// because it may continue.
 pub(super) fn run(bytes: &[u8], more: bool) -> Option<usize> {
     let mut at = 0;
     while at < bytes.len() {
@@ -53,7 +55,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn none_is_missed(lengths in prop::collection::vec(0usize..200_000, 1..6)) {
+        fn every_long_run_is_found(lengths in prop::collection::vec(0usize..200_000, 1..6)) {
             let bytes: Vec<u8> = lengths.iter().enumerate().flat_map(|(at, length)| vec![(at % 2) as u8; *length]).collect();
             let mut at = 0;
             let mut expected = None;

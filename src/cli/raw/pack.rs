@@ -9,7 +9,7 @@ use clap::ValueEnum;
 
 use super::stream;
 use crate::archive::pack::{self, Digests, Options, Outputs, Sizes, Tree};
-use crate::archive::unpack::Record;
+use crate::archive::unpack::Deferred;
 use crate::base::error::{Context, Error, Result};
 use crate::cli::named::{OutputFile, SpooledOutput};
 use crate::cli::{record, session, standard};
@@ -112,7 +112,7 @@ impl Args {
         }
         let record = match &self.record {
             Some(path) => record::read(path)?,
-            None => Record::default(),
+            None => Deferred::default(),
         };
         let find = |path: &Option<PathBuf>, what| path.as_deref().map(|path| OutputFile::find(path, what)).transpose();
         let (manifest, digests) = (find(&self.manifest, MANIFEST)?, find(&self.digests, DIGESTS)?);

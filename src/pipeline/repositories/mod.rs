@@ -4,9 +4,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::archive::unpack::{self, Limits, RaisedBy, Record, squashfs};
+use crate::archive::unpack::{Deferred, Limits, RaisedBy, Unpacker};
 use crate::base::error::{Error, Result};
-use crate::base::progress::Progress;
 use crate::fs::rootfs::Rootfs;
 use crate::portage::{self, Resolved};
 use crate::recipe::{Bounds, Git, Job, Origin, Snapshot, SnapshotFormat};
@@ -206,13 +205,14 @@ fn of_snapshot(snapshot: &Snapshot, index: usize, at: &Site<'_>) -> Result<Repos
             let tree = at.store.add_tree(&verified.sha512(), name, waiting, |root| {
                 let top = wanted.as_deref();
                 let limits = limits(&snapshot.bounds, Some(verified.size()));
+                let unpacker = Unpacker { name, into: root, limits: &limits, ui: at.ui };
                 match snapshot.format {
                     SnapshotFormat::Tar => {
                         let tarball = verified.open()?;
-                        unpack::check_size(&tarball, root, name, &limits)?;
-                        unpack(tarball, Some(verified.size()), name, root, top, &limits, at.ui)
+                        unpacker.check_size(&tarball)?;
+                        unpack(&unpacker, tarball, Some(verified.size()), top)
                     }
-                    SnapshotFormat::Squashfs => unpack_image(&verified.open()?, name, root, &limits, at.ui),
+                    SnapshotFormat::Squashfs => unpack_image(&unpacker, &verified.open()?),
                 }
             })?;
             let signer = verified.signer().map(str::to_owned);
@@ -236,7 +236,8 @@ fn of_git(git: &Git, at: &Site<'_>) -> Result<Repository> {
         Some(tree) => tree,
         None => at.store.add_tree(&key, &name, waiting, |root| {
             let limits = limits(&git.bounds, None);
-            git::archive(git, &commit, at, |tarball| unpack(tarball, None, &name, root, None, &limits, at.ui))
+            let unpacker = Unpacker { name: &name, into: root, limits: &limits, ui: at.ui };
+            git::archive(git, &commit, at, |tarball| unpack(&unpacker, tarball, None, None))
         })?,
     };
     let directory = tree.root().join(tree::top(&Rootfs::open(&tree.root())?, &name, None)?);
@@ -251,34 +252,29 @@ fn limits(bounds: &Bounds, size: Option<u64>) -> Limits {
     limits.set(bounds.max_unpacked, bounds.max_entries, RaisedBy::Repository)
 }
 
-/// Unpacks what may be a repository, and is one: nothing else is left in the store.
+/// Unpacks a tarball and checks that it is one ebuild repository, so that the store holds nothing else.
 fn unpack(
+    unpacker: &Unpacker<'_>,
     tarball: impl Read + Send + 'static,
     size: Option<u64>,
-    name: &str,
-    root: &Rootfs,
     top: Option<&str>,
-    limits: &Limits,
-    ui: &dyn Progress,
-) -> Result<Record> {
-    ui.stage(&format!("unpacking {name}"));
-    let mut admission = Admission::new(name);
-    let mut admit = |entry: &_| admission.admit(entry);
-    let record = unpack::extract_some(tarball, size, name, root, limits, ui, &mut admit)?;
-    tree::top(root, name, top)?;
-    ui.done();
-    Ok(record)
+) -> Result<Deferred> {
+    unpacker.ui.stage(&format!("unpacking {}", unpacker.name));
+    let mut admission = Admission::new(unpacker.name);
+    let deferred = unpacker.stream(tarball, size, &mut |entry| admission.admit(entry))?;
+    tree::top(unpacker.into, unpacker.name, top)?;
+    unpacker.ui.done();
+    Ok(deferred)
 }
 
-/// As [`unpack()`], of a squashfs image: the repository is all there is in it, and has a directory made for it.
-fn unpack_image(image: &File, name: &str, root: &Rootfs, limits: &Limits, ui: &dyn Progress) -> Result<Record> {
-    ui.stage(&format!("unpacking {name}"));
-    let mut admission = Admission::new(name);
-    let mut admit = |entry: &_| admission.admit(entry);
-    let record = squashfs::extract(image, name, root, Path::new("gentoo"), limits, ui, &mut admit)?;
-    tree::top(root, name, None)?;
-    ui.done();
-    Ok(record)
+/// Works like [`unpack()`] for a squashfs image. The root of the image is the repository; a directory is created for it.
+fn unpack_image(unpacker: &Unpacker<'_>, image: &File) -> Result<Deferred> {
+    unpacker.ui.stage(&format!("unpacking {}", unpacker.name));
+    let mut admission = Admission::new(unpacker.name);
+    let deferred = unpacker.squashfs(image, Path::new("gentoo"), &mut |entry| admission.admit(entry))?;
+    tree::top(unpacker.into, unpacker.name, None)?;
+    unpacker.ui.done();
+    Ok(deferred)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use rustix::fs::FileType;
 
 use crate::archive::unpack::Limits;
 use crate::archive::unpack::entry::{Entry, NodeKind};
-use crate::archive::unpack::limits::Kept;
+use crate::archive::unpack::limits::MemoryBudget;
 use crate::base::error::{Error, Result};
 use crate::fs::rootfs::Rootfs;
 
@@ -19,13 +19,13 @@ use crate::fs::rootfs::Rootfs;
 pub struct Admission {
     name: String,
     links: HashSet<PathBuf>,
-    kept: Kept,
+    kept: MemoryBudget,
 }
 
 impl Admission {
     /// For the archive of that name.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), links: HashSet::new(), kept: Kept::new(&Limits::default()) }
+        Self { name: name.to_owned(), links: HashSet::new(), kept: MemoryBudget::new(&Limits::default()) }
     }
 
     /// Refuses what has no place in a repository.
@@ -114,7 +114,7 @@ mod tests {
             stored: 0,
             sparse: None,
             offset: 0,
-            dropped: None,
+            dropped: std::collections::BTreeSet::new(),
         }
     }
 

@@ -30,7 +30,7 @@ fn a_layer_with_the_name_of_a_whiteout_is_refused() {
         ("a/.wh..wh.plnk", true),
     ] {
         let place = tree_with(path, directory);
-        let error = refused(place.path(), &Record::default(), &layer);
+        let error = refused(place.path(), &Deferred::default(), &layer);
         let hint = error.hint().unwrap();
         assert_eq!(error.exit_code(), 1, "{path}");
         let named = path.split_inclusive('/').scan(String::new(), |all, part| {
@@ -41,10 +41,10 @@ fn a_layer_with_the_name_of_a_whiteout_is_refused() {
         assert!(error.to_string().contains(&format!("packing /{named}: ")), "{error}");
         assert!(hint.contains("strip.paths") && hint.contains(&format!("\"/{named}\"")), "{hint}");
         // An archive that does not become a layer may hold any name.
-        packed(place.path(), &Record::default(), &Options::default());
+        packed(place.path(), &Deferred::default(), &Options::default());
     }
     for path in [".wh", "wh.x", "a.wh.x", ".WH.x"] {
-        packed(tree_with(path, false).path(), &Record::default(), &layer);
+        packed(tree_with(path, false).path(), &Deferred::default(), &layer);
     }
 }
 
@@ -53,14 +53,14 @@ fn a_layer_with_symlinks_or_nodes_of_such_names_is_refused() {
     let layer = Options { layer: true, ..Options::default() };
     let place = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink("x", place.path().join(".wh.link")).unwrap();
-    assert!(refused(place.path(), &Record::default(), &layer).to_string().contains("/.wh.link: "));
+    assert!(refused(place.path(), &Deferred::default(), &layer).to_string().contains("/.wh.link: "));
     let place = tree_with("first", false);
     fs_err::hard_link(place.path().join("first"), place.path().join(".wh.second")).unwrap();
-    assert!(refused(place.path(), &Record::default(), &layer).to_string().contains("/.wh.second: "));
+    assert!(refused(place.path(), &Deferred::default(), &layer).to_string().contains("/.wh.second: "));
     let place = tree_with("dev", true);
     let (mtime, xattrs) = (Time { sec: 7, nsec: 0 }, Vec::new());
     let node = Node { block: false, major: 1, minor: 3, mode: 0o666, uid: 0, gid: 0, mtime, xattrs, inode: 0 };
-    let mut deferred = Record::default();
+    let mut deferred = Deferred::default();
     deferred.add_node("dev/.wh.null".into(), node);
     assert!(refused(place.path(), &deferred, &layer).to_string().contains("/dev/.wh.null: "));
 }
@@ -111,7 +111,7 @@ fn gnu_tar_restores_extreme_times() {
         // The file system may clamp the time. The test compares what it kept.
         time(&path, sec, nsec.into());
     }
-    let (bytes, ..) = packed(&tree, &Record::default(), &Options { format: Format::Plain, ..Options::default() });
+    let (bytes, ..) = packed(&tree, &Deferred::default(), &Options { format: Format::Plain, ..Options::default() });
     let archive = place.path().join("archive.tar");
     fs_err::write(&archive, &bytes).unwrap();
     let tar = Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(&copy).output().unwrap();
@@ -151,7 +151,7 @@ fn attributes_that_are_left_out_are_counted() {
         set(file, "user.overlay.origin");
         set(file, "user.kept");
     }
-    let mut deferred = Record::default();
+    let mut deferred = Deferred::default();
     deferred.add_xattr(Path::new("f"), b"security.selinux".to_vec(), b"v".to_vec());
     let (notes, root) = (Notes::default(), Rootfs::open(place.path()).unwrap());
     let tree = Tree { root: &root, deferred: &deferred };

@@ -28,8 +28,11 @@ fn a_cache_changes_no_byte_and_is_used() {
     for format in [Format::Gzip, Format::Zstd] {
         let with = |cache: bool, threads| {
             let cache = cache.then(|| std::sync::Arc::new(Cache::open(&chunks).unwrap()));
-            let (bytes, about, _) =
-                packed(&tree, &Record::default(), &Options { format, threads, cache, epoch: 9, ..Options::default() });
+            let (bytes, about, _) = packed(
+                &tree,
+                &Deferred::default(),
+                &Options { format, threads, cache, epoch: 9, ..Options::default() },
+            );
             (bytes, about)
         };
         let names = || -> std::collections::BTreeSet<_> {
@@ -108,7 +111,7 @@ fn mtree_finds_no_difference_between_a_tree_and_its_manifest() {
         let (mut file, mut contents) = (tempfile::tempfile().unwrap(), Vec::new());
         let outputs = Outputs { archive: &mut file, contents: Some(&mut contents), manifest: Some(out) };
         let root = Rootfs::open(&tree).unwrap();
-        let tree = Tree { root: &root, deferred: &Record::default() };
+        let tree = Tree { root: &root, deferred: &Deferred::default() };
         pack(tree, outputs, &Options::default(), &Silent).unwrap()
     };
     let mut text = Vec::new();

@@ -21,7 +21,7 @@ use crate::base::progress::{Event, Silent};
 mod faults;
 mod lists;
 
-fn packed(tree: &Path, record: &Record, options: &Options) -> (Vec<u8>, Packed, String) {
+fn packed(tree: &Path, record: &Deferred, options: &Options) -> (Vec<u8>, Packed, String) {
     let mut file = tempfile::tempfile().unwrap();
     let mut contents = Vec::new();
     let root = Rootfs::open(tree).unwrap();
@@ -112,7 +112,7 @@ fn times_are_clamped_and_order_is_fixed() {
     }
     time(&place.path().join("b"), 999, 5);
     let (gz, packed, contents) =
-        packed(place.path(), &Record::default(), &Options { epoch: 1000, ..Options::default() });
+        packed(place.path(), &Deferred::default(), &Options { epoch: 1000, ..Options::default() });
     let plain = plain(&gz);
     let all = entries(&plain, Limits::default()).unwrap();
     let names: Vec<_> = all.iter().map(|entry| entry.path.to_str().unwrap()).collect();
@@ -137,7 +137,7 @@ fn any_number_of_threads_gives_the_same_bytes() {
         .collect();
     fs_err::write(place.path().join("big"), &data).unwrap();
     fs_err::write(place.path().join("zeros"), vec![0; 3 << 20]).unwrap();
-    let with = |threads| packed(place.path(), &Record::default(), &Options { threads, ..Options::default() });
+    let with = |threads| packed(place.path(), &Deferred::default(), &Options { threads, ..Options::default() });
     let (one, about, _) = with(1);
     for threads in [2, 4, 13] {
         let (other, about_other, _) = with(threads);
@@ -155,7 +155,7 @@ fn every_format_holds_the_same_archive_for_any_number_of_threads() {
     let data: Vec<u8> = (0..9_000_000u64).map(|at| (at.wrapping_mul(at) >> 20) as u8).collect();
     fs_err::write(place.path().join("big"), data).unwrap();
     let with = |format, threads| {
-        packed(place.path(), &Record::default(), &Options { format, threads, level: Some(1), ..Options::default() })
+        packed(place.path(), &Deferred::default(), &Options { format, threads, level: Some(1), ..Options::default() })
     };
     let (plain, about, _) = with(Format::Plain, 1);
     assert_eq!((about.size, &about.sha256), (about.tar_size, &about.diff_id));
@@ -204,7 +204,7 @@ fn holes_give_the_same_bytes_as_zeros() {
     }
     let of = |tree: &Path| {
         time(tree, 1, 0);
-        packed(tree, &Record::default(), &Options { level: Some(1), ..Options::default() })
+        packed(tree, &Deferred::default(), &Options { level: Some(1), ..Options::default() })
     };
     let (with, without) = (of(&holes), of(&zeros));
     assert_eq!(with.1, without.1);
@@ -227,7 +227,7 @@ fn deferred_nodes_come_back_unless_another_file_has_the_name() {
         xattrs: Vec::new(),
         inode: 0,
     };
-    let mut record = Record::default();
+    let mut record = Deferred::default();
     for (minor, path) in ["dev/tty", "dev/console", "dev/zzz", "gone/tty"].into_iter().enumerate() {
         record.add_node(path.into(), node(minor as u32));
     }
@@ -252,7 +252,7 @@ fn deferred_nodes_come_back_unless_another_file_has_the_name() {
 }
 
 /// Returns the error of packing `tree`.
-fn refused(tree: &Path, record: &Record, options: &Options) -> Error {
+fn refused(tree: &Path, record: &Deferred, options: &Options) -> Error {
     let mut file = tempfile::tempfile().unwrap();
     let root = Rootfs::open(tree).unwrap();
     pack(Tree { root: &root, deferred: record }, Outputs::archive(&mut file), options, &Silent).unwrap_err()
@@ -263,7 +263,7 @@ fn more_attributes_than_the_reader_accepts_are_not_packed() {
     let place = tempfile::tempdir().unwrap();
     fs_err::write(place.path().join("f"), "x").unwrap();
     let with = |count: usize, bytes| {
-        let mut record = Record::default();
+        let mut record = Deferred::default();
         (0..count)
             .for_each(|at| record.add_xattr(Path::new("f"), format!("user.{at}").into_bytes(), vec![b'x'; bytes]));
         record
@@ -284,7 +284,7 @@ fn attributes_of_the_host_are_left_out() {
     let set = |name: &str| rustix::fs::setxattr(&file, name, b"v", rustix::fs::XattrFlags::empty());
     set("user.kept").unwrap();
     let _ = ["security.SMACK64", "security.evm"].map(set);
-    let mut record = Record::default();
+    let mut record = Deferred::default();
     for name in ["security.apparmor", "security.ima", "system.nfs4_acl"] {
         record.add_xattr(Path::new("f"), name.into(), b"v".to_vec());
     }
@@ -316,7 +316,7 @@ fn a_file_that_is_modified_meanwhile_is_an_error() {
             let options = Options { format: Format::Plain, threads: 1, ..Options::default() };
             let mut out = File::from(OwnedFd::from(to));
             let root = Rootfs::open(place.path()).unwrap();
-            let tree = Tree { root: &root, deferred: &Record::default() };
+            let tree = Tree { root: &root, deferred: &Deferred::default() };
             pack(tree, Outputs::archive(&mut out), &options, &Silent)
         });
         let error = error.unwrap_err();
@@ -332,7 +332,7 @@ fn a_full_disk_is_an_error() {
     let root = Rootfs::open(place.path()).unwrap();
     let mut contents = Vec::new();
     let outputs = Outputs { contents: Some(&mut contents), ..Outputs::archive(&mut full) };
-    let tree = Tree { root: &root, deferred: &Record::default() };
+    let tree = Tree { root: &root, deferred: &Deferred::default() };
     let error = pack(tree, outputs, &Options::default(), &Silent).unwrap_err();
     assert_eq!(error.exit_code(), 4);
     assert!(error.hint().is_some());
@@ -353,7 +353,7 @@ fn hard_links_are_stored_once_under_their_first_name() {
         AtFlags::empty(),
     )
     .unwrap();
-    let mut record = Record::default();
+    let mut record = Deferred::default();
     record.add_xattr(Path::new("z"), b"trusted.kept".to_vec(), b"v".to_vec());
     let (gz, ..) = packed(place.path(), &record, &Options::default());
     let all = entries(&plain(&gz), Limits::default()).unwrap();
@@ -370,10 +370,10 @@ fn hard_links_are_stored_once_under_their_first_name() {
 fn sockets_are_left_out_and_mounts_are_not_entered() {
     let place = tempfile::tempdir().unwrap();
     let _listener = std::os::unix::net::UnixListener::bind(place.path().join("socket")).unwrap();
-    let (_, packed, _) = packed(place.path(), &Record::default(), &Options::default());
+    let (_, packed, _) = packed(place.path(), &Deferred::default(), &Options::default());
     assert_eq!(packed.entries, 1);
     let root = Rootfs::open(Path::new("/")).unwrap();
-    let result = walk::walk(Tree { root: &root, deferred: &Record::default() }, &[], &Silent, &mut |item| {
+    let result = walk::walk(Tree { root: &root, deferred: &Deferred::default() }, &[], &Silent, &mut |item| {
         // The walk ends at /proc.
         assert!(!item.path.starts_with("proc/self"));
         if item.path.starts_with("proc") { Err(Error::build("entered")) } else { Ok(()) }
@@ -391,7 +391,7 @@ fn a_directory_that_is_replaced_meanwhile_is_an_error() {
     fs_err::write(top.join("z"), "of the first").unwrap();
     let root = Rootfs::open(place.path()).unwrap();
     let mut seen = Vec::new();
-    let walked = walk::walk(Tree { root: &root, deferred: &Record::default() }, &[], &Silent, &mut |item| {
+    let walked = walk::walk(Tree { root: &root, deferred: &Deferred::default() }, &[], &Silent, &mut |item| {
         if item.path == deep {
             fs_err::rename(&top, &other).unwrap();
             fs_err::create_dir_all(place.path().join(&deep)).unwrap();

@@ -2,13 +2,13 @@
 
 use std::io::{self, BufRead, Read};
 
-use super::streams::Streams;
+use super::streams::{self, Streams};
 
-/// Streams of `.bz2`, one after the other.
+/// Decodes the streams of a `.bz2` file, one after the other.
 pub(super) struct Bzip2<R> {
     input: R,
     stream: bzip2::Decompress,
-    /// Between two streams, or behind the last.
+    /// Set between two streams, and after the last.
     between: bool,
     streams: Streams,
 }
@@ -22,15 +22,15 @@ impl<R> Bzip2<R> {
 impl<R: BufRead> Read for Bzip2<R> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         while !to.is_empty() {
-            let input = self.input.fill_buf()?;
-            if self.between && input.is_empty() {
-                return Ok(0);
-            }
             if self.between {
+                if streams::is_at_end(&mut self.input)? {
+                    return Ok(0);
+                }
                 self.streams.next(self.stream.total_out())?;
                 self.stream = bzip2::Decompress::new(false);
                 self.between = false;
             }
+            let input = self.input.fill_buf()?;
             let (before_in, before_out) = (self.stream.total_in(), self.stream.total_out());
             let status = self.stream.decompress(input, to);
             let consumed = (self.stream.total_in() - before_in) as usize;

@@ -1,7 +1,8 @@
-//! A compressed file as plain bytes: the format is told by the content, the decoder has a thread of its own (and `.xz` as many
-//! as there are processors), memory is bounded.
+//! Decoding of compressed files. The content decides the format; the decoder runs in its own thread (`.xz` uses one thread per
+//! processor); memory is bounded.
 
 mod bzip2;
+mod gzip;
 mod streams;
 mod xz;
 
@@ -12,15 +13,16 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
 use self::bzip2::Bzip2;
+use self::gzip::Gzip;
 use self::xz::Xz;
 pub use self::xz::claimed_size;
 
-/// Size of a chunk of plain bytes handed over.
+/// Size of a chunk of plain bytes, passed from the decoder to the reader.
 const CHUNK: usize = 512 << 10;
-/// Chunks on their way at most.
+/// Decoded chunks that may wait for the reader.
 const CHUNKS: usize = 6;
 
-/// Formats of compressed files.
+/// A compression format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Format {
     /// `.xz`
@@ -36,22 +38,22 @@ pub enum Format {
 }
 
 impl Format {
-    /// Tells the format by a file's first bytes.
+    /// Recognises the format by the first bytes of a file.
     pub fn of(head: &[u8]) -> Self {
         match head {
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
             [0x1f, 0x8b, ..] => Self::Gzip,
-            // Parallel encoders begin with a frame to be skipped.
+            // Parallel encoders begin with a skippable frame.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => Self::Bzip2,
-            // A stream of nothing, before others.
+            // An empty stream, which others may follow.
             [b'B', b'Z', b'h', b'1'..=b'9', 0x17, 0x72, 0x45, 0x38, 0x50, 0x90, ..] => Self::Bzip2,
             _ => Self::Plain,
         }
     }
 }
 
-/// The plain bytes of a compressed input, decoded ahead.
+/// Reads the plain bytes of a compressed input, decoded ahead of the reader.
 #[derive(Debug)]
 pub struct Decoder {
     chunks: Option<Receiver<io::Result<Vec<u8>>>>,
@@ -63,7 +65,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Decodes `input`, whatever its format, from where it stands.
+    /// Decodes `input` from its current position in the format that its first bytes indicate.
     pub fn new(mut input: impl Read + Send + 'static) -> io::Result<Self> {
         let mut head = Vec::with_capacity(16);
         (&mut input).take(16).read_to_end(&mut head)?;
@@ -71,7 +73,7 @@ impl Decoder {
         Self::of(format, io::Cursor::new(head).chain(input))
     }
 
-    /// Decodes `input`, which must be of this format.
+    /// Decodes `input`, which must have the given format.
     pub fn of(format: Format, input: impl Read + Send + 'static) -> io::Result<Self> {
         let taken = Arc::new(AtomicU64::new(0));
         let input = Counted { input, taken: taken.clone() };
@@ -84,7 +86,7 @@ impl Decoder {
         Ok(Self { chunks: Some(chunks), spent, chunk: Vec::new(), at: 0, taken, thread: Some(thread) })
     }
 
-    /// Bytes of the compressed input read so far.
+    /// Returns the number of compressed bytes read so far.
     pub fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }
@@ -98,18 +100,18 @@ impl BufRead for Decoder {
             let old = std::mem::take(&mut self.chunk);
             self.at = 0;
             if old.capacity() != 0 {
-                // The decoder may have ended: nobody needs the buffer then.
+                // Sending fails after the decoder has ended: it no longer needs the buffer.
                 drop(self.spent.send(old));
             }
             match chunks.recv() {
                 Ok(Ok(chunk)) => self.chunk = chunk,
-                // An empty chunk is the orderly end.
+                // An empty chunk marks the end.
                 Ok(Err(error)) => {
                     self.chunks = None;
                     return Err(error);
                 }
-                // Its thread panicked, as it may where there is no memory.
-                Err(_) => return Err(io::Error::new(io::ErrorKind::OutOfMemory, "the decoder stopped without a word")),
+                // The decoder panicked, for instance because memory ran out.
+                Err(_) => return Err(io::Error::new(io::ErrorKind::OutOfMemory, "the decoder stopped unexpectedly")),
             }
             if self.chunk.is_empty() {
                 self.chunks = None;
@@ -135,7 +137,7 @@ impl Read for Decoder {
 
 impl Drop for Decoder {
     fn drop(&mut self) {
-        // The thread ends as soon as it cannot hand over: nothing may still read the input when this is gone.
+        // The thread ends when it cannot send. It must not read the input any longer once the decoder is dropped.
         self.chunks = None;
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
@@ -147,7 +149,7 @@ fn plain(format: Format, input: impl Read + Send + 'static) -> io::Result<Box<dy
     let input = io::BufReader::with_capacity(256 << 10, input);
     Ok(match format {
         Format::Plain => Box::new(input),
-        Format::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        Format::Gzip => Box::new(Gzip::new(input)),
         Format::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(input)?),
         Format::Xz => Box::new(Xz::new(input)?),
         Format::Bzip2 => Box::new(Bzip2::new(input)),
@@ -165,7 +167,7 @@ fn decode(plain: &mut dyn Read, to: &SyncSender<io::Result<Vec<u8>>>, free: &Rec
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // What was decoded before is handed over: a refusal names its entry rather than the decoder's fault.
+                    // The reader gets what was decoded before the error, so that a refusal names the entry.
                     chunk.truncate(filled);
                     if filled == 0 || to.send(Ok(chunk)).is_ok() {
                         drop(to.send(Err(error)));
@@ -181,6 +183,7 @@ fn decode(plain: &mut dyn Read, to: &SyncSender<io::Result<Vec<u8>>>, free: &Rec
     }
 }
 
+/// Counts the bytes that are read.
 struct Counted<R> {
     input: R,
     taken: Arc<AtomicU64>,

@@ -1,4 +1,4 @@
-//! `.xz`, decoded by as many threads as there are processors.
+//! `.xz`, decoded by one thread per processor.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read};
@@ -7,20 +7,20 @@ use xz2::stream::{Action, MtStreamBuilder, Status, Stream};
 
 use super::streams::Streams;
 
-/// Memory that the parallel decoder of `.xz` may take before it uses fewer threads, per thread. Two blocks of the 16 MiB that
-/// pixz makes, and the dictionary.
+/// Memory per thread that the parallel decoder may use before it starts fewer threads: two of the 16 MiB blocks that pixz writes,
+/// and the dictionary.
 const PER_THREAD: u64 = 48 << 20;
-/// Which part of the memory there is that may be, however many threads. One that decodes without blocks needs the dictionary only.
+/// Divisor of the machine's memory that limits all threads together. A decoder of a file without blocks needs only the dictionary.
 const PART: u64 = 4;
-/// Memory that a decoder may always take: larger dictionaries are refused, unless as much is for threads. The strongest preset has one
-/// of 64 MiB.
+/// Memory that a decoder may always use. Larger dictionaries are refused unless the threads may use as much. The strongest preset
+/// of xz has a dictionary of 64 MiB.
 const MOST: u64 = 160 << 20;
 
-/// Streams of `.xz`, one after the other: the parallel decoder of the library knows only one.
+/// Decodes the streams of an `.xz` file, one after the other. The parallel decoder of liblzma reads only one stream.
 pub(super) struct Xz<R> {
     input: R,
     stream: Stream,
-    /// Between two streams, or behind the last.
+    /// Set between two streams, and after the last.
     between: bool,
     streams: Streams,
 }
@@ -30,17 +30,13 @@ impl<R: BufRead> Xz<R> {
         Ok(Self { input, stream: stream()?, between: false, streams: Streams::default() })
     }
 
-    /// Skips zeros (in fours) behind a stream. False at the end of the input.
+    /// Skips the padding after a stream, in units of four zeros. Returns false at the end of the input.
     fn next_stream(&mut self) -> io::Result<bool> {
         let mut zeros = 0;
         loop {
             let input = self.input.fill_buf()?;
             let Some(byte) = input.first() else {
-                return if zeros % 4 == 0 {
-                    Ok(false)
-                } else {
-                    Err(bad("padding of an odd length behind the .xz stream"))
-                };
+                return if zeros % 4 == 0 { Ok(false) } else { Err(bad(ODD_PADDING)) };
             };
             if *byte != 0 {
                 break;
@@ -49,7 +45,7 @@ impl<R: BufRead> Xz<R> {
             zeros += 1;
         }
         if zeros % 4 != 0 {
-            return Err(bad("padding of an odd length behind the .xz stream"));
+            return Err(bad(ODD_PADDING));
         }
         self.streams.next(self.stream.total_out())?;
         self.stream = stream()?;
@@ -86,16 +82,20 @@ impl<R: BufRead> Read for Xz<R> {
     }
 }
 
-/// Refuses a stream whose check the library does not know, and so would not look at. `at` is where in the stream `input` begins.
+/// Refuses a stream with an unknown kind of check, which liblzma would not verify. `at` is the position of `input` in the stream.
 fn check_is_known(input: &[u8], at: u64) -> io::Result<()> {
     const FLAGS: u64 = 7;
     let flags = FLAGS.checked_sub(at).and_then(|left| input.get(left as usize));
     match flags.map(|flags| flags & 0x0f) {
         // None, CRC32, CRC64, SHA-256.
         None | Some(0 | 1 | 4 | 10) => Ok(()),
-        Some(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "the .xz file has a check of an unknown kind")),
+        Some(_) => {
+            Err(io::Error::new(io::ErrorKind::Unsupported, "the .xz file has an unknown kind of integrity check"))
+        }
     }
 }
+
+const ODD_PADDING: &str = "the padding after the .xz stream is not a multiple of four bytes";
 
 fn bad(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
@@ -103,13 +103,13 @@ fn bad(text: &str) -> io::Error {
 
 fn explain(error: xz2::stream::Error) -> io::Error {
     match error {
-        xz2::stream::Error::Format => bad("this is no .xz stream"),
+        xz2::stream::Error::Format => bad("it is not an .xz stream"),
         xz2::stream::Error::Data => bad("the .xz file is corrupt"),
         xz2::stream::Error::MemLimit => {
             bad(&format!("the .xz file needs more than {} MiB of memory to decode", most() >> 20))
         }
         xz2::stream::Error::Mem => {
-            io::Error::new(io::ErrorKind::OutOfMemory, "there is no memory to decode the .xz file")
+            io::Error::new(io::ErrorKind::OutOfMemory, "there is not enough memory to decode the .xz file")
         }
         other => other.into(),
     }
@@ -128,12 +128,12 @@ fn for_threads() -> u64 {
     (u64::from(threads()) * PER_THREAD).min(crate::os::process::memory() / PART)
 }
 
-/// Memory that a decoder may never pass: the library wants it to be no less than what threads may take.
+/// Returns the memory limit of a decoder. liblzma requires it to be at least the limit for threads.
 fn most() -> u64 {
     MOST.max(for_threads())
 }
 
-/// The plain size that an `.xz` file claims in its index, without decoding it. None for everything else.
+/// Returns the plain size that the index of an `.xz` file claims, without decoding the file. Returns `None` for other files.
 pub fn claimed_size(file: &File) -> Option<u64> {
     use std::os::unix::fs::FileExt;
     let end = file.metadata().ok()?.len();

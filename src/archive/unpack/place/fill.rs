@@ -1,4 +1,4 @@
-//! A file's data, into a file that is new: what is not written reads as zeros.
+//! Writes the data of a new file. Parts that are not written read as zeros.
 
 use std::os::fd::OwnedFd;
 
@@ -10,7 +10,7 @@ use crate::archive::unpack::entry::Entry;
 use crate::archive::unpack::failure::{Call as _, Failure, Syscall};
 use crate::archive::unpack::{sparse, zeros};
 
-/// Writes a file's data.
+/// Writes the data of an entry.
 pub(super) fn fill(fd: &OwnedFd, entry: &Entry, data: &mut dyn Data) -> Result<(), Failure> {
     let Some(segments) = &entry.sparse else { return fill_plain(fd, entry.size, data) };
     for segment in segments {
@@ -30,8 +30,8 @@ pub(super) fn fill(fd: &OwnedFd, entry: &Entry, data: &mut dyn Data) -> Result<(
     rustix::fs::ftruncate(fd, entry.size).call(Syscall::Ftruncate)
 }
 
-/// Writes `size` bytes that are stored plain, long runs of zeros as holes: an archive of ours has the zeros of a hole, so that its
-/// bytes do not depend on where a file system keeps some.
+/// Writes `size` bytes and turns long runs of zeros into holes. Archives that quern-builder writes contain the zeros of holes, so
+/// that their bytes do not depend on the file system.
 fn fill_plain(fd: &OwnedFd, size: u64, data: &mut dyn Data) -> Result<(), Failure> {
     let (mut at, mut in_hole) = (0u64, false);
     loop {
@@ -75,7 +75,7 @@ mod tests {
 
     use super::*;
 
-    /// Data that comes so many bytes at a time.
+    /// Data that arrives in chunks of this many bytes.
     struct Chunks<'a>(&'a [u8], usize);
 
     impl Data for Chunks<'_> {
@@ -88,7 +88,7 @@ mod tests {
         }
     }
 
-    /// Bytes of a file that are not in holes.
+    /// Returns the number of bytes of a file that are not in holes.
     fn stored(file: &File) -> u64 {
         let (mut at, mut stored) = (0, 0);
         while let Ok(start) = rustix::fs::seek(file, SeekFrom::Data(at)) {
@@ -100,7 +100,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn holes_do_not_depend_on_how_the_data_comes(
+        fn holes_do_not_depend_on_the_size_of_chunks(
             pieces in prop::collection::vec((zeros::LEAST..200_000, 1usize..9000), 1..5),
             end in prop_oneof![Just(0), zeros::LEAST..100_000],
             chunk in prop_oneof![1usize..100, 1000usize..10_000, 10_000usize..400_000],

@@ -1,6 +1,6 @@
-//! The way from the root of a tree to the directory at hand. A directory gets its owner, mode, lists and time when it is left, so that
-//! an archive of any number of directories takes no more memory than its deepest path. One that is written into again afterwards, or
-//! that no entry speaks of, keeps what it had.
+//! The directories from the root of a tree to the current directory. A directory gets its owner, mode, ACLs and time when it is left,
+//! so that memory depends on the deepest path and not on the number of directories. A directory that is entered again later, or that
+//! has no entry, keeps its properties.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -16,26 +16,26 @@ use crate::archive::unpack::failure::{Call as _, Failure, Syscall};
 use crate::base::refusal::{Code, Reason};
 use crate::fs::rootfs::{self, MAX_XATTR, OPEN_LEVELS};
 
-/// How a directory is opened.
+/// Flags to open a directory.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// A directory on the way.
+/// A directory on the current path.
 pub(super) struct Level {
-    /// As the archive calls it.
+    /// Path in the archive.
     path: PathBuf,
-    /// The same through no link, once it was needed.
+    /// Path without symlinks, once it is known.
     real: Option<PathBuf>,
-    /// Opened when it is needed; closed when many levels are below it.
+    /// Opened on demand; closed while many levels are below it.
     fd: Option<OwnedFd>,
-    /// Device and inode of one that may have been come to through a link.
+    /// Device and inode of a directory that may have been reached through a symlink.
     identity: Option<(u64, u64)>,
-    /// Whether what is made here is root's of itself, once it is known: a setgid directory or the file system may give it away.
+    /// Set once it is known: true if new files here belong to root. A setgid directory or the file system may prevent that.
     gives_root: Option<bool>,
     then: Then,
 }
 
 impl Level {
-    /// Bytes of memory that it takes.
+    /// Returns its size in memory.
     fn weight(&self) -> usize {
         let lists = match &self.then {
             Then::Become(meta, _) => meta.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum(),
@@ -45,11 +45,11 @@ impl Level {
     }
 }
 
-/// What a directory gets when it is left.
+/// The properties that a directory gets when it is left.
 enum Then {
-    /// What its entry says, of which it lacks this.
+    /// Those of its entry, and the ones that it lacks.
     Become(Meta, Lacks),
-    /// What it had: its time, and its list for new files, which these must not inherit.
+    /// Those it had before: its times, and its default ACL, which new files must not inherit.
     Remain(Timestamps, Option<Vec<u8>>),
 }
 
@@ -60,7 +60,7 @@ impl Level {
 }
 
 impl Placer<'_> {
-    /// Makes `path` the end of the way. Missing directories are made; those that are not on the way are left.
+    /// Makes `path` the current directory. Creates missing directories and leaves those that are not on the path.
     pub(super) fn enter(&mut self, path: &Path) -> Result<(), Failure> {
         while self.levels.last().is_some_and(|level| !is_at_or_below(path, &level.path)) {
             self.leave()?;
@@ -80,13 +80,13 @@ impl Placer<'_> {
                 let above = self.take_top()?;
                 self.parents = self.parents.checked_sub(1).ok_or_else(|| self.limits.too_many())?;
                 match rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o700)) {
-                    // A link that leads nowhere: what it should become is not ours to guess.
+                    // A dangling symlink: nothing says what its target should be.
                     Err(Errno::EXIST) => return Err(bad_parent().into()),
                     other => other.call(Syscall::Mkdirat)?,
                 }
                 let fd = rustix::fs::openat(&above, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
                     .call(Syscall::Openat)?;
-                // The mode is set afterwards so that the umask has no say.
+                // Set after creation, so that the umask does not apply.
                 rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o755)).call(Syscall::Fchmod)?;
                 self.put_top(above);
                 fd
@@ -99,10 +99,10 @@ impl Placer<'_> {
         self.add(Level { fd: Some(fd), identity, ..Level::new(path.to_owned(), then) })
     }
 
-    /// Goes on to the directory `path`, which was just made, or `existed`, in the last one.
+    /// Enters the directory `path` in the current one. It was just created, or it `existed`.
     pub(super) fn push(&mut self, path: PathBuf, mut meta: Meta, existed: bool) -> Result<(), Failure> {
-        // Lists wait until nothing can inherit them any more; other attributes may be large, and are set at once.
-        let (now, later) = std::mem::take(&mut meta.xattrs).into_iter().partition(|(name, _)| !is_list(name));
+        // ACLs are set last because new files would inherit them. Other attributes may be large and are set now.
+        let (now, later) = std::mem::take(&mut meta.xattrs).into_iter().partition(|(name, _)| !is_acl(name));
         meta.xattrs = later;
         let lacks = Lacks { owner: existed || self.lacks_owner(&meta, None)?, mode: true };
         self.add(Level::new(path.clone(), Then::Become(meta, lacks)))?;
@@ -117,17 +117,18 @@ impl Placer<'_> {
         Ok(())
     }
 
-    /// The last directory, as [`Placer::push`] makes it, when it is the root.
+    /// Applies an entry for the root of the tree.
     pub(super) fn become_again(&mut self, meta: Meta) -> Result<(), Failure> {
-        self.record.forget_one(Path::new(""));
+        self.deferred.remove_one(Path::new(""));
         if let Some(level) = self.levels.pop() {
-            self.kept.release(level.weight());
+            self.memory.release(level.weight());
         }
         self.push(PathBuf::new(), meta, true)
     }
 
-    /// Whether what was just made in the last directory, a file if there is a descriptor of it, may be of another owner than `meta` says.
-    /// Nearly everything is root's, and made so: knowing it spares a call. Other numbers may mean several owners, in a user namespace.
+    /// Returns true if a file that was just created in the current directory may have another owner than `meta` says. Most files
+    /// belong to root and are created so, which saves a call. In a user namespace other numbers may stand for several owners.
+    /// `file` is the descriptor of a regular file.
     pub(super) fn lacks_owner(&mut self, meta: &Meta, file: Option<&OwnedFd>) -> Result<bool, Failure> {
         if (meta.uid, meta.gid) != (0, 0) {
             return Ok(true);
@@ -140,7 +141,7 @@ impl Placer<'_> {
         Ok(top.gives_root != Some(true))
     }
 
-    /// The descriptor of the last directory. [`Placer::put_top`] puts it back.
+    /// Takes out the descriptor of the current directory. [`Placer::put_top`] puts it back.
     pub(super) fn take_top(&mut self) -> Result<OwnedFd, Failure> {
         let Some((top, rest)) = self.levels.split_last_mut() else {
             return Err(Failure::Call(Syscall::Openat2, Errno::NOENT));
@@ -149,7 +150,7 @@ impl Placer<'_> {
             return Ok(fd);
         }
         let replaced =
-            || Reason::new(Code::DirectoryReplaced, "a later entry replaced its directory or a link on its path");
+            || Reason::new(Code::DirectoryReplaced, "a later entry replaced its directory or a symlink on its path");
         let above = rest.last().and_then(|level| level.fd.as_ref().map(|fd| (&level.path, fd)));
         let flags = DIRECTORY | OFlags::NOFOLLOW;
         let (call, opened) = match (above, top.path.file_name()) {
@@ -172,14 +173,14 @@ impl Placer<'_> {
         Ok(fd)
     }
 
-    /// The path of the last directory, through no link, and through nothing that is only recorded.
+    /// Returns the path of the current directory without symlinks. Refuses a path through a deferred node.
     pub(super) fn real_top(&mut self) -> Result<&Path, Failure> {
         let Some(top) = self.levels.last_mut() else { return Ok(Path::new("")) };
         let real = match top.real.take() {
             Some(real) => real,
             None => {
                 let real = self.root.real(&top.path).call(Syscall::Openat2)?;
-                if real.ancestors().any(|above| self.record.nodes().contains_key(above)) {
+                if real.ancestors().any(|above| self.deferred.nodes().contains_key(above)) {
                     return Err(bad_parent().into());
                 }
                 real
@@ -195,7 +196,7 @@ impl Placer<'_> {
     }
 
     fn add(&mut self, level: Level) -> Result<(), Failure> {
-        self.kept.add(level.weight(), "the directories on the way to an entry")?;
+        self.memory.add(level.weight(), "the directories on one path")?;
         self.levels.push(level);
         if let Some(far) = self.levels.len().checked_sub(OPEN_LEVELS + 1) {
             self.levels[far].fd = None;
@@ -203,18 +204,18 @@ impl Placer<'_> {
         Ok(())
     }
 
-    /// Leaves the last directory.
+    /// Leaves the current directory.
     pub(super) fn leave(&mut self) -> Result<(), Failure> {
         let fd = self.take_top();
         let Some(level) = self.levels.pop() else { return Ok(()) };
-        self.kept.release(level.weight());
+        self.memory.release(level.weight());
         let Level { path, then, .. } = level;
         let left = || {
             let fd = fd?;
             match then {
                 Then::Become(meta, lacks) => {
                     if lacks.owner {
-                        // It may be on the way by another name, too.
+                        // The same directory may be on the path under another name.
                         self.levels.iter_mut().for_each(|level| level.gives_root = None);
                     }
                     self.finish_fd(&fd, &path, &meta, lacks)
@@ -225,7 +226,7 @@ impl Placer<'_> {
         left().map_err(|failure| Failure::Dir(path, Box::new(failure)))
     }
 
-    /// Leaves the last directory when all has failed: one that was there before has again what it had, as far as that can be.
+    /// Leaves the current directory after an error. Restores the properties of an existing directory as far as possible.
     pub(super) fn give_back(&mut self) {
         let fd = self.take_top();
         if let Some(Level { then: Then::Remain(times, list), .. }) = self.levels.pop() {
@@ -233,14 +234,14 @@ impl Placer<'_> {
         }
     }
 
-    /// Takes away the attributes of a directory that was there before: those of its entry replace them.
+    /// Removes the attributes of an existing directory, before it gets those of its entry.
     fn strip(&mut self, fd: &OwnedFd) -> Result<(), Failure> {
         let names = rootfs::xattr_names(|to| rustix::fs::flistxattr(fd, to)).call(Syscall::Flistxattr)?;
         for name in names {
             match rustix::fs::fremovexattr(fd, &name[..]) {
                 Ok(()) | Err(Errno::NODATA) => {}
-                Err(errno @ (Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL)) => self.ui_once(&format!(
-                    "{}: the attribute {} of a directory cannot be taken away: {errno}",
+                Err(errno @ (Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL)) => self.warn_once(&format!(
+                    "{}: the attribute {} of a directory cannot be removed: {errno}",
                     self.root.path().display(),
                     name.escape_ascii()
                 )),
@@ -251,17 +252,17 @@ impl Placer<'_> {
     }
 }
 
-/// As [`Path::starts_with`], for names as they are unpacked: it is asked for every entry, and comparing components is slow.
+/// Works like [`Path::starts_with`] for normalised paths. It runs for every entry, and comparing components is slow.
 fn is_at_or_below(path: &Path, dir: &Path) -> bool {
     let rest = path.as_os_str().as_bytes().strip_prefix(dir.as_os_str().as_bytes());
     rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/' || dir.as_os_str().is_empty())
 }
 
-fn is_list(name: &[u8]) -> bool {
+fn is_acl(name: &[u8]) -> bool {
     name == acl::ACCESS.as_bytes() || name == acl::DEFAULT.as_bytes()
 }
 
-/// Gives a directory what it had.
+/// Restores the properties of a directory.
 fn remain(fd: &OwnedFd, times: &Timestamps, list: Option<&[u8]>) -> Result<(), Failure> {
     if let Some(list) = list {
         rustix::fs::fsetxattr(fd, acl::DEFAULT, list, XattrFlags::empty()).call(Syscall::Fsetxattr)?;
@@ -269,7 +270,7 @@ fn remain(fd: &OwnedFd, times: &Timestamps, list: Option<&[u8]>) -> Result<(), F
     rustix::fs::futimens(fd, times).call(Syscall::Futimens)
 }
 
-/// What a directory has that new files in it change, or inherit.
+/// Reads the properties of a directory that new files change or inherit. Removes its default ACL.
 fn remaining(fd: &OwnedFd, stat: &Stat) -> Result<Then, Failure> {
     let times = Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },

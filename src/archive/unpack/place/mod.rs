@@ -1,14 +1,13 @@
-//! Entries become files. Everything is made new, by its name in its parent's descriptor: nothing that stands there is written
-//! through. Owner, then mode (chown clears setuid), then attributes (chown clears capabilities), then times; what it was made with is
-//! not set again.
+//! Creates the files of entries. Each file is created anew, by name relative to the descriptor of its directory; an existing file or
+//! symlink is never written through. The order is owner, mode (chown clears setuid), attributes (chown clears capabilities), times.
+//! Properties that the file was created with are not set again.
 
 mod fill;
 mod levels;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
@@ -17,92 +16,107 @@ use rustix::io::Errno;
 use self::fill::fill;
 use self::levels::Level;
 use super::acl;
+use super::deferred::{Deferred, Node, weight};
 use super::entry::{Entry, Meta, NodeKind, Time, Xattrs};
 use super::failure::{Call, Failure, Syscall};
-use super::limits::{Kept, Limits};
-use super::record::{Node, Record, weight};
+use super::limits::{Limits, MemoryBudget};
 use crate::base::progress::Progress;
 use crate::base::refusal::{Code, Reason};
 use crate::fs::rootfs::{self, Rootfs, at};
 use crate::os::process;
 
-/// What a [`Record`] holds, for a refusal.
-const UNMADE: &str = "the devices and attributes that the kernel refuses";
+/// The content of [`Deferred`] in messages.
+const DEFERRED: &str = "device nodes and attributes";
 
-/// What something was not made with.
+/// Names of dropped attributes that are counted separately.
+const MAX_DROPPED: usize = 100;
+
+/// Properties that a file still lacks after its creation.
 #[derive(Clone, Copy)]
 struct Lacks {
     owner: bool,
     mode: bool,
 }
 
-/// What stands in the tree before.
+/// The content of the tree before unpacking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// Nothing: whatever is in the way of an entry is of this very archive, and the entry is refused.
+pub(super) enum Existing {
+    /// The tree is empty: an existing file comes from the same archive, and the entry is refused as a duplicate.
     Nothing,
-    /// Files of whoever asked for this: an entry takes the place of one, but not of a directory with something in it.
+    /// Files of the user: an entry replaces a file, but not a directory that is not empty.
     Files,
-    /// The layers of an image below this one, of which it replaces what it likes.
+    /// Lower layers of an image: an entry replaces anything.
     Layers,
 }
 
-/// Gives out the data of the present entry.
+/// The data of the current entry.
 pub(super) trait Data {
-    /// Some bytes; empty at the end.
+    /// Returns the next bytes, or none at the end.
     fn data(&mut self) -> std::io::Result<&[u8]>;
-    /// Takes some of them.
+    /// Marks `count` bytes as used.
     fn consume(&mut self, count: usize);
 }
 
-/// Makes files in a tree.
+/// Places entries in a tree.
 pub(super) struct Placer<'a> {
     root: &'a Rootfs,
     ui: &'a dyn Progress,
-    standing: Standing,
-    /// What files are not made with.
+    existing: Existing,
+    /// Permission bits that new files do not get.
     umask: u32,
-    /// The way from the root to the directory that the last entry went to.
+    /// The directories from the root to the directory of the last entry.
     levels: Vec<Level>,
-    record: Record,
-    /// The next number for a node that is only recorded and has several names.
+    deferred: Deferred,
+    /// Next inode number for a deferred node with several names.
     inode: u64,
-    kept: Kept,
-    /// Directories that may still be made without being entries.
+    memory: MemoryBudget,
+    /// Number of directories that may still be created without an entry.
     parents: u64,
     limits: &'a Limits,
     warned: BTreeSet<String>,
+    /// Number of dropped attributes by name.
+    dropped: BTreeMap<String, u64>,
 }
 
 impl<'a> Placer<'a> {
-    /// `record` is what the tree lacks already, of archives unpacked before.
+    /// Starts to place entries. `deferred` comes from the layers below.
     pub(super) fn new(
         root: &'a Rootfs,
-        standing: Standing,
-        record: Record,
+        existing: Existing,
+        deferred: Deferred,
         limits: &'a Limits,
         ui: &'a dyn Progress,
     ) -> Result<Self, Reason> {
-        let (inode, umask, levels, warned) = (record.next_inode(), process::umask(), Vec::new(), BTreeSet::new());
-        let (mut kept, parents) = (Kept::new(limits), limits.entries);
-        kept.add(record.weight(), UNMADE)?;
-        Ok(Self { root, ui, standing, umask, levels, record, inode, kept, parents, limits, warned })
+        let mut memory = MemoryBudget::new(limits);
+        memory.add(deferred.weight(), DEFERRED)?;
+        Ok(Self {
+            root,
+            ui,
+            existing,
+            umask: process::umask(),
+            levels: Vec::new(),
+            inode: deferred.next_inode(),
+            deferred,
+            memory,
+            parents: limits.entries,
+            limits,
+            warned: BTreeSet::new(),
+            dropped: BTreeMap::new(),
+        })
     }
 
-    /// Makes one entry, its data taken from `data`.
+    /// Places one entry with the content `data`.
     pub(super) fn place(&mut self, entry: Entry, data: &mut dyn Data) -> Result<(), Failure> {
-        if let Some(what) = entry.dropped {
-            self.warn_once(&format!("{what} of {}", entry.path.as_os_str().as_bytes().escape_ascii()));
-        }
+        entry.dropped.iter().for_each(|what| self.drop_one((*what).to_owned()));
         let Some(name) = entry.path.file_name() else {
             self.enter(Path::new(""))?;
             return self.become_again(entry.meta);
         };
         self.enter(entry.path.parent().unwrap_or(Path::new("")))?;
-        if !self.record.is_empty() {
+        if !self.deferred.is_empty() {
             self.look_up(name, &entry.kind)?;
         }
-        // Taken out so that its descriptor can be used beside the rest of `self`.
+        // Taken out so that the descriptor can be used together with the rest of `self`.
         let parent = self.take_top()?;
         let placed = self.place_at(parent.as_fd(), name, &entry, data);
         self.put_top(parent);
@@ -110,35 +124,46 @@ impl<'a> Placer<'a> {
         if entry.kind == NodeKind::Dir { self.push(entry.path, entry.meta, existed) } else { Ok(()) }
     }
 
-    /// What was recorded is in the way of an entry as what exists is, or is forgotten with what the entry replaces.
+    /// Treats a deferred node at the place of an entry like an existing file: it makes the entry a duplicate, or it is replaced.
     fn look_up(&mut self, name: &OsStr, kind: &NodeKind) -> Result<(), Failure> {
         let path = self.real_top()?.join(name);
-        let fresh = self.standing == Standing::Nothing;
+        let fresh = self.existing == Existing::Nothing;
         match kind {
             NodeKind::Hardlink(_) if fresh => {}
-            _ if fresh && self.record.nodes().contains_key(&path) => return Err(duplicate().into()),
-            NodeKind::Dir => self.record.forget_one(&path),
+            _ if fresh && self.deferred.nodes().contains_key(&path) => return Err(duplicate().into()),
+            NodeKind::Dir => self.deferred.remove_one(&path),
             _ if fresh => {}
-            _ => self.record.forget(&path),
+            _ => self.deferred.remove(&path),
         }
         Ok(())
     }
 
-    /// `path` without links on the way to its last component.
+    /// Resolves the symlinks in `path`, except in its last component.
     fn real(&self, path: &Path) -> Result<PathBuf, Failure> {
         let above = self.root.real(path.parent().unwrap_or(Path::new(""))).call(Syscall::Openat2)?;
         Ok(path.file_name().map_or_else(PathBuf::new, |name| above.join(name)))
     }
 
-    /// Returns what could not be made, everything else being done.
-    pub(super) fn finish(mut self) -> Result<Record, Failure> {
+    /// Returns the number and the names of the attributes that were not restored, as text. `None` if there are none.
+    fn dropped(&self) -> Option<String> {
+        let names: Vec<String> = self.dropped.iter().map(|(name, count)| format!("{name} ({count})")).collect();
+        let count: u64 = self.dropped.values().sum();
+        let noun = if count == 1 { "attribute" } else { "attributes" };
+        (count > 0).then(|| format!("{count} {noun}: {}", names.join(", ")))
+    }
+
+    /// Completes the directories and returns what the kernel refused to create.
+    pub(super) fn finish(mut self, archive: &str) -> Result<Deferred, Failure> {
         while !self.levels.is_empty() {
             self.leave()?;
         }
-        Ok(std::mem::take(&mut self.record))
+        if let Some(dropped) = self.dropped() {
+            self.ui.warn(&format!("{archive}: not restored: {dropped}"));
+        }
+        Ok(std::mem::take(&mut self.deferred))
     }
 
-    /// Whether it was there before, which only a directory may be.
+    /// Places one entry in the directory `at`. Returns true if it is a directory that existed before.
     fn place_at(
         &mut self,
         at: BorrowedFd<'_>,
@@ -150,14 +175,14 @@ impl<'a> Placer<'a> {
         let placed = match &entry.kind {
             NodeKind::File => {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                // Nearly every file can be made with its mode, which spares a call: no directory on the way hands down a list.
+                // Most files can be created with their mode, which saves a call. No directory on the path passes on a default ACL.
                 let made = meta.mode & !0o777 == 0 && meta.mode & self.umask == 0;
                 let mode = Mode::from_raw_mode(if made { meta.mode } else { 0o600 });
                 let fd = self.make(at, name, Syscall::Openat, || rustix::fs::openat(at, name, flags, mode))?;
                 fill(&fd, entry, data)?;
                 let lacks = Lacks { owner: self.lacks_owner(meta, Some(&fd))?, mode: !made };
                 self.finish_fd(&fd, &entry.path, meta, lacks)?;
-                // Some file systems say only now that the data did not fit.
+                // Some file systems report a full disk only on close.
                 nix::unistd::close(fd)
                     .map_err(|errno| Failure::Call(Syscall::Close, Errno::from_raw_os_error(errno as i32)))
             }
@@ -181,8 +206,8 @@ impl<'a> Placer<'a> {
                 self.make(at, name, Syscall::Mknodat, || rustix::fs::mknodat(at, name, FileType::Fifo, mode, 0))?;
                 self.finish_node(at, name, &entry.path, meta)
             }
-            NodeKind::Char(major, minor) => self.device(at, name, entry, FileType::CharacterDevice, *major, *minor),
-            NodeKind::Block(major, minor) => self.device(at, name, entry, FileType::BlockDevice, *major, *minor),
+            NodeKind::Char(major, minor) => self.device(at, name, entry, false, (*major, *minor)),
+            NodeKind::Block(major, minor) => self.device(at, name, entry, true, (*major, *minor)),
         };
         placed.map(|()| false)
     }
@@ -192,27 +217,24 @@ impl<'a> Placer<'a> {
         at: BorrowedFd<'_>,
         name: &OsStr,
         entry: &Entry,
-        kind: FileType,
-        major: u32,
-        minor: u32,
+        block: bool,
+        (major, minor): (u32, u32),
     ) -> Result<(), Failure> {
-        let mode = Mode::from_raw_mode(0o600);
-        let dev = rustix::fs::makedev(major, minor);
-        // 0:0 is what overlays take for "removed": it is only ever recorded.
-        let made = match (kind, major, minor) {
-            (FileType::CharacterDevice, 0, 0) => {
-                self.vacate(at, name).and(Err(Failure::Call(Syscall::Mknodat, Errno::PERM)))
-            }
-            _ => self.make(at, name, Syscall::Mknodat, || rustix::fs::mknodat(at, name, kind, mode, dev)),
+        let kind = if block { FileType::BlockDevice } else { FileType::CharacterDevice };
+        let (mode, dev) = (Mode::from_raw_mode(0o600), rustix::fs::makedev(major, minor));
+        // To overlayfs the character device 0:0 is a whiteout: it is always deferred.
+        let made = if !block && (major, minor) == (0, 0) {
+            self.vacate(at, name).and(Err(Failure::Call(Syscall::Mknodat, Errno::PERM)))
+        } else {
+            self.make(at, name, Syscall::Mknodat, || rustix::fs::mknodat(at, name, kind, mode, dev))
         };
         match made {
             Ok(()) => self.finish_node(at, name, &entry.path, &entry.meta),
             Err(Failure::Call(_, Errno::PERM)) => {
                 let Meta { mode, uid, gid, mtime, xattrs } = entry.meta.clone();
-                let block = kind == FileType::BlockDevice;
-                self.kept.add(weight(&entry.path, &xattrs), UNMADE)?;
+                self.memory.add(weight(&entry.path, &xattrs), DEFERRED)?;
                 let node = Node { block, major, minor, mode, uid, gid, mtime, xattrs, inode: 0 };
-                self.record.add_node(self.real(&entry.path)?, node);
+                self.deferred.add_node(self.real(&entry.path)?, node);
                 Ok(())
             }
             Err(failure) => Err(failure),
@@ -220,7 +242,7 @@ impl<'a> Placer<'a> {
     }
 
     fn hardlink(&mut self, at: BorrowedFd<'_>, name: &OsStr, entry: &Entry, target: &Path) -> Result<(), Failure> {
-        let missing = || Reason::new(Code::BadLink, "it is a link to an entry that does not exist");
+        let missing = || Reason::new(Code::BadLink, "it is a hard link to an entry that does not exist");
         let target_name = target.file_name().ok_or_else(missing)?;
         let above = target.parent().unwrap_or(Path::new(""));
         let flags = OFlags::PATH | OFlags::DIRECTORY;
@@ -228,10 +250,10 @@ impl<'a> Placer<'a> {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(missing().into()),
             other => other.call(Syscall::Openat2)?,
         };
-        // Without AT_SYMLINK_FOLLOW: the link to a symbolic link is another name of the link.
+        // Without AT_SYMLINK_FOLLOW a hard link to a symlink is another name of the symlink.
         let made = self.make(at, name, Syscall::Linkat, || {
             match rustix::fs::linkat(&from, target_name, at, name, AtFlags::empty()) {
-                // Not what `make` would take for something in the way.
+                // `make` would take the other name of the same file for an obstacle.
                 Err(Errno::EXIST) if same(from.as_fd(), target_name, at, name) => Ok(()),
                 other => other,
             }
@@ -239,41 +261,41 @@ impl<'a> Placer<'a> {
         match made {
             Err(Failure::Call(_, Errno::NOENT)) => {
                 let (target, path) = (self.real(target)?, self.real(&entry.path)?);
-                let node = self.record.nodes().get(&target).ok_or_else(missing)?;
+                let node = self.deferred.nodes().get(&target).ok_or_else(missing)?;
                 if path == target {
                     return Ok(());
                 }
-                self.kept.add(weight(&path, &node.xattrs), UNMADE)?;
+                self.memory.add(weight(&path, &node.xattrs), DEFERRED)?;
                 self.vacate(at, name)?;
-                if self.standing == Standing::Nothing && self.record.nodes().contains_key(&path) {
+                if self.existing == Existing::Nothing && self.deferred.nodes().contains_key(&path) {
                     return Err(duplicate().into());
                 }
-                self.record.link_node(&target, path, self.inode);
+                self.deferred.link_node(&target, path, self.inode);
                 self.inode += 1;
                 Ok(())
             }
             Err(Failure::Call(_, Errno::PERM)) if is_dir(from.as_fd(), target_name).is_ok_and(|is| is) => {
-                Err(Reason::new(Code::BadLink, "it is a link to a directory").into())
+                Err(Reason::new(Code::BadLink, "it is a hard link to a directory").into())
             }
-            Ok(()) => self.link_record(target, &entry.path),
+            Ok(()) => self.link_deferred(target, &entry.path),
             other => other,
         }
     }
 
-    /// Records of `path`, another name of `target`, what is recorded of that: either may go while the other stays.
-    fn link_record(&mut self, target: &Path, path: &Path) -> Result<(), Failure> {
-        if self.record.xattrs().is_empty() {
+    /// Copies the deferred attributes of `target` to `path`, its new hard link: a later layer may remove only one of them.
+    fn link_deferred(&mut self, target: &Path, path: &Path) -> Result<(), Failure> {
+        if self.deferred.xattrs().is_empty() {
             return Ok(());
         }
         let (target, path) = (self.real(target)?, self.real(path)?);
-        if let Some(xattrs) = self.record.xattrs().get(&target) {
-            self.kept.add(weight(&path, xattrs), UNMADE)?;
-            self.record.link_xattrs(&target, path);
+        if let Some(xattrs) = self.deferred.xattrs().get(&target) {
+            self.memory.add(weight(&path, xattrs), DEFERRED)?;
+            self.deferred.link_xattrs(&target, path);
         }
         Ok(())
     }
 
-    /// Makes something with `make`, in the place of what may be replaced.
+    /// Creates something with `make`. Replaces what stands in its place if that is allowed.
     fn make<T>(
         &self,
         at: BorrowedFd<'_>,
@@ -283,10 +305,10 @@ impl<'a> Placer<'a> {
     ) -> Result<T, Failure> {
         match make() {
             Err(Errno::EXIST) => {
-                match self.standing {
-                    Standing::Nothing => return Err(duplicate().into()),
-                    Standing::Files => remove_one(at, name)?,
-                    Standing::Layers => drop(rootfs::remove_at(at, name).call(Syscall::Unlinkat)?),
+                match self.existing {
+                    Existing::Nothing => return Err(duplicate().into()),
+                    Existing::Files => remove_one(at, name)?,
+                    Existing::Layers => drop(rootfs::remove_at(at, name).call(Syscall::Unlinkat)?),
                 }
                 make().call(call)
             }
@@ -294,7 +316,7 @@ impl<'a> Placer<'a> {
         }
     }
 
-    /// Sees to it that there is nothing of this name.
+    /// Removes what stands in the place of a deferred node.
     fn vacate(&mut self, at: BorrowedFd<'_>, name: &OsStr) -> Result<(), Failure> {
         self.make(at, name, Syscall::Fstatat, || match rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Err(Errno::EXIST),
@@ -315,7 +337,7 @@ impl<'a> Placer<'a> {
         rustix::fs::futimens(fd, &times(meta.mtime)).call(Syscall::Futimens)
     }
 
-    /// As [`Placer::finish_fd`], for what must not be opened.
+    /// Like [`Placer::finish_fd`], for files that must not be opened.
     fn finish_node(&mut self, at: BorrowedFd<'_>, name: &OsStr, path: &Path, meta: &Meta) -> Result<(), Failure> {
         self.chown_at(at, name, meta)?;
         at::chmod(at, name, meta.mode).call(Syscall::Fchmodat2)?;
@@ -338,33 +360,26 @@ impl<'a> Placer<'a> {
         set: impl Fn(&[u8], &[u8]) -> rustix::io::Result<()>,
     ) -> Result<(), Failure> {
         for (name, value) in xattrs {
-            if rootfs::is_host_xattr(name) {
-                // Nearly all files have labels where there are any: they are not worth a word.
-                if name != b"security.selinux" {
-                    self.warn_once(&format!("attributes of its machine or file system ({})", name.escape_ascii()));
-                }
-                continue;
-            }
-            if rootfs::is_overlay_xattr(name) {
-                self.warn_once(&format!("attributes of overlays ({})", name.escape_ascii()));
+            if rootfs::is_host_xattr(name) || rootfs::is_overlay_xattr(name) {
+                self.drop_one(name.escape_ascii().to_string());
                 continue;
             }
             match set(name, value) {
                 Ok(()) => {}
-                // So the kernel says of what only directories have.
+                // EACCES: only directories can have a default ACL.
                 Err(errno)
                     if matches!(errno, Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL)
                         || (errno == Errno::ACCESS && name == acl::DEFAULT.as_bytes()) =>
                 {
                     if errno != Errno::PERM {
-                        self.ui_once(&format!(
-                            "{}: the attribute {} is kept beside the tree only: {errno}",
+                        self.warn_once(&format!(
+                            "{}: the file system does not store the attribute {} ({errno}); it is kept beside the tree",
                             self.root.path().display(),
                             name.escape_ascii()
                         ));
                     }
-                    self.kept.add(weight(path, &[]) + name.len() + value.len(), UNMADE)?;
-                    self.record.add_xattr(&self.real(path)?, name.clone(), value.clone());
+                    self.memory.add(weight(path, &[]) + name.len() + value.len(), DEFERRED)?;
+                    self.deferred.add_xattr(&self.real(path)?, name.clone(), value.clone());
                 }
                 Err(errno) => return Err(Failure::Call(Syscall::Setxattr, errno)),
             }
@@ -372,11 +387,13 @@ impl<'a> Placer<'a> {
         Ok(())
     }
 
-    fn warn_once(&mut self, what: &str) {
-        self.ui_once(&format!("the archive holds {what}: left out"));
+    /// Counts an attribute that is not restored.
+    fn drop_one(&mut self, name: String) {
+        let full = self.dropped.len() >= MAX_DROPPED && !self.dropped.contains_key(&name);
+        *self.dropped.entry(if full { "others".to_owned() } else { name }).or_default() += 1;
     }
 
-    fn ui_once(&mut self, text: &str) {
+    fn warn_once(&mut self, text: &str) {
         if self.warned.len() < 100 && self.warned.insert(text.to_owned()) {
             self.ui.warn(text);
         }
@@ -384,7 +401,7 @@ impl<'a> Placer<'a> {
 }
 
 impl Drop for Placer<'_> {
-    /// When it did not come to an end, what directories had is given back to them.
+    /// Restores the times and ACLs of existing directories after an error.
     fn drop(&mut self) {
         while self.levels.last().is_some() {
             self.give_back();
@@ -405,23 +422,23 @@ fn is_dir(at: BorrowedFd<'_>, name: &OsStr) -> Result<bool, Failure> {
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
-/// Removes what is no directory, or an empty one.
+/// Removes a file or an empty directory.
 fn remove_one(at: BorrowedFd<'_>, name: &OsStr) -> Result<(), Failure> {
     let flags = if is_dir(at, name)? { AtFlags::REMOVEDIR } else { AtFlags::empty() };
     match rustix::fs::unlinkat(at, name, flags) {
         Err(Errno::NOTEMPTY | Errno::EXIST) => {
-            Err(Reason::new(Code::DirectoryInTheWay, "a directory with something in it stands in its place").into())
+            Err(Reason::new(Code::DirectoryInTheWay, "a directory that is not empty stands in its place").into())
         }
         other => other.call(Syscall::Unlinkat),
     }
 }
 
 fn bad_parent() -> Reason {
-    Reason::new(Code::BadParent, "what should be its directory is none, or a link that leads nowhere")
+    Reason::new(Code::BadParent, "its parent is not a directory, or is a dangling symlink")
 }
 
 fn duplicate() -> Reason {
-    Reason::new(Code::DuplicateEntry, "an entry of this name came before")
+    Reason::new(Code::DuplicateEntry, "an earlier entry has the same path")
 }
 
 fn times(mtime: Time) -> Timestamps {

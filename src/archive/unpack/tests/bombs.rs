@@ -1,4 +1,4 @@
-//! Archives that are small and demand much. Each is made while it is read, and how much of it was read is counted.
+//! Small archives that need many resources. Each is generated while it is read, and the bytes read are counted.
 
 use std::io::{BufReader, Read};
 use std::path::Path;
@@ -8,18 +8,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tar::EntryType;
 
 use super::{Tar, code};
+use crate::archive::unpack::Unpacker;
 use crate::archive::unpack::decode::{Decoder, Format};
 use crate::archive::unpack::limits::{Limits, RaisedBy, Spent};
 use crate::archive::unpack::reader::Reader;
 use crate::archive::unpack::refusal::ReadError;
-use crate::archive::unpack::{check_size, extract_stream};
 use crate::base::error::{Error, Kind};
 use crate::base::progress::Silent;
 use crate::fs::rootfs::Rootfs;
 
 const MIB: u64 = 1 << 20;
 
-/// Bytes without end: the same ones again and again.
+/// An endless input that repeats the same bytes.
 struct Endless {
     bytes: Vec<u8>,
     at: usize,
@@ -43,7 +43,7 @@ impl Read for Endless {
     }
 }
 
-/// The code with which a plain archive that never ends is refused, and how much was read of it until then.
+/// Reads an endless plain archive. Returns the code of its refusal and the number of bytes read.
 fn read(head: &[u8], rest: Vec<u8>, limits: Limits) -> (&'static str, u64) {
     let (endless, given) = Endless::new(rest);
     let mut reader = Reader::new(BufReader::new(head.chain(endless)), limits);
@@ -61,15 +61,15 @@ fn read(head: &[u8], rest: Vec<u8>, limits: Limits) -> (&'static str, u64) {
 }
 
 #[test]
-fn what_is_behind_the_end_is_bounded() {
+fn trailing_bytes_are_limited() {
     let (code, given) = read(&Tar::default().file("a", b"").end(), vec![0; 1 << 20], Limits::default());
     assert!(code == "trailing-data" && given <= 65 * MIB, "{code} after {given}");
 }
 
 #[test]
-fn what_is_no_data_of_a_file_is_bounded_too() {
+fn headers_and_maps_are_limited() {
     let small = Limits { bytes: 4 * MIB, ..Limits::default() };
-    // Empty files, with a long name each; and headers that belong to no file at all.
+    // Empty files with long names, and headers without a file.
     let long =
         Tar::default().entry("L", EntryType::GNULongName, "", &[&[b'n'; 250][..], &[0]].concat()).file("n", b"").0;
     let (code, given) = read(&[], long, small.clone());
@@ -81,7 +81,7 @@ fn what_is_no_data_of_a_file_is_bounded_too() {
     let global = Tar::default().entry("g", EntryType::XGlobalHeader, "", record).0;
     let (code, given) = read(&[], global, Limits { entries: 1000, ..Limits::default() });
     assert!(code == "too-many-entries" && given <= 2 * MIB, "{code} after {given}");
-    // The map of a sparse file that goes on and on without saying anything.
+    // A sparse map that continues without a segment.
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(EntryType::GNUSparse);
     header.as_mut_bytes()[0] = b's';
@@ -124,17 +124,18 @@ fn several_archives_share_their_limits() {
     assert!(spent(first, 2047).unwrap_err().to_string().contains("more than 2047 bytes unpacked [too-large]"));
 }
 
-/// Unpacks what never ends; the error, and how much was read.
+/// Unpacks an endless archive. Returns the error and the number of bytes read.
 fn unpack(head: Vec<u8>, rest: Vec<u8>, into: &Path, limits: &Limits) -> (Error, u64) {
     let (endless, given) = Endless::new(rest);
     let root = Rootfs::open(into).unwrap();
     let input = std::io::Cursor::new(head).chain(endless);
-    let error = extract_stream(input, None, "bomb.tar", &root, limits, &Silent).unwrap_err();
+    let unpacker = Unpacker { name: "bomb.tar", into: &root, limits, ui: &Silent };
+    let error = unpacker.stream(input, None, &mut |_| Ok(true)).unwrap_err();
     (error, given.load(Ordering::Relaxed))
 }
 
 #[test]
-fn a_bomb_is_refused_at_once_and_the_refusal_says_what_helps() {
+fn a_bomb_is_refused_at_once_with_a_hint() {
     let place = tempfile::tempdir().unwrap();
     let file = Tar::default().file("f", &[0; 1000]);
     let mut header = Tar::header(b"next", EntryType::Regular, 0);
@@ -142,16 +143,19 @@ fn a_bomb_is_refused_at_once_and_the_refusal_says_what_helps() {
     let limits = Limits::default().set(Some(16 * MIB), Some(9), RaisedBy::Source);
     let (error, given) = unpack(file.raw(header, b"").0, vec![0; 1 << 20], place.path(), &limits);
     assert_eq!((error.kind(), code(&error)), (Kind::Refused, "too-large"));
-    // What the decoder had read ahead, and no more.
+    // The decoder reads ahead by a few chunks.
     assert!(given <= 8 * MIB, "{given}");
     let said = std::error::Error::source(&error).unwrap().to_string();
     assert_eq!(said, "entry next at byte 1536: the archive has more than 16777216 bytes unpacked [too-large]");
-    assert_eq!(error.hint(), Some("if it is meant to be that large, source.max-unpacked raises the limit"));
+    assert_eq!(
+        error.hint(),
+        Some("if the archive is meant to be that large, raise the limit with source.max-unpacked")
+    );
     assert_eq!(fs_err::read_dir(place.path()).unwrap().count(), 1);
 }
 
 #[test]
-fn directories_that_no_entry_speaks_of_are_counted() {
+fn directories_without_an_entry_are_counted() {
     let place = tempfile::tempdir().unwrap();
     let limits = Limits { entries: 20, ..Limits::default() };
     let name = "a/".repeat(50) + "f\0";
@@ -161,25 +165,26 @@ fn directories_that_no_entry_speaks_of_are_counted() {
 }
 
 #[test]
-fn names_on_the_way_to_an_entry_are_counted_until_they_are_left() {
+fn memory_for_paths_is_released_when_they_are_left() {
     let mut many = Tar::default();
     for number in 0..20 {
         let name = format!("{number:03}{}\0", format!("/{}", "n".repeat(250)).repeat(15));
         many = many.entry("L", EntryType::GNULongName, "", name.as_bytes()).entry("d", EntryType::Directory, "", b"");
     }
-    let outcome = |kept| {
+    let outcome = |memory| {
         let place = tempfile::tempdir().unwrap();
-        let limits = Limits { kept, ..Limits::default() };
+        let limits = Limits { memory, ..Limits::default() };
         let root = Rootfs::open(place.path()).unwrap();
         let input = std::io::Cursor::new(many.0.clone()).chain(&[0; 1024][..]);
-        extract_stream(input, None, "bomb.tar", &root, &limits, &Silent).map(drop).map_err(|error| code(&error))
+        let unpacker = Unpacker { name: "bomb.tar", into: &root, limits: &limits, ui: &Silent };
+        unpacker.stream(input, None, &mut |_| Ok(true)).map(drop).map_err(|error| code(&error))
     };
     assert_eq!(outcome(64 << 10), Ok(()));
     assert_eq!(outcome(16 << 10), Err("too-much-memory"));
 }
 
 #[test]
-fn very_many_attributes_are_read() {
+fn thousands_of_attributes_are_read() {
     let names: Vec<String> = (0..6_000).map(|number| format!("SCHILY.xattr.user.{number}")).collect();
     let mut records: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b"1"[..])).collect();
     let read = |records: &[(&str, &[u8])]| {
@@ -193,7 +198,7 @@ fn very_many_attributes_are_read() {
 }
 
 #[test]
-fn very_many_streams_are_one() {
+fn thousands_of_streams_are_decoded() {
     let plain = Tar::default().file("a", b"x").end();
     let (empty, whole) = (vec![], &plain[..]);
     let gzip = |bytes: &[u8]| {
@@ -225,7 +230,7 @@ fn very_many_streams_are_one() {
     for (what, empty, whole) in &packed {
         let out = decoded([&empty[..], whole, &empty.repeat(3000)].concat()).unwrap();
         assert!(out == plain, "{what}");
-        // Where beginning a stream is dear, there may be as many short ones as long ones pay for.
+        // Starting a stream of bzip2 or xz is expensive, so the number of short streams is limited.
         let dear = ["bzip2", "xz"].contains(what);
         let refused = |bytes| decoded(bytes).is_err_and(|error| error.to_string().contains("streams have fewer"));
         assert_eq!(refused(empty.repeat(10_300)), dear, "{what}");
@@ -239,7 +244,7 @@ fn very_many_streams_are_one() {
 }
 
 #[test]
-fn windows_that_take_too_much_memory_are_refused() {
+fn windows_that_need_too_much_memory_are_refused() {
     // A frame with a window of 2 GiB; a block header with a dictionary of 4 GiB.
     let zstd = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 21 << 3, 0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let mut xz = vec![0xfd, b'7', b'z', b'X', b'Z', 0, 0, 1, 0x69, 0x22, 0xde, 0x36];
@@ -252,16 +257,19 @@ fn windows_that_take_too_much_memory_are_refused() {
 }
 
 #[test]
-fn what_an_index_claims_is_held_to_the_limit_before_anything_is_made() {
+fn the_size_in_an_xz_index_is_checked_first() {
     use std::io::Write as _;
     let place = tempfile::tempdir().unwrap();
     let mut encoder = xz2::write::XzEncoder::new(tempfile::tempfile().unwrap(), 0);
     encoder.write_all(&Tar::default().file("f", &[0; 5000]).end()).unwrap();
     let file = encoder.finish().unwrap();
     let root = Rootfs::open(place.path()).unwrap();
-    let limits = |bytes| Limits::default().set(Some(bytes), None, RaisedBy::Options);
-    assert!(check_size(&file, &root, "x", &limits(8192)).is_ok());
-    let error = check_size(&file, &root, "x", &limits(4096)).unwrap_err();
+    let check = |bytes| {
+        let limits = Limits::default().set(Some(bytes), None, RaisedBy::Options);
+        Unpacker { name: "x", into: &root, limits: &limits, ui: &Silent }.check_size(&file)
+    };
+    assert!(check(8192).is_ok());
+    let error = check(4096).unwrap_err();
     assert_eq!((error.kind(), code(&error)), (Kind::Refused, "too-large"));
     assert!(error.hint().is_some_and(|hint| hint.contains("--max-bytes")));
 }

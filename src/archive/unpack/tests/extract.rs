@@ -5,7 +5,7 @@ use std::path::Path;
 use tar::EntryType;
 
 use super::{Tar, code, is_root, unpack};
-use crate::archive::unpack::{Limits, acl, extract};
+use crate::archive::unpack::{Limits, Unpacker, acl};
 use crate::base::error::Kind;
 use crate::base::progress::Silent;
 use crate::fs::rootfs::Rootfs;
@@ -43,7 +43,7 @@ fn good(archive: &[u8]) {
 }
 
 #[test]
-fn formats_are_told_by_content() {
+fn the_content_decides_the_format() {
     let plain = sample();
     good(&plain);
     good(&xz(&plain));
@@ -63,7 +63,7 @@ fn formats_are_told_by_content() {
 }
 
 #[test]
-fn whatever_is_cut_off_or_changed_is_an_error() {
+fn truncated_and_changed_files_are_refused() {
     let plain = sample();
     for packed in [xz(&plain), gz(&plain), bz2(&plain), zstd::encode_all(&plain[..], 1).unwrap(), plain.clone()] {
         for keep in [packed.len() - 20, packed.len() / 2, 100, 3, 0] {
@@ -76,7 +76,7 @@ fn whatever_is_cut_off_or_changed_is_an_error() {
     let error = unpack(&gz(&Tar::default().file("f", &plain).0[..1000]), place.path()).unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert_eq!(cause, "entry f at byte 0: the archive is cut off [truncated]");
-    // The check of the .xz file is behind the archive's end: it is looked at all the same.
+    // The checksum of the .xz file comes after the end of the archive and is still verified.
     let mut packed = xz(&[plain.clone(), vec![0; 8192]].concat());
     let at = packed.len() - 40;
     packed[at] ^= 1;
@@ -95,11 +95,12 @@ fn the_size_an_xz_file_claims_is_checked_against_free_space() {
     assert_eq!(crate::archive::unpack::decode::claimed_size(&file), Some(sample().len() as u64));
     let place = tempfile::tempdir().unwrap();
     let root = Rootfs::open(place.path()).unwrap();
-    extract(file, "x", &root, &Limits::default(), &Silent).unwrap();
+    let limits = Limits::default();
+    Unpacker { name: "x", into: &root, limits: &limits, ui: &Silent }.file(file).unwrap();
 }
 
 #[test]
-fn hard_links_go_to_the_link_itself() {
+fn a_hard_link_to_a_symlink_is_the_symlink() {
     let place = tempfile::tempdir().unwrap();
     let archive = Tar::default().file("f", b"x").hardlink("g", "./f").symlink("l", "nowhere").hardlink("m", "/l").end();
     unpack(&archive, place.path()).unwrap();
@@ -110,7 +111,7 @@ fn hard_links_go_to_the_link_itself() {
 }
 
 #[test]
-fn missing_parents_are_made_and_modes_do_not_depend_on_the_umask() {
+fn missing_parents_are_created_and_the_umask_is_ignored() {
     let place = tempfile::tempdir().unwrap();
     let mut header = Tar::header(b"a/b/f", EntryType::Regular, 0);
     header.set_mode(0o7777);
@@ -119,7 +120,7 @@ fn missing_parents_are_made_and_modes_do_not_depend_on_the_umask() {
     assert_eq!((mode("a"), mode("a/b"), mode("a/b/f")), (0o755, 0o755, 0o7777));
 }
 
-/// Whatever the order of the entries, a directory has the time that its entry says; without an entry, the one it had.
+/// A directory gets the time of its entry, whatever the order of the entries. Without an entry it keeps its time.
 #[test]
 fn directories_keep_their_times() {
     let place = tempfile::tempdir().unwrap();
@@ -151,13 +152,13 @@ fn directories_keep_their_times() {
     assert_eq!((time("old"), time("old/below")), ((5, 7), (5, 7)));
 }
 
-/// The kernel's form of a list with a named user.
+/// An ACL with a named user, in binary form.
 const LIST: &[u8] = b"\x02\0\0\0\
     \x01\0\x07\0\xff\xff\xff\xff\x02\0\x07\0\x05\0\0\0\x04\0\x05\0\xff\xff\xff\xff\
     \x10\0\x07\0\xff\xff\xff\xff\x20\0\x05\0\xff\xff\xff\xff";
 
-/// The image specification: "If the entry and the existing path are both directories, then the existing path's attributes MUST be
-/// replaced by those of the entry". And what is new has what the archive says, not what a directory hands on.
+/// The image specification says: "If the entry and the existing path are both directories, then the existing path's attributes
+/// MUST be replaced by those of the entry". New files get the attributes in the archive and inherit none.
 #[test]
 fn attributes_of_directories_are_replaced_and_never_inherited() {
     use rustix::fs::{XattrFlags, getxattr, listxattr, setxattr};
@@ -194,7 +195,7 @@ fn attributes_of_directories_are_replaced_and_never_inherited() {
 }
 
 #[test]
-fn modes_do_not_depend_on_what_the_root_hands_down() {
+fn a_default_acl_of_the_root_does_not_change_modes() {
     let place = tempfile::tempdir().unwrap();
     let list = acl::parse(b"user::rwx,group::---,other::---").unwrap();
     let root = Rootfs::open(place.path()).unwrap();
@@ -294,8 +295,8 @@ fn root_everything_is_restored() {
         .raw(link, b"")
         .entry("pipe", EntryType::Fifo, "", b"")
         .end();
-    let record = unpack(&archive, place.path()).unwrap();
-    assert!(record.is_empty(), "{record:?}");
+    let deferred = unpack(&archive, place.path()).unwrap();
+    assert!(deferred.is_empty(), "{deferred:?}");
     let about = |name: &str| fs_err::symlink_metadata(place.path().join(name)).unwrap();
     let null = about("null");
     assert!(null.file_type().is_char_device());

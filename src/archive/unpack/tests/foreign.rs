@@ -1,4 +1,4 @@
-//! Archives that other programs made.
+//! Archives of other programs.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,10 +7,10 @@ use super::unpack;
 use crate::archive::unpack::limits::Limits;
 use crate::archive::unpack::reader::entries;
 
-/// A program's output, or none with a printed reason when this machine does not have it.
+/// Returns the output of a program. If the program is missing, prints that the test is skipped and returns `None`.
 #[allow(clippy::print_stderr)]
-#[allow(clippy::disallowed_methods, reason = "foreign programs judge the archives")]
-fn output(program: &str, arguments: &[&str], dir: &Path) -> Option<Vec<u8>> {
+#[allow(clippy::disallowed_methods, reason = "other programs write and read the archives")]
+pub(super) fn output(program: &str, arguments: &[&str], dir: &Path) -> Option<Vec<u8>> {
     match Command::new(program).args(arguments).current_dir(dir).env("LC_ALL", "C.UTF-8").output() {
         Ok(output) => {
             assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
@@ -24,6 +24,12 @@ fn output(program: &str, arguments: &[&str], dir: &Path) -> Option<Vec<u8>> {
     }
 }
 
+/// Runs a program. Returns its success, or `None` if the program is missing.
+#[allow(clippy::disallowed_methods, reason = "GNU tar is the reference")]
+pub(super) fn status(program: &str, arguments: &[&str], dir: &Path) -> Option<bool> {
+    Command::new(program).args(arguments).current_dir(dir).output().ok().map(|output| output.status.success())
+}
+
 fn source() -> tempfile::TempDir {
     let place = tempfile::tempdir().unwrap();
     let long = "l".repeat(180);
@@ -34,9 +40,9 @@ fn source() -> tempfile::TempDir {
     fs_err::hard_link(place.path().join("ünï"), place.path().join("second")).unwrap();
     let file = fs_err::File::create(place.path().join("sparse")).unwrap();
     use std::os::unix::fs::FileExt;
-    // Twenty pieces: more than an old GNU header holds.
-    for piece in 0..20u64 {
-        file.file().write_all_at(b"data", piece << 20).unwrap();
+    // Twenty segments: more than an old GNU header holds.
+    for segment in 0..20u64 {
+        file.file().write_all_at(b"data", segment << 20).unwrap();
     }
     file.set_len(30 << 20).unwrap();
     let _ = rustix::fs::setxattr(place.path().join("ünï"), "user.test", b"a\nb", rustix::fs::XattrFlags::empty());

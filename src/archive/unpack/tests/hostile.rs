@@ -1,4 +1,4 @@
-//! Archives that try to reach what is beside the tree. Each is unpacked next to a canary that must stay as it was.
+//! Archives that try to change files outside the tree. Each is unpacked next to a canary that must not change.
 
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
@@ -7,10 +7,10 @@ use tar::EntryType;
 
 use super::{Tar, code, unpack};
 
-/// Unpacks an archive beside a canary, and asserts that the canary, and all else outside the tree, stays as it was.
+/// Unpacks an archive next to a canary, and asserts that nothing outside the tree changes.
 fn beside_canary(
     archive: impl Fn(&Path) -> Vec<u8>,
-    check: impl Fn(crate::base::error::Result<crate::archive::unpack::Record>, &Path),
+    check: impl Fn(crate::base::error::Result<crate::archive::unpack::Deferred>, &Path),
 ) {
     let place = tempfile::tempdir().unwrap();
     let (tree, canary) = (place.path().join("tree"), place.path().join("canary"));
@@ -24,13 +24,13 @@ fn beside_canary(
     };
     let before = state();
     check(unpack(&archive(&canary), &tree), &tree);
-    assert_eq!(state(), before, "something outside the tree was touched");
+    assert_eq!(state(), before, "something outside the tree changed");
     assert_eq!(fs_err::read(canary.join("file")).unwrap(), b"alive");
 }
 
 #[test]
-fn links_lead_nowhere_but_inside() {
-    // Through an absolute link: what looks like the canary's path is looked for inside the tree.
+fn symlinks_stay_inside() {
+    // An absolute symlink to the canary is resolved inside the tree.
     let through =
         |canary: &Path| Tar::default().symlink("out", canary.to_str().unwrap()).file("out/file", b"dead").end();
     beside_canary(through, |result, _| assert_eq!(code(&result.unwrap_err()), "bad-parent"));
@@ -38,7 +38,7 @@ fn links_lead_nowhere_but_inside() {
     let up = |_: &Path| Tar::default().symlink("out", "../canary").file("out/file", b"dead").end();
     beside_canary(up, |result, _| assert_eq!(code(&result.unwrap_err()), "bad-parent"));
 
-    // With a directory of that name inside, it goes there.
+    // If the tree has a directory of that name, the file goes there.
     let up = |_: &Path| Tar::default().dir("canary/").symlink("out", "../../../canary").file("out/file", b"in").end();
     beside_canary(up, |result, tree| {
         result.unwrap();
@@ -47,7 +47,7 @@ fn links_lead_nowhere_but_inside() {
 }
 
 #[test]
-fn nothing_is_written_through_a_link() {
+fn nothing_is_written_through_a_symlink() {
     let twice = |canary: &Path| {
         let file = canary.join("file");
         Tar::default().symlink("x", file.to_str().unwrap()).file("x", b"dead").end()
@@ -56,17 +56,17 @@ fn nothing_is_written_through_a_link() {
 }
 
 #[test]
-fn a_directory_does_not_become_a_link_under_way() {
+fn a_directory_is_not_replaced_by_a_symlink() {
     let swapped =
         |canary: &Path| Tar::default().dir("d/").symlink("d", canary.to_str().unwrap()).file("d/file", b"dead").end();
     beside_canary(swapped, |result, _| assert_eq!(code(&result.unwrap_err()), "duplicate-entry"));
-    // A link, then a directory in its place, whose mode would be set through it.
+    // A symlink, then a directory in its place, whose mode would be set through the symlink.
     let chmod = |canary: &Path| Tar::default().symlink("d", canary.to_str().unwrap()).dir("d/").end();
     beside_canary(chmod, |result, _| assert_eq!(code(&result.unwrap_err()), "duplicate-entry"));
 }
 
 #[test]
-fn names_do_not_climb() {
+fn names_with_dots_are_refused() {
     let climb = |_: &Path| Tar::default().file("../canary/file", b"dead").end();
     beside_canary(climb, |result, _| assert_eq!(code(&result.unwrap_err()), "parent-in-name"));
     let climb = |_: &Path| Tar::default().dir("a/").file("a/../../canary/file", b"dead").end();
@@ -105,7 +105,7 @@ fn the_root_is_not_replaced() {
 }
 
 #[test]
-fn a_tree_that_holds_links_already_is_not_written_through() {
+fn nothing_is_written_through_existing_symlinks() {
     let place = tempfile::tempdir().unwrap();
     let (tree, canary) = (place.path().join("tree"), place.path().join("canary"));
     fs_err::create_dir_all(&canary).unwrap();
@@ -123,41 +123,41 @@ fn a_tree_that_holds_links_already_is_not_written_through() {
 }
 
 #[test]
-fn errors_name_the_entry_and_its_place_and_nothing_else() {
+fn errors_name_the_entry_and_its_offset() {
     let place = tempfile::tempdir().unwrap();
     let archive = Tar::default().file("ok", b"x").file("bad\x1b[31m/../x", b"").end();
     let error = unpack(&archive, place.path()).unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert_eq!(error.exit_code(), 3);
-    assert_eq!(cause, "entry bad\\x1b[31m/../x at byte 1024: its name has `..` in it [parent-in-name]");
+    assert_eq!(cause, "entry bad\\x1b[31m/../x at byte 1024: its name contains `..` [parent-in-name]");
 }
 
 #[test]
-fn attributes_of_overlays_are_left_out() {
+fn attributes_of_overlayfs_are_not_restored() {
     let place = tempfile::tempdir().unwrap();
     let archive = Tar::default().pax(&[("SCHILY.xattr.user.overlay.opaque", b"y")]).dir("d/").end();
-    let record = unpack(&archive, place.path()).unwrap();
-    assert!(record.is_empty());
+    let deferred = unpack(&archive, place.path()).unwrap();
+    assert!(deferred.is_empty());
     let mut list = [0u8; 256];
     assert_eq!(rustix::fs::listxattr(place.path().join("d"), &mut list[..]).unwrap(), 0);
 }
 
 #[test]
-fn whiteouts_of_overlays_are_only_recorded() {
+fn whiteouts_of_overlayfs_are_deferred() {
     let place = tempfile::tempdir().unwrap();
     let mut header = Tar::header(b"gone", EntryType::Char, 0);
     header.set_device_major(0).unwrap();
     header.set_device_minor(0).unwrap();
-    let record = unpack(&Tar::default().raw(header, b"").hardlink("too", "gone").end(), place.path()).unwrap();
-    assert_eq!(record.nodes().keys().collect::<Vec<_>>(), [Path::new("gone"), Path::new("too")]);
+    let deferred = unpack(&Tar::default().raw(header, b"").hardlink("too", "gone").end(), place.path()).unwrap();
+    assert_eq!(deferred.nodes().keys().collect::<Vec<_>>(), [Path::new("gone"), Path::new("too")]);
     assert!(!place.path().join("gone").exists());
-    let text = serde_json::to_string(&record).unwrap();
-    assert_eq!(serde_json::from_str::<crate::archive::unpack::Record>(&text).unwrap(), record);
+    let text = serde_json::to_string(&deferred).unwrap();
+    assert_eq!(serde_json::from_str::<crate::archive::unpack::Deferred>(&text).unwrap(), deferred);
 }
 
-/// A node that could only be recorded is one of the archive like those that could be made.
+/// A deferred node makes later entries duplicates, like a file that was created.
 #[test]
-fn what_is_recorded_is_in_the_way_of_what_comes_later() {
+fn a_deferred_node_makes_later_entries_duplicates() {
     let node = |name: &str| {
         let mut header = Tar::header(name.as_bytes(), EntryType::Char, 0);
         header.set_device_major(0).unwrap();
@@ -168,7 +168,7 @@ fn what_is_recorded_is_in_the_way_of_what_comes_later() {
         let place = tempfile::tempdir().unwrap();
         let base = Tar::default().dir("d/").symlink("l", "d");
         let archive = Tar([base.0, node("d/n"), later.0].concat()).end();
-        unpack(&archive, place.path()).map_err(|error| code(&error)).map(|record| record.nodes().len())
+        unpack(&archive, place.path()).map_err(|error| code(&error)).map(|deferred| deferred.nodes().len())
     };
     for name in ["d/n", "l/n"] {
         assert_eq!(after(Tar::default().file(name, b"")), Err("duplicate-entry"), "{name}");
@@ -183,19 +183,19 @@ fn what_is_recorded_is_in_the_way_of_what_comes_later() {
         after(Tar(Tar::default().file("f", b"").0.into_iter().chain(node("f")).collect())),
         Err("duplicate-entry")
     );
-    // Over a tree, the later one stays.
+    // In a tree with files, the later entry replaces the file.
     let place = tempfile::tempdir().unwrap();
     fs_err::write(place.path().join("gone"), "x").unwrap();
-    let record = unpack(&Tar(node("gone")).end(), place.path()).unwrap();
-    assert!(record.nodes().len() == 1 && !place.path().join("gone").exists());
+    let deferred = unpack(&Tar(node("gone")).end(), place.path()).unwrap();
+    assert!(deferred.nodes().len() == 1 && !place.path().join("gone").exists());
 }
 
 #[test]
-fn attributes_that_only_directories_have_are_kept_beside_a_file() {
+fn a_default_acl_of_a_file_is_deferred() {
     let place = tempfile::tempdir().unwrap();
     let list = ("SCHILY.acl.default", &b"user::rw-,group::r--,other::r--"[..]);
-    let record = unpack(&Tar::default().pax(&[list]).file("f", b"x").end(), place.path()).unwrap();
+    let deferred = unpack(&Tar::default().pax(&[list]).file("f", b"x").end(), place.path()).unwrap();
     let kept: Vec<_> =
-        record.xattrs().iter().map(|(path, xattrs)| (path.to_str().unwrap(), &xattrs[0].0[..])).collect();
+        deferred.xattrs().iter().map(|(path, xattrs)| (path.to_str().unwrap(), &xattrs[0].0[..])).collect();
     assert_eq!(kept, [("f", &b"system.posix_acl_default"[..])]);
 }

@@ -1,11 +1,13 @@
-//! Tests of the parsers (pure) and of what extraction leaves on disk.
+//! Tests of the parsers and of the unpacked files.
 
 mod bombs;
+mod ends;
 mod extract;
 mod foreign;
 mod hostile;
 mod over;
 mod parse;
+mod sparse;
 
 use std::path::Path;
 
@@ -16,7 +18,7 @@ use super::*;
 use crate::base::error::Error;
 use crate::base::progress::Silent;
 
-/// Whether this is root. Where it is not, the test is skipped with a printed reason, or fails when nothing may be skipped.
+/// Returns true for root. Otherwise prints that the test is skipped, or fails if QUERN_TEST_STRICT is set.
 #[allow(clippy::print_stderr)]
 pub(crate) fn is_root(test: &str) -> bool {
     if rustix::process::geteuid().is_root() {
@@ -27,7 +29,7 @@ pub(crate) fn is_root(test: &str) -> bool {
     false
 }
 
-/// Writes archives byte by byte, so that they can be wrong in any way.
+/// Writes archives byte by byte, valid or not.
 #[derive(Default)]
 pub(crate) struct Tar(pub(crate) Vec<u8>);
 
@@ -93,14 +95,15 @@ impl Tar {
 }
 
 /// Unpacks an archive held in memory into the directory `into`.
-pub(crate) fn unpack(archive: &[u8], into: &Path) -> Result<Record> {
+pub(crate) fn unpack(archive: &[u8], into: &Path) -> Result<Deferred> {
     let root = Rootfs::open(into)?;
     let input = io::Cursor::new(archive.to_vec());
-    extract_stream(input, None, "test.tar", &root, &Limits::default(), &Silent)
+    let limits = Limits::default();
+    Unpacker { name: "test.tar", into: &root, limits: &limits, ui: &Silent }.stream(input, None, &mut |_| Ok(true))
 }
 
-/// The code of the reason why an archive was refused.
+/// Returns the code of a refusal.
 pub(crate) fn code(error: &Error) -> &'static str {
     let source = std::error::Error::source(error).expect("a refusal has a cause");
-    source.downcast_ref::<Refusal>().unwrap_or_else(|| panic!("{source} is no refusal")).reason.code.as_str()
+    source.downcast_ref::<Refusal>().unwrap_or_else(|| panic!("{source} is not a refusal")).reason.code.as_str()
 }

@@ -1,4 +1,4 @@
-//! Over a tree with something in it, and over what the archive itself has made.
+//! Unpacking over existing files, and over files of the same archive.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -8,19 +8,20 @@ use tar::EntryType;
 
 use super::{Tar, code, is_root, unpack};
 use crate::archive::unpack::decode::Decoder;
-use crate::archive::unpack::{Limits, Record, acl, extract_over};
+use crate::archive::unpack::{Deferred, Limits, Unpacker, acl};
 use crate::base::progress::Silent;
 use crate::fs::rootfs::Rootfs;
 
-/// Unpacks a layer over those `below`.
-fn layer(archive: Vec<u8>, into: &Path, below: Record) -> crate::base::error::Result<Record> {
+/// Unpacks a layer over the layers `below`.
+fn layer(archive: Vec<u8>, into: &Path, below: Deferred) -> crate::base::error::Result<Deferred> {
     let (root, limits) = (Rootfs::open(into)?, Limits::default());
     let decoder = Decoder::new(std::io::Cursor::new(archive)).unwrap();
-    extract_over(decoder, None, "layer", &root, Some(below), &limits, &Silent, &mut |_| Ok(true))
+    let unpacker = Unpacker { name: "layer", into: &root, limits: &limits, ui: &Silent };
+    unpacker.layer(decoder, 0, below, &mut |_| Ok(true))
 }
 
 #[test]
-fn a_directory_with_something_in_it_gives_way_to_layers_only() {
+fn only_layers_replace_a_directory_that_is_not_empty() {
     let place = tempfile::tempdir().unwrap();
     let path = |name: &str| place.path().join(name);
     fs_err::create_dir_all(path("full/deep")).unwrap();
@@ -38,26 +39,26 @@ fn a_directory_with_something_in_it_gives_way_to_layers_only() {
         assert_eq!(code(&error), "directory-in-the-way", "{kind:?}");
         assert_eq!(fs_err::read(path("full/deep/f")).unwrap(), b"mine", "{kind:?}");
     }
-    // It may be of this very archive.
+    // The directory may come from the same archive.
     let own = Tar::default().dir("a/").file("a/1", b"").file("a", b"").end();
     assert_eq!(code(&unpack(&own, place.path()).unwrap_err()), "directory-in-the-way");
-    let record = layer(over(EntryType::Regular), place.path(), Record::default()).unwrap();
-    assert!(record.is_empty() && path("full").is_file());
+    let deferred = layer(over(EntryType::Regular), place.path(), Deferred::default()).unwrap();
+    assert!(deferred.is_empty() && path("full").is_file());
 }
 
 #[test]
-fn what_is_recorded_of_a_directory_is_what_its_last_entry_says() {
+fn deferred_attributes_of_a_directory_come_from_its_last_entry() {
     let place = tempfile::tempdir().unwrap();
-    // No kernel takes such capabilities.
+    // The kernel refuses these capabilities.
     let dir = |archive: Tar, value: &[u8]| archive.pax(&[("SCHILY.xattr.security.capability", value)]).dir("d/");
-    let record = unpack(&dir(dir(Tar::default(), b"1"), b"2").end(), place.path()).unwrap();
-    assert_eq!(record.xattrs()[Path::new("d")], [(b"security.capability".to_vec(), b"2".to_vec())]);
-    let record = unpack(&dir(Tar::default(), b"1").dir("d/").end(), tempfile::tempdir().unwrap().path()).unwrap();
-    assert!(record.is_empty(), "the second entry has none");
+    let deferred = unpack(&dir(dir(Tar::default(), b"1"), b"2").end(), place.path()).unwrap();
+    assert_eq!(deferred.xattrs()[Path::new("d")], [(b"security.capability".to_vec(), b"2".to_vec())]);
+    let deferred = unpack(&dir(Tar::default(), b"1").dir("d/").end(), tempfile::tempdir().unwrap().path()).unwrap();
+    assert!(deferred.is_empty(), "the second entry has none");
 }
 
 #[test]
-fn a_directory_behind_a_link_is_found_again_from_far_below() {
+fn a_directory_behind_a_symlink_is_reopened() {
     let place = tempfile::tempdir().unwrap();
     let mut archive = Tar::default().dir("d/").symlink("l", "d");
     let mut path = "l".to_owned();
@@ -73,7 +74,7 @@ fn a_directory_behind_a_link_is_found_again_from_far_below() {
 }
 
 #[test]
-fn a_refused_archive_leaves_a_directory_its_list() {
+fn a_refused_archive_leaves_the_acl_of_a_directory() {
     let place = tempfile::tempdir().unwrap();
     let dir = place.path().join("d");
     fs_err::create_dir(&dir).unwrap();
@@ -90,8 +91,8 @@ fn a_refused_archive_leaves_a_directory_its_list() {
 }
 
 #[test]
-fn what_a_directory_gives_away_is_taken_back() {
-    if !is_root("what_a_directory_gives_away_is_taken_back") {
+fn files_in_a_setgid_directory_belong_to_root() {
+    if !is_root("files_in_a_setgid_directory_belong_to_root") {
         return;
     }
     let place = tempfile::tempdir().unwrap();
@@ -113,7 +114,7 @@ fn what_a_directory_gives_away_is_taken_back() {
         .entry("theirs/p", EntryType::Fifo, "", b"")
         .file("b/one", b"")
         .symlink("b/up", "..")
-        // The same directory, of which it is known that files in it are root's.
+        // The same directory. So far, new files in it belonged to root.
         .raw(becomes_theirs, b"")
         .file("b/two", b"")
         .end();

@@ -1,4 +1,4 @@
-//! What an archive holds and the kernel refused to make: kept beside the tree, written back when the tree is packed.
+//! Device nodes and attributes that the kernel refused to create. They are kept beside the tree and added when it is packed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,26 +7,26 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{MAX_MAJOR, MAX_MINOR, MAX_NAME, Time, Xattrs};
 
-/// Device nodes and attributes that are missing from a tree, by the paths where they belong: relative to the root, through no link.
+/// Device nodes and attributes that are missing in a tree, by path: relative to the root and without symlinks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Lists", into = "Lists")]
-pub struct Record {
+pub struct Deferred {
     nodes: BTreeMap<PathBuf, Node>,
     xattrs: BTreeMap<PathBuf, Xattrs>,
 }
 
-impl Record {
-    /// Whether the tree is complete without it.
+impl Deferred {
+    /// Returns true if the tree is complete.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty() && self.xattrs.is_empty()
     }
 
-    /// Device nodes, by their paths.
+    /// Returns the device nodes by path.
     pub fn nodes(&self) -> &BTreeMap<PathBuf, Node> {
         &self.nodes
     }
 
-    /// Extended attributes of things that do exist, by their paths.
+    /// Returns the missing attributes of existing files by path.
     pub fn xattrs(&self) -> &BTreeMap<PathBuf, Xattrs> {
         &self.xattrs
     }
@@ -36,7 +36,7 @@ impl Record {
         self.nodes.insert(path, node);
     }
 
-    /// Adds `path` as another name of the device node `target`; false when there is none. `inode` is a number that no node has.
+    /// Adds `path` as a hard link to the device node `target`. Returns false if there is no such node. `inode` is an unused number.
     pub fn link_node(&mut self, target: &Path, path: PathBuf, inode: u64) -> bool {
         let Some(node) = self.nodes.get_mut(target) else { return false };
         if node.inode == 0 {
@@ -47,7 +47,7 @@ impl Record {
         true
     }
 
-    /// A number that is larger than [`Node::inode`] of any node.
+    /// Returns a number that is larger than [`Node::inode`] of every node.
     pub fn next_inode(&self) -> u64 {
         self.nodes.values().map(|node| node.inode).max().unwrap_or_default().saturating_add(1)
     }
@@ -57,46 +57,46 @@ impl Record {
         self.xattrs.entry(path.to_owned()).or_default().push((name, value));
     }
 
-    /// Records the attributes of `target` of `path` too, which is another name of it: one may go and the other stay.
+    /// Copies the attributes of `target` to its hard link `path`: later, only one of the two may be removed.
     pub fn link_xattrs(&mut self, target: &Path, path: PathBuf) {
         if let Some(xattrs) = self.xattrs.get(target).cloned() {
             self.xattrs.insert(path, xattrs);
         }
     }
 
-    /// How many bytes of memory it takes.
+    /// Returns its size in memory.
     pub(super) fn weight(&self) -> usize {
         let nodes = self.nodes.iter().map(|(path, node)| weight(path, &node.xattrs));
         nodes.chain(self.xattrs.iter().map(|(path, xattrs)| weight(path, xattrs))).sum()
     }
 
-    /// Forgets what it has of `path` itself.
-    pub fn forget_one(&mut self, path: &Path) {
+    /// Removes `path` itself.
+    pub fn remove_one(&mut self, path: &Path) {
         self.nodes.remove(path);
         self.xattrs.remove(path);
     }
 
-    /// Forgets what it has of `path`, and of what is below it.
-    pub fn forget(&mut self, path: &Path) {
-        self.forget_one(path);
-        self.forget_below(path);
+    /// Removes `path` and everything below it.
+    pub fn remove(&mut self, path: &Path) {
+        self.remove_one(path);
+        self.remove_below(path);
     }
 
-    /// Forgets what it has below `dir`.
-    pub fn forget_below(&mut self, dir: &Path) {
-        forget_below(&mut self.nodes, dir);
-        forget_below(&mut self.xattrs, dir);
+    /// Removes everything below `dir`.
+    pub fn remove_below(&mut self, dir: &Path) {
+        remove_below(&mut self.nodes, dir);
+        remove_below(&mut self.xattrs, dir);
     }
 }
 
-/// How many bytes of memory are taken by what is recorded of `path`.
+/// Returns the memory that a node or the attributes of `path` need.
 pub(super) fn weight(path: &Path, xattrs: &[(Vec<u8>, Vec<u8>)]) -> usize {
     let xattrs = xattrs.iter().map(|(name, value)| 64 + name.len() + value.len()).sum::<usize>();
     2 * (size_of::<Node>() + path.as_os_str().len()) + xattrs
 }
 
-/// Paths are in the order of their components: what is below a directory stands right behind it.
-fn forget_below<T>(map: &mut BTreeMap<PathBuf, T>, dir: &Path) {
+/// Removes everything below `dir`. Paths are sorted by component, so it directly follows `dir`.
+fn remove_below<T>(map: &mut BTreeMap<PathBuf, T>, dir: &Path) {
     use std::ops::Bound::{Excluded, Unbounded};
     let below = map.range::<Path, _>((Excluded(dir), Unbounded)).take_while(|(path, _)| path.starts_with(dir));
     let below: Vec<PathBuf> = below.map(|(path, _)| path.clone()).collect();
@@ -108,7 +108,7 @@ fn forget_below<T>(map: &mut BTreeMap<PathBuf, T>, dir: &Path) {
 /// A device node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
-    /// A block device rather than a character device.
+    /// True for a block device, false for a character device.
     pub block: bool,
     /// Major number.
     pub major: u32,
@@ -120,12 +120,12 @@ pub struct Node {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Time of modification.
+    /// Modification time.
     pub mtime: Time,
     /// Extended attributes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub xattrs: Xattrs,
-    /// The same for all names of one node that has several; 0 for others.
+    /// Number shared by all hard links of a node; 0 for a node with one name.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub inode: u64,
 }
@@ -135,7 +135,7 @@ fn is_zero(inode: &u64) -> bool {
     *inode == 0
 }
 
-/// A [`Record`] as it is written: paths need not be text, and keys of JSON must be.
+/// The JSON form of [`Deferred`]. It has no paths as keys because JSON keys must be text.
 #[derive(Serialize, Deserialize)]
 struct Lists {
     nodes: Vec<Named>,
@@ -158,25 +158,25 @@ struct Attribute {
     value: Vec<u8>,
 }
 
-impl From<Record> for Lists {
-    fn from(record: Record) -> Self {
-        let attributes = record.xattrs.into_iter().flat_map(|(path, xattrs)| {
+impl From<Deferred> for Lists {
+    fn from(deferred: Deferred) -> Self {
+        let attributes = deferred.xattrs.into_iter().flat_map(|(path, xattrs)| {
             xattrs.into_iter().map(move |(name, value)| Attribute { path: path.clone(), name, value })
         });
-        let nodes = record.nodes.into_iter().map(|(path, node)| Named { path, node });
+        let nodes = deferred.nodes.into_iter().map(|(path, node)| Named { path, node });
         Self { nodes: nodes.collect(), xattrs: attributes.collect() }
     }
 }
 
-impl TryFrom<Lists> for Record {
+impl TryFrom<Lists> for Deferred {
     type Error = &'static str;
 
-    /// People may have edited it: what no archive can say is refused.
+    /// Checks the values: users may have edited the file.
     fn try_from(lists: Lists) -> Result<Self, Self::Error> {
-        let mut record = Self::default();
+        let mut deferred = Self::default();
         for Named { path, node } in lists.nodes {
             if !is_plain(&path) || path.as_os_str().is_empty() {
-                return Err("the path of a node is not one inside the tree");
+                return Err("the path of a node does not lead into the tree");
             }
             if node.major > MAX_MAJOR
                 || node.minor > MAX_MINOR
@@ -186,20 +186,20 @@ impl TryFrom<Lists> for Record {
                 return Err("a node has a number that is out of range");
             }
             if !node.xattrs.iter().all(|(name, _)| is_name(name)) {
-                return Err("a node has an attribute with an impossible name");
+                return Err("a node has an attribute with an invalid name");
             }
-            record.add_node(path, node);
+            deferred.add_node(path, node);
         }
         for Attribute { path, name, value } in lists.xattrs {
             if !is_plain(&path) {
-                return Err("the path of an attribute is not one inside the tree");
+                return Err("the path of an attribute does not lead into the tree");
             }
             if !is_name(&name) {
-                return Err("an attribute has an impossible name");
+                return Err("an attribute has an invalid name");
             }
-            record.add_xattr(&path, name, value);
+            deferred.add_xattr(&path, name, value);
         }
-        Ok(record)
+        Ok(deferred)
     }
 }
 
@@ -215,7 +215,7 @@ fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && name.len() <= MAX_NAME && !name.contains(&0)
 }
 
-/// A path as text where it is text, and as bytes where not.
+/// Writes a path as text if it is UTF-8, and as an array of bytes otherwise.
 mod path {
     use std::ffi::OsString;
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -256,17 +256,17 @@ mod tests {
         )
     }
 
-    fn read(nodes: &[String], xattrs: &str) -> Option<Record> {
+    fn read(nodes: &[String], xattrs: &str) -> Option<Deferred> {
         serde_json::from_str(&format!(r#"{{"nodes":[{}],"xattrs":[{xattrs}]}}"#, nodes.join(","))).ok()
     }
 
     #[test]
-    fn what_no_archive_says_is_refused() {
+    fn values_that_no_archive_can_have_are_refused() {
         let good =
             read(&[node("d/x", ""), node("a", r#","xattrs":[[[97],[1]]]"#)], r#"{"path":"","name":[97],"value":[]}"#);
         let good = good.unwrap();
         assert_eq!(good.nodes().keys().map(|path| path.to_str().unwrap()).collect::<Vec<_>>(), ["a", "d/x"]);
-        assert_eq!(serde_json::from_str::<Record>(&serde_json::to_string(&good).unwrap()).unwrap(), good);
+        assert_eq!(serde_json::from_str::<Deferred>(&serde_json::to_string(&good).unwrap()).unwrap(), good);
         for path in ["", "/x", "../x", "a/../x", "a\\u0000b", &"x".repeat(256)] {
             assert!(read(&[node(path, "")], "").is_none(), "{path}");
         }
@@ -282,34 +282,35 @@ mod tests {
     }
 
     #[test]
-    fn names_of_one_file_are_forgotten_one_by_one() {
-        let mut record =
+    fn hard_links_are_removed_one_by_one() {
+        let mut deferred =
             read(&[], r#"{"path":"d/a","name":[97],"value":[1]},{"path":"d/a","name":[98],"value":[]}"#).unwrap();
-        let xattrs = record.xattrs()[Path::new("d/a")].clone();
-        record.link_xattrs(Path::new("d/a"), "b".into());
-        record.link_xattrs(Path::new("b"), "d/c".into());
-        record.link_xattrs(Path::new("none"), "e".into());
-        assert_eq!(record.xattrs().len(), 3);
-        record.forget(Path::new("d"));
-        assert_eq!(record.xattrs().iter().collect::<Vec<_>>(), [(&"b".into(), &xattrs)]);
-        record.forget(Path::new("b"));
-        assert!(record.is_empty());
+        let xattrs = deferred.xattrs()[Path::new("d/a")].clone();
+        deferred.link_xattrs(Path::new("d/a"), "b".into());
+        deferred.link_xattrs(Path::new("b"), "d/c".into());
+        deferred.link_xattrs(Path::new("none"), "e".into());
+        assert_eq!(deferred.xattrs().len(), 3);
+        deferred.remove(Path::new("d"));
+        assert_eq!(deferred.xattrs().iter().collect::<Vec<_>>(), [(&"b".into(), &xattrs)]);
+        deferred.remove(Path::new("b"));
+        assert!(deferred.is_empty());
     }
 
     #[test]
-    fn what_is_below_is_forgotten_and_nothing_beside_it() {
+    fn only_what_is_below_a_directory_is_removed() {
         let paths = ["a", "a b", "a/b", "a/b/c", "a.b", "ab", "b"];
-        let record = || read(&paths.map(|path| node(path, "")), "").unwrap();
-        let left =
-            |record: Record| record.nodes().keys().map(|path| path.to_str().unwrap().to_owned()).collect::<Vec<_>>();
-        let mut below = record();
-        below.forget_below(Path::new("a"));
+        let deferred = || read(&paths.map(|path| node(path, "")), "").unwrap();
+        let left = |deferred: Deferred| {
+            deferred.nodes().keys().map(|path| path.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let mut below = deferred();
+        below.remove_below(Path::new("a"));
         assert_eq!(left(below), ["a", "a b", "a.b", "ab", "b"]);
-        let mut all = record();
-        all.forget(Path::new("a/b"));
+        let mut all = deferred();
+        all.remove(Path::new("a/b"));
         assert_eq!(left(all), ["a", "a b", "a.b", "ab", "b"]);
-        let mut root = record();
-        root.forget_below(Path::new(""));
+        let mut root = deferred();
+        root.remove_below(Path::new(""));
         assert!(root.is_empty());
     }
 }
