@@ -1,4 +1,4 @@
-//! `raw unpack`, `pack`, `ls` and `xzcat` beside GNU tar and xz.
+//! `raw unpack`, `pack`, `ls` and `xzcat`, compared with GNU tar and xz.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::env::{PROGRAM, Privilege, TestEnv, output};
 
-/// Runs the program with a file as its standard input and another as its output.
+/// Runs the program with its standard input and output redirected to files.
 fn piped(env: &TestEnv, arguments: &[&str], input: &Path, to: &str) -> crate::env::Output {
     let mut command = env.program(arguments);
     output(command.stdin(File::open(input).unwrap()).stdout(File::create(env.path(to)).unwrap()))
@@ -18,7 +18,7 @@ fn tar(arguments: &[&str]) -> String {
     output(Command::new("tar").env("LC_ALL", "C").env("TZ", "UTC").args(arguments)).success().stdout
 }
 
-/// A tree with most kinds of things, as an archive of GNU tar.
+/// Makes an archive with GNU tar, of a tree with most kinds of files.
 fn sample(env: &TestEnv) -> std::path::PathBuf {
     let script = "umask 022; mkdir -p tree/d/empty; echo data > tree/d/file; chmod 4711 tree/d/file; ln tree/d/file tree/hard; \
                   ln -s ../d/file tree/soft; mkfifo tree/pipe; truncate -s 3M tree/sparse; echo x >> tree/sparse; \
@@ -29,7 +29,7 @@ fn sample(env: &TestEnv) -> std::path::PathBuf {
 }
 
 #[test]
-fn ls_and_unpack_say_the_same_as_tar() {
+fn ls_prints_the_same_as_gnu_tar() {
     let env = TestEnv::new();
     let archive = sample(&env);
     let listed = piped(&env, &["raw", "ls"], &archive, "listing").success();
@@ -51,7 +51,7 @@ fn ls_and_unpack_say_the_same_as_tar() {
 }
 
 #[test]
-fn root_what_is_unpacked_and_packed_is_what_it_was() {
+fn root_unpacking_and_packing_keep_all_entries() {
     let Some(env) = TestEnv::root() else { return };
     let archive = sample(&env);
     fs::create_dir(env.path("new")).unwrap();
@@ -74,7 +74,7 @@ fn root_what_is_unpacked_and_packed_is_what_it_was() {
 }
 
 #[test]
-fn userns_what_an_ordinary_user_unpacks_is_packed_as_root_would() {
+fn userns_an_ordinary_user_packs_the_same_archive_as_root() {
     let (Some(root), Some(user)) = (TestEnv::root(), TestEnv::userns()) else { return };
     let script = "mkdir -p tree/dev; mknod -m 640 tree/dev/sda b 8 0; mknod -m 666 tree/dev/null c 1 3; echo x > tree/f; chown 250:12 tree/f; \
                   tar -C tree --sort=name --format=pax -cf nodes.tar .";
@@ -97,14 +97,14 @@ fn userns_what_an_ordinary_user_unpacks_is_packed_as_root_would() {
         let remove = ["-ec", "rm -r \"$1\"", "sh", new.to_str().unwrap()];
         let _ = output(Command::new("sh").args(remove)).success();
     }
-    assert!(packed[0] == packed[1], "another archive for an ordinary user");
-    assert!(packed[0].windows(8).any(|window| window == b"dev/null"), "with its device nodes");
+    assert!(packed[0] == packed[1], "the archive of an ordinary user differs");
+    assert!(packed[0].windows(8).any(|window| window == b"dev/null"), "the device nodes are missing");
 }
 
 #[test]
-fn userns_layers_that_an_ordinary_user_unpacks_are_packed_as_root_would() {
+fn userns_an_ordinary_user_packs_unpacked_layers_as_root_does() {
     let (Some(root), Some(user)) = (TestEnv::root(), TestEnv::userns()) else { return };
-    // The second layer takes one node away, replaces one by a file, and links to one that only the first has.
+    // The second layer removes one node and replaces another with a file.
     let script = "umoci init --layout image; umoci new --image image; umoci unpack --image image b; \
                   mkdir b/rootfs/dev; mknod -m 640 b/rootfs/dev/sda b 8 0; mknod -m 666 b/rootfs/dev/null c 1 3; \
                   mknod b/rootfs/dev/tty c 5 0; mknod b/rootfs/dev/zero c 1 5; umoci repack --image image --refresh-bundle b; \
@@ -138,7 +138,7 @@ fn userns_owners_that_are_not_mapped_are_not_packed_as_nobody() {
     std::os::unix::fs::chown(env.path("home/new"), Some(uid), Some(gid)).unwrap();
     let _ = piped(&env, &["raw", "unpack", "--root", "home/new"], &archive, "nothing").success();
     let pack = || piped(&env, &["raw", "pack", "home/new", "--format", "tar"], Path::new("/dev/null"), "again.tar");
-    // Those who are nobody in the namespace are packed as such.
+    // Files of the namespace's nobody are packed as files of nobody.
     let _ = pack().success();
     let listed = tar(&["--numeric-owner", "-tvf", env.path("again.tar").to_str().unwrap()]);
     assert_eq!(listed.matches("65534/65534").count(), 3, "{listed}");
@@ -173,7 +173,7 @@ fn userns_owners_that_are_not_mapped_are_not_packed_as_nobody() {
 }
 
 #[test]
-fn a_tree_does_not_hold_its_own_archive() {
+fn a_tree_is_not_packed_into_itself() {
     let env = TestEnv::new();
     fs::create_dir_all(env.path("tree/d")).unwrap();
     fs::write(env.path("tree/f"), "f").unwrap();
@@ -207,14 +207,14 @@ fn a_tree_does_not_hold_its_own_archive() {
     assert!(!absolute.exists());
     let _ = pack(&["--manifest", "m", "--cache", "pieces"], "z.tar").success();
 
-    // Names that do not show it: the archive is never among what is packed.
+    // A hard link to the output is also detected.
     fs::hard_link(env.path("z.tar"), env.path("tree/hard.tar")).unwrap();
     let told = pack(&[], "z.tar").code(2);
     assert!(told.stderr.contains("packing hard.tar in tree: a result is written there"), "{}", told.stderr);
 }
 
 #[test]
-fn a_manifest_is_there_whole_or_as_it_was() {
+fn a_manifest_is_complete_or_unchanged() {
     let env = TestEnv::new();
     fs::create_dir_all(env.path("tree/deep")).unwrap();
     fs::create_dir(env.path("lists")).unwrap();
@@ -225,7 +225,7 @@ fn a_manifest_is_there_whole_or_as_it_was() {
         let command = ["raw", "pack", "tree", "--format", "tar", "--manifest", manifest];
         piped(&env, &command, Path::new("/dev/null"), "z.tar")
     };
-    // The last that is packed is too long for an archive, when all else was.
+    // The last path, after all others are packed, is too long for an archive.
     let script = "cd tree/deep; for n in $(seq 17); do d=$(printf %0250d $n); mkdir $d; cd -P ./$d || exit; done";
     let _ = output(Command::new("bash").args(["-c", script]).current_dir(env.path(""))).success();
     let told = pack("lists/m").code(4);
@@ -244,7 +244,7 @@ fn a_manifest_is_there_whole_or_as_it_was() {
 }
 
 #[test]
-fn digests_are_those_of_what_was_written() {
+fn digests_are_those_of_the_output() {
     let env = TestEnv::new();
     fs::create_dir(env.path("tree")).unwrap();
     fs::write(env.path("tree/f"), vec![b'x'; 5 << 20]).unwrap();
@@ -269,7 +269,7 @@ fn digests_are_those_of_what_was_written() {
 }
 
 #[test]
-fn refusals_have_codes() {
+fn refusals_have_codes_and_positions() {
     let env = TestEnv::new();
     fs::create_dir(env.path("new")).unwrap();
     let plain = fs::read(sample(&env)).unwrap();
@@ -296,7 +296,7 @@ fn refusals_have_codes() {
             assert_eq!(last["refused"], code, "{verb:?}: {last}");
         }
     }
-    // Cut off in the midst of data: whose, and where it begins.
+    // An archive truncated in the data of an entry: the entry's path and offset are reported.
     let script = "echo a > a; head -c 9000 /dev/zero > b; tar -cf cut.tar a b; truncate -s 5000 cut.tar";
     let _ = output(env.command("sh").args(["-ec", script])).success();
     for verb in [&["raw", "ls", "--json"][..], &["raw", "unpack", "--json", "--root", "new"]] {
@@ -318,7 +318,7 @@ fn root_the_digest_of_the_archive_is_checked() {
     let archive = sample(&env);
     let packed = env.path("sample.tar.xz");
     let _ = output(Command::new("xz").arg("-k").arg(&archive)).success();
-    // What stands behind the archive is a part of the file.
+    // Bytes after the archive are part of the file, and of its digest.
     let padded = env.write("padded.tar", [fs::read(&archive).unwrap(), vec![0; 100_000]].concat());
     for file in [&archive, &packed, &padded] {
         let sum = output(Command::new("sha512sum").arg(file)).success().stdout;
@@ -335,7 +335,7 @@ fn root_the_digest_of_the_archive_is_checked() {
             assert_eq!(last.contains(r#""refused":"digest-mismatch""#), code != 0, "{last}");
         }
     }
-    // What is refused before it is looked at has its line, too.
+    // An archive that is refused before it is read also has a line.
     fs::create_dir(env.path("small")).unwrap();
     let arguments = ["raw", "unpack", "--json", "--root", "small", "--max-bytes", "10"];
     let _ = piped(&env, &arguments, &packed, "printed").code(3);
@@ -345,7 +345,7 @@ fn root_the_digest_of_the_archive_is_checked() {
 }
 
 #[test]
-fn xzcat_is_xz() {
+fn xzcat_decodes_as_xz_does() {
     let env = TestEnv::new();
     let _ = output(Command::new("sh").args(["-ec", "seq 300000 > plain; xz -k1 plain"]).current_dir(env.path("")))
         .success();
@@ -365,7 +365,7 @@ fn xzcat_is_xz() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_it_quietly() {
+fn a_closed_pipe_ends_the_program_without_a_message() {
     let env = TestEnv::new();
     let _ = sample(&env);
     let _ =

@@ -1,4 +1,4 @@
-//! The command line as a user meets it.
+//! The command line: help, completions, exit codes and errors.
 
 use std::process::{Command, Stdio};
 
@@ -8,7 +8,7 @@ const VERBS: [&str; 11] =
     ["build", "shell", "fetch", "verify", "lock", "keys", "clean", "store", "completions", "oci", "raw"];
 
 #[test]
-fn help_is_on_stdout_and_teaches() {
+fn help_is_on_standard_output_and_complete() {
     let env = TestEnv::new();
     let short = env.run(["-h"]).success();
     let long = env.run(["--help"]).success();
@@ -21,11 +21,11 @@ fn help_is_on_stdout_and_teaches() {
     for part in ["Examples:", "Exit codes:", "Environment:", "SOURCE_DATE_EPOCH", "quern-recipe(5)"] {
         assert!(long.stdout.contains(part), "{part}");
     }
-    assert!(short.stdout.lines().count() < 40, "the short help fits a terminal");
+    assert!(short.stdout.lines().count() < 40, "the short help does not fit a terminal");
 }
 
 #[test]
-fn a_wrong_command_line_exits_with_2_and_says_why() {
+fn a_wrong_command_line_exits_with_2_and_the_reason() {
     let env = TestEnv::new();
     let cases: [(&[&str], &str); 6] = [
         (&[], "requires a subcommand"),
@@ -43,7 +43,7 @@ fn a_wrong_command_line_exits_with_2_and_says_why() {
 }
 
 #[test]
-fn completions_know_every_verb() {
+fn completions_contain_every_command() {
     let env = TestEnv::new();
     for shell in ["bash", "zsh", "fish"] {
         let script = env.run(["completions", shell]).success().stdout;
@@ -64,7 +64,7 @@ fn completions_know_every_verb() {
 }
 
 #[test]
-fn closed_streams_are_no_crash() {
+fn closed_streams_do_not_crash_the_program() {
     let env = TestEnv::new();
     let cases = [
         ("--help >&-", 0),
@@ -82,7 +82,7 @@ fn closed_streams_are_no_crash() {
 }
 
 #[test]
-fn an_error_has_no_escapes_but_its_own() {
+fn errors_contain_no_foreign_escape_sequences() {
     let env = TestEnv::new();
     let plain = env.run(["build", "no\x1b[2Jsuch.toml"]).code(2);
     assert!(plain.stderr.starts_with("error: "), "{}", plain.stderr);

@@ -344,7 +344,14 @@ pub(crate) fn require_suites() -> Option<PathBuf> {
     require("the test archives of other projects", suites)
 }
 
-fn require<T>(need: &str, found: Result<T, String>) -> Option<T> {
+/// Returns whether a program is installed, for a test that cannot run without it.
+pub(crate) fn require_program(program: &str) -> bool {
+    let found = output(Command::new("sh").args(["-c", &format!("command -v {program}")])).code == 0;
+    require(program, found.then_some(()).ok_or("it is not installed".to_owned())).is_some()
+}
+
+/// Returns the value that a test needs, if it was found. If not, prints the reason or, with `QUERN_TEST_STRICT`, fails the test.
+pub(crate) fn require<T>(need: &str, found: Result<T, String>) -> Option<T> {
     match found {
         Ok(found) => Some(found),
         Err(reason) if std::env::var_os("QUERN_TEST_STRICT").is_some_and(|strict| !strict.is_empty()) => {

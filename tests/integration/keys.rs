@@ -1,22 +1,17 @@
-//! Certificates that a user imports and renews, made by GnuPG.
+//! Importing, renewing and removing certificates made by GnuPG.
 
 use std::path::PathBuf;
 
-use crate::env::{TestEnv, output};
+use crate::env::{TestEnv, output, require_program};
 
-/// A GnuPG home; none where there is no GnuPG.
+/// A GnuPG home directory.
 pub(crate) struct Gpg {
     pub(crate) env: TestEnv,
 }
 
 impl Gpg {
     pub(crate) fn new() -> Option<Self> {
-        let env = TestEnv::new();
-        if output(env.command("sh").args(["-c", "command -v gpg"])).code != 0 {
-            assert!(std::env::var_os("QUERN_TEST_STRICT").is_none(), "gpg is not installed");
-            eprintln!("skipped: gpg is not installed");
-            return None;
-        }
+        let env = require_program("gpg").then(TestEnv::new)?;
         std::fs::create_dir(env.path("gnupg")).unwrap();
         Some(Self { env })
     }
@@ -28,7 +23,7 @@ impl Gpg {
         output(gpg.args(arguments)).success().stdout
     }
 
-    /// A key of its own that expires after so long; its fingerprint.
+    /// Makes a key that expires after `expires`. Returns its fingerprint.
     pub(crate) fn key(&self, name: &str, expires: &str) -> String {
         self.run(&["--quick-gen-key", &format!("{name} <{name}@example.org>"), "ed25519", "cert,sign", expires]);
         let listing = self.run(&["--with-colons", "--list-keys", name]);
@@ -82,16 +77,16 @@ fn certificates_are_imported_renewed_and_removed() {
     assert!(listed.contains(&format!("{ours}  imported")) && !listed.contains(&other), "{listed}");
     assert!(listed.contains("days are left"), "{listed}");
     assert!(refresh(&env, &file).success().stdout.contains("nothing new"));
-    // Extended by its owner; the other certificate of the file stays unknown.
+    // The owner extended the certificate. The other certificate in the file is not imported.
     gpg.run(&["--quick-set-expire", &ours, "5y"]);
     let longer = gpg.export("longer.asc");
     let renewed = refresh(&env, &longer).success().stdout;
     assert!(renewed.contains("good until") && renewed.contains("it was: "), "{renewed}");
     assert!(!list(&env).contains("days are left") && !list(&env).contains(&other));
-    // An old copy takes nothing back.
+    // An old copy does not undo the extension.
     let _ = env.run(["keys", "import", file.to_str().unwrap(), "--fingerprint", &ours]).success();
     assert!(!list(&env).contains("days are left"));
-    // Revoked: and an old copy does not bring it back.
+    // An old copy does not undo a revocation.
     let revocation = gpg.env.path(format!("gnupg/openpgp-revocs.d/{ours}.rev"));
     let text = std::fs::read_to_string(&revocation).unwrap().replace(":-----BEGIN", "-----BEGIN");
     std::fs::write(&revocation, text).unwrap();

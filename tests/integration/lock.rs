@@ -1,4 +1,4 @@
-//! `lock` and `store` as a user meets them, without a build.
+//! `lock` and `store`, without a build.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ const RECIPE: &str = "[source]\nstage3 = \"amd64-musl\"\n[build]\nprofile = \"ge
                       [emerge]\npackages = [\"app-test/tiny\"]\n";
 
 fn world() -> Option<(World, Server, TestEnv)> {
-    // What is fetched may have to be unpacked.
+    // A fetched repository must be unpacked.
     let world = require_world().filter(|_| is_root() || Privilege::Userns.available())?;
     let server = world.serve();
     let mut env = TestEnv::new();
@@ -18,7 +18,7 @@ fn world() -> Option<(World, Server, TestEnv)> {
 }
 
 #[test]
-fn recipes_of_a_directory_share_a_lock_file_and_nothing_moves_by_itself() {
+fn recipes_in_a_directory_share_a_lock_file_and_entries_stay_unchanged() {
     let Some((_world, server, env)) = world() else { return };
     env.write("other.toml", RECIPE.replace("amd64-musl", "amd64-openrc"));
     let path = env.path("quern.lock");
@@ -32,15 +32,15 @@ fn recipes_of_a_directory_share_a_lock_file_and_nothing_moves_by_itself() {
     assert!(env.run(["lock", "demo.toml"]).success().stderr.contains("nothing moved"));
     assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before);
     let _ = env.run(["lock", "demo.toml", "--check"]).success();
-    // Lists tell all that is written: no tarball was asked for.
+    // The lists contain everything that is locked: no tarball was requested.
     assert!(server.requests().iter().all(|request| !request.ends_with(".tar.xz")), "{:?}", server.requests());
 
-    // What the recipe asks for is part of it.
+    // The lock file records the recipe's request.
     let changed = env.run(["lock", "demo.toml", "--check", "--set", "source.stage3=amd64-openrc"]).code(1);
     assert!(changed.stdout.starts_with("demo: asked for stage3 amd64-musl (latest) → "), "{}", changed.stdout);
     let refused = env.run(["build", "demo.toml", "--locked", "--set", "source.stage3=amd64-openrc"]).code(2);
     assert!(refused.stderr.contains("the recipe changed since it was locked"), "{}", refused.stderr);
-    // And so is who is trusted.
+    // It also records the trusted key.
     let distrust = ["fetch", "demo.toml", "--locked", "--set", "source.keyring=keys/other.asc"];
     let other = fs::read(_world.path("keys/other.asc")).unwrap();
     env.write("keys/other.asc", other);
@@ -48,7 +48,7 @@ fn recipes_of_a_directory_share_a_lock_file_and_nothing_moves_by_itself() {
 }
 
 #[test]
-fn a_lock_file_may_be_elsewhere_and_must_be_whole() {
+fn a_lock_file_may_be_elsewhere_and_must_be_valid() {
     let Some((_world, _server, env)) = world() else { return };
     let stdin = |arguments: &[&str]| -> Output {
         let mut program = env.program([&["lock", "-", "--set", "name=demo"], arguments].concat());
@@ -66,7 +66,7 @@ fn a_lock_file_may_be_elsewhere_and_must_be_whole() {
     env.write("x.lock", text.replace("[recipe", "<<<<<<< \x1b[2Jours\n[recipe"));
     let broken = env.run(["fetch", "demo.toml", "--locked", "--lock-file", "x.lock"]).code(2);
     assert!(broken.stderr.contains("line 4") && !broken.stderr.contains('\x1b'), "{:?}", broken.stderr);
-    // What cannot be read is not written over either.
+    // A file that cannot be read is not overwritten.
     let _ = env.run(["lock", "demo.toml", "--file", "x.lock"]).code(2);
 }
 
@@ -79,7 +79,7 @@ fn exports_are_chosen_by_digest_recipe_or_lock_file() {
     let blob = env.run(["lock", "demo.toml"]).success();
     drop(blob);
     assert!(env.run(["store", "export", "demo.toml", "-o", "x.tar"]).code(2).stderr.contains("--locked"));
-    // Put there by hand: what is in the store is hashed when it is used.
+    // The blob is copied by hand: the store hashes its blobs when they are used.
     let blobs = env.path("home/store/blobs/sha512");
     fs::create_dir_all(&blobs).unwrap();
     let lock = fs::read_to_string(env.path("quern.lock")).unwrap();
@@ -100,14 +100,14 @@ fn exports_are_chosen_by_digest_recipe_or_lock_file() {
     let _ = env.run(["store", "export", "--all", "-o", "/dev/null"]).code(2);
     let check = "tar -xf x.tar && sha512sum --check --strict --quiet SHA512SUMS";
     let _ = output(env.command("sh").args(["-c", check])).success();
-    // Through a pipe, into another store.
+    // Export through a pipe into another store.
     let piped = env.path("home/store");
     env.set("QUERN_HOME", env.path("home/other"));
     let pipe = "QUERN_HOME=\"$1\" \"$0\" store export --all | \"$0\" store import -";
     let imported = output(env.command("sh").args(["-c", pipe, crate::env::PROGRAM]).arg(&piped)).success();
     assert!(imported.results()[0].ends_with(format!("other/blobs/sha512/{sha512}")), "{}", imported.stdout);
     assert!(env.run(["store", "import", "."]).success().stderr.contains("has all of it already"));
-    // Cut off, it is refused and nothing is kept.
+    // A truncated export is refused, and nothing of it is kept.
     env.set("QUERN_HOME", env.path("home/third"));
     let cut = fs::OpenOptions::new().write(true).open(env.path("x.tar")).unwrap();
     cut.set_len(5_000_000).unwrap();
@@ -117,7 +117,7 @@ fn exports_are_chosen_by_digest_recipe_or_lock_file() {
 }
 
 #[test]
-fn userns_a_fetched_repository_is_locked_and_exported_too() {
+fn userns_a_fetched_repository_is_locked_and_exported() {
     let Some((world, server, mut env)) = world() else { return };
     let snapshot = |which: &str| format!("[{{ snapshot = {which:?}, keyring = {:?} }}]", world.keyring());
     env.set("QUERN_PORTAGE_REPOSITORIES", snapshot("latest"));
@@ -128,19 +128,19 @@ fn userns_a_fetched_repository_is_locked_and_exported_too() {
         repository.contains("[recipe.demo.repository.snapshot]") && repository.contains("name = \"gentoo-2"),
         "{lock}"
     );
-    assert!(!repository.contains("gentoo-latest.tar.xz\"\n"), "its address is that of the day: {lock}");
+    assert!(!repository.contains("gentoo-latest.tar.xz\"\n"), "the address is not that of the dated file: {lock}");
     let _ = env.run(["lock", "demo.toml", "--check"]).success();
     let _ = env.run(["lock", "demo.toml"]).success();
     assert_eq!(fs::read_to_string(env.path("quern.lock")).unwrap(), lock);
 
-    // Elsewhere: by their digests, from the address of the day.
+    // Another store fetches the locked files from the dated address.
     env.set("QUERN_HOME", env.path("home/other"));
     let before = server.requests().len();
     let _ = env.run(["fetch", "demo.toml", "--locked"]).success();
     let asked = server.requests()[before..].to_vec();
     assert!(asked.len() == 2 && asked.iter().all(|request| !request.contains("latest")), "{asked:?}");
     let _ = env.run(["store", "export", "demo.toml", "-o", "x.tar"]).success();
-    // And where there is no network at all.
+    // A store without network imports them.
     env.set("QUERN_HOME", env.path("home/third"));
     assert_eq!(env.run(["store", "import", "x.tar"]).success().results().len(), 2);
     let verified = env.run(["verify", "demo.toml", "--locked", "--offline"]).success();
@@ -148,7 +148,7 @@ fn userns_a_fetched_repository_is_locked_and_exported_too() {
     assert_eq!(server.requests().len(), before + 2);
     let _ = env.run(["verify", "demo.toml", "--offline"]).code(5);
 
-    // Another snapshot, or a directory in its place, is not what was locked.
+    // Another snapshot, or a directory instead of it, does not match the lock file.
     let day = repository.split_once("name = \"gentoo-2").unwrap().1.split_once(".tar").unwrap().0;
     env.set("QUERN_PORTAGE_REPOSITORIES", snapshot(&format!("2{day}")));
     assert!(env.run(["fetch", "demo.toml", "--locked"]).code(2).stderr.contains("changed since it was locked"));

@@ -1,6 +1,6 @@
-//! Integration tests: one binary, a module for each area. Tests that need a privilege are named `root_…` or `userns_…`.
+//! Integration tests: one binary, with a module for each area. The names of tests that need a privilege begin with `root_` or `userns_`.
 
-// Tests start programs and prepare files with what is at hand.
+// Tests start programs and prepare files directly.
 #![allow(clippy::disallowed_methods, clippy::print_stderr)]
 
 mod architecture;

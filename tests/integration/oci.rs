@@ -1,4 +1,4 @@
-//! `oci unpack` where it is ended, and where its tree cannot appear.
+//! `oci unpack` when it is interrupted, and when its tree would be a mount point.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::env::{PROGRAM, TestEnv, output, wait_for};
 
-/// Long enough for a machine that does much else.
+/// Long enough for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const PREPARE: &str = r#"
@@ -17,7 +17,7 @@ mkdir bundle/rootfs/{1..200}; touch bundle/rootfs/{1..200}/{1..100}
 umoci repack --image image bundle; rm -r bundle
 "#;
 
-/// In the image.
+/// The number of directories in the image.
 const DIRECTORIES: usize = 200;
 
 fn prepared(env: TestEnv) -> TestEnv {
@@ -30,12 +30,12 @@ fn staging(env: &TestEnv) -> Vec<PathBuf> {
     entries.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(".quern")).collect()
 }
 
-/// Unpacks, and stops it in the middle.
+/// Starts unpacking and stops the process in the middle.
 fn half_way(env: &TestEnv) -> Child {
     loop {
         let mut program = env.program(["oci", "unpack", "image", "latest", "new"]);
         let mut child = program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // Its own directory: one that was killed may have left another.
+        // Only its own directory: a killed process may have left another.
         let own = format!("-{}-", child.id());
         let made = |dir: &PathBuf| {
             let own = dir.to_string_lossy().contains(&own);
@@ -48,7 +48,7 @@ fn half_way(env: &TestEnv) -> Child {
         if staging(env).iter().any(|dir| made(dir) < DIRECTORIES && made(dir) > 0) {
             return child;
         }
-        // It was faster than this.
+        // It finished too soon: try again.
         send("KILL", &child);
         child.wait().unwrap();
         let _ = output(env.command("rm").args(["-rf", "new"])).success();
@@ -59,7 +59,7 @@ fn send(signal: &str, child: &Child) {
     let _ = output(std::process::Command::new("kill").args(["-s", signal, &child.id().to_string()]));
 }
 
-/// Sends a signal and lets the process go on, which still has thousands of files to make. Gives how it ended.
+/// Sends a signal and continues the process, which still has thousands of files to make. Returns its exit code.
 fn end(signal: &str, mut child: Child) -> i32 {
     send(signal, &child);
     send("CONT", &child);
@@ -68,7 +68,7 @@ fn end(signal: &str, mut child: Child) -> i32 {
 }
 
 #[test]
-fn root_an_unpacking_that_is_ended_leaves_nothing() {
+fn root_interrupted_unpacking_leaves_nothing() {
     let Some(env) = TestEnv::root().map(prepared) else { return };
     for (signal, code) in [("TERM", 143), ("INT", 130)] {
         assert_eq!(end(signal, half_way(&env)), code, "{signal}");
@@ -76,7 +76,7 @@ fn root_an_unpacking_that_is_ended_leaves_nothing() {
         assert!(!env.path("new").exists(), "{signal}");
     }
 
-    // What was killed goes with the next one, and what lives stays.
+    // The next run removes the directory of a killed process, but not that of a running one.
     assert_eq!(end("KILL", half_way(&env)), 137);
     let left = staging(&env);
     assert_eq!(left.len(), 1, "{left:?}");
@@ -92,9 +92,9 @@ fn root_an_unpacking_that_is_ended_leaves_nothing() {
 }
 
 #[test]
-fn root_a_mount_point_is_told_before_anything_is_unpacked() {
+fn root_a_mount_point_is_reported_before_unpacking() {
     let Some(env) = TestEnv::root().map(prepared) else { return };
-    // A directory that is mounted over itself is of the same file system.
+    // A directory that is bind-mounted over itself is on the same file system.
     for mount in ["mount -t tmpfs none small", "mount --bind small small"] {
         let script = format!(
             "set -e; mkdir -p small; {mount}; set +e

@@ -1,7 +1,7 @@
-//! Every file of `tests/profiles/valid` is a recipe that loads, as the JSON beside it says; every file of
-//! `tests/profiles/invalid` is refused with the text beside it. Leading comments give a case its surroundings:
-//! `# set: section.key=value`, `# env: NAME=value`, `# file: other.toml` (read before it).
-//! `SNAPSHOTS=overwrite cargo test` writes the expectations anew.
+//! Every file in `tests/profiles/valid` is a recipe that loads as the JSON file beside it shows. Every file in
+//! `tests/profiles/invalid` is refused with the text beside it. Leading comments set the environment of a case:
+//! `# set: section.key=value`, `# env: NAME=value`, `# file: other.toml` (loaded before it).
+//! `SNAPSHOTS=overwrite cargo test` rewrites the expectations.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ fn cases(kind: &str) -> Vec<PathBuf> {
     cases
 }
 
-/// The request that a case stands for; it is run in its own directory, under its own name.
+/// Returns the request of a case, which runs in its own directory under its own name.
 fn request(case: &Path) -> Request {
     let text = String::from_utf8_lossy(&std::fs::read(case).expect("a case")).into_owned();
     let directives = |name: &str| -> Vec<String> {
@@ -70,7 +70,7 @@ fn invalid_recipes_are_refused_with_a_caret() {
 }
 
 #[test]
-fn every_profile_of_the_repository_loads() {
+fn all_profiles_of_this_repository_load() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles");
     let Ok(entries) = std::fs::read_dir(&dir) else { return };
     let main = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/profiles/repos/gentoo");
@@ -78,7 +78,7 @@ fn every_profile_of_the_repository_loads() {
         entries.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|end| end == "toml"))
     {
         let overlay = Path::new(env!("CARGO_MANIFEST_DIR")).join("overlays/quern");
-        // Only Gentoo's own repository is not to be had on every machine.
+        // Gentoo's own repository is not present on every machine.
         let sets = vec![format!("portage.repositories={} {}", main.display(), overlay.display())];
         let request = Request { files: vec![path.clone()], sets, cwd: dir.clone(), ..Request::default() };
         if let Err(error) = load(&request) {

@@ -1,4 +1,4 @@
-//! A download that is killed, at every point where it can be, and goes on; and what it takes of memory however large the file is.
+//! Downloads that are killed at any point and resumed, and their memory use.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,26 +7,26 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha512};
 
-use crate::env::{PROGRAM, Server, TestEnv, output, wait_for};
+use crate::env::{PROGRAM, Server, TestEnv, output, require_program, wait_for};
 use crate::keys::Gpg;
 use crate::source::recipe;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const TIMESTAMP: &str = "20260810T204554Z";
 
-/// A mirror signed by GnuPG that has one stage3, and a recipe that wants it.
+/// A mirror with one stage3 and signatures by GnuPG, and a recipe that uses it.
 struct Stand {
     env: TestEnv,
     recipe: PathBuf,
     server: Server,
     size: u64,
-    /// The part while it grows.
+    /// The path of the partial download.
     part: PathBuf,
     blob: PathBuf,
 }
 
 impl Stand {
-    /// `fill` writes the stage3; None where there is no GnuPG or nobody to become root.
+    /// Makes a mirror whose stage3 `fill` writes, or returns `None` without GnuPG or root.
     fn new(sha512: &str, fill: impl Fn(&Path)) -> Option<Self> {
         let (mut env, recipe) = recipe("stage3 = \"amd64-musl\"")?;
         let gpg = Gpg::new()?;
@@ -63,7 +63,7 @@ impl Stand {
         fs::metadata(&self.part).map_or(0, |metadata| metadata.len())
     }
 
-    /// Where each answer with bytes of the stage3 began, in the order of the questions.
+    /// Returns the offset at which each answer with bytes of the stage3 began, in the order of the requests.
     fn ranges(&self) -> Vec<u64> {
         let asked = self.server.requests();
         let asked = asked.iter().filter_map(|request| request.split_once(".tar.xz")).map(|(_, rest)| rest.trim());
@@ -77,7 +77,7 @@ fn kill(mut child: Child) {
     child.wait().unwrap();
 }
 
-/// Bytes that repeat nowhere, so that none can be in another's place.
+/// Returns pseudorandom bytes, so that misplaced ones are noticed.
 fn noise(size: usize) -> Vec<u8> {
     let mut state = 88_172_645_463_325_252u64;
     let mut next = || {
@@ -94,14 +94,14 @@ fn sha512(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn userns_a_killed_download_goes_on_and_fetches_no_byte_twice() {
+fn userns_a_killed_download_resumes_without_fetching_a_byte_twice() {
     let data = noise(8 << 20);
     let Some(stand) = Stand::new(&sha512(&data), |path| fs::write(path, &data).unwrap()) else { return };
-    // The server stops after so many bytes of the rest; the program is killed when it has written them.
+    // The server pauses after so many bytes, and the program is killed when it has written them.
     let steps = [65_536, 1, 4095, 262_144, 262_145, 1_000_003, 16_384, 3_000_000, 7, 2_097_152];
     let mut at = 0;
     for step in steps {
-        // The small documents come whole.
+        // The small documents are sent completely.
         let step = u64::max(step, 2000);
         stand.server.hold(Some(step));
         let child = stand.start();
@@ -109,23 +109,26 @@ fn userns_a_killed_download_goes_on_and_fetches_no_byte_twice() {
         wait_for("the bytes", PATIENCE, || stand.kept() == at && stand.server.is_holding());
         kill(child);
         assert!(!stand.blob.exists());
-        assert!(fs::read(&stand.part).unwrap() == data[..at as usize], "what is kept is what was sent");
+        assert!(
+            fs::read(&stand.part).unwrap() == data[..at as usize],
+            "the partial download differs from the bytes that were sent"
+        );
     }
     stand.server.hold(None);
     let done = stand.env.run([Path::new("fetch"), &stand.recipe]).success();
     assert_eq!(done.results(), [stand.blob.as_path()]);
     assert!(fs::read(&stand.blob).unwrap() == data);
-    // Every answer began where the one before was cut off: what was sent is the file, once.
+    // Every answer began where the previous one ended: each byte was sent once.
     let expected: Vec<u64> =
         steps.iter().scan(0, |at, step| Some(std::mem::replace(at, *at + u64::max(*step, 2000)))).chain([at]).collect();
     assert_eq!(stand.ranges(), expected);
     assert!(!stand.part.exists() && stand.part.parent().unwrap().read_dir().unwrap().next().is_none());
     let _ = stand.env.run([Path::new("fetch"), &stand.recipe]).success();
-    assert_eq!(stand.ranges().len(), expected.len(), "and it is not fetched again");
+    assert_eq!(stand.ranges().len(), expected.len(), "the file was fetched again");
 }
 
 #[test]
-fn userns_a_download_killed_at_any_moment_goes_on() {
+fn userns_a_download_killed_at_any_time_resumes() {
     let data = noise(24 << 20);
     let Some(stand) = Stand::new(&sha512(&data), |path| fs::write(path, &data).unwrap()) else { return };
     let mut kept = Vec::new();
@@ -136,7 +139,7 @@ fn userns_a_download_killed_at_any_moment_goes_on() {
         if stand.blob.exists() {
             break;
         }
-        // Whoever runs it for an ordinary user dies with it, if a moment later: then the lock is free.
+        // With a user namespace, the inner process dies a moment after the outer one and then frees the lock.
         wait_for("the part to be let go", PATIENCE, || programs(&stand.env).is_empty());
         let part = fs::read(&stand.part).unwrap_or_default();
         assert!(part == data[..part.len()], "after {} bytes", part.len());
@@ -144,23 +147,21 @@ fn userns_a_download_killed_at_any_moment_goes_on() {
     }
     let _ = stand.env.run([Path::new("fetch"), &stand.recipe]).success();
     assert!(fs::read(&stand.blob).unwrap() == data);
-    // Nothing that was kept is asked for again.
+    // No byte of the partial download is requested again.
     let mut ranges = stand.ranges().into_iter();
     assert!(ranges.all(|from| from == 0 || kept.contains(&from)), "{:?} {kept:?}", stand.ranges());
     let asked = stand.ranges();
-    assert!(asked.windows(2).all(|pair| pair[0] <= pair[1]), "never back: {asked:?}");
+    assert!(asked.windows(2).all(|pair| pair[0] <= pair[1]), "an offset decreased: {asked:?}");
 }
 
 #[test]
-fn userns_killed_while_the_download_becomes_a_blob() {
+fn userns_a_program_killed_while_it_finishes_a_blob_continues() {
     let data = noise(1 << 20);
     let Some(stand) = Stand::new(&sha512(&data), |path| fs::write(path, &data).unwrap()) else { return };
-    if output(stand.env.command("sh").args(["-c", "command -v strace"])).code != 0 {
-        assert!(std::env::var_os("QUERN_TEST_STRICT").is_none(), "strace is not installed");
-        eprintln!("skipped userns_killed_while_the_download_becomes_a_blob: there is no strace");
+    if !require_program("strace") {
         return;
     }
-    // Before each call that makes a blob of a part: at the fsync, the renaming, the last mode, the removal of the note.
+    // Killed before each call that turns a partial download into a blob.
     for call in ["fsync", "rename", "fchmod", "unlink"] {
         let _ = fs::remove_file(&stand.blob);
         let before = stand.ranges().len();
@@ -189,7 +190,7 @@ fn userns_memory_does_not_grow_with_the_download() {
     let Some(stand) = Stand::new(&"0".repeat(128), sparse) else { return };
     stand.server.hold(Some(stand.size - 1));
     let child = stand.start();
-    wait_for("all but one byte", PATIENCE, || stand.kept() == stand.size - 1);
+    wait_for("all bytes but one", PATIENCE, || stand.kept() == stand.size - 1);
     let peaks: Vec<u64> = programs(&stand.env).iter().map(|pid| peak(pid)).collect();
     kill(child);
     stand.server.hold(None);
@@ -197,7 +198,7 @@ fn userns_memory_does_not_grow_with_the_download() {
     assert!(peaks.iter().sum::<u64>() < 64 << 20, "{peaks:?} bytes");
 }
 
-/// Process ids of the programs that run in this environment.
+/// Returns the process ids of the programs that run in this environment.
 fn programs(env: &TestEnv) -> Vec<String> {
     let root = env.path("");
     let here = |pid: &String| {
@@ -208,7 +209,7 @@ fn programs(env: &TestEnv) -> Vec<String> {
     processes.filter(here).collect()
 }
 
-/// The most memory a process ever had, in bytes.
+/// Returns the peak memory of a process, in bytes.
 fn peak(pid: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();

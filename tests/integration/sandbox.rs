@@ -1,6 +1,6 @@
-//! The sandbox, attacked: what a command may not reach, how it ends, and that nothing is left when anything is killed.
+//! The sandbox: attacks from inside, exit codes, and processes that are killed.
 //!
-//! The tree is a handful of the host's own programs with their libraries, so that nothing here needs a stage3.
+//! The tree holds a few of the host's programs with their libraries, so that no stage3 is needed.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::env::{PROGRAM, Privilege, TestEnv, output, twins, wait_for};
 const PROGRAMS: [&str; 12] =
     ["sh", "cat", "chmod", "grep", "id", "ls", "mkdir", "mount", "sleep", "touch", "umount", "unshare"];
 
-/// Each line tries something; a word is printed for what works and must not. Run by `sh`, which goes on after a failure.
+/// Attacks, one in each line, that print a word if they succeed. `sh` continues after a failure.
 const ATTACKS: &str = r#"
 exec 2>/dev/null
 host=/var/db/repos/gentoo
@@ -41,7 +41,7 @@ grep -q '^SigBlk:.0*$' /proc/self/status || echo blocked-signals
 echo attacked
 "#;
 
-/// A test's environment with a recipe `tiny.toml` whose stage3 holds [`PROGRAMS`].
+/// Adds a recipe `tiny.toml`, whose stage3 holds [`PROGRAMS`], to an environment.
 fn tiny(env: TestEnv) -> TestEnv {
     let script = format!(
         r#"set -e
@@ -90,19 +90,19 @@ fn a_command_stays_in_its_sandbox(privilege: Privilege) {
     assert_eq!(told.stdout.trim(), "attacked", "{}", told.stderr);
 }
 
-/// The program's own file, which a link in the tree leads to, can be run but not changed.
+/// A command can run the program's own file through a link, but cannot change it.
 #[test]
-fn root_the_program_is_out_of_reach() {
+fn root_a_command_cannot_change_the_program() {
     let Some(env) = TestEnv::root().map(tiny) else { return };
     let before = fs::metadata(PROGRAM).unwrap().modified().unwrap();
-    // `me` is the program itself, run in the tree; it is not a sandbox there, and says so by its usage.
+    // `me` is the program itself. In the tree it is an ordinary program, which prints its usage.
     let told = env.run(arguments(&["/bin/me", "--no-such-option"])).code(2);
     assert!(told.stderr.contains("--no-such-option"), "{}", told.stderr);
     assert_eq!(fs::metadata(PROGRAM).unwrap().modified().unwrap(), before);
 }
 
 #[test]
-fn userns_a_command_ends_the_program_as_it_ended() {
+fn userns_the_program_exits_as_its_command_does() {
     let Some(mut env) = TestEnv::userns().map(tiny) else { return };
     env.set("SECRET", "1").set("QUERN_SANDBOX_FD", "3");
     for code in [0, 1, 2, 126, 255] {
@@ -125,11 +125,11 @@ fn userns_a_command_ends_the_program_as_it_ended() {
 }
 
 #[test]
-fn userns_keys_typed_reach_the_command_once_and_the_terminal_comes_back() {
+fn userns_typed_keys_reach_the_command_once_and_the_terminal_is_restored() {
     let Some(env) = TestEnv::userns().map(tiny) else { return };
     let typed = |keys: &str, inside: &str, after: &str| {
         let command = format!("{PROGRAM} -q shell tiny.toml {inside}; echo code $?; {after}");
-        // The shell around it is to survive what is typed.
+        // The outer shell must survive the typed interrupt.
         let command = format!("trap : INT; {command}");
         let script = format!("({keys}) | script -qec {} /dev/null", quoted(&format!("sh -c {}", quoted(&command))));
         output(env.command("sh").args(["-c", &script])).stdout
@@ -139,7 +139,7 @@ fn userns_keys_typed_reach_the_command_once_and_the_terminal_comes_back() {
     assert_eq!(told.matches("got").count(), 1, "{told:?}");
     let told = typed("sleep 6; printf '\\003'; sleep 3", "-- sleep 60", "true");
     assert!(told.contains("code 130"), "{told:?}");
-    // A shell takes the foreground, and jobs get it from there; afterwards the caller can read again.
+    // The inner shell takes the foreground and gives it to its jobs. Afterwards the caller can read again.
     let told = typed(
         "sleep 6; echo sleep 60; sleep 3; printf '\\003'; sleep 3; echo exit 7; sleep 4; echo typed; sleep 2",
         "",
@@ -148,7 +148,7 @@ fn userns_keys_typed_reach_the_command_once_and_the_terminal_comes_back() {
     assert!(told.contains("code 7") && told.contains("read typed"), "{told:?}");
 }
 
-/// `text` as one word of a shell.
+/// Returns `text` quoted as one word of a shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
@@ -162,7 +162,7 @@ fn killing_any_process_leaves_nothing(privilege: Privilege) {
     let processes = if privilege == Privilege::Root { 4 } else { 5 };
     let _ = env.run(arguments(&["true"])).code(2);
     for round in 0..24_u64 {
-        // A number that no other process has in its arguments.
+        // No other process has this number in its arguments.
         let mark = format!("{}{round:02}", 900_000 + std::process::id());
         let command = format!("unshare -m sleep {mark} & exec sleep {mark}");
         let mut child = env
@@ -188,7 +188,7 @@ fn ended(child: &mut Child) -> bool {
     child.try_wait().unwrap().is_some()
 }
 
-/// A process, its first child, the first child of that, …
+/// Returns a process, its first child, the first child of that, and so on.
 fn chain(pid: u32, length: usize) -> Vec<u32> {
     let mut chain = vec![pid];
     while chain.len() < length
@@ -200,7 +200,7 @@ fn chain(pid: u32, length: usize) -> Vec<u32> {
     chain
 }
 
-/// Whether a process has ended; one that its new parent has not waited for yet has.
+/// Returns whether a process has ended. A zombie has ended.
 fn gone(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat"))
         .map_or(true, |stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
@@ -214,7 +214,7 @@ fn any_with(mark: &str) -> bool {
 }
 
 #[test]
-fn root_a_store_of_somebody_else_is_refused() {
+fn root_a_store_of_another_user_is_refused() {
     let (Some(env), Some(theirs)) = (TestEnv::root().map(tiny), TestEnv::userns()) else { return };
     fs::create_dir(theirs.path("home/store")).unwrap();
     std::os::unix::fs::chown(theirs.path("home/store"), Some(65534), Some(65534)).unwrap();

@@ -1,10 +1,10 @@
-//! Where a stage3 comes from, as a user meets it.
+//! Sources of a stage3: standard input, mirrors and Funtoo.
 
 use std::path::Path;
 
 use crate::env::{Privilege, Server, TestEnv, is_root, output, require_world};
 
-/// A recipe that needs nothing but a stage3; none where the tests can neither be root nor become it.
+/// Makes a recipe that needs only a stage3, or returns `None` where the program cannot be root or become it.
 pub(crate) fn recipe(source: &str) -> Option<(TestEnv, std::path::PathBuf)> {
     if !is_root() && !Privilege::Userns.available() {
         return None;
@@ -20,7 +20,7 @@ pub(crate) fn recipe(source: &str) -> Option<(TestEnv, std::path::PathBuf)> {
 }
 
 #[test]
-fn userns_a_stage3_on_standard_input() {
+fn userns_a_stage3_is_read_from_standard_input() {
     let Some((env, recipe)) = recipe("file = \"-\"") else { return };
     let recipe = recipe.to_str().unwrap();
     let data = env.write("data", vec![7; 3_000_000]);
@@ -42,7 +42,7 @@ fn userns_a_stage3_on_standard_input() {
 }
 
 #[test]
-fn what_a_mirror_offers_is_listed() {
+fn the_stage3s_of_a_mirror_are_listed() {
     let Some(world) = require_world() else { return };
     let server = world.serve();
     let mut env = TestEnv::new();
@@ -55,14 +55,14 @@ fn what_a_mirror_offers_is_listed() {
     assert!(env.run(["fetch", "--list", "amd46"]).code(2).stderr.contains("one of alpha, amd64"));
     let _ = env.run(["fetch", "--list", "hppa"]).code(5);
     let _ = env.run(["fetch"]).code(2);
-    // Signed by somebody else than who is trusted by default.
+    // The mirror's key is not one of those that are trusted by default.
     let mirror = format!("source.mirrors=[{:?}]", server.url());
     let stranger = TestEnv::new().run(["fetch", "--list", "amd64", "--set", &mirror]).code(3);
     assert!(stranger.stderr.contains("not in the keyring"), "{}", stranger.stderr);
 }
 
 #[test]
-fn userns_a_stage3_of_funtoo() {
+fn userns_a_funtoo_stage3_is_fetched_and_verified() {
     let Some(world) = require_world() else { return };
     let source = "distro = \"funtoo\"\nrelease = \"1.4-release-std\"\narch = \"x86-64bit\"\nsubarch = \"generic_64\"";
     let Some((mut env, recipe)) = recipe(source) else { return };
@@ -71,7 +71,7 @@ fn userns_a_stage3_of_funtoo() {
     let recipe = recipe.to_str().unwrap();
     assert!(env.run(["fetch", recipe]).code(2).stderr.contains("keys import"));
     env.set("QUERN_SOURCE_KEYRING", world.keyring());
-    // The world may have been made long ago; what is asked for by its day has no age.
+    // The world may be old. A build that is named by its date has no maximum age.
     let day = std::fs::read_dir(world.path("funtoo/1.4-release-std/x86-64bit/generic_64")).unwrap();
     let day = day.filter_map(|entry| entry.unwrap().file_name().into_string().ok()).find(|name| name.starts_with("20"));
     for version in ["latest".to_owned(), day.expect("a build of a day")] {

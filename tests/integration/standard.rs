@@ -1,4 +1,4 @@
-//! Standard input and output that are closed, full, or something that holds no archive: never exit code 0 with nothing done.
+//! Standard input and output that are closed, full or not a file: the program never exits with 0 without doing its work.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use crate::env::{Output, PROGRAM, TestEnv, output};
 const PREPARE: &str =
     "umask 022; mkdir -p tree new; seq 100 > tree/file; tar -C tree -cf tree.tar .; xz -k tree.tar; touch empty";
 
-/// Runs a command, given the program as `$0`, where there are a tree, its archive, and an empty directory `new`.
+/// Runs a command in a directory with a tree, its archive and an empty directory `new`. `$0` is the program.
 fn run(env: &TestEnv, command: &str) -> Output {
     output(env.command("bash").args(["-c", command, PROGRAM]))
 }
@@ -31,20 +31,20 @@ const CLOSED: [(&str, &str); 8] = [
 ];
 
 #[test]
-fn what_is_closed_holds_no_archive() {
+fn closed_streams_are_refused() {
     let env = TestEnv::new();
     let _ = run(&env, PREPARE).success();
     for (command, text) in CLOSED {
         fails(&env, command, 2, text);
     }
-    // Nothing else needs them: a daemon's helper has none.
+    // Other commands do not need them: a daemon may start the program without them.
     let _ = run(&env, "\"$0\" completions bash <&- > /dev/null").success();
     assert_eq!(fs::read_dir(env.path("new")).unwrap().count(), 0);
 }
 
-/// The program run again in a user namespace begins with what the first was given for a closed one.
+/// The program that starts again in a user namespace gets the replacements of the closed streams.
 #[test]
-fn userns_what_is_closed_holds_no_archive_of_an_ordinary_user() {
+fn userns_closed_streams_are_refused() {
     let Some(env) = TestEnv::userns() else { return };
     let _ = run(&env, PREPARE).success();
     for (command, text) in CLOSED {
@@ -54,7 +54,7 @@ fn userns_what_is_closed_holds_no_archive_of_an_ordinary_user() {
 }
 
 #[test]
-fn root_what_cannot_be_written_or_read_is_told() {
+fn root_streams_that_cannot_be_written_or_read_are_reported() {
     let Some(env) = TestEnv::root() else { return };
     let _ = run(&env, PREPARE).success();
     for verb in
@@ -74,7 +74,7 @@ fn root_what_cannot_be_written_or_read_is_told() {
         let ended = run(&env, &terminal.replace("VERB", verb)).code(2);
         assert!(ended.stdout.contains("terminal"), "{verb}: {}", ended.stdout);
     }
-    // A file is gone on with where it stands.
+    // The program continues at the current offset of a file.
     let script = "printf 123456 > packed; \"$0\" raw pack tree --format tar >> packed; { head -c 6 > /dev/null; \"$0\" raw ls; } < packed; \
                   { \"$0\" raw pack tree --format tar; echo end; } > both; tail -c 4 both";
     let told = run(&env, script).success().stdout;

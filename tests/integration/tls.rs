@@ -1,4 +1,4 @@
-//! Mirrors over TLS: whom the program believes, and what it says when a clock is wrong.
+//! Mirrors over TLS: trusted certificates, redirects, and a wrong clock.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
@@ -12,16 +12,16 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::env::{Output, Server, TestEnv};
 
-/// A server on 127.0.0.1 that gives everybody the same answer.
+/// A server on 127.0.0.1 that gives the same answer to every request.
 struct Tls {
     url: String,
-    /// Its certificate, which nobody else has signed, as PEM.
+    /// The self-signed certificate, as PEM.
     certificate: String,
     answered: Arc<AtomicUsize>,
 }
 
 impl Tls {
-    /// With a certificate that is good from the first to the last of these years.
+    /// Starts a server whose certificate is valid from the first year to the last.
     fn start(years: (i32, i32), answer: String) -> Self {
         let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
         (params.not_before, params.not_after) = (date_time_ymd(years.0, 1, 1), date_time_ymd(years.1, 1, 1));
@@ -43,7 +43,7 @@ impl Tls {
                 let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
                 let mut stream = BufReader::new(StreamOwned::new(connection, stream));
                 let mut line = String::new();
-                // A client that does not trust the certificate hangs up here.
+                // A client that does not trust the certificate disconnects here.
                 while stream.read_line(&mut line).is_ok_and(|read| read > 2) {
                     line.clear();
                 }
@@ -64,7 +64,7 @@ impl Tls {
     }
 }
 
-/// Asks a server what it offers; `trusted` is the file with the certificates that the system trusts.
+/// Runs `fetch --list` with a server. `trusted` is the certificate that the system trusts.
 fn ask(server: &Tls, trusted: Option<&str>) -> Output {
     let mut env = TestEnv::new();
     let roots: PathBuf = env.write("roots.pem", trusted.unwrap_or_default());
@@ -77,7 +77,7 @@ fn ask(server: &Tls, trusted: Option<&str>) -> Output {
 const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 #[test]
-fn only_a_trusted_certificate_is_spoken_to() {
+fn only_servers_with_a_trusted_certificate_get_requests() {
     let server = Tls::start((2000, 2999), NOT_FOUND.to_owned());
     let refused = ask(&server, None).code(5);
     assert!(refused.stderr.contains("invalid peer certificate"), "{}", refused.stderr);
@@ -86,14 +86,14 @@ fn only_a_trusted_certificate_is_spoken_to() {
     let refused = ask(&server, Some(&other.certificate)).code(5);
     assert!(refused.stderr.contains("invalid peer certificate"), "{}", refused.stderr);
     assert_eq!(server.answered(), 0);
-    // The same with its certificate trusted: it is asked, and has nothing.
+    // A server with a trusted certificate gets the request, and answers that it has no list.
     let missing = ask(&server, Some(&server.certificate)).code(5);
     assert!(missing.stderr.contains("no mirror lists"), "{}", missing.stderr);
     assert_eq!(server.answered(), 1);
 }
 
 #[test]
-fn a_protected_connection_is_not_left_for_one_that_is_not() {
+fn redirects_from_https_to_http_are_not_followed() {
     let directory = tempfile::tempdir().unwrap();
     let plain = Server::start(directory.path());
     let answer = format!(
@@ -107,7 +107,7 @@ fn a_protected_connection_is_not_left_for_one_that_is_not() {
 }
 
 #[test]
-fn a_certificate_of_another_time_says_what_the_clock_says() {
+fn an_expired_certificate_is_reported_with_the_time_of_the_clock() {
     for years in [(2900, 2999), (2000, 2001)] {
         let server = Tls::start(years, NOT_FOUND.to_owned());
         let refused = ask(&server, Some(&server.certificate)).code(5);

@@ -1,5 +1,4 @@
-//! The system refuses something, at any call: the program ends with an error that says so, or the result is what it would have been.
-//! `strace` does the refusing.
+//! Failing system calls, one at a time: the program ends with an error, or the result is complete. `strace` makes the calls fail.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -7,8 +6,7 @@ use std::process::Stdio;
 
 use crate::env::{PROGRAM, TestEnv, output};
 
-/// What is made to fail, of the calls that the trace shows. Those that only the allocator and the threads of the language's own
-/// library make are theirs to handle.
+/// The system calls that are made to fail. Calls that only the allocator and the thread library make are left out.
 const KINDS: [&str; 35] = [
     "open",
     "openat",
@@ -47,10 +45,10 @@ const KINDS: [&str; 35] = [
     "clone3",
 ];
 
-/// How they fail, in turn; `QUERN_TEST_FAULTS=all` has each fail in every way.
+/// The errors, which take turns. With `QUERN_TEST_FAULTS=all`, each call fails with every error.
 const ERRNOS: [&str; 6] = ["EIO", "ENOSPC", "EACCES", "ENOMEM", "EPERM", "EINVAL"];
 
-/// A command, given the program as `$0`; what is removed before it, and how its result is told.
+/// A command (`$0` is the program), a command that prepares it, and a command that prints a digest of its result.
 struct Case {
     command: &'static str,
     before: &'static str,
@@ -109,7 +107,7 @@ umoci init --layout image; umoci new --image image; umoci unpack --image image b
 umoci repack --image image bundle; rm -r bundle
 "#;
 
-/// By kind: how often before the program begins, and how often in all, in the thread that does it most.
+/// Returns for each kind of call how often the thread that makes most of them makes it before the program begins, and in all.
 fn calls(trace: &str) -> BTreeMap<&'static str, (usize, usize)> {
     let mut by_thread: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     let (mut calls, mut started) = (BTreeMap::new(), false);
@@ -122,14 +120,14 @@ fn calls(trace: &str) -> BTreeMap<&'static str, (usize, usize)> {
             let (before, all) = calls.entry(*kind).or_insert((0, 0));
             (*before, *all) = (if started { *before } else { *count }, (*all).max(*count));
         }
-        // What the language does first: before that the shell and the loader are at work.
+        // Rust's first call. Earlier calls are those of the shell and the loader.
         started |= name == "sigaltstack";
     }
     calls
 }
 
 #[test]
-fn root_whatever_fails_is_told() {
+fn root_every_failing_system_call_is_reported() {
     let Some(env) = TestEnv::root() else { return };
     let shell = |script: &str| output(env.command("bash").args(["-ec", script, PROGRAM]));
     let _ = shell(PREPARE).success();
@@ -158,9 +156,9 @@ fn root_whatever_fails_is_told() {
                     runs += 1;
                     match ended.code {
                         4 if ended.stderr.contains("error: ") => told += 1,
-                        // The first write of every thread: the error's as well.
+                        // The first write of every thread fails, including that of the error message.
                         4 if *kind == *"write" => {}
-                        // Something that did not matter, or was done again.
+                        // The call did not matter, or was repeated.
                         0 if shell(case.result).stdout == expected => {}
                         _ => wrong.push(what),
                     }

@@ -1,10 +1,10 @@
-//! Kernels without the newest system calls: the same trees and archives by older ones, and nothing by a `/proc` that is none.
+//! Kernels without the newest system calls: older calls give the same trees and archives, and a false `/proc` is not used.
 
 use std::fs;
 
 use crate::env::{PROGRAM, TestEnv, output};
 
-/// Runs the rest of its arguments where fchmodat2 and the calls for attributes of a name (452, 463 to 465) do not exist.
+/// Runs a command with a seccomp filter that hides fchmodat2 and the *xattrat calls (452, 463 to 465).
 const OLD: &str = r#"
 import ctypes, os, struct, sys
 missing = [452, 463, 464, 465]
@@ -30,7 +30,7 @@ find tree -exec touch -h -d @5.25 {} +
 "#;
 
 #[test]
-fn root_older_kernels_make_the_same() {
+fn root_older_kernels_give_the_same_bytes() {
     let Some(env) = TestEnv::root() else { return };
     let shell = |script: &str| {
         let script = format!("old() {{ python3 -c \"$OLD\" \"$@\"; }}; {script}");
@@ -44,7 +44,7 @@ fn root_older_kernels_make_the_same() {
     let notes = archive.windows(12).filter(|window| *window == b"trusted.note").count();
     assert_eq!(notes, 4);
 
-    // What stands in the place of /proc would lead every call astray.
+    // A file system that is mounted instead of /proc would redirect every call to another file.
     let astray = "mkdir again; touch canary; mount -t tmpfs none /proc; mkdir -p /proc/thread-self/fd; \
                   for fd in $(seq 3 40); do ln -s $PWD/canary /proc/thread-self/fd/$fd; done; ";
     for (command, hint) in [

@@ -1,5 +1,5 @@
-//! The archive engine, held to its promises: the same bytes always, exactly what was in the archive, nothing outside the tree, and
-//! an error that says so when the system refuses something.
+//! Guarantees of the archive engine: reproducible bytes, exactly the content of the archive, no writes outside the tree, and an error
+//! for every failed system call.
 
 mod faults;
 mod kernels;

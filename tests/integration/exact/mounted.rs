@@ -1,8 +1,8 @@
-//! Mounts in the way of packing and unpacking: nothing is packed that is not of the tree, and nothing is changed in what is mounted.
+//! Mounts in a tree: packing does not include them, and unpacking does not change them.
 
 use crate::env::{PROGRAM, TestEnv, output};
 
-/// What is mounted in the tree, how, and what the error is about.
+/// The commands that mount something in the tree, and the path that the error names.
 const MOUNTS: [(&str, &str); 5] = [
     ("mount -t tmpfs none tree/d", "d"),
     ("mount --bind other tree/d", "d"),
@@ -20,27 +20,27 @@ fn run(env: &TestEnv, command: &str) -> crate::env::Output {
 }
 
 #[test]
-fn root_what_is_mounted_in_a_tree_is_not_packed() {
+fn root_a_tree_with_a_mount_in_it_is_not_packed() {
     let Some(env) = TestEnv::root() else { return };
     let _ = output(env.command("bash").args(["-ec", PREPARE])).success();
     for (mount, path) in MOUNTS {
         let ended = run(&env, &format!("{mount} || exit 99; \"$0\" raw pack tree --format tar > packed")).code(4);
         let said = format!("packing {path} in tree: it is a mount point");
         assert!(ended.stderr.contains(&said) && ended.stderr.contains("mount --bind tree DIR"), "{}", ended.stderr);
-        // What the hint says.
+        // The hint works.
         let hidden = "mkdir -p seen; mount --bind tree seen && \"$0\" raw pack seen --format tar";
         let compare =
             format!("\"$0\" raw pack tree --format tar > packed; {mount} || exit 99; {hidden} | cmp - packed");
         let _ = run(&env, &compare).success();
     }
-    // The tree itself may be a mount.
+    // The root of the tree may be a mount point.
     let _ =
         run(&env, "mount --bind other tree/d; \"$0\" raw pack tree/d --format tar | tar t | grep -x ./file").success();
 }
 
-/// Unpacking over a tree in which something is mounted, or a file system that does not let itself be written to.
+/// Unpacks over a tree with a mount point in it, and over a read-only file system.
 #[test]
-fn root_what_is_mounted_in_the_way_is_told() {
+fn root_a_mount_in_the_way_is_reported() {
     let Some(env) = TestEnv::root() else { return };
     let _ = output(env.command("bash").args(["-ec", PREPARE])).success();
     let unpack = "\"$0\" raw unpack --root tree < tree.tar";
@@ -52,7 +52,7 @@ fn root_what_is_mounted_in_the_way_is_told() {
         assert!(said.iter().all(|said| ended.stderr.contains(said)), "{}", ended.stderr);
         assert_eq!(ended.stdout, "secret\n");
     }
-    // A directory in place of a mount that is no directory, and the other way round.
+    // A directory replaces a mounted file, and a file replaces a mounted directory.
     let script = "mkdir new; mkdir new/file; tar -C new -cf dir.tar file; mount --bind other/file tree/file; \
                   \"$0\" raw unpack --root tree < dir.tar; code=$?; cat other/file; exit $code";
     let ended = run(&env, script).code(4);
@@ -65,9 +65,9 @@ fn root_what_is_mounted_in_the_way_is_told() {
     assert!(ended.stderr.contains("Read-only file system"), "{}", ended.stderr);
 }
 
-/// In a file system that cannot be changed, for the time that it is not refused.
+/// The file system is read-only, in case unpacking is not refused.
 #[test]
-fn root_the_running_system_is_not_unpacked_over() {
+fn root_unpacking_over_the_running_system_is_refused() {
     let Some(env) = TestEnv::root() else { return };
     let _ = output(env.command("bash").args(["-ec", PREPARE])).success();
     let within = "mkdir seen; mount --bind / seen && mount -o remount,bind,ro seen || exit 99; exec < tree.tar;";
@@ -82,9 +82,8 @@ fn root_the_running_system_is_not_unpacked_over() {
     }
 }
 
-/// What may not be changed is in the way.
 #[test]
-fn root_immutable_files_in_the_way_are_told() {
+fn root_immutable_files_in_the_way_are_reported() {
     let Some(env) = TestEnv::root() else { return };
     let _ = output(env.command("bash").args(["-ec", PREPARE])).success();
     let script = "mkdir small; truncate -s 4M img; mkfs.ext4 -q -O ^has_journal img; mount -o loop img small || exit 99; \

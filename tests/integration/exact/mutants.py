@@ -1,4 +1,4 @@
-"""Damaged tar archives, the same for the same seed.
+"""Make damaged tar archives, reproducibly for a seed.
 
 usage: mutants.py DIRECTORY COUNT SEED
 
@@ -42,7 +42,7 @@ def archive(rng):
             try:
                 out.addfile(info, io.BytesIO(b"D" * info.size))
             except ValueError:
-                pass  # A name that ustar has no room for.
+                pass  # The name does not fit into ustar.
     return bytearray(file.getvalue())
 
 

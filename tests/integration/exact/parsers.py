@@ -1,4 +1,4 @@
-"""What four readers of tar say of the same archives: this program, GNU tar, libarchive and Python's tarfile.
+"""Compare how four readers of tar read the same archives: this program, GNU tar, libarchive and Python's tarfile.
 
 usage: parsers.py PROGRAM < NAMES
 
@@ -24,11 +24,11 @@ FIELDS = ("path", "type", "size", "mode", "uid", "gid", "mtime", "link", "device
 
 
 class Refused(Exception):
-    """A reader does not accept the archive."""
+    """A reader refuses the archive."""
 
 
 def entry(path, kind, size, mode, uid, gid, mtime, link=None, device=None):
-    """An entry as it is compared: paths from the root, links of the kind that are paths as well."""
+    """Return an entry in the form that is compared: paths from the root, also in hard links."""
     if kind == "hardlink":
         link = clean(link)
     if kind not in ("hardlink", "symlink"):
@@ -114,7 +114,7 @@ def libarchive(path):
     try:
         lib.archive_read_support_filter_all(reader)
         lib.archive_read_support_format_tar(reader)
-        # A warning (-20), such as that a name is not UTF-8, still comes with an entry.
+        # With a warning (-20), for example about a name that is not UTF-8, there is still an entry.
         check = lambda code: code in (0, 1, -20) or refuse(reader)
         check(lib.archive_read_open_filename(reader, os.fsencode(path), ctypes.c_size_t(1 << 16)))
         while True:
@@ -147,7 +147,7 @@ def python(path):
                 link = info.linkname.encode("utf-8", "surrogateescape")
                 yield entry(info.name.encode("utf-8", "surrogateescape"), kinds.get(info.type, "file"), info.size, info.mode,
                             info.uid, info.gid, moment(info), link, (info.devmajor, info.devminor))
-    except Exception as error:  # It raises whatever its parsing runs into.
+    except Exception as error:  # tarfile raises many kinds of exceptions.
         raise Refused(f"{type(error).__name__}: {error}") from error
 
 
@@ -179,10 +179,10 @@ def judge(program, path):
         return {"verdict": "refused", "code": str(refusal)}
     with open(path, "rb") as file:
         magic = file.read(4)
-        # Or a frame to be skipped, which only libarchive knows at the beginning.
+        # Or a skippable frame, which only libarchive recognizes at the beginning.
         zstd = magic == b"\x28\xb5\x2f\xfd" or (magic[1:] == b"\x2a\x4d\x18" and magic[0] >> 4 == 5)
     if zstd:
-        # Python has no decoder of it.
+        # Python has no decoder for it.
         with tempfile.NamedTemporaryFile() as plain:
             subprocess.run(["zstd", "-qdc", path], stdout=plain, check=True)
             return compare(mine, plain.name)

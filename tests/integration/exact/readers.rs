@@ -1,4 +1,4 @@
-//! The same archives given to four readers: they see the same entries, or this program refuses them with a stable code.
+//! The same archives given to four readers: all see the same entries, or this program refuses the archive with a stable code.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,27 +11,27 @@ use serde_json::Value;
 
 use crate::env::{PROGRAM, TestEnv, output, require_suites};
 
-/// Compares them, a line of JSON for each archive.
+/// Compares the readers. Prints a line of JSON for each archive.
 const PARSERS: &str = include_str!("parsers.py");
 /// Makes damaged archives.
 const MUTANTS: &str = include_str!("mutants.py");
-/// What is not the same to all four: the stable code of the refusal, or who differs and why that is theirs.
+/// The archives on which the readers disagree: the code of this program's refusal, or the readers that differ and why they are wrong.
 const VERDICTS: &str = include_str!("verdicts.txt");
 
-/// What GNU tar 1.34 unpacks otherwise, and why.
+/// The archives that GNU tar 1.34 unpacks differently, and why.
 const GNU_TAR_DIFFERS: [(&str, &str); 6] = [
-    ("commons/jars-test.tar.gz", "it forgets the time of a directory that something is put into later"),
+    ("commons/jars-test.tar.gz", "it loses the time of a directory if an entry is added to it later"),
     (
         "containers/conformance-testdata-add-parent-symlink-foobar.tar",
-        "a link that leads upwards is there at its end only, and so nothing goes through it",
+        "it makes a link that leads upwards only at the end, so that no entry goes through it",
     ),
-    ("go/gnu-sparse-big.tar", "it is cut off, which is found at its end, after sixty gigabytes of holes"),
-    ("go/sparse-formats.tar", "it gives up with what it lists"),
-    ("libarchive/test_patterns_2.tar", "it forgets the time of a directory whose name begins with a slash"),
-    ("libarchive/test_pax_xattr_header_libarchive.tar", "it does not know the attributes that libarchive writes"),
+    ("go/gnu-sparse-big.tar", "the archive is truncated, which shows only after sixty gigabytes of holes"),
+    ("go/sparse-formats.tar", "it stops with an error after listing it"),
+    ("libarchive/test_patterns_2.tar", "it loses the time of a directory whose name begins with a slash"),
+    ("libarchive/test_pax_xattr_header_libarchive.tar", "it does not support the attributes that libarchive writes"),
 ];
 
-/// The archives of the suites, as `suite/name`.
+/// Returns the archives of the suites, as `suite/name`.
 pub(crate) fn archives(suites: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     for suite in ["commons", "containers", "go", "libarchive", "phar", "python", "toybox"] {
@@ -63,7 +63,7 @@ fn verdicts(below: &Path, archives: &[PathBuf]) -> BTreeMap<String, Value> {
 }
 
 #[test]
-fn four_readers_see_the_same_in_what_others_test_with() {
+fn four_readers_agree_on_archives_of_other_projects() {
     let Some(suites) = require_suites() else { return };
     let archives = archives(&suites);
     let found = verdicts(&suites, &archives);
@@ -84,9 +84,9 @@ fn four_readers_see_the_same_in_what_others_test_with() {
     assert!(same >= 150 && entries >= 500, "{same} archives, {entries} entries");
 }
 
-/// `QUERN_TEST_MUTANTS=100000` takes a quarter of an hour.
+/// `QUERN_TEST_MUTANTS` sets the number of archives; 100000 take a quarter of an hour.
 #[test]
-fn four_readers_see_the_same_in_damaged_archives() {
+fn four_readers_agree_on_damaged_archives() {
     let env = TestEnv::new();
     let count = std::env::var("QUERN_TEST_MUTANTS").unwrap_or_else(|_| "500".to_owned());
     let seed = std::env::var("QUERN_TEST_SEED").unwrap_or_else(|_| "1".to_owned());
@@ -99,7 +99,7 @@ fn four_readers_see_the_same_in_damaged_archives() {
     let mut wrong = Vec::new();
     for (name, verdict) in found.iter().filter(|(_, verdict)| verdict["verdict"] == "differs") {
         let who = verdict["who"].as_object().unwrap();
-        // libarchive 3.6 forgets a link's target in PAX when the header has none.
+        // libarchive 3.6 loses the target of a link from a PAX record if the header has none.
         let forgets = |text: &str| {
             text.contains("'hardlink' here, 'none' there")
                 || (text.starts_with("link of") && text.ends_with("None there"))
@@ -112,13 +112,13 @@ fn four_readers_see_the_same_in_damaged_archives() {
     let same = found.values().filter(|verdict| verdict["verdict"] == "same").count();
     assert!(
         same * 5 > found.len() && same * 2 < found.len(),
-        "{same} of {}: the damage is too much or too little",
+        "{same} of {} are the same: too much or too little damage",
         found.len()
     );
 }
 
 #[test]
-fn xzcat_is_xz_in_what_xz_tests_with() {
+fn xzcat_agrees_with_xz_on_its_test_files() {
     let Some(suites) = require_suites() else { return };
     let env = TestEnv::new();
     let (mut good, mut wrong) = (0, Vec::new());
@@ -131,7 +131,7 @@ fn xzcat_is_xz_in_what_xz_tests_with() {
         let run = |command: &mut Command| command.stdin(fs::File::open(&path).unwrap()).output().unwrap();
         let ours = run(&mut env.program(["raw", "xzcat"]));
         let theirs = run(env.command("xz").args(["-dc", "--format=xz"]));
-        // With a check that it does not know, xz goes on with a warning.
+        // xz only warns about a type of check that it does not support.
         let accepted = theirs.status.success();
         match ours.status.code() {
             Some(0) if accepted && ours.stdout == theirs.stdout && name.ends_with(".xz") => good += 1,
@@ -143,12 +143,12 @@ fn xzcat_is_xz_in_what_xz_tests_with() {
     assert!(good >= 20, "{good} good files");
 }
 
-/// Made by this program and by GNU tar: both trees are packed, and the archives must not differ in a byte.
+/// This program and GNU tar each unpack the archive. Packing the two trees must give the same bytes.
 #[test]
-fn root_what_is_unpacked_is_what_gnu_tar_unpacks() {
+fn root_the_unpacked_tree_is_that_of_gnu_tar() {
     let Some(suites) = require_suites() else { return };
     let Some(mut env) = TestEnv::root() else { return };
-    // Directories that the archive does not speak of have the time of the test.
+    // Directories that are not in the archive have the time of the test.
     env.set("SOURCE_DATE_EPOCH", "1700000000");
     let (mut same, mut wrong, mut told) = (0, Vec::new(), Vec::new());
     for archive in archives(&suites) {

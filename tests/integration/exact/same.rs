@@ -1,4 +1,4 @@
-//! The same tree is the same archive, whoever packs it, wherever it lies and however it came there.
+//! The same tree gives the same archive for every user, file system and way to make the tree.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::env::{Output, PROGRAM, TestEnv, output};
 
-/// Everything that a tree can hold, and times before and after the one that all are clamped to.
+/// Makes a tree with all kinds of files, and with times before and after the one that times are clamped to.
 const GROW: &str = r#"
 umask 022
 mkdir -p tree/dev tree/d/empty tree/sticky tree/many
@@ -29,11 +29,11 @@ touch -d '2033-01-01 00:00:00.5 UTC' tree/ünï tree/sticky
 touch -d '1969-12-31 23:00:00.25 UTC' tree/capable
 "#;
 
-/// Makes an archive of it with GNU tar.
+/// Makes an archive of the tree with GNU tar.
 const FORWARDS: &str =
     "tar -C tree --format=posix --sort=name --numeric-owner --acls --xattrs --xattrs-include='*' -cf forwards.tar .";
 
-/// The ways that only change who packs. `pack ARGUMENT…` packs `tree`.
+/// Variants that change only the environment of packing. `pack` runs the program's `raw pack`.
 const PACKERS: [(&str, &str); 8] = [
     ("one thread", "pack --threads 1 tree"),
     ("many threads", "pack --threads 7 tree"),
@@ -48,7 +48,7 @@ const PACKERS: [(&str, &str); 8] = [
     ),
 ];
 
-/// The ways that make the tree again, elsewhere or in another order. `make DIR` unpacks the archive of the tree.
+/// Variants that make the tree again, elsewhere or in another order. `make DIR` unpacks the archive of the tree.
 const PLACES: [(&str, &str); 6] = [
     ("names in another order", "mkdir back; make back < backwards.tar; pack back --record record"),
     ("holes filled", "cp -a --sparse=never tree full; pack full"),
@@ -68,7 +68,7 @@ const PLACES: [(&str, &str); 6] = [
     ),
 ];
 
-/// What every way begins with.
+/// Shell functions for all variants.
 const PRELUDE: &str = "set -eu; program=$0; pack() { \"$program\" raw pack --format $format \"$@\"; }; \
                        make() { \"$program\" raw unpack --root \"$1\" --record record; };";
 
@@ -81,7 +81,7 @@ fn run(env: &TestEnv, format: &str, way: &str) -> Output {
 fn grow(env: &mut TestEnv) {
     env.set("SOURCE_DATE_EPOCH", "1700000000");
     let _ = output(env.command("bash").args(["-ec", GROW])).success();
-    // The directories after what is in them, and the other names of an inode first.
+    // Directories come after their content, and hard links in reverse order.
     let backwards = "cd tree; find . -depth -print0 | LC_ALL=C sort -zr | tar --format=posix --numeric-owner --acls --xattrs \
                      --xattrs-include='*' --no-recursion --null --verbatim-files-from -cf ../backwards.tar -T -";
     for script in [FORWARDS, backwards] {
@@ -90,7 +90,7 @@ fn grow(env: &mut TestEnv) {
 }
 
 #[test]
-fn root_the_same_tree_is_the_same_bytes_in_fifteen_ways() {
+fn root_the_same_tree_gives_the_same_bytes_in_fifteen_ways() {
     let (Some(mut env), Some(user)) = (TestEnv::root(), TestEnv::userns()) else { return };
     grow(&mut env);
     let expected = run(&env, "tar.gz", "pack tree").success().stdout;
@@ -103,7 +103,7 @@ fn root_the_same_tree_is_the_same_bytes_in_fifteen_ways() {
     }
     assert_eq!(as_a_user(&env, user), expected, "an ordinary user");
 
-    // It is honoured, and nothing but times depends on it.
+    // SOURCE_DATE_EPOCH is honoured, and only times depend on it.
     let later = run(&env, "tar", "export SOURCE_DATE_EPOCH=1800000000; pack tree").success().stdout;
     assert_ne!(later, run(&env, "tar", "pack tree").success().stdout);
     let list = |epoch: &str| {
@@ -117,7 +117,8 @@ fn root_the_same_tree_is_the_same_bytes_in_fifteen_ways() {
     assert!(changed.iter().all(|line| line.contains("2023-11-14 22:13:20")), "{changed:?}");
 }
 
-/// The sum of what an ordinary user packs of what they unpacked: device nodes and some attributes are in the record only.
+/// Returns the checksum of the archive that an ordinary user packs from a tree they unpacked. Device nodes and some attributes are only
+/// in the record.
 fn as_a_user(env: &TestEnv, mut user: TestEnv) -> String {
     user.set("SOURCE_DATE_EPOCH", "1700000000");
     let home = user.path("home");
@@ -134,9 +135,9 @@ fn as_a_user(env: &TestEnv, mut user: TestEnv) -> String {
     packed
 }
 
-/// What GNU tar and bsdtar list of the archive that comes out is what they list of the one that went in.
+/// GNU tar and bsdtar list the same entries before and after unpacking and packing.
 #[test]
-fn root_an_archive_that_went_through_lists_as_it_did() {
+fn root_unpacking_and_packing_keep_the_listing_of_an_archive() {
     let Some(mut env) = TestEnv::root() else { return };
     grow(&mut env);
     let through = "mkdir new; \"$0\" raw unpack --root new < forwards.tar; unset SOURCE_DATE_EPOCH; \

@@ -1,4 +1,4 @@
-//! Large trees and large files: memory that does not grow with them. `scripts/bench-scale` shows more of it, and times.
+//! Large trees and large files do not need more memory. `scripts/bench-scale` measures more of it, and times.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::env::{PROGRAM, TestEnv, output};
 
-/// Runs a command and tells the most memory that it had, in KiB, on a line of standard error.
+/// Runs a command and prints its peak memory in KiB on a line of standard error.
 const PEAK: &str = r#"
 peak() { python3 -c '
 import resource, subprocess, sys
@@ -15,7 +15,7 @@ print("peak", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.s
 sys.exit(code)' "$@"; }
 "#;
 
-/// An archive of so many entries: of ten, a directory, seven empty files, a second name and a link.
+/// Writes an archive of so many entries: a tenth are directories, and for each there are seven empty files, a hard link and a symlink.
 fn archive(path: &Path, entries: u32) {
     let mut out = BufWriter::new(File::create(path).unwrap());
     let mut put = |kind: tar::EntryType, name: String, link: &str| {
@@ -34,7 +34,7 @@ fn archive(path: &Path, entries: u32) {
         out.write_all(header.as_bytes()).unwrap();
     };
     for number in 0..entries / 10 {
-        // Every other directory comes before what is in it; the others only when all else is there.
+        // Every other directory comes before its content; the others come after it.
         let dir = format!("{:03}/{}/{number}", number % 300, "a-name-of-some-length");
         if number % 2 == 0 {
             put(tar::EntryType::Directory, format!("{dir}/"), "");
@@ -50,7 +50,7 @@ fn archive(path: &Path, entries: u32) {
     out.into_inner().unwrap().sync_data().unwrap();
 }
 
-/// What the commands of `script` took at most, in MiB each.
+/// Returns the peak memory of each command of `script`, in MiB.
 fn peaks(env: &TestEnv, script: &str) -> Vec<u64> {
     let script = format!("mkdir t; mount -t tmpfs -o nr_inodes=1m none t; {PEAK} {script}");
     let mut unshare = env.command("unshare");
@@ -66,7 +66,7 @@ fn root_memory_does_not_grow_with_the_tree() {
     let Some(env) = TestEnv::root() else { return };
     let of = |entries: u32| {
         archive(&env.path("archive"), entries);
-        // The directories that no entry speaks of are there as well, and the root.
+        // Includes the root and the directories that have no entry.
         let all = entries + 2 * 300 + 1;
         let script = format!(
             "mkdir t/new; peak \"$0\" raw unpack --root t/new < archive; \
@@ -80,13 +80,13 @@ fn root_memory_does_not_grow_with_the_tree() {
     let (few, many) = (of(20_000), of(200_000));
     assert_eq!((few.len(), many.len()), (4, 4));
     for (few, many) in few.iter().zip(&many) {
-        // 16 MiB are 93 bytes for each of the entries that are more.
+        // 16 MiB are 93 bytes for each additional entry.
         assert!(*many < 64 && many.saturating_sub(*few) < 16, "{few} MiB for few entries, {many} MiB for many");
     }
 }
 
 #[test]
-fn root_a_large_file_of_holes_goes_through() {
+fn root_a_large_sparse_file_stays_sparse() {
     let Some(env) = TestEnv::root() else { return };
     let script = "mkdir t/tree t/new; truncate -s 4G t/tree/sparse; \
                   for at in 0 1500000000 4294967290; do printf data | dd of=t/tree/sparse bs=1 seek=$at conv=notrunc status=none; done; \

@@ -1,4 +1,4 @@
-//! Too little space, at any point of it: exit code 4, the cause, what was needed, and nothing half-made under a final name.
+//! Too little space at any point: exit code 4, the cause, the size that was needed, and no partial result under a final name.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ umoci init --layout image; umoci new --image image; umoci unpack --image image b
 umoci repack --image image bundle; rm -r bundle; chmod -R a+rX image
 "#;
 
-/// Small file systems: how one of so many KiB is mounted on `small`.
+/// Commands that mount a small file system of `$size` KiB on `small`.
 const SYSTEMS: [(&str, &str); 2] = [
     ("tmpfs", "mount -t tmpfs -o size=${size}k none small"),
     (
@@ -21,7 +21,7 @@ const SYSTEMS: [(&str, &str); 2] = [
     ),
 ];
 
-/// Commands that write to it, and what must then not be there.
+/// Commands that write to it, and the path that must not exist after they fail.
 const COMMANDS: [(&str, &str); 3] = [
     ("mkdir small/tree; \"$0\" raw unpack --root small/tree --record small/record < archive.tar.gz", "small/record"),
     ("\"$0\" raw pack tree --level 1 > small/packed", "small/none"),
@@ -45,7 +45,7 @@ twins!(too_little_space => root_too_little_space_is_reported_and_leaves_nothing,
 fn too_little_space(privilege: Privilege) {
     // Only root can mount the small file systems.
     let Some(env) = TestEnv::with(privilege).filter(|_| Privilege::Root.available()) else { return };
-    // Nobody packs what is another's.
+    // An ordinary user can pack only their own files.
     let (uid, gid) = env.owner().unwrap_or((0, 0));
     let prepare = format!("{PREPARE}chown -R {uid}:{gid} tree");
     let _ = output(env.command_of_root("bash").0.args(["-ec", &prepare])).success();
@@ -66,9 +66,9 @@ fn too_little_space(privilege: Privilege) {
     assert_eq!(told, 36);
 }
 
-/// What an `.xz` file says of its size is compared with the space there is before anything is written.
+/// The size in the index of an `.xz` file is compared with the free space before anything is written.
 #[test]
-fn root_too_little_space_for_a_known_size_is_told_at_once() {
+fn root_too_little_space_for_a_known_size_is_reported_at_once() {
     let Some(env) = TestEnv::root() else { return };
     let _ = output(env.command("bash").args(["-ec", PREPARE])).success();
     let command =

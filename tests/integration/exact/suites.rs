@@ -1,4 +1,4 @@
-//! What others test their decoders and their validators with, beside archives.
+//! Test files of other projects for decoders and validators, other than archives.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,24 +12,24 @@ use sha2::{Digest as _, Sha256};
 
 use crate::env::{TestEnv, output, require_suites};
 
-/// What bzip2 decompresses with a warning: something stands behind the stream, which nothing vouches for.
+/// Files that bzip2 decompresses with a warning: unchecked bytes follow the stream.
 const GARBAGE: [&str; 2] = ["gap.bz2", "trash.bz2"];
 
-/// Runs a filter over `input`: whether it was content, and its output.
+/// Runs a filter over `input`. Returns whether it succeeded, and its output.
 fn filter(command: &mut Command, input: &[u8]) -> (bool, Vec<u8>) {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut to = child.stdin.take().unwrap();
     let input = input.to_vec();
-    // It may stop reading.
+    // The filter may stop reading early.
     let writer = std::thread::spawn(move || drop(to.write_all(&input)));
     let done = child.wait_with_output().unwrap();
     writer.join().unwrap();
     (done.status.success(), done.stdout)
 }
 
-/// Each file stands in the middle of an archive's file, between two streams of the same format.
+/// Each file is put in the middle of an archive, between two streams of the same format.
 #[test]
-fn what_others_decompress_is_decompressed() {
+fn bzip2_files_of_other_projects_are_decompressed() {
     let Some(suites) = require_suites() else { return };
     let env = TestEnv::new();
     let owner = fs::metadata(env.path("tmp")).unwrap();
@@ -62,7 +62,7 @@ fn what_others_decompress_is_decompressed() {
     assert!(good >= 15 && bad >= 10, "{good} good, {bad} bad");
 }
 
-/// A layout with `document` as its only blob, or what it says as the descriptor of one or as the marker.
+/// Writes a layout with `document` as its only blob, as the descriptor of a blob, or as the marker file `oci-layout`.
 fn layout(dir: &Path, kind: &str, document: &str) {
     let blobs = dir.join("blobs/sha256");
     fs::create_dir_all(&blobs).unwrap();
@@ -91,16 +91,16 @@ fn base16(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// By the specification's own tests of its schemas. Blobs that are pointed at are never there: that alone is no fault of a document.
+/// The documents are those of the specification's own schema tests. Blobs that they refer to are missing, which is not an error here.
 #[test]
-fn documents_are_what_the_specification_says() {
+fn documents_are_judged_as_the_specification_judges_them() {
     let Some(suites) = require_suites() else { return };
     let (mut count, mut wrong) = (0, Vec::new());
     for entry in fs::read_dir(suites.join("oci")).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let kind = name.split('-').next().unwrap();
-        // Docker's documents.
+        // Docker's documents are not OCI images.
         if kind == "backwards_compatibility" {
             continue;
         }
@@ -112,7 +112,7 @@ fn documents_are_what_the_specification_says() {
         for absent in ["missing-blob", "layer-count", "unknown-media-type"] {
             codes.remove(absent);
         }
-        // An image need not have layers any more; this one is made here without.
+        // The specification allows images without layers, such as this one.
         if kind == "config" {
             codes.remove("no-layers");
         }

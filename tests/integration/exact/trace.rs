@@ -1,15 +1,15 @@
-//! What `strace` saw: from the moment that the root of the tree is open, no call carries a path with a slash in it but `openat2`,
-//! told to resolve it inside that root.
+//! System calls as `strace` records them. After the root of the tree is open, only `openat2` with `RESOLVE_IN_ROOT` gets a path with a
+//! slash.
 
 use std::fs;
 use std::path::Path;
 
 use crate::env::{PROGRAM, TestEnv, output};
 
-/// Options of strace for such a trace. Paths are always whole; data is left out.
+/// Options of strace: paths in full, without data.
 pub(crate) const STRACE: [&str; 5] = ["-f", "-qq", "-s", "0", "-o"];
 
-/// Calls whose strings are data and names of attributes.
+/// Calls whose strings are data or names of attributes, not paths.
 const DATA: [&str; 13] = [
     "read",
     "write",
@@ -26,7 +26,7 @@ const DATA: [&str; 13] = [
     "sendmsg",
 ];
 
-/// The lines of a trace, from where `root` is opened, that carry a path where none should be.
+/// Returns the lines of a trace, after `root` is opened, with a path that is not allowed.
 pub(crate) fn paths_outside(trace: &str, root: &Path) -> Vec<String> {
     let opening = format!("\"{}\"", root.display());
     let is_opening = |line: &&str| line.contains(&opening) && line.contains("O_DIRECTORY");
@@ -43,7 +43,7 @@ fn carries_path(line: &str) -> bool {
     }
     let strings: Vec<&str> = arguments.split('"').skip(1).step_by(2).collect();
     match name {
-        // What the link says is no path that is followed, and what is read from one is an answer.
+        // The target of a new link is not followed, and the target that is read is output.
         "symlinkat" => strings.iter().skip(1).any(|text| text.contains('/')),
         "readlinkat" => strings.iter().take(1).any(|text| text.contains('/')),
         _ => strings.iter().any(|text| text.contains('/')),
@@ -74,9 +74,9 @@ fn paths_in_traces_are_found() {
 }
 
 #[test]
-fn root_nothing_is_reached_by_a_path_when_a_tree_is_packed() {
+fn root_packing_a_tree_reaches_nothing_by_path() {
     let Some(env) = TestEnv::root() else { return };
-    // Deeper than directories are kept open, with links that lead out.
+    // Deeper than the number of directories that are kept open, with links that lead outside.
     let deep = vec!["d"; 80].join("/");
     fs::create_dir_all(env.path("tree").join(&deep)).unwrap();
     let script = "cd tree; p=.; while [ -d $p ]; do echo x > $p/f; ln -s /etc $p/l; ln -s ../../../etc $p/up; mkfifo $p/p; mkdir $p/e; \
@@ -91,7 +91,7 @@ fn root_nothing_is_reached_by_a_path_when_a_tree_is_packed() {
         (done.stdout, fs::read_to_string(env.path(trace)).unwrap())
     };
     let (archive, trace) = traced("packing", &["raw", "pack", "--format", "tar", tree.to_str().unwrap()]);
-    assert!(trace.contains("d/d/d/d"), "far directories are opened again");
+    assert!(trace.contains("d/d/d/d"), "distant directories are opened again");
     assert_eq!(paths_outside(&trace, &tree), Vec::<String>::new());
     let listed =
         output(env.program(["raw", "ls"]).stdin(fs::File::open(env.write("archive", archive)).unwrap())).success();
@@ -99,7 +99,7 @@ fn root_nothing_is_reached_by_a_path_when_a_tree_is_packed() {
 }
 
 #[test]
-fn root_a_file_takes_four_calls() {
+fn root_unpacking_a_file_takes_four_system_calls() {
     let Some(env) = TestEnv::root() else { return };
     let count = |files: usize| {
         let archive = format!("{files}.tar");
@@ -113,7 +113,7 @@ fn root_a_file_takes_four_calls() {
         let rows = report.lines().filter(|line| !line.ends_with(" total"));
         rows.filter_map(|row| row.split_whitespace().next()?.parse::<usize>().ok()).sum::<usize>()
     };
-    // To make, write, date and close it; the threads have some of their own.
+    // Create it, write it, set its time and close it. The threads make a few more calls.
     let (few, many) = (count(500), count(2500));
     assert!(many - few < 2000 * 9 / 2, "{few} calls for 500 files, {many} for 2500");
 }

@@ -1,5 +1,4 @@
-//! unpack(pack(t)) = t, for trees of everything that a file system can hold: as root, as an ordinary user, and as GNU tar and bsdtar
-//! see it.
+//! unpack(pack(t)) = t, for trees of all kinds of files: as root, as an ordinary user, and as seen by GNU tar and bsdtar.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -15,21 +14,21 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, SeekFrom, Timespec, Timestamps, X
 
 use crate::env::{PROGRAM, TestEnv, output};
 
-/// What is made under a name.
+/// The kind and content of a generated file.
 #[derive(Debug, Clone)]
 enum Kind {
     Dir,
     File(Vec<u8>),
-    /// Pieces of data, each so many times 64 KiB behind the last, and the same behind the last of all.
+    /// Chunks of data with the number of 64 KiB blocks between each and the one before, and the number of blocks after the last.
     Sparse(Vec<(u64, Vec<u8>)>, u64),
     Symlink(Vec<u8>),
-    /// Another name of something that is no directory.
+    /// A hard link to a file that is not a directory.
     Hardlink(Index),
     Fifo,
     Device(FileType, u32, u32),
 }
 
-/// One name of a generated tree.
+/// One file of a generated tree.
 #[derive(Debug, Clone)]
 struct Thing {
     name: Vec<u8>,
@@ -38,11 +37,11 @@ struct Thing {
     mode: u32,
     ids: (u32, u32),
     time: (i64, i64),
-    /// Those that the kernel does not take for this kind are left out.
+    /// Attributes that the kernel refuses for this kind of file are left out.
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// A list in the kernel's form: version 2, then tag, permissions and id of each.
+/// Returns an ACL in the kernel's format: version 2, then the tag, permissions and id of each entry.
 fn list(named: &[(bool, u32, u16)], bits: [u16; 4]) -> Vec<u8> {
     let mut named: Vec<_> = named.iter().map(|(group, id, bits)| (if *group { 8 } else { 2 }, *id, *bits)).collect();
     named.sort_unstable();
@@ -56,14 +55,14 @@ fn list(named: &[(bool, u32, u16)], bits: [u16; 4]) -> Vec<u8> {
     [2u32.to_le_bytes().to_vec(), all.into_iter().flat_map(entry).collect()].concat()
 }
 
-/// A file's capabilities: version 2, or version 3 of the user namespace whose root is `of`.
+/// Returns file capabilities: version 2, or version 3 for the user namespace whose root is `of`.
 fn capability(of: Option<u32>, permitted: u32) -> Vec<u8> {
     let version: u32 = if of.is_some() { 0x0300_0001 } else { 0x0200_0001 };
     let words = [version, permitted, 0, 1, 0].into_iter().chain(of);
     words.flat_map(u32::to_le_bytes).collect()
 }
 
-/// Attributes, with lists of access whose numbers are `least` and more.
+/// Generates extended attributes, with ACLs whose ids are `least` or greater.
 fn xattrs(least: u32) -> impl Strategy<Value = Vec<(Vec<u8>, Vec<u8>)>> {
     let value = || prop::collection::vec(any::<u8>(), 0..100);
     let acl = || {
@@ -105,7 +104,7 @@ fn kind() -> impl Strategy<Value = Kind> {
     ]
 }
 
-/// Trees whose owners are below `ids` and whose names are of `names`; numbers in lists of access are `least` and more.
+/// Generates trees whose owners are below `ids` and whose names come from `names`. Ids in ACLs are `least` or greater.
 fn things(ids: u32, least: u32, names: BoxedStrategy<Vec<u8>>) -> impl Strategy<Value = Vec<Thing>> {
     let times = prop_oneof![
         1 => (-(1i64 << 31)..0, 0i64..1_000_000_000),
@@ -136,7 +135,7 @@ fn any_name() -> BoxedStrategy<Vec<u8>> {
     .boxed()
 }
 
-/// Makes a tree; what cannot be made (names that exist) is left out.
+/// Makes a tree. Files whose names already exist are left out.
 fn grow(root: &Path, things: &[Thing]) {
     fs::create_dir(root).unwrap();
     let mut dirs = vec![PathBuf::new()];
@@ -190,7 +189,7 @@ fn grow(root: &Path, things: &[Thing]) {
             rustix::fs::chmod(&full, Mode::from_raw_mode(thing.mode)).unwrap();
         }
         for (name, value) in &thing.xattrs {
-            // Users' attributes are for files and directories, default lists for directories, and links have no lists at all.
+            // User attributes need a file or directory, default ACLs need a directory, and symlinks have no ACLs.
             let _ = rustix::fs::lsetxattr(&full, &name[..], value, XattrFlags::empty());
         }
         time(&full, thing.time);
@@ -204,7 +203,7 @@ fn time(path: &Path, (tv_sec, tv_nsec): (i64, i64)) {
     rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
-/// All that can be seen of one name, but how much is on the disk.
+/// Everything visible of one file, except its disk usage.
 #[derive(Debug, PartialEq)]
 struct Seen {
     mode: u32,
@@ -212,13 +211,13 @@ struct Seen {
     device: u64,
     size: u64,
     time: (i64, i64),
-    /// The first name of the same inode, and how many there are.
+    /// The first name of the inode, and the number of its names.
     names: Option<(PathBuf, u64)>,
     content: Vec<u8>,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-/// What is seen of every name below `root`, and how many bytes of all files are not in holes.
+/// Returns all files below `root`, and the number of bytes that are not in holes.
 fn look(root: &Path) -> (BTreeMap<PathBuf, Seen>, u64) {
     let (mut all, mut first, mut data) = (BTreeMap::new(), BTreeMap::new(), 0);
     let mut todo = vec![PathBuf::new()];
@@ -302,7 +301,7 @@ proptest! {
     #![proptest_config(config(40))]
 
     #[test]
-    fn root_what_is_packed_and_unpacked_is_the_same_tree(things in things(4_000_000, 0, any_name())) {
+    fn root_packing_and_unpacking_give_the_same_tree(things in things(4_000_000, 0, any_name())) {
         let Some(env) = TestEnv::root() else { return Ok(()) };
         grow(&env.path("tree"), &things);
         let first = pack(&env, "tree", "first.tar");
@@ -315,7 +314,7 @@ proptest! {
         prop_assert!(after.1 <= before.1, "{} bytes of data instead of {}", after.1, before.1);
         prop_assert!(pack(&env, "new", "second.tar") == first);
 
-        // GNU tar rounds negative fractions the wrong way when it lists them.
+        // GNU tar rounds negative fractions of a second in the wrong direction when it lists them.
         if before.0.values().all(|seen| seen.time.0 >= 0 || seen.time.1 == 0) {
             let mut tar = env.command("tar");
             let list = output(tar.args(["--numeric-owner", "-tvf", "first.tar"]).envs([("TZ", "UTC"), ("LC_ALL", "C")]));
@@ -325,7 +324,7 @@ proptest! {
     }
 
     #[test]
-    fn userns_an_ordinary_user_packs_the_same_of_what_they_unpack(things in things(65_536, 0, any_name())) {
+    fn userns_packing_and_unpacking_give_the_same_archive(things in things(65_536, 0, any_name())) {
         let (Some(env), Some(user)) = (TestEnv::root(), TestEnv::userns()) else { return Ok(()) };
         grow(&env.path("tree"), &things);
         let first = pack(&env, "tree", "first.tar");
@@ -342,10 +341,10 @@ proptest! {
 proptest! {
     #![proptest_config(config(24))]
 
-    /// bsdtar stops at a name that is not UTF-8, and with an attribute or link that is not. GNU tar writes lists of access with the
-    /// names that this machine has for numbers: those here have none.
+    /// bsdtar stops at names, attributes and links that are not UTF-8. GNU tar writes the names of this machine's accounts into ACLs, so
+    /// the ids here have no account.
     #[test]
-    fn root_others_list_what_went_through_as_it_was(
+    fn root_other_programs_list_the_same_after_unpacking_and_packing(
         things in things(4_000_000, 65_536, prop_oneof!["[a-zA-Z#*= \\\\\n\u{e4}\u{20ac}]{1,40}", "n{90,255}"].prop_map(String::into_bytes).boxed()),
         sparse in any::<bool>(),
     ) {
@@ -357,7 +356,7 @@ proptest! {
             }
         }
         grow(&env.path("tree"), &things);
-        // Of a sparse file bsdtar takes digests of its data only.
+        // For a sparse file, the digests of bsdtar cover only the data.
         let (sparse, by_bsdtar) = if sparse { ("--sparse", 0) } else { ("", 1) };
         let script = format!(
             "tar -C tree --format=posix --sort=name --numeric-owner --acls --xattrs --xattrs-include='*' {sparse} -cf theirs .; \
@@ -383,9 +382,9 @@ proptest! {
     }
 }
 
-/// Outside of a user namespace capabilities are the system's (version 2), inside of it those of its root (version 3).
+/// Outside a user namespace, capabilities have version 2; inside, version 3 with the uid of the namespace's root.
 #[test]
-fn userns_capabilities_are_of_the_namespace_they_are_unpacked_in() {
+fn userns_capabilities_belong_to_the_namespace_of_the_unpacking() {
     let (Some(env), Some(user)) = (TestEnv::root(), TestEnv::userns()) else { return };
     fs::create_dir(env.path("tree")).unwrap();
     fs::write(env.path("tree/ping"), "x").unwrap();
