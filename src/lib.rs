@@ -20,11 +20,12 @@
 //!
 //! | floor | room | task | must not |
 //! |---|---|---|---|
-//! | 10 | [`cli`] | one file per command: its arguments, its help, what it calls | hold the logic of a stage |
-//! | 9 | [`ui`] | the terminal: progress, colours, the log, rendered errors | know recipes or images |
-//! | 8 | [`pipeline`] | build, lock, shell: one straight function per file | open files, use the network or start processes itself |
-//! | 7 | [`builder`] | the builder tree of one build: overlays, configuration, emerge | know how a sandbox is made |
-//! | 7 | [`output`] | results: tarball, checksums, listings, provenance, OCI layout | show a name before the result is whole and on disk |
+//! | 11 | [`cli`] | one file per command: its arguments, its help, what it calls | hold the logic of a stage |
+//! | 10 | [`ui`] | the terminal: progress, colours, the log, rendered errors | know recipes or images |
+//! | 9 | [`pipeline`] | build, lock, shell: one straight function per file | open files, use the network or start processes itself |
+//! | 8 | [`builder`] | the builder tree of one build: overlays, configuration, emerge | know how a sandbox is made |
+//! | 8 | [`output`] | results: tarball, checksums, listings, provenance, OCI layout | show a name before the result is whole and on disk |
+//! | 7 | [`plan`] | what a build does, as a value: mounts, commands, removals, results | do any of it |
 //! | 6 | [`source`] | a recipe's inputs: located, fetched, verified, unpacked | judge signatures |
 //! | 6 | [`portage`] | Portage's configuration, command lines and reports as values | touch a tree |
 //! | 6 | [`strip`] | removal rules, applied through [`fs::rootfs`] | decide while removing |
@@ -36,7 +37,7 @@
 //! | 4 | [`verify`] | bytes and evidence → verified bytes; the only user of OpenPGP | reach the network or a tree |
 //! | 4 | [`enter`] | runs a command in a tree; the only room that mounts | know Gentoo |
 //! | 3 | [`fs`] | a tree's handle, file locks, atomic replacement, staging directories | know what a tree is for |
-//! | 2 | [`os`] | system calls (the only `unsafe`), processes, user namespaces, free space | know what they are for |
+//! | 2 | [`os`] | system calls (the only `unsafe`), processes, user namespaces, facts about the machine, free space | know what they are for |
 //! | 1 | [`base`] | errors, digests, text, time, architectures, progress events | do I/O |
 //!
 //! `fuzz.rs` holds one body for each parser of foreign bytes; it is built for tests and for `scripts/fuzz` only. [`testing`] exports
@@ -92,6 +93,7 @@ mod oci;
 mod os;
 mod output;
 mod pipeline;
+mod plan;
 mod portage;
 mod recipe;
 mod source;
@@ -114,6 +116,7 @@ pub const FLOORS: &[&[&str]] = &[
     &["archive", "verify", "enter"],
     &["recipe", "oci", "store", "lockfile"],
     &["portage", "strip", "source"],
+    &["plan"],
     &["builder", "output"],
     &["pipeline"],
     &["ui"],

@@ -9,6 +9,7 @@ pub use crate::base::progress::Silent;
 pub use crate::base::refusal::Code;
 pub use crate::base::time::SourceDate;
 pub use crate::cli::command;
+pub use crate::enter::overlay;
 pub use crate::fs::rootfs::Rootfs;
 pub use crate::output::{Content, Contents, ImageSpec, Published, Role, Staging, publish};
 pub use crate::recipe::{Compression, Oci, Request, TEMPLATE, key_names as recipe_keys, load};

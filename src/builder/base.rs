@@ -1,16 +1,20 @@
-//! What a build starts from.
+//! The base of a build: a stage3 from the store, or the host.
 
 use std::path::Path;
 
+use rustix::fs::FileType;
+
 use super::host::Host;
-use super::layers::Layer;
+use super::overlays::OverlayMount;
 use crate::archive::unpack::Deferred;
 use crate::base::error::Result;
+use crate::fs::rootfs::Rootfs;
+use crate::portage::{BuilderInfo, portage_version};
 use crate::recipe::{Job, TreeKind};
 use crate::store::trees::Tree;
-use crate::store::work::Below;
+use crate::store::work::{Below, WorkPaths};
 
-/// What lies below a builder tree. It stays for as long as this value lives.
+/// The read-only part of a builder tree. The store keeps a stage3 for as long as this value lives.
 #[derive(Debug)]
 pub enum Base {
     /// A stage3 that is unpacked in the store.
@@ -20,7 +24,7 @@ pub enum Base {
 }
 
 impl Base {
-    /// What the work directory remembers it by.
+    /// Its identity, as the work directory records it.
     pub fn below(&self) -> Below {
         match self {
             Self::Stage3(tree) => Below::Stage3(tree.sha512()),
@@ -28,22 +32,70 @@ impl Base {
         }
     }
 
-    /// What it is made of. `directory`, a build's or a shell's own, takes what has to be made for it.
+    /// Returns the overlays that it is seen through. Whatever must be made for them is made in `paths`.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) when it cannot be made.
-    pub fn layers(&self, directory: &Path) -> Result<Vec<Layer>> {
+    /// [`Kind::System`](crate::base::error::Kind::System) if something cannot be made.
+    pub fn overlays(&self, paths: &WorkPaths) -> Result<Vec<OverlayMount>> {
         match self {
-            Self::Stage3(tree) => Ok(vec![Layer::root(tree.root())]),
-            Self::Host(host) => host.layers(directory),
+            Self::Stage3(tree) => Ok(vec![OverlayMount::root(tree.root())]),
+            Self::Host(host) => host.overlays(paths),
         }
     }
 
-    /// What the shipped tree lacks because the kernel refused it: a stage4 holds the stage3.
+    /// Looks up the facts about it that the configuration and the emerge commands depend on.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::base::error::Kind::System) if it cannot be read.
+    pub fn info(&self, cpus: u32) -> Result<BuilderInfo> {
+        match self {
+            Self::Stage3(tree) => info(&Rootfs::open(&tree.root())?, |_| true, cpus),
+            Self::Host(host) => host.info(cpus),
+        }
+    }
+
+    /// The nodes that the kernel refused to make when the shipped tree was unpacked. A stage4 contains the stage3.
     pub fn record(&self, job: &Job) -> Deferred {
         match (job.build.kind, self) {
             (TreeKind::Stage4, Self::Stage3(tree)) => tree.record().clone(),
             _ => Deferred::default(),
         }
     }
+}
+
+/// Looks up the facts about the builder tree `root`, of which a build sees the paths for which `seen` returns true.
+///
+/// # Errors
+/// [`Kind::System`](crate::base::error::Kind::System) if it cannot be read.
+pub fn info(root: &Rootfs, seen: impl Fn(&Path) -> bool, cpus: u32) -> Result<BuilderInfo> {
+    let sandbox = Path::new("usr/bin/sandbox");
+    let sandbox = seen(sandbox) && root.stat(sandbox)?.is_some();
+    Ok(BuilderInfo { sandbox, cpus, portage: installed_portage(root, seen)? })
+}
+
+/// Finds Portage's version in the package database, or in the name of its Python distribution.
+fn installed_portage(root: &Rootfs, seen: impl Fn(&Path) -> bool) -> Result<Option<[u32; 3]>> {
+    let named = |directory: &Path| -> Result<Option<[u32; 3]>> {
+        let stat = if seen(directory) { root.stat(directory)? } else { None };
+        if stat.is_none_or(|stat| !FileType::from_raw_mode(stat.st_mode).is_dir()) {
+            return Ok(None);
+        }
+        let names = root.read_dir(directory)?;
+        Ok(names.iter().find_map(|(name, _)| portage_version(name.to_str()?)))
+    };
+    if let Some(version) = named(Path::new("var/db/pkg/sys-apps"))? {
+        return Ok(Some(version));
+    }
+    let lib = Path::new("usr/lib");
+    if root.stat(lib)?.is_none() {
+        return Ok(None);
+    }
+    for (name, _) in root.read_dir(lib)? {
+        if name.to_str().is_some_and(|name| name.starts_with("python3"))
+            && let Some(version) = named(&lib.join(name).join("site-packages"))?
+        {
+            return Ok(Some(version));
+        }
+    }
+    Ok(None)
 }

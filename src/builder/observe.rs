@@ -1,4 +1,4 @@
-//! Watching emerge: its output into a log and, bounded, into memory; its own account of its progress to the user.
+//! Observes emerge: writes its output to a file, keeps the last lines in memory, and reports its progress.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -8,15 +8,12 @@ use crate::base::error::{Context, Result};
 use crate::base::progress::{Event, Packages, Progress};
 use crate::enter::Observer;
 use crate::portage::events::Watcher;
-use crate::store::work::Work;
+use crate::store::work::WorkPaths;
 
-/// Lines of output kept for the failure report.
+/// The number of lines of output that are kept for the failure report.
 const TAIL: usize = 400;
 
-/// The log of emerge's own output, in the work directory, out of the build's reach.
-pub(super) const LOG: &str = "emerge.out";
-
-/// Receives what emerge writes and looks at its snapshots.
+/// The observer of one emerge command.
 pub(super) struct Emerge<'a> {
     ui: &'a dyn Progress,
     log: File,
@@ -26,11 +23,10 @@ pub(super) struct Emerge<'a> {
 }
 
 impl<'a> Emerge<'a> {
-    pub(super) fn new(work: &Work, ui: &'a dyn Progress) -> Result<Self> {
-        let path = work.part(LOG);
-        let log = fs_err::OpenOptions::new().append(true).create(true).open(&path);
-        let log = log.system(|| "opening the log of emerge's output")?.into_file();
-        let watcher = Watcher::new(&work.part("run").join("portage"), &work.part("logs").join("emerge.log"));
+    pub(super) fn new(work: &WorkPaths, ui: &'a dyn Progress) -> Result<Self> {
+        let log = fs_err::OpenOptions::new().append(true).create(true).open(work.emerge_output());
+        let log = log.system(|| "opening the file for emerge's output")?.into_file();
+        let watcher = Watcher::new(&work.run().join("portage"), &work.logs().join("emerge.log"));
         Ok(Self { ui, log, tail: VecDeque::new(), watcher, last: Packages::default() })
     }
 
@@ -42,7 +38,7 @@ impl<'a> Emerge<'a> {
 
 impl Observer for Emerge<'_> {
     fn line(&mut self, line: &[u8]) {
-        // A full disk must not stop emerge from telling why; the tail in memory still has it.
+        // On a full disk the lines in memory still tell why emerge failed.
         self.log.write_all(line).and_then(|()| self.log.write_all(b"\n")).ok();
         if self.tail.len() == TAIL {
             self.tail.pop_front();

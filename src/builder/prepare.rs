@@ -1,4 +1,4 @@
-//! Writing Portage's configuration into the builder tree and the target's configuration root, and reading what the stage3 has.
+//! Portage's configuration in the builder tree and in the image's configuration root.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -8,63 +8,31 @@ use rustix::fs::FileType;
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::fs::rootfs::Rootfs;
 use crate::portage::config::{self, Existing, Seen};
-use crate::portage::{BuilderInfo, ConfigTree, Entry, Resolved, portage_version};
+use crate::portage::{BuilderInfo, ConfigTree, Entry, Resolved};
 use crate::recipe::{Job, TreeKind};
-use crate::store::work::Work;
+use crate::store::work::WorkPaths;
 
-/// The longest configuration file that is read, in bytes.
+/// Limit on the size of a configuration file, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// What the generator needs to know of the stage3.
-pub(super) fn builder_info(root: &Rootfs, cpus: u32) -> Result<BuilderInfo> {
-    let sandbox = root.stat(Path::new("usr/bin/sandbox"))?.is_some();
-    Ok(BuilderInfo { sandbox, cpus, portage: installed_portage(root)? })
-}
-
-/// Portage's version, from the package database or else from its Python distribution.
-fn installed_portage(root: &Rootfs) -> Result<Option<[u32; 3]>> {
-    let named = |directory: &Path| -> Result<Option<[u32; 3]>> {
-        if root.stat(directory)?.is_none_or(|stat| !FileType::from_raw_mode(stat.st_mode).is_dir()) {
-            return Ok(None);
-        }
-        let names = root.read_dir(directory)?;
-        Ok(names.iter().find_map(|(name, _)| portage_version(name.to_str()?)))
-    };
-    if let Some(version) = named(Path::new("var/db/pkg/sys-apps"))? {
-        return Ok(Some(version));
-    }
-    let lib = Path::new("usr/lib");
-    if root.stat(lib)?.is_none() {
-        return Ok(None);
-    }
-    for (name, _) in root.read_dir(lib)? {
-        if name.to_str().is_some_and(|name| name.starts_with("python3"))
-            && let Some(version) = named(&lib.join(name).join("site-packages"))?
-        {
-            return Ok(Some(version));
-        }
-    }
-    Ok(None)
-}
-
-/// Writes both configurations; returns what the stage3's own was.
+/// Writes both configurations. Returns the configuration that the builder tree had before.
 pub(super) fn configure(
     job: &Job,
     resolved: &Resolved,
     root: &Rootfs,
-    work: &Work,
+    work: &WorkPaths,
     info: &BuilderInfo,
 ) -> Result<Existing> {
     let before = existing(root)?;
     match job.build.kind {
         TreeKind::Image => {
-            let target = Rootfs::open(&work.part("config"))?;
+            let target = Rootfs::open(&work.config())?;
             overlay_user_files(job, &target)?;
             write(&target, &config::target(job, resolved, info, &existing(&target)?)?)?;
             write(root, &config::builder(job, resolved, info, &before)?)?;
         }
         TreeKind::Stage4 => {
-            // The user's own files are shipped too: they are part of what the configuration was before the build's.
+            // The user's own files are shipped too: they belong to the configuration from before the build.
             overlay_user_files(job, root)?;
             let before = existing(root)?;
             write(root, &config::builder(job, resolved, info, &before)?)?;
@@ -79,8 +47,8 @@ pub(super) fn ship(job: &Job, resolved: &Resolved, root: &Rootfs, before: &Exist
     write(root, &config::shipped(job, resolved, before)?)
 }
 
-/// Gives the builder tree the host's name servers. A file, not a bind: the host's may be a link into a directory that the
-/// tree does not have.
+/// Copies the host's name servers into the builder tree. A bind mount would not do: the host's file may be a symlink into a
+/// directory that the tree does not have.
 pub(super) fn resolver(root: &Rootfs) -> Result<()> {
     let text = match fs_err::read("/etc/resolv.conf") {
         Ok(text) if text.len() as u64 <= MAX_FILE => text,
@@ -89,7 +57,7 @@ pub(super) fn resolver(root: &Rootfs) -> Result<()> {
     root.write(Path::new("etc/resolv.conf"), &text, 0o644)
 }
 
-/// Points the builder's profile link somewhere else.
+/// Sets the profile of the builder: the symlink `make.profile`.
 pub(super) fn set_profile(root: &Rootfs, target: &Path) -> Result<()> {
     root.symlink(target, Path::new("etc/portage/make.profile"))
 }
@@ -122,7 +90,7 @@ fn write(root: &Rootfs, tree: &ConfigTree) -> Result<()> {
     Ok(())
 }
 
-/// Lays the recipe's `portage.config` directory over `etc/portage`.
+/// Copies the recipe's `portage.config` directory over `etc/portage`.
 fn overlay_user_files(job: &Job, root: &Rootfs) -> Result<()> {
     let at = Path::new("etc/portage");
     root.create_dir_all(at, 0o755)?;
@@ -147,7 +115,7 @@ fn copy(from: &Path, root: &Rootfs, to: &Path) -> Result<()> {
             let mode = entry.metadata().context(Kind::Usage, reading)?.permissions().mode() & 0o755;
             root.write(&target, &fs_err::read(&source).context(Kind::Usage, reading)?, mode)?;
         } else {
-            return Err(Error::usage(format!("{} is neither a file nor a directory nor a link", source.display())));
+            return Err(Error::usage(format!("{} is not a file, a directory or a symlink", source.display())));
         }
     }
     Ok(())

@@ -1,23 +1,16 @@
-//! `build`: a recipe → an image.
+//! `build`: makes an image from a recipe.
 
 use std::path::PathBuf;
 
 use super::RecipeArgs;
 use super::lock::LockArgs;
-use super::plan::Plan;
 use super::session::{self, Session};
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
-use crate::builder::host;
-use crate::builder::view::{Caches, View};
 use crate::os::userns;
-use crate::output::{Claim, ImageSpec, Role};
-use crate::pipeline;
-use crate::portage::{self, BuilderInfo, Resolved, emerge};
-use crate::recipe::{Origin, RepositorySpec};
-use crate::source;
-use crate::source::repository::snapshot;
-use crate::source::{Locked, ResolveOptions, Site};
+use crate::output::Role;
+use crate::pipeline::{self, PlanOptions};
+use crate::source::{ResolveOptions, Site};
 use crate::store::Store;
 use crate::ui::Terminal;
 
@@ -81,72 +74,19 @@ impl Args {
     /// `--outdir` as a `--set`.
     fn overrides(&self) -> Result<Vec<String>> {
         let Some(outdir) = &self.outdir else { return Ok(Vec::new()) };
-        let outdir =
-            outdir.to_str().ok_or_else(|| crate::base::error::Error::usage("--outdir: the path is not UTF-8"))?;
-        Ok(vec![format!("build.outdir={}", crate::recipe::set_value(outdir))])
+        let outdir = outdir.to_str().ok_or_else(|| Error::usage("--outdir: the path is not UTF-8"))?;
+        Ok(vec![format!("build.outdir={outdir}")])
     }
 
-    /// The plan, made of the same values as a build, without root and without asking a server.
+    /// Prints the plan. Needs no root and asks no server.
     fn print_plan(&self, overrides: &[String], ui: &Terminal) -> Result<i32> {
         let loaded = session::load(&self.recipe, overrides, ui)?;
         loaded.warnings.iter().for_each(|warning| ui.warn(warning));
-        let job = &loaded.job;
-        portage::check(job)?;
         let home = Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?;
-        if home.is_dir() {
-            let spec = ImageSpec::of_job(job, session::moment()?)?;
-            Claim::new(&Store::open(&home)?, &job.build.outdir, &spec.base, &session::origin(&self.recipe)?).check()?;
-        }
-        let local = job.portage.repositories.iter().all(|repository| repository.location().is_some());
-        let found = match local {
-            true => Some((Vec::new(), Resolved::new(job)?)),
-            false if home.is_dir() => pipeline::stored(job, &Store::open(&home)?)?,
-            false => None,
-        };
-        let mut plan = Plan::default();
-        let urls = match self.lock.entry(&self.recipe, job)? {
-            Some(Locked { stage3: Some(pin), .. }) => pin.urls(&job.source)?,
-            _ => source::first_urls(job)?,
-        };
-        let file = match &job.source.base {
-            crate::recipe::BaseSpec::File { path, .. } => Some(path.display().to_string()),
-            crate::recipe::BaseSpec::Gentoo { .. } | crate::recipe::BaseSpec::SignedFile(_) => None,
-            crate::recipe::BaseSpec::Host { hide, show } => {
-                host::check()?;
-                plan.section("host", host::describe(hide, show));
-                None
-            }
-        };
-        plan.section("source", urls.into_iter().chain(file));
-        plan.section("repositories", job.portage.repositories.iter().flat_map(origins));
-        let Some((_repositories, resolved)) = found else {
-            let what = "known once the repositories are here: `quern-builder fetch` gets them";
-            plan.section("mounts, emerge", [what.to_owned()]);
-            plan.strip(job);
-            plan.publish(job, session::moment()?)?;
-            ui.plan(&plan.to_string());
-            return Ok(0);
-        };
-        let work = Store::work_directory(&home, &job.name, &session::origin(&self.recipe)?);
-        let view = View::build(job, &resolved, &Caches::planned(job, &home), &work);
-        plan.section("mounts", view.to_string().lines().map(|line| line.trim().to_owned()));
-        let facts = BuilderInfo { sandbox: true, cpus: session::cpus(), portage: None };
-        plan.section("emerge", emerge::steps(job, &resolved, &facts).iter().map(emerge::Step::display));
-        plan.strip(job);
-        plan.publish(job, session::moment()?)?;
+        let locked = self.lock.entry(&self.recipe, &loaded.job)?;
+        let options = PlanOptions { locked: locked.as_ref(), date: session::moment()?, cpus: session::cpus() };
+        let plan = pipeline::plan(&loaded.job, &session::origin(&self.recipe)?, &home, &options)?;
         ui.plan(&plan.to_string());
         Ok(0)
-    }
-}
-
-/// What is asked for first of a repository that is fetched.
-fn origins(repository: &RepositorySpec) -> Vec<String> {
-    match &repository.origin {
-        Origin::Location(_) => Vec::new(),
-        Origin::Snapshot(snapshot) => snapshot::first_urls(snapshot),
-        Origin::Git(git) => {
-            let what = git.commit.as_deref().or(git.branch.as_deref()).unwrap_or_default();
-            vec![format!("{} {what}", git.url)]
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! `clean`: remove what the store need not keep.
 
-use super::session;
+use super::session::{self, Root};
 use crate::base::error::Result;
 use crate::base::text;
 use crate::store::clean::Category;
@@ -59,8 +59,8 @@ impl Args {
 
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
         let store = match session::root()? {
-            Ok(store) => store,
-            Err(code) => return Ok(code),
+            Root::Here(store) => store,
+            Root::Done(code) => return Ok(code),
         };
         let mut lines = Vec::new();
         let cleaned = store.clean(&self.selection(), self.dry_run, |item| {

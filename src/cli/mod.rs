@@ -21,7 +21,6 @@ mod limits;
 pub mod lock;
 mod named;
 pub mod oci;
-pub mod plan;
 pub mod raw;
 mod record;
 mod session;

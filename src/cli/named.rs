@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::fs::rootfs::Rootfs;
 use crate::fs::{atomic, directory_of};
-use crate::os::process;
+use crate::os::probe;
 
 /// An output file, looked up before any tree is opened.
 pub(super) enum OutputFile {
@@ -63,7 +63,7 @@ impl OutputFile {
     pub(super) fn write(self, from: &mut impl Read, what: &str) -> Result<()> {
         match self {
             Self::At(dir, name) => {
-                let mode = 0o600 | (0o666 & !process::umask());
+                let mode = 0o600 | (0o666 & !probe::umask());
                 atomic::replace_at(dir.fd(), name.as_os_str(), mode, from).system(|| format!("writing the {what}"))
             }
             Self::Open(mut file) => io::copy(from, &mut file).map(drop).system(|| format!("writing the {what}")),

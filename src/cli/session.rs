@@ -1,4 +1,4 @@
-//! What every verb that works on a recipe begins with: the recipe, root, the signals, the store.
+//! The start of every command: it reads the recipe, becomes root, starts the signal thread and opens the store.
 
 use crate::base::time::SourceDate;
 use std::path::{Path, PathBuf};
@@ -6,42 +6,42 @@ use std::path::{Path, PathBuf};
 use super::RecipeArgs;
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::progress::Progress;
-use crate::builder::host::Host;
+use crate::builder::host;
 use crate::os::process::Signals;
-use crate::os::space;
 use crate::os::userns::{self, Role};
+use crate::os::{probe, space};
 use crate::recipe::{self, BaseSpec, Job, Loaded, Request};
 use crate::store::Store;
 use crate::ui::Terminal;
 
-/// A recipe and the store, in a process that is root of its namespace.
+/// The recipe and the store of a command, in a process that is root in its user namespace.
 pub(super) struct Session {
     pub(super) job: Job,
-    /// The recipe's file: names its work directory.
+    /// The recipe's file, which identifies its work directory.
     pub(super) origin: PathBuf,
     pub(super) store: Store,
 }
 
-/// Reads the recipe, becomes root, opens the store, and does `work`; returns its exit code, or that of the program run again
-/// in a user namespace. Must be called before any thread exists.
+/// Reads the recipe, becomes root, opens the store and runs `work`, here or in a child in a user namespace. Returns the exit code. Must
+/// be called before any thread exists.
 pub(super) fn with(
     args: &RecipeArgs,
     overrides: &[String],
     ui: &Terminal,
     work: impl FnOnce(&Session) -> Result<i32>,
 ) -> Result<i32> {
-    // The program run again reads the recipe again, so standard input is left to it.
+    // The child reads the recipe as well, so standard input is left to it.
     let standard_input = args.files.iter().any(|file| file == Path::new("-"));
     if !userns::is_root() && !standard_input {
         let loaded = load(args, overrides, ui)?;
-        if let BaseSpec::Host { hide, show } = &loaded.job.source.base {
-            // It says so before anybody looks for ranges of ids, which would not help.
-            Host::new(hide, show)?;
+        if let BaseSpec::Host { show, .. } = &loaded.job.source.base {
+            // Before ranges of subordinate ids are looked up, which would not help.
+            host::check(show)?;
         }
     }
     let store = match root()? {
-        Ok(store) => store,
-        Err(code) => return Ok(code),
+        Root::Here(store) => store,
+        Root::Done(code) => return Ok(code),
     };
     let loaded = load(args, overrides, ui)?;
     loaded.warnings.iter().for_each(|warning| ui.warn(warning));
@@ -49,7 +49,7 @@ pub(super) fn with(
     work(&session).map_err(|error| space::told(error, &[session.store.root(), &session.job.build.outdir]))
 }
 
-/// The file that names the recipe's work directory: the last one given.
+/// Returns the file that identifies the recipe's work directory: the last one given.
 pub(super) fn origin(args: &RecipeArgs) -> Result<PathBuf> {
     match args.files.last() {
         Some(last) if last != Path::new("-") => {
@@ -59,31 +59,42 @@ pub(super) fn origin(args: &RecipeArgs) -> Result<PathBuf> {
     }
 }
 
-/// Becomes root and opens the store; or the exit code of the program run again.
-pub(super) fn root() -> Result<Result<Store, i32>> {
+/// The process that has root's privileges.
+pub(super) enum Root {
+    /// This process, with the store open.
+    Here(Store),
+    /// A child, which did all the work and ended with this exit code.
+    Done(i32),
+}
+
+/// Becomes root and opens the store.
+pub(super) fn root() -> Result<Root> {
     let home = Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?;
     match userns::become_root()? {
-        Role::Waited(exit) => Ok(Err(exit.code())),
+        Role::Waited(exit) => Ok(Root::Done(exit.code())),
         Role::Root => {
+            probe::look();
             Signals::start()?;
-            open(&home).map(Ok)
+            open(&home).map(Root::Here)
         }
     }
 }
 
-/// Becomes root for a verb that needs no store: nothing to do for root, else a user namespace. The exit code of the program
-/// run again, if that did the work.
+/// Becomes root in a user namespace, unless this process is root. For commands that need no store. Returns the exit code of the child
+/// if a child did the work.
 pub(super) fn user_namespace() -> Result<Option<i32>> {
     if !userns::is_host_root()
         && let Role::Waited(exit) = userns::become_root()?
     {
         return Ok(Some(exit.code()));
     }
+    probe::look();
     Signals::start().map(|()| None)
 }
 
-/// The store, for a verb that needs no root.
+/// Opens the store for a command that needs no root.
 pub(super) fn store() -> Result<Store> {
+    probe::look();
     open(&Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?)
 }
 
@@ -96,7 +107,7 @@ pub(super) fn load(args: &RecipeArgs, overrides: &[String], ui: &Terminal) -> Re
     recipe::load(&request(args, overrides, ui)?)
 }
 
-/// Where the recipe comes from.
+/// Collects the sources of the recipe: files, options, variables, defaults.
 pub(super) fn request(args: &RecipeArgs, overrides: &[String], ui: &Terminal) -> Result<Request> {
     let mut defaults = vec![PathBuf::from("/etc/quern.toml")];
     let directory = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -112,18 +123,18 @@ pub(super) fn request(args: &RecipeArgs, overrides: &[String], ui: &Terminal) ->
     })
 }
 
-/// The instant that results carry.
+/// Returns the date that results carry.
 pub(super) fn moment() -> Result<SourceDate> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let epoch = match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(epoch) => Some(epoch),
         Err(std::env::VarError::NotPresent) => None,
-        Err(error) => return Err(Error::usage("SOURCE_DATE_EPOCH is no number").with_source(error)),
+        Err(error) => return Err(Error::usage("SOURCE_DATE_EPOCH is not valid UTF-8").with_source(error)),
     };
     SourceDate::of_build(epoch.as_deref(), now)
 }
 
-/// Processors that this process may use.
+/// Returns the number of processors that this process may use.
 pub(super) fn cpus() -> u32 {
-    u32::try_from(crate::os::process::processors()).unwrap_or(u32::MAX)
+    u32::try_from(probe::processors()).unwrap_or(u32::MAX)
 }

@@ -1,4 +1,4 @@
-//! The builder's side of a sandbox: start S1, hand over the plan, write its id maps, read the command's output.
+//! The builder's side of a sandbox: starts S1, sends it the plan, writes the id maps, reads the command's output.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -19,17 +19,17 @@ use crate::os::process::{self, Exit, Foreground, Signals};
 use crate::os::sys;
 use crate::os::userns;
 
-/// How often an [`Observer`] is asked to look around.
+/// Time between two calls of [`Observer::tick`].
 const TICK: Duration = Duration::from_millis(200);
 
-/// A line of output longer than this is cut in two.
+/// Longest line of output in bytes. Longer ones are split.
 const LINE: usize = 8192;
 
-/// Where the command's input and output go.
+/// The command's standard streams.
 pub enum Io<'a> {
-    /// The caller's own.
+    /// The streams of this process.
     Inherit,
-    /// Nothing to read; what it writes goes to the observer, both streams as one.
+    /// Standard input is empty; standard output and standard error go to the observer as one stream.
     Observe(&'a mut dyn Observer),
 }
 
@@ -42,24 +42,24 @@ impl std::fmt::Debug for Io<'_> {
     }
 }
 
-/// Watches a command.
+/// Observes a command.
 pub trait Observer {
-    /// A line of its output, without the line end.
+    /// Takes one line of its output, without the line end.
     fn line(&mut self, line: &[u8]);
-    /// Called a few times a second while it runs.
+    /// Is called a few times a second while the command runs.
     fn tick(&mut self);
 }
 
 /// Runs a plan's command in a sandbox of its own and waits for it.
 ///
 /// # Errors
-/// [`Kind::System`] when the sandbox cannot be made or the command not started; [`Kind::Killed`] when this program was told to
-/// stop. That the command failed is no error here: see the [`Exit`].
+/// [`Kind::System`] if the sandbox cannot be made or the command cannot be started; [`Kind::Killed`] if a signal asked this program
+/// to stop. A command that fails is not an error here: look at the [`Exit`].
 pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
-    nix::sys::prctl::set_child_subreaper(true).system(|| "asking for the orphans of the sandbox")?;
+    nix::sys::prctl::set_child_subreaper(true).system(|| "becoming the reaper of the sandbox's orphans")?;
     let (channel, theirs) = UnixStream::pair().system(|| "making a socket pair")?;
     let theirs = OwnedFd::from(theirs);
-    sys::set_cloexec(&theirs, false).system(|| "handing over a socket")?;
+    sys::set_cloexec(&theirs, false).system(|| "passing a socket to the sandbox")?;
     #[allow(clippy::disallowed_methods, reason = "this room runs commands")]
     let mut command = Command::new(format!("/proc/self/fd/{}", program()?.as_raw_fd()));
     command.arg0(NAME).env_clear().env(MARK, theirs.as_raw_fd().to_string());
@@ -69,7 +69,7 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
             let (read, write) = std::io::pipe().system(|| "making a pipe")?;
             let error = write.try_clone().system(|| "making a pipe")?;
             command.stdin(Stdio::null()).stdout(write).stderr(error);
-            // Out of the terminal's reach: what is typed comes to this program, which passes it on once.
+            // Signals from the terminal do not reach this group: this program passes them on, once.
             command.process_group(0);
             Some((read, observer))
         }
@@ -77,14 +77,15 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
     let foreground = (plan.terminal != Terminal::None).then(Foreground::note).flatten();
     let mut plan = plan.clone();
     if plan.terminal == Terminal::Foreground && foreground.is_none() {
-        // Not ours to give.
+        // This program does not have the foreground, so it cannot give it away.
         plan.terminal = Terminal::Shared;
     }
     let child = command.spawn().system(|| "starting the sandbox")?;
     drop((command, theirs));
     let pid = Pid::from_raw(child.id() as i32);
     let guard = Signals::guard(pid, plan.terminal != Terminal::None);
-    let started = hand_over(&plan, channel);
+    let mut first = None;
+    let started = hand_over(&plan, channel, &mut first);
     if started.is_err() {
         kill(pid, Signal::SIGKILL).ok();
     }
@@ -93,12 +94,16 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
         _ => Ok(()),
     };
     process::wait_for_end(pid)?;
-    // Before its id can be another's.
+    // Before it is reaped: after that its id may be reused.
     drop(guard);
     let exit = process::wait(pid)?;
     drop(foreground);
-    // A killed S1 leaves PID 1 to us: only when that is gone, no process of the sandbox is left that could change the tree.
-    process::wait_for_all()?;
+    // If S1 was killed, this process inherits PID 1. Once that is gone, no process of the sandbox is left to change the tree.
+    match first {
+        Some(first) => process::wait_for_orphan(first)?,
+        // It may exist and have died before it reported its id.
+        None => process::wait_for_all()?,
+    }
     if let Some(error) = Signals::interrupted() {
         return Err(error);
     }
@@ -107,7 +112,7 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
     Ok(exit)
 }
 
-/// The descriptor to run the program by. Taken once: it may be replaced while a build runs.
+/// Returns the descriptor that this program is run through. It is opened once: the file may be replaced while a build runs.
 fn program() -> Result<BorrowedFd<'static>> {
     static PROGRAM: Mutex<Option<&'static OwnedFd>> = Mutex::new(None);
     let mut known = PROGRAM.lock().unwrap_or_else(PoisonError::into_inner);
@@ -118,9 +123,10 @@ fn program() -> Result<BorrowedFd<'static>> {
     Ok(fd.as_fd())
 }
 
-/// The dialogue with S1 and S2 up to the start of the command. The returned socket is their lifeline: they die when it closes.
-fn hand_over(plan: &Plan, mut channel: UnixStream) -> Result<UnixStream> {
-    let mut wire = serde_json::to_vec(plan).context(Kind::System, || "writing the sandbox's plan")?;
+/// Talks to S1 and S2 until the command has started; `first` becomes the id of S2. The returned socket is their lifeline: they die when
+/// it closes.
+fn hand_over(plan: &Plan, mut channel: UnixStream, first: &mut Option<Pid>) -> Result<UnixStream> {
+    let mut wire = serde_json::to_vec(plan).context(Kind::System, || "encoding the sandbox's plan")?;
     wire.push(b'\n');
     let talking = || "talking to the sandbox";
     let mut reports = BufReader::new(channel.try_clone().system(talking)?.take(1 << 20));
@@ -129,6 +135,7 @@ fn hand_over(plan: &Plan, mut channel: UnixStream) -> Result<UnixStream> {
         Report::Unshared { pid } => pid,
         other => return Err(unexpected(other)),
     };
+    *first = Some(Pid::from_raw(pid));
     for kind in ["uid_map", "gid_map"] {
         let own = fs_err::read_to_string(format!("/proc/self/{kind}")).system(|| "reading this process's id map")?;
         fs_err::write(format!("/proc/{pid}/{kind}"), userns::identity(&own))
@@ -164,7 +171,7 @@ fn unexpected(report: Report) -> Error {
     }
 }
 
-/// Feeds the observer until nobody holds the other end of the pipe; the end of PID 1 is the end of everyone who could.
+/// Passes output to the observer until every process of the sandbox has closed the pipe, which happens at the latest when PID 1 ends.
 fn watch(mut pipe: std::io::PipeReader, observer: &mut dyn Observer) -> Result<()> {
     let mut pending = Vec::new();
     let mut buffer = vec![0; LINE];

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::fs::{atomic, directory_of, lock};
-use crate::os::process;
+use crate::os::probe;
 use crate::source::Locked;
 
 /// What it is called, in the directory of the recipe.
@@ -195,7 +195,7 @@ fn directory(path: &Path) -> Result<File> {
 fn replace(directory: &File, path: &Path, bytes: &[u8]) -> Result<()> {
     let doing = || format!("writing {}", path.display());
     let name = path.file_name().ok_or_else(|| Error::usage(format!("{}: the path has no file name", doing())))?;
-    let mode = 0o644 & !process::umask();
+    let mode = 0o644 & !probe::umask();
     atomic::replace_at(directory.as_fd(), name, mode, &mut &bytes[..]).system(doing)
 }
 

@@ -1,5 +1,6 @@
-//! The kernel's interfaces: system calls (the only `unsafe`), child processes, user namespaces, free space.
+//! The kernel's interfaces: system calls (the only `unsafe`), child processes, user namespaces, facts about the machine, free space.
 
+pub mod probe;
 pub mod process;
 pub mod space;
 pub(crate) mod sys;

@@ -170,11 +170,3 @@ impl<'a> ImageSpec<'a> {
         Ok(artifacts)
     }
 }
-
-/// Returns the role and name of each result of `job` without building it. The names are those that a build publishes.
-///
-/// # Errors
-/// [`Kind::Usage`](crate::base::error::Kind::Usage) if a name or the tag is not valid.
-pub fn expected(job: &Job, date: SourceDate) -> Result<Vec<(Role, String)>> {
-    ImageSpec::of_job(job, date)?.expected()
-}

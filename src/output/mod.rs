@@ -19,7 +19,7 @@ pub mod tarball;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use artifact::{Artifact, Body, Content, ImageSpec, Role, expected};
+pub use artifact::{Artifact, Body, Content, ImageSpec, Role};
 pub use claim::Claim;
 pub use contents::Contents;
 pub use staging::Staging;

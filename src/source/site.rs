@@ -3,7 +3,7 @@
 use super::Locked;
 use crate::base::progress::Progress;
 use crate::base::time::{SourceDate, now};
-use crate::os::process;
+use crate::os::probe;
 use crate::store::Store;
 
 /// Restrictions on the search for inputs.
@@ -35,7 +35,7 @@ pub struct Site<'a> {
 impl<'a> Site<'a> {
     /// Uses all processors of this process, and dates results now.
     pub fn new(store: &'a Store, options: ResolveOptions<'a>, ui: &'a dyn Progress) -> Self {
-        let cpus = u32::try_from(process::processors()).unwrap_or(u32::MAX);
+        let cpus = u32::try_from(probe::processors()).unwrap_or(u32::MAX);
         Self { store, options, ui, cpus, date: SourceDate::new(now()) }
     }
 }

@@ -1,4 +1,4 @@
-//! Work directories: one for each recipe, locked while a build runs, begun afresh by each build.
+//! Work directories: one for each recipe, locked while a build runs. Each build starts with an empty one.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -13,43 +13,145 @@ use crate::base::digest::{Sha256, Sha512};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::fs::atomic;
 
-/// What a build changes and keeps, by name below the work directory.
-const PARTS: [&str; 9] = ["upper", "uppers", "host", "work", "tree", "image", "config", "tmp", "run"];
-
-/// Files of the last build that a new one begins without.
-const FILES: [&str; 2] = ["state.json", "emerge.out"];
-
-/// What the names of shells' directories begin with.
+/// Prefix of the names of shells' directories.
 const SCRATCH: &str = "shell-";
 
-/// A shell's throw-away directory, removed when dropped.
+/// The paths of the parts of a work directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkPaths {
+    directory: PathBuf,
+}
+
+impl WorkPaths {
+    /// The parts of the work directory `directory`, which need not exist.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into() }
+    }
+
+    /// The work directory itself.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Mount point of the builder tree.
+    pub fn tree(&self) -> PathBuf {
+        self.directory.join("tree")
+    }
+
+    /// Changes to the root of the builder tree: the upper directory of its overlay.
+    pub fn upper(&self) -> PathBuf {
+        self.directory.join("upper")
+    }
+
+    /// Changes to directories of the host that the builder tree shows, one directory for each overlay.
+    pub fn uppers(&self) -> PathBuf {
+        self.directory.join("uppers")
+    }
+
+    /// Work directories of the overlays themselves.
+    pub fn overlay_work(&self) -> PathBuf {
+        self.directory.join("work")
+    }
+
+    /// Layers that hold nothing but mount points.
+    pub fn mount_points(&self) -> PathBuf {
+        self.directory.join("points")
+    }
+
+    /// The skeleton and the masks of a build from the host.
+    pub fn host(&self) -> PathBuf {
+        self.directory.join("host")
+    }
+
+    /// The image tree (`ROOT`).
+    pub fn image(&self) -> PathBuf {
+        self.directory.join("image")
+    }
+
+    /// The image's Portage configuration (`PORTAGE_CONFIGROOT`).
+    pub fn config(&self) -> PathBuf {
+        self.directory.join("config")
+    }
+
+    /// `PORTAGE_TMPDIR`, unless it is a tmpfs.
+    pub fn tmp(&self) -> PathBuf {
+        self.directory.join("tmp")
+    }
+
+    /// `/run` of the sandbox.
+    pub fn run(&self) -> PathBuf {
+        self.directory.join("run")
+    }
+
+    /// `PORTAGE_LOGDIR`.
+    pub fn logs(&self) -> PathBuf {
+        self.directory.join("logs")
+    }
+
+    /// The logs of the build before the last one.
+    fn old_logs(&self) -> PathBuf {
+        self.directory.join("logs.old")
+    }
+
+    /// Everything that emerge printed. The build cannot reach this file.
+    pub fn emerge_output(&self) -> PathBuf {
+        self.directory.join("emerge.out")
+    }
+
+    fn state(&self) -> PathBuf {
+        self.directory.join("state.json")
+    }
+
+    /// The directories that a build changes, except the logs.
+    fn changed(&self) -> [PathBuf; 10] {
+        [
+            self.upper(),
+            self.uppers(),
+            self.mount_points(),
+            self.host(),
+            self.overlay_work(),
+            self.tree(),
+            self.image(),
+            self.config(),
+            self.tmp(),
+            self.run(),
+        ]
+    }
+
+    /// The directories that are useless after a build.
+    fn temporary(&self) -> [PathBuf; 5] {
+        [self.overlay_work(), self.mount_points(), self.host(), self.tmp(), self.run()]
+    }
+}
+
+/// The directory for a shell's changes. Dropping it removes it.
 #[derive(Debug)]
 pub struct Scratch {
-    path: PathBuf,
+    paths: WorkPaths,
 }
 
 impl Scratch {
-    /// Its path.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Its parts.
+    pub fn paths(&self) -> &WorkPaths {
+        &self.paths
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What cannot be removed now goes with the next build of the recipe.
-        remove_tree(&self.path).ok();
+        // The next build of the recipe removes what this cannot.
+        remove_tree(self.paths.directory()).ok();
     }
 }
 
-/// The work directory of a recipe, with its lock.
+/// The work directory of a recipe, locked.
 #[derive(Debug)]
 pub struct Work {
-    directory: PathBuf,
+    paths: WorkPaths,
     _lock: Lock,
 }
 
-/// What a build started from.
+/// The base of a build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Below {
@@ -59,113 +161,110 @@ pub enum Below {
     Host,
 }
 
-/// What the last build left.
+/// The state in which the last build left a work directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// What lies below its changes.
+    /// The base that its changes belong to.
     pub below: Below,
-    /// Whether the build came to its end.
+    /// Whether the build succeeded.
     pub finished: bool,
 }
 
 impl Store {
-    /// Where the work directory of the recipe called `name` that came from `origin` is, or would be, in the store at `home`.
-    pub fn work_directory(home: &Path, name: &str, origin: &Path) -> PathBuf {
+    /// Returns the paths of the work directory of the recipe `name` from the file `origin`, in the store at `home`. Neither needs
+    /// to exist.
+    pub fn work_paths(home: &Path, name: &str, origin: &Path) -> WorkPaths {
         let digest = Sha256::of(std::os::unix::ffi::OsStrExt::as_bytes(origin.as_os_str())).hex();
-        home.join("builds").join(format!("{name}-{}", &digest[..8]))
+        WorkPaths::new(home.join("builds").join(format!("{name}-{}", &digest[..8])))
     }
 
-    /// Takes the work directory of the recipe called `name` that came from `origin`. `waiting` is called before waiting for
-    /// another process that builds it.
+    /// Locks the work directory of the recipe `name` from the file `origin`, and makes it if it is missing. Calls `waiting` before
+    /// it waits for another process that holds the lock.
     ///
     /// # Errors
-    /// [`Kind::System`] when it cannot be made or locked.
+    /// [`Kind::System`] if the directory cannot be made or locked.
     pub fn work(&self, name: &str, origin: &Path, mode: Mode, waiting: impl FnOnce()) -> Result<Work> {
-        let directory = Self::work_directory(self.root(), name, origin);
+        let paths = Self::work_paths(self.root(), name, origin);
+        let directory = paths.directory();
         let lock = lock::take(&directory.with_added_extension("lock"), mode, waiting)?;
-        fs_err::create_dir_all(&directory).system(|| format!("making the work directory {}", directory.display()))?;
-        Ok(Work { directory, _lock: lock })
+        fs_err::create_dir_all(directory).system(|| format!("making the work directory {}", directory.display()))?;
+        Ok(Work { paths, _lock: lock })
     }
 }
 
 impl Work {
-    /// Its directory.
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    /// Its parts.
+    pub fn paths(&self) -> &WorkPaths {
+        &self.paths
     }
 
-    /// A directory of the build: `upper` and `uppers`, `work`, `tree` (the mounted overlays), `image`, `config`, `tmp`, `run`, `logs`.
-    pub fn part(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
-    }
-
-    /// Begins a build: empties what the last one left, but keeps its logs as `logs.old`.
+    /// Starts a build: removes what the last build left, except its logs, which become `logs.old`.
     ///
     /// # Errors
-    /// [`Kind::System`] when something cannot be removed or made.
+    /// [`Kind::System`] if something cannot be removed or made.
     pub fn begin(&self, state: &State) -> Result<()> {
         self.empty()?;
-        let (logs, old) = (self.part("logs"), self.part("logs.old"));
+        let (logs, old) = (self.paths.logs(), self.paths.old_logs());
         if logs.exists() {
             remove_tree(&old)?;
             fs_err::rename(&logs, &old).system(|| "keeping the last build's logs")?;
         }
-        for part in PARTS.into_iter().chain(["logs"]) {
-            let part = self.part(part);
+        for part in self.paths.changed().into_iter().chain([logs]) {
             fs_err::create_dir(&part).system(|| "making the work directory")?;
-            // Portage's own user works in some of them, and one becomes the root of the image: the umask has no say.
+            // Portage's own user works in some of them, and one becomes the root of the image: the umask must not matter.
             fs_err::set_permissions(&part, Permissions::from_mode(0o755)).system(|| "making the work directory")?;
         }
         self.write(state)
     }
 
-    /// Removes what a build made, except its logs.
+    /// Removes everything that the last build made, except its logs.
     ///
     /// # Errors
-    /// [`Kind::System`] when something cannot be removed.
+    /// [`Kind::System`] if something cannot be removed.
     pub fn empty(&self) -> Result<()> {
-        for file in FILES {
-            match fs_err::remove_file(self.part(file)) {
+        for file in [self.paths.state(), self.paths.emerge_output()] {
+            match fs_err::remove_file(file) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(Error::system("clearing the work directory").with_source(error));
                 }
                 _ => {}
             }
         }
-        for entry in fs_err::read_dir(&self.directory).system(|| "clearing the work directory")? {
+        for entry in fs_err::read_dir(self.paths.directory()).system(|| "clearing the work directory")? {
             let entry = entry.system(|| "clearing the work directory")?;
             if entry.file_name().to_string_lossy().starts_with(SCRATCH) {
                 remove_tree(&entry.path())?;
             }
         }
-        PARTS.iter().try_for_each(|part| remove_tree(&self.part(part)))
+        self.paths.changed().iter().try_for_each(|part| remove_tree(part))
     }
 
-    /// Removes the parts that nobody looks at after a build: the overlays' work directories, masks, temporary files.
+    /// Ends a build: removes the temporary directories and records `state`.
     ///
     /// # Errors
-    /// [`Kind::System`] when something cannot be removed.
+    /// [`Kind::System`] if something cannot be removed.
     pub fn finish(&self, state: &State) -> Result<()> {
-        ["work", "host", "tmp", "run"].iter().try_for_each(|part| remove_tree(&self.part(part)))?;
+        self.paths.temporary().iter().try_for_each(|part| remove_tree(part))?;
         self.write(state)
     }
 
-    /// A directory for a shell's throw-away changes. One that a killed shell left goes with the next build.
+    /// Makes a directory for a shell's changes. If the shell is killed, the next build removes the directory.
     ///
     /// # Errors
-    /// [`Kind::System`] when it cannot be made.
+    /// [`Kind::System`] if it cannot be made.
     pub fn scratch(&self) -> Result<Scratch> {
-        let made = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(&self.directory);
-        Ok(Scratch { path: made.system(|| "making a scratch directory")?.keep() })
+        let made = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(self.paths.directory());
+        let scratch = Scratch { paths: WorkPaths::new(made.system(|| "making a scratch directory")?.keep()) };
+        fs_err::create_dir(scratch.paths.tree()).system(|| "making a scratch directory")?;
+        Ok(scratch)
     }
 
-    /// What the last build left, if anything.
+    /// Reads the state that the last build left; `None` if there was no build.
     ///
     /// # Errors
-    /// [`Kind::System`] when what is there cannot be read.
+    /// [`Kind::System`] if the file cannot be read.
     pub fn state(&self) -> Result<Option<State>> {
-        let path = self.part("state.json");
-        match fs_err::read(&path) {
+        match fs_err::read(self.paths.state()) {
             Ok(text) => Ok(serde_json::from_slice(&text).ok()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::system("reading the state of the last build").with_source(error)),
@@ -173,7 +272,7 @@ impl Work {
     }
 
     fn write(&self, state: &State) -> Result<()> {
-        let text = serde_json::to_vec(state).context(Kind::System, || "writing down the state of the build")?;
-        atomic::replace(&self.part("state.json"), &text, 0o600)
+        let text = serde_json::to_vec(state).context(Kind::System, || "recording the state of the build")?;
+        atomic::replace(&self.paths.state(), &text, 0o600)
     }
 }

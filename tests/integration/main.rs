@@ -14,6 +14,7 @@ mod lock;
 mod man;
 mod names;
 mod oci;
+mod overlay;
 mod prose;
 mod publish;
 mod raw;

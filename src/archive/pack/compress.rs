@@ -34,7 +34,7 @@ use xz2::stream::{Check, MtStreamBuilder};
 use super::cache::Cache;
 use super::chunks::{Channels, Chunk, Chunker};
 use crate::base::digest::Sha256;
-use crate::os::process;
+use crate::os::probe;
 
 /// Plain bytes of a gzip member.
 const GZIP_CHUNK: usize = 2 << 20;
@@ -325,7 +325,7 @@ fn write(ordered: Receiver<Receiver<Compressed>>, mut out: Out<'_>) -> io::Resul
 }
 
 fn write_xz(ordered: Receiver<Receiver<Compressed>>, threads: usize, level: u32, out: Out<'_>) -> io::Result<u64> {
-    let builder = xz_builder(threads as u32, level, process::memory() / XZ_MEMORY);
+    let builder = xz_builder(threads as u32, level, probe::ram() / XZ_MEMORY);
     let mut encoder = xz2::write::XzEncoder::new_stream(out, builder.encoder()?);
     for chunk in ordered {
         encoder.write_all(&received(&chunk)?)?;

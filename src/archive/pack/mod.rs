@@ -142,7 +142,7 @@ pub fn archive(
     let Outputs { archive: out, contents, manifest } = outputs;
     let doing = || format!("packing {}", tree.root.path().display());
     let threads = match options.threads {
-        0 => crate::os::process::processors(),
+        0 => crate::os::probe::processors(),
         given => given,
     };
     let written = out.metadata().system(|| format!("{}: examining the output file", doing()))?;

@@ -1,11 +1,11 @@
-//! What is mounted where, from the text of `/proc/self/mountinfo`. Pure.
+//! A parser of `/proc/self/mountinfo`. Pure.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-/// Mount points and the types of what is mounted there, as it is seen: the last of several at one place.
+/// Returns the type of the file system at each mount point. Of several at one mount point the last, which covers the others, counts.
 pub(super) fn parse(mountinfo: &[u8]) -> BTreeMap<PathBuf, String> {
     let line = |line: &[u8]| {
         let mut fields = line.split(|byte| *byte == b' ');
@@ -16,7 +16,7 @@ pub(super) fn parse(mountinfo: &[u8]) -> BTreeMap<PathBuf, String> {
     mountinfo.split(|byte| *byte == b'\n').filter_map(line).collect()
 }
 
-/// The kernel writes blanks and backslashes in octal.
+/// Undoes the kernel's octal escapes of blanks and backslashes.
 fn unescape(field: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;

@@ -1,4 +1,4 @@
-//! Which paths of the host are seen: the table's rules and the recipe's, of which the longest path decides. Pure.
+//! The rules for what a build sees of the host: the table's and the recipe's. The rule with the longest path decides. Pure.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use super::table;
 
-/// What is said of a path and of all below it that nothing else is said of.
+/// A visibility rule. It applies to its path and to everything below, unless a more specific rule matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rule {
     /// Absolute.
     pub(super) path: PathBuf,
-    /// Whether it is seen.
+    /// Whether the build sees the path.
     pub(super) seen: bool,
-    /// Why.
+    /// The reason, for the user.
     pub(super) why: Cow<'static, str>,
 }
 
@@ -29,18 +29,18 @@ impl fmt::Display for Rule {
     }
 }
 
-/// How much of something is seen.
+/// The part of a file or directory that a build sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sight {
+pub(super) enum Visibility {
     /// Nothing.
     Hidden,
-    /// What ordinary users of the host may see.
+    /// Whatever ordinary users of the host may read.
     Guarded,
-    /// All.
+    /// Everything.
     Whole,
 }
 
-/// All rules. Of the same path, what the recipe says wins over the table, and what is said later over what is said earlier.
+/// All rules. Of two rules for one path, the recipe's wins over the table's, and the later one over the earlier one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rules {
     table: Vec<Rule>,
@@ -55,47 +55,47 @@ impl Rules {
         Self { table: table::seen().chain(table::hidden()).collect(), recipe: hide.chain(show).collect() }
     }
 
-    /// Says of what a path leads to what is said of the path: `resolve` follows the links in it.
+    /// Extends each rule to the target of its path, with symlinks resolved by `resolve`.
     pub(super) fn resolve(&mut self, resolve: impl Fn(&Path) -> Option<PathBuf>) {
         let resolved =
             |rule: &Rule| Some(Rule { path: resolve(&rule.path).filter(|path| *path != rule.path)?, ..rule.clone() });
-        // What a directory of the table leads to is seen there, and nowhere else.
+        // The target of a directory that the table shows stays hidden at its own path.
         let table: Vec<Rule> = self.table.iter().filter(|rule| !rule.seen).filter_map(resolved).collect();
         let recipe: Vec<Rule> = self.recipe.iter().filter_map(resolved).collect();
         self.table.extend(table);
         self.recipe.extend(recipe);
     }
 
-    /// Hides one more path, unless the recipe says otherwise.
+    /// Hides one more path, unless the recipe shows it.
     pub(super) fn hide(&mut self, path: &Path, why: impl Into<Cow<'static, str>>) {
         self.table.push(Rule::new(path, false, why));
     }
 
-    /// What is said of exactly this path.
-    pub(super) fn exactly(&self, path: &Path) -> Option<Sight> {
+    /// Returns the visibility by the rules for exactly this path, if there are any.
+    pub(super) fn exactly(&self, path: &Path) -> Option<Visibility> {
         let last = |rules: &[Rule], seen| {
             let rule = rules.iter().rev().find(|rule| rule.path == path)?;
-            Some(if rule.seen { seen } else { Sight::Hidden })
+            Some(if rule.seen { seen } else { Visibility::Hidden })
         };
-        last(&self.recipe, Sight::Whole).or_else(|| last(&self.table, Sight::Guarded))
+        last(&self.recipe, Visibility::Whole).or_else(|| last(&self.table, Visibility::Guarded))
     }
 
-    /// How much of `path` is seen, as far as rules say.
-    pub(super) fn sight(&self, path: &Path) -> Sight {
-        path.ancestors().find_map(|path| self.exactly(path)).unwrap_or(Sight::Hidden)
+    /// Returns the visibility of `path` by the rules.
+    pub(super) fn visibility(&self, path: &Path) -> Visibility {
+        path.ancestors().find_map(|path| self.exactly(path)).unwrap_or(Visibility::Hidden)
     }
 
-    /// Whether something is said of a path below this one.
+    /// Returns whether there is a rule for a path below this one.
     pub(super) fn reach_below(&self, path: &Path) -> bool {
         self.iter().any(|rule| rule.path != path && rule.path.starts_with(path))
     }
 
-    /// Whether a path below this one is seen.
+    /// Returns whether a rule shows a path below this one.
     pub(super) fn show_below(&self, path: &Path) -> bool {
         self.seen().any(|rule| rule.path != path && rule.path.starts_with(path))
     }
 
-    /// Paths that are seen and lie in nothing else that is, sorted.
+    /// Returns the shown paths that do not lie in another shown path, sorted.
     pub(super) fn roots(&self) -> Vec<PathBuf> {
         let mut all: Vec<PathBuf> = self.seen().map(|rule| rule.path.clone()).collect();
         all.sort();
@@ -104,16 +104,11 @@ impl Rules {
         all.iter().filter(outermost).cloned().collect()
     }
 
-    /// Paths that the recipe wants to be seen.
-    pub(super) fn wanted(&self) -> impl Iterator<Item = &Path> {
-        self.recipe.iter().filter(|rule| rule.seen).map(|rule| rule.path.as_path())
-    }
-
     fn seen(&self) -> impl Iterator<Item = &Rule> {
-        self.iter().filter(|rule| rule.seen && self.exactly(&rule.path) != Some(Sight::Hidden))
+        self.iter().filter(|rule| rule.seen && self.exactly(&rule.path) != Some(Visibility::Hidden))
     }
 
-    /// All of them.
+    /// All rules.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Rule> {
         self.table.iter().chain(&self.recipe)
     }
@@ -129,20 +124,20 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_path_decides_and_the_recipe_over_the_table() {
+    fn the_longest_path_decides_and_the_recipe_wins_over_the_table() {
         let rules =
             rules(&["/etc/foo", "/usr/local/lib", "/opt"], &["/usr/local", "/etc/foo/bar", "/srv/x", "/etc/ssh"]);
-        let sight = |path: &str| rules.sight(Path::new(path));
-        assert_eq!(sight("/usr/bin/ls"), Sight::Guarded);
-        assert_eq!(sight("/usr/local/bin"), Sight::Whole);
-        assert_eq!(sight("/usr/local/lib/x"), Sight::Hidden);
-        assert_eq!(sight("/etc/foo/x"), Sight::Hidden);
-        assert_eq!(sight("/etc/foo/bar/x"), Sight::Whole);
-        assert_eq!(sight("/etc/foobar"), Sight::Guarded);
-        assert_eq!(sight("/etc/ssh/key"), Sight::Whole);
-        assert_eq!(sight("/opt/x"), Sight::Hidden);
+        let visibility = |path: &str| rules.visibility(Path::new(path));
+        assert_eq!(visibility("/usr/bin/ls"), Visibility::Guarded);
+        assert_eq!(visibility("/usr/local/bin"), Visibility::Whole);
+        assert_eq!(visibility("/usr/local/lib/x"), Visibility::Hidden);
+        assert_eq!(visibility("/etc/foo/x"), Visibility::Hidden);
+        assert_eq!(visibility("/etc/foo/bar/x"), Visibility::Whole);
+        assert_eq!(visibility("/etc/foobar"), Visibility::Guarded);
+        assert_eq!(visibility("/etc/ssh/key"), Visibility::Whole);
+        assert_eq!(visibility("/opt/x"), Visibility::Hidden);
         for nothing in ["/", "/home/me", "/srv", "/srv/y", "/var/cache/quern", "/new"] {
-            assert_eq!(sight(nothing), Sight::Hidden, "{nothing}");
+            assert_eq!(visibility(nothing), Visibility::Hidden, "{nothing}");
         }
         let roots = rules.roots();
         assert!(
@@ -154,19 +149,19 @@ mod tests {
     }
 
     #[test]
-    fn rules_follow_links() {
+    fn rules_follow_symlinks() {
         let mut rules = rules(&["/etc/a/key"], &["/lib/firmware"]);
         rules.resolve(|path| {
             let path = path.to_str()?;
             Some(path.replace("/etc/a", "/opt/a").replace("/lib/", "/usr/lib/").replace("/etc/ssl", "/usr/ssl").into())
         });
-        assert_eq!(rules.sight(Path::new("/opt/a/key")), Sight::Hidden);
-        assert_eq!(rules.sight(Path::new("/usr/ssl/private")), Sight::Hidden);
-        assert_eq!(rules.sight(Path::new("/usr/ssl/certs")), Sight::Guarded);
-        assert_eq!(rules.sight(Path::new("/usr/lib/firmware/x")), Sight::Whole);
+        assert_eq!(rules.visibility(Path::new("/opt/a/key")), Visibility::Hidden);
+        assert_eq!(rules.visibility(Path::new("/usr/ssl/private")), Visibility::Hidden);
+        assert_eq!(rules.visibility(Path::new("/usr/ssl/certs")), Visibility::Guarded);
+        assert_eq!(rules.visibility(Path::new("/usr/lib/firmware/x")), Visibility::Whole);
         rules.hide(Path::new("/usr/share"), "why");
         rules.hide(Path::new("/usr/lib/firmware"), "why");
-        assert_eq!(rules.sight(Path::new("/usr/share/x")), Sight::Hidden);
-        assert_eq!(rules.sight(Path::new("/usr/lib/firmware/x")), Sight::Whole, "the recipe wins");
+        assert_eq!(rules.visibility(Path::new("/usr/share/x")), Visibility::Hidden);
+        assert_eq!(rules.visibility(Path::new("/usr/lib/firmware/x")), Visibility::Whole, "the recipe wins");
     }
 }

@@ -1,9 +1,8 @@
-//! What of a running Gentoo a build sees unless the recipe says otherwise. A list of what is seen: what nobody thought of stays
-//! out.
+//! The parts of a running Gentoo that a build sees by default. This is an allow list: a path that it does not mention is hidden.
 
 use super::rules::Rule;
 
-/// Directories that are seen, and why a build needs them.
+/// Directories that a build sees, with the reasons why it needs them.
 const SEEN: [(&str, &str); 12] = [
     ("/usr", "programs, libraries and headers"),
     ("/bin", "programs, where they are not in /usr"),
@@ -14,12 +13,12 @@ const SEEN: [(&str, &str); 12] = [
     ("/libx32", "libraries, where they are not in /usr"),
     ("/opt", "programs of packages that bring them ready-made"),
     ("/etc", "settings of programs and of Portage"),
-    ("/var/db/pkg", "which packages are installed"),
-    ("/var/lib/portage", "what Portage remembers of them"),
-    ("/var/lib/texmf", "what TeX's packages make once for all"),
+    ("/var/db/pkg", "the list of installed packages"),
+    ("/var/lib/portage", "Portage's state of the installed packages"),
+    ("/var/lib/texmf", "files that packages of TeX generate"),
 ];
 
-/// What is hidden in them, and why. Most of it is kept from ordinary users as well, and hidden for that alone.
+/// Paths in them that are hidden, with reasons. Most of them are also hidden because ordinary users may not read them.
 const HIDDEN: [(&str, &str); 39] = [
     ("/etc/.git", "the history of everything else here"),
     ("/etc/.pwd.lock", "a lock of this machine's account files"),
@@ -51,21 +50,21 @@ const HIDDEN: [(&str, &str); 39] = [
     ("/etc/samba", "passwords of shares"),
     ("/etc/ssh", "keys of this machine"),
     ("/etc/ssl/private", "private keys"),
-    ("/etc/sudoers", "who may do what on this machine"),
-    ("/etc/sudoers.d", "who may do what on this machine"),
+    ("/etc/sudoers", "privileges of users of this machine"),
+    ("/etc/sudoers.d", "privileges of users of this machine"),
     ("/etc/swanctl", "keys of networks"),
     ("/etc/wireguard", "keys of networks"),
     ("/etc/wpa_supplicant", "keys of networks"),
     ("/etc/zfs", "keys of disks"),
     ("/opt/containerd", "containers of this machine"),
-    ("/usr/local", "what no package owns"),
+    ("/usr/local", "files that no package owns"),
     ("/usr/src", "sources of this machine's kernel"),
 ];
 
-/// Where what an ordinary user of the host may not read is hidden, named above or not.
+/// Directories in which everything is hidden that an ordinary user of the host may not read.
 const GUARDED: [&str; 2] = ["/etc", "/opt"];
 
-/// Account files that programs miss when they are not there: seen without a password in them.
+/// Account files that programs need. A build sees them without passwords.
 pub(super) const ACCOUNTS: [&str; 2] = ["/etc/shadow", "/etc/gshadow"];
 
 /// Directories of every system, empty in a build: path and mode.
@@ -91,11 +90,10 @@ pub(super) const SKELETON: [(&str, u32); 19] = [
     ("var/tmp", 0o1777),
 ];
 
-/// Links of every system.
+/// Symlinks of every system.
 pub(super) const LINKS: [(&str, &str); 2] = [("var/lock", "/run/lock"), ("var/run", "/run")];
 
-/// File systems that are the kernel's own or of other machines, by the beginning of their names: what is mounted so below a
-/// directory that is seen is not seen.
+/// Virtual and remote file systems, by prefixes of their names. They are hidden wherever they are mounted.
 const ELSEWHERE: [&str; 27] = [
     "9p",
     "afs",
@@ -126,22 +124,22 @@ const ELSEWHERE: [&str; 27] = [
     "tracefs",
 ];
 
-/// The directories that are seen, with reasons.
+/// Returns the rules for [`SEEN`].
 pub(super) fn seen() -> impl Iterator<Item = Rule> {
     SEEN.into_iter().map(|(path, why)| Rule::new(path, true, why))
 }
 
-/// What is hidden in them, with reasons.
+/// Returns the rules for [`HIDDEN`].
 pub(super) fn hidden() -> impl Iterator<Item = Rule> {
     HIDDEN.into_iter().map(|(path, why)| Rule::new(path, false, why))
 }
 
-/// Whether files at `path` are hidden where others than their owners may not read them.
+/// Returns whether files at `path` are hidden if only their owner may read them.
 pub(super) fn is_guarded(path: &std::path::Path) -> bool {
     GUARDED.iter().any(|guarded| path.starts_with(guarded))
 }
 
-/// Whether a file system of this type is of this machine's own disks.
+/// Returns whether a file system of this type is on this machine's disks or in its memory.
 pub(super) fn is_local(kind: &str) -> bool {
     !ELSEWHERE.iter().any(|elsewhere| kind.starts_with(elsewhere))
 }
@@ -151,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_makes_sense() {
+    fn hidden_paths_lie_in_shown_ones() {
         for hidden in hidden() {
             let inside = seen().any(|seen| hidden.path.starts_with(&seen.path) && hidden.path != seen.path);
             assert!(inside, "{} is in nothing that is seen", hidden.path.display());

@@ -50,11 +50,6 @@ pub struct Rootfs {
 impl Rootfs {
     /// Opens the directory `path` as the root of a tree.
     pub fn open(path: &Path) -> Result<Self> {
-        // From here on nothing else carries a path: what has to be looked up by one is looked up before.
-        crate::os::process::processors();
-        crate::os::process::memory();
-        crate::os::process::umask();
-        crate::os::userns::owners::look();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd =
             rustix::fs::open(path, flags, Mode::empty()).system(|| format!("opening the tree {}", path.display()))?;

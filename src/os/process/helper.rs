@@ -1,5 +1,5 @@
-//! A program of the host that does a part of the work: in a process group of its own, with no more of the environment than it is
-//! given, its complaints bounded; it ends when this program does.
+//! Programs of the host that this program runs (git): in a process group of their own, with a given environment. What they write to
+//! standard error is bounded, and they end when this program ends.
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
@@ -13,10 +13,10 @@ use super::{Exit, Guard, Signals, wait, wait_for_end};
 use crate::base::error::{Context, Error, Result};
 use crate::os::sys;
 
-/// As much of its complaints is kept.
+/// Limit on the standard error that is kept, in bytes.
 const COMPLAINTS: u64 = 64 << 10;
 
-/// A program that runs. Dropped, it is killed.
+/// A running program. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Helper {
     child: Child,
@@ -25,7 +25,7 @@ pub(crate) struct Helper {
 }
 
 impl Helper {
-    /// Starts `program`, found in PATH, which may write no file longer than `largest` bytes.
+    /// Starts `program`, which is looked up in PATH. It cannot write files longer than `largest` bytes.
     pub(crate) fn start(program: &str, arguments: &[String], env: &[(String, String)], largest: u64) -> Result<Self> {
         #[allow(clippy::disallowed_methods, reason = "this is where helpers are started")]
         let mut command = Command::new(program);
@@ -42,12 +42,12 @@ impl Helper {
             let error = Error::system(format!("starting {program}")).with_source(error);
             if missing { error.with_hint(format!("install {program} on this machine")) } else { error }
         })?;
-        // What is said to the negative id is said to the group.
+        // The negative id names the process group.
         let guard = Signals::guard(Pid::from_raw(-(child.id() as i32)), false);
         let complaints = child.stderr.take().map(|mut stderr| {
             std::thread::spawn(move || {
                 let mut bytes = Vec::new();
-                // The rest is read too, or the program would wait for a reader.
+                // The rest is read as well, or the program would block.
                 let _ = stderr.by_ref().take(COMPLAINTS).read_to_end(&mut bytes);
                 let _ = std::io::copy(&mut stderr, &mut std::io::sink());
                 bytes
@@ -56,15 +56,15 @@ impl Helper {
         Ok(Self { child, guard: Some(guard), complaints })
     }
 
-    /// What it writes; once.
+    /// Takes its standard output. Works once.
     pub(crate) fn output(&mut self) -> Result<ChildStdout> {
-        self.child.stdout.take().ok_or_else(|| Error::system("reading a program's output: somebody else does"))
+        self.child.stdout.take().ok_or_else(|| Error::system("reading a program's output: it was taken already"))
     }
 
-    /// Waits for its end; how that was, and its complaints.
+    /// Waits for its end. Returns how it ended, and its standard error.
     ///
     /// # Errors
-    /// [`Kind::Killed`](crate::base::error::Kind::Killed) when this program was told to stop.
+    /// [`Kind::Killed`](crate::base::error::Kind::Killed) if a signal asked this program to stop.
     pub(crate) fn finish(mut self) -> Result<(Exit, String)> {
         self.child.stdout = None;
         let exit = self.reap()?;
@@ -78,7 +78,7 @@ impl Helper {
     fn reap(&mut self) -> Result<Exit> {
         let pid = Pid::from_raw(self.child.id() as i32);
         wait_for_end(pid)?;
-        // Nothing of its group is left behind, and its id is not yet another's.
+        // No process of its group may stay. Its id cannot be reused before it is reaped.
         kill(Pid::from_raw(-pid.as_raw()), Signal::SIGKILL).ok();
         drop(self.guard.take());
         wait(pid)
@@ -94,7 +94,7 @@ impl Drop for Helper {
     }
 }
 
-/// Runs a program whose output is at most `most` bytes.
+/// Runs a program whose standard output has at most `most` bytes. Returns how it ended, its output and its standard error.
 pub(crate) fn ask(mut helper: Helper, most: u64) -> Result<(Exit, Vec<u8>, String)> {
     let mut bytes = Vec::new();
     helper.output()?.take(most + 1).read_to_end(&mut bytes).system(|| "reading a program's output")?;
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn output_complaints_and_exit_are_told() {
+    fn output_standard_error_and_exit_are_returned() {
         let (exit, output, complaints) = ask(sh("echo out; echo why >&2; exit 3"), 100).unwrap();
         assert_eq!((exit, output.as_slice(), complaints.as_str()), (Exit::Code(3), b"out\n".as_slice(), "why\n"));
         assert!(ask(sh("echo too long"), 4).is_err());
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn files_have_a_limit() {
+    fn a_helper_cannot_write_long_files() {
         let scratch = tempfile::tempdir().unwrap();
         let file = scratch.path().join("file");
         let (exit, ..) = ask(sh(&format!("head -c 8192 /dev/zero >'{}'", file.display())), 100).unwrap();

@@ -1,8 +1,8 @@
-//! Processes: waiting for one while passing signals on, and what a signal to this program means.
+//! Child processes: waiting for them, and passing signals on to them.
 //!
-//! Every process of this program that only waits (the outer one without root, the two of a sandbox) does it in [`supervise`].
-//! The builder, which has threads, takes its signals in one thread ([`Signals`]): while a sandbox runs they go to it, else
-//! they end the program. Programs of the host that do a part of the work are started by [`helper`], and get the signals likewise.
+//! The processes of this program that only wait (the outer one without root, the two of a sandbox) do so in [`supervise`]. The
+//! builder, which has threads, receives its signals in one thread ([`Signals`]): while children run that are registered there, they
+//! get the signals; otherwise a signal ends the program. [`helper`] starts programs of the host.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,50 +21,29 @@ use serde::{Deserialize, Serialize};
 use crate::base::error::{Context, Error, Kind, Result};
 
 pub(crate) mod helper;
-mod memory;
 
-pub use self::memory::memory;
-
-/// The signals that mean "stop" and are passed on.
+/// The signals that ask a program to stop.
 const STOPPING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
 
-/// How long a stopped payload may take to put its house in order.
+/// Time between the signal to stop and SIGKILL.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Between two attempts to remove what is still written to.
+/// Pause between two attempts to remove a directory that is still written to.
 const PAUSE: Duration = Duration::from_millis(1);
-/// Two signals closer than this are one: a terminal and a parent may both send it.
+/// Two signals within this time count as one: a terminal and a parent may both send it.
 const DUPLICATE: Duration = Duration::from_millis(300);
 
-/// How many processors this process may use, as its affinity and its control groups have it. Looked up once: it takes reading
-/// files of `/proc` and `/sys`, which nothing does that is about to unpack an archive.
-pub fn processors() -> usize {
-    static COUNT: OnceLock<usize> = OnceLock::new();
-    *COUNT.get_or_init(|| std::thread::available_parallelism().map_or(1, |count| count.get()))
-}
-
-/// The permissions that files are not made with, of this process when it was first asked; all of them where that is not known.
-/// Looked up once, as [`processors`] is. Nothing sets another but processes that become a build.
-pub fn umask() -> u32 {
-    static UMASK: OnceLock<u32> = OnceLock::new();
-    *UMASK.get_or_init(|| {
-        let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
-        let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-        mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o777)
-    })
-}
-
-/// How a process ended.
+/// The end of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {
-    /// With this code.
+    /// It exited with this code.
     Code(i32),
-    /// By this signal.
+    /// This signal killed it.
     Signal(i32),
 }
 
 impl Exit {
-    /// The code that a shell would show: `128 + n` for a signal.
+    /// The exit code that a shell would report: `128 + n` for a signal.
     pub fn code(self) -> i32 {
         match self {
             Self::Code(code) => code,
@@ -72,7 +51,7 @@ impl Exit {
         }
     }
 
-    /// Whether it ended with code 0.
+    /// Returns whether it exited with code 0.
     pub fn success(self) -> bool {
         self == Self::Code(0)
     }
@@ -86,17 +65,17 @@ impl Exit {
     }
 }
 
-/// What a supervising process does with the signals it gets.
+/// The treatment of signals by a supervising process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Forward {
-    /// Passes on what another process sent; the terminal sends its own to the child too.
+    /// Passes on signals from other processes. Signals from the terminal reach the child anyway.
     Sent,
-    /// Passes on everything to every process of the pid namespace that this one is the first of, as a terminal would to all
-    /// that run in it: a command's children may have process groups of their own.
+    /// Passes every signal on to all processes of the pid namespace whose first process this is: a command's children may have
+    /// process groups of their own.
     Everyone,
 }
 
-/// The stopping signals, without the hangup where nohup(1) has it ignored.
+/// Returns [`STOPPING`], without SIGHUP if nohup(1) made this process ignore it.
 fn stopping() -> SigSet {
     let mut set = SigSet::from_iter(STOPPING);
     let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
@@ -107,7 +86,7 @@ fn stopping() -> SigSet {
     set
 }
 
-/// Blocks the signals that [`supervise`] waits for; call before the child exists, so that none is lost.
+/// Blocks the signals that [`supervise`] waits for. Call it before the child exists, so that no signal is lost.
 pub(crate) fn block_signals() -> Result<SigSet> {
     let mut set = stopping();
     set.add(Signal::SIGCHLD);
@@ -115,9 +94,9 @@ pub(crate) fn block_signals() -> Result<SigSet> {
     Ok(set)
 }
 
-/// Waits until `child` ends, reaping every other child (PID 1 inherits orphans) and passing signals on.
+/// Waits until `child` ends. Meanwhile reaps every other child, since PID 1 inherits orphans, and passes signals on.
 ///
-/// `lifeline` is a descriptor whose other end the parent holds: when it hangs up, the parent is gone and the child is killed.
+/// The parent holds the other end of the descriptor `lifeline`. When that end is closed, the parent is gone, and the child is killed.
 pub(crate) fn supervise(
     child: Pid,
     signals: &SigSet,
@@ -146,7 +125,7 @@ pub(crate) fn supervise(
         }
         while let Ok(Some(info)) = fd.read_signal() {
             let Ok(signal) = Signal::try_from(info.ssi_signo as i32) else { continue };
-            // si_code > 0 is the kernel speaking for the terminal (SI_KERNEL); processes send SI_USER and below.
+            // The kernel sets si_code > 0 (SI_KERNEL) for signals from the terminal; signals of processes have SI_USER or less.
             let from_terminal = info.ssi_code > 0;
             match forward {
                 _ if signal == Signal::SIGCHLD => {}
@@ -159,7 +138,7 @@ pub(crate) fn supervise(
     }
 }
 
-/// Reaps whatever has ended; the exit of `child` when it is among them.
+/// Reaps all children that have ended. Returns the exit of `child` if it is one of them.
 fn reap(child: Pid) -> Result<Option<Exit>> {
     loop {
         match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
@@ -177,12 +156,12 @@ fn reap(child: Pid) -> Result<Option<Exit>> {
     }
 }
 
-/// Whether a descriptor has something to read or was hung up: a pidfd whose process ended, a socket that nobody holds any more.
+/// Returns whether a descriptor is readable or hung up: a pidfd whose process ended, a socket whose other end is closed.
 pub(crate) fn has_news(fd: BorrowedFd<'_>) -> bool {
     poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
-/// Waits until a child has ended, and leaves it there to be waited for.
+/// Waits until a child has ended, without reaping it.
 pub(crate) fn wait_for_end(child: Pid) -> Result<()> {
     loop {
         match waitid(Id::Pid(child), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
@@ -193,7 +172,19 @@ pub(crate) fn wait_for_end(child: Pid) -> Result<()> {
     }
 }
 
-/// Waits until no child is left, orphans that came to this process among them.
+/// Waits for a process that became a child of this one when its parent died, and reaps it. Returns at once if it is not a child.
+pub(crate) fn wait_for_orphan(pid: Pid) -> Result<()> {
+    loop {
+        match waitpid(pid, None) {
+            Ok(status) if Exit::of(status).is_some() => return Ok(()),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(Errno::ECHILD) => return Ok(()),
+            Err(errno) => return Err(Error::system(format!("waiting for process {pid}")).with_source(errno)),
+        }
+    }
+}
+
+/// Waits until this process has no children, including orphans that it inherited.
 pub(crate) fn wait_for_all() -> Result<()> {
     loop {
         match waitpid(None, None) {
@@ -204,7 +195,7 @@ pub(crate) fn wait_for_all() -> Result<()> {
     }
 }
 
-/// Waits for one child, whatever its descendants do.
+/// Waits for one child and reaps it, whatever its descendants do.
 pub(crate) fn wait(child: Pid) -> Result<Exit> {
     loop {
         match waitpid(child, None) {
@@ -219,8 +210,8 @@ pub(crate) fn wait(child: Pid) -> Result<Exit> {
     }
 }
 
-/// The terminal as it was when this program was in its foreground; put back when dropped. An interactive shell in a sandbox
-/// takes the foreground and cannot give it back: the group that had it has no name in there.
+/// The state of the terminal while this program was in its foreground. Dropping it restores that state. An interactive shell in a
+/// sandbox takes the foreground and cannot give it back: this program's process group has no id there.
 #[derive(Debug)]
 pub(crate) struct Foreground {
     group: Pid,
@@ -228,7 +219,7 @@ pub(crate) struct Foreground {
 }
 
 impl Foreground {
-    /// Notes the terminal at standard input; none when there is none, or another program is in its foreground.
+    /// Records the state of the terminal at standard input. Returns `None` if there is none or another program has its foreground.
     pub(crate) fn note() -> Option<Self> {
         let input = std::io::stdin();
         let group = tcgetpgrp(&input).ok().filter(|group| *group == getpgrp())?;
@@ -240,20 +231,20 @@ impl Drop for Foreground {
     fn drop(&mut self) {
         unstopped(|| {
             let input = std::io::stdin();
-            // A terminal that is gone meanwhile needs nothing.
+            // Fails if the terminal is gone, and then nothing is to be done.
             tcsetpgrp(&input, self.group).and_then(|()| tcsetattr(&input, SetArg::TCSADRAIN, &self.modes)).ok();
         });
     }
 }
 
-/// Makes this process a group of its own, in the foreground of the terminal if there is one.
+/// Makes this process a process group of its own, and puts it in the foreground of the terminal if there is one.
 pub(crate) fn take_foreground() -> nix::Result<()> {
     setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
     unstopped(|| tcsetpgrp(std::io::stdin(), getpid()).ok());
     Ok(())
 }
 
-/// Does something to the terminal that would stop a process in the background, unless it does not hear of it.
+/// Runs `doing` with SIGTTOU blocked, so that changing the terminal from the background does not stop this process.
 fn unstopped<T>(doing: impl FnOnce() -> T) -> T {
     let before = SigSet::from(Signal::SIGTTOU).thread_swap_mask(SigmaskHow::SIG_BLOCK);
     let done = doing();
@@ -261,33 +252,42 @@ fn unstopped<T>(doing: impl FnOnce() -> T) -> T {
     done
 }
 
-/// What the signal thread knows.
+/// The state that the signal thread shares with the rest of the process.
 #[derive(Default)]
-struct Present {
-    /// The sandbox that signals go to, and whether the terminal reaches its payload by itself.
-    sandbox: Option<(Pid, bool)>,
-    /// The first stopping signal, and when.
+struct SignalState {
+    /// The children that get the signals, and whether signals from the terminal reach them anyway.
+    children: BTreeMap<Pid, bool>,
+    /// The first signal to stop, and its time.
     stopped: Option<(Signal, Instant)>,
-    /// What removes the rest when a signal ends the program, numbered.
+    /// The removals to run if a signal ends the program, numbered.
     leftovers: BTreeMap<u64, Remove>,
 }
 
-/// Tries to remove something; false when it is worth another attempt.
-type Remove = Box<dyn Fn() -> bool + Send>;
-
-static PRESENT: OnceLock<Mutex<Present>> = OnceLock::new();
-
-fn present() -> MutexGuard<'static, Present> {
-    PRESENT.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+impl SignalState {
+    /// Sends `signal` to all children, except those that the terminal sent it to.
+    fn send(&self, signal: Signal, from_terminal: bool) {
+        for (child, _) in self.children.iter().filter(|(_, reached)| !(from_terminal && **reached)) {
+            kill(*child, signal).ok();
+        }
+    }
 }
 
-/// The builder's handling of signals. A sandbox registered with [`Signals::guard`] gets them: the first asks it to stop, a
-/// second or ten seconds kill it. With no sandbox the program ends at once.
+/// Tries to remove something. Returns false if another attempt may help.
+type Remove = Box<dyn Fn() -> bool + Send>;
+
+static STATE: OnceLock<Mutex<SignalState>> = OnceLock::new();
+
+fn state() -> MutexGuard<'static, SignalState> {
+    STATE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The signal thread of the builder. Children that are registered with [`Signals::guard`] get its signals: the first signal asks
+/// them to stop; a second one, or ten seconds, kill them. Without such a child the program ends at once.
 #[derive(Debug)]
 pub(crate) struct Signals;
 
 impl Signals {
-    /// Starts the thread that takes the signals. Call in the main thread before any other thread exists.
+    /// Starts the thread. Call it in the main thread before any other thread exists.
     pub(crate) fn start() -> Result<()> {
         let set = stopping();
         set.thread_block().system(|| "blocking signals")?;
@@ -299,35 +299,31 @@ impl Signals {
         Ok(())
     }
 
-    /// Sends signals to this sandbox until the guard is dropped; `terminal` when its payload shares the user's terminal and
-    /// gets what is typed there by itself.
-    pub(crate) fn guard(sandbox: Pid, terminal: bool) -> Guard {
-        present().sandbox = Some((sandbox, terminal));
-        Guard
+    /// Registers a child, or a process group by its negative id, until the guard is dropped. `terminal` means that signals from the
+    /// terminal reach it anyway.
+    pub(crate) fn guard(child: Pid, terminal: bool) -> Guard {
+        state().children.insert(child, terminal);
+        Guard(child)
     }
 
-    /// The error to return when a stopping signal has come.
+    /// Returns an error if a signal asked this program to stop.
     pub(crate) fn interrupted() -> Option<Error> {
-        let (signal, _) = present().stopped?;
+        let (signal, _) = state().stopped?;
         Some(Error::new(Kind::Killed(signal as i32), format!("stopped by {signal}")))
     }
 
     fn watch(fd: &SignalFd) {
         loop {
             let deadline = {
-                let present = present();
-                present.sandbox.zip(present.stopped).map(|(_, (_, since))| since + GRACE)
+                let state = state();
+                state.stopped.filter(|_| !state.children.is_empty()).map(|(_, since)| since + GRACE)
             };
             let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
                 let left = deadline.saturating_duration_since(Instant::now());
                 PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
             });
             match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
-                Ok(0) => {
-                    if let Some((sandbox, _)) = present().sandbox {
-                        kill(sandbox, Signal::SIGKILL).ok();
-                    }
-                }
+                Ok(0) => state().send(Signal::SIGKILL, false),
                 Ok(_) => {
                     if let Ok(Some(info)) = fd.read_signal()
                         && let Ok(signal) = Signal::try_from(info.ssi_signo as i32)
@@ -340,67 +336,66 @@ impl Signals {
         }
     }
 
-    #[allow(clippy::disallowed_methods, reason = "with no sandbox to stop, a stopping signal ends the program here")]
+    #[allow(clippy::disallowed_methods, reason = "without a child to stop, a signal ends the program here")]
     fn take(signal: Signal, from_terminal: bool) {
-        let mut present = present();
-        match (present.sandbox, present.stopped) {
-            (Some((_, true)), _) if from_terminal => {}
-            (Some((sandbox, _)), None) => {
-                present.stopped = Some((signal, Instant::now()));
-                kill(sandbox, signal).ok();
-            }
-            (Some((sandbox, _)), Some((_, since))) => {
-                if since.elapsed() > DUPLICATE {
-                    kill(sandbox, Signal::SIGKILL).ok();
+        let mut state = state();
+        if state.children.is_empty() {
+            // Destructors do not run here. The next run removes what cannot be removed now.
+            let until = Instant::now() + GRACE;
+            for remove in state.leftovers.values() {
+                while !remove() && Instant::now() < until {
+                    std::thread::sleep(PAUSE);
                 }
             }
-            (None, _) => {
-                // Destructors do not run here. What cannot be removed now, the next run removes.
-                let until = Instant::now() + GRACE;
-                for remove in present.leftovers.values() {
-                    while !remove() && Instant::now() < until {
-                        std::thread::sleep(PAUSE);
-                    }
-                }
-                std::process::exit(128 + signal as i32)
+            std::process::exit(128 + signal as i32)
+        }
+        if from_terminal && state.children.values().all(|reached| *reached) {
+            return;
+        }
+        match state.stopped {
+            None => {
+                state.stopped = Some((signal, Instant::now()));
+                state.send(signal, from_terminal);
             }
+            Some((_, since)) if since.elapsed() > DUPLICATE => state.send(Signal::SIGKILL, from_terminal),
+            Some(_) => {}
         }
     }
 }
 
-/// A directory that goes when a signal ends the program, for as long as this value lives.
+/// A directory that is removed if a signal ends the program while this value lives.
 #[derive(Debug)]
 pub(crate) struct Leftover(u64);
 
 impl Leftover {
-    /// Registers what is called for it until it gives true: other threads may still write to what is removed.
+    /// Registers the removal, which is called until it returns true: other threads may still write to the directory.
     pub(crate) fn new(remove: impl Fn() -> bool + Send + 'static) -> Self {
-        let mut present = present();
-        let number = present.leftovers.last_key_value().map_or(0, |(last, _)| last + 1);
-        present.leftovers.insert(number, Box::new(remove));
+        let mut state = state();
+        let number = state.leftovers.last_key_value().map_or(0, |(last, _)| last + 1);
+        state.leftovers.insert(number, Box::new(remove));
         Self(number)
     }
 
-    /// Does `work` while no signal ends the program.
+    /// Runs `work`; meanwhile no signal ends the program.
     pub(crate) fn undisturbed<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _held = present();
+        let _held = state();
         work()
     }
 }
 
 impl Drop for Leftover {
     fn drop(&mut self) {
-        // While a signal ends the program this waits, and with it the error of what was removed too early.
-        present().leftovers.remove(&self.0);
+        // Blocks while a signal ends the program, so that nobody sees errors caused by the removal.
+        state().leftovers.remove(&self.0);
     }
 }
 
-/// Ends the registration of a sandbox.
+/// The registration of a child for signals. Dropping it ends the registration.
 #[derive(Debug)]
-pub(crate) struct Guard;
+pub(crate) struct Guard(Pid);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        present().sandbox = None;
+        state().children.remove(&self.0);
     }
 }

@@ -121,11 +121,11 @@ fn stream() -> io::Result<Stream> {
 }
 
 fn threads() -> u32 {
-    crate::os::process::processors().min(64) as u32
+    crate::os::probe::processors().min(64) as u32
 }
 
 fn for_threads() -> u64 {
-    (u64::from(threads()) * PER_THREAD).min(crate::os::process::memory() / PART)
+    (u64::from(threads()) * PER_THREAD).min(crate::os::probe::ram() / PART)
 }
 
 /// Returns the memory limit of a decoder. liblzma requires it to be at least the limit for threads.

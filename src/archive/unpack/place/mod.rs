@@ -23,7 +23,7 @@ use super::limits::{Limits, MemoryBudget};
 use crate::base::progress::Progress;
 use crate::base::refusal::{Code, Reason};
 use crate::fs::rootfs::{self, Rootfs, at};
-use crate::os::process;
+use crate::os::probe;
 
 /// The content of [`Deferred`] in messages.
 const DEFERRED: &str = "device nodes and attributes";
@@ -93,7 +93,7 @@ impl<'a> Placer<'a> {
             root,
             ui,
             existing,
-            umask: process::umask(),
+            umask: probe::umask(),
             levels: Vec::new(),
             inode: deferred.next_inode(),
             deferred,

@@ -1,5 +1,5 @@
-//! What hides parts of a directory: a second one, to be laid over it in an overlay, with opaque directories and whiteouts where
-//! nothing is to be seen. The directory itself is only looked at.
+//! Masks: layers that hide parts of a directory below them in an overlay, with whiteouts and opaque directories. Nothing is written
+//! to the directory itself.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, XattrFlags};
 
-use super::rules::{Rules, Sight};
+use super::rules::{Rules, Visibility};
 use super::table;
 use crate::base::error::{Context, Error, Result};
-use crate::builder::layers::like;
+use crate::builder::overlays::like;
 use crate::fs::rootfs::{Rootfs, owner};
 
-/// Makes an overlay not look below a directory. The mount has `userxattr`.
+/// The attribute of an opaque directory in an overlay with `userxattr`: the layers below it do not show through.
 const OPAQUE: &str = "user.overlay.opaque";
 
-/// The longest account file, in bytes.
+/// Limit on the size of an account file, in bytes.
 const MAX_ACCOUNTS: u64 = 16 << 20;
 
-/// What covers something.
+/// The replacement of a hidden path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Cover {
     /// An empty directory.
@@ -30,49 +30,54 @@ pub(super) enum Cover {
     Accounts,
 }
 
-/// What is to be covered in a directory of the host and how, by paths relative to it; parents first. `at` is where it is seen.
+/// Returns the paths to cover in a directory of the host that the tree has as `at`, relative to it, parents first.
 ///
 /// # Errors
-/// [`Kind::System`](crate::base::error::Kind::System) when it cannot be listed.
+/// [`Kind::System`](crate::base::error::Kind::System) if it cannot be listed.
 pub(super) fn plan(lower: &Rootfs, at: &Path, rules: &Rules) -> Result<Vec<(PathBuf, Cover)>> {
-    let mut covers = Vec::new();
-    below(lower, at, Path::new(""), rules, rules.sight(at), &mut covers)?;
-    Ok(covers)
+    let mut walk = Walk { lower, at, rules, covers: Vec::new() };
+    walk.below(Path::new(""), rules.visibility(at))?;
+    Ok(walk.covers)
 }
 
-fn below(
-    lower: &Rootfs,
-    at: &Path,
-    directory: &Path,
-    rules: &Rules,
-    inherited: Sight,
-    covers: &mut Vec<(PathBuf, Cover)>,
-) -> Result<()> {
-    for (name, kind) in lower.read_dir(directory)? {
-        let inside = directory.join(name);
-        let path = at.join(&inside);
-        let exactly = rules.exactly(&path);
-        let mut sight = exactly.unwrap_or(inherited);
-        let accounts = table::ACCOUNTS.iter().any(|accounts| path == Path::new(accounts));
-        if accounts && kind == FileType::RegularFile && sight != Sight::Hidden && exactly != Some(Sight::Whole) {
-            covers.push((inside, Cover::Accounts));
-            continue;
+/// A walk over a directory of the host.
+struct Walk<'a> {
+    lower: &'a Rootfs,
+    at: &'a Path,
+    rules: &'a Rules,
+    covers: Vec<(PathBuf, Cover)>,
+}
+
+impl Walk<'_> {
+    /// Covers the entries of `directory`, which has the visibility `inherited`.
+    fn below(&mut self, directory: &Path, inherited: Visibility) -> Result<()> {
+        for (name, kind) in self.lower.read_dir(directory)? {
+            let inside = directory.join(name);
+            let path = self.at.join(&inside);
+            let exactly = self.rules.exactly(&path);
+            let mut visibility = exactly.unwrap_or(inherited);
+            let accounts = table::ACCOUNTS.iter().any(|accounts| path == Path::new(accounts));
+            let seen = visibility != Visibility::Hidden && exactly != Some(Visibility::Whole);
+            if accounts && kind == FileType::RegularFile && seen {
+                self.covers.push((inside, Cover::Accounts));
+                continue;
+            }
+            let guarded = visibility == Visibility::Guarded && table::is_guarded(&path);
+            if guarded && is_private(self.lower, &inside, kind)? {
+                visibility = Visibility::Hidden;
+            }
+            let directory = kind == FileType::Directory;
+            if visibility == Visibility::Hidden && !(directory && self.rules.show_below(&path)) {
+                self.covers.push((inside, if directory { Cover::Empty } else { Cover::Nothing }));
+            } else if directory && (guarded || self.rules.reach_below(&path)) {
+                self.below(&inside, visibility)?;
+            }
         }
-        let guarded = sight == Sight::Guarded && table::is_guarded(&path);
-        if guarded && is_private(lower, &inside, kind)? {
-            sight = Sight::Hidden;
-        }
-        let directory = kind == FileType::Directory;
-        if sight == Sight::Hidden && !(directory && rules.show_below(&path)) {
-            covers.push((inside, if directory { Cover::Empty } else { Cover::Nothing }));
-        } else if directory && (guarded || rules.reach_below(&path)) {
-            below(lower, at, &inside, rules, sight, covers)?;
-        }
+        Ok(())
     }
-    Ok(())
 }
 
-/// Whether ordinary users may not see it. What is neither file, directory nor link is in nobody's package.
+/// Returns whether ordinary users may not read it. Nodes of other types than file, directory and symlink belong to no package.
 fn is_private(lower: &Rootfs, path: &Path, kind: FileType) -> Result<bool> {
     let needed = match kind {
         FileType::Symlink => return Ok(false),
@@ -80,14 +85,14 @@ fn is_private(lower: &Rootfs, path: &Path, kind: FileType) -> Result<bool> {
         FileType::RegularFile => 0o004,
         _ => return Ok(true),
     };
-    // What is gone meanwhile may come back as anything.
+    // A path that is gone meanwhile may come back as anything.
     Ok(lower.stat(path)?.is_none_or(|stat| stat.st_mode & needed != needed))
 }
 
-/// Makes in the empty directory `mask` what covers `covers` of `lower`.
+/// Fills the empty directory `mask` with the replacements of the paths `covers` of `lower`.
 ///
 /// # Errors
-/// [`Kind::System`](crate::base::error::Kind::System) when the store's file system cannot hold it.
+/// [`Kind::System`](crate::base::error::Kind::System) if the store's file system cannot hold it.
 pub(super) fn make(lower: &Rootfs, covers: &[(PathBuf, Cover)], mask: &Rootfs) -> Result<()> {
     let mut made = BTreeSet::from([PathBuf::new()]);
     for (path, cover) in covers {
@@ -102,7 +107,7 @@ pub(super) fn make(lower: &Rootfs, covers: &[(PathBuf, Cover)], mask: &Rootfs) -
                 let opaque = rustix::fs::fsetxattr(mask.open_dir(path)?, OPAQUE, b"y", XattrFlags::empty());
                 opaque.map_err(|errno| {
                     Error::system(doing()).with_source(errno).with_hint(
-                        "the store's file system must hold extended attributes of users; QUERN_HOME moves the store",
+                        "the store's file system must support extended attributes of users (user.*); set QUERN_HOME to a directory on one that does",
                     )
                 })?;
                 made.insert(path.clone());
@@ -119,7 +124,7 @@ pub(super) fn make(lower: &Rootfs, covers: &[(PathBuf, Cover)], mask: &Rootfs) -
             }
         }
     }
-    // Last: what is made in a directory changes its time.
+    // Last: making an entry changes the time of its directory.
     for path in &made {
         like(lower.open_dir(path)?.as_fd(), mask.open_dir(path)?.as_fd())
             .system(|| format!("hiding parts of {}", lower.path().display()))?;
@@ -127,7 +132,7 @@ pub(super) fn make(lower: &Rootfs, covers: &[(PathBuf, Cover)], mask: &Rootfs) -
     Ok(())
 }
 
-/// An account file with locked accounts only: of each line the name, and as many fields as it had.
+/// Locks all accounts of an account file: keeps the name and the number of fields of each line.
 fn without_passwords(text: &[u8]) -> Vec<u8> {
     let mut locked = Vec::new();
     for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {

@@ -1,28 +1,23 @@
-//! How much memory there is: the machine's, or less where a control group says so.
+//! The memory of the machine, and the limits that control groups set.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
-/// Bytes of memory that this process may have: what the machine has, or what is allowed to a control group that it is in, or to one
-/// above; 0 where the kernel does not say. Looked up once, as [`processors`](super::processors) are.
-pub fn memory() -> u64 {
-    static BYTES: OnceLock<u64> = OnceLock::new();
-    *BYTES.get_or_init(|| {
-        let machine = nix::sys::sysinfo::sysinfo().map_or(0, |info| info.ram_total());
-        let groups = fs_err::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        allowed(&groups, Path::new("/sys/fs/cgroup")).map_or(machine, |allowed| allowed.min(machine))
-    })
+/// Bytes of memory that this process may use: the machine's, or less if its control group or one above has a limit; 0 if unknown.
+pub(super) fn read() -> u64 {
+    let machine = nix::sys::sysinfo::sysinfo().map_or(0, |info| info.ram_total());
+    let groups = fs_err::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    allowed(&groups, Path::new("/sys/fs/cgroup")).map_or(machine, |allowed| allowed.min(machine))
 }
 
-/// The least limit of the groups in the text of `/proc/self/cgroup`, whose hierarchies are mounted in `top`; none where nothing has one.
+/// Returns the lowest limit of the control groups in the text of `/proc/self/cgroup`, whose hierarchies are mounted in `top`.
 ///
-/// A container may see its own group at the top and still be told its path outside: what is not there limits nothing.
+/// A container may see its own group at the top although the text has the path from outside: a missing file sets no limit.
 fn allowed(groups: &str, top: &Path) -> Option<u64> {
     let limit = |file: PathBuf| fs_err::read_to_string(top.join(file)).ok()?.trim().parse::<u64>().ok();
     groups.lines().flat_map(files).filter_map(limit).min()
 }
 
-/// Files that have the limits of a line of `/proc/self/cgroup`: of version 2 of control groups, or of the memory of version 1.
+/// Returns the files with the memory limits for a line of `/proc/self/cgroup`, of version 2 or of version 1.
 fn files(line: &str) -> Vec<PathBuf> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { return Vec::new() };
@@ -40,7 +35,7 @@ fn files(line: &str) -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
-    /// Files of control groups and what is in them.
+    /// Makes a directory with these files of control groups and their contents.
     fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
         let top = tempfile::tempdir().unwrap();
         for (file, text) in files {
@@ -51,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_limit_of_all_groups_above_counts() {
+    fn the_lowest_limit_of_all_groups_above_counts() {
         let top = tree(&[
             ("a/memory.max", "4000\n"),
             ("a/b/memory.max", "max\n"),
@@ -77,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_has_a_hierarchy_for_memory() {
+    fn limits_of_version_1_are_read() {
         let top = tree(&[
             ("memory/a/memory.limit_in_bytes", "9223372036854771712\n"),
             ("memory/a/b/memory.limit_in_bytes", "2000\n"),

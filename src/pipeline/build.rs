@@ -1,0 +1,156 @@
+//! A build: from a recipe to its results.
+
+use std::path::Path;
+
+use super::{Repository, base, repositories};
+use crate::archive::pack;
+use crate::base::error::Result;
+use crate::builder::base::Base;
+use crate::builder::{Builder, host};
+use crate::fs::rootfs::Rootfs;
+use crate::os::space;
+use crate::output::provenance::{BaseOrigin, Command, RepositoryOrigin};
+use crate::output::{self, Claim, Content, Contents, ImageSpec, Published, Staging, provenance};
+use crate::plan::Plan;
+use crate::plan::view::Caches;
+use crate::portage::emerge::Step;
+use crate::portage::{self, Resolved};
+use crate::recipe::{BaseSpec, Job};
+use crate::source::{Located, Site};
+use crate::store::lock::Mode;
+use crate::store::work::State;
+use crate::strip;
+
+/// The verified inputs of a build, unpacked. They stay in the store for as long as this value lives.
+struct Inputs<'a> {
+    job: &'a Job,
+    repositories: Vec<Repository>,
+    resolved: Resolved,
+    base: Base,
+    /// The origin of the stage3; `None` for the host.
+    located: Option<Located>,
+}
+
+/// The origin of a finished tree, and the names of its results.
+struct Built<'a> {
+    inputs: &'a Inputs<'a>,
+    plan: &'a Plan,
+    spec: &'a ImageSpec<'a>,
+    at: &'a Site<'a>,
+}
+
+/// Builds the image of `job`, whose recipe is the file `origin`.
+///
+/// # Errors
+/// Those of the stages; see [`crate::base::error::Kind`]. After an error nothing is published and nothing is mounted. Running the same
+/// command again continues with what the caches have.
+pub fn build(job: &Job, origin: &Path, at: &Site<'_>) -> Result<Published> {
+    if let BaseSpec::Host { show, .. } = &job.source.base {
+        host::check(show)?;
+    }
+    portage::check(job)?;
+    let spec = ImageSpec::of_job(job, at.date)?;
+    spec.expected()?;
+    // An outdir that cannot be written to is an error now, not after an hour.
+    let staging = Staging::create(&job.build.outdir, at.ui)?;
+    let claim = Claim::new(at.store, staging.outdir(), &spec.base, origin);
+    claim.check()?;
+    let inputs = inputs(job, at)?;
+
+    let waiting = || at.ui.note("waiting for another build of this recipe to end");
+    let work = at.store.work(&job.name, origin, Mode::Exclusive, waiting)?;
+    let mut state = State { below: inputs.base.below(), finished: false };
+    work.begin(&state)?;
+    let _used = at.store.use_caches()?;
+    let caches = Caches::of(job, at.store.root());
+    caches.make()?;
+    let plan = Plan::new(job, &inputs.resolved, inputs.base.info(at.cpus)?, &caches, work.paths());
+    let builder = Builder::new(job, &inputs.resolved, &inputs.base, &plan, &work)?;
+    if let Err(error) = merge(&builder, &plan, at) {
+        let error = space::crowded(error, &[work.paths().directory(), &caches.binpkgs, &caches.distfiles]);
+        if !job.build.keep_failed {
+            builder.unmount()?;
+            work.empty()?;
+        }
+        return Err(error);
+    }
+
+    let image = builder.image()?;
+    builder.ship()?;
+    at.ui.stage("stripping the image");
+    strip::apply(&image, &plan.strip, at.ui)?;
+    at.ui.done();
+    let built = Built { inputs: &inputs, plan: &plan, spec: &spec, at };
+    let published = publish(&built, &image, staging, &claim)?;
+    drop(image);
+    builder.unmount()?;
+    state.finished = true;
+    work.finish(&state)?;
+    Ok(published)
+}
+
+/// Gets the repositories and the base of a recipe.
+fn inputs<'a>(job: &'a Job, at: &Site<'_>) -> Result<Inputs<'a>> {
+    let (repositories, resolved) = super::repositories(job, at)?;
+    resolved.warnings.iter().for_each(|warning| at.ui.warn(warning));
+    if let Some(locked) = at.options.locked {
+        locked.repositories_fit(&repositories::locked(job, &repositories, &resolved, None)?)?;
+    }
+    let (base, located) = base(job, at)?;
+    Ok(Inputs { job, repositories, resolved, base, located })
+}
+
+/// Runs the emerge commands of the plan.
+fn merge(builder: &Builder<'_>, plan: &Plan, at: &Site<'_>) -> Result<()> {
+    for step in &plan.steps {
+        at.ui.stage(&step.what);
+        builder.run(step, at.ui)?;
+        at.ui.done();
+    }
+    Ok(())
+}
+
+/// Packs the tree `image` and publishes all results.
+fn publish(built: &Built<'_>, image: &Rootfs, staging: Staging, claim: &Claim<'_>) -> Result<Published> {
+    let Built { inputs, plan, spec, at } = built;
+    let name = spec.tarball();
+    let mut tarball = staging.create_file(&name)?;
+    at.ui.stage(&format!("packing {name}"));
+    let cache = pack::Cache::open(&at.store.pieces())?;
+    let packing = output::tarball::options(inputs.job, at.date, at.cpus as usize, cache);
+    let (mut contents, mut manifest) = (Contents::new(), Contents::new());
+    let tree = pack::Tree { root: image, deferred: &inputs.base.record(inputs.job) };
+    let outputs = pack::Outputs { archive: &mut tarball, contents: Some(&mut contents), manifest: Some(&mut manifest) };
+    let packed = pack::pack(tree, outputs, &packing, at.ui)?;
+    at.ui.done();
+    let provenance = provenance::document(inputs.job, &inputs.origins(&plan.steps), &name, &packed, at.date)?;
+    let (contents, manifest) = (contents.finish()?, manifest.finish()?);
+    let content = Content {
+        tarball: &tarball,
+        packed: &packed,
+        contents: &contents,
+        manifest: &manifest,
+        provenance: &provenance,
+    };
+    output::publish(staging, spec.artifacts(&content)?, Some(claim))
+}
+
+impl Inputs<'_> {
+    /// Returns the inputs and the commands `steps` in the form of the provenance.
+    fn origins(&self, steps: &[Step]) -> provenance::Inputs<'_> {
+        let base = match &self.base {
+            Base::Stage3(tree) => BaseOrigin::Stage3 {
+                name: tree.name(),
+                sha512: tree.sha512(),
+                signer: self.located.as_ref().and_then(Located::signer),
+                verification: self.located.as_ref().map_or("none", Located::how),
+            },
+            Base::Host(host) => BaseOrigin::Host { name: host.name() },
+        };
+        let named = self.resolved.repos.iter().zip(&self.repositories);
+        let repositories =
+            named.map(|(repo, repository)| RepositoryOrigin { name: repo.name(), fact: &repository.fact });
+        let command = |step: &Step| Command { purpose: step.what.clone(), argv: step.argv.clone() };
+        provenance::Inputs { base, repositories: repositories.collect(), commands: steps.iter().map(command).collect() }
+    }
+}

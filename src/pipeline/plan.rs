@@ -1,0 +1,143 @@
+//! A dry run: the plan of a build, made without asking a server and without unpacking anything.
+
+use std::path::Path;
+
+use super::stored;
+use crate::base::error::Result;
+use crate::base::time::SourceDate;
+use crate::builder::base;
+use crate::builder::host;
+use crate::fs::rootfs::Rootfs;
+use crate::output::{Claim, ImageSpec, Role};
+use crate::plan::view::Caches;
+use crate::plan::{DryRun, Known, Plan};
+use crate::portage::{self, BuilderInfo, Resolved};
+use crate::recipe::{BaseSpec, Job, Origin, RepositorySpec};
+use crate::source::repository::snapshot;
+use crate::source::{self, Locked};
+use crate::store::Store;
+use crate::strip;
+
+/// The circumstances of a dry run.
+#[derive(Debug, Clone, Copy)]
+pub struct PlanOptions<'a> {
+    /// The inputs that the lock file has, if the build is to use them.
+    pub locked: Option<&'a Locked>,
+    /// The date that results would carry.
+    pub date: SourceDate,
+    /// Number of processors that may be used.
+    pub cpus: u32,
+}
+
+/// Plans the build of `job`, whose recipe is the file `origin`, in the store at `home`, which need not exist.
+///
+/// # Errors
+/// Those of the checks at the start of a build.
+pub fn plan(job: &Job, origin: &Path, home: &Path, options: &PlanOptions<'_>) -> Result<DryRun> {
+    portage::check(job)?;
+    let store = if home.is_dir() { Some(Store::open(home)?) } else { None };
+    let spec = ImageSpec::of_job(job, options.date)?;
+    if let Some(store) = &store {
+        Claim::new(store, &job.build.outdir, &spec.base, origin).check()?;
+    }
+    let mut run = DryRun {
+        source: sources(job, options.locked)?,
+        repositories: job.portage.repositories.iter().flat_map(origins).collect(),
+        strip: strip::rules(job),
+        results: results(&spec, &job.build.outdir)?,
+        ..DryRun::default()
+    };
+    if let BaseSpec::Host { hide, show } = &job.source.base {
+        host::check_gentoo()?;
+        run.host = host::describe(hide, show);
+    }
+    let here = job.portage.repositories.iter().all(|repository| repository.location().is_some());
+    let found = match &store {
+        _ if here => Some((Vec::new(), Resolved::new(job)?)),
+        Some(store) => stored(job, store)?,
+        None => None,
+    };
+    let Some((_repositories, resolved)) = found else {
+        let missing = "unknown until the repositories are in the store: `quern-builder fetch` gets them".to_owned();
+        (run.mounts, run.steps) = (Known::No(vec![missing.clone()]), Known::No(vec![missing]));
+        return Ok(run);
+    };
+    let work = Store::work_paths(home, &job.name, origin);
+    let caches = Caches::of(job, home);
+    let plan = |info| Plan::new(job, &resolved, info, &caches, &work);
+    match builder_info(job, store.as_ref(), options)? {
+        Some(info) => run.set(plan(info)),
+        None => run.set_without_builder(|portage| plan(BuilderInfo { sandbox: true, cpus: options.cpus, portage })),
+    }
+    Ok(run)
+}
+
+/// Looks up the facts about the builder, if the store has it unpacked.
+fn builder_info(job: &Job, store: Option<&Store>, options: &PlanOptions<'_>) -> Result<Option<BuilderInfo>> {
+    if let BaseSpec::Host { hide, show } = &job.source.base {
+        return host::info(hide, show, options.cpus).map(Some);
+    }
+    let Some(store) = store else { return Ok(None) };
+    let sha512 = match options.locked {
+        Some(locked) => locked.stage3.as_ref().map(|pin| pin.sha512),
+        None => source::known(job, store)?.and_then(|located| located.sha512()),
+    };
+    let Some(sha512) = sha512 else { return Ok(None) };
+    let Some(tree) = store.tree_of_anyone(&sha512)? else { return Ok(None) };
+    // An ordinary user may lack the permission to look into a tree. Then the builder counts as unknown.
+    Ok(Rootfs::open(&tree.root()).and_then(|root| base::info(&root, |_| true, options.cpus)).ok())
+}
+
+/// Returns the locations that are tried first for the stage3.
+fn sources(job: &Job, locked: Option<&Locked>) -> Result<Vec<String>> {
+    let mut locations = match locked {
+        Some(Locked { stage3: Some(pin), .. }) => pin.urls(&job.source)?,
+        _ => source::first_urls(job)?,
+    };
+    if let BaseSpec::File { path, .. } = &job.source.base {
+        locations.push(path.display().to_string());
+    }
+    Ok(locations)
+}
+
+/// Returns the locations that are tried first for a repository that is fetched.
+fn origins(repository: &RepositorySpec) -> Vec<String> {
+    match &repository.origin {
+        Origin::Location(_) => Vec::new(),
+        Origin::Snapshot(snapshot) => snapshot::first_urls(snapshot),
+        Origin::Git(git) => {
+            let revision = git.commit.as_deref().or(git.branch.as_deref()).unwrap_or_default();
+            vec![format!("{} {revision}", git.url)]
+        }
+    }
+}
+
+/// Returns the paths of the results. A name that is not valid is an error now, not after an hour.
+fn results(spec: &ImageSpec<'_>, outdir: &Path) -> Result<Vec<String>> {
+    let line = |(role, name): (Role, String)| {
+        let path = outdir.join(name).display().to_string();
+        match role {
+            Role::OciLayout { tag } => format!("{path} (tag {tag})"),
+            _ => path,
+        }
+    };
+    Ok(spec.expected()?.into_iter().map(line).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::tests::job;
+
+    #[test]
+    fn a_dry_run_names_removals_and_results() {
+        let mut job = job(Path::new("/out"));
+        job.strip.paths = vec!["/var/db/pkg".to_owned()];
+        let results = results(&ImageSpec::of_job(&job, SourceDate::new(0)).unwrap(), &job.build.outdir).unwrap();
+        let run = DryRun { source: vec!["a".to_owned()], strip: strip::rules(&job), results, ..DryRun::default() };
+        let text = run.to_string();
+        assert!(text.starts_with("source\n  a\n\nstrip\n  /var/db/pkg (the recipe's strip.paths)\n"), "{text}");
+        assert!(text.ends_with("\n  /out/demo-1970-01-01.oci (tag 19700101)\n"), "{text}");
+        assert!(!text.contains("repositories"));
+    }
+}

@@ -1,0 +1,129 @@
+//! The plan of a build as a value. A dry run prints the plan that a build would run.
+
+pub mod view;
+
+use std::fmt;
+
+use crate::portage::emerge::{self, Step};
+use crate::portage::{BuilderInfo, Resolved};
+use crate::recipe::Job;
+use crate::store::work::WorkPaths;
+use crate::strip::{self, Rule};
+use view::{Caches, View};
+
+/// Everything that a build does to its trees, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The facts about the builder that the configuration and the commands depend on.
+    pub info: BuilderInfo,
+    /// The mounts of the sandbox.
+    pub view: View,
+    /// The emerge commands.
+    pub steps: Vec<Step>,
+    /// The removals from the image.
+    pub strip: Vec<Rule>,
+}
+
+impl Plan {
+    /// The plan for a recipe whose repositories and builder are known. `work` are the paths of its work directory.
+    pub fn new(job: &Job, resolved: &Resolved, info: BuilderInfo, caches: &Caches, work: &WorkPaths) -> Self {
+        Self {
+            view: View::build(job, resolved, caches, work),
+            steps: emerge::steps(job, resolved, &info),
+            strip: strip::rules(job),
+            info,
+        }
+    }
+}
+
+/// The result of a dry run: the inputs, the plan as far as it is known, and the results.
+#[derive(Debug, Default)]
+pub struct DryRun {
+    /// The parts of the host that the build sees.
+    pub host: Vec<String>,
+    /// The locations that are tried first for the stage3.
+    pub source: Vec<String>,
+    /// The same for repositories.
+    pub repositories: Vec<String>,
+    /// The mounts of the sandbox, or the reason why they are unknown.
+    pub mounts: Known<View>,
+    /// The emerge commands, or the reason why they are unknown.
+    pub steps: Known<Vec<Step>>,
+    /// The removals from the image.
+    pub strip: Vec<Rule>,
+    /// The paths of the results.
+    pub results: Vec<String>,
+}
+
+/// A part of a plan, or lines that say what is missing to know it.
+#[derive(Debug)]
+pub enum Known<T> {
+    /// The part as a build would use it.
+    Yes(T),
+    /// What is known of it, and what is missing.
+    No(Vec<String>),
+}
+
+impl<T> Default for Known<T> {
+    fn default() -> Self {
+        Self::No(Vec::new())
+    }
+}
+
+impl<T> Known<T> {
+    fn lines(&self, lines: impl Fn(&T) -> Vec<String>) -> Vec<String> {
+        match self {
+            Self::Yes(part) => lines(part),
+            Self::No(missing) => missing.clone(),
+        }
+    }
+}
+
+impl DryRun {
+    /// Takes over all parts of a plan that is known completely.
+    pub fn set(&mut self, plan: Plan) {
+        self.mounts = Known::Yes(plan.view);
+        self.steps = Known::Yes(plan.steps);
+        self.strip = plan.strip;
+    }
+
+    /// Takes over the known parts of a plan whose builder is not known. `plan_for` makes the plan for a version of Portage.
+    pub fn set_without_builder(&mut self, plan_for: impl Fn(Option<[u32; 3]>) -> Plan) {
+        // Commands that are the same for the oldest and the newest Portage are known without looking at the builder.
+        let (plan, newest) = (plan_for(None), plan_for(Some([u32::MAX; 3])));
+        if plan.steps == newest.steps {
+            return self.set(plan);
+        }
+        let mut lines: Vec<String> = plan.steps.iter().map(|step| step.what.clone()).collect();
+        lines.push("(the options depend on the Portage of the stage3, which is not in the store yet)".to_owned());
+        self.mounts = Known::Yes(plan.view);
+        self.steps = Known::No(lines);
+        self.strip = plan.strip;
+    }
+}
+
+impl fmt::Display for DryRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let view = |view: &View| view.to_string().lines().map(str::to_owned).collect();
+        let steps = |steps: &Vec<Step>| steps.iter().map(Step::display).collect();
+        let sections = [
+            ("host", self.host.clone()),
+            ("source", self.source.clone()),
+            ("repositories", self.repositories.clone()),
+            ("mounts", self.mounts.lines(view)),
+            ("emerge", self.steps.lines(steps)),
+            ("strip", self.strip.iter().map(ToString::to_string).collect()),
+            ("publish", self.results.clone()),
+        ];
+        let mut first = true;
+        for (title, lines) in sections.iter().filter(|(_, lines)| !lines.is_empty()) {
+            if !first {
+                writeln!(f)?;
+            }
+            first = false;
+            writeln!(f, "{title}")?;
+            lines.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+//! The mounts of a sandbox as data: what a command in the builder tree sees of the host.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::base::error::{Context, Result};
+use crate::enter::plan::{base_env, base_mounts};
+use crate::enter::{Mount, Terminal};
+use crate::portage::{self, Resolved};
+use crate::recipe::{BaseSpec, Job, TreeKind};
+use crate::store::work::WorkPaths;
+
+/// The mounts of a sandbox, and its host name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    mounts: Vec<Mount>,
+    hostname: String,
+}
+
+/// The directories of the caches that builds share, on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caches {
+    /// `PKGDIR` of the target.
+    pub binpkgs: PathBuf,
+    /// `PKGDIR` of the builder itself, whose packages are built for another profile.
+    pub builder_binpkgs: PathBuf,
+    /// `DISTDIR`.
+    pub distfiles: PathBuf,
+}
+
+impl Caches {
+    /// Returns the caches of a recipe: the directories that it names, or those of the store at `home`. Makes nothing.
+    pub fn of(job: &Job, home: &Path) -> Self {
+        // Packages that are built with the host's own flags must not reach a stage3.
+        let host = matches!(job.source.base, BaseSpec::Host { .. });
+        let own = |path: &Option<PathBuf>, name| path.clone().unwrap_or_else(|| home.join("cache").join(name));
+        Self {
+            binpkgs: own(&job.portage.binpkg, "binpkgs"),
+            builder_binpkgs: own(&None, if host { "host-binpkgs" } else { "builder-binpkgs" }),
+            distfiles: own(&job.portage.distfiles, "distfiles"),
+        }
+    }
+
+    /// Makes the directories that are missing.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::base::error::Kind::System) if a directory cannot be made.
+    pub fn make(&self) -> Result<()> {
+        self.directories()
+            .into_iter()
+            .try_for_each(|path| fs_err::create_dir_all(path).system(|| format!("making the cache {}", path.display())))
+    }
+
+    /// All directories.
+    pub fn directories(&self) -> [&Path; 3] {
+        [&self.binpkgs, &self.builder_binpkgs, &self.distfiles]
+    }
+}
+
+impl View {
+    /// The view of a build whose work directory is `work`.
+    pub fn build(job: &Job, resolved: &Resolved, caches: &Caches, work: &WorkPaths) -> Self {
+        let mut mounts = base_mounts();
+        mounts.push(Mount::writable(work.run(), "/run"));
+        mounts.push(match job.build.workdir_tmpfs {
+            Some(size) => Mount::Tmpfs { target: portage::TMPDIR.into(), mode: 0o1777, size: Some(size) },
+            None => Mount::writable(work.tmp(), portage::TMPDIR),
+        });
+        mounts.push(Mount::writable(work.logs(), portage::LOGDIR));
+        mounts.push(Mount::writable(&caches.distfiles, portage::DISTDIR));
+        mounts.push(Mount::writable(&caches.binpkgs, portage::PKGDIR));
+        for repo in resolved.repos.iter() {
+            mounts.push(Mount::read_only(repo.location(), repo.mountpoint()));
+        }
+        if job.build.kind == TreeKind::Image {
+            mounts.push(Mount::writable(&caches.builder_binpkgs, portage::BUILDER_PKGDIR));
+            mounts.push(Mount::writable(work.config(), portage::CONFIGROOT));
+            mounts.push(Mount::writable(work.image(), portage::ROOT));
+        }
+        Self { mounts, hostname: hostname(&job.name) }
+    }
+
+    /// The view of a shell in an image: nothing of the host.
+    pub fn image(job: &Job) -> Self {
+        let mut mounts = base_mounts();
+        mounts.push(Mount::Tmpfs { target: "/run".into(), mode: 0o755, size: None });
+        Self { mounts, hostname: hostname(&job.name) }
+    }
+
+    /// The view of a shell in the builder tree: that of a build, with temporary directories of its own and read-only caches.
+    pub fn shell(job: &Job, resolved: &Resolved, caches: &Caches, work: &WorkPaths) -> Self {
+        let mut mounts = base_mounts();
+        for at in ["/run", portage::TMPDIR] {
+            mounts.push(Mount::Tmpfs { target: at.into(), mode: 0o1777, size: None });
+        }
+        mounts.push(Mount::read_only(&caches.distfiles, portage::DISTDIR));
+        mounts.push(Mount::read_only(&caches.binpkgs, portage::PKGDIR));
+        for repo in resolved.repos.iter() {
+            mounts.push(Mount::read_only(repo.location(), repo.mountpoint()));
+        }
+        for (path, at) in [(work.config(), portage::CONFIGROOT), (work.image(), portage::ROOT)] {
+            if job.build.kind == TreeKind::Image && path.exists() {
+                mounts.push(Mount::read_only(path, at));
+            }
+        }
+        Self { mounts, hostname: hostname(&job.name) }
+    }
+
+    /// The mount points, absolute paths in the tree.
+    pub fn targets(&self) -> Vec<&Path> {
+        self.mounts.iter().map(Mount::target).collect()
+    }
+
+    /// Returns a plan for a command in the tree `root`.
+    pub fn plan(&self, root: PathBuf, argv: Vec<OsString>, terminal: Terminal) -> crate::enter::Plan {
+        crate::enter::Plan {
+            root,
+            mounts: self.mounts.clone(),
+            hostname: self.hostname.clone(),
+            argv,
+            env: base_env(std::env::vars_os()),
+            terminal,
+        }
+    }
+}
+
+impl fmt::Display for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.mounts.iter().try_for_each(|mount| writeln!(f, "{mount}"))
+    }
+}
+
+/// Makes a host name of a recipe's name: letters, digits and hyphens, at most 63.
+fn hostname(name: &str) -> String {
+    let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
+    name.trim_matches('-').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hostname;
+
+    #[test]
+    fn a_host_name_has_letters_digits_and_hyphens() {
+        assert_eq!(hostname("musl-python3"), "musl-python3");
+        assert_eq!(hostname("a.b_c+"), "a-b-c");
+        assert_eq!(hostname(&"x".repeat(100)).len(), 63);
+    }
+}
