@@ -1,4 +1,4 @@
-//! `clean`: what it says goes, what is in use stays.
+//! `clean` removes what it lists, and nothing that is in use.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn clean_leaves_a_running_build_alone(privilege: Privilege) {
     let store = stand.env.store();
     let idle = stand.recipe("idle", "[emerge]\npackages = [\"app-test/tiny\"]\n");
     stand.built(&idle);
-    // It sleeps until it is told to go on, in a file that it sees.
+    // The build waits until a file appears in the overlay.
     let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
     let wait = "src_compile() {\n\twhile [[ ! -e /var/db/repos/own/go-on ]]; do sleep 0.1; done\n}\n";
     stand.ebuild("app-own", "waiting", wait);
@@ -47,13 +47,13 @@ fn clean_leaves_a_running_build_alone(privilege: Privilege) {
     let status = child.wait().unwrap();
     assert!(status.success(), "{}", std::fs::read_to_string(log).unwrap());
 
-    // Nobody uses anything now. Results are not the store's.
+    // Nothing is in use now. Results are not part of the store.
     let _ = stand.env.run(["clean", "--all"]).success();
     for part in ["builds", "trees", "blobs", "cache"] {
         let left: Vec<_> = names(&store.join(part)).into_iter().filter(|name| !name.ends_with(".lock")).collect();
         assert!(left.is_empty(), "{part}: {left:?}");
     }
     assert_eq!(names(&stand.env.outdir()).len(), 10);
-    // What was removed is made again.
+    // The next build makes everything again.
     stand.built(&idle);
 }

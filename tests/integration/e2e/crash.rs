@@ -9,19 +9,19 @@ use super::traces::{assert_nothing_runs, names, processes};
 use super::{Stand, ask, text};
 use crate::env::{Privilege, twins, wait_for};
 
-/// Long enough for a machine that does much else.
+/// Long enough for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What ends a build.
+/// A way to end a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// SIGKILL, which nothing can handle, to the program.
+    /// SIGKILL to the program.
     Kill,
     /// SIGKILL to its whole process group.
     KillGroup,
-    /// Ctrl-C.
+    /// SIGINT, as by Ctrl-C.
     Interrupt,
-    /// What a service manager sends.
+    /// SIGTERM, as by a service manager.
     Terminate,
 }
 
@@ -62,7 +62,7 @@ fn ended_at_every_stage(privilege: Privilege, one: End, other: End) {
     let ends = if privilege == Privilege::Root { [one, other, one, other] } else { [other, one, other, one] };
     let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
     let stand = stand.with_repositories(&[&overlay]);
-    // Packing takes as long as a file is large.
+    // A large file makes packing slow.
     let body = "pkg_postinst() {\n\ttruncate -s \"$(</var/db/repos/own/size)\" \"${EROOT}/large\" || die\n}\n";
     stand.ebuild("app-own", "large", body);
     stand.env.write("overlay/size", "0");
@@ -84,7 +84,7 @@ fn ended_at_every_stage(privilege: Privilege, one: End, other: End) {
     run.end(ends[1]);
     let requests = stand.server.requests();
     let resumed = requests.iter().filter(|request| request.contains(".tar.xz bytes=")).count();
-    assert_eq!(resumed, 1, "what was fetched is not fetched again: {requests:#?}");
+    assert_eq!(resumed, 1, "the download was not resumed: {requests:#?}");
 
     let run = Run::start(&stand, &recipe, slow);
     let builds = stand.env.store().join("builds");
@@ -96,7 +96,7 @@ fn ended_at_every_stage(privilege: Privilege, one: End, other: End) {
     run.wait_until("it packs", || run.log().contains("\npacking crash-"));
     run.end(ends[3]);
     stand.env.write("overlay/size", "0");
-    assert!(names(&stand.env.outdir()).iter().all(|name| name.starts_with('.')), "half a result was published");
+    assert!(names(&stand.env.outdir()).iter().all(|name| name.starts_with('.')), "a partial result was published");
 
     let results = stand.built(&recipe);
     assert_eq!(results.len(), 1);
@@ -107,7 +107,7 @@ fn ended_at_every_stage(privilege: Privilege, one: End, other: End) {
     ask("gzip", &["--test", text(&results[0])]);
 }
 
-/// Whether the ebuild `app-test/slow` is at its sleep.
+/// Returns whether the ebuild `app-test/slow` is sleeping.
 fn sleeps(builds: &Path) -> bool {
     names(builds).iter().any(|work| {
         let logs = builds.join(work).join("logs");
@@ -118,7 +118,7 @@ fn sleeps(builds: &Path) -> bool {
     })
 }
 
-/// A build that runs, in a process group of its own.
+/// A running build, in its own process group.
 struct Run {
     child: std::cell::RefCell<Child>,
     log: PathBuf,
@@ -147,10 +147,10 @@ impl Run {
         });
     }
 
-    /// Ends it, and looks at what is left.
+    /// Ends the build and checks that nothing is left.
     #[track_caller]
     fn end(self, end: End) {
-        assert!(!processes(&self.place).is_empty(), "a build that runs is seen");
+        assert!(!processes(&self.place).is_empty(), "the running build was not found");
         let start = Instant::now();
         end.send(self.child.borrow().id());
         let status = self.child.borrow_mut().wait().unwrap();

@@ -1,16 +1,14 @@
-//! Builds that must fail: the exit code, what is said, and that nothing is worse afterwards.
+//! Builds that must fail: the exit code, the message, and an unchanged store.
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use super::traces::names;
-use super::{Stand, ask, text};
+use super::{Stand, TINY, ask, text};
 use crate::env::{Privilege, Server, twins};
 
-const TINY: &str = "[emerge]\npackages = [\"app-test/tiny\"]\n";
-
-twins!(an_ebuild_that_does_not_compile => root_an_ebuild_that_does_not_compile, userns_an_ebuild_that_does_not_compile);
+twins!(an_ebuild_that_does_not_compile => root_an_ebuild_that_does_not_compile_is_reported, userns_an_ebuild_that_does_not_compile_is_reported);
 
 fn an_ebuild_that_does_not_compile(privilege: Privilege) {
     let Some(stand) = Stand::sharing(privilege).map(Stand::with_own_packages) else { return };
@@ -26,19 +24,19 @@ fn an_ebuild_that_does_not_compile(privilege: Privilege) {
     assert!(fs::read_to_string(log).unwrap().contains("undeclared_thing"));
     assert!(failed.results().is_empty(), "{failed:?}");
     assert_eq!(names(&stand.env.outdir()), Vec::<String>::new());
-    // What was built before stays, and serves the next.
+    // Packages that were built before the failure are used by the next build.
     let good = stand.recipe("good", TINY);
     stand.built(&good);
     let built = names(&stand.packages().join("app-test/tiny"));
-    assert_eq!(built, ["tiny-1-1.gpkg.tar"], "the package was built once");
+    assert_eq!(built, ["tiny-1-1.gpkg.tar"], "the package was built again");
 }
 
-/// A store that has nothing and a mirror that is changed: none of it needs root or emerge.
+/// Makes an environment with an empty store and a changed mirror. Root and emerge are not needed.
 fn with_mirror(change: impl FnOnce(&Path)) -> Option<(Stand, Server)> {
     let privilege = if crate::env::is_root() { Privilege::Root } else { Privilege::Userns };
     let mut stand = Stand::alone(privilege)?;
     let mirror = stand.env.path("mirror");
-    // Links to the files, one of which is about to be replaced.
+    // Links to the files, so that `change` can replace one.
     ask("cp", &["--recursive", "--symbolic-link", text(&stand.world.path("mirror")), text(&mirror)]);
     change(&mirror);
     let server = Server::start(&mirror);
@@ -46,7 +44,7 @@ fn with_mirror(change: impl FnOnce(&Path)) -> Option<(Stand, Server)> {
     Some((stand, server))
 }
 
-/// The newest stage3 on a mirror, made a file of its own.
+/// Replaces the link to the newest stage3 of a mirror with a copy. Returns its path.
 fn own_tarball(mirror: &Path) -> PathBuf {
     let builds = mirror.join("releases/amd64/autobuilds");
     let pointer = fs::read_to_string(builds.join("latest-stage3-amd64-musl.txt")).unwrap();
@@ -70,12 +68,12 @@ fn refused(stand: &Stand, code: i32) -> String {
 }
 
 #[test]
-fn userns_a_mirror_signed_by_somebody_else_is_refused() {
+fn userns_a_mirror_signed_with_an_unknown_key_is_refused() {
     let Some((mut stand, server)) = with_mirror(|_| ()) else { return };
     stand.env.set("QUERN_SOURCE_KEYRING", stand.world.path("keys/other.asc"));
     let said = refused(&stand, 3);
     assert!(said.contains("not in the keyring"), "{said}");
-    assert!(!server.requests().iter().any(|request| request.ends_with(".tar.xz")), "nothing is fetched from it");
+    assert!(!server.requests().iter().any(|request| request.ends_with(".tar.xz")), "a tarball was requested from it");
 }
 
 #[test]
@@ -92,7 +90,7 @@ fn userns_a_changed_stage3_is_refused() {
     let Some((stand, _server)) = made else { return };
     let said = refused(&stand, 3);
     assert!(said.contains(&name), "{said}");
-    // With a good mirror it is fetched anew.
+    // With a good mirror, the file is fetched again.
     let mut stand = stand;
     stand.env.set("QUERN_SOURCE_MIRRORS", format!("[{:?}]", stand.server.url()));
     let recipe = stand.recipe("refused", TINY);
@@ -111,16 +109,16 @@ fn userns_a_truncated_stage3_is_refused() {
 }
 
 #[test]
-fn userns_no_mirror_answers() {
+fn userns_a_mirror_that_does_not_answer_is_reported() {
     let Some((mut stand, _server)) = with_mirror(|_| ()) else { return };
-    // Nobody listens on port 1.
+    // No server listens on port 1.
     stand.env.set("QUERN_SOURCE_MIRRORS", "[\"http://127.0.0.1:1\"]");
     let said = refused(&stand, 5);
     assert!(said.contains("127.0.0.1:1") && said.contains("hint: "), "{said}");
 }
 
 #[test]
-fn userns_mistakes_in_a_recipe_are_shown_before_anything_is_asked() {
+fn userns_mistakes_in_a_recipe_are_reported_before_any_request() {
     let Some((stand, server)) = with_mirror(|_| ()) else { return };
     let recipe = stand.recipe("mistaken", "outdri = \"x\"\n[emerge]\npackages = [\"app-test/tiny\"]\n");
     let failed = stand.build(&recipe).code(2);
@@ -128,7 +126,7 @@ fn userns_mistakes_in_a_recipe_are_shown_before_anything_is_asked() {
         assert!(failed.stderr.contains(part), "{part}: {}", failed.stderr);
     }
 
-    // A profile's list that its repository does not mean: @profile would be empty without a word.
+    // The repository does not declare the format profile-set, so that @profile would be empty without an error.
     let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\nprofile-formats = portage-2\n");
     let stand = stand.with_repositories(&[&overlay]);
     stand.env.write("overlay/profiles/small/parent", "gentoo:default/linux/amd64/23.0/musl\n");

@@ -1,4 +1,4 @@
-//! One image in every format that a result may have.
+//! One image in all formats of `build.compression`.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,10 +10,10 @@ use super::listing::Listing;
 use super::{EPOCH, Stand, ask, text};
 use crate::env::{PROGRAM, Privilege, output};
 
-/// Without Portage's records, which hold times of their own.
+/// A recipe without Portage's records, which contain times.
 const RECIPE: &str = "[emerge]\npackages = [\"app-test/tiny\"]\n[strip]\npaths = [\"/var/db/pkg\"]\n";
 
-/// What `build.compression` may be, how the name ends, what makes a plain archive of it, and the media type of the layer.
+/// Values of `build.compression` with the suffix of the tarball, a command that decompresses it, and the media type of the layer.
 const FORMATS: [(&str, &str, &[&str], Option<&str>); 5] = [
     ("none", ".tar", &["cat"], Some("v1.tar")),
     ("gzip", ".tar.gz", &["gzip", "-dc"], Some("v1.tar+gzip")),
@@ -39,24 +39,24 @@ fn userns_every_format_holds_the_same_image() {
         if plain.is_empty() {
             plain = decoded;
         } else {
-            assert!(decoded == plain, "{compression}: another archive");
+            assert!(decoded == plain, "{compression}: the archive differs");
         }
         match layer {
             Some(layer) => layout_is_accepted(&stand, tarball, &results[1], layer),
             None => assert_eq!(results.len(), 1),
         }
 
-        // Again, and not on as many processors.
+        // The same bytes on a single processor.
         let bytes = fs::read(tarball).unwrap();
         if [".tar.zst", ".tar.xz"].contains(&ending) {
             let mut command = stand.env.command("taskset");
             command.args(["--cpu-list", "0", PROGRAM, "build", text(&recipe)]);
             assert_eq!(output(&mut command).success().results(), results);
-            assert!(fs::read(tarball).unwrap() == bytes, "{compression}: other bytes");
+            assert!(fs::read(tarball).unwrap() == bytes, "{compression}: the bytes differ");
         }
     }
 
-    // Each stands beside the others, with companions of its own.
+    // All results are in the outdir, each with its companions.
     let mut expected = vec!["same-2023-11-14.json".to_owned(), "same-2023-11-14.oci".to_owned()];
     for ending in [".tar", ".tar.gz", ".tar.xz", ".tar.zst"] {
         let companions = ["", ".CONTENTS.gz", ".mtree.gz", ".sha256"];
@@ -80,14 +80,14 @@ fn decoded(tarball: &Path, decode: &[&str]) -> Vec<u8> {
     decoded.stdout
 }
 
-/// The layer is the tarball and is said to be what it is; other people's programs and our own take the image.
+/// Checks that the layer is the tarball and has the right media type, and that this program and those of other projects accept the image.
 fn layout_is_accepted(stand: &Stand, tarball: &Path, layout: &Path, media_type: &str) {
     let reference = format!("oci:{}:20231114", text(layout));
     let manifest: serde_json::Value = serde_json::from_str(&ask("skopeo", &["inspect", "--raw", &reference])).unwrap();
     let layer = &manifest["layers"][0];
     assert_eq!(layer["mediaType"], format!("application/vnd.oci.image.layer.{media_type}"));
     let blob = layout.join("blobs").join(layer["digest"].as_str().unwrap().replace(':', "/"));
-    assert_eq!(fs::metadata(blob).unwrap().ino(), fs::metadata(tarball).unwrap().ino(), "a copy");
+    assert_eq!(fs::metadata(blob).unwrap().ino(), fs::metadata(tarball).unwrap().ino(), "the layer is a copy");
     // Copying reads every blob and compares its digest.
     let copy: PathBuf = stand.env.path(format!("copy-{media_type}"));
     ask("skopeo", &["--insecure-policy", "copy", "--quiet", &reference, &format!("dir:{}", text(&copy))]);

@@ -1,5 +1,5 @@
-//! Builds from the running system. The host is the stand-in stage3 in a mount namespace of its own, with things in it that no
-//! build may see; it must be the same, to the last time stamp, afterwards.
+//! Builds from the running system. The host is the stand-in stage3 in a private mount namespace, with files that builds must not see.
+//! Afterwards it must be unchanged, including its timestamps.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
@@ -10,11 +10,11 @@ use super::listing::{Listing, content};
 use super::{EPOCH, Stand};
 use crate::env::{Output, PROGRAM, Privilege, output};
 
-/// In every file that no build may see.
+/// The content of all files that builds must not see.
 const SECRET: &str = "hunter2";
 
-/// Makes `$1` the root of a mount namespace, with the test's directory `$2` as `/srv` and the world's `$3` as `/media`; there `$4` is
-/// run by a shell.
+/// Makes `$1` the root of a mount namespace, with the test's directory `$2` as `/srv` and the world's `$3` as `/media`, and runs the
+/// shell command `$4` in it.
 const ENTER: &str = r#"set -e
 mount --rbind "$1" "$1"
 mount -t proc proc "$1/proc"
@@ -62,7 +62,7 @@ impl Host {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    /// What a host has that a stage3 has not.
+    /// Adds files that a host has and a stage3 lacks.
     fn furnish(&self) {
         for (path, mode) in [
             ("home/me/.ssh/id_ed25519", 0o600),
@@ -88,7 +88,7 @@ impl Host {
         self.write("opt/app/bin/app", 0o755, "seen\n");
         self.write("data/shown/text", 0o600, "shown\n");
         self.write("root/.config/app", 0o600, "shown\n");
-        // Portage's own: for what is built into the builder only.
+        // Portage's configuration of the host applies only to packages for the builder.
         self.write("etc/portage/package.use/mine", 0o644, "app-own/helper host\napp-own/spy host\n");
         self.write("etc/portage/bashrc", 0o644, "export OF_HOST=yes\n");
         symlink("/data/linked", self.root.join("etc/linked")).unwrap();
@@ -108,7 +108,7 @@ impl Host {
         output(&mut command)
     }
 
-    /// Everything about every file but the store: a change of any kind changes one of the times.
+    /// Returns the metadata of all files outside the store. Every change changes one of the times.
     fn state(&self) -> String {
         let mut find = Command::new("find");
         find.arg(&self.root).arg("-path").arg(self.root.join("var/cache/quern")).args(["-prune", "-o", "-printf"]);
@@ -123,7 +123,7 @@ impl Host {
     }
 }
 
-/// A package that looks around while it builds, with the help of another that is built into the builder.
+/// Writes a package that looks for secrets while it builds, and a helper that is built into the builder.
 fn spies(stand: &Stand) {
     stand.overlay("masters = gentoo\nthin-manifests = true\n");
     stand.ebuild(
@@ -142,7 +142,7 @@ fn spies(stand: &Stand) {
 }
 
 #[test]
-fn root_an_image_is_built_from_this_host() {
+fn root_an_image_is_built_from_the_host_without_its_secrets() {
     let Some(host) = Host::new() else { return };
     spies(&host.stand);
     host.recipe("hide = [\"/etc/app/named\", \"/etc/linked\"]\nshow = [\"/data/shown\", \"/root/.config/app\"]");
@@ -158,7 +158,7 @@ fn root_an_image_is_built_from_this_host() {
     let inside = shell("ls -ld /etc /opt/app /bin /root /tmp /etc/shadow | cut -c1-10; stat -c %g /etc/shadow");
     let modes = ["lrwxrwxrwx", "drwxr-xr-x", "-rw-r-----", "drwxr-xr-x", "drwx------", "drwxrwxrwt", "42"];
     assert_eq!(inside.success().stdout.lines().collect::<Vec<_>>(), modes);
-    // Whatever is done to what is seen, nothing comes to light and nothing reaches the host.
+    // Changes to the visible files reveal nothing and do not reach the host.
     let inside = shell(
         "touch /usr/bin/mark /etc/mark; rm -r /etc/app /usr/share/portage; mkdir /etc/app; rmdir /etc/ssh; mv /opt/app /opt/b; \
          mkdir /etc/ssh /opt/app; find /etc/ssh /etc/app /opt/app /opt/b /usr/local",
@@ -174,7 +174,7 @@ fn root_an_image_is_built_from_this_host() {
         assert_eq!(content(&tarball, "usr/share/spy/secrets"), "");
         assert_eq!(content(&tarball, "usr/share/spy/seen"), "helper: host yes\nown:  \nseen\nseen\nshown\n");
         if !again {
-            // The second time the package comes from the cache, and its build needs nothing.
+            // The second time, the package comes from the cache, so that the helper is not built.
             assert_eq!(shell("helper; touch /etc/mark; ls /etc/mark").success().stdout, "host yes\n/etc/mark\n");
         }
         let names = content(&tarball, "usr/share/spy/names");
@@ -193,7 +193,7 @@ fn root_an_image_is_built_from_this_host() {
     assert!(base["annotations"]["verification"].as_str().unwrap().starts_with("none"), "{base}");
 }
 
-/// What listens, and waits for writers, in a directory that builds see; then a command in the builder tree that knocks.
+/// Makes a socket and a pipe in a directory that builds see, and runs a command in the builder tree that tries to connect to them.
 const KNOCK: &str = r#"
 import os, socket, subprocess
 at = "/usr/share/knock"
@@ -203,7 +203,7 @@ door.bind(at + "/door")
 door.listen(1)
 os.mkfifo(at + "/pipe")
 pipe = os.open(at + "/pipe", os.O_RDONLY | os.O_NONBLOCK)
-# For the host itself it works.
+# On the host itself, both work.
 socket.socket(socket.AF_UNIX).connect(at + "/door")
 os.close(os.open(at + "/pipe", os.O_WRONLY | os.O_NONBLOCK))
 knock = """
@@ -220,7 +220,7 @@ subprocess.run(["./quern-builder", "-q", "shell", "spy.toml", "--", "python3", "
 "#;
 
 #[test]
-fn root_a_host_of_many_file_systems_shows_its_own() {
+fn root_a_host_with_several_file_systems_is_visible() {
     let Some(host) = Host::new() else { return };
     spies(&host.stand);
     host.recipe("");
@@ -232,7 +232,7 @@ fn root_a_host_of_many_file_systems_shows_its_own() {
     for directory in ["etc/vault", "opt/proc"] {
         fs::create_dir(host.root.join(directory)).unwrap();
     }
-    // What is now another file system.
+    // These directories become other file systems.
     for (path, to) in
         [("var/db", "var/db"), ("var/lib/portage", "var/lib/portage"), ("usr/share/portage", "share/portage")]
     {
@@ -251,7 +251,7 @@ fn root_a_host_of_many_file_systems_shows_its_own() {
     assert_same(&before, &host.state());
     assert!(!host.stand.env.path("share/doc/x").exists());
 
-    // A store that a build would see, and one that it would not, even if told to.
+    // A store that builds would see is refused, and showing the store is refused too.
     let told = host.run(&format!("QUERN_HOME=/opt/store {shell} true")).code(2);
     assert!(told.stderr.contains("QUERN_HOME"), "{}", told.stderr);
     let told = host.run(&format!("{} --set 'source.show=[\"/var/cache\"]' -- true", &shell[..shell.len() - 9])).code(2);
@@ -259,7 +259,7 @@ fn root_a_host_of_many_file_systems_shows_its_own() {
 }
 
 #[test]
-fn root_a_host_can_be_looked_at_but_not_talked_to() {
+fn root_sockets_and_pipes_of_the_host_are_unreachable() {
     let Some(host) = Host::new() else { return };
     spies(&host.stand);
     host.recipe("");
@@ -267,7 +267,7 @@ fn root_a_host_can_be_looked_at_but_not_talked_to() {
     let told = host.run("python3 knock.py").success();
     assert_eq!(told.stdout, "Connection refused\nNo such device or address\n");
 
-    // Whoever is not its root, and whoever is root of something else.
+    // An ordinary user, and root of another user namespace, cannot build from the host.
     let user = "HOME=/srv/u; QUERN_HOME=/srv/u/store; export HOME QUERN_HOME; exec setpriv --reuid 1000 --clear-groups";
     fs::create_dir(host.stand.env.path("u")).unwrap();
     chown(host.stand.env.path("u"), Some(1000), None).unwrap();
@@ -275,13 +275,13 @@ fn root_a_host_can_be_looked_at_but_not_talked_to() {
         let told = host.run(&format!("{user} {more} ./quern-builder build spy.toml")).code(4);
         assert!(told.stderr.contains("only root of this host") && told.stderr.contains("stage3"), "{}", told.stderr);
     }
-    // What it would do can be asked for by anybody.
+    // A dry run works for every user.
     let told = host
         .run("HOME=/srv/u exec setpriv --reuid 1000 --clear-groups ./quern-builder build --dry-run spy.toml")
         .success();
     assert!(told.stdout.contains("hide /etc/ssh (keys of this machine)"), "{}", told.stdout);
     assert!(told.stdout.contains("show /usr (programs"), "{}", told.stdout);
-    // Nothing is downloaded, and nothing can be verified.
+    // There is nothing to download or to verify.
     let told = host.run("./quern-builder fetch spy.toml").success();
     assert!(told.stderr.contains("nothing to fetch") && told.stdout.is_empty(), "{}", told.stderr);
     let told = host.run("./quern-builder verify spy.toml").code(2);
@@ -291,7 +291,7 @@ fn root_a_host_can_be_looked_at_but_not_talked_to() {
 }
 
 #[test]
-fn root_a_machine_that_is_no_gentoo_is_not_built_from() {
+fn root_a_host_without_gentoo_is_refused() {
     if Path::new("/usr/bin/emerge").exists() {
         return;
     }
@@ -307,7 +307,7 @@ fn root_a_machine_that_is_no_gentoo_is_not_built_from() {
     assert_eq!(super::traces::names(&stand.env.outdir()), Vec::<String>::new());
 }
 
-/// A host that was only looked at.
+/// Checks that the host is unchanged.
 #[track_caller]
 fn assert_same(before: &str, after: &str) {
     let lines = |text: &str| -> std::collections::BTreeSet<String> { text.lines().map(str::to_owned).collect() };

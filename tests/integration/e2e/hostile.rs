@@ -1,4 +1,4 @@
-//! A build that goes for the host. Root of a tree is not root of the host.
+//! A build that attacks the host. Root of a tree is not root of the host.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,7 @@ fn root_a_hostile_build_leaves_the_host_untouched() {
     let mut sleeper =
         Sleeper(Command::new("sleep").arg("3600").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
 
-    // Whatever is tried must fail; what did not is written into the image. Here it runs as root of the tree, with no help of
+    // Every attempt must fail; the numbers of successful ones are written into the image. They run as root of the tree, without
     // Portage's own sandbox.
     let attempts = [
         format!("echo x >{}", text(&canary)),
@@ -30,7 +30,7 @@ fn root_a_hostile_build_leaves_the_host_untouched() {
         "mount -o remount,rw /var/db/repos/own && touch /var/db/repos/own/x".to_owned(),
         "mount -o remount,bind,rw /var/db/repos/own && touch /var/db/repos/own/x".to_owned(),
         "umount -l /var/db/repos/own".to_owned(),
-        // What would do no harm if it succeeded.
+        // These are harmless if they succeed.
         "cd /proc/sys/kernel && pattern=$(<core_pattern) && echo \"${pattern}\" >core_pattern".to_owned(),
         "echo 1 >/proc/sys/vm/drop_caches".to_owned(),
         "echo h >/proc/sysrq-trigger".to_owned(),
@@ -77,7 +77,7 @@ fn root_a_hostile_build_leaves_the_host_untouched() {
     assert!(sleeper.0.try_wait().unwrap().is_none(), "a process of the host was killed");
 }
 
-/// A process of the host's.
+/// A process of the host.
 struct Sleeper(Child);
 
 impl Drop for Sleeper {
@@ -86,7 +86,7 @@ impl Drop for Sleeper {
     }
 }
 
-/// Inode, size, mode and times of everything below a directory.
+/// Returns the inode, size, mode and times of all files below a directory.
 fn list(directory: &Path) -> BTreeMap<PathBuf, (u64, u64, u32, i64, i64)> {
     let mut found = BTreeMap::new();
     let mut pending = vec![directory.to_owned()];

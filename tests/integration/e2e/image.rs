@@ -1,4 +1,4 @@
-//! An image of a recipe that nobody here has seen: its own repository, profile, flags and odd files.
+//! An image with its own repository, profile, USE flags and unusual files.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -8,9 +8,9 @@ use super::listing::{Listing, content, with_attributes};
 use super::{EPOCH, Stand, ask, text};
 use crate::env::{Privilege, output, twins};
 
-twins!(an_image_holds_what_recipe_and_overlay_say => root_an_image_holds_what_recipe_and_overlay_say, userns_an_image_holds_what_recipe_and_overlay_say);
+twins!(an_image_matches_its_recipe_and_overlay => root_an_image_matches_its_recipe_and_overlay, userns_an_image_matches_its_recipe_and_overlay);
 
-fn an_image_holds_what_recipe_and_overlay_say(privilege: Privilege) {
+fn an_image_matches_its_recipe_and_overlay(privilege: Privilege) {
     let Some(stand) = Stand::sharing(privilege) else { return };
     let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\nprofile-formats = portage-2 profile-set\n");
     let mut stand = stand.with_own_packages().with_repositories(&[&overlay]);
@@ -18,14 +18,14 @@ fn an_image_holds_what_recipe_and_overlay_say(privilege: Privilege) {
     stand.env.write("overlay/profiles/small/parent", "gentoo:default/linux/amd64/23.0/musl\n");
     stand.env.write("overlay/profiles/small/eapi", "8\n");
     stand.env.write("overlay/profiles/small/make.defaults", "USE=\"by-profile\"\n");
-    // A profile's list is @profile; app-own/top brings what the list does not name.
+    // The profile's list is @profile. Dependencies of app-own/top are not in the list.
     stand.env.write("overlay/profiles/small/packages", "app-own/top\napp-test/odd\n");
     let body = "IUSE=\"by-profile by-recipe by-package +by-ebuild\"\nRDEPEND=\"app-test/tiny[bar]\"\n\
                 src_install() {\n\tinsinto /usr/share/top\n\tnewins - flags <<<\"$(usev by-profile) $(usev by-recipe) \
                 $(usev by-package) $(usev by-ebuild)\"\n\tnewdoc - NOTES <<<notes\n}\n";
     stand.ebuild("app-own", "top", body);
     let recipe = stand.env.write(
-        "seen-by-nobody.toml",
+        "unusual.toml",
         r#"
         [source]
         stage3 = "amd64-musl"
@@ -49,10 +49,10 @@ fn an_image_holds_what_recipe_and_overlay_say(privilege: Privilege) {
         "#,
     );
     let made = stand.build(&recipe).success();
-    assert!(made.stderr.contains("/no/such/path"), "a path to strip that is missing is said: {}", made.stderr);
+    assert!(made.stderr.contains("/no/such/path"), "the missing path to strip is not reported: {}", made.stderr);
     let (tarball, layout) = (&made.results()[0], &made.results()[1]);
-    assert_eq!(tarball, &stand.env.outdir().join("seen-by-nobody-2023-11-14.tar.gz"));
-    assert_eq!(layout, &stand.env.outdir().join("seen-by-nobody-2023-11-14.oci"));
+    assert_eq!(tarball, &stand.env.outdir().join("unusual-2023-11-14.tar.gz"));
+    assert_eq!(layout, &stand.env.outdir().join("unusual-2023-11-14.oci"));
 
     assert_eq!(content(tarball, "usr/share/top/flags"), "by-profile by-recipe by-package \n");
     assert_eq!(content(tarball, "usr/share/tiny/flags"), "foo=0 bar=1\n");
@@ -66,7 +66,7 @@ fn an_image_holds_what_recipe_and_overlay_say(privilege: Privilege) {
     layout_is_accepted(&stand, tarball, layout);
 }
 
-/// Nothing of documentation, of Portage's records and of the builder.
+/// Checks that no documentation, Portage records or files of the builder are in the image.
 fn no_leftovers(listing: &Listing) {
     let unwanted = [
         "usr/share/doc/",
@@ -90,7 +90,7 @@ fn no_leftovers(listing: &Listing) {
     assert_eq!(found, Vec::<&str>::new());
 }
 
-/// What `app-test/odd` installs.
+/// Checks the files of `app-test/odd`.
 fn odd_files(listing: &Listing, attributes: &str) {
     for (path, mode, owner, size) in [
         ("usr/libexec/odd/setuid", "-rws--x--x", "0/0", "10"),
@@ -113,16 +113,16 @@ fn odd_files(listing: &Listing, attributes: &str) {
     assert_eq!(target("usr/share/odd/link-that-climbs").as_deref(), Some("../../../../../../../../etc/passwd"));
     let names = ["original", "hard-link", "below/hard-link"].map(|name| format!("usr/share/odd/{name}"));
     let whole: Vec<_> = names.iter().filter(|name| listing.get(name).target.is_none()).collect();
-    assert_eq!(whole.len(), 1, "the content of one file with three names is there once: {whole:?}");
+    assert_eq!(whole.len(), 1, "the content of a file with three names must be there once: {whole:?}");
     for name in names.iter().filter(|name| *name != whole[0]) {
         assert_eq!(target(name), Some(format!("./{}", whole[0])));
     }
     let mut lines = attributes.lines().skip_while(|line| !line.ends_with("/usr/libexec/odd/capable")).skip(1);
-    // 20 bytes are a capability for everybody; with the owner of a user namespace in it there would be 24.
+    // Version 2 of the attribute has 20 bytes. Version 3, with the root of a user namespace, has 24.
     assert_eq!(lines.next().map(str::trim), Some("x: 20 security.capability"));
 }
 
-/// The checksum, the lists of files and the provenance beside a tarball.
+/// Checks the checksum, the lists of files and the provenance of a tarball.
 pub(super) fn companions(tarball: &Path, listing: &Listing) {
     let directory = tarball.parent().expect("an outdir");
     let name = tarball.file_name().and_then(|name| name.to_str()).expect("a name");
@@ -147,7 +147,7 @@ pub(super) fn companions(tarball: &Path, listing: &Listing) {
     assert!(hidden.is_empty(), "{hidden:?}");
 }
 
-/// The layout, as other people's programs see it.
+/// Checks the layout with programs of other projects.
 fn layout_is_accepted(stand: &Stand, tarball: &Path, layout: &Path) {
     let reference = format!("oci:{}:v1", text(layout));
     ask("oci-image-tool", &["validate", "--type", "image", "--ref", "name=v1", text(layout)]);
@@ -161,7 +161,7 @@ fn layout_is_accepted(stand: &Stand, tarball: &Path, layout: &Path) {
     let file = fs::metadata(tarball).unwrap();
     assert_eq!((layer.dev(), layer.ino()), (file.dev(), file.ino()), "the layer is the tarball, not a copy");
 
-    // What a container engine makes of it, by its reference implementation: files, flags and the configuration.
+    // umoci unpacks the image like a container engine: files, flags and the configuration.
     let bundle = stand.env.path("bundle");
     let unprivileged = if crate::env::is_root() { None } else { Some("--rootless") };
     let image = format!("{}:v1", text(layout));

@@ -1,4 +1,4 @@
-//! Tarballs as GNU tar and bsdtar see them.
+//! The entries of tarballs, according to GNU tar and bsdtar.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,17 +7,17 @@ use std::process::Command;
 /// An entry of a tarball.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// As `ls` shows it: `-rwxr-xr-x`, `h…` for a further name of a file.
+    /// The mode as `ls` shows it: `-rwxr-xr-x`, or `h…` for a hard link.
     pub(super) mode: String,
-    /// Owner, numeric.
+    /// The numeric owner and group.
     pub(super) owner: String,
-    /// Size; numbers of a device.
+    /// The size, or the numbers of a device.
     pub(super) size: String,
-    /// What a link points to.
+    /// The target of a link.
     pub(super) target: Option<String>,
 }
 
-/// What is in a tarball, by name (`./usr/bin`), which both programs agree on. Odd bytes are escaped.
+/// The entries of a tarball by name (`./usr/bin`), on which both programs agree. Bytes that are not printable are escaped.
 #[derive(Debug)]
 pub(super) struct Listing(BTreeMap<String, Entry>);
 
@@ -31,9 +31,9 @@ impl Listing {
             [fields[0].to_owned(), format!("{}/{}", fields[2], fields[3]), fields[4].to_owned()]
         });
         for (name, entry) in &gnu {
-            assert_eq!(Some(entry), bsd.get(name), "GNU tar and bsdtar differ about {name}");
+            assert_eq!(Some(entry), bsd.get(name), "GNU tar and bsdtar disagree about {name}");
         }
-        assert_eq!(gnu.len(), bsd.len(), "bsdtar sees more");
+        assert_eq!(gnu.len(), bsd.len(), "bsdtar lists more entries");
         Self(gnu)
     }
 
@@ -44,18 +44,17 @@ impl Listing {
         Self(parse(&run(gnu.arg(tarball)), 5, |fields| [fields[0], fields[1], fields[2]].map(str::to_owned)))
     }
 
-    /// An entry, by its path in the tree (`usr/bin`).
+    /// Returns the entry of a path in the tree (`usr/bin`).
     #[track_caller]
     pub(super) fn get(&self, path: &str) -> &Entry {
-        self.find(path).unwrap_or_else(|| panic!("{path} is none of {} names", self.0.len()))
+        self.find(path).unwrap_or_else(|| panic!("{path} is not among {} names", self.0.len()))
     }
 
-    /// Whether there is such an entry.
     pub(super) fn has(&self, path: &str) -> bool {
         self.find(path).is_some()
     }
 
-    /// All names.
+    /// Returns all names.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(|name| name.trim_start_matches("./").trim_end_matches('/'))
     }
@@ -65,13 +64,13 @@ impl Listing {
     }
 }
 
-/// The content of one file in a tarball.
+/// Returns the content of a file in a tarball.
 #[track_caller]
 pub(super) fn content(tarball: &Path, path: &str) -> String {
     run(Command::new("tar").args(["--extract", "--to-stdout", "--file"]).arg(tarball).arg(format!("./{path}")))
 }
 
-/// The extended attributes in a tarball as GNU tar shows them: a line with `x:` below the file's.
+/// Returns GNU tar's listing with extended attributes: a line with `x:` below that of the file.
 pub(super) fn with_attributes(tarball: &Path) -> String {
     let mut tar = Command::new("tar");
     tar.args(["--list", "-vv", "--xattrs", "--xattrs-include=*", "--numeric-owner", "--file"]);
@@ -83,16 +82,16 @@ fn run(command: &mut Command) -> String {
     let output = command.env("LC_ALL", "C.UTF-8").env("TZ", "UTC").output().expect("starting a tar");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     assert!(output.stderr.is_empty(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("odd bytes are escaped")
+    String::from_utf8(output.stdout).expect("output in UTF-8")
 }
 
-/// Lines of `columns` columns, of which `pick` makes mode, owner and size, before a name.
+/// Parses lines of `columns` columns and a name. `pick` returns the mode, owner and size from the columns.
 fn parse(text: &str, columns: usize, pick: impl Fn(&[&str]) -> [String; 3]) -> BTreeMap<String, Entry> {
     let mut entries = BTreeMap::new();
     for line in text.lines() {
         let (mut fields, mut rest) = (Vec::new(), line);
         for _ in 0..columns {
-            let (field, after) = rest.trim_start().split_once(' ').unwrap_or_else(|| panic!("a listing has {line}"));
+            let (field, after) = rest.trim_start().split_once(' ').unwrap_or_else(|| panic!("unexpected line: {line}"));
             fields.push(field);
             rest = after;
         }
@@ -102,7 +101,7 @@ fn parse(text: &str, columns: usize, pick: impl Fn(&[&str]) -> [String; 3]) -> B
         };
         let [mode, owner, size] = pick(&fields);
         let entry = Entry { mode: mode.trim_end_matches('+').to_owned(), owner, size, target };
-        assert!(entries.insert(name.to_owned(), entry).is_none(), "{name} is there twice");
+        assert!(entries.insert(name.to_owned(), entry).is_none(), "{name} is listed twice");
     }
     entries
 }

@@ -1,4 +1,4 @@
-//! Builds held to a lock file while the mirror moves on, here and in a store without a network.
+//! Builds with a lock file while the mirror publishes other files, also in a store without network.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::keys::Gpg;
 
 const VARIANT: &str = "amd64-musl";
 
-/// A mirror of the test's own, which publishes when it is told to.
+/// A mirror to which a test publishes builds.
 struct Mirror {
     gpg: Gpg,
     root: PathBuf,
@@ -23,7 +23,7 @@ impl Mirror {
         let root = gpg.env.path("mirror");
         fs::create_dir_all(&root).unwrap();
         let server = Server::start(&root);
-        // The recipe's reader is an ordinary user, and the directory of another test's environment is not his.
+        // The program runs as an ordinary user, who cannot read the GnuPG environment.
         let keyring = stand.env.write("mirror.asc", fs::read(keyring).unwrap());
         stand.env.set("QUERN_SOURCE_MIRRORS", format!("[{:?}]", server.url()));
         stand.env.set("QUERN_SOURCE_KEYRING", keyring);
@@ -34,7 +34,7 @@ impl Mirror {
         self.root.join("releases/amd64/autobuilds")
     }
 
-    /// Makes a tarball the latest build, of this time.
+    /// Publishes a tarball as the latest build, with this timestamp.
     fn publish(&self, timestamp: &str, tarball: &Path) {
         let name = format!("stage3-{VARIANT}-{timestamp}.tar.xz");
         let directory = self.builds().join(timestamp);
@@ -57,7 +57,7 @@ impl Mirror {
 }
 
 #[test]
-fn userns_a_locked_build_is_the_same_whatever_the_mirror_has() {
+fn userns_a_locked_build_does_not_depend_on_the_mirror() {
     let Some(stand) = Stand::alone(Privilege::Userns) else { return };
     let mut stand = stand.with_own_packages();
     let Some((mirror, server)) = Mirror::new(&mut stand) else { return };
@@ -79,7 +79,7 @@ fn userns_a_locked_build_is_the_same_whatever_the_mirror_has() {
     assert!(locked.contains("[recipe.locked.stage3]") && locked.contains(server.url().as_str()), "{locked}");
     let first = fs::read(&run(&stand, &["build"]).success().results()[0]).unwrap();
 
-    // A newer build, which could not be built from.
+    // A newer build whose tarball is broken.
     let newer = mirror.gpg.env.write("newer", "no tarball at all");
     mirror.publish("20260202T000000Z", &newer);
     let moved = run(&stand, &["lock", "--check"]).code(1);
@@ -91,18 +91,18 @@ fn userns_a_locked_build_is_the_same_whatever_the_mirror_has() {
     let _ = run(&stand, &["build"]).code(3);
     let before = server.requests().len();
     let results = run(&stand, &["build", "--locked"]).success().results();
-    assert!(fs::read(&results[0]).unwrap() == first, "the same stage3 and packages make the same image");
-    assert_eq!(server.requests().len(), before, "the store has it: nobody is asked");
+    assert!(fs::read(&results[0]).unwrap() == first, "another image from the same stage3 and packages");
+    assert_eq!(server.requests().len(), before, "requests for what the store has");
     let provenance = fs::read_to_string(results[0].with_file_name("locked-2023-11-14.json")).unwrap();
     assert!(provenance.contains("locked: SHA-512 in the lock file"), "{provenance}");
 
-    // The archive for a store without a network.
+    // The export for a store without network.
     let archive = stand.env.path("stage3.tar");
     let exported = stand.env.run(["store", "export", text(&recipe), "--output", text(&archive)]).success();
     assert_eq!(exported.stdout.trim_end(), text(&archive));
     assert!(stand.env.run(["store", "list"]).success().stdout.contains("stage3-amd64-musl-20260101T000000Z.tar.xz"));
 
-    // Elsewhere: from the mirror while it has it, and not when it has something else.
+    // Another store fetches the locked stage3 while the mirror has it, and refuses another one.
     stand.env.set("QUERN_HOME", stand.env.path("home/other"));
     let planned = run(&stand, &["build", "--locked", "--dry-run"]).success().stdout;
     assert!(planned.contains("20260101T000000Z.tar.xz") && !planned.contains("latest-stage3"), "{planned}");
@@ -116,7 +116,7 @@ fn userns_a_locked_build_is_the_same_whatever_the_mirror_has() {
     assert!(gone.stderr.contains("store import"), "{}", gone.stderr);
     let _ = run(&stand, &["build", "--locked", "--offline"]).code(5);
 
-    // And from the archive.
+    // The export contains the locked stage3.
     let imported = stand.env.run(["store", "import", text(&archive)]).success();
     assert_eq!(imported.results().len(), 1);
     assert_eq!(stand.env.run(["store", "import", text(&archive)]).success().stdout, imported.stdout);
@@ -125,11 +125,11 @@ fn userns_a_locked_build_is_the_same_whatever_the_mirror_has() {
     assert!(fs::read(&results[0]).unwrap() == first);
     assert_eq!(server.requests().len(), before);
 
-    // Locked again, to what there is now.
+    // Locking again updates the file to the latest build.
     let again = run(&stand, &["lock"]).success();
     assert!(again.stderr.contains("→ stage3-amd64-musl-20260202T000000Z.tar.xz"), "{}", again.stderr);
     let _ = run(&stand, &["lock", "--check"]).success();
-    // A mirror that goes back takes nobody along, not even one who remembers nothing but the lock.
+    // A mirror that goes back to an older build is refused, even by a new store that knows only the lock file.
     stand.env.set("QUERN_HOME", stand.env.path("home/third"));
     mirror.publish("20260131T000000Z", &newer);
     let back = run(&stand, &["lock", "--check"]).code(3);

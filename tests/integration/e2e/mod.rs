@@ -1,5 +1,5 @@
-//! Whole builds: the program as its users run it, with the real emerge, in the stand-in world, as root and as an ordinary user.
-//! What comes out is judged by programs that nobody here wrote.
+//! Complete builds with the real emerge, in the stand-in world, as root and as an ordinary user. Other projects' programs check the
+//! results.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, chown};
@@ -28,10 +28,13 @@ mod stage4;
 mod together;
 mod traces;
 
-/// The head of every recipe here. What follows goes on in `[build]`.
+/// The head of all recipes here. The text after it continues `[build]`.
 const HEAD: &str = "[source]\nstage3 = \"amd64-musl\"\n[build]\nprofile = \"gentoo:default/linux/amd64/23.0/musl\"\n";
 
-/// The instant that results carry where a test compares them.
+/// A recipe, after [`HEAD`], for a small package.
+const TINY: &str = "[emerge]\npackages = [\"app-test/tiny\"]\n";
+
+/// `SOURCE_DATE_EPOCH` for results that are compared.
 const EPOCH: &str = "1700000000";
 
 /// The stand-in world, and an environment of a user who builds in it.
@@ -42,7 +45,7 @@ struct Stand {
 }
 
 impl Stand {
-    /// With a store of its own, which is empty. None when the machine lacks something: then the test is skipped.
+    /// Makes an environment with its own, empty store, or returns `None` where the machine lacks something: the test is skipped.
     fn alone(privilege: Privilege) -> Option<Self> {
         let mut env = TestEnv::with(privilege)?;
         let world = env::require_world()?;
@@ -51,7 +54,7 @@ impl Stand {
         Some(Self { env, world, server })
     }
 
-    /// With the store that other tests use too, which has the stage3 unpacked.
+    /// Makes an environment with the store that tests share, in which the stage3 is unpacked.
     fn sharing(privilege: Privilege) -> Option<Self> {
         static STORES: [OnceLock<Shared>; 2] = [OnceLock::new(), OnceLock::new()];
         let mut stand = Self::alone(privilege)?;
@@ -61,13 +64,13 @@ impl Stand {
         Some(stand)
     }
 
-    /// Caches of binary packages of its own: nothing that another test built.
+    /// Uses an own, empty cache of binary packages.
     fn with_own_packages(mut self) -> Self {
         self.env.set("QUERN_PORTAGE_BINPKG", self.packages());
         self
     }
 
-    /// Where its own binary packages are.
+    /// Returns the path of the own cache of binary packages.
     fn packages(&self) -> PathBuf {
         self.env.path("home/binpkgs")
     }
@@ -79,7 +82,7 @@ impl Stand {
         self
     }
 
-    /// Writes a recipe: [`HEAD`], then `rest`.
+    /// Writes a recipe: [`HEAD`] and `rest`.
     fn recipe(&self, name: &str, rest: &str) -> PathBuf {
         self.env.write(format!("{name}.toml"), format!("{HEAD}{rest}"))
     }
@@ -89,7 +92,7 @@ impl Stand {
         self.env.run(["build".as_ref(), recipe.as_os_str()])
     }
 
-    /// Builds a recipe, which must succeed, and returns the paths of the tarball and of the layout if there is one.
+    /// Builds a recipe, which must succeed. Returns the paths of the tarball and, if there is one, of the layout.
     #[track_caller]
     fn built(&self, recipe: &Path) -> Vec<PathBuf> {
         self.build(recipe).success().results()
@@ -101,14 +104,14 @@ impl Stand {
         self.env.run([&["shell", recipe], options, &["--"], command].concat())
     }
 
-    /// An ebuild of the overlay at `overlay`.
+    /// Writes an ebuild into the overlay at `overlay`.
     fn ebuild(&self, category: &str, name: &str, body: &str) {
         let head = "EAPI=8\nDESCRIPTION=\"made by a test\"\nHOMEPAGE=\"https://example.org/\"\nS=\"${WORKDIR}\"\n\
                     LICENSE=\"public-domain\"\nSLOT=\"0\"\nKEYWORDS=\"amd64\"\n";
         self.env.write(format!("overlay/{category}/{name}/{name}-1.ebuild"), format!("{head}{body}"));
     }
 
-    /// An overlay with the category `app-own`, as a user writes one; ebuilds follow.
+    /// Writes an overlay with the category `app-own` and without ebuilds. Returns its path.
     fn overlay(&self, layout: &str) -> PathBuf {
         self.env.write("overlay/metadata/layout.conf", layout);
         self.env.write("overlay/profiles/repo_name", "own\n");
@@ -117,7 +120,7 @@ impl Stand {
     }
 }
 
-/// A store that tests share. It goes when the test program goes, however that ends.
+/// A store that tests share. It is removed when the test program ends, however it ends.
 struct Shared {
     home: PathBuf,
     _keeper: Child,
@@ -131,20 +134,20 @@ impl Shared {
         if let Some((uid, gid)) = stand.env.owner() {
             chown(&home, Some(uid), Some(gid)).expect("giving a directory away");
         }
-        // Its standard input ends with this process. Files of subordinate ids take the program's own namespace to remove.
+        // The standard input of the shell ends with this process. Files of subordinate ids can be removed only in the program's namespace.
         let mut keeper = stand.env.command("sh");
         keeper.args(["-c", "cat; \"$0\" clean --all >/dev/null; rm -rf \"$1\"", env::PROGRAM]);
         keeper.arg(&home).env("QUERN_HOME", &store).current_dir("/").process_group(0);
         let keeper = keeper.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("starting sh");
         stand.env.set("QUERN_HOME", &store);
-        // A shell needs the stage3 and no build.
+        // A shell unpacks the stage3 without a build.
         let recipe = stand.recipe("fill", "[emerge]\npackages = [\"app-test/tiny\"]\n");
         let _ = stand.shell(&recipe, &[], &["true"]).success();
         Self { home: store, _keeper: keeper }
     }
 }
 
-/// What a foreign program says about something that it must accept.
+/// Runs a program of another project, which must succeed. Returns its output.
 #[track_caller]
 fn ask(program: &str, arguments: &[&str]) -> String {
     output(Command::new(program).args(arguments)).success().stdout

@@ -1,4 +1,4 @@
-//! The same recipe, the same inputs, the same bytes: whoever builds, and however often.
+//! The same recipe and the same inputs give the same bytes, for every user and each time.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -6,19 +6,19 @@ use std::path::{Path, PathBuf};
 use super::{EPOCH, Stand, ask, text};
 use crate::env::{PROGRAM, Privilege, output};
 
-/// Without Portage's records: they hold times of their own.
+/// A recipe without Portage's records, which contain times.
 const RECIPE: &str =
     "[emerge]\npackages = [\"app-test/tiny\", \"app-test/odd\"]\n[strip]\npaths = [\"/var/db/pkg\"]\n[oci]\n";
 
-/// With them. They tell in which order packages were merged, which is that of the jobs that end first if there are several.
+/// A recipe with Portage's records. They contain the order in which packages were merged, which is fixed only with one job.
 const WITH_RECORDS: &str = "[emerge]\npackages = [\"app-test/tiny\", \"app-test/odd\"]\njobs = 1\n";
 
-/// Builds, and puts the results where the next build does not replace them.
+/// Builds, and copies the results to a place where the next build does not replace them.
 fn built(stand: &mut Stand, rest: &str, keep: &str) -> PathBuf {
     built_under("022", stand, rest, keep)
 }
 
-/// [`built`] with a umask.
+/// Does the same as [`built`], with a umask.
 fn built_under(umask: &str, stand: &mut Stand, rest: &str, keep: &str) -> PathBuf {
     stand.env.set("SOURCE_DATE_EPOCH", EPOCH);
     let recipe = stand.recipe("same", rest);
@@ -30,7 +30,7 @@ fn built_under(umask: &str, stand: &mut Stand, rest: &str, keep: &str) -> PathBu
     kept
 }
 
-/// The tarball, and the index of the layout, which has the digest of the manifest.
+/// Compares the tarball, the provenance and the index of the layout, which contains the digest of the manifest.
 #[track_caller]
 fn assert_same(one: &Path, other: &Path) {
     for name in ["same-2023-11-14.tar.gz", "same-2023-11-14.oci/index.json", "same-2023-11-14.json"] {
@@ -40,7 +40,7 @@ fn assert_same(one: &Path, other: &Path) {
     }
 }
 
-/// The lines that differ in the list of a tarball's entries, with owners, times and attributes, and their contents.
+/// Returns the lines that differ in two files, or in the listings and contents of two tarballs.
 fn differences(one: &Path, other: &Path) -> BTreeSet<String> {
     let show = "show() { case $1 in \
                 *.gz) tar -tvvzf $1 --full-time --xattrs; tar -xzf $1 --to-command='sed \"s|^|$TAR_FILENAME: |\"' ;; \
@@ -51,14 +51,14 @@ fn differences(one: &Path, other: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn userns_twice_makes_the_same() {
+fn userns_two_builds_give_the_same_bytes() {
     let Some(stand) = Stand::sharing(Privilege::Userns) else { return };
     let mut stand = stand.with_own_packages();
-    // The first builds its packages, the second takes them from the cache.
+    // The first build compiles its packages; the second takes them from the cache.
     let (first, second) = (built(&mut stand, RECIPE, "first"), built_under("077", &mut stand, RECIPE, "second"));
     assert_same(&first, &second);
 
-    // In its records Portage keeps when it made a link and when a record changed. All else is the same there too.
+    // Portage records when it made a symlink and when a record changed. Everything else is the same.
     let (third, fourth) = (built(&mut stand, WITH_RECORDS, "third"), built(&mut stand, WITH_RECORDS, "fourth"));
     let tarball = Path::new("same-2023-11-14.tar.gz");
     let times = |line: &&String| {
@@ -71,11 +71,11 @@ fn userns_twice_makes_the_same() {
 }
 
 #[test]
-fn root_and_userns_make_the_same() {
+fn root_and_an_ordinary_user_give_the_same_bytes() {
     let Some(root) = Stand::sharing(Privilege::Root) else { return };
     let Some(user) = Stand::sharing(Privilege::Userns) else { return };
     let (mut root, mut user) = (root.with_own_packages(), user.with_own_packages());
-    // One mirror: the provenance names it.
+    // Both use the same mirror, which the provenance names.
     user.env.set("QUERN_SOURCE_MIRRORS", format!("[{:?}]", root.server.url()));
     let one = built(&mut root, RECIPE, "kept");
     ask("cp", &["--recursive", text(&root.packages()), text(&user.packages())]);

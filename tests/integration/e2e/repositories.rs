@@ -1,15 +1,13 @@
-//! Builds whose ebuild repository is fetched: on a host that has none.
+//! Builds with a fetched ebuild repository, on a host without one.
 
 use std::fs;
 use std::path::Path;
 
-use super::{Stand, text};
+use super::{Stand, TINY, text};
 use crate::env::{Output, Privilege, Server, output, twins};
 
-const TINY: &str = "[emerge]\npackages = [\"app-test/tiny\"]\n";
-
 impl Stand {
-    /// With the mirror's snapshot for a repository, and none of this machine.
+    /// Uses a snapshot of the mirror as the only repository.
     fn with_snapshot(mut self, which: &str) -> Self {
         let keyring = self.world.keyring();
         self.env.set("QUERN_PORTAGE_REPOSITORIES", format!("[{{ snapshot = {which:?}, keyring = {keyring:?} }}]"));
@@ -26,9 +24,9 @@ fn builds_from_a_snapshot(privilege: Privilege) {
     let plan = stand.env.run(["build", "--dry-run", text(&recipe)]).success();
     assert!(plan.stdout.contains("snapshots/gentoo-latest.tar.xz.gpgsig"), "{plan:#?}");
     assert!(plan.stdout.contains("known once the repositories are here"), "{plan:#?}");
-    assert!(stand.server.requests().is_empty(), "a dry run asks nobody");
+    assert!(stand.server.requests().is_empty(), "a dry run sends requests");
     let results = stand.built(&recipe);
-    // The smaller file first: a profile that is not there is known before the stage3 is fetched.
+    // The repository is fetched first, so that a missing profile is reported before the stage3 is fetched.
     let requests = stand.server.requests();
     let at = |what: &str| requests.iter().position(|request| request.contains(what));
     assert!(at("gentoo-latest.tar.xz").unwrap() < at("stage3-amd64-musl").unwrap(), "{requests:#?}");
@@ -38,7 +36,7 @@ fn builds_from_a_snapshot(privilege: Privilege) {
     for part in [format!("gentoo-{name}"), fingerprint.trim().to_owned()] {
         assert!(provenance.contains(&part), "{part}: {provenance}");
     }
-    // Now it is known: a dry run says all, and nothing is fetched or unpacked again.
+    // Now a dry run prints the whole plan, and nothing is fetched or unpacked again.
     let plan = stand.env.run(["build", "--dry-run", text(&recipe)]).success();
     assert!(plan.stdout.contains("/var/db/repos/gentoo") && plan.stdout.contains("emerge"), "{plan:#?}");
     let again = stand.env.run(["build", "--offline", text(&recipe)]).success();
@@ -51,18 +49,18 @@ fn builds_from_a_snapshot(privilege: Privilege) {
     let shown = stand.shell(&recipe, &["--offline"], &["cat", "/var/db/repos/gentoo/profiles/repo_name"]).success();
     assert_eq!(shown.stdout.trim(), "gentoo");
     let _ = stand.shell(&recipe, &["--offline"], &["touch", "/var/db/repos/gentoo/x"]).code(1);
-    // It goes with the trees, and comes back from its blob.
+    // The unpacked repository is removed with the trees, and unpacked again from its blob.
     let _ = stand.env.run(["clean", "--trees"]).success();
     assert!(!tree.exists());
     let again = stand.env.run(["build", "--offline", text(&recipe)]).success();
     assert!(again.stderr.contains("unpacking gentoo-latest.tar.xz"), "{again:#?}");
-    // A day's.
+    // The snapshot of a day.
     let stand = stand.with_snapshot(&name);
     let dated = stand.recipe("dated", TINY);
     assert!(stand.built(&dated)[0].is_file());
 }
 
-/// The day of the mirror's snapshot.
+/// Returns the date of the mirror's snapshot.
 fn day(stand: &Stand) -> String {
     let names = fs::read_dir(stand.world.path("mirror/snapshots")).unwrap();
     let mut names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -70,7 +68,7 @@ fn day(stand: &Stand) -> String {
 }
 
 #[test]
-fn root_snapshots_that_are_not_what_they_should_be_are_refused() {
+fn root_changed_and_misnamed_snapshots_are_refused() {
     let Some(mut stand) = Stand::alone(Privilege::Root) else { return };
     let name = day(&stand);
     let recipe = stand.recipe("bad", TINY);
@@ -79,11 +77,14 @@ fn root_snapshots_that_are_not_what_they_should_be_are_refused() {
         let output = stand.build(&recipe).code(3);
         assert!(output.stderr.contains(why), "{why}: {output:#?}");
         nothing_unpacked(&stand.env.store(), &output);
-        assert!(!stand.server.requests().iter().any(|request| request.contains("stage3")), "the stage3 comes after");
+        assert!(
+            !stand.server.requests().iter().any(|request| request.contains("stage3")),
+            "the stage3 was requested first"
+        );
     };
     stand.env.set("QUERN_PORTAGE_REPOSITORIES", format!("[{{ snapshot = \"latest\", keyring = {wrong:?} }}]"));
     refused(&stand, "not in the keyring");
-    // Other bytes; and good bytes under the name of another day.
+    // Changed bytes, and good bytes under the name of another day.
     let snapshots = stand.env.path("site/snapshots");
     fs::create_dir_all(&snapshots).unwrap();
     for ending in ["", ".gpgsig"] {
@@ -114,7 +115,7 @@ fn nothing_unpacked(store: &Path, output: &Output) {
 }
 
 #[test]
-fn root_a_profile_that_is_not_there_is_known_before_the_stage3_is_fetched() {
+fn root_a_missing_profile_is_reported_before_the_stage3_is_fetched() {
     let Some(stand) = Stand::alone(Privilege::Root) else { return };
     let stand = stand.with_snapshot("latest");
     let recipe = stand.recipe("profile", TINY);
@@ -126,7 +127,7 @@ fn root_a_profile_that_is_not_there_is_known_before_the_stage3_is_fetched() {
     let _ = output_of_git(&stand);
 }
 
-/// Without git on the machine, a recipe that needs it says so.
+/// A recipe that needs git fails with that reason on a machine without git.
 fn output_of_git(stand: &Stand) -> Output {
     let keyring = stand.world.keyring();
     let git = format!("[{{ git = \"http://127.0.0.1:9/own.git\", branch = \"stable\", keyring = {keyring:?} }}]");

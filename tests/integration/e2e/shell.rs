@@ -1,19 +1,17 @@
-//! `shell`: where an image is built, and the image itself, from inside.
+//! `shell`: the builder tree and the image, seen from inside.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::traces::{assert_nothing_runs, names};
-use super::{Stand, text};
+use super::{Stand, TINY, text};
 use crate::env::{Privilege, twins};
-
-const TINY: &str = "[emerge]\npackages = [\"app-test/tiny\"]\n";
 
 twins!(a_shell_is_a_sandbox => root_a_shell_is_a_sandbox, userns_a_shell_is_a_sandbox);
 
 fn a_shell_is_a_sandbox(privilege: Privilege) {
     let Some(stand) = Stand::sharing(privilege) else { return };
-    // No build of this recipe has been.
+    // This recipe has not been built.
     let recipe = stand.recipe("inside", TINY);
     for code in [0, 7, 255] {
         let _ = stand.shell(&recipe, &[], &["sh", "-c", &format!("exit {code}")]).code(code);
@@ -23,7 +21,7 @@ fn a_shell_is_a_sandbox(privilege: Privilege) {
     assert!(missing.stderr.contains("no-such-command"), "{}", missing.stderr);
     let inside = |command: &str| stand.shell(&recipe, &[], &["bash", "-c", command]).success().stdout;
 
-    // Root of a user namespace, with the capabilities that installing takes, and no way to more.
+    // Root of a user namespace with only the capabilities that installing needs.
     let status = inside("cat /proc/self/status");
     let status: BTreeMap<_, _> = status.lines().filter_map(|line| line.split_once(":\t")).collect();
     assert_eq!(status["NoNewPrivs"], "1");
@@ -40,7 +38,7 @@ fn a_shell_is_a_sandbox(privilege: Privilege) {
     let ids: u64 = maps.lines().map(|line| line.split_whitespace().nth(2).unwrap().parse::<u64>().unwrap()).sum();
     assert_eq!(ids, 2 * 65536, "{maps}");
 
-    // Descriptors of nobody else; processes of nobody else, and of the first one nothing.
+    // No foreign descriptors and processes, and no access to process 1.
     assert_eq!(inside("cd /proc/self/fd; echo [0-9]*"), "0 1 2 3\n", "3 is the directory that the shell reads");
     let pids = inside("cd /proc; echo [0-9]*");
     let pids: Vec<u32> = pids.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
@@ -50,7 +48,7 @@ fn a_shell_is_a_sandbox(privilege: Privilege) {
         ""
     );
     assert_eq!(inside("hostname"), "inside\n");
-    // Nothing of the host but what a build is shown.
+    // Only the parts of the host that a build needs.
     let outside = stand.env.path("");
     let seen = inside(&format!("ls -d /work /home/*/ {} 2>/dev/null; true", text(&outside)));
     assert_eq!(seen, "");
@@ -61,7 +59,7 @@ fn a_shell_is_a_sandbox(privilege: Privilege) {
         assert!(below || expected.contains(&mount), "{mount} in {mounts}");
     }
 
-    // What is changed is gone with the shell.
+    // Changes are discarded when the shell ends.
     assert_eq!(inside("echo x >/usr/bin/changed && cat /usr/bin/changed && rm -r /usr/share/portage"), "x\n");
     assert_eq!(
         inside("ls /usr/bin/changed /usr/share/portage/config/repos.conf 2>/dev/null; true"),
@@ -70,12 +68,12 @@ fn a_shell_is_a_sandbox(privilege: Privilege) {
     assert_nothing_runs(&outside);
 }
 
-twins!(a_shell_in_the_image => root_a_shell_in_the_image, userns_a_shell_in_the_image);
+twins!(a_shell_runs_in_the_image => root_a_shell_runs_in_the_image, userns_a_shell_runs_in_the_image);
 
-fn a_shell_in_the_image(privilege: Privilege) {
+fn a_shell_runs_in_the_image(privilege: Privilege) {
     let Some(stand) = Stand::sharing(privilege) else { return };
     let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
-    // A program that needs nothing: it writes down what it is told, and its environment.
+    // A static program that records its last argument and prints its environment.
     let source = "#include <stdio.h>\\nint main(int n, char **a, char **e) { FILE *f = fopen(\"/marks\", \"a+\"); int c; \
                   fprintf(f, \"%s\\\\n\", a[n - 1]); rewind(f); while ((c = getc(f)) != EOF) putchar(c); \
                   for (; *e; e++) fprintf(stderr, \"%s\\\\n\", *e); return n; }";
@@ -95,11 +93,11 @@ fn a_shell_in_the_image(privilege: Privilege) {
 
     for _ in 0..2 {
         let ran = stand.shell(&recipe, image, &["/usr/bin/mark", "one", "two"]).code(3);
-        assert_eq!(ran.stdout, "two\n", "changes to the image are thrown away");
+        assert_eq!(ran.stdout, "two\n", "changes to the image were kept");
         let names: Vec<_> = ran.stderr.lines().filter_map(|line| line.split('=').next()).collect();
         assert_eq!(names, ["HOME", "LANG", "LOGNAME", "PATH", "TERM", "USER"]);
     }
-    // The builder tree knows the image's configuration.
+    // The builder tree contains the image's configuration.
     let told =
         stand.shell(&recipe, set, &["sh", "-c", "cat /quern/config/etc/portage/make.conf; ls /quern/image"]).success();
     assert!(told.stdout.contains("PKGDIR=\"/var/cache/binpkgs\"") && told.stdout.contains("usr"), "{}", told.stdout);
@@ -108,7 +106,7 @@ fn a_shell_in_the_image(privilege: Privilege) {
     assert!(works.is_empty(), "{works:?}");
 }
 
-/// What shells of these tests have left in the store.
+/// Returns the directories that shells of these tests left in the store.
 fn scratch_directories(stand: &Stand) -> Vec<String> {
     let home = stand
         .env

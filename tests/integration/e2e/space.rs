@@ -1,5 +1,5 @@
-//! Disks that are full, at every stage of a build: exit code 4, what is needed and what is free, nothing half-made under a final
-//! name, and with room again it goes on.
+//! Full disks at every stage of a build: exit code 4, the needed and the free space, no partial result under a final name, and a build
+//! that continues when there is space again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use crate::env::{PROGRAM, Privilege, output, twins};
 
 /// Runs as root in its own mount namespace. `$1` owns the file systems; the arguments from `$2` on, put before a command, run it as
 /// that user.
-/// `step NAME COMMAND` notes how the command ended, what it said, and what is there then.
+/// `step NAME COMMAND` prints the exit code of a command and keeps its output. `there NAME DIR` prints the files of a directory.
 const SCRIPT: &str = r#"
 set -u; said=$PWD/said; mkdir "$said" store results other; store=$PWD/store
 owner=$1; shift; become=("$@"); chown "$owner" store results other
@@ -89,7 +89,7 @@ fn full_disks(privilege: Privilege) {
             continue;
         }
         let good = ["fetch", "shell", "build", "export", "import", "lock"].contains(step);
-        // Of what emerge says in the end, the disk may be no part.
+        // The last lines of emerge may not mention the disk.
         let expected: &[&str] = match *step {
             "emerge-full" => &["4", "1"],
             _ if good => &["0"],

@@ -1,4 +1,4 @@
-//! A stage4: the stage3 itself with packages added, from this repository's own recipe.
+//! A stage4, made with this repository's own recipe: the stage3 with additional packages.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use super::listing::{Listing, content, with_attributes};
 use super::{EPOCH, Stand, ask, text};
 use crate::env::Privilege;
 
-/// The recipe as a user would run it; mirror, keyring and main repository come from the environment.
+/// Builds the recipe. The mirror, the keyring and the main repository come from the environment.
 fn built(stand: &mut Stand) -> PathBuf {
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles/stage4-hello.toml");
     stand.env.set("SOURCE_DATE_EPOCH", EPOCH);
@@ -15,13 +15,13 @@ fn built(stand: &mut Stand) -> PathBuf {
 }
 
 #[test]
-fn userns_a_stage4_is_the_stage3_with_packages_added() {
+fn userns_a_stage4_is_the_stage3_with_additional_packages() {
     let Some(stand) = Stand::sharing(Privilege::Userns) else { return };
     let mut stand = stand.with_own_packages().with_repositories(&[]);
     let tarball = built(&mut stand);
     let listing = Listing::of(&tarball);
 
-    // What the stage3 had, as its own tarball says.
+    // The entries of the stage3's tarball.
     let builds = stand.world.path("mirror/releases/amd64/autobuilds");
     let pointer = std::fs::read_to_string(builds.join("latest-stage3-amd64-musl.txt")).unwrap();
     let stage3 =
@@ -40,14 +40,14 @@ fn userns_a_stage4_is_the_stage3_with_packages_added() {
             continue;
         }
         let is = is.unwrap_or_else(|| panic!("{name} is lost"));
-        // Which name of several holds the content is the packer's choice.
+        // The packer chooses which of several hard links holds the content.
         if !was.mode.starts_with('h') && !is.mode.starts_with('h') && !was.mode.starts_with('d') {
             assert_eq!((&was.mode, &was.owner, &was.target), (&is.mode, &is.owner, &is.target), "{name}");
         }
         compared += 1;
     }
     assert!(compared > 10_000, "{compared} names were compared");
-    // Devices, which an ordinary user cannot make; programs that change ids; capabilities.
+    // Device nodes, which an ordinary user cannot make, setuid programs and capabilities.
     let special: Vec<_> = before.names().filter(|name| before.get(name).mode.starts_with(['c', 'b'])).collect();
     assert!(!special.is_empty(), "the stage3 has no device to compare");
     for name in special {
@@ -55,9 +55,9 @@ fn userns_a_stage4_is_the_stage3_with_packages_added() {
     }
     let capabilities = |tarball: &Path| with_attributes(tarball).matches("security.capability").count();
     assert_eq!(capabilities(&tarball), capabilities(&stage3));
-    assert!(before.names().any(|name| before.get(name).mode.starts_with("-rws")), "the stage3 has no such program");
+    assert!(before.names().any(|name| before.get(name).mode.starts_with("-rws")), "the stage3 has no setuid program");
 
-    // What was added, and how it is configured from now on.
+    // The added package, and the configuration.
     assert_eq!(listing.get("usr/bin/hello").mode, "-rwxr-xr-x");
     assert!(listing.names().any(|name| name.starts_with("var/db/pkg/app-misc/hello-2.10")));
     let make_conf = content(&tarball, "etc/portage/make.conf");
@@ -89,8 +89,8 @@ fn userns_a_stage4_is_the_stage3_with_packages_added() {
     }
 }
 
-/// Root, with the same binary packages, makes the same names, owners, modes and attributes, in another format too; and what was made is
-/// something to begin with.
+/// With the same binary packages, root makes the same names, owners, modes and attributes, also in another format. The stage4 can be the
+/// base of another build.
 fn the_same_as_root(user: &Stand, tarball: &Path) {
     let Some(root) = Stand::sharing(Privilege::Root) else { return };
     let mut root = root.with_own_packages().with_repositories(&[]);

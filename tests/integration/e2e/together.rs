@@ -1,9 +1,8 @@
-//! Builds at the same time, over the same store.
+//! Simultaneous builds with the same store.
 
-use super::{Stand, text};
+use super::{Stand, TINY, text};
 use crate::env::{Output, Privilege, output, twins};
 
-const TINY: &str = "[emerge]\npackages = [\"app-test/tiny\"]\n";
 const BOTH: &str = "[emerge]\npackages = [\"app-test/odd\", \"app-test/tiny\"]\n";
 
 twins!(builds_share_an_empty_store => root_builds_share_an_empty_store, userns_builds_share_an_empty_store);
@@ -16,13 +15,13 @@ fn builds_share_an_empty_store(privilege: Privilege) {
         assert_eq!(output.results().len(), 1);
         assert!(output.results()[0].is_file());
     }
-    // Fetched once, unpacked once.
+    // The stage3 is fetched once and unpacked once.
     let requests = stand.server.requests();
     let fetched = requests.iter().filter(|request| request.starts_with("GET") && request.ends_with(".tar.xz")).count();
     assert_eq!(fetched, 1, "{requests:#?}");
     let unpacked = ran.iter().filter(|output| output.stderr.contains("unpacking stage3-")).count();
     assert_eq!(unpacked, 1, "{ran:#?}");
-    // And once more: nothing is fetched, no package is built.
+    // The next builds fetch nothing and build no package.
     let before = stand.server.requests().len();
     let ran =
         at_once(&stand, &[&["build", text(&one)], &["build", text(&other)], &["shell", text(&one), "--", "true"]]);
@@ -32,7 +31,7 @@ fn builds_share_an_empty_store(privilege: Privilege) {
 }
 
 #[test]
-fn userns_the_same_recipe_waits_for_its_other_build() {
+fn userns_a_build_waits_for_another_build_of_its_recipe() {
     let Some(stand) = Stand::sharing(Privilege::Userns) else { return };
     let recipe = stand.recipe("twin", TINY);
     let ran = at_once(&stand, &[&["build", text(&recipe)], &["build", text(&recipe)]]);
@@ -41,7 +40,7 @@ fn userns_the_same_recipe_waits_for_its_other_build() {
     assert_eq!(ran[0].results(), ran[1].results());
 }
 
-/// Runs the program several times at once; all must succeed.
+/// Runs the program several times at once. All runs must succeed.
 #[track_caller]
 fn at_once(stand: &Stand, arguments: &[&[&str]]) -> Vec<Output> {
     std::thread::scope(|scope| {

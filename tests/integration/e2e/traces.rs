@@ -1,4 +1,4 @@
-//! What a build must not leave behind: processes, mounts, half of something.
+//! Traces that a build must not leave: processes, mounts and partial files.
 
 use std::fs;
 use std::io::BufRead as _;
@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::env::wait_for;
 
-/// Processes that have to do with the directory `path`, whose name is like no other: it is on their command line, or something
-/// below it is mounted for them. The sandbox of a build is among them: it sees the build's work directory as mounts.
+/// Returns the processes with the unique name of the directory `path` in their command line or in their mounts. They include the sandbox
+/// of a build, in which the work directory is mounted.
 pub(super) fn processes(path: &Path) -> Vec<String> {
     let wanted = path.file_name().expect("a name").as_bytes();
     let mut found = Vec::new();
@@ -19,7 +19,7 @@ pub(super) fn processes(path: &Path) -> Vec<String> {
         if pid == std::process::id() {
             continue;
         }
-        // A process may end while one looks, and others' may not be looked at.
+        // A process may end meanwhile, and those of other users may be unreadable.
         let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
         let (command, mounts) = (read("cmdline"), read("mountinfo"));
         if contains(&command, wanted) || contains(&mounts, wanted) {
@@ -30,7 +30,7 @@ pub(super) fn processes(path: &Path) -> Vec<String> {
     found
 }
 
-/// Waits a few seconds until nothing that has to do with `path` runs or is mounted.
+/// Waits until no process uses `path`, and checks that nothing below it is mounted.
 #[track_caller]
 pub(super) fn assert_nothing_runs(path: &Path) {
     let mut left = Vec::new();
@@ -51,7 +51,7 @@ pub(super) fn assert_nothing_runs(path: &Path) {
     );
 }
 
-/// Names in a directory; none when it is not there.
+/// Returns the sorted names in a directory. A missing directory has none.
 pub(super) fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
@@ -64,7 +64,7 @@ fn contains(text: &[u8], wanted: &[u8]) -> bool {
 }
 
 #[test]
-fn a_process_and_its_mounts_are_seen() {
+fn a_process_and_its_end_are_noticed() {
     let directory = tempfile::tempdir().unwrap();
     let mut child = std::process::Command::new("sh")
         .args(["-c", "echo ready; read -r line; : \"$1\"", "sh"])
@@ -73,7 +73,7 @@ fn a_process_and_its_mounts_are_seen() {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    // The kernel lets the parent go on before it has set the command line that /proc shows.
+    // The parent may continue before the command line appears in /proc.
     let mut ready = String::new();
     std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
     assert_eq!(ready, "ready\n");
