@@ -1,8 +1,7 @@
-//! A body for every parser of foreign bytes: takes any input, and panics where its word is broken.
+//! Fuzz bodies, one for every parser of foreign bytes. A body accepts any input and panics if the parser breaks a promise.
 //!
-//! Built for tests, which give each body its seeds of `fuzz/corpus` and mutations of them, and by `scripts/fuzz` (or `cargo fuzz`),
-//! which looks for new ones. Words that all keep: no panic, no endless loop, bounded memory, and nothing in a message that a terminal
-//! would obey.
+//! Tests run each body over its seeds in `fuzz/corpus` and over mutations of them; `scripts/fuzz` (or `cargo fuzz`) looks for new
+//! inputs. All parsers promise not to panic or loop forever, to use bounded memory, and to keep control characters out of messages.
 
 use crate::base::digest::Algorithm;
 use std::io::{self, Read as _};
@@ -21,10 +20,10 @@ use crate::source::digests;
 use crate::source::pointer;
 use crate::verify::{self, Keyring, cleartext};
 
-/// A body.
+/// A fuzz body.
 pub type Body = fn(&[u8]);
 
-/// Every body by the name of its target.
+/// Every body, by the name of its target.
 pub const TARGETS: [(&str, Body); 13] = [
     ("pointer", pointer),
     ("digests", digests),
@@ -41,7 +40,7 @@ pub const TARGETS: [(&str, Body); 13] = [
     ("bzip2", |bytes| decoded(Format::Bzip2, bytes)),
 ];
 
-/// Plain bytes of a compressed input that are looked at.
+/// Maximum number of bytes to decompress from an input.
 const ENOUGH: u64 = 4 << 20;
 
 /// Runs the body of a target.
@@ -50,7 +49,7 @@ pub fn run(target: &str, bytes: &[u8]) {
     body(bytes);
 }
 
-/// A mirror's list: what is found in it makes a path below its directory, and nothing else.
+/// Parses the list of a mirror. Each entry must be a path of two plain components.
 pub fn pointer(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let found = match pointer::parse(text) {
@@ -73,7 +72,7 @@ pub fn pointer(bytes: &[u8]) {
     }
 }
 
-/// Signed digests: a digest has the length of its algorithm, and belongs to a name without a directory.
+/// Parses signed digests. A digest must have the length of its algorithm, and its name must not contain a directory.
 pub fn digests(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let found = match digests::parse(text) {
@@ -96,14 +95,14 @@ pub fn digests(bytes: &[u8]) {
     }
 }
 
-/// A file with one digest.
+/// Parses a file with one digest.
 pub fn hash_file(bytes: &[u8]) {
     if let Some(digest) = digests::line(bytes) {
         assert!(digest.len() == 64 && bytes.to_ascii_lowercase().windows(64).any(|part| part == digest.as_bytes()));
     }
 }
 
-/// The framing of a cleartext-signed document: the text of what is accepted, framed again, is the same text.
+/// Parses the framing of a cleartext-signed document. Framing an accepted text again must give the same text.
 pub fn cleartext(bytes: &[u8]) {
     let document = match cleartext::document(bytes) {
         Ok(document) => document,
@@ -114,12 +113,12 @@ pub fn cleartext(bytes: &[u8]) {
     assert!(document.signature.ends_with("-----END PGP SIGNATURE-----") || document.signature.ends_with('-'));
     let escaped: Vec<String> = document.text.split('\n').map(|line| format!("- {line}")).collect();
     let again = format!("-----BEGIN PGP SIGNED MESSAGE-----\n\n{}\n{}\n", escaped.join("\n"), document.signature);
-    let again = cleartext::document(again.as_bytes()).expect("what was accepted, in its plainest form");
+    let again = cleartext::document(again.as_bytes()).expect("an accepted document, framed again");
     assert_eq!(again.text, document.text);
     assert_eq!(again.signature, document.signature);
 }
 
-/// Signatures themselves, armored or binary, detached or beneath a text: nobody forges Gentoo's.
+/// Verifies signatures, detached or of a cleartext document. No input may pass as a signature of Gentoo's.
 pub fn signature(bytes: &[u8]) {
     thread_local!(static KEYRING: Keyring = Keyring::embedded().expect("the built-in certificate"));
     KEYRING.with(|keyring| {
@@ -128,7 +127,7 @@ pub fn signature(bytes: &[u8]) {
     });
 }
 
-/// A recipe. What it includes is not there.
+/// Loads a recipe. The files that it includes do not exist.
 pub fn recipe(bytes: &[u8]) {
     thread_local!(static PLACE: tempfile::TempDir = tempfile::tempdir().expect("a directory"));
     PLACE.with(|place| {
@@ -152,7 +151,7 @@ pub fn recipe(bytes: &[u8]) {
     });
 }
 
-/// A lock file, which people merge and edit.
+/// Parses a lock file, which users merge and edit.
 pub fn lockfile(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Err(error) = Lockfile::parse("quern.lock", text) {
@@ -160,19 +159,20 @@ pub fn lockfile(bytes: &[u8]) {
     }
 }
 
-/// An archive as it is, and with the sums of its headers made right, without which nothing that is changed is looked at further.
+/// Reads an archive twice: as it is, and with correct header checksums. A reader stops at a wrong checksum, so mutations would reach
+/// little code otherwise.
 pub fn tar(bytes: &[u8]) {
     archive(bytes);
-    let mut mended = bytes.to_vec();
-    for block in mended.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
+    let mut repaired = bytes.to_vec();
+    for block in repaired.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
         block[148..156].fill(b' ');
         let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
         block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     }
-    archive(&mended);
+    archive(&repaired);
 }
 
-/// Every entry stays inside, and its data is read as its header says, within the limits. Whiteouts are told apart.
+/// Reads an archive. Every path must stay inside the tree, and the data of an entry must match its header and the limits.
 fn archive(bytes: &[u8]) {
     let limits = Limits { entries: 1000, bytes: 1 << 40, pax: 64 << 10, ..Limits::default() };
     let mut reader = Reader::new(bytes, limits);
@@ -192,7 +192,7 @@ fn archive(bytes: &[u8]) {
         }
         if let Some(segments) = &entry.sparse {
             let ends = segments.iter().map(|segment| segment.offset + segment.length);
-            assert!(ends.max().unwrap_or(0) <= entry.size, "beyond the end");
+            assert!(ends.max().unwrap_or(0) <= entry.size, "a segment ends after the file");
             assert_eq!(segments.iter().map(|segment| segment.length).sum::<u64>(), entry.stored);
         }
         let mut stored = 0;
@@ -211,7 +211,7 @@ fn archive(bytes: &[u8]) {
     let _ = reader.finish();
 }
 
-/// Where a hard link leads.
+/// Returns the target of a hard link.
 fn entry_target(entry: &unpack::entry::Entry) -> Option<&std::path::PathBuf> {
     match &entry.kind {
         unpack::entry::NodeKind::Hardlink(target) => Some(target),
@@ -219,7 +219,7 @@ fn entry_target(entry: &unpack::entry::Entry) -> Option<&std::path::PathBuf> {
     }
 }
 
-/// PAX records.
+/// Parses PAX records.
 pub fn pax(bytes: &[u8]) {
     for global in [false, true] {
         match Pax::parse(bytes, global) {
@@ -230,13 +230,13 @@ pub fn pax(bytes: &[u8]) {
     }
 }
 
-/// A compressed file: cut off or damaged it ends with an error, and it never gives more than it can.
+/// Decompresses a file. Truncated and damaged files must end with an error.
 fn decoded(format: Format, bytes: &[u8]) {
     let Ok(decoder) = Decoder::of(format, io::Cursor::new(bytes.to_vec())) else { return };
     let _ = io::copy(&mut decoder.take(ENOUGH), &mut io::sink());
 }
 
-/// Nothing in what is said can move a terminal's cursor.
+/// Checks that an error contains no control characters.
 fn harmless(error: &Error) {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(said) = cause {
@@ -270,7 +270,7 @@ mod tests {
             (self.0 % end.max(1) as u64) as usize
         }
 
-        /// One to four changes: a bit, a byte, a piece twice, away or of another seed, an end.
+        /// Makes one to four changes: flips a bit, sets, inserts or removes bytes, repeats a part, splices from another seed, or truncates.
         fn mutated(&mut self, seed: &[u8], other: &[u8]) -> Vec<u8> {
             let mut bytes = seed.to_vec();
             for _ in 0..=self.below(4) {
@@ -295,9 +295,9 @@ mod tests {
     }
 
     #[test]
-    fn every_body_takes_its_seeds_and_what_is_near_them() {
+    fn every_body_accepts_its_seeds_and_mutations_of_them() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
-        // A crate from a registry has no corpus.
+        // A published crate does not contain the corpus.
         if !root.exists() {
             return;
         }
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn every_body_is_a_target() {
+    fn every_body_has_a_target() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
         if !root.exists() {
             return;

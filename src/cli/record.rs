@@ -16,7 +16,7 @@ impl RecordFile {
         OutputFile::find(path, "record").map(Self)
     }
 
-    /// Writes the refused nodes and attributes to the file, or warns that they are lost if there is no file.
+    /// Writes the refused nodes and attributes to the file, or warns that they are lost without one.
     pub(super) fn keep(file: Option<Self>, refused: &Deferred, ui: &dyn Progress) -> Result<()> {
         match file {
             Some(file) => file.write(refused),

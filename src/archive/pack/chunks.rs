@@ -40,7 +40,7 @@ impl Deref for Chunk {
 impl Drop for Chunk {
     fn drop(&mut self) {
         if let Some(pool) = &self.pool {
-            // The chunker is gone when there is no more to read.
+            // The send fails after the chunker was dropped, which nobody needs to know.
             drop(pool.send(std::mem::take(&mut self.buffer)));
         }
     }

@@ -105,7 +105,7 @@ impl Digests {
     }
 }
 
-/// How to compress a file.
+/// Settings of the compressor.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings<'a> {
     /// The format of the file.
@@ -211,7 +211,7 @@ impl Running<'_> {
     }
 }
 
-/// Compresses chunks until there are no more; the body of a thread.
+/// Compresses chunks until the channel closes; the body of a thread.
 fn compress(to_do: &Mutex<Receiver<Work>>, known_zeros: &OnceLock<Packed>, settings: Settings<'_>) {
     let Settings { format, level, cache, .. } = settings;
     let mut compressor = Compressor::new(format, level);

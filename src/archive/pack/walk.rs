@@ -136,7 +136,7 @@ struct Walker<'a> {
     nodes: BTreeMap<Identity, BTreeMap<OsString, Node>>,
     /// Deferred attributes, by inode.
     xattrs: BTreeMap<Identity, Xattrs>,
-    /// How often each attribute of the host or of an overlay was left out.
+    /// The attributes of the host and of overlays that were left out, with their counts.
     left_out: BTreeMap<Vec<u8>, u64>,
 }
 

@@ -22,6 +22,7 @@ mod lock;
 mod python;
 mod repeat;
 mod repositories;
+mod results;
 mod shell;
 mod space;
 mod stage4;

@@ -85,8 +85,7 @@ const TIMES: [(i64, u32); 14] = [
 
 #[test]
 fn extreme_times_are_read_back() {
-    // The reader does not accept 19 digits.
-    for (sec, nsec) in TIMES.into_iter().filter(|(sec, _)| sec.unsigned_abs() < 1_000_000_000_000_000_000) {
+    for (sec, nsec) in TIMES {
         let mtime = Time { sec, nsec };
         let mut archive = header_of("f", NodeKind::File, &Meta { mtime, ..Meta::default() }, 0);
         archive.extend_from_slice(&tar::END);
