@@ -186,7 +186,7 @@ fn archive(bytes: &[u8]) {
             let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
             assert!(inside || path.as_os_str().is_empty(), "{path:?}");
         }
-        if let Ok(whiteout::Mark::Remove(path)) = whiteout::mark(&entry) {
+        if let Ok(Some(whiteout::Whiteout::Remove(path))) = whiteout::of(&entry) {
             assert!(path.components().all(|part| matches!(part, Component::Normal(_))), "{path:?}");
             assert!(path.file_name().is_some() && path.parent() == entry.path.parent(), "{path:?}");
         }

@@ -1,98 +1,79 @@
-//! A layer's content, with the digest of its plain archive taken on the way.
+//! Reads layers: their entries, and the digest of the plain archive (the diff ID).
 
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufRead};
 use std::os::unix::ffi::OsStrExt as _;
 
-use sha2::{Digest as _, Sha256, Sha512};
-
-use super::layout::Algorithm;
-use super::whiteout::{self, Mark};
+use super::digest::Digest;
+use super::layout::Descriptor;
+use super::unpack::Demand;
+use super::whiteout::{self, Whiteout};
 use crate::archive::unpack::decode::{Decoder, Format};
 use crate::archive::unpack::entry::Entry;
-use crate::archive::unpack::limits::{Limits, Spent};
+use crate::archive::unpack::limits::{Limits, RaisedBy, Spent};
 use crate::archive::unpack::reader::Reader;
 use crate::archive::unpack::refusal::{ReadError, Refusal};
-use crate::base::digest::hex;
-use crate::base::refusal::Reason;
+use crate::base::digest::{Algorithm, HashingReader};
+use crate::base::refusal::{Code, Reason};
 
-/// What a layer was found to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Read {
-    /// Hex of the plain archive's digest.
-    pub digest: String,
-    /// What was spent of the limits with it.
+/// The result of reading a layer to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Digest of the plain archive.
+    pub digest: Option<Digest>,
+    /// Part of the limits that the layer uses.
     pub spent: Spent,
 }
 
-/// Reads a layer to its end and gives each entry, and what it means, to `each`, which may refuse it.
+/// Receives an entry of a layer, and the whiteout that it is. It may refuse the entry.
+pub type Visitor<'a> = dyn FnMut(Entry, Option<Whiteout>) -> Result<(), Reason> + 'a;
+
+/// Reads a layer to its end and passes each entry to `visit`.
 pub fn read(
     file: File,
     format: Format,
     algorithm: Algorithm,
     limits: &Limits,
-    each: &mut dyn FnMut(Entry, Mark) -> Result<(), Reason>,
-) -> Result<Read, ReadError> {
-    let plain = match algorithm {
-        Algorithm::Sha256 => Hash::Sha256(Box::default()),
-        Algorithm::Sha512 => Hash::Sha512(Box::default()),
-    };
+    visit: &mut Visitor<'_>,
+) -> Result<Summary, ReadError> {
     let decoder = Decoder::of(format, file).map_err(|error| ReadError::of(error, &[], 0))?;
-    let mut plain = Digested { input: decoder, hash: plain };
+    let mut plain = HashingReader::new(decoder, &[algorithm]);
     let mut reader = Reader::new(&mut plain, limits.clone());
     while let Some(entry) = reader.next_entry()? {
         let (name, offset) = (entry.path.as_os_str().as_bytes().to_vec(), entry.offset);
-        let taken = whiteout::mark(&entry).and_then(|mark| each(entry, mark));
-        taken.map_err(|reason| Refusal { reason, name, offset })?;
+        let visited = whiteout::of(&entry).and_then(|whiteout| visit(entry, whiteout));
+        visited.map_err(|reason| Refusal { reason, name, offset })?;
     }
     reader.finish()?;
-    let spent = reader.spent();
-    Ok(Read { digest: plain.hash.finish(), spent })
+    let (entries, bytes) = (reader.spent().entries - limits.spent.entries, reader.spent().bytes - limits.spent.bytes);
+    let spent = Spent { entries, bytes };
+    Ok(Summary { digest: Digest::from_sums(algorithm, &plain.finish()), spent })
 }
 
-enum Hash {
-    Sha256(Box<Sha256>),
-    Sha512(Box<Sha512>),
-}
-
-impl Hash {
-    fn finish(self) -> String {
-        match self {
-            Self::Sha256(hash) => hex(&hash.finalize()),
-            Self::Sha512(hash) => hex(&hash.finalize()),
-        }
+/// Returns the limits that all layers of an image share. A layer that is listed again is unpacked again, so its compressed size
+/// counts as unpacked bytes.
+pub fn limits(layers: &[Descriptor], demand: &Demand) -> Result<Limits, Reason> {
+    let (mut seen, mut once, mut again) = (BTreeSet::new(), 0u64, 0u64);
+    for layer in layers {
+        let sum = if seen.insert(&layer.digest) { &mut once } else { &mut again };
+        *sum = sum.saturating_add(layer.size);
     }
+    let limits = Limits::of_layers(once).set(demand.bytes, demand.entries, RaisedBy::Options);
+    if again > limits.bytes {
+        return Err(Reason::new(Code::TooLarge, format!("{again} bytes of layers are listed again")));
+    }
+    Ok(limits)
 }
 
-/// What is consumed of the input is hashed.
-struct Digested<R> {
-    input: R,
-    hash: Hash,
-}
-
-impl<R: BufRead> BufRead for Digested<R> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.input.fill_buf()
+/// Adds what a layer used to the shared limits.
+pub fn spend(limits: &mut Limits, spent: Spent) -> Result<(), Reason> {
+    limits.spent.entries = limits.spent.entries.saturating_add(spent.entries);
+    limits.spent.bytes = limits.spent.bytes.saturating_add(spent.bytes);
+    if limits.spent.entries > limits.entries {
+        return Err(Reason::new(Code::TooManyEntries, format!("the layers have more than {} entries", limits.entries)));
     }
-
-    fn consume(&mut self, count: usize) {
-        // What was filled is still there: asking for it again cannot fail.
-        if let Ok(bytes) = self.input.fill_buf() {
-            match &mut self.hash {
-                Hash::Sha256(hash) => hash.update(&bytes[..count]),
-                Hash::Sha512(hash) => hash.update(&bytes[..count]),
-            }
-        }
-        self.input.consume(count);
+    if limits.spent.bytes > limits.bytes {
+        return Err(Reason::new(Code::TooLarge, format!("the layers have more than {} bytes unpacked", limits.bytes)));
     }
-}
-
-impl<R: BufRead> io::Read for Digested<R> {
-    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        let bytes = self.fill_buf()?;
-        let count = bytes.len().min(to.len());
-        to[..count].copy_from_slice(&bytes[..count]);
-        self.consume(count);
-        Ok(count)
-    }
+    Ok(())
 }

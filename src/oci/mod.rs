@@ -1,23 +1,68 @@
-//! OCI image layouts, read: every document and layer is believed only after its digest was.
+//! Reads OCI image layouts. A document or layer is used only after its digest was verified.
 //!
-//! [`validate`] looks at a whole layout and says everything that is wrong with it; [`unpack`] makes a tree of one image.
-//! [`crate::output::oci`] writes them.
+//! [`validate`] reports everything that is wrong with a layout; [`unpack`] turns one image into a tree. [`crate::output::oci`] writes
+//! layouts.
 
+mod digest;
+mod document;
 pub mod layer;
 pub mod layout;
-mod marks;
 mod reference;
 pub mod shape;
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "umoci and skopeo judge, and make what is judged")]
+#[allow(clippy::disallowed_methods, reason = "umoci and skopeo make layouts and unpack the same ones")]
 mod tests;
 pub mod unpack;
 pub mod validate;
 pub mod whiteout;
+mod whiteouts;
 
+use crate::archive::unpack::refusal::ReadError;
 use crate::base::error::Error;
 use crate::base::refusal::Reason;
 
-fn refused(about: &str, reason: &Reason) -> Error {
-    Error::refused(format!("{about} [{}]", reason.code)).with_source(reason.text.to_string())
+/// The result of reading a part of a layout.
+pub type Checked<T> = std::result::Result<T, Fault>;
+
+/// The cause that prevents reading a part of a layout.
+#[derive(Debug)]
+pub enum Fault {
+    /// The layout is wrong.
+    Wrong(Reason),
+    /// The system failed.
+    System(Error),
+}
+
+impl Fault {
+    /// Converts an error of reading the layer `name`.
+    fn of_layer(error: ReadError, name: &str) -> Self {
+        match error {
+            ReadError::Refused(refusal) => Self::Wrong(Reason::new(refusal.reason.code, refusal.to_string())),
+            ReadError::Input(error) => Self::System(Error::system(format!("reading layer {name}")).with_source(error)),
+        }
+    }
+
+    /// Converts the fault of `object` into an error.
+    fn into_error(self, object: &str) -> Error {
+        match self {
+            Self::Wrong(reason) => refused(object, &reason),
+            Self::System(error) => error,
+        }
+    }
+}
+
+impl From<Reason> for Fault {
+    fn from(reason: Reason) -> Self {
+        Self::Wrong(reason)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::System(error)
+    }
+}
+
+fn refused(object: &str, reason: &Reason) -> Error {
+    Error::refused(format!("{object} [{}]", reason.code)).with_source(reason.text.to_string())
 }

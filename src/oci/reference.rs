@@ -1,55 +1,56 @@
-//! Which image of a layout is meant: by its tag, or by the digest of its manifest, also where indexes lead to it.
+//! Finds an image in a layout by its tag, or by the digest of its manifest, also through nested indexes.
 
-use crate::base::text::printable;
 use std::collections::BTreeSet;
 
-use super::layout::{Descriptor, INDEX, Index, Layout, MANIFEST, MAX_DEPTH};
-use super::refused;
+use super::document::Document as _;
+use super::layout::{Descriptor, INDEX, Layout, MANIFEST, MAX_DEPTH};
+use super::{Checked, document, refused};
 use crate::base::error::{Error, Result};
 use crate::base::refusal::{Code, Reason};
+use crate::base::text::printable;
 
-/// Images of an index that a message names.
-const NAMED: usize = 50;
+/// Images of an index that a message lists.
+const LISTED: usize = 50;
 
-/// The manifest of the image `name`: of an index the only one, or the only one for this machine.
+/// Returns the manifest of the image `name`. Of an index, that is its only image, or the only one for this machine.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::base::error::Kind::Usage) when there is none or several, and what reading an index may say.
-pub(super) fn find(layout: &Layout, index: &Index, name: &str) -> Result<Descriptor> {
+/// [`Kind::Usage`](crate::base::error::Kind::Usage) when no image matches or several do, and the faults of the indexes that are read.
+pub(super) fn find(layout: &Layout, index: &document::Index, name: &str) -> Result<Descriptor> {
     let images = &index.manifests;
     let called = format!("{} in {}", printable(name), layout.path().display());
-    let mut meant: Vec<_> =
+    let mut found: Vec<_> =
         images.iter().filter(|image| image.name() == Some(name) || image.digest == name).cloned().collect();
-    // Several tags may be of one image.
-    meant.dedup_by(|one, other| one.is_same(other));
-    if meant.is_empty() && name.contains(':') {
-        meant.extend(below(layout, images, name, 0, &mut BTreeSet::new())?);
+    // One image may have several tags.
+    found.dedup_by(|one, other| one.is_same(other));
+    if found.is_empty() && name.contains(':') {
+        found.extend(below(layout, images, name, 0, &mut BTreeSet::new())?);
     }
-    let [image] = &mut meant[..] else {
-        let what = if meant.is_empty() { "there is no image" } else { "there are several images" };
-        let called_there = |image: &Descriptor| printable(image.name().unwrap_or(&image.digest));
-        let there = images.iter().take(NAMED).map(called_there).collect::<Vec<_>>().join(", ");
+    let [image] = &mut found[..] else {
+        let error = if found.is_empty() { "there is no image" } else { "there are several images" };
+        let label = |image: &Descriptor| printable(image.name().unwrap_or(&image.digest));
+        let known = images.iter().take(LISTED).map(label).collect::<Vec<_>>().join(", ");
         let hint = match images.is_empty() {
-            true => "its index.json leads to no image".to_owned(),
-            false => format!("give one of these, or a digest: {there}"),
+            true => "its index.json does not list any image".to_owned(),
+            false => format!("give one of these, or a digest: {known}"),
         };
-        return Err(Error::usage(format!("{what} {called}")).with_hint(hint));
+        return Err(Error::usage(format!("{error} {called}")).with_hint(hint));
     };
     for _ in 0..=MAX_DEPTH {
         match &image.media_type[..] {
             MANIFEST => return Ok(image.clone()),
-            INDEX => *image = of_this_machine(&read(layout, image)?, &called)?,
+            INDEX => *image = for_this_machine(&read(layout, image)?, &called)?,
             _ => break,
         }
     }
-    let (code, text) = match &image.media_type[..] {
-        INDEX => (Code::TooDeep, "indexes in indexes"),
-        _ => (Code::BadMediaType, "it is not the manifest of an image"),
+    let reason = match &image.media_type[..] {
+        INDEX => Reason::new(Code::TooDeep, "its indexes are nested too deeply"),
+        _ => Reason::new(Code::BadMediaType, "it is not the manifest of an image"),
     };
-    Err(refused(&called, &Reason::new(code, text)))
+    Err(refused(&called, &reason))
 }
 
-/// What has this digest below `images`.
+/// Returns the descriptor with this digest in the indexes below `images`.
 fn below(
     layout: &Layout,
     images: &[Descriptor],
@@ -72,14 +73,18 @@ fn below(
     Ok(None)
 }
 
-fn read(layout: &Layout, descriptor: &Descriptor) -> Result<Index> {
-    let index = layout.document::<Index>(descriptor)?.and_then(|index| index.check().map(|()| index));
-    let about = || format!("{} in {}", printable(&descriptor.digest), layout.path().display());
-    index.map_err(|reason| refused(&about(), &reason))
+fn read(layout: &Layout, descriptor: &Descriptor) -> Result<document::Index> {
+    let index = || -> Checked<document::Index> {
+        let index: document::Index = layout.document(descriptor)?;
+        index.check()?;
+        Ok(index)
+    };
+    let object = || format!("{} in {}", printable(&descriptor.digest), layout.path().display());
+    index().map_err(|fault| fault.into_error(&object()))
 }
 
-fn of_this_machine(index: &Index, called: &str) -> Result<Descriptor> {
-    // What BuildKit attests stands beside the images, for no platform.
+fn for_this_machine(index: &document::Index, called: &str) -> Result<Descriptor> {
+    // BuildKit lists its attestations beside the images, with an unknown platform.
     let is_image = |image: &&Descriptor| image.platform.as_ref().is_none_or(|platform| platform.os != "unknown");
     let images: Vec<_> = index.manifests.iter().filter(is_image).collect();
     let fits = |image: &&Descriptor| image.platform.as_ref().is_some_and(|platform| platform.is_of_this_machine());
@@ -88,7 +93,7 @@ fn of_this_machine(index: &Index, called: &str) -> Result<Descriptor> {
         ([image], _) | (_, [image]) => return Ok(Descriptor::clone(image)),
         _ => {}
     }
-    let what = match (images.len(), fitting.len()) {
+    let error = match (images.len(), fitting.len()) {
         (0, _) => "there is no image",
         (_, 0) => "there is no image for this machine",
         _ => "there are several images for this machine",
@@ -97,8 +102,8 @@ fn of_this_machine(index: &Index, called: &str) -> Result<Descriptor> {
         let platform = image.platform.as_ref().map_or_else(|| "no platform".to_owned(), ToString::to_string);
         format!("{} ({})", printable(&image.digest), printable(&platform))
     };
-    let mut lines: Vec<String> = images.iter().take(NAMED).map(line).collect();
-    lines.extend((images.len() > NAMED).then(|| format!("and {} more", images.len() - NAMED)));
-    let error = Error::usage(format!("{what}: {called} is an index of {}", images.len()));
+    let mut lines: Vec<String> = images.iter().take(LISTED).map(line).collect();
+    lines.extend((images.len() > LISTED).then(|| format!("and {} more", images.len() - LISTED)));
+    let error = Error::usage(format!("{error}: {called} is an index of {}", images.len()));
     Err(if lines.is_empty() { error } else { error.with_hint(format!("give a digest:\n{}", lines.join("\n"))) })
 }

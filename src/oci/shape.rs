@@ -1,31 +1,31 @@
-//! The shape of documents, also of what nothing here uses: others trip over it. Pure.
+//! The required form of documents, including keys that are not used here: other programs fail on malformed ones. Pure.
 //!
-//! Source: the image specification 1.1 and its JSON schemas. As to Go, a key whose value is `null` is not there.
+//! Source: the image specification 1.1 and its JSON schemas. A key whose value is `null` counts as missing, as in Go.
 
 use serde_json::Value;
 
 use self::Shape::{Flag, List, Map, MediaType, Moment, Object, Text, Uri, Variable};
 
-/// What a value must be.
+/// The required form of a value.
 #[derive(Debug, Clone, Copy)]
 pub enum Shape {
     /// A string.
     Text,
     /// `true` or `false`.
     Flag,
-    /// Type and subtype, of at most 127 bytes each (RFC 6838).
+    /// A media type: type and subtype of at most 127 bytes each (RFC 6838).
     MediaType,
-    /// With its scheme (RFC 3986).
+    /// A URI with a scheme (RFC 3986).
     Uri,
-    /// Date and time of day (RFC 3339).
+    /// A date and a time of day (RFC 3339).
     Moment,
-    /// A variable of an environment.
+    /// An environment variable: `NAME=VALUE`.
     Variable,
-    /// A list of such.
+    /// A list of such values.
     List(&'static Self),
-    /// An object with any keys, and such values.
+    /// An object with any keys and such values.
     Map(&'static Self),
-    /// An object in which these keys have such values. Those with `true` must be there.
+    /// An object in which these keys have such values. Keys with `true` are required.
     Object(&'static [(&'static str, bool, Self)]),
 }
 
@@ -46,7 +46,7 @@ const DESCRIPTOR: Shape = Object(&[
     ("annotations", false, Map(&Text)),
 ]);
 
-/// An index. That it has its list, which may be `null` where there is none, the document's type says.
+/// An index. Its type demands the list of manifests, which may be `null`.
 pub const INDEX: Shape = Object(&[
     ("artifactType", false, MediaType),
     ("manifests", false, List(&DESCRIPTOR)),
@@ -76,7 +76,7 @@ pub const CONFIG: Shape = Object(&[
     ("history", false, List(&STEP)),
 ]);
 
-/// How a container of it runs.
+/// Parameters of a container that runs the image.
 const RUNNING: Shape = Object(&[
     ("User", false, Text),
     ("ExposedPorts", false, Map(&Object(&[]))),
@@ -99,7 +99,7 @@ const STEP: Shape = Object(&[
 ]);
 
 impl Shape {
-    /// Checks `value`. The error says where in it something is, and what it is not.
+    /// Checks `value`. The error gives the path of the wrong value and the form that it should have.
     pub fn check(&self, value: &Value) -> Result<(), String> {
         let fits = match (self, value) {
             (Text, Value::String(_)) | (Flag, Value::Bool(_)) => true,
@@ -159,14 +159,14 @@ fn is_uri(text: &str) -> bool {
 }
 
 fn is_moment(text: &str) -> bool {
-    // A date, hours and minutes; seconds with a fraction or without; how far from UTC.
+    // A date and a time of day, an optional fraction of a second, and the offset from UTC.
     let parts = || {
         let (head, rest) = text.split_at_checked("2006-01-02T15:04:05".len())?;
         let digits = rest.strip_prefix('.').map_or(0, |rest| 1 + rest.bytes().take_while(u8::is_ascii_digit).count());
         let (fraction, zone) = rest.split_at(digits);
         Some((head, fraction, zone))
     };
-    // Each digit of the pattern is the most that one may be.
+    // Each digit of the pattern is the highest allowed digit.
     let like = |text: &str, pattern: &str| {
         let fits =
             |(byte, most): (u8, u8)| if most.is_ascii_digit() { (b'0'..=most).contains(&byte) } else { byte == most };
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_is_named() {
+    fn the_path_of_a_wrong_value_is_named() {
         let plain = json!({ "os": "linux", "architecture": "amd64" });
         assert_eq!(CONFIG.check(&plain), Ok(()));
         let wrong = [
@@ -212,7 +212,7 @@ mod tests {
             config[key] = value;
             assert_eq!(CONFIG.check(&config), Err(text.to_owned()));
         }
-        // Docker says so of what an image does not have.
+        // Docker writes `null` for missing values.
         let mut docker = plain;
         docker["config"] =
             json!({ "User": "", "Env": null, "Cmd": null, "Volumes": null, "Labels": {}, "OnBuild": null });
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_those_of_the_standard() {
+    fn times_have_the_form_of_rfc_3339() {
         let check =
             |time: &str| CONFIG.check(&json!({ "os": "", "architecture": "", "history": [{ "created": time }] }));
         for good in ["2015-10-31T22:22:54.690851953Z", "0001-01-01T00:00:00Z", "2024-02-29T23:59:60+01:30"] {
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pointed_at_has_a_type_and_a_whole_platform() {
+    fn descriptors_have_a_media_type_and_a_complete_platform() {
         let check = |key: &str, value: Value| {
             let mut descriptor = json!({ "mediaType": "a/b" });
             descriptor[key] = value;

@@ -1,83 +1,84 @@
-//! A whole layout, judged: everything that is wrong with it, not only the first thing.
+//! Validates a whole layout and reports everything that is wrong with it, not only the first fault.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::layer;
-use super::layout::{
-    Algorithm, CONFIG, Config, Descriptor, INDEX, Index, Layout, MANIFEST, MAX_DEPTH, Manifest, layer_format,
-};
+use super::digest::Digest;
+use super::document::Document;
+use super::layout::{CONFIG, Config, Descriptor, INDEX, Layout, MANIFEST, MAX_DEPTH, Manifest, layer_format};
+use super::unpack::{Demand, diff_id_mismatch};
+use super::whiteouts::Whiteouts;
+use super::{Checked, Fault, document, layer};
 use crate::archive::unpack::decode::Format;
 use crate::archive::unpack::limits::Limits;
-use crate::archive::unpack::refusal::ReadError;
-use crate::base::error::{Context as _, Result};
+use crate::base::digest::Algorithm;
+use crate::base::error::Result;
 use crate::base::refusal::{Code, Reason};
 
-/// Something about a layout.
+/// A fault of a layout, or a note about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Stable, kebab-case.
+    /// The stable code.
     pub code: Code,
-    /// The digest or the file that it is about.
+    /// The digest or the file that the finding is about.
     pub about: String,
-    /// For people.
+    /// The text for people.
     pub text: String,
-    /// It makes the layout invalid; else it is only worth a note.
+    /// True for a fault, which makes the layout invalid; false for a note.
     pub wrong: bool,
 }
 
-/// What was looked at.
+/// The result of a validation.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// What was found.
+    /// Faults and notes.
     pub findings: Vec<Finding>,
-    /// Blobs that something points at.
+    /// Number of blobs that descriptors refer to.
     pub blobs: usize,
-    /// Images.
+    /// Number of images.
     pub images: usize,
 }
 
 impl Report {
-    /// Whether nothing is wrong.
+    /// Returns true if the layout has no fault.
     pub fn is_valid(&self) -> bool {
         !self.findings.iter().any(|finding| finding.wrong)
     }
 }
 
-/// Judges the layout in `dir`. An error is one of the system; what is wrong with the layout is in the report.
+/// Validates the layout in `dir`. Faults of the layout are in the report; an error means that the system failed.
 pub fn validate(dir: &Path) -> Result<Report> {
     let layout = Layout::open(dir)?;
-    let mut judge = Judge {
+    let mut validator = Validator {
         layout: &layout,
         seen: BTreeSet::new(),
-        judged: BTreeSet::new(),
-        plain: BTreeMap::new(),
+        checked: BTreeSet::new(),
+        layers: BTreeMap::new(),
         report: Report::default(),
     };
-    match layout.index()? {
-        Ok(index) => judge.index(&index, 0)?,
-        Err(reason) => judge.wrong("index.json", reason),
+    if let Some(index) = validator.judge("index.json", layout.index())? {
+        validator.index(&index, 0)?;
     }
-    judge.rest()?;
-    judge.report.blobs = judge.seen.len();
-    Ok(judge.report)
+    validator.rest()?;
+    validator.report.blobs = validator.seen.len();
+    Ok(validator.report)
 }
 
-/// Digest of a plain layer, or why there is none.
-type Plain = std::result::Result<String, Reason>;
+/// A layer as it was read: digest and size of its blob, its compression, and the algorithm of its diff ID.
+type LayerKey = (String, u64, Format, Algorithm);
 
-struct Judge<'a> {
+struct Validator<'a> {
     layout: &'a Layout,
-    /// Digests that something points at.
+    /// Digests that a descriptor refers to.
     seen: BTreeSet<String>,
-    /// Descriptors that need no second look, as digest, size and media type: a document may name the same one very often.
-    judged: BTreeSet<(String, u64, String)>,
-    /// Digests of plain layers, or why there is none, by digest and size of the blob, and how it was read.
-    plain: BTreeMap<(String, u64, Format, Algorithm), Plain>,
+    /// Digest, size and media type of every descriptor that was checked. A document may list the same one very often.
+    checked: BTreeSet<(String, u64, String)>,
+    /// Results of reading layers.
+    layers: BTreeMap<LayerKey, Result<layer::Summary, Reason>>,
     report: Report,
 }
 
-impl Judge<'_> {
+impl Validator<'_> {
     fn wrong(&mut self, about: &str, reason: Reason) {
         let text = reason.text.into_owned();
         self.report.findings.push(Finding { code: reason.code, about: about.to_owned(), text, wrong: true });
@@ -87,7 +88,19 @@ impl Judge<'_> {
         self.report.findings.push(Finding { code, about: about.to_owned(), text: text.to_owned(), wrong: false });
     }
 
-    fn index(&mut self, index: &Index, depth: usize) -> Result<()> {
+    /// Returns the value, or reports the fault.
+    fn judge<T>(&mut self, about: &str, checked: Checked<T>) -> Result<Option<T>> {
+        match checked {
+            Ok(value) => Ok(Some(value)),
+            Err(Fault::Wrong(reason)) => {
+                self.wrong(about, reason);
+                Ok(None)
+            }
+            Err(Fault::System(error)) => Err(error),
+        }
+    }
+
+    fn index(&mut self, index: &document::Index, depth: usize) -> Result<()> {
         for descriptor in &index.manifests {
             self.seen.insert(descriptor.digest.clone());
             if !self.is_new(descriptor) {
@@ -95,30 +108,22 @@ impl Judge<'_> {
             }
             let about = &descriptor.digest;
             match descriptor.media_type.as_str() {
-                MANIFEST => match self.layout.document::<Manifest>(descriptor)? {
-                    Ok(manifest) => {
-                        if let Err(reason) = manifest.check() {
-                            self.wrong(about, reason);
-                        }
+                MANIFEST => {
+                    if let Some(manifest) = self.document::<Manifest>(descriptor)? {
                         self.manifest(about, &manifest)?;
                     }
-                    Err(reason) => self.wrong(about, reason),
-                },
-                INDEX if depth >= MAX_DEPTH => self.wrong(about, Reason::new(Code::TooDeep, "indexes in indexes")),
-                INDEX => match self.layout.document::<Index>(descriptor)? {
-                    Ok(index) => {
-                        if let Err(reason) = index.check() {
-                            self.wrong(about, reason);
-                        }
+                }
+                INDEX if depth >= MAX_DEPTH => {
+                    self.wrong(about, Reason::new(Code::TooDeep, "its indexes are nested too deeply"));
+                }
+                INDEX => {
+                    if let Some(index) = self.document::<document::Index>(descriptor)? {
                         self.index(&index, depth + 1)?;
                     }
-                    Err(reason) => self.wrong(about, reason),
-                },
+                }
                 _ => {
-                    self.note(Code::UnknownMediaType, about, "what it points at is neither a manifest nor an index");
-                    if let Err(reason) = self.layout.blob(descriptor)? {
-                        self.wrong(about, reason);
-                    }
+                    self.note(Code::UnknownMediaType, about, "it is neither a manifest nor an index");
+                    self.judge(about, self.layout.blob(descriptor))?;
                 }
             }
         }
@@ -126,124 +131,119 @@ impl Judge<'_> {
     }
 
     fn is_new(&mut self, descriptor: &Descriptor) -> bool {
-        self.judged.insert((descriptor.digest.clone(), descriptor.size, descriptor.media_type.clone()))
+        self.checked.insert((descriptor.digest.clone(), descriptor.size, descriptor.media_type.clone()))
+    }
+
+    /// Reads a document. Its version and media type may be wrong: the rest of it is validated all the same.
+    fn document<T: Document>(&mut self, descriptor: &Descriptor) -> Result<Option<T>> {
+        let document = self.judge(&descriptor.digest, self.layout.document::<T>(descriptor))?;
+        if let Some(Err(reason)) = document.as_ref().map(Document::check) {
+            self.wrong(&descriptor.digest, reason);
+        }
+        Ok(document)
     }
 
     fn manifest(&mut self, about: &str, manifest: &Manifest) -> Result<()> {
         self.report.images += 1;
         if manifest.config.media_type != CONFIG {
             self.note(Code::UnknownMediaType, about, "its configuration is not that of an image: its layers are blobs");
-            for descriptor in manifest.layers.iter().chain([&manifest.config]) {
-                self.blob(descriptor)?;
-            }
-            return Ok(());
+            return manifest.layers.iter().chain([&manifest.config]).try_for_each(|blob| self.blob(blob));
         }
         self.seen.insert(manifest.config.digest.clone());
-        let diff_ids = match self.layout.document::<Config>(&manifest.config)? {
-            Ok(config) if config.rootfs.kind != "layers" => {
-                let reason = Reason::new(Code::BadConfig, "its rootfs is not made of layers");
-                self.wrong(&manifest.config.digest, reason);
-                None
-            }
-            Ok(config) => Some(config.rootfs.diff_ids),
-            Err(reason) => {
-                self.wrong(&manifest.config.digest, reason);
-                None
-            }
-        };
-        if let Some(diff_ids) = diff_ids.as_ref().filter(|diff_ids| diff_ids.len() != manifest.layers.len()) {
-            let text = format!("it has {} layers, its configuration {}", manifest.layers.len(), diff_ids.len());
-            self.wrong(about, Reason::new(Code::LayerCount, text));
+        let config = self.document::<Config>(&manifest.config)?;
+        let diff_ids = config.map(|config| config.diff_ids().map_err(Fault::Wrong));
+        let diff_ids = diff_ids.map(|diff_ids| self.judge(&manifest.config.digest, diff_ids)).transpose()?.flatten();
+        if let Some(diff_ids) = &diff_ids {
+            self.judge(about, manifest.check_count(diff_ids).map_err(Fault::Wrong))?;
         }
         if manifest.layers.is_empty() {
             self.note(Code::NoLayers, about, "the image has no layers");
         }
+        let limits = layer::limits(&manifest.layers, &Demand::default()).map_err(Fault::Wrong);
+        let Some(mut limits) = self.judge(about, limits)? else { return Ok(()) };
         for (number, descriptor) in manifest.layers.iter().enumerate() {
-            self.layer(descriptor, diff_ids.as_ref().and_then(|diff_ids| diff_ids.get(number)))?;
+            let diff_id = diff_ids.as_ref().and_then(|diff_ids| diff_ids.get(number));
+            self.seen.insert(descriptor.digest.clone());
+            let layer = self.layer(descriptor, diff_id, &mut limits);
+            self.judge(&descriptor.digest, layer)?;
         }
         Ok(())
     }
 
-    fn layer(&mut self, descriptor: &Descriptor, diff_id: Option<&String>) -> Result<()> {
-        let about = &descriptor.digest;
-        self.seen.insert(about.clone());
+    /// Validates a layer. Without a diff ID only its archive is validated.
+    fn layer(&mut self, descriptor: &Descriptor, diff_id: Option<&String>, limits: &mut Limits) -> Checked<()> {
         let Some(format) = layer_format(&descriptor.media_type) else {
-            self.wrong(about, Reason::new(Code::BadMediaType, "its media type is not that of a layer"));
-            return self.blob(descriptor);
+            self.blob(descriptor)?;
+            return Err(Reason::new(Code::BadMediaType, "its media type is not that of a layer").into());
         };
-        let parsed = diff_id.map(|diff_id| Algorithm::parse(diff_id));
-        let (algorithm, expected) = match parsed {
-            Some(Ok((algorithm, expected))) => (algorithm, Some(expected)),
-            Some(Err(_)) => {
-                self.wrong(about, Reason::new(Code::BadDigest, "its diff id is malformed"));
-                (Algorithm::Sha256, None)
-            }
-            None => (Algorithm::Sha256, None),
+        let expected = diff_id.map(|diff_id| Digest::parse(diff_id)).transpose()?;
+        let algorithm = expected.map_or(Algorithm::Sha256, |expected| expected.algorithm());
+        let key = (descriptor.digest.clone(), descriptor.size, format, algorithm);
+        let summary = match self.layers.get(&key) {
+            Some(known) => known.clone()?,
+            None => match self.read(descriptor, format, algorithm, limits) {
+                Err(Fault::Wrong(reason)) => {
+                    // Another image may have other limits.
+                    if !matches!(reason.code, Code::TooLarge | Code::TooManyEntries) {
+                        self.layers.insert(key, Err(reason.clone()));
+                    }
+                    return Err(reason.into());
+                }
+                read => {
+                    let summary = read?;
+                    self.layers.insert(key, Ok(summary));
+                    summary
+                }
+            },
         };
-        let key = (about.clone(), descriptor.size, format, algorithm);
-        let plain = match self.plain.get(&key) {
-            Some(known) => known.clone(),
-            None => {
-                let limits = Limits::of_layers(descriptor.size);
-                let plain = match self.layout.blob(descriptor)? {
-                    Ok(file) => match layer::read(file, format, algorithm, &limits, &mut |_, _| Ok(())) {
-                        Ok(read) => Ok(read.digest),
-                        Err(error) => Err(unreadable(error, about)?),
-                    },
-                    Err(reason) => Err(reason),
-                };
-                self.plain.insert(key, plain.clone());
-                plain
-            }
-        };
-        match plain {
-            Ok(plain) if expected.is_some_and(|expected| expected != plain) => {
-                let reason = Reason::new(Code::DiffIdMismatch, "its plain archive has another digest than its diff id");
-                self.wrong(about, reason);
-            }
-            Ok(_) => {}
-            Err(reason) => self.wrong(about, reason),
+        layer::spend(limits, summary.spent)?;
+        match expected {
+            Some(expected) if summary.digest != Some(expected) => Err(diff_id_mismatch().into()),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
-    /// A blob that nothing more is known of.
+    fn read(
+        &self,
+        descriptor: &Descriptor,
+        format: Format,
+        algorithm: Algorithm,
+        limits: &Limits,
+    ) -> Checked<layer::Summary> {
+        let file = self.layout.blob(descriptor)?;
+        let mut whiteouts = Whiteouts::new(limits);
+        let mut visit = |_, whiteout: Option<_>| whiteout.map_or(Ok(()), |whiteout| whiteouts.add(whiteout));
+        let read = layer::read(file, format, algorithm, limits, &mut visit);
+        read.map_err(|error| Fault::of_layer(error, &descriptor.digest))
+    }
+
+    /// Validates a blob whose content has no known form.
     fn blob(&mut self, descriptor: &Descriptor) -> Result<()> {
         self.seen.insert(descriptor.digest.clone());
-        if self.is_new(descriptor)
-            && let Err(reason) = self.layout.blob(descriptor)?
-        {
-            self.wrong(&descriptor.digest, reason);
+        if self.is_new(descriptor) {
+            self.judge(&descriptor.digest, self.layout.blob(descriptor))?;
         }
         Ok(())
     }
 
-    /// What nothing points at.
+    /// Validates the blobs that no descriptor refers to.
     fn rest(&mut self) -> Result<()> {
         for (dir, blobs) in self.layout.blobs()? {
             let Some(blobs) = blobs else {
-                self.wrong(&dir.to_string_lossy(), Reason::new(Code::BadFile, "it is no directory"));
+                self.wrong(&dir.to_string_lossy(), Reason::new(Code::BadFile, "it is not a directory"));
                 continue;
             };
             for (path, digest) in blobs {
-                match digest {
-                    Some(digest) if self.seen.contains(&digest) => {}
-                    Some(digest) => match self.layout.fault(&digest)? {
-                        None => self.note(Code::ExtraBlob, &digest, "nothing points at it"),
-                        Some(reason) => self.wrong(&digest, reason),
-                    },
-                    None => self.note(Code::ExtraFile, &path.to_string_lossy(), "its name is no digest"),
+                let Some(digest) = digest else {
+                    self.note(Code::ExtraFile, &path.to_string_lossy(), "its name is not a digest");
+                    continue;
+                };
+                let name = digest.to_string();
+                if !self.seen.contains(&name) && self.judge(&name, self.layout.check_blob(&digest))?.is_some() {
+                    self.note(Code::ExtraBlob, &name, "no descriptor refers to it");
                 }
             }
         }
         Ok(())
-    }
-}
-
-/// Why a layer's content is not accepted; an error when it is not to blame.
-pub(super) fn unreadable(error: ReadError, name: &str) -> Result<Reason> {
-    match error {
-        ReadError::Refused(refusal) => Ok(Reason::new(refusal.reason.code, refusal.to_string())),
-        ReadError::Input(error) => Err(error).system(|| format!("reading layer {name}")),
     }
 }

@@ -3,6 +3,7 @@
 //! A header that GNU tar, bsdtar and Python's tarfile would read differently is refused.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 use tar::{EntryType, Header};
@@ -380,6 +381,22 @@ fn is_star(header: &Header) -> bool {
     header.as_bytes()[508..] == *b"tar\0"
 }
 
+/// Returns true for the whiteout of a file whose own name is not too long. In a layer it is never created under this name.
+fn is_long_whiteout(name: &[u8]) -> bool {
+    name.strip_prefix(b".wh.").is_some_and(|removed| removed.len() <= MAX_NAME)
+}
+
+/// Refuses names that only whiteouts may have, for archives without whiteouts.
+pub(super) fn refuse_long_whiteouts(entry: &Entry) -> Result<(), Reason> {
+    let target = if let NodeKind::Hardlink(target) = &entry.kind { Some(target) } else { None };
+    let longest = [Some(&entry.path), target].into_iter().flatten().flat_map(|path| path.iter()).map(OsStr::len).max();
+    longest.filter(|length| *length > MAX_NAME).map_or(Ok(()), |length| Err(long_name(length)))
+}
+
+fn long_name(length: usize) -> Reason {
+    Reason::new(Code::NameTooLong, format!("a component of its name has {length} bytes, more than {MAX_NAME}"))
+}
+
 /// Converts a name to a path inside the tree. Leading slashes and `.` components are removed; `..` is refused.
 pub fn inside(name: &[u8]) -> Result<PathBuf, Reason> {
     use std::os::unix::ffi::OsStrExt;
@@ -392,11 +409,8 @@ pub fn inside(name: &[u8]) -> Result<PathBuf, Reason> {
     let mut path = PathBuf::new();
     for component in Path::new(std::ffi::OsStr::from_bytes(name)).components() {
         match component {
-            Component::Normal(part) if part.len() > MAX_NAME => {
-                return Err(Reason::new(
-                    Code::NameTooLong,
-                    format!("a component of its name has {} bytes, more than {MAX_NAME}", part.len()),
-                ));
+            Component::Normal(part) if part.len() > MAX_NAME && !is_long_whiteout(part.as_bytes()) => {
+                return Err(long_name(part.len()));
             }
             Component::Normal(part) => path.push(part),
             Component::ParentDir => return Err(Reason::new(Code::ParentInName, "its name contains `..`")),

@@ -26,6 +26,8 @@ pub struct Limits {
     pub pax: u64,
     /// Bytes of memory for names and ACLs of the directories on the current path, and for deferred nodes and attributes.
     pub memory: u64,
+    /// Allow whiteouts of files with the longest names. Their own names are too long to be created.
+    pub whiteouts: bool,
     /// The part of `entries` and `bytes` that earlier layers of the same image have used.
     pub spent: Spent,
     /// The setting that raises `entries` and `bytes`, for the hint.
@@ -59,7 +61,7 @@ impl Default for Limits {
     /// Returns the limits for an unknown archive. They do not depend on its size: a small archive may hold a large sparse file.
     fn default() -> Self {
         let (spent, raised_by) = (Spent::default(), RaisedBy::Nothing);
-        Self { entries: 10_000_000, bytes: MOST, pax: 1 << 20, memory: 64 << 20, spent, raised_by }
+        Self { entries: 10_000_000, bytes: MOST, pax: 1 << 20, memory: 64 << 20, whiteouts: false, spent, raised_by }
     }
 }
 
@@ -72,7 +74,8 @@ impl Limits {
 
     /// Returns the limits for all layers of an image, which have `size` compressed bytes together.
     pub fn of_layers(size: u64) -> Self {
-        Self { bytes: size.saturating_mul(RATIO_OF_LAYERS).clamp(LEAST_OF_LAYERS, MOST), ..Self::default() }
+        let bytes = size.saturating_mul(RATIO_OF_LAYERS).clamp(LEAST_OF_LAYERS, MOST);
+        Self { bytes, whiteouts: true, ..Self::default() }
     }
 
     /// Replaces the limits that a setting gives.

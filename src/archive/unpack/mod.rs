@@ -125,10 +125,9 @@ impl Unpacker<'_> {
 
     /// Starts to place entries over `below`.
     fn placer(&self, below: Option<Deferred>) -> Result<Placer<'_>> {
-        let empty = below.as_ref().is_none_or(Deferred::is_empty) && self.into.read_dir(Path::new(""))?.is_empty();
         let existing = match &below {
-            _ if empty => Existing::Nothing,
             Some(_) => Existing::Layers,
+            None if self.into.read_dir(Path::new(""))?.is_empty() => Existing::Nothing,
             None => Existing::Files,
         };
         Placer::new(self.into, existing, below.unwrap_or_default(), self.limits, self.ui)

@@ -167,6 +167,9 @@ impl<R: BufRead> Reader<R> {
         let segments =
             if header.entry_type() == EntryType::GNUSparse { Some(self.old_sparse(header, family)?) } else { None };
         let mut entry = entry::entry(header, family, extensions, segments, offset)?;
+        if !self.limits.whiteouts {
+            entry::refuse_long_whiteouts(&entry)?;
+        }
         self.padding = entry.stored.wrapping_neg() % BLOCK as u64;
         self.count_bytes(entry.size.max(entry.stored).saturating_add(self.padding))?;
         self.left = entry.stored;

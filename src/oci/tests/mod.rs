@@ -1,7 +1,8 @@
 //! Layouts made here, by hand, and judged and unpacked; umoci, where it is installed, must make the same trees.
 
+mod agreement;
 mod images;
-mod marks;
+mod whiteouts;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use tar::EntryType;
 use super::layout::{CONFIG, MANIFEST};
 use super::unpack::{Demand, unpack};
 use super::validate::validate;
-use super::whiteout::{Mark, mark};
+use super::whiteout::{self, Whiteout};
 use crate::archive::unpack::limits::Limits;
 use crate::archive::unpack::reader::entries;
 use crate::archive::unpack::tests::{Tar, is_root};
@@ -264,13 +265,13 @@ fn whiteouts_are_held_to_what_memory_there_is() {
 
 #[test]
 fn what_is_nearly_a_mark_is_refused() {
-    let of = |tar: Tar| mark(&entries(&tar.end(), Limits::default()).unwrap()[0]);
+    let of = |tar: Tar| whiteout::of(&entries(&tar.end(), Limits::of_layers(0)).unwrap()[0]);
     let good = |name: &str| of(Tar::default().file(name, b"")).unwrap();
-    assert_eq!(good("d/.wh.x"), Mark::Remove("d/x".into()));
-    assert_eq!(good("d/.wh..wh..opq"), Mark::Opaque("d".into()));
-    assert_eq!(good(".wh..wh..opq"), Mark::Opaque("".into()));
-    assert_eq!(good(".wh...x"), Mark::Remove("..x".into()));
-    assert_eq!(good("d/x.wh.y"), Mark::Entry);
+    assert_eq!(good("d/.wh.x"), Some(Whiteout::Remove("d/x".into())));
+    assert_eq!(good("d/.wh..wh..opq"), Some(Whiteout::Opaque("d".into())));
+    assert_eq!(good(".wh..wh..opq"), Some(Whiteout::Opaque("".into())));
+    assert_eq!(good(".wh...x"), Some(Whiteout::Remove("..x".into())));
+    assert_eq!(good("d/x.wh.y"), None);
     let bad = [
         Tar::default().file("d/.wh.", b""),
         Tar::default().file("d/.wh..", b""),
