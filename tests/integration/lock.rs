@@ -155,8 +155,5 @@ fn userns_a_fetched_repository_is_locked_and_exported() {
     env.set("QUERN_PORTAGE_REPOSITORIES", format!("[{:?}]", world.repository()));
     let directory = env.run(["build", "demo.toml", "--locked"]).code(2);
     assert!(directory.stderr.contains("a snapshot → a directory"), "{}", directory.stderr);
-    for home in ["home/store", "home/other", "home/third"] {
-        env.set("QUERN_HOME", env.path(home));
-        let _ = env.run(["clean", "--all"]).success();
-    }
+    env.clean(&["home/store", "home/other", "home/third"]);
 }

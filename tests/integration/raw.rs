@@ -1,12 +1,12 @@
-//! `raw verify` beside `gpgv` and `sqv`: nothing is accepted that they refuse, and whatever only this program refuses it explains.
+//! `raw verify`, compared with `gpgv` and `sqv`: it accepts nothing that both refuse, and gives a reason for every refusal.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::env::{TestEnv, output};
+use crate::env::{TestEnv, output, require_program};
 use crate::keys::Gpg;
 
-/// A signature, what it signs (none: it is a document), and what the verdict must be.
+/// A signature, the data that it signs (`None` for a signed document), and the expected verdict.
 struct Vector {
     name: String,
     sig: Vec<u8>,
@@ -16,9 +16,9 @@ struct Vector {
 
 enum Expected {
     Good,
-    /// With this in the reason.
+    /// Refused, with this text in the reason.
     Refused(&'static str),
-    /// Damaged somewhere: whatever the others say of it, if it is good to them too.
+    /// Damaged: accepted only if another program accepts it too.
     Damaged,
 }
 
@@ -39,7 +39,7 @@ impl Maker {
         fs::read(out).unwrap()
     }
 
-    /// All three forms by a key.
+    /// Adds the three forms of a signature by a key.
     fn forms(&mut self, name: &str, options: &[&str], expected: impl Fn() -> Expected) {
         let label = format!("{name} {}", options.join(" "));
         let armor = [options, &["--armor"]].concat();
@@ -57,11 +57,7 @@ impl Maker {
         self.vectors.push(Vector { name: name.into(), sig, data, expected });
     }
 
-    fn clear(&mut self, name: &str, text: String, why: &'static str) {
-        self.add(format!("clearsigned, {name}"), text.into_bytes(), None, Expected::Refused(why));
-    }
-
-    /// Keys of every fate, and every digest.
+    /// Adds signatures by good, expired, revoked and unknown keys, with all digests.
     fn keys(&mut self) {
         self.gpg.key("good", "never");
         self.gpg.run(&["--quick-gen-key", "rsa <rsa@example.org>", "rsa2048", "cert,sign", "never"]);
@@ -105,11 +101,11 @@ impl Maker {
         self.gpg.run(&["--import", revocation.to_str().unwrap()]);
     }
 
-    /// One form for another, several at once, other data.
-    fn confusions(&mut self) {
+    /// Adds signatures of the wrong form, several signatures in one file, and signatures of other data.
+    fn detached_confusions(&mut self) {
         let binary = self.gpg("good", &[], "--detach-sign");
         let armored = self.gpg("good", &["--armor"], "--detach-sign");
-        let clear = self.gpg("good", &[], "--clearsign");
+        let document = self.gpg("good", &[], "--clearsign");
         let stranger = self.gpg("stranger", &[], "--detach-sign");
         let inline = self.gpg("good", &["--armor"], "--sign");
         let text_mode = self.gpg("good", &["--textmode"], "--detach-sign");
@@ -121,81 +117,67 @@ impl Maker {
         }
         self.add("twice", binary.repeat(2), data(), Expected::Good);
         self.add("beside a stranger's", [&stranger[..], &binary].concat(), data(), Expected::Good);
-        self.add("far too many", binary.repeat(17), data(), Expected::Refused("too many"));
-        self.add("document as detached", clear.clone(), data(), Expected::Refused("cleartext-signed document"));
-        self.add("detached as document", armored.clone(), None, Expected::Refused("detached signature"));
-        self.add("inline as detached", inline.clone(), data(), Expected::Refused("OpenPGP message"));
+        let certificate = fs::read(self.gpg.env.path("keyring.pgp")).unwrap();
+        for (name, sig, why) in [
+            ("far too many", binary.repeat(17), "too many"),
+            ("document as detached", document, "cleartext-signed document"),
+            ("inline as detached", inline.clone(), "OpenPGP message"),
+            ("text signature over a file", text_mode, "signed as text"),
+            ("certificate", certificate, "something else"),
+            ("nothing", Vec::new(), "empty"),
+            ("noise", vec![0xc2; 300], ""),
+            ("text before armor", [b"evil\n", &armored[..]].concat(), "before its signed part"),
+            ("text after armor", [&armored[..], b"evil\n"].concat(), "after the signature"),
+            ("text after packets", [&binary[..], b"evil\n"].concat(), ""),
+        ] {
+            self.add(name, sig, data(), Expected::Refused(why));
+        }
+        self.add("detached as document", armored, None, Expected::Refused("detached signature"));
         self.add("inline as document", inline, None, Expected::Refused("OpenPGP message"));
-        self.add("text signature over a file", text_mode, data(), Expected::Refused("signed as text"));
-        self.add(
-            "certificate",
-            fs::read(self.gpg.env.path("keyring.pgp")).unwrap(),
-            data(),
-            Expected::Refused("something else"),
-        );
-        self.add("nothing", Vec::new(), data(), Expected::Refused("empty"));
-        self.add("noise", vec![0xc2; 300], data(), Expected::Refused(""));
-        self.add(
-            "text before armor",
-            [b"evil\n", &armored[..]].concat(),
-            data(),
-            Expected::Refused("before its signed part"),
-        );
-        self.add(
-            "text after armor",
-            [&armored[..], b"evil\n"].concat(),
-            data(),
-            Expected::Refused("after the signature"),
-        );
-        self.add("text after packets", [&binary[..], b"evil\n"].concat(), data(), Expected::Refused(""));
-        let clear = String::from_utf8(clear).unwrap();
-        self.clear("other text", clear.replace("line one", "line two"), "bad signature");
-        self.clear("a line more", clear.replace("trailing\n", "trailing\nevil\n"), "bad signature");
-        self.clear("a line less", clear.replace("line one\n", ""), "bad signature");
-        self.clear("an empty line more", clear.replace("trailing\n", "trailing\n\n"), "bad signature");
-        self.clear("text before", format!("evil\n{clear}"), "before its signed part");
-        self.clear("text after", format!("{clear}evil\n"), "after the signature");
-        self.clear("twice", clear.repeat(2), "after the signature");
-        self.clear("a header", clear.replacen("\n\n", "\nComment: evil\n\n", 1), "header other than Hash");
-        self.clear(
-            "another digest in the header",
-            clear.replacen("Hash: SHA", "Hash: SHA384, SHA3-", 1),
-            "does not say",
-        );
-        self.clear("text as a header", clear.replacen("\n\n", "\nevil\n\n", 1), "header other than Hash");
-        self.clear("a blank header", clear.replacen("\n\n", "\n \nevil\n\n", 1), "bad signature");
-        self.clear("dashes not escaped", clear.replace("- - dash", "- dash"), "");
-        self.clear("a dash taken away", clear.replace("- -----BEGIN", "-----BEGIN"), "not escaped");
-        self.clear("a form feed", clear.replace("line one", "line\x0cone"), "control characters");
-        self.clear("an escape", clear.replace("trailing\n", "trailing\n\x1b[2J\n"), "control characters");
-        self.clear("a NUL", clear.replace("line one", "line one\0"), "control characters");
-        self.clear("no end", clear.replace("-----END PGP SIGNATURE-----\n", ""), "cut short");
-        self.clear("no signature", clear.split("-----BEGIN PGP SIGNATURE").next().unwrap().to_owned(), "no signature");
-        self.clear(
-            "no text",
-            clear[clear.find("-----BEGIN PGP SIGNATURE").unwrap()..].to_owned(),
-            "detached signature",
-        );
-        self.clear("a web page", "<html></html>\n".to_owned(), "web page");
-        self.clear("not signed", "line one\n".to_owned(), "not signed");
-        let glued =
-            format!("-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\n{}", String::from_utf8(armored).unwrap());
-        self.clear(
-            "a file's signature glued on",
-            glued.replace("\n\n-----", "\n\nline one\n-----"),
-            "signed as a file",
-        );
-        self.add("clearsigned, with CRLF", clear.replace('\n', "\r\n").into_bytes(), None, Expected::Good);
-        self.add(
-            "clearsigned, blanks at ends",
-            clear.replace("line one", "line one \t").into_bytes(),
-            None,
-            Expected::Good,
-        );
-        self.add("clearsigned, empty lines around", format!("\n{clear}\n\n").into_bytes(), None, Expected::Good);
     }
 
-    /// Every few bytes one bit wrong, and every few bytes an end.
+    /// Adds changed clearsigned documents.
+    fn document_confusions(&mut self) {
+        let clear = String::from_utf8(self.gpg("good", &[], "--clearsign")).unwrap();
+        let armored = String::from_utf8(self.gpg("good", &["--armor"], "--detach-sign")).unwrap();
+        let glued = format!("-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\n{armored}");
+        let (text, signature) = clear.split_at(clear.find("-----BEGIN PGP SIGNATURE").unwrap());
+        for (name, text, why) in [
+            ("other text", clear.replace("line one", "line two"), "bad signature"),
+            ("an added line", clear.replace("trailing\n", "trailing\nevil\n"), "bad signature"),
+            ("a removed line", clear.replace("line one\n", ""), "bad signature"),
+            ("an added empty line", clear.replace("trailing\n", "trailing\n\n"), "bad signature"),
+            ("text before", format!("evil\n{clear}"), "before its signed part"),
+            ("text after", format!("{clear}evil\n"), "after the signature"),
+            ("twice", clear.repeat(2), "after the signature"),
+            ("a header", clear.replacen("\n\n", "\nComment: evil\n\n", 1), "header other than Hash"),
+            ("another digest in the header", clear.replacen("Hash: SHA", "Hash: SHA384, SHA3-", 1), "does not say"),
+            ("text as a header", clear.replacen("\n\n", "\nevil\n\n", 1), "header other than Hash"),
+            ("a blank header", clear.replacen("\n\n", "\n \nevil\n\n", 1), "bad signature"),
+            ("dashes not escaped", clear.replace("- - dash", "- dash"), ""),
+            ("a removed dash", clear.replace("- -----BEGIN", "-----BEGIN"), "not escaped"),
+            ("a form feed", clear.replace("line one", "line\x0cone"), "control characters"),
+            ("an escape", clear.replace("trailing\n", "trailing\n\x1b[2J\n"), "control characters"),
+            ("a NUL", clear.replace("line one", "line one\0"), "control characters"),
+            ("no end", clear.replace("-----END PGP SIGNATURE-----\n", ""), "cut short"),
+            ("no signature", text.to_owned(), "no signature"),
+            ("no text", signature.to_owned(), "detached signature"),
+            ("a web page", "<html></html>\n".to_owned(), "web page"),
+            ("not signed", "line one\n".to_owned(), "not signed"),
+            ("the signature of a file", glued.replace("\n\n-----", "\n\nline one\n-----"), "signed as a file"),
+        ] {
+            self.add(format!("clearsigned, {name}"), text.into_bytes(), None, Expected::Refused(why));
+        }
+        for (name, text) in [
+            ("CRLF", clear.replace('\n', "\r\n")),
+            ("blanks at ends", clear.replace("line one", "line one \t")),
+            ("empty lines around", format!("\n{clear}\n\n")),
+        ] {
+            self.add(format!("clearsigned, {name}"), text.into_bytes(), None, Expected::Good);
+        }
+    }
+
+    /// Adds signatures with a flipped bit, and truncated signatures.
     fn damages(&mut self) {
         let binary = self.gpg("good", &[], "--detach-sign");
         for at in (0..binary.len()).step_by(2) {
@@ -220,7 +202,7 @@ impl Maker {
     }
 }
 
-/// Whether `gpgv` and, for a detached signature, `sqv` accept it.
+/// Returns whether `gpgv` accepts a signature and, for a detached one, whether `sqv` does.
 fn others(env: &TestEnv, keyring: &Path, sig: &Path, data: Option<&Path>) -> Vec<bool> {
     let mut verdicts = Vec::new();
     for program in ["gpgv", "sqv"] {
@@ -232,7 +214,7 @@ fn others(env: &TestEnv, keyring: &Path, sig: &Path, data: Option<&Path>) -> Vec
     verdicts
 }
 
-/// What a document that was accepted signs.
+/// Returns the text of an accepted document.
 fn signed(env: &TestEnv, keyring: &Path, document: &Path) -> Vec<u8> {
     let text = env.path("text");
     let mut verify = env.program(["raw", "verify", "--keyring"]);
@@ -241,21 +223,18 @@ fn signed(env: &TestEnv, keyring: &Path, document: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn verdicts_beside_gpgv_and_sqv() {
+fn verdicts_agree_with_gpgv_and_sqv() {
     let Some(gpg) = Gpg::new() else { return };
-    for program in ["gpgv", "sqv"] {
-        if output(gpg.env.command("sh").args(["-c", &format!("command -v {program}")])).code != 0 {
-            assert!(std::env::var_os("QUERN_TEST_STRICT").is_none(), "{program} is not installed");
-            eprintln!("skipped verdicts_beside_gpgv_and_sqv: there is no {program}");
-            return;
-        }
+    if !require_program("gpgv") || !require_program("sqv") {
+        return;
     }
     let mut maker = Maker { gpg, vectors: Vec::new() };
     maker.keys();
     let keyring = maker.gpg.env.path("keyring.pgp");
     let names = ["good", "rsa", "nist", "revoked", "expired", "aged"];
     maker.gpg.run(&[&["--output", keyring.to_str().unwrap(), "--export"], &names[..]].concat());
-    maker.confusions();
+    maker.detached_confusions();
+    maker.document_confusions();
     maker.damages();
     let env = &maker.gpg.env;
     let (mut wrong, mut stricter, mut accepted) = (Vec::new(), 0, 0);
@@ -276,15 +255,15 @@ fn verdicts_beside_gpgv_and_sqv() {
             }
         };
         let others = others(env, &keyring, &sig, data.as_deref());
-        // One that is accepted by all but gpgv, which wants every signature to be of a key it knows, and does not look for the key
-        // where the unsigned hint at it is wrong: then what is signed must still be what was signed.
+        // gpgv needs a known key for every signature, and does not find the key if the unsigned issuer hint is wrong. A document
+        // that only this program accepts must still have the signed text.
         if good && !others.contains(&true) && signed(env, &keyring, &sig) != DATA {
-            wrong.push(format!("{name}: accepted, and the others say {others:?}"));
+            wrong.push(format!("{name}: accepted here, by the others {others:?}"));
         }
         match vector.expected {
             Expected::Good if !good => wrong.push(format!("{name}: {reason}")),
             Expected::Refused(why) if good || !reason.contains(why) => {
-                wrong.push(format!("{name}: {reason}, and not {why}"))
+                wrong.push(format!("{name}: {reason} instead of {why}"))
             }
             _ => {}
         }
@@ -292,7 +271,7 @@ fn verdicts_beside_gpgv_and_sqv() {
         if !good && others.contains(&true) {
             stricter += 1;
             if json["reason"].as_str().is_none_or(str::is_empty) {
-                wrong.push(format!("{name}: not explained"));
+                wrong.push(format!("{name}: no reason"));
             }
         }
         if ours.stdout.contains('\x1b') || ours.stderr.contains('\x1b') {
@@ -305,7 +284,7 @@ fn verdicts_beside_gpgv_and_sqv() {
 }
 
 #[test]
-fn usage_output_and_standard_input() {
+fn verify_checks_its_arguments_and_reads_standard_input() {
     let Some(gpg) = Gpg::new() else { return };
     gpg.key("good", "never");
     let keyring = gpg.export("keyring.asc");
@@ -316,7 +295,7 @@ fn usage_output_and_standard_input() {
     let (clear_path, sig, data) = (env.write("clear", &clear), env.write("sig", sig), env.write("data", DATA));
     let (sig, data) = (sig.to_str().unwrap(), data.to_str().unwrap());
     let verify = |arguments: &[&str]| env.run([&["raw", "verify"], arguments].concat());
-    // Not Gentoo's: refused without the keyring, and with another one pinned it is a mistake.
+    // The key is not Gentoo's: without the keyring it is refused, and a fingerprint that is not in the keyring is a usage error.
     assert!(verify(&[sig, data]).code(3).stdout.contains("not in the keyring"));
     let _ = verify(&["--keyring", keyring, "--fingerprint", &"0".repeat(40), sig, data]).code(2);
     let primary: serde_json::Value =
@@ -343,7 +322,7 @@ fn usage_output_and_standard_input() {
     let bad = env.write("bad", bad);
     let _ = verify(&["--keyring", keyring, "--output", "text", bad.to_str().unwrap()]).code(3);
     let _ = verify(&["--keyring", keyring, "--output", "none", bad.to_str().unwrap()]).code(3);
-    assert_eq!(fs::read(env.path("text")).unwrap(), DATA, "untouched");
+    assert_eq!(fs::read(env.path("text")).unwrap(), DATA, "the file was changed");
     assert!(!env.path("none").exists());
     let mut piped = env.program(["raw", "verify", "--keyring", keyring, sig, "-"]);
     let _ = output(piped.stdin(fs::File::open(data).unwrap())).success();

@@ -134,8 +134,5 @@ fn userns_a_locked_build_does_not_depend_on_the_mirror() {
     mirror.publish("20260131T000000Z", &newer);
     let back = run(&stand, &["lock", "--check"]).code(3);
     assert!(back.stderr.contains("is older than the locked"), "{}", back.stderr);
-    for home in ["home/other", "home/third"] {
-        stand.env.set("QUERN_HOME", stand.env.path(home));
-        let _ = stand.env.run(["clean", "--all"]).success();
-    }
+    stand.env.clean(&["home/other", "home/third"]);
 }
