@@ -144,7 +144,7 @@ pub fn recipe(bytes: &[u8]) {
         match recipe::load(&request) {
             Ok(loaded) => {
                 loaded.warnings.iter().for_each(|warning| plain(warning));
-                loaded.job.to_json().expect("a job can be written");
+                serde_json::to_string(&loaded.job).expect("a job can be written");
             }
             Err(error) => harmless(&error),
         }

@@ -12,4 +12,4 @@ pub use crate::cli::command;
 pub use crate::enter::overlay;
 pub use crate::fs::rootfs::Rootfs;
 pub use crate::output::{Content, Contents, ImageSpec, Published, Role, Staging, publish};
-pub use crate::recipe::{Compression, Oci, Request, TEMPLATE, key_names as recipe_keys, load};
+pub use crate::recipe::{Compression, Oci, Request, key_names as recipe_keys, load};

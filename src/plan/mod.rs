@@ -30,7 +30,7 @@ impl Plan {
         Self {
             view: View::build(job, resolved, caches, work),
             steps: emerge::steps(job, resolved, &info),
-            strip: strip::rules(job),
+            strip: strip::rules(&job.strip, job.build.kind),
             info,
         }
     }

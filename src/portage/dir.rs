@@ -1,5 +1,5 @@
-//! Reads of directories that a build may write: no link is followed, nothing but a regular file is read, nothing blocks, and
-//! every read has a bound.
+//! Safe reads in directories that a build may write to: no symlink is followed, only regular files are read, no read blocks,
+//! and every read has a limit.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,30 +16,30 @@ pub struct Dir {
     fd: OwnedFd,
 }
 
-/// A regular file, opened safely.
+/// An open regular file.
 #[derive(Debug)]
 pub struct Regular {
     file: File,
-    /// Its size when it was opened.
+    /// The size when it was opened, in bytes.
     pub size: u64,
-    /// When it was last written.
+    /// The time of the last write.
     pub modified: SystemTime,
 }
 
 impl Dir {
-    /// Opens the directory `path`, which must be the caller's own; what is in it may be anybody's. None when it cannot be.
+    /// Opens the directory `path`, which must belong to the caller; its content is untrusted. Returns `None` on any error.
     pub fn open(path: &Path) -> Option<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::open(path, flags, Mode::empty()).ok().map(|fd| Self { fd })
     }
 
-    /// Opens the directory `name` in it.
+    /// Opens the subdirectory `name`.
     pub fn dir(&self, name: &OsStr) -> Option<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(&self.fd, single(name)?, flags, Mode::empty()).ok().map(|fd| Self { fd })
     }
 
-    /// Opens the regular file `name` in it; None for anything else.
+    /// Opens the regular file `name`. Returns `None` for anything else.
     pub fn file(&self, name: &OsStr) -> Option<Regular> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.fd, single(name)?, flags, Mode::empty()).ok()?;
@@ -55,7 +55,7 @@ impl Dir {
         Some(Regular { file: File::from(fd), size, modified })
     }
 
-    /// The names in it, sorted, at most `limit` of them.
+    /// Lists at most `limit` names, sorted.
     pub fn names(&self, limit: usize) -> Vec<std::ffi::OsString> {
         use std::os::unix::ffi::OsStrExt;
         let Ok(entries) = rustix::fs::Dir::read_from(&self.fd) else { return Vec::new() };
@@ -71,7 +71,7 @@ impl Dir {
 }
 
 impl Regular {
-    /// Up to `max` bytes from `offset` on.
+    /// Reads up to `max` bytes from `offset`.
     pub fn read(&mut self, offset: u64, max: u64) -> Option<Vec<u8>> {
         self.file.seek(SeekFrom::Start(offset)).ok()?;
         let mut bytes = Vec::new();
@@ -79,13 +79,13 @@ impl Regular {
         Some(bytes)
     }
 
-    /// The last `max` bytes.
+    /// Reads the last `max` bytes.
     pub fn tail(&mut self, max: u64) -> Option<Vec<u8>> {
         self.read(self.size.saturating_sub(max), max)
     }
 }
 
-/// `name` if it is one component.
+/// Returns `name` if it is a single component of a path.
 fn single(name: &OsStr) -> Option<&OsStr> {
     use std::os::unix::ffi::OsStrExt;
     (!name.is_empty() && name != "." && name != ".." && !name.as_bytes().contains(&b'/')).then_some(name)

@@ -1,17 +1,17 @@
-//! Which emerge commands a build runs, in which order.
+//! The emerge commands of a build, in order.
 
-use crate::base::text::plain;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::base::error::{Error, Result};
+use crate::base::text::plain;
 use crate::portage::{self, BuilderInfo, Resolved};
 use crate::recipe::{Job, TreeKind};
 
-/// First Portage with `--jobs-tmpdir-require-free-gb`, and the first that quietly runs fewer jobs without it.
+/// The first version of Portage with `--jobs-tmpdir-require-free-gb`. Without the option, it runs fewer jobs without notice.
 const WITH_TMPDIR_OPTION: [u32; 3] = [3, 0, 74];
 
-/// Which tree a command fills.
+/// The tree that a command merges packages into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Root {
     /// The image tree, at [`portage::ROOT`].
@@ -20,30 +20,29 @@ pub enum Root {
     Builder,
 }
 
-/// One emerge command.
+/// An emerge command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// What it does, in the present participle.
+    /// The work, in the present participle ("merging @profile").
     pub what: String,
-    /// The command; the first word is looked up in PATH.
+    /// The command. The first word is looked up in PATH.
     pub argv: Vec<String>,
-    /// Added to the environment. Nothing of Portage's is set in any other way.
+    /// Additions to the environment. Other variables of Portage are never set there.
     pub env: BTreeMap<String, String>,
-    /// The tree it fills.
     pub root: Root,
-    /// What the builder's `etc/portage/make.profile` must link to before it runs; none leaves the link alone.
+    /// The target of the builder's `etc/portage/make.profile` during the command; `None` leaves the link alone.
     pub profile: Option<PathBuf>,
 }
 
 impl Step {
-    /// The command as a shell would take it.
+    /// Returns the command in the syntax of a shell.
     pub fn display(&self) -> String {
         let env = self.env.iter().map(|(name, value)| format!("{name}={}", shell_quote(value)));
         env.chain(self.argv.iter().map(|word| shell_quote(word))).collect::<Vec<_>>().join(" ")
     }
 }
 
-/// Refuses atoms and options that would not be taken for such.
+/// Refuses atoms that emerge would not read as atoms, and options that the build sets itself.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::base::error::Kind::Usage).
@@ -53,24 +52,25 @@ pub fn check(job: &Job) -> Result<()> {
         for atom in atoms {
             if atom.is_empty() || atom.starts_with('-') || atom.contains(|c: char| c.is_whitespace() || c.is_control())
             {
-                return Err(Error::usage(format!("{key} has ‘{}’, which is no atom", plain(atom, 100)))
-                    .with_hint("options of emerge belong in emerge.options, one word each"));
+                return Err(Error::usage(format!("{key}: ‘{}’ is not an atom", plain(atom, 100)))
+                    .with_hint("list options in emerge.options, one word each"));
             }
         }
     }
     for option in &job.emerge.options {
         let name = option.split('=').next().unwrap_or_default();
         if option.contains('\0') {
-            return Err(Error::usage("emerge.options has a NUL character"));
+            return Err(Error::usage("emerge.options contains a NUL character"));
         }
         if matches!(name, "--root" | "--config-root" | "--prefix") {
-            return Err(Error::usage(format!("emerge.options has {name}, which the build sets")));
+            return Err(Error::usage(format!("emerge.options contains {name}, which the build sets")));
         }
     }
     Ok(())
 }
 
-/// The commands of a build: the unblocker profile's update, the base layout, `@system` where asked for, the packages.
+/// Returns the commands of a build: the update under the unblocker profile, the base layout, `@system` if the recipe asks for
+/// it, and the packages.
 pub fn steps(job: &Job, resolved: &Resolved, builder: &BuilderInfo) -> Vec<Step> {
     let mut steps = Vec::new();
     let jobs = if job.emerge.jobs == 0 { builder.cpus.max(1) } else { job.emerge.jobs };
@@ -93,7 +93,7 @@ pub fn steps(job: &Job, resolved: &Resolved, builder: &BuilderInfo) -> Vec<Step>
         first.profile = Some(unblocker.link_target("/"));
         steps.push(first);
     }
-    // What an earlier step merged is not merged again; in a stage4, what the stage3 has in another shape is.
+    // A step does not merge again what an earlier one merged. In a stage4, it does if the stage3 has other USE flags.
     let (root, again): (Root, &[&str]) = match job.build.kind {
         TreeKind::Image => (Root::Target, &["--noreplace"]),
         TreeKind::Stage4 => (Root::Builder, &["--noreplace", "--changed-use"]),
@@ -128,10 +128,10 @@ fn options(job: &Job, builder: &BuilderInfo, jobs: u32) -> Vec<String> {
         "--quiet-build=y".to_owned(),
         format!("--jobs={jobs}"),
         "--usepkg=y".to_owned(),
-        // Off by default together with --usepkgonly, which a recipe may add.
+        // --usepkgonly, which a recipe may add, turns this off by default.
         "--binpkg-respect-use=y".to_owned(),
-        // Portage adds the C library that ROOT holds to the dependencies of what it builds there, and in an empty ROOT then takes
-        // its own binary packages for outdated. A changed ebuild is still seen by its revision, USE by the line above.
+        // Portage adds the C library in ROOT to the dependencies of what it builds there. In an empty ROOT, it would then
+        // consider its own binary packages outdated. A changed ebuild still has a new revision; the line above handles USE.
         "--binpkg-changed-deps=n".to_owned(),
         format!("--getbinpkg={remote}"),
         "--with-bdeps=n".to_owned(),
@@ -151,7 +151,7 @@ fn short(atoms: &[String]) -> String {
     }
 }
 
-/// `word` for a POSIX shell.
+/// Quotes a word for a POSIX shell.
 fn shell_quote(word: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"@%_-+=:,./".contains(&b);
     if !word.is_empty() && word.bytes().all(plain) {
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_filled_in_querns_order() {
+    fn the_commands_of_an_image_are_in_order() {
         let world = World::new();
         let mut job = job(world.usual());
         job.build.include_system = true;
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stage4_is_filled_in_place_under_its_own_profile() {
+    fn a_stage4_is_built_in_place_under_its_own_profile() {
         let world = World::new();
         let mut job = job(world.usual());
         job.build.kind = TreeKind::Stage4;
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn the_display_can_be_pasted() {
+    fn a_displayed_command_can_be_pasted_into_a_shell() {
         let step = Step {
             what: String::new(),
             argv: vec!["emerge".into(), ">=a/b-1[x]".into(), "it's".into(), String::new(), "\x1b[0m".into()],
@@ -256,7 +256,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn shell_quoting_is_undone_by_a_shell(word in "[ -~]{0,20}") {
+        fn a_shell_reads_a_quoted_word_back(word in "[ -~]{0,20}") {
             let quoted = shell_quote(&word);
             let mut out = String::new();
             let mut single = false;

@@ -1,4 +1,4 @@
-//! Small repositories and jobs for the tests of this module.
+//! Small repositories and jobs for tests.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ impl World {
         self.repo_at(&format!("repo-{directory}"), name, layout)
     }
 
-    /// A main repository `gentoo` and an overlay `quern` in the shape of the real ones.
+    /// Makes a main repository `gentoo` and an overlay `quern` that resemble the real ones.
     pub(crate) fn usual(&self) -> Vec<RepositorySpec> {
         let gentoo = self.repo("gentoo", "masters =\nprofile-formats = portage-2 profile-set\n");
         let quern = self.repo("quern", "masters = gentoo\nprofile-formats = portage-2 profile-set\n");

@@ -1,42 +1,22 @@
-//! The text of make.conf: quoting as Portage's reader undoes it, and the recipe's variables in an order in which they can
-//! refer to each other.
+//! The text of make.conf: values quoted for Portage's reader, and the recipe's variables in an order in which they can refer to
+//! each other.
 
-use crate::base::text::plain;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::error::{Error, Result};
-use crate::recipe::Job;
-
-/// Variables that decide where things are inside the sandbox, with the recipe's own key for the purpose, if there is one.
-const OWNED: [(&str, &str); 16] = [
-    ("DISTDIR", "set portage.distfiles"),
-    ("EMERGE_LOG_DIR", "logs are kept beside the build"),
-    ("EPREFIX", "prefixes are not supported"),
-    ("EROOT", "the build sets it"),
-    ("PKGDIR", "set portage.binpkg"),
-    ("PORTAGE_BINHOST", "set portage.binhost"),
-    ("PORTAGE_CONFIGROOT", "the build sets it"),
-    ("PORTAGE_LOGDIR", "logs are kept beside the build"),
-    ("PORTAGE_LOG_FILE_SEP", "logs are found by their names"),
-    ("PORTAGE_REPOSITORIES", "set portage.repositories"),
-    ("PORTAGE_TMPDIR", "set build.workdir-storage = \"tmpfs:<size>\""),
-    ("PORTDIR", "set portage.repositories"),
-    ("PORTDIR_OVERLAY", "set portage.repositories"),
-    ("PORT_LOGDIR", "logs are kept beside the build"),
-    ("ROOT", "set build.kind"),
-    ("SYSROOT", "the build sets it"),
-];
+use crate::base::text::plain;
+use crate::recipe::{Job, owned_variable};
 
 /// Refuses variables that cannot be written.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::base::error::Kind::Usage) for a name that is none, a variable that the build owns, a value with control
-/// characters or a reference that Portage cannot expand, and variables that refer to each other in a circle.
+/// [`Kind::Usage`](crate::base::error::Kind::Usage) for an invalid name, a variable that the build sets, a value with control
+/// characters or a reference that Portage cannot expand, and variables that refer to each other in a cycle.
 pub fn check(job: &Job) -> Result<()> {
     recipe_variables(job).map(drop)
 }
 
-/// The recipe's variables, quoted, each after those it refers to.
+/// Returns the recipe's variables, quoted. Each comes after those it refers to.
 pub(super) fn recipe_variables(job: &Job) -> Result<Vec<(String, String)>> {
     let variables = &job.portage.make_conf;
     let mut references = BTreeMap::new();
@@ -44,11 +24,11 @@ pub(super) fn recipe_variables(job: &Job) -> Result<Vec<(String, String)>> {
     for (name, value) in variables {
         let key = format!("portage.make-conf.{}", plain(name, 60));
         if !is_name(name) {
-            return Err(Error::usage(format!("{key} is no name of a variable"))
-                .with_hint("letters, digits and _, not beginning with a digit"));
+            return Err(Error::usage(format!("{key}: not a valid name of a variable"))
+                .with_hint("use letters, digits and _, and do not begin with a digit"));
         }
-        if let Some((_, instead)) = OWNED.iter().find(|(owned, _)| owned == name) {
-            return Err(Error::usage(format!("{key} is set by the build")).with_hint(*instead));
+        if let Some(instead) = owned_variable(name) {
+            return Err(Error::usage(format!("the build sets {key}")).with_hint(instead));
         }
         let (text, names) = quote(value).map_err(|why| Error::usage(format!("{key} {why}")))?;
         quoted.insert(name.as_str(), text);
@@ -61,7 +41,7 @@ pub(super) fn recipe_variables(job: &Job) -> Result<Vec<(String, String)>> {
     Ok(order.into_iter().map(|name| (name.to_owned(), quoted[name].clone())).collect())
 }
 
-/// Depth first, so that what is referred to comes before; a variable may refer to its own earlier value.
+/// Visits variables depth first, so that each comes after those it refers to. A variable may refer to its own earlier value.
 fn visit<'a>(
     name: &'a str,
     references: &'a BTreeMap<&'a str, BTreeSet<String>>,
@@ -72,8 +52,8 @@ fn visit<'a>(
         return Ok(());
     }
     if let Some(start) = stack.iter().position(|above| *above == name) {
-        let circle = [&stack[start..], &[name]].concat().join(" → ");
-        return Err(Error::usage(format!("variables in portage.make-conf refer to each other: {circle}")));
+        let cycle = [&stack[start..], &[name]].concat().join(" → ");
+        return Err(Error::usage(format!("variables in portage.make-conf refer to each other in a cycle: {cycle}")));
     }
     stack.push(name);
     for other in references[name].iter().filter(|other| *other != name) {
@@ -86,16 +66,16 @@ fn visit<'a>(
     Ok(())
 }
 
-/// A line `NAME="text"` from text that [`quote`] made or that needs no quoting.
+/// Writes a line `NAME="text"`. The text comes from [`quote`] or needs no quoting.
 pub(super) fn line(name: &str, quoted: &str) -> String {
     format!("{name}=\"{quoted}\"\n")
 }
 
-/// `value` as it stands between double quotes in make.conf, and the names of the variables it refers to.
+/// Returns `value` as it is written between double quotes in make.conf, and the names of the variables it refers to.
 ///
-/// `$NAME` and `${NAME}` stay alive and `\$` stays a dollar sign; every other character stands for itself. Line ends become
-/// blanks, which is what Portage makes of them. Two readers are undone: the one that splits words, for which `\` and `"`
-/// are escaped, and the one that expands variables, which takes off a second layer of `\` unless it is between apostrophes.
+/// `$NAME` and `${NAME}` remain references and `\$` remains a dollar sign; every other character means itself. Line breaks
+/// become spaces, as Portage reads them. The quoting is for two readers: one splits words, for which `\` and `"` are escaped;
+/// the other expands variables and removes a second layer of `\`, except between apostrophes.
 pub(super) fn quote(value: &str) -> Result<(String, BTreeSet<String>), String> {
     let mut names = BTreeSet::new();
     let mut expanded = String::with_capacity(value.len());
@@ -106,7 +86,7 @@ pub(super) fn quote(value: &str) -> Result<(String, BTreeSet<String>), String> {
         rest = after;
         match c {
             '\n' | '\t' => expanded.push(' '),
-            c if c.is_control() => return Err(format!("has the control character {}", c.escape_default())),
+            c if c.is_control() => return Err(format!("contains the control character {}", c.escape_default())),
             '\'' => {
                 single ^= !double;
                 expanded.push(c);
@@ -120,7 +100,7 @@ pub(super) fn quote(value: &str) -> Result<(String, BTreeSet<String>), String> {
                 expanded.push_str("\\$");
                 rest = &after[1..];
             }
-            // The reader of variables takes a quote after a pair of backslashes along without looking at it.
+            // The reader that expands variables skips a quote after a pair of backslashes.
             '\\' => {
                 expanded.push_str("\\\\");
                 if let Some(quote @ ('\'' | '"')) = after.chars().next() {
@@ -145,21 +125,22 @@ pub(super) fn quote(value: &str) -> Result<(String, BTreeSet<String>), String> {
         }
     }
     let mut quoted = expanded.replace('\\', "\\\\").replace('"', "\\\"");
-    // Portage's reader takes this very word for a command, even in quotes.
+    // Portage's reader takes this word for a command, even in quotes.
     if quoted == "source" {
         quoted.push(' ');
     }
     Ok((quoted, names))
 }
 
-/// The name that follows a `$` and the length of the whole reference after it; no name when the `$` is only a dollar sign.
+/// Returns the name after a `$` and the length of the reference after the `$`. The name is `None` if the `$` is a dollar sign.
 fn reference(after: &str) -> Result<(Option<&str>, usize), String> {
     let word = |text: &str| text.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count();
     if let Some(inner) = after.strip_prefix('{') {
         let length = word(inner);
         if length == 0 || !inner[length..].starts_with('}') {
             return Err(
-                "has a ${…} that is more than a name; Portage expands names only (write \\${ for the text)".into()
+                "contains a ${…} that is not only a name, which Portage cannot expand (write \\${ for the text itself)"
+                    .into(),
             );
         }
         return Ok((Some(&inner[..length]), length + 2));
@@ -185,7 +166,7 @@ mod tests {
         quote(value).unwrap().0
     }
 
-    /// What Portage's two readers make of a quoted value: `shlex` in POSIX mode, then `varexpand`.
+    /// Reads a quoted value as Portage's two readers do: `shlex` in POSIX mode, then `varexpand`.
     fn read_back(quoted: &str, variables: &BTreeMap<String, String>) -> String {
         let mut plain = String::new();
         let mut chars = quoted.chars().peekable();
@@ -247,14 +228,14 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_values_are_left_alone() {
+    fn ordinary_values_stay_unquoted() {
         assert_eq!(quoted("-O2 -pipe -march=x86-64-v3"), "-O2 -pipe -march=x86-64-v3");
         assert_eq!(quoted("${COMMON_FLAGS} $LDFLAGS"), "${COMMON_FLAGS} $LDFLAGS");
         assert_eq!(quoted("a\nb\tc\n"), "a b c");
     }
 
     #[test]
-    fn what_would_end_the_string_is_escaped() {
+    fn characters_that_would_end_the_string_are_escaped() {
         assert_eq!(quoted(r#"a"b"#), r#"a\"b"#);
         assert_eq!(quoted(r"\"), r"\\\\");
         assert_eq!(quoted("$(rm) $ 100$"), r"\\$(rm) \\$ 100\\$");
@@ -263,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_and_clever_expansions_are_refused() {
+    fn control_characters_and_complex_expansions_are_refused() {
         assert!(quote("a\0b").is_err());
         assert!(quote("a\x1b[0m").is_err());
         assert!(quote("a\rb").is_err());
@@ -273,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_follow_those_they_refer_to() {
+    fn variables_come_after_those_they_refer_to() {
         let mut job = job(Vec::new());
         let set = |job: &mut Job, name: &str, value: &str| {
             job.portage.make_conf.insert(name.into(), value.into());
@@ -289,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_none_or_the_builds_own_are_refused() {
+    fn invalid_names_and_variables_of_the_build_are_refused() {
         for name in ["", "1A", "A-B", "A B", "A=B", "é", "source", "ROOT", "PKGDIR", "PORTDIR"] {
             let mut job = job(Vec::new());
             job.portage.make_conf.insert(name.into(), "x".into());
@@ -298,7 +279,7 @@ mod tests {
     }
 
     proptest! {
-        /// Text without references comes back as it went in.
+        /// Text without references is read back unchanged.
         #[test]
         fn values_survive_both_readers(value in "[a-z\"'\\\\ #=;`()é]{0,30}") {
             let text = quoted(&value);

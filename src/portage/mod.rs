@@ -1,12 +1,12 @@
-//! What runs inside the tree: Portage's configuration as text, emerge's command lines, and what emerge says of its work.
+//! Portage's configuration as text, emerge's command lines, and emerge's reports.
 //!
-//! Nothing here starts a process or enters a tree. The only reads are of the recipe's repositories ([`repos`], [`profile`])
-//! and of directories that the build may write, which are hostile ([`dir`]).
+//! Nothing here starts a process or enters a tree. It reads only the recipe's repositories ([`repos`], [`profile`]) and
+//! directories that the build may write to, which are untrusted ([`dir`]).
 //!
-//! Order of use: [`check`] before anything is downloaded; [`Resolved::at`] once the repositories are there;
-//! [`config::Existing::gather`] once the builder tree is; [`config::target`] and [`config::builder`] before emerge;
-//! [`emerge::steps`]; [`events::Watcher`] while a step runs; [`failure::find`] when one failed; [`config::shipped`] before a
-//! stage4 is packed.
+//! Order of use: [`check`] before any download; [`Resolved::at`] once the repositories are there;
+//! [`config::Existing::gather`] once the builder tree is there; [`config::target`] and [`config::builder`] before emerge;
+//! [`emerge::steps`]; [`events::Watcher`] while a step runs; [`failure::find`] when a step failed; [`config::shipped`] before
+//! a stage4 is packed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -27,15 +27,15 @@ pub mod text;
 pub use profile::Profile;
 pub use repos::{Repo, Repos};
 
-/// Where repositories are mounted inside the sandbox, each under its own name.
+/// The directory of repositories inside the sandbox, each under its own name.
 pub const REPOS: &str = "/var/db/repos";
-/// PKGDIR of what is shipped.
+/// PKGDIR for packages that are shipped.
 pub const PKGDIR: &str = "/var/cache/binpkgs";
-/// PKGDIR of what is built for the builder itself: another profile and other USE flags.
+/// PKGDIR for packages of the builder itself, which has another profile and other USE flags.
 pub const BUILDER_PKGDIR: &str = "/var/cache/binpkgs-builder";
 /// DISTDIR.
 pub const DISTDIR: &str = "/var/cache/distfiles";
-/// Where Portage keeps packages of remote hosts (`<name>` below it).
+/// The directory of packages from remote hosts, in `<name>` below it.
 pub const BINHOST: &str = "/var/cache/binhost";
 /// PORTAGE_TMPDIR.
 pub const TMPDIR: &str = "/var/tmp";
@@ -45,19 +45,17 @@ pub const LOGDIR: &str = "/var/log/portage";
 pub const CONFIGROOT: &str = "/quern/config";
 /// ROOT of the target.
 pub const ROOT: &str = "/quern/image";
-/// Where Portage publishes its observability snapshots.
-pub const RUN: &str = "/run/portage";
 
-/// Files and links of a configuration, by path relative to its root (`etc/portage/make.conf`).
+/// The files and links of a configuration, by path relative to its root (`etc/portage/make.conf`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConfigTree {
-    /// Paths that are removed, whatever they are, before anything is written.
+    /// Paths to remove, of any kind, before anything is written.
     pub remove: BTreeSet<PathBuf>,
-    /// What is written, replacing what is there.
+    /// Entries to write. Each replaces an existing one.
     pub entries: BTreeMap<PathBuf, Entry>,
 }
 
-/// One entry of a [`ConfigTree`].
+/// An entry of a [`ConfigTree`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
     /// A file with this text, mode 0644.
@@ -75,7 +73,7 @@ impl ConfigTree {
         self.entries.insert(path.into(), Entry::Symlink(target.into()));
     }
 
-    /// The text of a file of the tree.
+    /// Returns the text of a file.
     pub fn text(&self, path: impl AsRef<Path>) -> Option<&str> {
         match self.entries.get(path.as_ref()) {
             Some(Entry::File(text)) => Some(text),
@@ -84,19 +82,19 @@ impl ConfigTree {
     }
 }
 
-/// What is known of the builder tree and the machine, found by the caller.
+/// Facts about the builder tree and the machine that the configuration and the commands depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuilderInfo {
-    /// Whether the builder has `/usr/bin/sandbox`; without it, Portage's `sandbox` features are turned off.
+    /// True if the builder has `/usr/bin/sandbox`. Without it, Portage's `sandbox` features are turned off.
     pub sandbox: bool,
-    /// Processors that may be used.
+    /// The number of processors to use.
     pub cpus: u32,
-    /// Portage's version in the builder, where known ([`portage_version`]).
+    /// Portage's version in the builder, if known ([`portage_version`]).
     pub portage: Option<[u32; 3]>,
 }
 
-/// Portage's version from the name of its entry in the package database (`portage-3.0.83-r1`) or of a Python distribution
-/// (`portage-3.0.83.dist-info`).
+/// Parses Portage's version from the name of its entry in the package database (`portage-3.0.83-r1`) or of its Python
+/// distribution (`portage-3.0.83.dist-info`).
 pub fn portage_version(name: &str) -> Option<[u32; 3]> {
     let rest = name.strip_prefix("portage-")?;
     let rest = rest.strip_suffix(".dist-info").unwrap_or(rest);
@@ -106,7 +104,7 @@ pub fn portage_version(name: &str) -> Option<[u32; 3]> {
     Some(version)
 }
 
-/// The recipe's repositories and profiles, found on the host and checked.
+/// The recipe's repositories and profiles, found on this host and checked.
 #[derive(Debug, Clone)]
 pub struct Resolved {
     /// The repositories, the main one first.
@@ -115,25 +113,25 @@ pub struct Resolved {
     pub profile: Profile,
     /// `build.unblocker-profile`.
     pub unblocker: Option<Profile>,
-    /// What the user should look at.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
 impl Resolved {
-    /// Reads the repositories and resolves the profiles, where all repositories are directories of this machine; run it before
-    /// anything is downloaded.
+    /// Reads the repositories and resolves the profiles of a recipe whose repositories are all directories on this machine.
+    /// Run it before any download.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::base::error::Kind::Usage) for a directory that is no repository, a profile that does not exist or
-    /// whose parents do not, and for `@profile` where it is empty.
+    /// [`Kind::Usage`](crate::base::error::Kind::Usage) for a directory that is not a repository, a profile that does not exist
+    /// or lacks a parent, and an empty `@profile`.
     pub fn new(job: &Job) -> Result<Self> {
         Self::of(job, Repos::load(&job.portage.repositories)?)
     }
 
-    /// As [`Resolved::new`], each repository in its directory, which was fetched perhaps.
+    /// Does the same as [`Resolved::new`], with the directory of each repository, which may have been downloaded.
     ///
     /// # Errors
-    /// As [`Resolved::new`].
+    /// Those of [`Resolved::new`].
     pub fn at(job: &Job, directories: &[PathBuf]) -> Result<Self> {
         Self::of(job, Repos::load_from(&job.portage.repositories, directories)?)
     }
@@ -158,11 +156,11 @@ impl Resolved {
     }
 }
 
-/// What can be checked of a recipe without the repositories that it fetches; run it before anything is downloaded.
+/// Checks the parts of a recipe that do not depend on repositories to download. Run it before any download.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::base::error::Kind::Usage) for a directory that is no repository, and for configuration that Portage would not
-/// take.
+/// [`Kind::Usage`](crate::base::error::Kind::Usage) for a directory that is not a repository, and for configuration that
+/// Portage would not accept.
 pub fn check(job: &Job) -> Result<()> {
     for repository in &job.portage.repositories {
         if let Some(directory) = repository.location() {
@@ -189,7 +187,7 @@ mod tests {
     use super::portage_version;
 
     #[test]
-    fn portage_version_is_read_from_both_kinds_of_name() {
+    fn portage_version_is_parsed_from_both_kinds_of_name() {
         assert_eq!(portage_version("portage-3.0.83-r1"), Some([3, 0, 83]));
         assert_eq!(portage_version("portage-3.0.83.dist-info"), Some([3, 0, 83]));
         assert_eq!(portage_version("portage-3.1"), Some([3, 1, 0]));

@@ -1,16 +1,15 @@
-//! The recipe's ebuild repositories, read where they lie: name, masters, formats.
+//! The recipe's ebuild repositories, read from their directories: names, masters, profile formats.
 
-use crate::base::text::plain;
 use std::path::{Path, PathBuf};
 
-use crate::base::error::{Context, Error, Result};
-
+use crate::base::error::{Context, Error, Kind, Result};
+use crate::base::text::plain;
 use crate::recipe::{Origin, RepositorySpec};
 
-/// Most that is read of any file of a repository's configuration.
+/// The size limit of a repository's configuration file, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// A repository on the host.
+/// A repository in a directory of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repo {
     name: String,
@@ -22,26 +21,26 @@ pub struct Repo {
 }
 
 impl Repo {
-    /// Reads the repository of a recipe, which is in `directory`.
+    /// Reads a repository of the recipe from its directory.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::base::error::Kind::Usage) when the directory is no repository or its name is not one.
+    /// [`Kind::Usage`] if the directory is not a repository or its name is invalid.
     pub fn load(recipe: &RepositorySpec, directory: &Path) -> Result<Self> {
         let location = fs_err::canonicalize(directory)
-            .context(crate::base::error::Kind::Usage, || format!("opening the repository {}", directory.display()))?;
+            .context(Kind::Usage, || format!("opening the repository {}", directory.display()))?;
         let name_file = location.join("profiles/repo_name");
         let layout_file = location.join("metadata/layout.conf");
         let layout = read(&layout_file)?.unwrap_or_default();
         let first_line = read(&name_file)?.and_then(|text| text.lines().next().map(|line| line.trim().to_owned()));
-        // As in Portage, layout.conf has the last word.
+        // layout.conf overrides repo_name, as in Portage.
         let name = value(&layout, "repo-name").filter(|name| !name.is_empty()).or(first_line).ok_or_else(|| {
             Error::usage(format!("{} is not an ebuild repository", directory.display()))
-                .with_hint(format!("{} is missing; it holds the repository's name", name_file.display()))
+                .with_hint(format!("{} is missing; it contains the repository's name", name_file.display()))
         })?;
         if !is_name(&name) {
             let shown = plain(&name, 40);
-            return Err(Error::usage(format!("the repository {} has the name ‘{shown}’", directory.display()))
-                .with_hint("a name is made of letters, digits, _ and -, and does not begin with -"));
+            return Err(Error::usage(format!("the repository {} has the invalid name ‘{shown}’", directory.display()))
+                .with_hint("a name consists of letters, digits, _ and -, and does not begin with -"));
         }
         let words = |key| value(&layout, key).map(|text| text.split_whitespace().map(str::to_owned).collect());
         Ok(Self {
@@ -54,37 +53,26 @@ impl Repo {
         })
     }
 
-    /// Its name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its directory on the host, without links.
+    /// Returns its directory on the host, with symlinks resolved.
     pub fn location(&self) -> &Path {
         &self.location
     }
 
-    /// Where it is mounted inside the sandbox.
+    /// Returns its directory inside the sandbox.
     pub fn mountpoint(&self) -> PathBuf {
         Path::new(super::REPOS).join(&self.name)
     }
 
-    /// Names of the repositories whose eclasses it uses, where it or the recipe names them.
-    pub fn masters(&self) -> Option<&[String]> {
-        self.masters.as_deref()
-    }
-
-    /// `profile-formats` of its layout.conf.
-    pub fn profile_formats(&self) -> &[String] {
-        &self.profile_formats
-    }
-
-    /// Whether its layout.conf lists this profile format.
+    /// Returns true if its layout.conf lists this profile format.
     pub fn has_format(&self, format: &str) -> bool {
         self.profile_formats.iter().any(|present| present == format)
     }
 
-    /// Its file `metadata/layout.conf`.
+    /// Returns the path of its `metadata/layout.conf`.
     pub fn layout_file(&self) -> PathBuf {
         self.location.join("metadata/layout.conf")
     }
@@ -101,23 +89,24 @@ pub struct Repos {
 }
 
 impl Repos {
-    /// Reads them all where the recipe says that they are.
+    /// Reads the repositories of a recipe from the directories that it names.
     ///
     /// # Errors
-    /// As [`Repos::load_from`], and [`Kind::Usage`](crate::base::error::Kind::Usage) for one that is not a directory of this machine.
+    /// Those of [`Repos::load_from`], and [`Kind::Usage`] for a repository that is not on this machine.
     pub fn load(recipes: &[RepositorySpec]) -> Result<Self> {
         let directories = recipes.iter().map(|recipe| match &recipe.origin {
             Origin::Location(path) => Ok(path.clone()),
-            Origin::Snapshot(_) | Origin::Git(_) => Err(Error::usage("a repository of the recipe is not fetched yet")),
+            Origin::Snapshot(_) | Origin::Git(_) => {
+                Err(Error::usage("a repository of the recipe is not downloaded yet"))
+            }
         });
         Self::load_from(recipes, &directories.collect::<Result<Vec<_>>>()?)
     }
 
-    /// Reads them all, each in its directory.
+    /// Reads the repositories of a recipe, each from its directory.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::base::error::Kind::Usage) when one cannot be read, two have one name, or one needs another that is
-    /// not there.
+    /// [`Kind::Usage`] if a repository cannot be read, two have the same name, or one needs another that is missing.
     pub fn load_from(recipes: &[RepositorySpec], directories: &[PathBuf]) -> Result<Self> {
         let each = recipes.iter().zip(directories).map(|(recipe, directory)| Repo::load(recipe, directory));
         let repos = Self { repos: each.collect::<Result<_>>()? };
@@ -128,24 +117,24 @@ impl Repos {
         for (index, repo) in repos.repos.iter().enumerate() {
             if let Some(other) = repos.repos[..index].iter().find(|other| other.name == repo.name) {
                 return Err(Error::usage(format!(
-                    "two repositories have the name {}: {} and {}",
+                    "two repositories are named {}: {} and {}",
                     repo.name,
                     other.location.display(),
                     repo.location.display()
                 ))
-                .with_hint("change profiles/repo_name in one of them, or leave one out"));
+                .with_hint("change profiles/repo_name in one of them, or remove one"));
             }
             let masters = repo.masters.iter().flatten().map(|name| ("masters", name));
             let overrides = repo.recipe.eclass_overrides.iter().flatten().map(|name| ("eclass-overrides", name));
             for (key, name) in masters.chain(overrides) {
                 if repos.get(name).is_none() {
                     return Err(Error::usage(format!(
-                        "the repository {} names {} in its {key}, which is not among portage.repositories",
+                        "the repository {} names {} in its {key}, but portage.repositories does not contain that repository",
                         repo.name,
                         plain(name, 40)
                     ))
                     .with_hint(format!(
-                        "add that repository, or set other {key} (see {})",
+                        "add that repository, or change {key} (see {})",
                         repo.layout_file().display()
                     )));
                 }
@@ -154,29 +143,29 @@ impl Repos {
         Ok(repos)
     }
 
-    /// The main repository.
+    /// Returns the main repository.
     pub fn main(&self) -> &Repo {
         &self.repos[0]
     }
 
-    /// All of them, the main one first.
+    /// Returns the repositories, the main one first.
     pub fn iter(&self) -> std::slice::Iter<'_, Repo> {
         self.repos.iter()
     }
 
-    /// The repository of that name or alias.
+    /// Finds a repository by name or alias.
     pub fn get(&self, name: &str) -> Option<&Repo> {
         self.iter().find(|repo| repo.name == name).or_else(|| self.iter().find(|repo| repo.answers_to(name)))
     }
 
-    /// What the user should look at.
+    /// Returns warnings for the user.
     pub fn warnings(&self) -> Vec<String> {
         self.iter()
             .skip(1)
             .filter(|repo| repo.masters.is_none())
             .map(|repo| {
                 format!(
-                    "the repository {} has no masters in {}; {} is taken",
+                    "the repository {} has no masters in {}: using {}",
                     repo.name,
                     repo.layout_file().display(),
                     self.main().name
@@ -185,20 +174,20 @@ impl Repos {
             .collect()
     }
 
-    /// The text of repos.conf inside the sandbox.
+    /// Writes repos.conf for the sandbox.
     pub fn repos_conf(&self) -> String {
         let mut text = format!("[DEFAULT]\nmain-repo = {}\n", self.main().name);
         for repo in self.iter() {
             text.push_str(&section(repo));
         }
-        // Portage's own default names a repository `gentoo`; without a directory for it every emerge complains.
+        // Portage's default configuration names a repository `gentoo`. Without a directory for it, every emerge warns.
         if self.get("gentoo").is_none() {
             text.push_str("\n[gentoo]\nlocation =\n");
         }
         text
     }
 
-    /// The text of repos.conf that a stage4 ships: `gentoo` keeps Portage's own default, so that it can be synced.
+    /// Writes the repos.conf that a stage4 ships. `gentoo` keeps Portage's default, so that it can be synced.
     pub fn shipped_repos_conf(&self) -> Option<String> {
         let mut text = String::new();
         if self.main().name != "gentoo" {
@@ -235,14 +224,14 @@ fn section(repo: &Repo) -> String {
     text
 }
 
-/// Whether `name` can name a repository. `DEFAULT` cannot: it is a section of its own in repos.conf.
+/// Returns true for a valid name. `DEFAULT` is invalid: it is a special section of repos.conf.
 fn is_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
     first && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') && name != "DEFAULT"
 }
 
-/// The value of a `key = value` line; the last one counts.
+/// Returns the value of the last line `key = value`.
 fn value(text: &str, key: &str) -> Option<String> {
     text.lines()
         .map(str::trim)
@@ -253,12 +242,12 @@ fn value(text: &str, key: &str) -> Option<String> {
         .next_back()
 }
 
-/// Text of a file of a repository, or none when it is missing.
+/// Reads a file of a repository. Returns `None` if it is missing.
 pub(super) fn read(path: &Path) -> Result<Option<String>> {
     use std::io::Read;
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = fs_err::OpenOptions::new();
-    // A fifo in the place of a file must not block us.
+    // Opening a FIFO must not block.
     options.read(true);
     options.options_mut().custom_flags(nix::libc::O_NONBLOCK);
     let file = match options.open(path) {
@@ -271,13 +260,13 @@ pub(super) fn read(path: &Path) -> Result<Option<String>> {
         }
     };
     let usage = || format!("reading {}", path.display());
-    if !file.metadata().context(crate::base::error::Kind::Usage, usage)?.is_file() {
+    if !file.metadata().context(Kind::Usage, usage)?.is_file() {
         return Err(Error::usage(format!("{} is not a regular file", path.display())));
     }
     let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).context(crate::base::error::Kind::Usage, usage)?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).context(Kind::Usage, usage)?;
     if bytes.len() as u64 > MAX_FILE {
-        return Err(Error::usage(format!("{} is longer than {MAX_FILE} bytes", path.display())));
+        return Err(Error::usage(format!("{} is larger than {MAX_FILE} bytes", path.display())));
     }
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
@@ -287,11 +276,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::base::error::Kind;
     use crate::portage::fixture::World;
 
     #[test]
-    fn a_repository_is_read_and_becomes_repos_conf() {
+    fn repositories_are_written_to_repos_conf() {
         let world = World::new();
         let gentoo = world.repo("gentoo", "masters =\nprofile-formats = portage-2 profile-set\n");
         let mut quern = world.repo("quern", "masters = gentoo\n# profile-formats = x\nprofile-formats = portage-2\n");
@@ -300,7 +288,7 @@ mod tests {
         let repos = Repos::load(&[gentoo, quern]).unwrap();
         assert_eq!(repos.main().name(), "gentoo");
         assert!(repos.get("gentoo").unwrap().has_format("profile-set"));
-        assert_eq!(repos.get("quern").unwrap().profile_formats(), ["portage-2"]);
+        assert!(!repos.get("quern").unwrap().has_format("profile-set"));
         assert_eq!(
             repos.repos_conf(),
             "[DEFAULT]\nmain-repo = gentoo\n\n[gentoo]\nlocation = /var/db/repos/gentoo\nauto-sync = no\n\n[quern]\n\
@@ -311,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn layout_conf_may_rename_and_alias() {
+    fn layout_conf_may_change_the_name_and_add_aliases() {
         let world = World::new();
         let main = world.repo("core", "masters =\naliases = gentoo\nrepo-name = core-kit\n");
         let repos = Repos::load(&[main]).unwrap();
@@ -321,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_repository_is_a_usage_error_that_says_why() {
+    fn a_directory_that_is_not_a_repository_is_a_usage_error_with_a_hint() {
         let world = World::new();
         let plain = world.directory("plain");
         let error = Repos::load(&[plain]).unwrap_err();
@@ -334,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_and_double_names_are_refused() {
+    fn invalid_and_duplicate_names_are_refused() {
         let world = World::new();
         for name in ["a b", "-x", "", "a/b", "DEFAULT", "a]b", "..", "é"] {
             let repo = world.repo(name, "masters =\n");
@@ -346,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_masters_are_refused_unless_the_recipe_sets_others() {
+    fn missing_masters_are_refused_unless_the_recipe_sets_others() {
         let world = World::new();
         let main = world.repo("main", "masters =\n");
         let mut overlay = world.repo("overlay", "masters = gentoo\n");

@@ -1,21 +1,21 @@
-//! Packages as emerge and Portage's files name them: atoms (PMS 8.3), sets, and lines about them. Pure.
+//! Atoms (PMS 8.3), package sets, and lines of Portage's package files. Pure.
 
 use super::diagnostic::Problem;
-use super::words::{Rule, chars, printable, repository};
+use super::words::{Checked, chars, digits, printable, repository};
 
-/// What emerge takes: an atom, a package's name alone, or a set.
-pub(super) fn package(text: &str) -> Rule {
+/// Accepts an argument of emerge: an atom, the name of a package alone, or a set.
+pub(super) fn package(text: &str) -> Checked {
     match text.strip_prefix('@') {
         Some(set) => {
             let rest = |c: char| c.is_ascii_alphanumeric() || "_.+-".contains(c);
-            chars(set, "a set's name", |c| c.is_ascii_alphanumeric() || c == '_', rest)
+            chars(set, "the name of a set", |c| c.is_ascii_alphanumeric() || c == '_', rest)
         }
         None => atom(text, false),
     }
 }
 
-/// A line of one of Portage's package files, tidied; empty lines and comments are fine.
-pub(super) fn package_line(file: &str, text: &str) -> Rule<String> {
+/// Parses a line of a package file and tidies its blanks. Accepts empty lines and comments.
+pub(super) fn package_line(file: &str, text: &str) -> Checked<String> {
     let line = text.trim();
     printable(line)?;
     if line.is_empty() || line.starts_with('#') {
@@ -24,7 +24,7 @@ pub(super) fn package_line(file: &str, text: &str) -> Rule<String> {
     let (first, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let masks = matches!(file, "package.mask" | "package.unmask");
     if masks && !rest.trim().is_empty() {
-        return Err(Problem::new(format!("more than a package in a line of {file}")));
+        return Err(Problem::new(format!("a line of {file} must contain only an atom")));
     }
     let one = if masks { first.strip_prefix('-').unwrap_or(first) } else { first };
     if !one.contains('/') {
@@ -34,19 +34,17 @@ pub(super) fn package_line(file: &str, text: &str) -> Rule<String> {
     Ok(line.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// A package dependency specification without blockers (PMS 8.3); `wild` allows `*/*` and the like.
-fn atom(text: &str, wild: bool) -> Rule {
+/// Accepts a package dependency specification (PMS 8.3) that is not a blocker. `wild` allows `*/*` and similar.
+fn atom(text: &str, wild: bool) -> Checked {
     if text.is_empty() {
         return Err(Problem::new("empty"));
     }
     printable(text)?;
     if text.starts_with('-') && !wild {
-        return Err(
-            Problem::new("emerge would take this for an option").help("options are listed in `options` in [emerge]")
-        );
+        return Err(Problem::new("emerge would read this as an option").help("list options in `options` in [emerge]"));
     }
     if text.starts_with('!') {
-        return Err(Problem::new("a blocker is nothing to merge"));
+        return Err(Problem::new("a blocker cannot be merged"));
     }
     let operator =
         [">=", "<=", ">", "<", "=", "~"].into_iter().find(|operator| text.starts_with(operator)).unwrap_or("");
@@ -57,7 +55,7 @@ fn atom(text: &str, wild: bool) -> Rule {
     };
     if let Some(flags) = flags {
         let flag = |c: char| c.is_ascii_alphanumeric() || "+_@-!?=,()".contains(c);
-        chars(flags, "USE flags of a package", flag, flag)?;
+        chars(flags, "the USE flags of an atom", flag, flag)?;
     }
     let (rest, repo) = match rest.split_once("::") {
         Some((rest, repo)) => (rest, Some(repo)),
@@ -83,20 +81,20 @@ fn atom(text: &str, wild: bool) -> Rule {
         chars(category, "a category", letter, |c| letter(c) || "+.-".contains(c))?;
     }
     let package = if operator == "=" { package.strip_suffix('*').unwrap_or(package) } else { package };
-    chars(package, "a package's name", letter, |c| letter(c) || "+.-".contains(c))?;
+    chars(package, "the name of a package", letter, |c| letter(c) || "+.-".contains(c))?;
     match (operator.is_empty(), has_version(package)) {
         (true, true) => Err(Problem::new("a version without an operator").help(format!("write ={text}"))),
         (false, false) => Err(Problem::new(format!("`{operator}` needs a version"))
             .help(format!("for example {operator}{}-1.0", rest.trim_end_matches('*')))),
         _ => match package.split('-').find(|part| part.contains('.')) {
-            // Only a version has dots.
-            Some(_) if operator.is_empty() => Err(Problem::new("a `.` may not stand in a package's name")),
+            // Only a version contains dots.
+            Some(_) if operator.is_empty() => Err(Problem::new("the name of a package must not contain `.`")),
             _ => Ok(()),
         },
     }
 }
 
-/// Whether a package's name ends in a version (PMS 3.2).
+/// Returns true if a name ends with a version (PMS 3.2).
 fn has_version(package: &str) -> bool {
     let Some((head, last)) = package.rsplit_once('-') else { return false };
     let revision = last.strip_prefix('r').is_some_and(digits);
@@ -104,10 +102,6 @@ fn has_version(package: &str) -> bool {
         Some((_, version)) if revision && is_version(version) => true,
         _ => is_version(last),
     }
-}
-
-pub(super) fn digits(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn is_version(text: &str) -> bool {

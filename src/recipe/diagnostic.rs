@@ -1,22 +1,22 @@
-//! Mistakes in a recipe, shown as the line they stand in with a caret under the bytes.
+//! Shows the mistakes of a recipe: each line with a caret under the wrong bytes.
 //!
-//! Everything a recipe holds is untrusted: its text is shown only through [`quoted`](crate::base::text::quoted), [`escaped`] or the renderer's own
-//! normalization, so that no terminal escape leaves this module raw.
+//! Everything in a recipe is untrusted. Whatever is shown passes through [`escaped`], [`quoted`](crate::base::text::quoted) or
+//! the renderer's own normalization, so that no terminal escape leaves this module.
 
-use crate::base::text::{escaped, is_unsafe};
 use std::ops::Range;
 use std::path::PathBuf;
 
 use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Padding, Renderer, Snippet};
 
 use crate::base::error::Error;
+use crate::base::text::{escaped, is_unsafe};
 
-/// How many mistakes are shown; a file of junk has more than anybody reads.
+/// The number of mistakes that are shown.
 const SHOWN: usize = 20;
-/// Longest line that is rendered whole; of a longer one only the surroundings of the caret are.
+/// The longest line that is rendered in full, in bytes. Of a longer line, only the bytes around the caret are rendered.
 const LINE: usize = 4096;
 
-/// Where a text came from.
+/// The kind of a [`Text`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TextKind {
     /// A recipe or defaults file, or standard input.
@@ -27,51 +27,49 @@ pub(super) enum TextKind {
     Option,
 }
 
-/// One text that values came from.
+/// A text with values of the recipe.
 #[derive(Debug, Clone)]
 pub(super) struct Text {
-    /// The file's name; a variable and an option show what they are themselves.
+    /// The name of the file; empty for a variable and an option.
     pub(super) label: String,
-    /// The text itself.
     pub(super) text: String,
-    /// What relative paths in it are relative to.
+    /// The base of relative paths in the text.
     pub(super) dir: PathBuf,
-    /// What it is.
     pub(super) kind: TextKind,
-    /// Later wins; equal for all variables and for all options.
+    /// The greater rank wins. All variables have the same rank, and so have all options.
     pub(super) rank: usize,
 }
 
-/// Some bytes of a [`Text`], by its index.
+/// A range of bytes in a [`Text`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     /// Index into [`Texts`].
     pub(super) text: usize,
-    /// Bytes of it.
+    /// The bytes.
     pub(super) span: Range<usize>,
 }
 
-/// Every text that was read, and every mistake found in them.
+/// All texts of a recipe, and the mistakes in them.
 #[derive(Debug, Default)]
 pub(super) struct Texts {
     texts: Vec<Text>,
     findings: Vec<Finding>,
     warnings: Vec<String>,
-    /// The last recipe file, which names the image.
+    /// The last recipe file. Its name is the default name of the image.
     main: Option<usize>,
 }
 
-/// What is wrong with a value: the caption under its bytes and, where known, what to write instead.
+/// A mistake in a value: the caption under its bytes and, if known, what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
-    /// Beside the caret.
+    /// The caption beside the caret.
     pub(super) label: String,
-    /// Below the snippet.
+    /// The line below the snippet.
     pub(super) help: Option<String>,
 }
 
 impl Problem {
-    /// A problem with a caption alone.
+    /// Makes a problem with a caption alone.
     pub(super) fn new(label: impl Into<String>) -> Self {
         Self { label: label.into(), help: None }
     }
@@ -83,30 +81,30 @@ impl Problem {
     }
 }
 
-/// One mistake.
+/// A mistake.
 #[derive(Debug, Clone)]
 pub(super) struct Finding {
     title: String,
-    /// The bytes at fault; none when something is missing everywhere.
+    /// The wrong bytes; `None` if something is missing.
     at: Option<Place>,
     label: String,
-    /// A second place that matters.
+    /// A second place, with its caption.
     also: Option<(Place, String)>,
     help: Vec<String>,
 }
 
 impl Finding {
-    /// A mistake at some bytes.
+    /// Makes a mistake at a place.
     pub(super) fn at(place: &Place, title: impl Into<String>, label: impl Into<String>) -> Self {
         Self { title: title.into(), at: Some(place.clone()), label: label.into(), also: None, help: Vec::new() }
     }
 
-    /// A mistake that no bytes show: something is missing.
+    /// Makes a mistake without a place: something is missing.
     pub(super) fn missing(title: impl Into<String>) -> Self {
         Self { title: title.into(), at: None, label: String::new(), also: None, help: Vec::new() }
     }
 
-    /// Points at a second place too.
+    /// Adds a second place.
     pub(super) fn also(mut self, place: &Place, label: impl Into<String>) -> Self {
         self.also = Some((place.clone(), label.into()));
         self
@@ -118,7 +116,7 @@ impl Finding {
         self
     }
 
-    /// Adds a line of advice where there is one.
+    /// Adds a line of advice, if there is one.
     pub(super) fn maybe_help(mut self, help: Option<String>) -> Self {
         self.help.extend(help);
         self
@@ -126,38 +124,38 @@ impl Finding {
 }
 
 impl Texts {
-    /// Adds a text and gives its index.
+    /// Adds a text and returns its index.
     pub(super) fn add(&mut self, text: Text) -> usize {
         self.texts.push(text);
         self.texts.len() - 1
     }
 
-    /// The text of that index.
+    /// Returns the text with this index.
     pub(super) fn get(&self, index: usize) -> &Text {
         &self.texts[index]
     }
 
-    /// Gives the text of that index its rank.
+    /// Sets the rank of the text with this index.
     pub(super) fn set_rank(&mut self, index: usize, rank: usize) {
         self.texts[index].rank = rank;
     }
 
-    /// The rank of the text a place is in.
+    /// Returns the rank of the text that contains a place.
     pub(super) fn rank(&self, place: &Place) -> usize {
         self.get(place.text).rank
     }
 
-    /// How many texts there are.
+    /// Returns the number of texts.
     pub(super) fn len(&self) -> usize {
         self.texts.len()
     }
 
-    /// Says which text is the last recipe file.
+    /// Marks a text as the last recipe file.
     pub(super) fn set_main(&mut self, text: Option<usize>) {
         self.main = text.or(self.main);
     }
 
-    /// The last recipe file: the one that names the image.
+    /// Returns the last recipe file.
     pub(super) fn main(&self) -> Option<&Text> {
         self.main.map(|main| self.get(main))
     }
@@ -167,12 +165,12 @@ impl Texts {
         self.findings.push(finding);
     }
 
-    /// Notes a mistake of a value: `title`, and at its bytes what `problem` says.
+    /// Notes a mistake in a value.
     pub(super) fn problem(&mut self, place: &Place, title: impl Into<String>, problem: Problem) {
         self.find(Finding::at(place, title, problem.label).maybe_help(problem.help));
     }
 
-    /// Notes something that works still, but should be changed.
+    /// Notes a warning about a place.
     pub(super) fn warn(&mut self, place: &Place, message: &str) {
         let text = self.get(place.text);
         let warning = match text.kind {
@@ -189,24 +187,24 @@ impl Texts {
         self.warnings.push(warning);
     }
 
-    /// The warnings, leaving none.
+    /// Takes all warnings.
     pub(super) fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
     }
 
-    /// Whether any mistake was found.
+    /// Returns true if there is a mistake.
     pub(super) fn is_wrong(&self) -> bool {
         !self.findings.is_empty()
     }
 
-    /// Forgets what is missing: it may be there, under the name that was found to be unknown.
+    /// Forgets missing keys if there are other mistakes: a key may be there under a misspelt name.
     pub(super) fn forgive_missing(&mut self) {
         if self.findings.iter().any(|finding| finding.at.is_some()) {
             self.findings.retain(|finding| finding.at.is_some());
         }
     }
 
-    /// All mistakes as one error.
+    /// Returns all mistakes as one error.
     pub(super) fn error(&self, colour: bool) -> Error {
         let count = self.findings.len();
         let what = match self.main() {
@@ -217,7 +215,7 @@ impl Texts {
         Error::usage(format!("reading the {what}: {mistakes}")).with_details(self.render(colour))
     }
 
-    /// All mistakes as text, in the order in which they stand in the texts.
+    /// Renders all mistakes in the order of their places.
     fn render(&self, colour: bool) -> String {
         let mut findings: Vec<&Finding> = self.findings.iter().collect();
         findings.sort_by_key(|finding| match &finding.at {
@@ -263,7 +261,7 @@ impl Texts {
         // File names are untrusted: no hyperlinks.
         let renderer = if colour { Renderer::styled().hyperlink(false) } else { Renderer::plain() };
         let rendered = renderer.render(&[group]);
-        // Labels may be wider than a line; what must not be there is white space at the ends of lines.
+        // The renderer leaves white space at the ends of lines.
         rendered.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
     }
 
@@ -274,7 +272,7 @@ impl Texts {
         }
     }
 
-    /// The line that a place begins in, or what of it fits.
+    /// Returns the line in which a place begins, or the part of it around the place.
     fn part(&self, place: &Place) -> Part<'_> {
         let text = self.get(place.text);
         let source = text.text.as_str();
@@ -292,17 +290,17 @@ impl Texts {
     }
 }
 
-/// One line of a text, ready to be shown.
+/// A line of a text, ready to be rendered.
 struct Part<'a> {
     text: &'a Text,
-    /// Offset of the line in the text.
+    /// The offset of the line in the text.
     start: usize,
     line: String,
     number: usize,
 }
 
 impl<'a> Part<'a> {
-    /// A place as bytes of this line.
+    /// Returns the bytes of this line that a place covers.
     fn span(&self, place: &Place) -> Range<usize> {
         let start = floor(&self.line, place.span.start.saturating_sub(self.start));
         let end = floor(&self.line, place.span.end.saturating_sub(self.start));
@@ -318,7 +316,7 @@ impl<'a> Part<'a> {
     }
 }
 
-/// The nearest character boundary at or before `index`.
+/// Returns the nearest character boundary at or before `index`.
 fn floor(text: &str, index: usize) -> usize {
     let mut index = index.min(text.len());
     while !text.is_char_boundary(index) {
@@ -327,8 +325,8 @@ fn floor(text: &str, index: usize) -> usize {
     index
 }
 
-/// A line of source with the same length in bytes and without unsafe characters. The C0 controls stay: the renderer replaces
-/// them by their pictures.
+/// Replaces the unsafe characters of a line and keeps its length in bytes. The C0 controls stay, because the renderer replaces
+/// them with their symbols.
 fn same_length(line: &str) -> String {
     line.chars()
         .map(|c| match c.len_utf8() {

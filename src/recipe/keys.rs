@@ -1,4 +1,4 @@
-//! Every key a recipe may have: its section, its type, its other spellings, and an example for the message about it.
+//! The table of all keys of a recipe: section, type, other spellings, and an example for messages.
 
 /// The type of a key's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,12 +25,12 @@ pub(super) enum Type {
     Map,
     /// A table of strings or integers.
     Variables,
-    /// An array of lines, or a table of atoms; the file of Portage it becomes.
+    /// An array of lines or a table of atoms, for this file of Portage.
     Lines(&'static str),
 }
 
 impl Type {
-    /// What a message says was expected.
+    /// Names the type for a message ("expected …").
     pub(super) fn expected(self) -> &'static str {
         match self {
             Self::Str => "a string",
@@ -52,25 +52,23 @@ impl Type {
 /// A key.
 #[derive(Debug)]
 pub(super) struct Key {
-    /// Its section; empty at the top of a recipe.
+    /// The section; empty for a key at the top of a recipe.
     pub(super) section: &'static str,
-    /// Its name.
     pub(super) name: &'static str,
-    /// Other spellings that are as good.
+    /// Other accepted spellings.
     pub(super) aliases: &'static [&'static str],
-    /// Its type.
     pub(super) of: Type,
-    /// A line that would be right.
+    /// A valid line with this key.
     pub(super) example: &'static str,
 }
 
-/// The sections, as they are listed to the user.
+/// The sections, in the order of messages.
 pub(super) const SECTIONS: [&str; 6] = ["source", "portage", "build", "emerge", "strip", "oci"];
 
-/// Spellings that are accepted with a warning: section, old, new.
+/// Deprecated spellings, accepted with a warning: section, old, new.
 pub(super) const DEPRECATED: &[(&str, &str, &str)] = &[("portage", "disftiles", "distfiles")];
 
-/// Keys of an entry of `portage.repositories`.
+/// The keys of an entry of `portage.repositories`.
 pub(super) const REPOSITORY: &[Key] = &[
     key("", "location", Type::Str, r#"location = "../overlays/mine""#),
     key("", "snapshot", Type::Str, r#"snapshot = "latest""#),
@@ -90,7 +88,7 @@ pub(super) const REPOSITORY: &[Key] = &[
     key("", "eclass-overrides", Type::Words, r#"eclass-overrides = ["mine"]"#),
 ];
 
-/// Every key.
+/// All keys.
 pub(super) const KEYS: &[Key] = &[
     key("", "name", Type::Str, r#"name = "musl-python3""#),
     key("", "include", Type::Strs, r#"include = ["base.toml"]"#),
@@ -183,19 +181,22 @@ pub(super) const KEYS: &[Key] = &[
     key("oci", "maintainer", Type::Str, r#"maintainer = "me@example.org""#),
 ];
 
-/// Where what Quern called otherwise has gone; the first of a pair is `section`, or `section.key`.
+/// Keys and sections of Quern that have another name here, or none: `section` or `section.key`, and what to do.
 const MOVED: &[(&str, &str)] = &[
-    ("docker", "there is no Docker here: `workdir_storage` is `workdir-storage` in [build], the rest is not needed"),
+    (
+        "docker",
+        "quern-builder does not use Docker: `workdir_storage` is `workdir-storage` in [build]; leave the rest out",
+    ),
     ("dockergen", "Quern's [dockergen] is [oci]; its `name` is `name` at the top of the recipe"),
-    ("postbuild", "there are no engines to choose: an [oci] table makes an OCI image"),
-    ("repository", "repositories are listed in `repositories` in [portage], each a directory or a table"),
-    ("build.driver", "there is one way to build, with neither Docker nor root; leave it out"),
+    ("postbuild", "an [oci] table makes an OCI image; leave [postbuild] out"),
+    ("repository", "list repositories in `repositories` in [portage], each as a directory or a table"),
+    ("build.driver", "there is only one way to build, without Docker and root; leave it out"),
     ("build.workdir", "work directories are in the store, which the variable QUERN_HOME moves; leave it out"),
-    ("portage.autofix", "the builder's configuration is always made from the recipe; leave it out"),
+    ("portage.autofix", "the build always writes the builder's configuration from the recipe; leave it out"),
     ("portage.debug_workdir", "`keep-failed` in [build] keeps the work directory of a failed build"),
     ("portage.debug-workdir", "`keep-failed` in [build] keeps the work directory of a failed build"),
-    ("portage.package", "a key with a dot is written in quotes: \"package.use\", or `package-use`"),
-    ("oci.name", "the image is named by `name` at the top of the recipe"),
+    ("portage.package", "quote a key that contains a dot: \"package.use\"; or write `package-use`"),
+    ("oci.name", "`name` at the top of the recipe names the image"),
 ];
 
 const fn key(section: &'static str, name: &'static str, of: Type, example: &'static str) -> Key {
@@ -206,30 +207,30 @@ const fn lines(name: &'static str, aliases: &'static [&'static str], file: &'sta
     Key { section: "portage", name, aliases, of: Type::Lines(file), example }
 }
 
-/// The key of that section and spelling.
+/// Finds a key by its section and any of its spellings.
 pub(super) fn find(section: &str, spelling: &str) -> Option<&'static Key> {
     let spelling = deprecated(section, spelling).unwrap_or(spelling);
     of_section(section).find(|key| key.name == spelling || key.aliases.contains(&spelling))
 }
 
-/// The new spelling of a deprecated one.
+/// Returns the new spelling of a deprecated one.
 pub(super) fn deprecated(section: &str, spelling: &str) -> Option<&'static str> {
     DEPRECATED.iter().find(|(of, old, _)| *of == section && *old == spelling).map(|(_, _, new)| *new)
 }
 
-/// The keys of a section, in the order in which they are listed.
+/// Lists the keys of a section, in the order of messages.
 pub(super) fn of_section(section: &str) -> impl Iterator<Item = &'static Key> {
     KEYS.iter().filter(move |key| key.section == section)
 }
 
-/// What became of something Quern had.
+/// Explains what replaces a key or section of Quern.
 pub(super) fn moved(section: &str, name: &str) -> Option<&'static str> {
     let full = if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") };
     let head = name.split(':').next().unwrap_or(name);
     MOVED.iter().find(|(old, _)| *old == full || (section.is_empty() && *old == head)).map(|(_, new)| *new)
 }
 
-/// The environment variable of a key.
+/// Returns the name of a key's environment variable.
 pub(super) fn variable(section: &str, name: &str) -> String {
     let name = name.replace(['-', '.'], "_");
     let whole = if section.is_empty() { format!("quern_{name}") } else { format!("quern_{section}_{name}") };

@@ -1,12 +1,12 @@
-//! Keys and types: what a layer of the recipe may hold at all, before anybody asks what it means. Every unknown key and
-//! every wrong type of a layer is reported, not only the first.
+//! Checks the keys and types of one layer of a recipe, before its values get a meaning. Reports every unknown key and every
+//! wrong type, not only the first.
 
 use super::diagnostic::{Finding, Place, TextKind, Texts};
 use super::keys::{self, Key, SECTIONS, Type};
 use super::parse::{Is, Item, Table, Value};
 use crate::base::text::{nearest, quoted};
 
-/// A layer without what is wrong in it, every key in its one spelling.
+/// Returns a layer without its mistakes, and with the one spelling of each key.
 pub(super) fn check(texts: &mut Texts, layer: Table) -> Table {
     let mut top = Table::new();
     let mut sections = Table::new();
@@ -19,8 +19,12 @@ pub(super) fn check(texts: &mut Texts, layer: Table) -> Table {
                     sections.insert(name, Item { key_at: item.key_at, value: Value { at, is } });
                 }
                 other => texts.find(
-                    Finding::at(&item.value.at, format!("`{name}` is a section"), format!("found {}", other.found()))
-                        .help(format!("write its keys below a line `[{name}]`")),
+                    Finding::at(
+                        &item.value.at,
+                        format!("`{name}` must be a section"),
+                        format!("found {}", other.found()),
+                    )
+                    .help(format!("write its keys after a line `[{name}]`")),
                 ),
             }
         } else {
@@ -32,7 +36,7 @@ pub(super) fn check(texts: &mut Texts, layer: Table) -> Table {
     checked
 }
 
-/// The known and well-typed items of a section.
+/// Returns the valid items of a section.
 fn section(texts: &mut Texts, section: &str, items: Table) -> Table {
     let mut checked: Table = Table::new();
     for (spelling, item) in items {
@@ -41,7 +45,7 @@ fn section(texts: &mut Texts, section: &str, items: Table) -> Table {
             continue;
         };
         if let Some(new) = keys::deprecated(section, &spelling) {
-            texts.warn(&item.key_at, &format!("`{spelling}` is deprecated; write `{new}`"));
+            texts.warn(&item.key_at, &format!("`{spelling}` is deprecated: write `{new}`"));
         }
         if let Some(first) = checked.get(key.name) {
             let finding = Finding::at(&item.key_at, format!("`{}` is given twice", key.name), "again here")
@@ -81,10 +85,10 @@ fn unknown(texts: &mut Texts, section: &str, spelling: &str, at: &Place) {
     if section.is_empty() {
         names.extend(SECTIONS.iter().map(|section| format!("[{section}]")));
     }
-    texts.find(finding.help(format!("known {place}: {}", names.join(", "))));
+    texts.find(finding.help(format!("known keys {place}: {}", names.join(", "))));
 }
 
-/// The value in the one form its type has in a tree, or none after noting what is wrong with it.
+/// Converts a value into the one form of its type in a tree. Notes a wrong type and returns `None`.
 fn typed(texts: &mut Texts, section: &str, key: &Key, value: Value) -> Option<Value> {
     let wrong = Wrong { section, key };
     let Value { at, is } = value;
@@ -116,7 +120,7 @@ fn typed(texts: &mut Texts, section: &str, key: &Key, value: Value) -> Option<Va
     Some(Value { at, is })
 }
 
-/// Whose value is wrong.
+/// The key of a value, for messages about the value.
 struct Wrong<'a> {
     section: &'a str,
     key: &'a Key,
@@ -184,7 +188,7 @@ impl Wrong<'_> {
                     texts.find(
                         Finding::at(&item.key_at, title, "not a key")
                             .maybe_help(meant)
-                            .help(format!("known of a repository: {}", known.join(", "))),
+                            .help(format!("known keys of a repository: {}", known.join(", "))),
                     );
                     continue;
                 };
@@ -199,7 +203,7 @@ impl Wrong<'_> {
 }
 
 impl Value {
-    /// The string this is, if it is one.
+    /// Returns the string, if the value is a string.
     pub(super) fn as_str(&self) -> Option<&str> {
         match &self.is {
             Is::Str(string) => Some(string),
@@ -208,7 +212,7 @@ impl Value {
     }
 }
 
-/// An integer as the string it stands for.
+/// Turns an integer into a string.
 fn text(value: Value) -> Value {
     match value.is {
         Is::Int(number) => Value { at: value.at, is: Is::Str(number.to_string()) },
@@ -220,7 +224,7 @@ fn split(words: &str, at: &Place) -> Vec<Value> {
     words.split_whitespace().map(|word| Value { at: at.clone(), is: Is::Str(word.to_owned()) }).collect()
 }
 
-/// How a variable or `--set` would give a key its example.
+/// Writes the example of a key as `--set` and as a variable.
 fn in_words(key: &Key) -> String {
     let value = key.example.split_once(" = ").map_or(key.example, |(_, value)| value);
     let value = if key.of == Type::Str { value.trim_matches('"') } else { value };

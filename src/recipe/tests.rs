@@ -68,7 +68,7 @@ fn refusal(request: &Request) -> String {
 }
 
 #[test]
-fn defaults_of_an_image() {
+fn an_image_has_defaults() {
     let place = Place::new();
     let job = job(&place.request(&["good.toml"]));
     assert_eq!(job.name, "good");
@@ -83,24 +83,7 @@ fn defaults_of_an_image() {
 }
 
 #[test]
-fn the_template_loads() {
-    let place = Place::new();
-    fs_err::create_dir_all(place.path().join("repo/profiles/default/linux/amd64/23.0/musl")).unwrap();
-    place.write("repo/profiles/repo_name", "gentoo");
-    place.write("template.toml", TEMPLATE);
-    let mut request = place.request(&["template.toml"]);
-    request.sets.push("portage.repositories=repo".to_owned());
-    assert_eq!(
-        job(&request).source.base,
-        BaseSpec::Gentoo { stage3: "amd64-musl".to_owned(), version: Version::Latest }
-    );
-    for key in keys::KEYS.iter().filter(|key| !matches!(key.name, "distro" | "ask" | "compression")) {
-        assert!(TEMPLATE.contains(key.name), "the template does not mention {}", key.name);
-    }
-}
-
-#[test]
-fn the_examples_of_messages_are_right() {
+fn the_example_of_every_key_is_valid() {
     for key in keys::KEYS.iter().filter(|key| key.name != "include") {
         let mut texts = diagnostic::Texts::default();
         let section = if key.section.is_empty() { String::new() } else { format!("[{}]\n", key.section) };
@@ -119,7 +102,7 @@ fn the_examples_of_messages_are_right() {
 }
 
 #[test]
-fn relative_paths_are_relative_to_what_holds_them() {
+fn a_relative_path_is_relative_to_its_file() {
     let place = Place::new();
     place.write("sub/a.toml", "include = ['deep/b.toml']\n[portage]\nbinpkg = 'a'\n");
     place.write("sub/deep/b.toml", "[portage]\nbinpkg = 'b'\ndistfiles = '../b'\n[build]\noutdir = './x/./y'\n");
@@ -134,7 +117,7 @@ fn relative_paths_are_relative_to_what_holds_them() {
 }
 
 #[test]
-fn the_home_directory() {
+fn a_tilde_is_the_home_directory() {
     let place = Place::new();
     let loaded = job(&place.with(&[("HOME", "/home/me"), ("QUERN_BUILD_OUTDIR", "~/out")], &[]));
     assert_eq!(loaded.build.outdir, Path::new("/home/me/out"));
@@ -142,19 +125,19 @@ fn the_home_directory() {
 }
 
 #[test]
-fn includes() {
+fn include_cycles_and_too_many_includes_are_refused() {
     let place = Place::new();
     place.write("one.toml", "include = ['two.toml']");
     place.write("two.toml", "include = ['./sub/../one.toml']");
     fs_err::create_dir(place.path().join("sub")).unwrap();
     assert!(refusal(&place.request(&["good.toml", "one.toml"])).contains("in a cycle"));
-    // Twice the same, but not in a circle.
+    // Including a file twice is not a cycle.
     place.write("a.toml", "include = ['c.toml']");
     place.write("b.toml", "include = ['c.toml']\n[emerge]\njobs = 2");
     place.write("c.toml", "[emerge]\njobs = 1");
     place.write("d.toml", "include = ['a.toml', 'b.toml']");
     assert_eq!(job(&place.request(&["good.toml", "d.toml"])).emerge.jobs, 2);
-    // A tree of includes that doubles at each step ends.
+    // A tree of includes that doubles at each level is refused.
     for n in 0..20 {
         place.write(&format!("w{n}.toml"), format!("include = ['w{0}.toml', 'w{0}.toml']", n + 1));
     }
@@ -163,7 +146,7 @@ fn includes() {
 }
 
 #[test]
-fn only_regular_files_of_a_sane_size_are_read() {
+fn only_regular_files_of_limited_size_are_read() {
     let place = Place::new();
     nix::unistd::mkfifo(&place.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     place.write("large.toml", vec![b'#'; (1 << 20) + 1]);
@@ -181,7 +164,7 @@ fn only_regular_files_of_a_sane_size_are_read() {
 }
 
 #[test]
-fn values_of_variables_and_options() {
+fn variables_and_options_are_parsed_by_the_types_of_their_keys() {
     let place = Place::new();
     let env = [
         ("QUERN_NAME", "named"),
@@ -218,7 +201,7 @@ fn values_of_variables_and_options() {
     assert_eq!((oci.cmd[0].as_str(), oci.env["A"].as_str()), ("sh", "b=c"));
     assert!(!job.build.keep_failed);
     assert_eq!(job.portage.repositories[0].priority, Some(3));
-    assert_eq!(loaded.warnings, ["DISFTILES: `disftiles` is deprecated; write `distfiles`"]);
+    assert_eq!(loaded.warnings, ["DISFTILES: `disftiles` is deprecated: write `distfiles`"]);
 }
 
 #[test]
@@ -288,7 +271,7 @@ fn a_value_made_for_set_means_itself() {
 }
 
 #[test]
-fn a_variable_that_is_not_utf8() {
+fn a_variable_that_is_not_utf8_is_refused() {
     let place = Place::new();
     let mut request = place.request(&["good.toml"]);
     request.env.insert("QUERN_BUILD_OUTDIR".into(), OsString::from_vec(b"/x\xff\x1b".to_vec()));
@@ -298,14 +281,14 @@ fn a_variable_that_is_not_utf8() {
 }
 
 #[test]
-fn a_file_takes_the_place_of_a_stage3_and_back() {
+fn a_later_file_replaces_a_stage3_and_a_later_stage3_a_file() {
     let place = Place::new();
     place.write("local.toml", "[source]\nfile = 'good.toml'\nallow-unsigned = true\n");
     let local = job(&place.request(&["good.toml", "local.toml"]));
     assert!(matches!(local.source.base, BaseSpec::File { allow_unsigned: true, .. }), "{:?}", local.source.base);
     let mut request = place.request(&["local.toml", "good.toml"]);
     assert!(matches!(job(&request).source.base, BaseSpec::Gentoo { .. }));
-    // What was said of one file is not said of another.
+    // `allow-unsigned` of one file does not apply to another.
     request = place.request(&["good.toml", "local.toml"]);
     request.sets.push("source.file=local.toml".to_owned());
     let loaded = load(&request).unwrap();
@@ -326,13 +309,13 @@ fn a_large_file_of_junk_is_refused_at_once() {
         let started = std::time::Instant::now();
         let refusal = refusal(&place.request(&["good.toml", "junk.toml"]));
         assert!(refusal.len() < 100_000, "{} bytes", refusal.len());
-        // A generous bound: what is quadratic takes minutes.
+        // A generous limit: a quadratic algorithm would take minutes.
         assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
     }
 }
 
 #[test]
-fn colour_only_when_asked_for() {
+fn mistakes_are_coloured_only_on_request() {
     let place = Place::new();
     let mut request = place.with(&[], &["build.kind=x"]);
     assert!(!refusal(&request).contains('\u{1b}'));
@@ -341,16 +324,16 @@ fn colour_only_when_asked_for() {
 }
 
 #[test]
-fn json_and_tags() {
+fn equal_recipes_have_equal_json() {
     let place = Place::new();
     let request = place.with(&[], &["oci.tag=v-{date}-$$DATE$$"]);
-    let job = job(&request);
-    assert_eq!(job.to_json().unwrap(), super::tests::job(&request).to_json().unwrap());
-    assert!(job.to_json().unwrap().starts_with(r#"{"name":"good","source":{"base":{"gentoo":{"#));
-    assert_eq!(job.oci.unwrap().tag_on("20260810"), "v-20260810-20260810");
+    let json = serde_json::to_string(&job(&request)).unwrap();
+    assert_eq!(json, serde_json::to_string(&job(&request)).unwrap());
+    assert!(json.starts_with(r#"{"name":"good","source":{"base":{"gentoo":{"#), "{json}");
+    assert_eq!(job(&request).oci.unwrap().tag_on("20260810"), "v-20260810-20260810");
 }
 
-/// Lines that look like a recipe, so that most of what is tried gets past the grammar of TOML.
+/// Generates lines that look like a recipe, so that most of them are valid TOML.
 fn recipe_like() -> impl Strategy<Value = String> {
     let key = prop_oneof![
         prop::sample::select(keys::KEYS.iter().map(|key| key.name.to_owned()).collect::<Vec<_>>()),
@@ -371,7 +354,7 @@ fn recipe_like() -> impl Strategy<Value = String> {
     prop::collection::vec(line, 0..12).prop_map(|lines| lines.join("\n"))
 }
 
-/// What must hold of every refusal of a text.
+/// Checks what must be true for every refusal.
 fn check_refusal(request: &Request) -> Result<(), TestCaseError> {
     if let Err(error) = load(request) {
         prop_assert_eq!(error.kind(), Kind::Usage);
@@ -423,7 +406,7 @@ proptest! {
         check_refusal(&place.with(&[(&keys::variable(key.section, key.name), &value.replace('\0', ""))], &[]))?;
     }
 
-    /// Whatever says it last is right, and what it does not say is left as it was.
+    /// A later layer replaces the keys that it contains and leaves the others alone.
     #[test]
     fn the_later_layer_wins(layers in prop::collection::vec(prop::option::of(0..1000_u32), 7)) {
         let place = Place::new();

@@ -164,16 +164,10 @@ fn groff_finds_nothing_to_complain_of() {
 fn every_key_of_a_recipe_is_explained() {
     let page = fs::read_to_string(directory().join("quern-recipe.5")).unwrap();
     let page = page.replace("\\-", "-");
-    let mut keys = 0;
-    for line in quern_builder::testing::TEMPLATE.lines() {
-        let line = line.trim_start_matches(['#', ' ']);
-        let Some((key, _)) = line.split_once(" = ") else { continue };
-        if key.starts_with(|first: char| first.is_ascii_uppercase()) {
-            // A variable of make.conf.
-            continue;
-        }
-        keys += 1;
-        assert!(page.contains(&format!("\\fB{key}\\fR")), "man/quern-recipe.5 does not explain `{key}`");
+    for (key, _) in quern_builder::testing::recipe_keys() {
+        let name = key.rsplit_once('.').map_or(key.as_str(), |(_, name)| name);
+        let spelled = [key.split_once('.').map_or(key.as_str(), |(_, name)| name), name];
+        let named = |name: &str| page.contains(&format!("\\fB{name}\\fR"));
+        assert!(spelled.into_iter().any(named), "man/quern-recipe.5 does not explain `{key}`");
     }
-    assert!(keys > 30, "the template was read");
 }

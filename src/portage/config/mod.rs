@@ -1,31 +1,29 @@
 //! The two configurations of a build and the one that a stage4 ships, as text.
 //!
-//! Portage takes the target's settings from `PORTAGE_CONFIGROOT` and the builder's own from `/etc/portage`; both are written
+//! Portage reads the target's settings from `PORTAGE_CONFIGROOT` and the builder's own from `/etc/portage`. Both are written
 //! from the one recipe, as files, never through the environment. The recipe's make.conf variables and package files apply to
-//! both: what a package needs at build time lands in the builder, and a user has one configuration in mind.
+//! both: a package that is needed at build time is merged into the builder, and users expect one configuration.
 
-use crate::base::text::plain;
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::base::error::{Error, Result};
+use crate::base::text::plain;
 use crate::portage::makeconf::{line, quote, recipe_variables};
 use crate::portage::profile::link_target;
 use crate::portage::{self, BuilderInfo, ConfigTree, Entry, Profile, Repos, Resolved};
-use crate::recipe::{BaseSpec, Job, TreeKind};
+use crate::recipe::{BaseSpec, Job, ProfileName, TreeKind};
 
-/// Files of a directory-style configuration are read in the order of their names: ours comes last.
+mod existing;
+
+pub use existing::{Existing, Seen};
+
+/// Our file in a directory of configuration files. Portage reads the files in the order of their names, ours last.
 const OURS: &str = "zz-quern";
 const MAKE_CONF: &str = "etc/portage/make.conf";
 const MAKE_PROFILE: &str = "etc/portage/make.profile";
 const REPOS_CONF: &str = "etc/portage/repos.conf";
 const BINREPOS_CONF: &str = "etc/portage/binrepos.conf";
-/// Most of one existing file that is kept.
-const MAX_FILE: usize = 1 << 20;
-/// Most files of one existing directory that are kept.
-const MAX_FILES: usize = 1_000;
-
-/// Names of package files that a recipe may set.
+/// The package files that a recipe may set.
 pub const PACKAGE_FILES: [&str; 9] = [
     "package.accept_keywords",
     "package.accept_restrict",
@@ -38,101 +36,11 @@ pub const PACKAGE_FILES: [&str; 9] = [
     "package.use",
 ];
 
-/// What stands at a path of a tree.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
-    /// A regular file, with what is in it.
-    File(Vec<u8>),
-    /// A directory, with the names in it.
-    Directory(Vec<String>),
-    /// A symbolic link, with its target.
-    Symlink(PathBuf),
-}
-
-/// The part of an `/etc/portage` that the generated files have to get along with.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Existing {
-    files: BTreeMap<PathBuf, String>,
-    links: BTreeMap<PathBuf, PathBuf>,
-    directories: BTreeSet<PathBuf>,
-}
-
-impl Existing {
-    /// Asks `look` for what is needed. It is given paths relative to the tree's root and must not follow a link in the last
-    /// component; none means that nothing is there.
-    ///
-    /// # Errors
-    /// Those of `look`, and a file that is not text or too long.
-    pub fn gather(mut look: impl FnMut(&Path) -> Result<Option<Seen>>) -> Result<Self> {
-        let mut existing = Self::default();
-        let paths = [MAKE_CONF, MAKE_PROFILE, REPOS_CONF, BINREPOS_CONF].map(PathBuf::from);
-        let packages = PACKAGE_FILES.iter().map(|name| package_path(name));
-        for path in paths.into_iter().chain(packages) {
-            let Some(seen) = look(&path)? else { continue };
-            let Seen::Directory(names) = &seen else {
-                existing.take(path, seen)?;
-                continue;
-            };
-            existing.directories.insert(path.clone());
-            let kept = path == Path::new(REPOS_CONF) || path == Path::new(BINREPOS_CONF);
-            for name in names.iter().filter(|_| kept).take(MAX_FILES) {
-                let path = path.join(name);
-                if let Some(seen) = look(&path)? {
-                    existing.take(path, seen)?;
-                }
-            }
-        }
-        Ok(existing)
-    }
-
-    fn take(&mut self, path: PathBuf, seen: Seen) -> Result<()> {
-        match seen {
-            Seen::File(bytes) => {
-                let text = String::from_utf8(bytes)
-                    .ok()
-                    .filter(|text| text.len() <= MAX_FILE)
-                    .ok_or_else(|| Error::build(format!("the tree's /{} is not text, or too long", path.display())))?;
-                self.files.insert(path, text);
-            }
-            Seen::Symlink(target) => {
-                self.links.insert(path, target);
-            }
-            Seen::Directory(_) => {
-                self.directories.insert(path);
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds `text` to the file or directory at `path` of `tree`, keeping what is there.
-    fn add(&self, tree: &mut ConfigTree, path: &Path, text: &str) {
-        if self.directories.contains(path) {
-            tree.file(path.join(OURS), text);
-        } else if let Some(present) = self.files.get(path) {
-            let separator = if present.is_empty() || present.ends_with('\n') { "" } else { "\n" };
-            tree.file(path, format!("{present}{separator}\n{text}"));
-        } else {
-            tree.file(path, text);
-        }
-    }
-
-    /// Writes back what is below `path`.
-    fn restore(&self, tree: &mut ConfigTree, path: &Path) {
-        let below = |found: &&PathBuf| found.starts_with(path);
-        for found in self.files.keys().filter(below) {
-            tree.file(found, self.files[found].clone());
-        }
-        for found in self.links.keys().filter(below) {
-            tree.symlink(found, self.links[found].clone());
-        }
-    }
-}
-
-/// Refuses what cannot be written.
+/// Refuses values that cannot be written to a configuration file.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::base::error::Kind::Usage) for an unknown package file, a line with control characters, a mirror or host
-/// with a blank in it.
+/// [`Kind::Usage`](crate::base::error::Kind::Usage) for an unknown package file, a line with control characters, and the
+/// address of a mirror or host with a blank or a special character.
 pub fn check(job: &Job) -> Result<()> {
     for (name, lines) in &job.portage.package_files {
         package_text(name, lines)?;
@@ -141,17 +49,17 @@ pub fn check(job: &Job) -> Result<()> {
     let urls = urls.chain(job.portage.binhost.iter().map(|url| ("portage.binhost", url)));
     for (key, url) in urls {
         if url.is_empty() || url.contains(|c: char| c.is_whitespace() || c.is_control() || "\"'\\$%`".contains(c)) {
-            return Err(Error::usage(format!("{key} has ‘{}’, which is no URL", plain(url, 200))));
+            return Err(Error::usage(format!("{key}: ‘{}’ is not a URL", plain(url, 200))));
         }
     }
     Ok(())
 }
 
-/// The target's configuration, for [`portage::CONFIGROOT`] (`kind = "image"`). `existing` is what the user's own
-/// `portage.config` directory left there.
+/// Writes the target's configuration, for [`portage::CONFIGROOT`] (`kind = "image"`). `existing` has the files from the user's
+/// own `portage.config` directory.
 ///
 /// # Errors
-/// As [`check`].
+/// Those of [`check`].
 pub fn target(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Existing) -> Result<ConfigTree> {
     let mut tree = ConfigTree::default();
     let paths = [("ROOT", portage::ROOT), ("PKGDIR", portage::PKGDIR)];
@@ -165,10 +73,11 @@ pub fn target(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Exi
     Ok(tree)
 }
 
-/// The builder's configuration, for `/`. `existing` is the stage3's or the host's own, which is kept where Portage can merge the two.
+/// Writes the builder's configuration, for `/`. `existing` has the files of the stage3 or the host, which are kept if Portage
+/// can merge both.
 ///
 /// # Errors
-/// As [`check`]; [`Kind::Usage`](crate::base::error::Kind::Usage) when no repository has its profile.
+/// Those of [`check`]; [`Kind::Usage`](crate::base::error::Kind::Usage) if no repository contains the builder's own profile.
 pub fn builder(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Existing) -> Result<ConfigTree> {
     let mut tree = ConfigTree::default();
     let stage4 = job.build.kind == TreeKind::Stage4;
@@ -176,7 +85,7 @@ pub fn builder(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Ex
     let mut text = make_conf(job, info, &[("PKGDIR", packages)], stage4 && job.strip.doc)?;
     let host = matches!(job.source.base, BaseSpec::Host { .. });
     if host {
-        // Its settings hold for the builder, but neither its keys nor its helpers are there.
+        // The host's settings apply to the builder, but its keys and helper programs are not available there.
         text.insert_str(0, &line("FEATURES", "${FEATURES} -binpkg-signing -ccache -distcc -distcc-pump"));
     }
     existing.add(&mut tree, Path::new(MAKE_CONF), &text);
@@ -186,7 +95,7 @@ pub fn builder(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Ex
         (None, false) => own_profile(&mut tree, &resolved.repos, existing, host)?,
     }
     repositories(&mut tree, &resolved.repos);
-    // A stage3 brings its distribution's host, which is not the recipe's.
+    // A stage3 configures its distribution's binary package host, which the recipe did not ask for.
     tree.remove.insert(BINREPOS_CONF.into());
     if !job.portage.binhost.is_empty() {
         binary_hosts(&mut tree, &job.portage.binhost);
@@ -195,11 +104,11 @@ pub fn builder(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Ex
     Ok(tree)
 }
 
-/// What a stage4 ships in place of [`builder`]'s: nothing of the sandbox, the stage3's own files, the recipe's variables,
-/// package files and profile. `existing` is what [`builder`] was given.
+/// Writes the configuration that a stage4 ships in place of [`builder`]'s: the stage3's own files and the recipe's variables,
+/// package files and profile, without settings of the sandbox. `existing` is the same as for [`builder`].
 ///
 /// # Errors
-/// As [`check`].
+/// Those of [`check`].
 pub fn shipped(job: &Job, resolved: &Resolved, existing: &Existing) -> Result<ConfigTree> {
     let mut tree = ConfigTree::default();
     let mut text = String::new();
@@ -208,10 +117,10 @@ pub fn shipped(job: &Job, resolved: &Resolved, existing: &Existing) -> Result<Co
         text.push_str(&line(&name, &value));
     }
     text.push_str(&flags(job));
-    if text.is_empty() && !existing.directories.contains(Path::new(MAKE_CONF)) {
+    if text.is_empty() && !existing.has_directory(Path::new(MAKE_CONF)) {
         tree.remove.insert(MAKE_CONF.into());
         existing.restore(&mut tree, Path::new(MAKE_CONF));
-        // Portage wants one, even an empty one.
+        // Portage needs the file, even if it is empty.
         tree.entries.entry(MAKE_CONF.into()).or_insert_with(|| Entry::File(String::new()));
     } else {
         existing.add(&mut tree, Path::new(MAKE_CONF), &text);
@@ -223,16 +132,17 @@ pub fn shipped(job: &Job, resolved: &Resolved, existing: &Existing) -> Result<Co
     }
     if let Some(text) = resolved.repos.shipped_repos_conf() {
         let path = Path::new(REPOS_CONF);
-        match existing.files.contains_key(path) {
-            true => existing.add(&mut tree, path, &text),
-            false => tree.file(path.join("quern.conf"), text),
+        if existing.has_file(path) {
+            existing.add(&mut tree, path, &text);
+        } else {
+            tree.file(path.join("quern.conf"), text);
         }
     }
     package_files(&mut tree, job, existing)?;
     Ok(tree)
 }
 
-/// Our part of a make.conf: the sandbox's paths, defaults, the recipe's variables, and FEATURES with the recipe's last.
+/// Writes our part of a make.conf: the sandbox's paths, defaults, FEATURES, and the recipe's variables last.
 fn make_conf(job: &Job, info: &BuilderInfo, paths: &[(&str, &str)], nodoc: bool) -> Result<String> {
     let mut text = String::from("# Written by quern-builder from the recipe.\n");
     let common = [
@@ -251,7 +161,7 @@ fn make_conf(job: &Job, info: &BuilderInfo, paths: &[(&str, &str)], nodoc: bool)
         ("MAKEOPTS", jobs.as_str()),
         ("GENTOO_MIRRORS", &mirrors),
         ("EMERGE_DEFAULT_OPTS", ""),
-        // As stage3s have it: reports look for English words in logs.
+        // The failure report looks for English words in logs. Stage3s set the same value.
         ("LC_MESSAGES", "C.utf8"),
     ];
     for (name, value) in defaults {
@@ -263,7 +173,7 @@ fn make_conf(job: &Job, info: &BuilderInfo, paths: &[(&str, &str)], nodoc: bool)
     }
     text.push_str(&line("FEATURES", &format!("${{FEATURES}} {}", features(info, nodoc).join(" "))));
     for (name, value) in recipe {
-        // Incremental for Portage only between files: within one, a later FEATURES would replace ours.
+        // FEATURES accumulates between files, but within a file a later value would replace ours.
         let value = if name == "FEATURES" { format!("${{FEATURES}} {value}") } else { value };
         text.push_str(&line(&name, &value));
     }
@@ -271,7 +181,8 @@ fn make_conf(job: &Job, info: &BuilderInfo, paths: &[(&str, &str)], nodoc: bool)
     Ok(text)
 }
 
-/// COMMON_FLAGS means nothing to Portage itself: a stage3's make.conf gives it its meaning, and so must we.
+/// Writes the compiler flags that use COMMON_FLAGS. Portage itself does not know that variable; a stage3's make.conf uses it
+/// in the same way.
 fn flags(job: &Job) -> String {
     let given = |name: &&str| job.portage.make_conf.contains_key(*name);
     let names = ["CFLAGS", "CXXFLAGS", "FCFLAGS", "FFLAGS"];
@@ -287,14 +198,14 @@ fn features(info: &BuilderInfo, nodoc: bool) -> Vec<&'static str> {
         "parallel-install",
         "network-sandbox",
         "ipc-sandbox",
-        // It mounts a /proc, which a build as root must not (see `enter`); and what was built as root and what was not are to
-        // be the same, down to the features that a package records.
+        // pid-sandbox mounts a /proc, which a build as root must not do (see `enter`). Builds by root and by ordinary users must
+        // be equal, including the features that a package records.
         "-pid-sandbox",
         "observability",
-        // The tree is thrown away when the machine stops: syncing it to disk after every package is lost time.
+        // Syncing after every package is not needed: after a crash, the tree is built again.
         "-merge-sync",
         "-news",
-        // Failure reports read the logs.
+        // The failure report reads the logs.
         "-compress-build-logs",
         "-clean-logs",
     ];
@@ -315,7 +226,7 @@ fn repositories(tree: &mut ConfigTree, repos: &Repos) {
 fn binary_hosts(tree: &mut ConfigTree, hosts: &[String]) {
     let mut text = String::new();
     for (index, host) in hosts.iter().enumerate() {
-        // Portage asks the host of the highest priority first.
+        // Portage asks the host with the highest priority first.
         let (number, priority) = (index + 1, hosts.len() - index);
         text.push_str(&format!(
             "[quern-{number}]\npriority = {priority}\nsync-uri = {host}\nlocation = {}/quern-{number}\n\n",
@@ -329,8 +240,8 @@ fn package_files(tree: &mut ConfigTree, job: &Job, existing: &Existing) -> Resul
     for (name, lines) in &job.portage.package_files {
         let text = package_text(name, lines)?;
         let path = package_path(name);
-        // A directory where nothing is, so that the user's own directory can be laid over it.
-        if existing.files.contains_key(&path) || name == "package.provided" {
+        // Use a directory unless a file exists, so that the user's own directory can be laid over it.
+        if existing.has_file(&path) || name == "package.provided" {
             existing.add(tree, &path, &text);
         } else {
             tree.file(path.join(OURS), text);
@@ -339,7 +250,7 @@ fn package_files(tree: &mut ConfigTree, job: &Job, existing: &Existing) -> Resul
     Ok(())
 }
 
-/// `package.provided` is the one that belongs to the profile, and is a plain file there.
+/// Returns the path of a package file. `package.provided` belongs to the profile, where it must be a file.
 fn package_path(name: &str) -> PathBuf {
     let directory = if name == "package.provided" { "etc/portage/profile" } else { "etc/portage" };
     Path::new(directory).join(name)
@@ -347,13 +258,13 @@ fn package_path(name: &str) -> PathBuf {
 
 fn package_text(name: &str, lines: &[String]) -> Result<String> {
     if !PACKAGE_FILES.contains(&name) {
-        return Err(Error::usage(format!("portage.{} is no package file", plain(name, 40)))
-            .with_hint(format!("known are: {}", PACKAGE_FILES.join(", "))));
+        return Err(Error::usage(format!("portage.{} is not a package file", plain(name, 40)))
+            .with_hint(format!("known package files: {}", PACKAGE_FILES.join(", "))));
     }
     let mut text = String::new();
     for line in lines.iter().flat_map(|line| line.lines()) {
         if line.contains(|c: char| c.is_control() && c != '\t') {
-            return Err(Error::usage(format!("portage.{name} has a control character in ‘{}’", plain(line, 100))));
+            return Err(Error::usage(format!("portage.{name} contains a control character in ‘{}’", plain(line, 100))));
         }
         text.push_str(line);
         text.push('\n');
@@ -361,18 +272,18 @@ fn package_text(name: &str, lines: &[String]) -> Result<String> {
     Ok(text)
 }
 
-/// Points the builder's own profile link at where the sandbox has the repositories.
+/// Points the builder's own profile link to the repositories in the sandbox.
 fn own_profile(tree: &mut ConfigTree, repos: &Repos, existing: &Existing, host: bool) -> Result<()> {
     let path = Path::new(MAKE_PROFILE);
-    if existing.directories.contains(path) {
+    if existing.has_directory(path) {
         return Ok(());
     }
     let what = if host { "host" } else { "stage3" };
-    let mut hint = format!("set build.unblocker-profile to a profile that suits this {what}");
-    if host && existing.links.is_empty() && existing.files.is_empty() {
-        hint += "; or, if only some may read this host's settings, source.show = [\"/etc/portage\"]";
+    let mut hint = format!("set build.unblocker-profile to a profile for this {what}");
+    if host && existing.is_empty() {
+        hint += "; or, if ordinary users cannot read /etc/portage on this host, set source.show = [\"/etc/portage\"]";
     }
-    let Some(target) = existing.links.get(path) else {
+    let Some(target) = existing.link(path) else {
         return Err(
             Error::usage(format!("the {what} has no profile: /etc/portage/make.profile is missing")).with_hint(hint)
         );
@@ -380,24 +291,19 @@ fn own_profile(tree: &mut ConfigTree, repos: &Repos, existing: &Existing, host: 
     let text = target.to_string_lossy();
     let found = text.split_once("/profiles/").and_then(|(before, path)| {
         let named = before.rsplit('/').next().and_then(|name| repos.get(name));
-        let name = crate::recipe::ProfileName { repo: None, path: path.to_owned() };
-        // Where the main repository goes by another name, or once lived in /usr/portage.
+        // The main repository may have another name in the link, or be in /usr/portage.
         let mut candidates = named.into_iter().chain([repos.main()]);
         candidates.find_map(|repo| {
-            let name = crate::recipe::ProfileName { repo: Some(repo.name().to_owned()), ..name.clone() };
+            let name = ProfileName { repo: Some(repo.name().to_owned()), path: path.to_owned() };
             Profile::resolve(&name, repos).ok()
         })
     });
-    match found {
-        Some(profile) => tree.symlink(path, link_target("/", profile.repo(), profile.path())),
-        None => {
-            return Err(Error::usage(format!(
-                "the {what}'s own profile {} is in none of portage.repositories",
-                plain(&text, 200)
-            ))
-            .with_hint(hint));
-        }
-    }
+    let profile = found.ok_or_else(|| {
+        let shown = plain(&text, 200);
+        Error::usage(format!("no repository of portage.repositories contains the {what}'s own profile {shown}"))
+            .with_hint(hint)
+    })?;
+    tree.symlink(path, link_target("/", profile.repo(), profile.path()));
     Ok(())
 }
 

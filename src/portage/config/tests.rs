@@ -26,7 +26,7 @@ fn value<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn the_targets_configuration_is_complete() {
+fn the_configuration_of_the_target_is_complete() {
     let world = World::new();
     let mut job = job(world.usual());
     job.portage.make_conf.insert("CFLAGS".into(), "${COMMON_FLAGS} -g".into());
@@ -58,7 +58,7 @@ fn the_targets_configuration_is_complete() {
 }
 
 #[test]
-fn the_builders_configuration_keeps_the_stage3s() {
+fn the_configuration_of_the_builder_keeps_that_of_the_stage3() {
     let world = World::new();
     let mut job = job(world.usual());
     job.portage.package_files.insert("package.use".into(), vec!["a/b c".into()]);
@@ -85,7 +85,7 @@ fn the_builders_configuration_keeps_the_stage3s() {
 }
 
 #[test]
-fn a_hosts_configuration_is_the_builders_alone() {
+fn the_configuration_of_a_host_applies_only_to_the_builder() {
     let world = World::new();
     let mut job = job(world.usual());
     job.source.base = BaseSpec::Host { hide: Vec::new(), show: Vec::new() };
@@ -141,7 +141,7 @@ fn a_stage4_without_variables_ships_the_stage3s_make_conf_as_it_was() {
 }
 
 #[test]
-fn directories_get_a_file_of_ours() {
+fn a_directory_gets_a_file_of_ours() {
     let world = World::new();
     let mut job = job(world.usual());
     job.build.kind = TreeKind::Stage4;
@@ -154,7 +154,7 @@ fn directories_get_a_file_of_ours() {
 }
 
 #[test]
-fn the_stage3s_profile_is_found_again_or_named() {
+fn the_profile_of_the_stage3_is_found_or_named_in_the_error() {
     let world = World::new();
     let mut job = job(world.usual());
     let resolved = Resolved::new(&job).unwrap();
@@ -186,7 +186,7 @@ fn package_provided_belongs_to_the_profile_directory() {
 }
 
 #[test]
-fn what_cannot_be_written_is_refused_before_anything_is_downloaded() {
+fn values_that_cannot_be_written_are_refused_before_any_download() {
     let world = World::new();
     let bad = |change: fn(&mut Job)| {
         let mut job = job(world.usual());

@@ -18,7 +18,7 @@ fn a_snapshot_becomes_packages() {
 }
 
 #[test]
-fn what_is_no_snapshot_is_nothing() {
+fn other_text_is_not_a_snapshot() {
     for text in [
         "",
         "{}",
@@ -36,7 +36,7 @@ fn what_is_no_snapshot_is_nothing() {
 }
 
 #[test]
-fn hostile_names_are_cleaned_and_cut() {
+fn hostile_names_are_sanitised_and_cut() {
     let text = format!(
         r#"{{"type":"snapshot","jobs":{{}},"tasks":[{{"cpv":"\u001b[2Ja/b{}","phase":"\u0007x"}}]}}"#,
         "c".repeat(500)
@@ -74,7 +74,7 @@ fn the_log_becomes_packages() {
 }
 
 #[test]
-fn lines_that_are_none_tell_nothing() {
+fn other_lines_do_not_change_the_log() {
     let mut log = Log::default();
     for line in [
         "",
@@ -89,7 +89,7 @@ fn lines_that_are_none_tell_nothing() {
 }
 
 #[test]
-fn the_watcher_prefers_snapshots_and_speaks_of_changes_only() {
+fn the_watcher_prefers_snapshots_and_reports_only_changes() {
     let temp = tempfile::tempdir().unwrap();
     let (run, log) = (temp.path().join("run"), temp.path().join("log/emerge.log"));
     fs_err::create_dir(&run).unwrap();
@@ -197,7 +197,7 @@ fn times_of_snapshots_cannot_break_the_times_of_packages() {
 }
 
 #[test]
-fn the_watcher_follows_no_link_and_waits_for_no_fifo() {
+fn the_watcher_does_not_follow_symlinks_or_open_fifos() {
     let temp = tempfile::tempdir().unwrap();
     let outside = temp.path().join("outside");
     fs_err::write(&outside, SNAPSHOT).unwrap();

@@ -17,7 +17,7 @@ fn age(path: &Path, seconds: u64) {
 }
 
 #[test]
-fn the_log_that_says_that_it_failed_is_found() {
+fn the_log_that_reports_a_failure_is_found() {
     let (temp, began) = logs();
     let log = temp.path().join("app-misc:hello-2.10:20260810-233001.log");
     fs_err::write(&log, COMPILE).unwrap();
@@ -38,7 +38,7 @@ fn the_log_that_says_that_it_failed_is_found() {
 }
 
 #[test]
-fn logs_of_earlier_builds_do_not_count() {
+fn logs_of_earlier_builds_are_ignored() {
     let (temp, began) = logs();
     let log = temp.path().join("app-misc:hello-2.10:20260810-233001.log");
     fs_err::write(&log, COMPILE).unwrap();
@@ -49,7 +49,7 @@ fn logs_of_earlier_builds_do_not_count() {
 }
 
 #[test]
-fn what_emerge_names_counts_for_more_than_what_logs_say() {
+fn a_package_that_emerge_names_has_priority_over_logs() {
     let (temp, began) = logs();
     let output = b"\x1b[32m>>>\x1b[0m Failed to emerge dev-lang/python-3.11.2 for /quern/image/, Log file:\n";
     let log = temp.path().join("dev-lang:python-3.11.2:20260810-233009.log");
@@ -62,7 +62,7 @@ fn what_emerge_names_counts_for_more_than_what_logs_say() {
 }
 
 #[test]
-fn of_several_failures_the_youngest_log_is_shown() {
+fn the_newest_log_of_several_failures_is_shown() {
     let (temp, began) = logs();
     for (name, seconds) in [("app-misc:one-1:20260810-233001.log", 1), ("app-misc:two-2:20260810-233000.log", 0)] {
         let path = temp.path().join(name);
@@ -73,7 +73,7 @@ fn of_several_failures_the_youngest_log_is_shown() {
 }
 
 #[test]
-fn a_log_cannot_accuse_another_package() {
+fn an_error_in_a_log_about_another_package_is_ignored() {
     let (temp, began) = logs();
     fs_err::write(temp.path().join("app-misc:other-1:20260810-233001.log"), COMPILE).unwrap();
     assert_eq!(find(temp.path(), began, b"").cpv, None);
@@ -90,7 +90,7 @@ fn split_logs_are_found_too() {
 }
 
 #[test]
-fn links_and_fifos_are_left_alone() {
+fn symlinks_and_fifos_are_ignored() {
     let (temp, began) = logs();
     let outside = temp.path().join("outside");
     fs_err::write(&outside, COMPILE).unwrap();
@@ -104,7 +104,7 @@ fn links_and_fifos_are_left_alone() {
 }
 
 #[test]
-fn refusals_of_emerge_bring_a_hint() {
+fn known_messages_of_emerge_bring_a_hint() {
     let (temp, began) = logs();
     let cases: [(&str, &str, Kind); 6] = [
         ("emerge: there are no ebuilds to satisfy \"a/b\".", "portage.repositories", Kind::Build),
@@ -163,7 +163,7 @@ fn missing_files_of_every_failed_package_are_named() {
 }
 
 #[test]
-fn an_offline_build_that_fails_for_another_reason_says_nothing_of_the_network() {
+fn other_failures_of_an_offline_build_do_not_mention_the_network() {
     let (temp, began) = logs();
     fs_err::write(temp.path().join("app-misc:hello-2.10:20260810-233001.log"), COMPILE).unwrap();
     let error = find(temp.path(), began, b"").offline(true).into_error("merging x");
@@ -179,7 +179,7 @@ fn long_lines_of_a_log_are_cut_between_words() {
 }
 
 #[test]
-fn names_of_logs_are_read_strictly() {
+fn names_of_logs_are_parsed_strictly() {
     assert_eq!(logs::log_name("a-b:c-1.2-r3:20260810-233001.log", None).as_deref(), Some("a-b/c-1.2-r3"));
     assert_eq!(logs::log_name("c-1:20260810-233001.log", Some("a-b")).as_deref(), Some("a-b/c-1"));
     for bad in [

@@ -1,27 +1,27 @@
-//! `[build]`, `[emerge]` and `[strip]`: what is made, where, of which packages, and what is left out of it.
+//! `[build]`, `[emerge]` and `[strip]`: the kind and the place of the results, the packages, and the files to leave out.
 
-use crate::base::text::{escaped, nearest, quoted};
 use std::path::{Path, PathBuf};
 
+use super::path::{Must, absolute};
 use super::repositories::{Known, similar};
-use super::{Checker, Must, Word, absolute};
+use super::{Checker, Word, unchanged};
+use crate::base::text::{escaped, nearest, quoted};
 use crate::recipe::diagnostic::{Finding, Place, Problem};
 use crate::recipe::parse::Is;
 use crate::recipe::{Build, Compression, Emerge, ProfileName, Strip, TreeKind, atom, words};
 
-/// More jobs than this is a typing error.
-const JOBS: i64 = 1024;
+/// The limit on `jobs`. A greater number is a typing error.
+const MAX_JOBS: i64 = 1024;
 
 impl Checker<'_> {
-    /// The section, and the kind, which other defaults hang on; none when the kind is wrong.
+    /// Returns the section and the kind, on which other defaults depend; `None` if the kind is wrong.
     pub(super) fn build(&mut self, known: &Known) -> Option<(Option<Build>, TreeKind)> {
         let profile = match self.word("build", "profile") {
             Some(word) => self.profile(&word, known),
             None => {
-                self.texts.find(Finding::missing("no profile is given").help(
-                    "in [build] write profile = \"repository:path\"; it says what the system is made of, and \
-                               neither an image nor a stage4 can be configured without one",
-                ));
+                self.texts.find(
+                    Finding::missing("no profile is given").help("in [build] write profile = \"repository:path\""),
+                );
                 None
             }
         };
@@ -35,8 +35,7 @@ impl Checker<'_> {
         let storage = self.word("build", "workdir-storage");
         let workdir_tmpfs = storage.and_then(|word| self.follow(&word, "workdir storage", words::storage)).flatten();
         let kind = self.kind()?;
-        let atoms =
-            self.each("build", "baselayout-atoms", "package", |text| atom::package(text).map(|()| text.to_owned()));
+        let atoms = self.each("build", "baselayout-atoms", "package", unchanged(atom::package));
         let baselayout_atoms = atoms.unwrap_or_else(|| match kind {
             TreeKind::Image => vec!["sys-apps/baselayout".to_owned()],
             TreeKind::Stage4 => Vec::new(),
@@ -65,7 +64,7 @@ impl Checker<'_> {
             "stage4" => Ok(TreeKind::Stage4),
             other => {
                 let meant = nearest(other, ["image", "stage4"]).map(|meant| format!("did you mean \"{meant}\"?"));
-                Err(Problem { label: "neither image nor stage4".to_owned(), help: meant })
+                Err(Problem { label: "not image or stage4".to_owned(), help: meant })
             }
         })
     }
@@ -78,7 +77,7 @@ impl Checker<'_> {
             "xz" => Ok(Compression::Xz),
             "zstd" => Ok(Compression::Zstd),
             "none" => Ok(Compression::None),
-            _ => Err(Problem::new("not supported").help("one of gzip, gzip-fast, xz, zstd and none")),
+            _ => Err(Problem::new("not supported").help("use gzip, gzip-fast, xz, zstd or none")),
         })
     }
 
@@ -86,11 +85,8 @@ impl Checker<'_> {
         if let Some(word) = self.word("build", "outdir") {
             let path = self.path(&word, Must::BeMade)?;
             if path == Path::new("/") {
-                self.texts.problem(
-                    &word.at,
-                    "results do not go to the root directory",
-                    Problem::new("the root directory"),
-                );
+                let problem = Problem::new("the root directory");
+                self.texts.problem(&word.at, "the root directory cannot be the outdir", problem);
                 return None;
             }
             return Some(path);
@@ -99,14 +95,14 @@ impl Checker<'_> {
         match absolute(&dir, Path::new("out")) {
             Ok(path) => Some(path),
             Err(error) => {
-                let title = format!("the recipe's directory {} is gone: {error}", escaped(&dir.to_string_lossy()));
-                self.texts.find(Finding::missing(title));
+                let dir = escaped(&dir.to_string_lossy());
+                self.texts.find(Finding::missing(format!("cannot open the recipe's directory {dir}: {error}")));
                 None
             }
         }
     }
 
-    /// A profile that is there, in one of the recipe's repositories.
+    /// Returns a profile. It must exist if its repository is on this machine.
     fn profile(&mut self, word: &Word, known: &Known) -> Option<ProfileName> {
         let profile = self.follow(word, "profile", words::profile)?;
         let repository = match &profile.repo {
@@ -114,13 +110,10 @@ impl Checker<'_> {
             None => known.main(),
         };
         let Some(repository) = repository else {
-            // One that is yet to be fetched may have that name.
+            // A repository that is not fetched yet may have that name.
             if let (Some(name), true) = (&profile.repo, known.complete()) {
-                let mut finding = Finding::at(
-                    &word.at,
-                    format!("no repository is named {}", quoted(name)),
-                    "not one of the recipe's",
-                );
+                let title = format!("no repository is named {}", quoted(name));
+                let mut finding = Finding::at(&word.at, title, "not a repository of this recipe");
                 if let Some(meant) = nearest(name, known.directories().map(|known| known.name.as_str())) {
                     finding = finding.help(format!("did you mean `{}:{}`?", escaped(meant), escaped(&profile.path)));
                 }
@@ -153,18 +146,17 @@ impl Checker<'_> {
         if self.bool("emerge", "ask") == Some(true)
             && let Some(at) = self.place("emerge", "ask")
         {
-            let problem =
-                Problem::new("nobody is there to answer during a build").help("`--dry-run` shows what would be done");
+            let problem = Problem::new("a build cannot answer questions")
+                .help("`quern-builder build --dry-run` shows what a build would do");
             self.texts.problem(&at, "emerge cannot ask", problem);
         }
         let packages = self.packages(kind);
-        let options = self
-            .each("emerge", "options", "option for emerge", |option| words::option(option).map(|()| option.to_owned()));
+        let options = self.each("emerge", "options", "option for emerge", unchanged(words::option));
         let jobs = match self.value("emerge", "jobs").map(|value| (value.at.clone(), &value.is)) {
             Some((at, Is::Int(number))) => match u32::try_from(*number) {
-                Ok(jobs) if i64::from(jobs) <= JOBS => Some(jobs),
+                Ok(jobs) if i64::from(jobs) <= MAX_JOBS => Some(jobs),
                 _ => {
-                    let problem = Problem::new(format!("0 to {JOBS}")).help("0 means one per processor");
+                    let problem = Problem::new(format!("0 to {MAX_JOBS}")).help("0 means one per processor");
                     self.texts.problem(&at, "not a number of jobs", problem);
                     None
                 }
@@ -178,16 +170,16 @@ impl Checker<'_> {
         let written = self.list("emerge", "packages");
         if written.as_ref().is_some_and(Vec::is_empty) {
             let at = self.place("emerge", "packages")?;
-            let problem = Problem::new("empty").help("@profile is what the profile lists");
+            let problem = Problem::new("empty").help("\"@profile\" stands for the packages that the profile lists");
             self.texts.problem(&at, "no package is given", problem);
             return None;
         }
         if written.is_none() && kind == TreeKind::Stage4 {
-            let finding = Finding::missing("a stage4 is a stage3 and some packages, but no package is given");
+            let finding = Finding::missing("a stage4 needs packages, but no package is given");
             self.texts.find(finding.help("in [emerge] write packages = [\"…\"]"));
             return None;
         }
-        let packages = self.each("emerge", "packages", "package", |text| atom::package(text).map(|()| text.to_owned()));
+        let packages = self.each("emerge", "packages", "package", unchanged(atom::package));
         Some(packages.unwrap_or_else(|| vec!["@profile".to_owned()]))
     }
 

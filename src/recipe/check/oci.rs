@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::Checker;
+use super::{Checker, unchanged};
 use crate::recipe::diagnostic::Problem;
 use crate::recipe::{Oci, words};
 
 impl Checker<'_> {
-    /// The section, where a recipe has it.
+    /// Returns the section, if the recipe has it.
     pub(super) fn oci(&mut self) -> Option<Oci> {
         self.tree.get("oci")?;
         let tag = self.plain("oci", "tag", "tag", words::tag).unwrap_or_else(|| "{date}".to_owned());
@@ -15,7 +15,7 @@ impl Checker<'_> {
         let cmd = self.command("cmd");
         let env = self.pairs("env", |name| {
             if name.is_empty() || name.contains(['=', '\0']) {
-                Err(Problem::new("not the name of a variable"))
+                Err(Problem::new("not a valid name of a variable"))
             } else {
                 Ok(())
             }
@@ -25,7 +25,7 @@ impl Checker<'_> {
         let user = self.plain("oci", "user", "user", words::user);
         let workdir = self.word("oci", "workdir");
         let workdir = workdir.and_then(|word| self.follow(&word, "working directory", words::image_path));
-        let ports = self.each("oci", "ports", "port", |port| words::port(port).map(|()| port.to_owned()));
+        let ports = self.each("oci", "ports", "port", unchanged(words::port));
         let volumes = self.each("oci", "volumes", "volume", words::image_path);
         let maintainer = self.plain("oci", "maintainer", "maintainer", words::printable);
         Some(Oci {
@@ -42,14 +42,14 @@ impl Checker<'_> {
         })
     }
 
-    /// A command in exec form: its first word is a program.
+    /// Returns a command in exec form. Its first word is a program.
     fn command(&mut self, key: &str) -> Vec<String> {
         let words = self.list("oci", key).unwrap_or_default();
         if let Some(program) = words.first().filter(|word| word.text.is_empty() && key == "entrypoint") {
             let problem = Problem::new("empty").help("the first word is a program, for example [\"/usr/bin/python3\"]");
-            self.texts.problem(&program.at, "an entrypoint without a program", problem);
+            self.texts.problem(&program.at, "an entrypoint needs a program", problem);
         }
-        self.each("oci", key, "argument", |word| words::argument(word).map(|()| word.to_owned())).unwrap_or_default()
+        self.each("oci", key, "argument", unchanged(words::argument)).unwrap_or_default()
     }
 
     fn pairs(&mut self, key: &str, rule: impl Fn(&str) -> Result<(), Problem>) -> BTreeMap<String, String> {

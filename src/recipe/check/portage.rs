@@ -1,15 +1,16 @@
-//! `[portage]`: caches and configuration; the repositories have a file of their own.
+//! `[portage]`: caches and configuration.
 
-use crate::base::text::escaped;
 use std::collections::BTreeMap;
 
+use super::path::Must;
 use super::repositories::Known;
-use super::{Checker, Must, Word};
+use super::{Checker, Word, unchanged};
+use crate::base::text::escaped;
 use crate::recipe::keys::{self, Type};
 use crate::recipe::{Portage, Source, atom, words};
 
 impl Checker<'_> {
-    /// The section, and what is known of its repositories.
+    /// Returns the section, and the repositories on this machine.
     pub(super) fn portage(&mut self, source: Option<&Source>) -> (Option<Portage>, Known) {
         let (repositories, known) = self.repositories(source);
         let binpkg = self.path_of("portage", "binpkg", Must::BeMade);
@@ -33,13 +34,13 @@ impl Checker<'_> {
     fn make_conf(&mut self) -> BTreeMap<String, String> {
         let mut variables = BTreeMap::new();
         for (name, value) in self.map("portage", "make-conf") {
-            let named = self.follow(&name, "variable for make.conf", words::variable).is_some();
+            let named = self.follow(&name, "variable for make.conf", words::make_conf_variable).is_some();
             let what = format!("value of {}", escaped(&name.text));
             if self.follow(&value, &what, words::printable).is_some() && named {
                 variables.insert(name.text, value.text);
             }
         }
-        let flags = self.each("portage", "use", "USE flag", |flag| words::use_flag(flag).map(|()| flag.to_owned()));
+        let flags = self.each("portage", "use", "USE flag", unchanged(words::use_flag));
         if let Some(flags) = flags.filter(|flags| !flags.is_empty()) {
             let all: &mut String = variables.entry("USE".to_owned()).or_default();
             if !all.is_empty() {
@@ -58,7 +59,7 @@ impl Checker<'_> {
             let mut lines: Vec<String> =
                 self.each("portage", key.name, &what, |line| atom::package_line(file, line)).unwrap_or_default();
             for (atom, words) in self.map("portage", key.name) {
-                // The words first: a line break among them is theirs, not the atom's.
+                // Check the words first: a line break in them is not a mistake of the atom.
                 if self.follow(&words, &what, words::printable).is_none() {
                     continue;
                 }

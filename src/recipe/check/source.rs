@@ -1,6 +1,9 @@
-//! `[source]`: which stage3, and whom to trust; or this host.
+//! `[source]`: the stage3 and its trusted signers, or this host.
 
-use super::{Checker, Must, Word};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::path::Must;
+use super::{Checker, Word, unchanged};
 use crate::base::text::{nearest, quoted};
 use crate::recipe::diagnostic::{Finding, Place, Problem};
 use crate::recipe::merge::VARIABLES;
@@ -8,12 +11,13 @@ use crate::recipe::{
     BaseSpec, DEFAULT_MAX_AGE, DEFAULT_MIRROR, FUNTOO_LAYOUT, FUNTOO_MIRROR, SignedFile, Source, Version, words,
 };
 
-/// The keys that only a stage3 from a mirror has, and those that only a file has; the first of each makes the choice.
+/// The keys of a stage3 from a mirror. The first makes the choice.
 const MIRRORED: [&str; 2] = ["stage3", "version"];
-/// The keys that only what is on a server of another layout has.
-const DIRECT: [&str; 4] = ["release", "arch", "subarch", "layout"];
-/// The keys that only this host has.
+/// The keys of a stage3 from a server with another layout.
+const SIGNED_FILE: [&str; 4] = ["release", "arch", "subarch", "layout"];
+/// The keys of this host.
 const HOST: [&str; 2] = ["hide", "show"];
+/// The keys of a file on this machine. The first makes the choice.
 const LOCAL: [&str; 4] = ["file", "signature", "sha512", "allow-unsigned"];
 
 impl Checker<'_> {
@@ -30,63 +34,61 @@ impl Checker<'_> {
             None => Some(DEFAULT_MAX_AGE),
         };
         let bounds = self.bounds(|checker, key| checker.value("source", key).cloned());
-        // A file is of whichever distribution; what is on a server is named by each in its own way.
-        let base = match self.is_host(funtoo)? {
-            true => self.host(),
-            false if funtoo && self.item("source", "file").is_none() => self.direct(),
-            false => self.base(!funtoo),
+        // A file may be of any distribution. On servers, each distribution has its own names.
+        let base = if self.is_host(funtoo)? {
+            self.host()
+        } else if funtoo && self.item("source", "file").is_none() {
+            self.signed_file()
+        } else {
+            self.base(!funtoo)
         };
         distro?;
         Some(Source { base: base?, mirrors, keyring, fingerprints, max_age: max_age?, bounds: bounds? })
     }
 
-    /// Whether the distribution is Funtoo; none where this version cannot build from what is asked for.
+    /// Returns true for Funtoo, false for Gentoo, and `None` for any other distribution.
     fn distro(&mut self) -> Option<bool> {
-        let mut funtoo = Some(false);
-        if let Some(word) = self.word("source", "distro") {
-            match word.text.as_str() {
-                "gentoo" => {}
-                "funtoo" => funtoo = Some(true),
-                other => {
-                    let meant = nearest(other, ["gentoo", "funtoo"]).map(|meant| format!("did you mean \"{meant}\"?"));
-                    let problem = Problem { label: "neither gentoo nor funtoo".to_owned(), help: meant };
-                    let title = format!("cannot use the distribution {}", quoted(&word.text));
-                    self.texts.problem(&word.at, title, problem);
-                    funtoo = None;
-                }
+        let Some(word) = self.word("source", "distro") else { return Some(false) };
+        match word.text.as_str() {
+            "gentoo" => Some(false),
+            "funtoo" => Some(true),
+            other => {
+                let meant = nearest(other, ["gentoo", "funtoo"]).map(|meant| format!("did you mean \"{meant}\"?"));
+                let problem = Problem { label: "not gentoo or funtoo".to_owned(), help: meant };
+                let title = format!("cannot use the distribution {}", quoted(&word.text));
+                self.texts.problem(&word.at, title, problem);
+                None
             }
         }
-        funtoo
     }
 
-    /// Whether the recipe starts from this host; none where it says that it does, and more that goes with a stage3 only.
+    /// Returns true if the recipe starts from this host. Returns `None` if it also has keys of a stage3.
     fn is_host(&mut self, funtoo: bool) -> Option<bool> {
         let rank = |checker: &Self, key: &str| checker.key(key).map(|at| checker.texts.rank(&at));
         let asked = if self.bool("source", "host") == Some(true) { rank(self, "host") } else { None };
-        // The later layer wins, and what earlier ones say of another base no longer matters.
+        // The later layer wins: what earlier layers say about another base no longer matters.
         let stage3 = ["stage3", "file"].into_iter().filter_map(|key| rank(self, key)).max();
         if asked.is_none() || stage3 > asked {
             let level = stage3.or(asked);
             for other in HOST {
                 let Some(at) = self.key(other).filter(|at| Some(self.texts.rank(at)) >= level) else { continue };
-                let problem = Problem::new("only with host = true").help("a stage3 is seen as it is");
-                self.texts.problem(&at, format!("`{other}` says nothing of a stage3"), problem);
+                let problem = Problem::new("only with host = true").help("a build sees all of a stage3");
+                self.texts.problem(&at, format!("`{other}` does not apply to a stage3"), problem);
             }
             return Some(false);
         }
         let host_at = self.key("host")?;
         let mut whole = true;
         let distro = funtoo.then_some("distro");
-        for other in MIRRORED.iter().chain(&DIRECT).chain(&LOCAL).copied().chain(distro) {
+        for other in MIRRORED.iter().chain(&SIGNED_FILE).chain(&LOCAL).copied().chain(distro) {
             let Some(at) = self.key(other).filter(|at| Some(self.texts.rank(at)) >= asked) else { continue };
-            let title = format!("`{other}` says nothing of this host, which is built from");
-            self.texts.find(Finding::at(&at, title, "leave this out").also(&host_at, "because of `host`"));
+            let title = format!("`{other}` does not apply to a build from this host");
+            self.texts.find(Finding::at(&at, title, "remove this").also(&host_at, "because of `host`"));
             whole = false;
         }
         whole.then_some(true)
     }
 
-    /// This host, as far as it is to be seen.
     fn host(&mut self) -> Option<BaseSpec> {
         let hide = self.each("source", "hide", "path", words::host_path).unwrap_or_default();
         let show = self.each("source", "show", "path", words::shown_path).unwrap_or_default();
@@ -104,21 +106,21 @@ impl Checker<'_> {
         };
         let written = self.list("source", "mirrors").unwrap_or_default();
         if let Some(at) = self.value("source", "mirrors").filter(|_| written.is_empty()).map(|value| value.at.clone()) {
-            let problem = Problem::new("empty").help("leave `mirrors` out to use Gentoo's own");
+            let problem = Problem::new("empty").help("remove `mirrors` to use the distribution's own");
             self.texts.problem(&at, "no mirror is given", problem);
         }
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         mirrors.retain(|mirror| seen.insert(mirror.clone()));
         mirrors
     }
 
     fn base(&mut self, gentoo: bool) -> Option<BaseSpec> {
         if gentoo {
-            for key in DIRECT {
+            for key in SIGNED_FILE {
                 let Some(at) = self.key(key) else { continue };
                 let problem =
-                    Problem::new("only with distro = \"funtoo\"").help("Gentoo's stage3s are named by `stage3` alone");
-                self.texts.problem(&at, format!("`{key}` says nothing of a stage3 of Gentoo"), problem);
+                    Problem::new("only with distro = \"funtoo\"").help("`stage3` alone names a stage3 of Gentoo");
+                self.texts.problem(&at, format!("`{key}` does not apply to a stage3 of Gentoo"), problem);
             }
         }
         let rank = |checker: &Self, keys: &[&str]| {
@@ -139,7 +141,7 @@ impl Checker<'_> {
                 self.texts.find(Finding::at(&at, title, "from a file").also(&other, "from a mirror"));
                 return None;
             }
-            // The later layer wins, and what earlier ones say of the other kind no longer matters.
+            // The later layer wins: what earlier layers say about the other kind no longer matters.
             (mirrored, local) => local > mirrored,
         };
         let (chosen, others) = if local { (LOCAL[0], &MIRRORED[1..]) } else { (MIRRORED[0], &LOCAL[1..]) };
@@ -147,9 +149,8 @@ impl Checker<'_> {
         for other in others {
             let Some(at) = self.key(other).filter(|at| Some(self.texts.rank(at)) >= level) else { continue };
             let chosen_at = self.key(chosen)?;
-            let title = format!("`{other}` says nothing of a stage3 that is given as `{chosen}`");
-            self.texts
-                .find(Finding::at(&at, title, "leave this out").also(&chosen_at, format!("because of `{chosen}`")));
+            let title = format!("`{other}` does not apply to a stage3 with `{chosen}`");
+            self.texts.find(Finding::at(&at, title, "remove this").also(&chosen_at, format!("because of `{chosen}`")));
         }
         if local { self.local(level) } else { self.mirrored() }
     }
@@ -165,15 +166,15 @@ impl Checker<'_> {
         Some(BaseSpec::Gentoo { stage3: stage3?, version: version? })
     }
 
-    /// A file of a server that is laid out as Funtoo's, or as the recipe says.
-    fn direct(&mut self) -> Option<BaseSpec> {
+    /// Returns a file on a server with Funtoo's layout, or with the recipe's.
+    fn signed_file(&mut self) -> Option<BaseSpec> {
         if let Some(at) = self.key("stage3") {
             let problem = Problem::new("only with distro = \"gentoo\"")
-                .help("Funtoo's stage3s are named by `release`, `arch` and `subarch`");
-            self.texts.problem(&at, "`stage3` says nothing of a stage3 of Funtoo", problem);
+                .help("`release`, `arch` and `subarch` name a stage3 of Funtoo");
+            self.texts.problem(&at, "`stage3` does not apply to a stage3 of Funtoo", problem);
         }
         let version = match self.word("source", "version").filter(|word| word.text != "latest") {
-            Some(word) => Some(self.follow(&word, "version", |text| words::name(text).map(|()| text.to_owned()))?),
+            Some(word) => Some(self.follow(&word, "version", unchanged(words::name))?),
             None => None,
         };
         let mut values = vec![("version", version.clone().unwrap_or_default())];
@@ -185,27 +186,15 @@ impl Checker<'_> {
                     None => complete = false,
                 },
                 None => {
-                    let title = format!("no `{key}` of a stage3 of Funtoo is given");
+                    let title = format!("a stage3 of Funtoo needs `{key}`");
                     self.texts.find(Finding::missing(title).help(format!("in [source] write {key} = \"{example}\"")));
                     complete = false;
                 }
             }
         }
-        let mut layout = std::collections::BTreeMap::from(FUNTOO_LAYOUT.map(|(key, value)| (key, value.to_owned())));
-        for (key, value) in self.map("source", "layout") {
-            let Some(known) = FUNTOO_LAYOUT.iter().map(|(known, _)| *known).find(|known| *known == key.text) else {
-                let problem = Problem::new("not a key").help("known: latest, dated, signature, digest");
-                self.texts.problem(&key.at, format!("unknown key {} of a layout", quoted(&key.text)), problem);
-                complete = false;
-                continue;
-            };
-            let rule = if matches!(known, "latest" | "dated") { words::server_path } else { words::ending };
-            match self.follow(&value, "part of a layout", |text| rule(text).map(|()| text.to_owned())) {
-                Some(text) => _ = layout.insert(known, text),
-                None => complete = false,
-            }
-        }
+        let layout = self.layout();
         complete.then_some(())?;
+        let layout = layout?;
         let mut path = layout[if version.is_some() { "dated" } else { "latest" }].clone();
         for (key, value) in &values {
             path = path.replace(&format!("{{{key}}}"), value);
@@ -220,23 +209,42 @@ impl Checker<'_> {
         }))
     }
 
+    /// Returns Funtoo's layout with the recipe's changes.
+    fn layout(&mut self) -> Option<BTreeMap<&'static str, String>> {
+        let mut layout = BTreeMap::from(FUNTOO_LAYOUT.map(|(key, value)| (key, value.to_owned())));
+        let mut complete = true;
+        for (key, value) in self.map("source", "layout") {
+            let Some(known) = FUNTOO_LAYOUT.iter().map(|(known, _)| *known).find(|known| *known == key.text) else {
+                let problem = Problem::new("not a key").help("known keys: latest, dated, signature, digest");
+                self.texts.problem(&key.at, format!("unknown key {} of a layout", quoted(&key.text)), problem);
+                complete = false;
+                continue;
+            };
+            let rule = if matches!(known, "latest" | "dated") { words::server_path } else { words::ending };
+            match self.follow(&value, "part of a layout", unchanged(rule)) {
+                Some(text) => _ = layout.insert(known, text),
+                None => complete = false,
+            }
+        }
+        complete.then_some(layout)
+    }
+
     fn local(&mut self, level: Option<usize>) -> Option<BaseSpec> {
-        // A signature, a digest or a permission of an earlier layer is that of another file. What one command line says by
-        // variables and by options belongs together.
+        // The signature, digest or permission of an earlier layer belongs to another file. The variables and options of one
+        // command line belong together.
         let level = level.map(|level| level.min(VARIABLES));
         let mut ours = [false; 3];
         for (ours, key) in ours.iter_mut().zip(&LOCAL[1..]) {
             let Some(at) = self.key(key) else { continue };
             *ours = Some(self.texts.rank(&at)) >= level;
             if !*ours {
-                self.texts
-                    .warn(&at, &format!("`{key}` is not used: a later `file` takes the place of the one it is of"));
+                self.texts.warn(&at, &format!("`{key}` is not used: a later `file` replaces the file it belongs to"));
             }
         }
         let path = match self.word("source", "file") {
             Some(word) if word.text == "-" => {
                 if self.request.files.iter().any(|file| file.as_os_str() == "-") {
-                    let problem = Problem::new("the recipe is read from it already");
+                    let problem = Problem::new("the recipe itself is read from standard input");
                     self.texts.problem(&word.at, "cannot use standard input", problem);
                     return None;
                 }

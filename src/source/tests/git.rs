@@ -308,7 +308,7 @@ fn a_commit_becomes_a_repository_of_a_recipe_once_and_only_if_it_is_one() {
     forge.write("profiles/p/make.defaults", "ARCH=\"amd64\"\n");
     let id = forge.commit(Some("good"), 3600);
     let (all, resolved) = found(forge.branch()).unwrap();
-    assert_eq!((resolved.repos.main().name(), resolved.profile.arch()), ("own", Some("amd64")));
+    assert_eq!((resolved.repos.main().name(), resolved.profile.path()), ("own", "p"));
     assert!(all[0].directory().ends_with("root/repository"));
     assert!(matches!(&all[0].fact, crate::source::repository::Fact::Git { commit, .. } if *commit == id));
     assert_eq!(trees(), 1);

@@ -1,0 +1,363 @@
+//! The typed recipe.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::dated;
+
+/// One image to build. Every path is absolute and every value is valid.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Job {
+    /// The base name of results and the name of the work directory; `[A-Za-z0-9][A-Za-z0-9._+-]*`.
+    pub name: String,
+    /// The base of the builder tree.
+    pub source: Source,
+    /// Portage's configuration, repositories and caches.
+    pub portage: Portage,
+    /// The kind, the profile and the place of the results.
+    pub build: Build,
+    /// The packages.
+    pub emerge: Emerge,
+    /// Files to leave out of the image.
+    pub strip: Strip,
+    /// The OCI image, if the recipe has a table `[oci]`.
+    pub oci: Option<Oci>,
+}
+
+/// `[source]`: the stage3 and its trusted signers, or this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Source {
+    /// The base of the builder tree, and its origin.
+    pub base: BaseSpec,
+    /// Roots of mirrors without a trailing slash, tried in order. Gentoo's are also Portage's `GENTOO_MIRRORS`.
+    pub mirrors: Vec<String>,
+    /// OpenPGP certificates that replace the built-in and the imported ones.
+    pub keyring: Option<PathBuf>,
+    /// Primary fingerprints (40 or 64 upper-case hex digits) of trusted signers. Empty: Gentoo's release key, or every
+    /// certificate of `keyring`.
+    pub fingerprints: Vec<String>,
+    /// The greatest age of a signed list, in seconds.
+    pub max_age: u64,
+    /// Limits on unpacking the stage3.
+    #[serde(flatten)]
+    pub bounds: Bounds,
+}
+
+impl Source {
+    /// Returns the servers of Gentoo's distfiles: the mirrors, if they are Gentoo's.
+    pub fn distfiles(&self) -> &[String] {
+        if matches!(self.base, BaseSpec::SignedFile(_)) { &[] } else { &self.mirrors }
+    }
+}
+
+/// Limits on unpacking an archive. `None` derives a limit from the compressed size.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Bounds {
+    /// Bytes, holes and headers included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_unpacked: Option<u64>,
+    /// Entries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_entries: Option<u64>,
+}
+
+/// The base of the builder tree, and its origin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BaseSpec {
+    /// A release of Gentoo, from a mirror.
+    Gentoo {
+        /// The variant exactly as in `latest-stage3-<variant>.txt`, for example `amd64-musl`.
+        stage3: String,
+        /// The build of the variant.
+        version: Version,
+    },
+    /// A file on a server with a signature beside it, but no signed list.
+    #[serde(rename = "direct")]
+    SignedFile(SignedFile),
+    /// A file on this machine.
+    File {
+        /// The tarball; `-` is standard input.
+        path: PathBuf,
+        /// Its detached signature or signed digests; by default a file beside it.
+        signature: Option<PathBuf>,
+        /// Its SHA-512 (128 lower-case hex digits), in place of a signature.
+        sha512: Option<String>,
+        /// True to accept it with neither.
+        allow_unsigned: bool,
+    },
+    /// The running system, which must be a Gentoo system.
+    Host {
+        /// Absolute paths to hide, in addition to those that are always hidden.
+        hide: Vec<PathBuf>,
+        /// Absolute paths to show although they are hidden by default.
+        show: Vec<PathBuf>,
+    },
+}
+
+/// A tarball on a server, and the files beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SignedFile {
+    /// The path below the root of a mirror.
+    pub path: String,
+    /// The suffix of its detached signature.
+    pub signature: String,
+    /// The suffix of its digest; empty for a file without a digest.
+    pub digest: String,
+    /// True if the path always names the latest build.
+    pub latest: bool,
+    /// The server's name of the architecture.
+    pub arch: String,
+}
+
+/// A build of a variant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Version {
+    /// The build that the signed pointer names.
+    Latest,
+    /// The build with this timestamp, `YYYYMMDDTHHMMSSZ`.
+    Timestamp(String),
+}
+
+/// `[portage]`: repositories, caches and configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Portage {
+    /// Ebuild repositories; the first is the main one. Never empty.
+    pub repositories: Vec<RepositorySpec>,
+    /// PKGDIR, shared by all builds; by default in the store.
+    pub binpkg: Option<PathBuf>,
+    /// DISTDIR, shared by all builds; by default in the store.
+    pub distfiles: Option<PathBuf>,
+    /// Remote hosts of binary packages. Empty means `--getbinpkg=n`.
+    pub binhost: Vec<String>,
+    /// Variables of make.conf, for the target and for the builder.
+    pub make_conf: BTreeMap<String, String>,
+    /// Lines of `package.use`, `package.accept_keywords`, …, by the name of the file.
+    pub package_files: BTreeMap<String, Vec<String>>,
+    /// A directory laid over the generated `/etc/portage` of the target.
+    pub config: Option<PathBuf>,
+}
+
+/// An ebuild repository, as the recipe describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RepositorySpec {
+    /// Its origin.
+    #[serde(flatten)]
+    pub origin: Origin,
+    /// `priority` in repos.conf.
+    pub priority: Option<i32>,
+    /// `masters` in repos.conf, which override the repository's own.
+    pub masters: Option<Vec<String>>,
+    /// `eclass-overrides` in repos.conf.
+    pub eclass_overrides: Option<Vec<String>>,
+}
+
+impl RepositorySpec {
+    /// Returns its directory, if it is on this machine.
+    pub fn location(&self) -> Option<&Path> {
+        match &self.origin {
+            Origin::Location(path) => Some(path),
+            Origin::Snapshot(_) | Origin::Git(_) => None,
+        }
+    }
+}
+
+/// The origin of an ebuild repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// A directory on this machine that contains `profiles/repo_name`.
+    Location(PathBuf),
+    /// A signed snapshot from a mirror.
+    Snapshot(Snapshot),
+    /// A commit of a git repository.
+    Git(Git),
+}
+
+/// The format of a mirror's snapshot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SnapshotFormat {
+    /// `snapshots/gentoo-….tar.xz`, with a detached signature.
+    #[default]
+    Tar,
+    /// `snapshots/squashfs/gentoo-….xz.sqfs`, with a signed list of digests.
+    Squashfs,
+}
+
+/// A signed snapshot of Gentoo's repository from a mirror.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    /// The day, `YYYYMMDD`; `None` for the latest snapshot.
+    pub date: Option<String>,
+    /// The format.
+    pub format: SnapshotFormat,
+    /// Roots of mirrors without a trailing slash, tried in order.
+    pub mirrors: Vec<String>,
+    /// OpenPGP certificates that replace the built-in and the imported ones.
+    pub keyring: Option<PathBuf>,
+    /// Primary fingerprints of trusted signers. Empty: the key of Gentoo's snapshots, or every certificate of `keyring`.
+    pub fingerprints: Vec<String>,
+    /// The greatest age of the latest snapshot's signature, in seconds.
+    pub max_age: u64,
+    /// Limits on unpacking it.
+    #[serde(flatten)]
+    pub bounds: Bounds,
+}
+
+/// A commit of a git repository. At least one of `commit` and `branch` is set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Git {
+    /// An http or https address.
+    pub url: String,
+    /// The commit, 40 or 64 lower-case hex digits.
+    pub commit: Option<String>,
+    /// The branch whose newest commit is used if `commit` is not set.
+    pub branch: Option<String>,
+    /// OpenPGP certificates that replace the built-in and the imported ones.
+    pub keyring: Option<PathBuf>,
+    /// Primary fingerprints of trusted signers. Empty: every certificate of `keyring`, or the keys that sign Gentoo's own
+    /// repository.
+    pub fingerprints: Vec<String>,
+    /// The greatest age of the signature of a branch's newest commit, in seconds.
+    pub max_age: u64,
+    /// True to accept the commit by its ID alone, without a signature.
+    pub allow_unsigned: bool,
+    /// Limits on unpacking it.
+    #[serde(flatten)]
+    pub bounds: Bounds,
+}
+
+/// `[build]`: the kind, the profile and the place of the results.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Build {
+    /// The profile.
+    pub profile: ProfileName,
+    /// A profile under which the builder itself is updated first (Quern's `unblocker_profile`).
+    pub unblocker_profile: Option<ProfileName>,
+    /// Image or stage4.
+    pub kind: TreeKind,
+    /// The directory of the results.
+    pub outdir: PathBuf,
+    /// True to merge `@system` before the packages.
+    pub include_system: bool,
+    /// Atoms merged first, one by one; by default `sys-apps/baselayout` for an image.
+    pub baselayout_atoms: Vec<String>,
+    /// The base name of the results in place of `<name>-<date>`.
+    pub image_name: Option<String>,
+    /// `workdir-storage`: the size in bytes of a tmpfs for PORTAGE_TMPDIR; `None` keeps it on the disk.
+    #[serde(rename = "tmpfs")]
+    pub workdir_tmpfs: Option<u64>,
+    /// True to keep the work directory of a failed build for `shell`.
+    pub keep_failed: bool,
+    /// The compression of the tarball.
+    #[serde(skip_serializing_if = "Compression::is_default")]
+    pub compression: Compression,
+}
+
+/// A profile, written as `repository:path`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ProfileName {
+    /// The name of its repository; `None` for the main one.
+    pub repo: Option<String>,
+    /// The path below the repository's `profiles/`.
+    pub path: String,
+}
+
+/// The kind of tree that is shipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TreeKind {
+    /// A new ROOT that emerge fills.
+    Image,
+    /// The builder tree itself, with packages added.
+    Stage4,
+}
+
+/// The compression of the tarball, which is also the layer of the OCI image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compression {
+    /// As small as `gzip -6`.
+    #[default]
+    Gzip,
+    /// Faster than [`Compression::Gzip`], and larger.
+    GzipFast,
+    /// The smallest, and by far the slowest. OCI does not allow such a layer.
+    Xz,
+    /// Faster than [`Compression::Gzip`], and smaller.
+    Zstd,
+    /// No compression.
+    None,
+}
+
+impl Compression {
+    /// Returns the suffix of a tarball's name.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Gzip | Self::GzipFast => ".tar.gz",
+            Self::Xz => ".tar.xz",
+            Self::Zstd => ".tar.zst",
+            Self::None => ".tar",
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// `[emerge]`: the packages, and how emerge is called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Emerge {
+    /// Atoms and sets, in order.
+    pub packages: Vec<String>,
+    /// The number of packages built at once; 0 means one per processor.
+    pub jobs: u32,
+    /// More options for every emerge.
+    pub options: Vec<String>,
+}
+
+/// `[strip]`: files to leave out of the image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Strip {
+    /// True to leave out documentation, when packages are merged (`nodoc noman noinfo`) and afterwards.
+    pub doc: bool,
+    /// Absolute paths in the image to remove; the last component may be a glob.
+    pub paths: Vec<String>,
+}
+
+/// `[oci]`: the OCI image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Oci {
+    /// The tag, with its placeholder `{date}` (or Quern's `$$DATE$$`).
+    pub tag: String,
+    /// The entrypoint, in exec form.
+    pub entrypoint: Vec<String>,
+    /// The command, in exec form.
+    pub cmd: Vec<String>,
+    /// Environment variables.
+    pub env: BTreeMap<String, String>,
+    /// `user[:group]`.
+    pub user: Option<String>,
+    /// The working directory, absolute.
+    pub workdir: Option<String>,
+    /// Ports, as `80` or `53/udp`.
+    pub ports: Vec<String>,
+    /// Absolute paths of volumes.
+    pub volumes: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// The author of the image.
+    pub maintainer: Option<String>,
+}
+
+impl Oci {
+    /// Returns the tag of an image made on a date (`YYYYMMDD`).
+    pub fn tag_on(&self, date: &str) -> String {
+        dated(&self.tag, date)
+    }
+}
