@@ -134,7 +134,12 @@ mod tests {
         let mut job = job(Path::new("/out"));
         job.strip.paths = vec!["/var/db/pkg".to_owned()];
         let results = results(&ImageSpec::of_job(&job, SourceDate::new(0)).unwrap(), &job.build.outdir).unwrap();
-        let run = DryRun { source: vec!["a".to_owned()], strip: strip::rules(&job.strip, job.build.kind), results, ..DryRun::default() };
+        let run = DryRun {
+            source: vec!["a".to_owned()],
+            strip: strip::rules(&job.strip, job.build.kind),
+            results,
+            ..DryRun::default()
+        };
         let text = run.to_string();
         assert!(text.starts_with("source\n  a\n\nstrip\n  /var/db/pkg (the recipe's strip.paths)\n"), "{text}");
         assert!(text.ends_with("\n  /out/demo-1970-01-01.oci (tag 19700101)\n"), "{text}");
