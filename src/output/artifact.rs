@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::fs::File;
 
 use super::oci::{self, Layout};
+use super::platform;
 use super::staging::checked_name;
-use super::{platform, sums};
 use crate::archive::pack::Packed;
 use crate::base::arch::Platform;
 use crate::base::error::Result;
@@ -116,7 +116,7 @@ impl<'a> ImageSpec<'a> {
         self.name(&Role::Tarball)
     }
 
-    /// Returns the role and name of each result, the tarball first.
+    /// Returns the role and name of each result, the tarball first. A build publishes exactly these.
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::base::error::Kind::Usage) if the tag is not valid.
@@ -153,8 +153,9 @@ impl<'a> ImageSpec<'a> {
         for (role, name) in self.expected()? {
             let body = match &role {
                 Role::Tarball => Body::Staged(content.tarball),
+                // The name needs none of the escapes of coreutils, because `checked_name` accepts no such names.
                 Role::Checksum => {
-                    Body::Bytes(sums::sha256_line(content.packed.sha256, &self.tarball()).into_bytes().into())
+                    Body::Bytes(format!("{}  {}\n", content.packed.sha256, self.tarball()).into_bytes().into())
                 }
                 Role::Contents => Body::Bytes(content.contents.into()),
                 Role::Manifest => Body::Bytes(content.manifest.into()),

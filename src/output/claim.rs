@@ -24,7 +24,7 @@ const STANDARD_INPUT: &str = "-";
 
 /// A claim as the store keeps it. Paths need not be UTF-8, but JSON is.
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
+struct StoredClaim {
     outdir: Vec<u8>,
     base: String,
     recipe: Vec<u8>,
@@ -53,8 +53,8 @@ impl<'a> Claim<'a> {
     /// [`Kind::Usage`](crate::base::error::Kind::Usage) if they do; [`Kind::System`](crate::base::error::Kind::System) if the store
     /// cannot be read.
     pub fn check(&self) -> Result<()> {
-        let Some(record) = self.store.read_ref::<Record>(KIND, &self.name())? else { return Ok(()) };
-        let recipe = PathBuf::from(OsString::from_vec(record.recipe));
+        let Some(stored) = self.store.read_ref::<StoredClaim>(KIND, &self.name())? else { return Ok(()) };
+        let recipe = PathBuf::from(OsString::from_vec(stored.recipe));
         let is_there = || recipe == Path::new(STANDARD_INPUT) || recipe.is_file();
         if recipe == self.recipe || !is_there() || !has_results(&self.outdir, self.base) {
             return Ok(());
@@ -78,7 +78,7 @@ impl<'a> Claim<'a> {
         self.check()?;
         let recipe = self.recipe.as_os_str().as_bytes().to_vec();
         let outdir = self.outdir.as_os_str().as_bytes().to_vec();
-        self.store.write_ref(KIND, &self.name(), &Record { outdir, base: self.base.to_owned(), recipe })?;
+        self.store.write_ref(KIND, &self.name(), &StoredClaim { outdir, base: self.base.to_owned(), recipe })?;
         self.prune()
     }
 
@@ -92,7 +92,7 @@ impl<'a> Claim<'a> {
     fn prune(&self) -> Result<()> {
         for name in self.store.ref_names(KIND)? {
             if name != self.name()
-                && let Some(Record { outdir, base, .. }) = self.store.read_ref(KIND, &name)?
+                && let Some(StoredClaim { outdir, base, .. }) = self.store.read_ref(KIND, &name)?
                 && outdir == self.outdir.as_os_str().as_bytes()
                 && !has_results(&self.outdir, &base)
             {

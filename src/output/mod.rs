@@ -14,7 +14,6 @@ pub mod oci;
 pub(crate) mod platform;
 pub mod provenance;
 mod staging;
-pub mod sums;
 pub mod tarball;
 #[cfg(test)]
 pub(crate) mod tests;

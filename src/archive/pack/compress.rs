@@ -119,18 +119,18 @@ pub struct Settings<'a> {
 }
 
 /// A compressed chunk, or the error of its encoder.
-pub(super) type Compressed = io::Result<Packed>;
+pub(super) type Compressed = io::Result<Output>;
 
 /// Bytes of the file.
 #[derive(Debug, Clone)]
-pub(super) enum Packed {
+pub(super) enum Output {
     /// The bytes of the plain stream.
     Plain(Arc<Chunk>),
     /// Compressed bytes.
     Made(Arc<Vec<u8>>),
 }
 
-impl Deref for Packed {
+impl Deref for Output {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -212,7 +212,7 @@ impl Running<'_> {
 }
 
 /// Compresses chunks until the channel closes; the body of a thread.
-fn compress(to_do: &Mutex<Receiver<Work>>, known_zeros: &OnceLock<Packed>, settings: Settings<'_>) {
+fn compress(to_do: &Mutex<Receiver<Work>>, known_zeros: &OnceLock<Output>, settings: Settings<'_>) {
     let Settings { format, level, cache, .. } = settings;
     let mut compressor = Compressor::new(format, level);
     let cache = cache.zip(format.encoder()).map(|(cache, encoder)| (cache, format!("{encoder} level {level}")));
@@ -265,7 +265,7 @@ impl Compressor {
     fn pack_or_get(&mut self, plain: &Arc<Chunk>, cache: &Cache, encoding: &str) -> Compressed {
         let key = Cache::key(encoding, plain);
         if let Some(kept) = cache.get(&key) {
-            return Ok(Packed::Made(Arc::new(kept)));
+            return Ok(Output::Made(Arc::new(kept)));
         }
         let packed = self.pack(plain)?;
         cache.put(&key, &packed);
@@ -274,7 +274,7 @@ impl Compressor {
 
     fn pack(&mut self, plain: &Arc<Chunk>) -> Compressed {
         let made = match self {
-            Self::Plain => return Ok(Packed::Plain(plain.clone())),
+            Self::Plain => return Ok(Output::Plain(plain.clone())),
             Self::Zstd(Ok(compressor)) => compressor.compress(plain)?,
             Self::Zstd(Err(error)) => return Err(io::Error::other(error.to_string())),
             Self::Gzip(compressor, buffer) => {
@@ -286,7 +286,7 @@ impl Compressor {
                 buffer[..size].to_vec()
             }
         };
-        Ok(Packed::Made(Arc::new(made)))
+        Ok(Output::Made(Arc::new(made)))
     }
 }
 
