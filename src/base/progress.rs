@@ -51,6 +51,17 @@ pub struct Merged {
     pub binary: bool,
     /// Duration in seconds.
     pub seconds: u64,
+    /// The tree that it was merged into.
+    pub target: Target,
+}
+
+/// A tree that packages are merged into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// The tree that the image is built in.
+    Builder,
+    /// The image.
+    Image,
 }
 
 /// A package being worked on.

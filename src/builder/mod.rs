@@ -8,9 +8,9 @@ pub mod host;
 mod observe;
 pub mod overlays;
 mod prepare;
+pub mod trial;
 
 use crate::base::error::Result;
-use crate::base::progress::Progress;
 use crate::enter::{self, Io, Terminal};
 use crate::fs::rootfs::Rootfs;
 use crate::os::process::Exit;
@@ -20,6 +20,7 @@ use crate::portage::config::Existing;
 use crate::portage::emerge::Step;
 use crate::portage::{Resolved, failure};
 use crate::recipe::{Job, TreeKind};
+use crate::source::Site;
 use crate::store::work::{Scratch, Work};
 use base::Base;
 use overlays::{OverlayMount, Tree};
@@ -50,11 +51,11 @@ impl<'a> Builder<'a> {
         Ok(Self { job, resolved, work, view: &plan.view, tree, before })
     }
 
-    /// Runs one step. Its output goes to a file in the work directory, and to `ui`.
+    /// Runs one step. Its output goes to a file in the work directory, and to the user interface of `at`.
     ///
     /// # Errors
     /// [`Kind::Build`](crate::base::error::Kind::Build) with the package, the phase, the end of its log and the log's path.
-    pub fn run(&self, step: &Step, ui: &dyn Progress) -> Result<()> {
+    pub fn run(&self, step: &Step, at: &Site<'_>) -> Result<()> {
         if let Some(target) = &step.profile {
             prepare::set_profile(self.tree.root(), target)?;
         }
@@ -62,12 +63,14 @@ impl<'a> Builder<'a> {
         let paths = self.work.paths();
         let mut plan = self.view.plan(paths.tree(), step.argv.iter().map(Into::into).collect(), Terminal::None);
         plan.env.extend(step.env.clone());
-        let mut observer = observe::Emerge::new(paths, ui)?;
+        let in_place = self.job.build.kind == TreeKind::Stage4;
+        let mut observer = observe::Emerge::new(paths, in_place, at.ui)?;
         let exit = enter::run(&plan, Io::Observe(&mut observer))?;
         if exit.success() {
             return Ok(());
         }
-        let error = failure::find(&paths.logs(), began, &observer.tail()).into_error(&step.what);
+        let error = failure::find(&paths.logs(), began, &observer.tail());
+        let error = error.offline(at.options.offline).into_error(&step.what);
         if exit.code() == KILLED && error.hint().is_none() {
             return Err(error.with_hint(
                 "emerge was killed, perhaps because memory ran out: set a smaller emerge.jobs or a smaller MAKEOPTS",

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Write;
 
 use crate::base::error::{Context, Result};
-use crate::base::progress::{Event, Packages, Progress};
+use crate::base::progress::{Event, Packages, Progress, Target};
 use crate::enter::Observer;
 use crate::portage::events::Watcher;
 use crate::store::work::WorkPaths;
@@ -20,14 +20,16 @@ pub(super) struct Emerge<'a> {
     tail: VecDeque<Vec<u8>>,
     watcher: Watcher,
     last: Packages,
+    /// Whether the builder tree is the image.
+    in_place: bool,
 }
 
 impl<'a> Emerge<'a> {
-    pub(super) fn new(work: &WorkPaths, ui: &'a dyn Progress) -> Result<Self> {
+    pub(super) fn new(work: &WorkPaths, in_place: bool, ui: &'a dyn Progress) -> Result<Self> {
         let log = fs_err::OpenOptions::new().append(true).create(true).open(work.emerge_output());
         let log = log.system(|| "opening the file for emerge's output")?.into_file();
         let watcher = Watcher::new(&work.run().join("portage"), &work.logs().join("emerge.log"));
-        Ok(Self { ui, log, tail: VecDeque::new(), watcher, last: Packages::default() })
+        Ok(Self { ui, log, tail: VecDeque::new(), watcher, last: Packages::default(), in_place })
     }
 
     /// The last lines, oldest first.
@@ -48,9 +50,13 @@ impl Observer for Emerge<'_> {
     }
 
     fn tick(&mut self) {
-        if let Some(packages) = self.watcher.poll()
-            && packages != self.last
-        {
+        if let Some(mut packages) = self.watcher.poll() {
+            if self.in_place {
+                packages.merged.iter_mut().for_each(|merged| merged.target = Target::Image);
+            }
+            if packages == self.last {
+                return;
+            }
             self.ui.emit(Event::Packages(&packages));
             self.last = packages;
         }

@@ -41,7 +41,7 @@ pub struct Args {
     /// Print what would be done: URLs, mounts, emerge commands, removals
     #[arg(short = 'n', long)]
     pub dry_run: bool,
-    /// Ask no server: use what the store has, or fail
+    /// Use only files that the store has, and give emerge no network
     #[arg(long)]
     pub offline: bool,
     /// Accept a signed list older than one seen before, this once
@@ -84,7 +84,12 @@ impl Args {
         loaded.warnings.iter().for_each(|warning| ui.warn(warning));
         let home = Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?;
         let locked = self.lock.entry(&self.recipe, &loaded.job)?;
-        let options = PlanOptions { locked: locked.as_ref(), date: session::moment()?, cpus: session::cpus() };
+        let options = PlanOptions {
+            locked: locked.as_ref(),
+            date: session::moment()?,
+            cpus: session::cpus(),
+            offline: self.offline,
+        };
         let plan = pipeline::plan(&loaded.job, &session::origin(&self.recipe)?, &home, &options)?;
         ui.plan(&plan.to_string());
         Ok(0)

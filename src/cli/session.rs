@@ -46,7 +46,19 @@ pub(super) fn with(
     let loaded = load(args, overrides, ui)?;
     loaded.warnings.iter().for_each(|warning| ui.warn(warning));
     let session = Session { job: loaded.job, origin: origin(args)?, store };
-    work(&session).map_err(|error| space::told(error, &[session.store.root(), &session.job.build.outdir]))
+    let mounts = mounts_in(session.store.root());
+    let done = work(&session).map_err(|error| space::told(error, &[session.store.root(), &session.job.build.outdir]));
+    if cfg!(debug_assertions) && mounts_in(session.store.root()) != mounts {
+        return Err(Error::system("mounts are left in the store"));
+    }
+    done
+}
+
+/// Lists the mounts in the store, for a check in debug builds that none is left.
+fn mounts_in(store: &Path) -> Vec<String> {
+    let mounts = fs_err::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let store = store.display().to_string();
+    mounts.lines().filter(|line| line.contains(&store)).map(str::to_owned).collect()
 }
 
 /// Returns the file that identifies the recipe's work directory: the last one given.

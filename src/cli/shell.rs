@@ -28,7 +28,7 @@ pub struct Args {
     /// Enter the image tree that the last build made
     #[arg(long, conflicts_with = "locked")]
     pub image: bool,
-    /// Ask no server: use what the store has, or fail
+    /// Use only files that the store has, and give the command no network
     #[arg(long)]
     pub offline: bool,
     /// The lock file.

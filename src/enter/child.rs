@@ -1,4 +1,4 @@
-//! S1: one thread, started for one command. It forks the first process of a new pid namespace and then only waits.
+//! S1, started for one command, with one thread. It forks the first process of a new pid namespace and then only waits.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
@@ -13,10 +13,9 @@ use crate::os::process::{self, Forward};
 use crate::os::sys::{self, Fork};
 use crate::os::userns;
 
-/// Runs the sandbox and returns its exit code when this process was started to be one; else none. Must be the first thing
-/// that `main` does.
+/// Runs the sandbox and returns its exit code, if this process was started for one. `main` must call it first.
 pub fn run_if_child() -> Option<i32> {
-    // Both, so that a variable that strayed into a user's environment makes no sandbox of his command.
+    // Both must match: the variable alone may be in a user's environment by accident.
     if std::env::args_os().next()? != NAME {
         return None;
     }
@@ -40,20 +39,20 @@ fn sandbox(channel: &mut UnixStream) -> Result<i32> {
     lines.read_line(&mut line).system(|| "reading the plan")?;
     let plan: Plan = serde_json::from_str(&line).context(Kind::System, || "reading the plan")?;
 
-    // It holds for children only: the first becomes PID 1.
+    // This acts on children only: the first one becomes PID 1.
     unshare(CloneFlags::CLONE_NEWPID).map_err(|errno| userns::refused("making a pid namespace", errno))?;
     let signals = process::block_signals()?;
     let this = pidfd_open(getpid(), PidfdFlags::empty()).system(|| "opening a descriptor of this process")?;
     match sys::fork().system(|| "forking the sandbox's first process")? {
         Fork::Child => Ok(init::run(&plan, channel, &mut lines, this.as_fd(), &signals)),
-        // In a terminal's foreground what is typed reaches the command without us.
+        // In the foreground of a terminal, signals from the terminal reach the command directly.
         Fork::Parent(child) => {
             process::supervise(child, &signals, Forward::Sent, Some(channel.as_fd())).map(|exit| exit.code())
         }
     }
 }
 
-/// Sends one report; a builder that is gone takes this process with it anyway.
+/// Sends one report. Errors do not matter: if the builder is gone, this process ends as well.
 pub(super) fn report(channel: &mut UnixStream, report: &Report) {
     if let Ok(mut line) = serde_json::to_vec(report) {
         line.push(b'\n');
@@ -62,7 +61,7 @@ pub(super) fn report(channel: &mut UnixStream, report: &Report) {
 }
 
 impl Report {
-    /// The report of an error.
+    /// Makes the report of an error.
     pub(super) fn failed(error: &Error) -> Self {
         let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
         Self::Failed {

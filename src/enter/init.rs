@@ -1,8 +1,8 @@
-//! S2, PID 1 of the sandbox: mounts, changes its root, gives up what the command must not have, starts it, reaps.
+//! S2, PID 1 of the sandbox: mounts, changes its root directory, drops privileges, starts the command, reaps.
 //!
-//! The order is the security: everything is mounted by root of the builder's user namespace, and only then a user namespace is
-//! entered, with a second mount namespace that belongs to it. The kernel locks what comes into such a namespace from above, so
-//! that the command, which keeps CAP_SYS_ADMIN for Portage's sake, can neither take a mount away nor make it writable.
+//! The order matters for security: root of the builder's user namespace mounts everything, and only then S2 enters a user namespace
+//! with a second mount namespace that belongs to it. The kernel locks the mounts that such a namespace inherits. So the command, which
+//! keeps CAP_SYS_ADMIN because Portage needs it, can neither unmount them nor make them writable.
 
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -26,7 +26,7 @@ use crate::os::process::{self, Forward};
 use crate::os::sys;
 use crate::os::userns;
 
-/// What root of a tree may do, inside its own namespaces: what installing packages and Portage's own sandboxes need.
+/// The capabilities of root in the tree, inside its own namespaces: those that installing packages and Portage's own sandboxes need.
 const KEPT: [Capability; 17] = [
     Capability::CAP_CHOWN,
     Capability::CAP_DAC_OVERRIDE,
@@ -47,10 +47,10 @@ const KEPT: [Capability; 17] = [
     Capability::CAP_SYS_PTRACE,
 ];
 
-/// Exit code of a sandbox that could not start its command; the report on the channel says why.
+/// Exit code of a sandbox that could not start its command. The report on the channel has the reason.
 const NOT_STARTED: i32 = 4;
 
-/// Runs the plan's command as PID 1's child; returns the sandbox's exit code. `parent` is a pidfd of S1.
+/// Runs the plan's command as a child of PID 1. Returns the sandbox's exit code. `parent` is a pidfd of S1.
 pub(super) fn run(
     plan: &Plan,
     channel: &mut UnixStream,
@@ -70,6 +70,7 @@ pub(super) fn run(
         }
     };
     report(channel, &Report::Started);
+    let Some(child) = child else { return 0 };
     let forward = match plan.terminal {
         Terminal::None => Forward::Everyone,
         Terminal::Shared | Terminal::Foreground => Forward::Sent,
@@ -80,19 +81,24 @@ pub(super) fn run(
     }
 }
 
-/// The world of the command: mounts, root directory, host name. Returns this process's id as the builder knows it, and the
-/// whole of `/proc`.
+/// Sets up mounts, root directory and host name. Returns this process's id as the builder sees it, and a `/proc` of which nothing is
+/// hidden.
 fn prepare(plan: &Plan) -> Result<(i32, OwnedFd)> {
     nix::sys::prctl::set_name(c"quern:S2").system(|| "naming the process")?;
     userns::die_with_parent()?;
-    let namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    if !plan.network {
+        namespaces |= CloneFlags::CLONE_NEWNET;
+    }
     unshare(namespaces).map_err(|errno| userns::refused("making the namespaces of the sandbox", errno))?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .system(|| "cutting the sandbox's mounts off from the host's")?;
-    // The /proc that is still here is the builder's.
-    let link = fs_err::read_link("/proc/self").system(|| "asking for the process's id")?;
-    let pid =
-        link.to_str().and_then(|pid| pid.parse().ok()).ok_or_else(|| Error::system("/proc/self is no process"))?;
+    // This is still the builder's /proc.
+    let link = fs_err::read_link("/proc/self").system(|| "reading the process's id")?;
+    let pid = link
+        .to_str()
+        .and_then(|pid| pid.parse().ok())
+        .ok_or_else(|| Error::system("the target of /proc/self is not a process id"))?;
     let proc = mounts::new_proc()?;
     let root = Root::attach(&plan.root)?;
     for mount in &plan.mounts {
@@ -104,26 +110,26 @@ fn prepare(plan: &Plan) -> Result<(i32, OwnedFd)> {
     Ok((pid, proc))
 }
 
-/// Enters the user namespace that the command lives in; the builder writes its maps.
+/// Enters the command's user namespace. The builder writes its id maps.
 fn confine(pid: i32, proc: &OwnedFd, channel: &mut UnixStream, lines: &mut BufReader<UnixStream>) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
         .map_err(|errno| userns::refused("making the user namespace of the sandbox", errno))?;
-    // Without this the builder, not being root of the host, may not write the maps of a process that gained capabilities.
+    // Otherwise a builder that is not root of the host may not write the id maps of a process that gained capabilities.
     nix::sys::prctl::set_dumpable(true).system(|| "making the sandbox reachable for its parent")?;
     report(channel, &Report::Unshared { pid });
     let mut line = String::new();
     lines.read_line(&mut line).system(|| "waiting for the maps of the sandbox")?;
     if line.is_empty() {
-        return Err(Error::system("the builder gave no id maps"));
+        return Err(Error::system("the builder ended before it wrote the id maps"));
     }
     userns::take_root()?;
-    // In a cgroup namespace of its own a command could mount, and write to, the cgroup that the builder is in with others.
+    // In a cgroup namespace of its own a command could mount the builder's cgroup, which has other processes, and write to it.
     match rustix::fs::openat(proc, "sys/user/max_cgroup_namespaces", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
         Ok(limit) => rustix::io::write(&limit, b"0").map(drop).system(|| "forbidding cgroup namespaces")?,
         Err(Errno::NOENT) => {}
         Err(errno) => return Err(Error::system("forbidding cgroup namespaces").with_source(errno)),
     }
-    // From here on no process of the sandbox may look into this one or reopen the program through /proc.
+    // From here on no process of the sandbox can read this one's memory or reopen the program through /proc.
     nix::sys::prctl::set_dumpable(false).system(|| "closing the process to the sandbox")
 }
 
@@ -132,13 +138,13 @@ fn change_root(root: &Root) -> Result<()> {
     let doing = || "changing the root directory";
     rustix::process::fchdir(root.fd()).system(doing)?;
     rustix::process::pivot_root(".", ".").system(doing)?;
-    // The old root now lies on top; nothing done to it may reach the host.
+    // The old root is now mounted on top. Unmounting it must not propagate to the host.
     mount_change(".", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).system(doing)?;
     unmount(".", UnmountFlags::DETACH).system(doing)?;
     rustix::process::chdir("/").system(doing)
 }
 
-/// Capabilities, new privileges, descriptors, and the ways to the host that no namespace closes.
+/// Drops capabilities, forbids new privileges, closes descriptors, and closes the ways to the host that namespaces leave open.
 fn drop_privileges(plan: &Plan, parent: BorrowedFd<'_>) -> Result<()> {
     let doing = || "dropping privileges";
     for capability in caps::all() {
@@ -152,7 +158,7 @@ fn drop_privileges(plan: &Plan, parent: BorrowedFd<'_>) -> Result<()> {
     }
     caps::clear(None, CapSet::Inheritable).system(doing)?;
     nix::sys::prctl::set_no_new_privs().system(doing)?;
-    // The network, which fetching needs, is the host's, and so are its abstract sockets: daemons there trust what root says.
+    // Fetching needs the host's network, and with it come the host's abstract sockets, where daemons trust root.
     if !sys::keep_from_abstract_sockets().system(|| "keeping the command from the host's abstract sockets")? {
         tracing::debug!("this kernel cannot keep a command from the host's abstract sockets (Linux 6.12, Landlock)");
     }
@@ -164,17 +170,17 @@ fn drop_privileges(plan: &Plan, parent: BorrowedFd<'_>) -> Result<()> {
     if plan.terminal != Terminal::None {
         sys::keep_from_typing().system(|| "keeping the command from typing into the terminal")?;
     }
-    // Dropping capabilities made the process a stranger to its death signal; who died before it is asked for sends none.
+    // Changing credentials cleared the death signal. A parent that died in between sends none.
     userns::die_with_parent()?;
     if process::has_news(parent) {
-        return Err(Error::system("the sandbox's parent is gone"));
+        return Err(Error::system("the parent process of the sandbox ended"));
     }
     sys::cloexec_all().system(doing)
 }
 
-/// Starts the command.
-fn start(plan: &Plan) -> Result<Pid> {
-    let (program, arguments) = plan.argv.split_first().ok_or_else(|| Error::usage("no command given"))?;
+/// Starts the command, if there is one.
+fn start(plan: &Plan) -> Result<Option<Pid>> {
+    let Some((program, arguments)) = plan.argv.split_first() else { return Ok(None) };
     let doing = || format!("starting {:?} in the tree", Path::new(program));
     #[allow(clippy::disallowed_methods, reason = "this room runs commands")]
     let mut command = Command::new(program);
@@ -189,12 +195,12 @@ fn start(plan: &Plan) -> Result<Pid> {
     let child = command.spawn().map_err(|error| {
         let kind = match error.kind() {
             ErrorKind::OutOfMemory | ErrorKind::WouldBlock => Kind::System,
-            // Not found, not executable, no program: it is the command that is wrong.
+            // Not found, not executable, not a program: the command is at fault.
             _ => Kind::Usage,
         };
         Error::new(kind, doing())
             .with_source(error)
-            .with_hint("a command is a path in the tree, or looked up in its PATH")
+            .with_hint("give the path of a command in the tree, or a name that is in its PATH")
     })?;
-    Ok(Pid::from_raw(child.id() as i32))
+    Ok(Some(Pid::from_raw(child.id() as i32)))
 }

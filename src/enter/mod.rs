@@ -1,4 +1,4 @@
-//! Running a command in a tree: namespaces, mounts, signals. Knows nothing of Gentoo, and is the only room that mounts.
+//! Runs a command in a tree: namespaces, mounts, signals. Knows nothing of Gentoo, and is the only room that mounts.
 //!
 //! ```text
 //! builder ── S1: this program again, one thread; a new pid namespace
@@ -6,13 +6,13 @@
 //!                 └─ the command
 //! ```
 //!
-//! Root of the tree is never root of the host: S2 enters a user namespace even when the builder is real root. All state hangs
-//! off S2: when any of the four dies, the kernel takes down the rest, and no mount outlives them.
+//! Root of the tree is never root of the host: S2 enters a user namespace even if the builder is real root. All state belongs to S2:
+//! when any of the four processes dies, the kernel ends the others and removes their mounts.
 //!
-//! When the builder is real root, uid 0 of the tree still owns what root of the host owns, without root's capabilities. So
-//! nothing that uid 0 may write by ownership alone is in its reach: device nodes are read-only binds (their data is not), the
-//! parts of `/proc` that are about the host are read-only or hidden, nodes in the tree open nothing, and what is bound
-//! read-only stays so.
+//! If the builder is real root, uid 0 of the tree owns the files of the host's root, without root's capabilities. So the sandbox keeps
+//! out of reach whatever uid 0 may write by ownership alone: device nodes are read-only binds (their data can be written), the parts of
+//! `/proc` that describe the host are read-only or hidden, device nodes in the tree cannot be opened, and read-only binds stay
+//! read-only.
 
 mod child;
 mod init;
@@ -22,36 +22,36 @@ mod parent;
 pub mod plan;
 
 pub use child::run_if_child;
-pub use parent::{Io, Observer, run};
+pub use parent::{Io, Observer, run, try_out};
 pub use plan::{Mount, Plan, Terminal};
 
 use serde::{Deserialize, Serialize};
 
-/// Names the descriptor of the control socket to S1.
+/// The variable with the number of the control socket, for S1.
 const MARK: &str = "QUERN_SANDBOX_FD";
 
-/// What S1 is called: its `argv[0]`.
+/// The `argv[0]` of S1.
 const NAME: &str = "quern-sandbox";
 
-/// What S1 and S2 tell the builder, one JSON line each.
+/// The messages of S1 and S2 to the builder, one JSON line each.
 #[derive(Debug, Serialize, Deserialize)]
 enum Report {
-    /// S2 is in its user namespace and waits for the maps.
+    /// S2 is in its user namespace and waits for the id maps.
     Unshared {
         /// Its process id, as the builder knows it.
         pid: i32,
     },
     /// The command runs.
     Started,
-    /// It could not be started.
+    /// The command could not be started.
     Failed {
-        /// What was being done.
+        /// The operation that failed.
         message: String,
-        /// Why it failed, outermost first.
+        /// The causes, outermost first.
         causes: Vec<String>,
         /// The next step, if one is known.
         hint: Option<String>,
-        /// Whether the command is wrong (not found, not executable), not the system.
+        /// Whether the command is at fault (not found, not executable) and not the system.
         usage: bool,
     },
 }

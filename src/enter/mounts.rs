@@ -1,5 +1,5 @@
-//! Carrying out the mounts of a plan. Everything goes by descriptor: sources become detached mounts, targets are resolved
-//! inside the tree, so that no link in a hostile tree leads a mount astray.
+//! Carries out the mounts of a plan. Sources become detached mounts, and targets are opened inside the tree and used by descriptor, so
+//! that no symlink in a hostile tree can redirect a mount.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,19 +17,19 @@ use crate::base::error::{Context, Error, Result};
 use crate::os::sys;
 use crate::os::userns;
 
-/// The nodes of the host that a sandbox sees.
+/// The device nodes of the host that a sandbox sees.
 const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
-/// What is bound to be looked at, or used as a device.
+/// Attributes of binds that are only read, or used as a device.
 const READ_ONLY: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_RDONLY.union(MountAttrFlags::MOUNT_ATTR_NOSUID).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
-/// The tree that becomes `/`, as a mount of its own.
+/// The tree that becomes `/`, as a mount.
 pub(super) struct Root(OwnedFd);
 
 impl Root {
-    /// Binds the tree onto itself: pivot_root(2) wants a mount. A device node in it, which real root may have unpacked, opens
-    /// nothing.
+    /// Binds the tree onto itself, since pivot_root(2) needs a mount. Device nodes in it, which real root may have unpacked, cannot be
+    /// opened.
     pub(super) fn attach(path: &Path) -> Result<Self> {
         let doing = || format!("binding the tree {}", path.display());
         let tree = clone(CWD, path, true).system(doing)?;
@@ -72,16 +72,16 @@ impl Root {
         }
     }
 
-    /// The small `/dev`.
+    /// Mounts the small `/dev`.
     fn dev(&self) -> Result<()> {
         let doing = || "making the sandbox's /dev";
-        // 0755: in a sticky, world-writable directory a process without privilege gets EACCES opening /dev/null for writing.
+        // 0755: in a sticky, world-writable directory, unprivileged processes get EACCES when they open /dev/null for writing.
         self.new_fs("tmpfs", Path::new("/dev"), &[("mode", "0755".into())], MountAttrFlags::MOUNT_ATTR_NOEXEC)
             .system(doing)?;
         let dev = self.open(Path::new("/dev"))?;
         for node in NODES {
             let source = clone(CWD, Path::new("/dev").join(node), false).system(|| format!("taking /dev/{node}"))?;
-            // Its data can be written all the same; its mode and owner, which are the host's, cannot.
+            // A read-only bind protects the node's mode and owner, which belong to the host. Its data can still be written.
             sys::mount_setattr(source.as_fd(), READ_ONLY.bits().into(), false)
                 .system(|| format!("taking /dev/{node}"))?;
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -107,8 +107,8 @@ impl Root {
         self.new_fs("tmpfs", Path::new("/dev/shm"), &[("mode", "1777".into())], flags).system(doing)
     }
 
-    /// Most of `/proc` outside of the processes is the host's, and a uid 0 that is the host's own may write there without any
-    /// capability. What can be written becomes read-only, what not everybody may read is hidden.
+    /// Protects the host's part of `/proc`, which a uid 0 that is the host's own may write without any capability. Files that can be
+    /// written become read-only, and files that not everybody may read are hidden.
     fn guard_proc(&self) -> Result<()> {
         let doing = || "closing the host's part of /proc";
         let proc = self.open(Path::new("/proc"))?;
@@ -147,20 +147,20 @@ impl Root {
         attach(mount.as_fd(), self.open(target)?.as_fd()).system(|| format!("mounting a {kind}"))
     }
 
-    /// Opens a mount point inside the tree, links resolved inside it. One that leads to the root itself would cover all else.
+    /// Opens a mount point, with symlinks resolved inside the tree. Refuses the root itself, where a mount would cover everything else.
     fn open(&self, target: &Path) -> Result<OwnedFd> {
         let doing = || format!("opening the mount point {} in the tree", target.display());
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let fd = openat2(&self.0, target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve).system(doing)?;
         let identity = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
         if identity(&fd).system(doing)? == identity(&self.0).system(doing)? {
-            return Err(Error::system(format!("{}: it leads to the root directory", doing())));
+            return Err(Error::system(format!("{}: it is a symlink to the root directory", doing())));
         }
         Ok(fd)
     }
 }
 
-/// A `/proc` of this process's pid namespace.
+/// Makes a `/proc` of this process's pid namespace.
 pub(super) fn new_proc() -> Result<OwnedFd> {
     let flags = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     new_fs("proc", &[], flags).map_err(|error| {
@@ -171,7 +171,7 @@ pub(super) fn new_proc() -> Result<OwnedFd> {
     })
 }
 
-/// A new file system that is mounted nowhere yet; always without setuid.
+/// Makes a new file system that is not attached yet, with `nosuid`.
 fn new_fs(kind: &str, options: &[(&str, String)], attributes: MountAttrFlags) -> Result<OwnedFd> {
     let doing = || format!("making a {kind}");
     let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).system(doing)?;
@@ -184,7 +184,7 @@ fn new_fs(kind: &str, options: &[(&str, String)], attributes: MountAttrFlags) ->
     fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).system(doing)
 }
 
-/// A detached copy of the mount that holds `source`, rooted there; the empty path is `at` itself.
+/// Makes a detached copy of the mount of `source`, with `source` as its root. An empty path stands for `at` itself.
 pub(super) fn clone(at: BorrowedFd<'_>, source: impl AsRef<OsStr>, recursive: bool) -> rustix::io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     if recursive {
@@ -193,8 +193,8 @@ pub(super) fn clone(at: BorrowedFd<'_>, source: impl AsRef<OsStr>, recursive: bo
     open_tree(at, source.as_ref(), flags)
 }
 
-/// The program itself through a read-only mount, to be run as the sandbox. A command that got hold of it (a tree can make a
-/// link to `/proc/self/exe` of any name that is run) could otherwise write to it in the moment when this program ends.
+/// Opens this program through a read-only mount, to run it as the sandbox. A command can get hold of it, since a tree may have a
+/// symlink to `/proc/self/exe` under any name that is run; otherwise it could write to it at the moment when this program ends.
 pub(super) fn program() -> Result<OwnedFd> {
     let doing = || "finding the program's own file";
     let path = fs_err::read_link("/proc/self/exe").system(doing)?;
@@ -203,7 +203,7 @@ pub(super) fn program() -> Result<OwnedFd> {
         let (one, other) = (rustix::fs::fstat(copy)?, rustix::fs::stat("/proc/self/exe")?);
         Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
     };
-    let hint = "it was removed or replaced after this start: start it again";
+    let hint = "the file was removed or replaced after the program was started: start it again";
     let copy = copy.map_err(|error| error.with_hint(hint))?;
     if !same(&copy).system(doing)? {
         return Err(Error::system(format!("{}: {} is another file now", doing(), path.display())).with_hint(hint));
@@ -218,7 +218,7 @@ fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> rustix::io::Result<(
     move_mount(mount, "", target, "", flags)
 }
 
-/// The kernel's own words about a refused file system, which it leaves on the descriptor of fsopen(2), with the errno.
+/// Returns the error with the kernel's messages about it, which it leaves on the descriptor of fsopen(2).
 pub(super) fn kernel_says(fs: BorrowedFd<'_>, errno: rustix::io::Errno) -> String {
     let mut said = errno.to_string();
     let mut buffer = [0; 512];

@@ -13,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::plan::base_mounts;
 use super::{MARK, NAME, Plan, Report, Terminal, mounts};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::os::process::{self, Exit, Foreground, Signals};
@@ -110,6 +111,23 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
     let _lifeline = started?;
     watched?;
     Ok(exit)
+}
+
+/// Makes a sandbox in the tree `root`, which has the directories `dev`, `proc` and `tmp`, and ends it without running a command.
+///
+/// # Errors
+/// [`Kind::System`] if this kernel, or the container that this program runs in, refuses a part of the sandbox.
+pub fn try_out(root: &std::path::Path) -> Result<()> {
+    let plan = Plan {
+        root: root.to_owned(),
+        mounts: base_mounts(),
+        hostname: "quern".to_owned(),
+        network: false,
+        argv: Vec::new(),
+        env: std::collections::BTreeMap::new(),
+        terminal: Terminal::None,
+    };
+    run(&plan, Io::Inherit).map(drop)
 }
 
 /// Returns the descriptor that this program is run through. It is opened once: the file may be replaced while a build runs.

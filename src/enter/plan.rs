@@ -1,4 +1,4 @@
-//! What a command sees: the mounts of a sandbox as data. Pure; [`super::child`] carries it out.
+//! A sandbox as data: its mounts, its command, its environment. Pure; [`super::child`] and [`super::init`] carry it out.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -7,33 +7,36 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// A command and the world it runs in.
+/// A command and its sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// The tree, a directory of the host; becomes `/`.
+    /// The tree, a directory of the host, which becomes `/`.
     #[serde(with = "any_path")]
     pub root: PathBuf,
-    /// Mounted in this order. Their targets exist in the tree.
+    /// The mounts, in order. Their mount points exist in the tree.
     pub mounts: Vec<Mount>,
-    /// The host name seen inside.
+    /// The host name inside.
     pub hostname: String,
-    /// The command and its arguments. The first is looked up in [`PATH`] when it has no slash.
+    /// Whether the command can reach the network. Without it the sandbox has no network interface that is up.
+    pub network: bool,
+    /// The command and its arguments. A command without a slash is looked up in [`PATH`]. If this is empty, the sandbox is made and ends
+    /// at once.
     pub argv: Vec<OsString>,
     /// The whole environment.
     pub env: BTreeMap<String, String>,
-    /// What the command has of the caller's terminal.
+    /// The command's share of the caller's terminal.
     pub terminal: Terminal,
 }
 
-/// What a command has of the caller's terminal.
+/// A command's share of the caller's terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Terminal {
-    /// Nothing: it gets a session of its own.
+    /// None: the command gets a session of its own.
     None,
-    /// It stands beside this program: what is typed stops or suspends both.
+    /// The command shares the process group of this program: Ctrl-C and Ctrl-Z act on both.
     Shared,
-    /// The foreground, for itself. For a shell, which gives it to its jobs and must be able to name its own group to take it
-    /// back; this program's group has no name in the sandbox.
+    /// The foreground, in a process group of its own. A shell gives the foreground to its jobs and takes it back by the id of its own
+    /// group; this program's group has no id in the sandbox.
     Foreground,
 }
 
@@ -81,7 +84,7 @@ impl Mount {
         Self::Bind { source: source.into(), target: target.into(), writable: true }
     }
 
-    /// Where it is mounted in the tree.
+    /// The mount point in the tree.
     pub fn target(&self) -> &Path {
         match self {
             Self::Bind { target, .. } | Self::Tmpfs { target, .. } => target,
@@ -108,12 +111,12 @@ impl fmt::Display for Mount {
     }
 }
 
-/// The mounts that every command gets, whatever the tree.
+/// Returns the mounts that every command gets.
 pub fn base_mounts() -> Vec<Mount> {
     vec![Mount::Dev, Mount::Proc, Mount::Tmpfs { target: "/tmp".into(), mode: 0o1777, size: None }]
 }
 
-/// The environment that every command gets: nothing of the caller's but the terminal's kind and the proxies.
+/// Returns the environment that every command gets. Of the caller's variables it has only the type of the terminal and the proxies.
 pub fn base_env(caller: impl IntoIterator<Item = (OsString, OsString)>) -> BTreeMap<String, String> {
     let passed = |(name, value): (OsString, OsString)| {
         let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
@@ -128,7 +131,7 @@ pub fn base_env(caller: impl IntoIterator<Item = (OsString, OsString)>) -> BTree
     env
 }
 
-/// Paths on the wire: as text they would have to be UTF-8.
+/// The encoding of paths, which need not be UTF-8, for the pipe to the sandbox.
 mod any_path {
     use std::ffi::OsString;
     use std::path::{Path, PathBuf};
@@ -149,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_environment_is_closed() {
+    fn variables_of_the_caller_stay_out() {
         let env = base_env([
             ("TERM".into(), "xterm".into()),
             ("http_proxy".into(), "http://p".into()),
@@ -163,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_survives_the_wire() {
+    fn a_plan_is_read_as_it_was_written() {
         let odd: OsString = std::os::unix::ffi::OsStringExt::from_vec(b"/st\xffre".to_vec());
         let mut mounts = base_mounts();
         mounts.push(Mount::writable(&odd, &odd));
@@ -171,6 +174,7 @@ mod tests {
             root: odd.into(),
             mounts,
             hostname: "quern".into(),
+            network: true,
             argv: vec!["true".into()],
             env: BTreeMap::new(),
             terminal: Terminal::None,

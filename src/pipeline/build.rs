@@ -2,20 +2,20 @@
 
 use std::path::Path;
 
-use super::{Repository, base, repositories};
+use super::{Repository, base, preconditions, repositories};
 use crate::archive::pack;
 use crate::base::error::Result;
+use crate::builder::Builder;
 use crate::builder::base::Base;
-use crate::builder::{Builder, host};
 use crate::fs::rootfs::Rootfs;
 use crate::os::space;
 use crate::output::provenance::{BaseOrigin, Command, RepositoryOrigin};
 use crate::output::{self, Claim, Content, Contents, ImageSpec, Published, Staging, provenance};
 use crate::plan::Plan;
 use crate::plan::view::Caches;
+use crate::portage::Resolved;
 use crate::portage::emerge::Step;
-use crate::portage::{self, Resolved};
-use crate::recipe::{BaseSpec, Job};
+use crate::recipe::Job;
 use crate::source::{Located, Site};
 use crate::store::lock::Mode;
 use crate::store::work::State;
@@ -45,13 +45,9 @@ struct Built<'a> {
 /// Those of the stages; see [`crate::base::error::Kind`]. After an error nothing is published and nothing is mounted. Running the same
 /// command again continues with what the caches have.
 pub fn build(job: &Job, origin: &Path, at: &Site<'_>) -> Result<Published> {
-    if let BaseSpec::Host { show, .. } = &job.source.base {
-        host::check(show)?;
-    }
-    portage::check(job)?;
+    preconditions::check(job, at)?;
     let spec = ImageSpec::of_job(job, at.date)?;
     spec.expected()?;
-    // An outdir that cannot be written to is an error now, not after an hour.
     let staging = Staging::create(&job.build.outdir, at.ui)?;
     let claim = Claim::new(at.store, staging.outdir(), &spec.base, origin);
     claim.check()?;
@@ -64,7 +60,8 @@ pub fn build(job: &Job, origin: &Path, at: &Site<'_>) -> Result<Published> {
     let _used = at.store.use_caches()?;
     let caches = Caches::of(job, at.store.root());
     caches.make()?;
-    let plan = Plan::new(job, &inputs.resolved, inputs.base.info(at.cpus)?, &caches, work.paths());
+    let plan =
+        Plan::new(job, &inputs.resolved, inputs.base.info(at.cpus)?, &caches, work.paths()).offline(at.options.offline);
     let builder = Builder::new(job, &inputs.resolved, &inputs.base, &plan, &work)?;
     if let Err(error) = merge(&builder, &plan, at) {
         let error = space::crowded(error, &[work.paths().directory(), &caches.binpkgs, &caches.distfiles]);
@@ -104,7 +101,7 @@ fn inputs<'a>(job: &'a Job, at: &Site<'_>) -> Result<Inputs<'a>> {
 fn merge(builder: &Builder<'_>, plan: &Plan, at: &Site<'_>) -> Result<()> {
     for step in &plan.steps {
         at.ui.stage(&step.what);
-        builder.run(step, at.ui)?;
+        builder.run(step, at)?;
         at.ui.done();
     }
     Ok(())

@@ -12,6 +12,7 @@ use crate::verify::{self, Verified};
 
 mod build;
 mod plan;
+mod preconditions;
 mod repositories;
 mod shell;
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::stored;
+use crate::base::digest::Sha512;
 use crate::base::error::Result;
 use crate::base::time::SourceDate;
 use crate::builder::base;
@@ -27,6 +28,8 @@ pub struct PlanOptions<'a> {
     pub date: SourceDate,
     /// Number of processors that may be used.
     pub cpus: u32,
+    /// Whether the build would have no network.
+    pub offline: bool,
 }
 
 /// Plans the build of `job`, whose recipe is the file `origin`, in the store at `home`, which need not exist.
@@ -64,7 +67,7 @@ pub fn plan(job: &Job, origin: &Path, home: &Path, options: &PlanOptions<'_>) ->
     };
     let work = Store::work_paths(home, &job.name, origin);
     let caches = Caches::of(job, home);
-    let plan = |info| Plan::new(job, &resolved, info, &caches, &work);
+    let plan = |info| Plan::new(job, &resolved, info, &caches, &work).offline(options.offline);
     match builder_info(job, store.as_ref(), options)? {
         Some(info) => run.set(plan(info)),
         None => run.set_without_builder(|portage| plan(BuilderInfo { sandbox: true, cpus: options.cpus, portage })),
@@ -80,7 +83,10 @@ fn builder_info(job: &Job, store: Option<&Store>, options: &PlanOptions<'_>) -> 
     let Some(store) = store else { return Ok(None) };
     let sha512 = match options.locked {
         Some(locked) => locked.stage3.as_ref().map(|pin| pin.sha512),
-        None => source::known(job, store)?.and_then(|located| located.sha512()),
+        None => match &job.source.base {
+            BaseSpec::File { sha512: Some(sha512), .. } => Sha512::parse(sha512),
+            _ => source::known(job, store)?.and_then(|located| located.sha512()),
+        },
     };
     let Some(sha512) = sha512 else { return Ok(None) };
     let Some(tree) = store.tree_of_anyone(&sha512)? else { return Ok(None) };

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::{Repository, base, repositories, stored};
+use super::{Repository, base, preconditions, repositories, stored};
 use crate::base::error::{Error, Result};
 use crate::builder;
 use crate::builder::base::Base;
@@ -38,6 +38,7 @@ struct Held {
 /// [`Kind::Usage`](crate::base::error::Kind::Usage) if there is no image yet or the tree has no such command, and those of [`base`] and
 /// [`repositories`].
 pub fn shell(job: &Job, origin: &Path, place: Place, command: Vec<OsString>, at: &Site<'_>) -> Result<Exit> {
+    preconditions::check_sandbox(at)?;
     let waiting = || at.ui.note("waiting for the build of this recipe to end");
     let work = at.store.work(&job.name, origin, Mode::Shared, waiting)?;
     let state = work.state()?;
@@ -66,6 +67,7 @@ pub fn shell(job: &Job, origin: &Path, place: Place, command: Vec<OsString>, at:
             None => held.base.insert(unbuilt(job, at)?).overlays(scratch.paths())?,
         },
     };
+    let view = view.offline(at.options.offline);
     let (command, terminal) = match (command.is_empty(), place) {
         (false, _) => (command, Terminal::Shared),
         (true, Place::Image) => (vec!["/bin/sh".into()], Terminal::Foreground),

@@ -34,6 +34,12 @@ impl Plan {
             info,
         }
     }
+
+    /// Takes the network away if `offline`.
+    #[must_use]
+    pub fn offline(self, offline: bool) -> Self {
+        Self { view: self.view.offline(offline), ..self }
+    }
 }
 
 /// The result of a dry run: the inputs, the plan as far as it is known, and the results.

@@ -11,11 +11,12 @@ use crate::portage::{self, Resolved};
 use crate::recipe::{BaseSpec, Job, TreeKind};
 use crate::store::work::WorkPaths;
 
-/// The mounts of a sandbox, and its host name.
+/// The mounts of a sandbox, its host name, and whether it has a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
     mounts: Vec<Mount>,
     hostname: String,
+    network: bool,
 }
 
 /// The directories of the caches that builds share, on the host.
@@ -78,14 +79,14 @@ impl View {
             mounts.push(Mount::writable(work.config(), portage::CONFIGROOT));
             mounts.push(Mount::writable(work.image(), portage::ROOT));
         }
-        Self { mounts, hostname: hostname(&job.name) }
+        Self { mounts, hostname: hostname(&job.name), network: true }
     }
 
     /// The view of a shell in an image: nothing of the host.
     pub fn image(job: &Job) -> Self {
         let mut mounts = base_mounts();
         mounts.push(Mount::Tmpfs { target: "/run".into(), mode: 0o755, size: None });
-        Self { mounts, hostname: hostname(&job.name) }
+        Self { mounts, hostname: hostname(&job.name), network: true }
     }
 
     /// The view of a shell in the builder tree: that of a build, with temporary directories of its own and read-only caches.
@@ -104,7 +105,13 @@ impl View {
                 mounts.push(Mount::read_only(path, at));
             }
         }
-        Self { mounts, hostname: hostname(&job.name) }
+        Self { mounts, hostname: hostname(&job.name), network: true }
+    }
+
+    /// Takes the network away if `offline`.
+    #[must_use]
+    pub fn offline(self, offline: bool) -> Self {
+        Self { network: self.network && !offline, ..self }
     }
 
     /// The mount points, absolute paths in the tree.
@@ -118,6 +125,7 @@ impl View {
             root,
             mounts: self.mounts.clone(),
             hostname: self.hostname.clone(),
+            network: self.network,
             argv,
             env: base_env(std::env::vars_os()),
             terminal,
@@ -127,7 +135,8 @@ impl View {
 
 impl fmt::Display for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.mounts.iter().try_for_each(|mount| writeln!(f, "{mount}"))
+        self.mounts.iter().try_for_each(|mount| writeln!(f, "{mount}"))?;
+        if self.network { Ok(()) } else { writeln!(f, "no network") }
     }
 }
 

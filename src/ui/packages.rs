@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::base::progress::{Merged, Packages, Task};
+use crate::base::progress::{Merged, Packages, Target, Task};
 use crate::base::text;
 
 /// What was seen of the packages of one emerge.
@@ -26,8 +26,9 @@ impl Tracker {
         }
         let line = |(number, merged): (usize, &Merged)| {
             let binary = if merged.binary { ", binary" } else { "" };
+            let target = if merged.target == Target::Builder { ", for the builder" } else { "" };
             let took = duration(Duration::from_secs(merged.seconds));
-            format!("[{}/{}] {} ({took}{binary})", number + 1, snapshot.total, text::line(&merged.cpv))
+            format!("[{}/{}] {} ({took}{binary}{target})", number + 1, snapshot.total, text::line(&merged.cpv))
         };
         let lines = snapshot.merged.iter().enumerate().skip(self.now.merged.len()).map(line).collect();
         self.now = snapshot.clone();
@@ -72,7 +73,12 @@ mod tests {
             .collect();
         let merged: Vec<_> = merged
             .iter()
-            .map(|(cpv, seconds)| Merged { cpv: (*cpv).to_owned(), binary: *cpv == "a/b-1", seconds: *seconds })
+            .map(|(cpv, seconds)| Merged {
+                cpv: (*cpv).to_owned(),
+                binary: *cpv == "a/b-1",
+                seconds: *seconds,
+                target: if *cpv == "e/f-3" { Target::Builder } else { Target::Image },
+            })
             .collect();
         Packages { completed: merged.len() as u64, failed: 0, total: 3, running, merged }
     }
@@ -91,7 +97,7 @@ mod tests {
         // One that came and went between two looks, and the same package for another tree.
         let all = [one[0], ("e/f-3", 0), ("a/b-1", 2)];
         let last = tracker.update(&snapshot(&all, &[]), at(70));
-        assert_eq!(last, ["[2/3] e/f-3 (0s)", "[3/3] a/b-1 (2s, binary)"]);
+        assert_eq!(last, ["[2/3] e/f-3 (0s, for the builder)", "[3/3] a/b-1 (2s, binary)"]);
         // The next emerge.
         assert!(tracker.update(&snapshot(&[], &[("g/h-4", "")]), at(80)).is_empty());
         assert_eq!(tracker.summary(at(81)).unwrap(), "[1/3] g/h-4 (1s)");

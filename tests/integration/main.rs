@@ -22,6 +22,7 @@ mod recipe;
 mod resume;
 mod sandbox;
 mod source;
+mod stages;
 mod standard;
 mod tls;
 mod tripwire;

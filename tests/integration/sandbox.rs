@@ -43,6 +43,11 @@ echo attacked
 
 /// Adds a recipe `tiny.toml`, whose stage3 holds [`PROGRAMS`], to an environment.
 fn tiny(env: TestEnv) -> TestEnv {
+    tiny_with(env, "")
+}
+
+/// Adds the same recipe as [`tiny`]. The shell commands `more` change the directory `tree` before it becomes the stage3.
+pub(crate) fn tiny_with(env: TestEnv, more: &str) -> TestEnv {
     let script = format!(
         r#"set -e
         mkdir -p tree/bin tree/etc tree/root tree/usr tree/var
@@ -58,6 +63,7 @@ fn tiny(env: TestEnv) -> TestEnv {
         ln -s /proc/self/exe tree/bin/me
         ln -s sh tree/bin/bash
         if [ "$(id -u)" = 0 ]; then mknod -m 666 tree/root/node c 1 5; fi
+        {more}
         tar --owner=0 --group=0 -C tree -cf tiny.tar .
         chmod 644 tiny.tar"#,
         PROGRAMS.join(" ")
@@ -72,7 +78,7 @@ fn tiny(env: TestEnv) -> TestEnv {
         "tiny.toml",
         format!(
             "[source]\nfile = \"tiny.tar\"\nsha512 = \"{sha512}\"\n[portage]\nrepositories = [{repository:?}]\n\
-             [build]\nprofile = \"gentoo:default/linux/amd64/23.0/musl\"\n[emerge]\npackages = [\"a/b\"]\n"
+             [build]\noutdir = \"out\"\nprofile = \"gentoo:default/linux/amd64/23.0/musl\"\n[emerge]\npackages = [\"a/b\"]\n"
         ),
     );
     env

@@ -70,6 +70,47 @@ fn zero_is_zero(uid_map: &str) -> bool {
     uid_map.lines().any(|line| line.split_whitespace().take(2).eq(["0", "0"]))
 }
 
+/// The highest id that files of a tree have: `nobody`.
+const NOBODY: u32 = 65534;
+
+/// Checks that this process's user namespace has all ids that the files of a Gentoo tree have.
+///
+/// # Errors
+/// [`Kind::System`](crate::base::error::Kind::System) if ids are missing or groups cannot be changed.
+pub fn check_ids() -> Result<()> {
+    let hint = "run quern-builder as an ordinary user outside of the namespace, where it makes one from the ranges in /etc/subuid and \
+                /etc/subgid, or make the namespace with a range of 65536 ids (`unshare --map-auto --map-root-user`; in a container, \
+                its id map)";
+    for (file, what) in [("uid_map", "user"), ("gid_map", "group")] {
+        let map = fs_err::read_to_string(format!("/proc/self/{file}")).map_err(|error| {
+            Error::system("reading this process's id map").with_source(error).with_hint("mount /proc")
+        })?;
+        let mapped = count_ids(&map);
+        if mapped <= NOBODY {
+            let message =
+                format!("this user namespace has {mapped} of the {} {what} ids of a Gentoo system", NOBODY + 1);
+            return Err(Error::system(message).with_hint(hint));
+        }
+    }
+    match fs_err::read_to_string("/proc/self/setgroups") {
+        Ok(text) if text.trim() == "deny" => {
+            Err(Error::system("this user namespace does not allow processes to change their groups").with_hint(hint))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Counts the ids from 0 to [`NOBODY`] in the text of `/proc/self/uid_map`.
+fn count_ids(map: &str) -> u32 {
+    let line = |line: &str| {
+        let mut fields = line.split_whitespace().map(|field| field.parse::<u64>().ok());
+        let (first, count) = (fields.next()??, fields.nth(1)??);
+        let end = (first + count).min(u64::from(NOBODY) + 1);
+        u32::try_from(end.saturating_sub(first)).ok()
+    };
+    map.lines().filter_map(line).sum()
+}
+
 /// Makes the process root, real or mapped, with a mount namespace of its own. Must be called while it has one thread.
 ///
 /// # Errors
@@ -286,6 +327,15 @@ mod tests {
     fn the_hosts_root_is_known_by_its_map() {
         assert!(zero_is_zero("         0          0 4294967295\n"));
         assert!(!zero_is_zero("0 1000 1\n1 100000 65535\n") && !zero_is_zero(""));
+    }
+
+    #[test]
+    fn ids_of_a_namespace_are_counted() {
+        assert_eq!(count_ids("         0          0 4294967295\n"), 65535);
+        assert_eq!(count_ids("0 1000 1\n1 100000 65536\n"), 65535);
+        assert_eq!(count_ids("0 1000 1\n"), 1);
+        assert_eq!(count_ids("0 1000 1\n1 100000 60000\n70000 1 10\n"), 60001);
+        assert_eq!(count_ids("nonsense\n"), 0);
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::MAX_TASKS;
 use super::snapshot::Built;
-use crate::base::progress::{Merged, Packages, Task};
+use crate::base::progress::{Merged, Packages, Target, Task};
 use crate::base::text::plain;
+use crate::portage::ROOT;
 
 /// The limit on the merged packages that are remembered.
 const MAX_MERGED: usize = 100_000;
@@ -85,7 +86,7 @@ impl Log {
         });
         if self.merged.len() < MAX_MERGED {
             let seconds = job.seconds(now);
-            self.merged.push(Merged { cpv: job.task.cpv, binary: job.task.binary, seconds });
+            self.merged.push(Merged { cpv: job.task.cpv, binary: job.task.binary, seconds, target: target(rest) });
         }
         true
     }
@@ -146,6 +147,14 @@ impl Log {
     /// Returns the merged packages, in the order in which they ended.
     pub(super) fn merged(&self) -> Vec<Merged> {
         self.merged.clone()
+    }
+}
+
+/// Returns the tree in `category/package-version to /quern/image/`.
+fn target(text: &str) -> Target {
+    match text.rsplit_once(" to ") {
+        Some((_, root)) if root.trim_end_matches('/') == ROOT => Target::Image,
+        _ => Target::Builder,
     }
 }
 

@@ -273,7 +273,7 @@ fn root_sockets_and_pipes_of_the_host_are_unreachable() {
     chown(host.stand.env.path("u"), Some(1000), None).unwrap();
     for more in ["", "unshare --user --map-root-user"] {
         let told = host.run(&format!("{user} {more} ./quern-builder build spy.toml")).code(4);
-        assert!(told.stderr.contains("only root of this host") && told.stderr.contains("stage3"), "{}", told.stderr);
+        assert!(told.stderr.contains("takes its root user") && told.stderr.contains("stage3"), "{}", told.stderr);
     }
     // A dry run works for every user.
     let told = host
@@ -302,7 +302,11 @@ fn root_a_host_without_gentoo_is_refused() {
     );
     for more in [&["build"][..], &["build", "--dry-run"], &["build", "--offline"], &["shell"]] {
         let told = stand.env.run(more.iter().copied().chain([recipe.to_str().unwrap()])).code(2);
-        assert!(told.stderr.contains("this machine is no Gentoo") && told.stderr.contains("stage3"), "{}", told.stderr);
+        assert!(
+            told.stderr.contains("this host is not a Gentoo system") && told.stderr.contains("stage3"),
+            "{}",
+            told.stderr
+        );
     }
     assert_eq!(super::traces::names(&stand.env.outdir()), Vec::<String>::new());
 }

@@ -1,0 +1,62 @@
+//! Checks before anything is downloaded: whatever can be known at the start must not fail after an hour.
+
+use crate::base::arch;
+use crate::base::error::{Error, Result};
+use crate::builder::{host, trial};
+use crate::os::{probe, space, userns};
+use crate::output::platform;
+use crate::plan::view::Caches;
+use crate::portage;
+use crate::recipe::{BaseSpec, Job};
+use crate::source::Site;
+
+/// Checks the recipe and this machine before a build.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::base::error::Kind::Usage) if the recipe cannot be built,
+/// [`Kind::System`](crate::base::error::Kind::System) with the setting to change if this machine lacks something.
+pub(super) fn check(job: &Job, at: &Site<'_>) -> Result<()> {
+    if let BaseSpec::Host { show, .. } = &job.source.base {
+        host::check(show)?;
+    }
+    portage::check(job)?;
+    check_architecture(job)?;
+    check_sandbox(at)?;
+    let caches = Caches::of(job, at.store.root());
+    caches.make()?;
+    caches.directories().into_iter().try_for_each(trial::writable)?;
+    if job.oci.is_some() {
+        trial::links(&job.build.outdir)?;
+    }
+    match job.build.workdir_tmpfs {
+        Some(size) if probe::ram() != 0 && size > probe::ram() => at.ui.warn(&format!(
+            "build.workdir-storage may grow to {size} bytes, but this machine has {} bytes of memory",
+            probe::ram()
+        )),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Checks that this machine can run commands in a tree of the store.
+///
+/// # Errors
+/// [`Kind::System`](crate::base::error::Kind::System) with the setting to change if it cannot.
+pub(super) fn check_sandbox(at: &Site<'_>) -> Result<()> {
+    probe::check_kernel()?;
+    userns::check_ids()?;
+    trial::run(at.store.root(), at.ui).map_err(|error| space::told(error, &[at.store.root()]))
+}
+
+/// Checks that this machine can run programs of the stage3.
+fn check_architecture(job: &Job) -> Result<()> {
+    let wanted = platform::of_job(job).architecture;
+    let host = arch::host().architecture;
+    if matches!(job.source.base, BaseSpec::Host { .. }) || probe::runs(wanted, host) {
+        return Ok(());
+    }
+    Err(Error::system(format!("this machine ({host}) cannot run the programs of the recipe's stage3 ({wanted})")).with_hint(
+        "name a stage3 of this machine's architecture, or register qemu-user for the other one in /proc/sys/fs/binfmt_misc \
+         with the flag F",
+    ))
+}
