@@ -47,7 +47,7 @@ pub struct Packages {
 pub struct Merged {
     /// `category/package-version`.
     pub cpv: String,
-    /// Whether it came from a binary package.
+    /// True for a binary package, false for one built from source.
     pub binary: bool,
     /// Duration in seconds.
     pub seconds: u64,
@@ -71,7 +71,7 @@ pub struct Task {
     pub cpv: String,
     /// Portage's phase (`compile`, `install`, `merge`), or empty.
     pub phase: String,
-    /// Whether it comes from a binary package.
+    /// True for a binary package.
     pub binary: bool,
 }
 

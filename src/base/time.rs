@@ -6,7 +6,7 @@ use super::error::{Error, Result};
 
 const DAY: u64 = 86_400;
 
-/// Days from which on a date is no longer written as one: the year 9000 or so, of four digits still.
+/// The last day that is written as a date, in the year 8965. A clock beyond it is wrong.
 const LAST_DAY: u64 = 365 * 7000;
 
 /// Returns the present time in seconds since 1970.

@@ -146,7 +146,7 @@ fn state(algorithm: Algorithm) -> State {
 }
 
 impl Lane {
-    /// Hashes in the caller's thread, if there is no other.
+    /// Hashes in the caller's thread, unless a thread was started.
     fn update(&mut self, bytes: &[u8]) {
         if let Worker::Caller(state) = &mut self.worker {
             state.update(bytes);
