@@ -38,7 +38,7 @@ pub fn read(
 ) -> Result<Summary, ReadError> {
     let decoder = Decoder::of(format, file).map_err(|error| ReadError::of(error, &[], 0))?;
     let mut plain = HashingReader::new(decoder, &[algorithm]);
-    let mut reader = Reader::new(&mut plain, limits.clone());
+    let mut reader = Reader::of_layer(&mut plain, limits.clone());
     while let Some(entry) = reader.next_entry()? {
         let (name, offset) = (entry.path.as_os_str().as_bytes().to_vec(), entry.offset);
         let visited = whiteout::of(&entry).and_then(|whiteout| visit(entry, whiteout));

@@ -177,7 +177,7 @@ impl Image<'_> {
         if !whiteouts.apply(self.root, &mut self.deferred)? {
             let decoder =
                 Decoder::of(layer.format, layer.start()?).system(|| format!("reading layer {}", layer.name))?;
-            let mut reader = Reader::new(decoder, self.limits.clone());
+            let mut reader = Reader::of_layer(decoder, self.limits.clone());
             while let Some(entry) = reader.next_entry().map_err(bad)? {
                 let whiteout = whiteout::of(&entry)?;
                 whiteouts.follow(self.root, &mut self.deferred, &entry, whiteout.as_ref())?;

@@ -380,3 +380,46 @@ fn a_closed_pipe_ends_the_program_without_a_message() {
         assert!([0, 141].contains(&ended.code), "{verb}: {}", ended.code);
     }
 }
+
+/// Python writes times as they are given to it.
+#[test]
+fn ls_prints_times_like_tar() {
+    let env = TestEnv::new();
+    let script = "import tarfile\n\
+                  with tarfile.open('times.tar', 'w', format=tarfile.PAX_FORMAT) as archive:\n \
+                  for time in (1, 253402300800, 67768036191676800, 2**63 - 1, -62135596801, -2**63, 5):\n  \
+                  entry = tarfile.TarInfo('f')\n  \
+                  entry.pax_headers['mtime'] = str(time)\n  \
+                  archive.addfile(entry)\n";
+    let _ = output(Command::new("python3").args(["-c", script]).current_dir(env.path(""))).success();
+    let archive = env.path("times.tar");
+    let _ = piped(&env, &["raw", "ls"], &archive, "listing").success();
+    let expected = tar(&["--numeric-owner", "-tvf", archive.to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(env.path("listing")).unwrap().replace("./f", "f"), expected);
+}
+
+/// `raw pack` writes times of 19 digits where the file system has them, as tmpfs does.
+#[test]
+fn times_of_nineteen_digits_are_packed_and_read() {
+    let env = TestEnv::new();
+    let tree = tempfile::Builder::new().tempdir_in("/dev/shm").unwrap();
+    let touch = ["-d", "@1000000000000000000", tree.path().join("f").to_str().unwrap()].map(str::to_owned);
+    let _ = output(Command::new("touch").args(touch)).success();
+    let pack = ["raw", "pack", tree.path().to_str().unwrap(), "--format", "tar"];
+    let _ = piped(&env, &pack, Path::new("/dev/null"), "f.tar").success();
+    let _ = piped(&env, &["raw", "ls", "--json"], &env.path("f.tar"), "lines").success();
+    assert!(fs::read_to_string(env.path("lines")).unwrap().contains("\"mtime\":1000000000000000000,"));
+}
+
+/// `umoci insert` ends a layer after its last entry, without blocks of zeros.
+#[test]
+fn layers_of_umoci_insert_are_accepted() {
+    let env = TestEnv::new();
+    let script = "umoci init --layout image; umoci new --image image:latest; echo inserted > file; \
+                  umoci insert --image image:latest file /etc/file; chmod -R a+rX image";
+    let _ = output(Command::new("sh").args(["-ec", script]).current_dir(env.path(""))).success();
+    let _ = env.run(["oci", "validate", "image"]).success();
+    let unpacked = env.run(["oci", "unpack", "image", "latest", "tree"]).success();
+    assert!(!unpacked.stderr.contains("end mark"), "the digest shows that the layer is complete: {}", unpacked.stderr);
+    assert_eq!(fs::read_to_string(env.path("tree/etc/file")).unwrap(), "inserted\n");
+}

@@ -9,11 +9,12 @@ use crate::base::time::civil;
 #[derive(Debug)]
 pub struct Listing {
     width: usize,
+    date_width: usize,
 }
 
 impl Default for Listing {
     fn default() -> Self {
-        Self { width: 19 }
+        Self { width: 19, date_width: 16 }
     }
 }
 
@@ -29,7 +30,10 @@ impl Listing {
         self.width = self.width.max(owner.len() + 1 + size.len());
         let pad = self.width - owner.len();
         let name = archived(&item.path, item.kind == NodeKind::Dir);
-        let mut line = format!("{} {owner}{size:>pad$} {} {}", mode(item), date(mtime.sec), quoted(&name));
+        let date = date(mtime.sec);
+        self.date_width = self.date_width.max(date.len());
+        let date_pad = self.date_width;
+        let mut line = format!("{} {owner}{size:>pad$} {date:<date_pad$} {}", mode(item), quoted(&name));
         match &item.kind {
             NodeKind::Symlink(target) => line.push_str(&format!(" -> {}", quoted(target))),
             NodeKind::Hardlink(target) => line.push_str(&format!(" link to {}", quoted(&archived(target, false)))),
@@ -91,9 +95,12 @@ fn quoted(name: &[u8]) -> String {
     text
 }
 
-/// Formats a time as `YYYY-MM-DD HH:MM` in UTC.
+/// Formats a time as `YYYY-MM-DD HH:MM` in UTC, or as seconds if the year does not fit into the C type `tm`.
 fn date(seconds: i64) -> String {
     let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, day) = civil(days);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", rest / 3600, rest % 3600 / 60)
+    if i32::try_from(year - 1900).is_err() {
+        return seconds.to_string();
+    }
+    format!("{year}-{month:02}-{day:02} {:02}:{:02}", rest / 3600, rest % 3600 / 60)
 }

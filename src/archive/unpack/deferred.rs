@@ -36,7 +36,7 @@ impl Deferred {
         self.nodes.insert(path, node);
     }
 
-    /// Adds `path` as a hard link to the device node `target`. Returns false if there is no such node. `inode` is an unused number.
+    /// Adds `path` as a hard link to the device node `target`. Returns false if the node does not exist. `inode` is an unused number.
     pub fn link_node(&mut self, target: &Path, path: PathBuf, inode: u64) -> bool {
         let Some(node) = self.nodes.get_mut(target) else { return false };
         if node.inode == 0 {

@@ -169,7 +169,6 @@ pub fn entry(
     offset: u64,
 ) -> Result<Entry, Reason> {
     let offset = extensions.offset.unwrap_or(offset);
-    let had_pax = extensions.pax.is_some();
     let pax = extensions.pax.unwrap_or_default();
     let old = header.as_old();
 
@@ -190,7 +189,8 @@ pub fn entry(
         None => in_header,
     };
 
-    let kind = kind(header, family, &name, &link, &pax, stored)?;
+    let source = Source { header, family, pax: &pax };
+    let kind = source.kind(&name, &link, stored)?;
     let path = inside(&name)?;
     if path.as_os_str().is_empty() && kind != NodeKind::Dir {
         return Err(Reason::new(Code::RootReplaced, "the root of the tree can only be a directory"));
@@ -202,42 +202,10 @@ pub fn entry(
         ));
     }
     if kind != NodeKind::File && stored != 0 {
-        return Err(Reason::new(
-            Code::UnexpectedData,
-            format!("it is not a regular file, but has {stored} bytes of data"),
-        ));
+        let text = format!("it is not a regular file, but has {stored} bytes of data");
+        return Err(Reason::new(Code::UnexpectedData, text));
     }
-
-    let mut size = stored;
-    let mut map = None;
-    if let Some((segments, real)) = segments {
-        if had_pax && pax.sparse.is_sparse() {
-            return Err(Reason::new(Code::BadSparse, "it has two different sparse maps"));
-        }
-        (size, map) = (real, Some(segments));
-    } else if pax.sparse.is_sparse() {
-        if kind != NodeKind::File || header.entry_type() != EntryType::Regular {
-            return Err(Reason::new(Code::BadSparse, "it is sparse, but not a regular file"));
-        }
-        // GNU tar would look for the map in a GNU header.
-        if family != Family::Ustar {
-            return Err(Reason::new(Code::BadSparse, "it is sparse in PAX, but does not have a POSIX header"));
-        }
-        // Python uses the last size for the file. Only a size too large for the header has to be in PAX.
-        if pax.size.is_some_and(|size| size < 1 << 33) {
-            return Err(Reason::new(Code::SizeContradiction, "it is sparse, and PAX also gives its stored size"));
-        }
-        // The map of PAX 1.0 is in the data: the reader adds it.
-        size = pax
-            .sparse
-            .real_size
-            .ok_or_else(|| Reason::new(Code::BadSparse, "the size of the sparse file is missing"))?;
-        map = pax.sparse.segments()?;
-    }
-    if let Some(segments) = &map {
-        sparse::check(segments, stored, size)?;
-    }
-
+    let (size, map) = source.sparse(&kind, segments, stored)?;
     let dropped = pax.dropped.clone();
     let meta = meta(header, pax)?;
     Ok(Entry { path, kind, meta, size, stored, sparse: map, offset, dropped })
@@ -283,55 +251,105 @@ fn meta(header: &Header, mut pax: Pax) -> Result<Meta, Reason> {
     })
 }
 
-fn kind(header: &Header, family: Family, name: &[u8], link: &[u8], pax: &Pax, stored: u64) -> Result<NodeKind, Reason> {
-    let slash = name.ends_with(b"/");
-    let old = header.as_bytes()[156] == 0;
-    let own_slash = until_nul(&header.as_old().name).ends_with(b"/");
-    let link_target = || match link {
-        [] => Err(Reason::new(Code::BadLink, "it is a link without a target")),
-        _ if link.contains(&0) => Err(Reason::new(Code::BadLink, "its target contains a NUL")),
-        _ => Ok(link),
-    };
-    let device = || {
-        if pax.device_numbers {
-            return Err(Reason::new(Code::UnsupportedRecord, "its device numbers are in PAX records"));
-        }
-        let bytes = header.as_bytes();
-        let part = |field: &[u8], max: u32, what| {
-            let value = number(field).filter(|value| (0..=max.into()).contains(value));
-            value.map(|value| value as u32).ok_or_else(|| bad_number(what))
+/// A header and the PAX records before it.
+struct Source<'a> {
+    header: &'a Header,
+    family: Family,
+    pax: &'a Pax,
+}
+
+impl Source<'_> {
+    /// Returns the size of the file with its holes, and its map if it is sparse. `old` is the map of an old GNU header.
+    fn sparse(
+        &self,
+        kind: &NodeKind,
+        old: Option<(Vec<sparse::Segment>, u64)>,
+        stored: u64,
+    ) -> Result<(u64, Option<Vec<sparse::Segment>>), Reason> {
+        let records = &self.pax.sparse;
+        let bad = |text| Err(Reason::new(Code::BadSparse, text));
+        let (size, map) = match old {
+            Some(_) if records.is_sparse() => return bad("it has two different sparse maps"),
+            Some((segments, real)) => (real, Some(segments)),
+            None if !records.is_sparse() => return Ok((stored, None)),
+            None if *kind != NodeKind::File || self.header.entry_type() != EntryType::Regular => {
+                return bad("it is sparse, but not a regular file");
+            }
+            // GNU tar would look for the map in a GNU header.
+            None if self.family != Family::Ustar => {
+                return bad("it is sparse in PAX, but does not have a POSIX header");
+            }
+            // Python uses the last size for the file. Only a size too large for the header has to be in PAX.
+            None if self.pax.size.is_some_and(|size| size < 1 << 33) => {
+                return Err(Reason::new(Code::SizeContradiction, "it is sparse, and PAX also gives its stored size"));
+            }
+            None => {
+                let Some(size) = records.real_size else { return bad("the size of the sparse file is missing") };
+                // The map of PAX 1.0 is in the data: the reader adds it.
+                (size, records.segments()?)
+            }
         };
-        Ok((
-            part(&bytes[329..337], MAX_MAJOR, "major device number")?,
-            part(&bytes[337..345], MAX_MINOR, "minor device number")?,
-        ))
-    };
-    let kind = header.entry_type();
-    match kind {
-        // Before ustar a directory was a regular file whose name ends in a slash.
-        EntryType::Regular if old && slash && own_slash && stored == 0 => Ok(NodeKind::Dir),
-        EntryType::Regular if old && slash != own_slash => {
-            Err(Reason::new(Code::AmbiguousType, "only one of its names ends in a slash"))
+        if let Some(segments) = &map {
+            sparse::check(segments, stored, size)?;
         }
-        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse if slash => {
-            Err(Reason::new(Code::AmbiguousType, "it is a file whose name ends in a slash"))
-        }
-        EntryType::Regular => Ok(NodeKind::File),
-        _ if family == Family::V7 && !matches!(kind, EntryType::Link | EntryType::Symlink | EntryType::Directory) => {
-            Err(Reason::new(Code::AmbiguousType, "its type does not exist in headers of this age"))
-        }
-        EntryType::Continuous | EntryType::GNUSparse => Ok(NodeKind::File),
-        EntryType::Link if leads_into(link) => Err(Reason::new(Code::BadLink, "it is a link to a directory")),
-        EntryType::Link => Ok(NodeKind::Hardlink(inside(link_target()?)?)),
-        EntryType::Symlink if link.len() > MAX_PATH => Err(Reason::new(Code::NameTooLong, "its target is too long")),
-        EntryType::Symlink => Ok(NodeKind::Symlink(link_target()?.to_vec())),
-        EntryType::Char => device().map(|(major, minor)| NodeKind::Char(major, minor)),
-        EntryType::Block => device().map(|(major, minor)| NodeKind::Block(major, minor)),
-        EntryType::Directory => Ok(NodeKind::Dir),
-        EntryType::Fifo => Ok(NodeKind::Fifo),
-        other => {
-            let text = format!("entries of type '{}' are not supported", other.as_byte().escape_ascii());
-            Err(Reason::new(Code::UnsupportedType, text))
+        Ok((size, map))
+    }
+
+    fn kind(&self, name: &[u8], link: &[u8], stored: u64) -> Result<NodeKind, Reason> {
+        let Self { header, family, pax } = *self;
+        let slash = name.ends_with(b"/");
+        let old = header.as_bytes()[156] == 0;
+        let own_slash = until_nul(&header.as_old().name).ends_with(b"/");
+        let link_target = || match link {
+            [] => Err(Reason::new(Code::BadLink, "it is a link without a target")),
+            _ if link.contains(&0) => Err(Reason::new(Code::BadLink, "its target contains a NUL")),
+            _ => Ok(link),
+        };
+        let device = || {
+            if pax.device_numbers {
+                return Err(Reason::new(Code::UnsupportedRecord, "its device numbers are in PAX records"));
+            }
+            let bytes = header.as_bytes();
+            let part = |field: &[u8], max: u32, what| {
+                let value = number(field).filter(|value| (0..=max.into()).contains(value));
+                value.map(|value| value as u32).ok_or_else(|| bad_number(what))
+            };
+            Ok((
+                part(&bytes[329..337], MAX_MAJOR, "major device number")?,
+                part(&bytes[337..345], MAX_MINOR, "minor device number")?,
+            ))
+        };
+        let kind = header.entry_type();
+        match kind {
+            // Before ustar a directory was a regular file whose name ends in a slash.
+            EntryType::Regular if old && slash && own_slash && stored == 0 => Ok(NodeKind::Dir),
+            EntryType::Regular if old && slash != own_slash => {
+                Err(Reason::new(Code::AmbiguousType, "only one of its names ends in a slash"))
+            }
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse if slash => {
+                Err(Reason::new(Code::AmbiguousType, "it is a file whose name ends in a slash"))
+            }
+            EntryType::Regular => Ok(NodeKind::File),
+            _ if family == Family::V7
+                && !matches!(kind, EntryType::Link | EntryType::Symlink | EntryType::Directory) =>
+            {
+                Err(Reason::new(Code::AmbiguousType, "its type does not exist in headers of this age"))
+            }
+            EntryType::Continuous | EntryType::GNUSparse => Ok(NodeKind::File),
+            EntryType::Link if leads_into(link) => Err(Reason::new(Code::BadLink, "it is a link to a directory")),
+            EntryType::Link => Ok(NodeKind::Hardlink(inside(link_target()?)?)),
+            EntryType::Symlink if link.len() > MAX_PATH => {
+                Err(Reason::new(Code::NameTooLong, "its target is too long"))
+            }
+            EntryType::Symlink => Ok(NodeKind::Symlink(link_target()?.to_vec())),
+            EntryType::Char => device().map(|(major, minor)| NodeKind::Char(major, minor)),
+            EntryType::Block => device().map(|(major, minor)| NodeKind::Block(major, minor)),
+            EntryType::Directory => Ok(NodeKind::Dir),
+            EntryType::Fifo => Ok(NodeKind::Fifo),
+            other => {
+                let text = format!("entries of type '{}' are not supported", other.as_byte().escape_ascii());
+                Err(Reason::new(Code::UnsupportedType, text))
+            }
         }
     }
 }

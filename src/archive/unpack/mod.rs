@@ -100,7 +100,8 @@ impl Unpacker<'_> {
         let Self { name, limits, ui, .. } = *self;
         let is_layer = below.is_some();
         let mut placer = self.placer(below)?;
-        let mut reader = Reader::new(decoder, limits.clone());
+        let new = if is_layer { Reader::of_layer } else { Reader::new };
+        let mut reader = new(decoder, limits.clone());
         let mut told = 0;
         while let Some(entry) = reader.next_entry().map_err(|error| read_error(name, error, limits))? {
             if !wanted(&entry)? {

@@ -34,6 +34,8 @@ pub struct Reader<R> {
     ended: bool,
     /// Set if the archive ended without blocks of zeros.
     unmarked: bool,
+    /// Set if the padding of the last entry may be missing.
+    is_layer: bool,
 }
 
 /// A header, or `None` at the end of the archive.
@@ -56,7 +58,15 @@ impl<R: BufRead> Reader<R> {
             spent,
             ended: false,
             unmarked: false,
+            is_layer: false,
         }
+    }
+
+    /// Reads the plain layer of an image. The padding of its last entry may be missing, as in layers of `umoci insert`: GNU tar, bsdtar
+    /// and Python refuse such an archive, but container tools are written in Go and accept it. The digest of a layer shows that
+    /// nothing else is missing.
+    pub fn of_layer(input: R, limits: Limits) -> Self {
+        Self { is_layer: true, ..Self::new(input, limits) }
     }
 
     /// Returns the number of bytes of the plain archive read so far.
@@ -83,7 +93,7 @@ impl<R: BufRead> Reader<R> {
         if self.ended {
             return Ok(None);
         }
-        self.skip(self.left + self.padding).map_err(|error| self.blame(error.into()))?;
+        self.skip_rest().map_err(|error| self.blame(error.into()))?;
         (self.left, self.padding) = (0, 0);
         let mut extensions = Extensions::default();
         loop {
@@ -301,7 +311,11 @@ impl<R: BufRead> Reader<R> {
             }
             return Err(Reason::new(Code::LoneZeroBlock, "a single block of zeros stands before the header").into());
         }
-        let family = entry::family(&header).map_err(|reason| other_format(header.as_bytes()).unwrap_or(reason))?;
+        let family = entry::family(&header).map_err(|reason| match other_format(header.as_bytes()) {
+            Some(format) => format,
+            None if first => Reason { text: format!("it is not a tar archive: {}", reason.text).into(), ..reason },
+            None => reason,
+        })?;
         Ok(Some((header, family)))
     }
 
@@ -337,6 +351,15 @@ impl<R: BufRead> Reader<R> {
             count += length;
         }
         Ok(count)
+    }
+
+    /// Skips the unread data of the current entry and its padding.
+    fn skip_rest(&mut self) -> io::Result<()> {
+        self.skip(self.left)?;
+        match self.skip(self.padding) {
+            Err(error) if self.is_layer && error.kind() == io::ErrorKind::UnexpectedEof && self.at_end()? => Ok(()),
+            other => other,
+        }
     }
 
     fn skip(&mut self, mut count: u64) -> io::Result<()> {

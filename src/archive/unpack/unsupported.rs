@@ -60,14 +60,17 @@ const SUFFIXES: &[(&str, &str)] = &[
 pub(super) fn by_content(head: &[u8]) -> Option<Reason> {
     let magic = MAGICS.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, format)| *format);
     let format = magic.or_else(|| is_lzma(head).then_some("an lzma file")).or(match Format::of(head) {
-        // The decoder has removed one layer of compression already.
-        Format::Gzip => Some("a gzip file inside another compressed file"),
-        Format::Xz => Some("an xz file inside another compressed file"),
-        Format::Zstd => Some("a zstd file inside another compressed file"),
-        Format::Bzip2 => Some("a bzip2 file inside another compressed file"),
+        Format::Gzip => Some("a gzip file"),
+        Format::Xz => Some("an xz file"),
+        Format::Zstd => Some("a zstd file"),
+        Format::Bzip2 => Some("a bzip2 file"),
         Format::Plain => None,
     })?;
-    Some(reason(format))
+    if Format::of(head) == Format::Plain {
+        return Some(reason(format));
+    }
+    // The file is compressed twice, or a layer of an image does not have the format of its media type.
+    Some(Reason::new(Code::UnsupportedFormat, format!("it contains {format} where a plain tar archive is expected")))
 }
 
 /// Returns the refusal that the suffix of the file `name` suggests, if `refusal` says that its content is not tar.
@@ -116,13 +119,12 @@ mod tests {
     #[test]
     fn formats_are_recognised_by_their_first_bytes() {
         let lzma = [&[0x5d, 0, 0, 0x80, 0][..], &[0xff; 8], &[0; 3]].concat();
-        let heads: [(&[u8], &str); 8] = [
+        let heads: [(&[u8], &str); 7] = [
             (b"PK\x03\x04rest", "a zip archive"),
             (b"!<arch>\ndebian-binary   17", "a Debian package"),
             (b"!<arch>\nfile.o/   17", "an ar archive"),
             (b"\x1f\x9d\x90", "a file of compress"),
             (b"070701000", "a cpio archive"),
-            (b"\x1f\x8b\x08", "a gzip file inside"),
             (&lzma, "an lzma file"),
             (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
         ];
@@ -130,6 +132,7 @@ mod tests {
             let text = named(head);
             assert!(text.starts_with(&format!("it is {format}")) && text.contains("supported are tar"), "{text}");
         }
+        assert_eq!(named(b"\x1f\x8b\x08"), "it contains a gzip file where a plain tar archive is expected");
         for head in [&b""[..], b"etc/passwd", &[0; 16], &[0xff; 16], b"]\0\0"] {
             assert_eq!(named(head), "", "{}", head.escape_ascii());
         }

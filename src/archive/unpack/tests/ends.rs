@@ -8,7 +8,7 @@ use super::{Tar, code, unpack};
 use crate::archive::unpack::decode::Decoder;
 use crate::archive::unpack::entry::Time;
 use crate::archive::unpack::pax;
-use crate::archive::unpack::reader::entries;
+use crate::archive::unpack::reader::{Reader, entries};
 use crate::archive::unpack::{Limits, Unpacker};
 use crate::base::error::Kind;
 use crate::base::progress::{Event, Progress};
@@ -101,6 +101,30 @@ fn an_archive_that_ends_elsewhere_is_refused() {
     }
 }
 
+/// Container tools accept this, GNU tar, bsdtar and Python do not.
+#[test]
+fn only_a_layer_may_lack_the_padding_of_its_last_entry() {
+    let archive = Tar::default().file("a", b"x").file("b", &[7; 600]).0;
+    let read = |length: usize, layer: bool| {
+        let new = if layer { Reader::of_layer } else { Reader::new };
+        let mut reader = new(&archive[..length], Limits::default());
+        let mut count = 0;
+        while reader.next_entry()?.is_some() {
+            count += 1;
+        }
+        reader.finish().map(|_| count)
+    };
+    // The data of the second entry ends at byte 2136, its padding at 2560.
+    for length in [2136, 2137, 2559, 2560] {
+        assert_eq!(read(length, true).unwrap(), 2, "{length}");
+        assert_eq!(read(length, false).is_ok(), length == 2560, "{length}");
+    }
+    for length in [512, 2135, 1100] {
+        assert!(read(length, true).is_err(), "{length}");
+    }
+    assert_eq!(read(513, true).unwrap(), 1);
+}
+
 #[test]
 fn zeros_after_the_last_stream_are_ignored() {
     let plain = Tar::default().file("f", &[7; 100_000]).end();
@@ -180,7 +204,7 @@ fn formats_that_are_not_supported_are_named() {
         assert!(cause.contains(format), "{cause}");
     }
     let (_, cause) = refusal("x", gzip(&gzip(&Tar::default().file("f", b"").end())));
-    assert!(cause.contains("a gzip file inside another compressed file"), "{cause}");
+    assert!(cause.contains("it contains a gzip file where a plain tar archive is expected"), "{cause}");
     for short in [vec![0x1b, 0x30, 0, 0xf8], vec![0x1b; 5000]] {
         let (_, cause) = refusal("x.tar.br", short);
         assert!(cause.contains("a brotli file") && cause.contains("[unsupported-format]"), "{cause}");
