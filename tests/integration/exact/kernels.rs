@@ -48,7 +48,7 @@ fn root_older_kernels_give_the_same_bytes() {
     let astray = "mkdir again; touch canary; mount -t tmpfs none /proc; mkdir -p /proc/thread-self/fd; \
                   for fd in $(seq 3 40); do ln -s $PWD/canary /proc/thread-self/fd/$fd; done; ";
     for (command, hint) in [
-        ("old \"$0\" raw unpack --root again < new.tar", "/proc is needed"),
+        ("old \"$0\" raw unpack --root again < new.tar", "this needs /proc"),
         ("old \"$0\" raw pack tree > /dev/null", "Function not implemented"),
     ] {
         let ended = shell(&format!("{astray} {command}"));

@@ -78,7 +78,7 @@ fn root_unpacking_over_the_running_system_is_refused() {
         "\"$0\" raw unpack --root seen",
     ] {
         let ended = run(&env, &format!("{within} {unpack}")).code(2);
-        assert!(ended.stderr.contains("it is the running system"), "{unpack}: {}", ended.stderr);
+        assert!(ended.stderr.contains("this is the running system"), "{unpack}: {}", ended.stderr);
     }
 }
 
