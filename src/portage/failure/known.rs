@@ -76,6 +76,10 @@ pub(super) const KNOWN: &[Known] = &[
     fetch("Fetch failed for"),
     fetch("Couldn't download"),
     known(
+        "has fetch restriction turned on",
+        "emerge must not download this source: get the file as the log says, and put it into portage.distfiles",
+    ),
+    known(
         "Digest verification failed",
         "a downloaded file or an ebuild does not match its Manifest: update the Manifest, or remove the file",
     ),

@@ -106,7 +106,8 @@ fn symlinks_and_fifos_are_ignored() {
 #[test]
 fn known_messages_of_emerge_bring_a_hint() {
     let (temp, began) = logs();
-    let cases: [(&str, &str, Kind); 6] = [
+    let cases: [(&str, &str, Kind); 7] = [
+        ("!!! a/b-1 has fetch restriction turned on.", "portage.distfiles", Kind::Build),
         ("emerge: there are no ebuilds to satisfy \"a/b\".", "portage.repositories", Kind::Build),
         ("The following keyword changes are necessary to proceed:", "accept-keywords", Kind::Build),
         ("The following USE changes are necessary to proceed:", "package-use", Kind::Build),

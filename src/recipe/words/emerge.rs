@@ -32,9 +32,9 @@ const OWNED: &[(&str, &str)] = &[
 /// Options of emerge that a recipe must not set, each with the reason.
 const FORBIDDEN: &[(&str, &str)] = &[
     ("--ask", "a build cannot answer questions"),
-    ("--root", "quern-builder sets the image's root directory"),
-    ("--sysroot", "quern-builder sets the image's root directory"),
-    ("--config-root", "quern-builder writes the configuration from the recipe"),
+    ("--root", "the build sets the image's root directory"),
+    ("--sysroot", "the build sets the image's root directory"),
+    ("--config-root", "the build writes the configuration from the recipe"),
     ("--prefix", "prefixes are not supported"),
     ("--pretend", "`quern-builder build --dry-run` shows what a build would do"),
     ("--help", "emerge would not build anything"),
@@ -52,7 +52,7 @@ pub(in crate::recipe) fn make_conf_variable(text: &str) -> Checked {
     let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
     chars(text, "a variable's name", letter, |c| letter(c) || c.is_ascii_digit())?;
     match owned_variable(text) {
-        Some(instead) => Err(Problem::new("quern-builder sets this variable").help(instead)),
+        Some(instead) => Err(Problem::new("the build sets this variable").help(instead)),
         None => Ok(()),
     }
 }
