@@ -13,69 +13,43 @@ use crate::archive::pack::{Format, Packed};
 use crate::base::digest::{Sha256, Sha512};
 use crate::base::progress::Silent;
 use crate::base::time::SourceDate;
-use crate::recipe::{
-    BaseSpec, Build, Emerge, Job, Oci, Origin, Portage, ProfileName, RepositorySpec, Source, Strip, TreeKind,
-};
+use crate::recipe::{BaseSpec, Job, Oci, Origin, RepositorySpec, fixture};
 use crate::source::repository::Fact;
 use crate::store::Store;
 
 pub(crate) fn job(outdir: &Path) -> Job {
-    Job {
-        name: "demo".to_owned(),
-        source: Source {
-            base: BaseSpec::File {
-                path: "/secret/place/stage3-amd64-musl-1.tar.xz".into(),
-                signature: Some("/secret/place/x.asc".into()),
-                sha512: None,
-                allow_unsigned: false,
-            },
-            mirrors: vec!["https://mirror.example".to_owned()],
-            keyring: Some("/secret/keys.asc".into()),
-            fingerprints: Vec::new(),
-            max_age: 30 * 86_400,
-            bounds: Default::default(),
-        },
-        portage: Portage {
-            repositories: vec![RepositorySpec {
-                origin: Origin::Location("/secret/repos/main".into()),
-                priority: None,
-                masters: None,
-                eclass_overrides: None,
-            }],
-            binpkg: Some("/secret/binpkg".into()),
-            distfiles: Some("/secret/distfiles".into()),
-            binhost: Vec::new(),
-            make_conf: BTreeMap::from([("CFLAGS".to_owned(), "-O2".to_owned())]),
-            package_files: BTreeMap::new(),
-            config: Some("/secret/etc".into()),
-        },
-        build: Build {
-            profile: ProfileName { repo: None, path: "default/linux/amd64/23.0/musl".to_owned() },
-            unblocker_profile: None,
-            kind: TreeKind::Image,
-            outdir: outdir.to_owned(),
-            include_system: false,
-            baselayout_atoms: Vec::new(),
-            image_name: None,
-            workdir_tmpfs: None,
-            keep_failed: false,
-            compression: crate::recipe::Compression::Gzip,
-        },
-        emerge: Emerge { packages: vec!["@profile".to_owned()], jobs: 2, options: Vec::new() },
-        strip: Strip { doc: true, paths: Vec::new() },
-        oci: Some(Oci {
-            tag: "{date}".to_owned(),
-            entrypoint: Vec::new(),
-            cmd: vec!["/bin/sh".to_owned()],
-            env: BTreeMap::new(),
-            user: None,
-            workdir: None,
-            ports: Vec::new(),
-            volumes: Vec::new(),
-            labels: BTreeMap::new(),
-            maintainer: None,
-        }),
-    }
+    let mut job = fixture::job();
+    job.name = "demo".to_owned();
+    job.source.base = BaseSpec::File {
+        path: "/secret/place/stage3-amd64-musl-1.tar.xz".into(),
+        signature: Some("/secret/place/x.asc".into()),
+        sha512: None,
+        allow_unsigned: false,
+    };
+    job.source.keyring = Some("/secret/keys.asc".into());
+    let origin = Origin::Location("/secret/repos/main".into());
+    job.portage.repositories = vec![RepositorySpec { origin, priority: None, masters: None, eclass_overrides: None }];
+    job.portage.binpkg = Some("/secret/binpkg".into());
+    job.portage.distfiles = Some("/secret/distfiles".into());
+    job.portage.make_conf.insert("CFLAGS".to_owned(), "-O2".to_owned());
+    job.portage.config = Some("/secret/etc".into());
+    job.build.profile.path = "default/linux/amd64/23.0/musl".to_owned();
+    job.build.outdir = outdir.to_owned();
+    job.emerge.jobs = 2;
+    job.strip.doc = true;
+    job.oci = Some(Oci {
+        tag: "{date}".to_owned(),
+        entrypoint: Vec::new(),
+        cmd: vec!["/bin/sh".to_owned()],
+        env: BTreeMap::new(),
+        user: None,
+        workdir: None,
+        ports: Vec::new(),
+        volumes: Vec::new(),
+        labels: BTreeMap::new(),
+        maintainer: None,
+    });
+    job
 }
 
 fn packed(bytes: &[u8]) -> Packed {

@@ -1,11 +1,8 @@
 //! Small repositories and jobs for tests.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::recipe::{
-    BaseSpec, Build, Emerge, Job, Origin, Portage, ProfileName, RepositorySpec, Source, Strip, TreeKind, Version,
-};
+use crate::recipe::{Job, Origin, ProfileName, RepositorySpec, fixture};
 
 pub(crate) struct World {
     directory: tempfile::TempDir,
@@ -79,39 +76,12 @@ pub(crate) fn profile_name(text: &str) -> ProfileName {
 }
 
 pub(crate) fn job(repositories: Vec<RepositorySpec>) -> Job {
-    Job {
-        name: "musl-python3".into(),
-        source: Source {
-            base: BaseSpec::Gentoo { stage3: "amd64-musl".into(), version: Version::Latest },
-            mirrors: vec!["https://mirror.example/gentoo".into(), "https://other.example".into()],
-            keyring: None,
-            fingerprints: Vec::new(),
-            max_age: 30 * 86_400,
-            bounds: Default::default(),
-        },
-        portage: Portage {
-            repositories,
-            binpkg: None,
-            distfiles: None,
-            binhost: Vec::new(),
-            make_conf: BTreeMap::new(),
-            package_files: BTreeMap::new(),
-            config: None,
-        },
-        build: Build {
-            profile: profile_name("quern:musl-python3"),
-            unblocker_profile: None,
-            kind: TreeKind::Image,
-            outdir: Path::new("/out").into(),
-            include_system: false,
-            baselayout_atoms: vec!["sys-apps/baselayout".into()],
-            image_name: None,
-            workdir_tmpfs: None,
-            keep_failed: false,
-            compression: crate::recipe::Compression::Gzip,
-        },
-        emerge: Emerge { packages: vec!["@profile".into()], jobs: 0, options: Vec::new() },
-        strip: Strip { doc: true, paths: Vec::new() },
-        oci: None,
-    }
+    let mut job = fixture::job();
+    job.name = "musl-python3".into();
+    job.source.mirrors = vec!["https://mirror.example/gentoo".into(), "https://other.example".into()];
+    job.portage.repositories = repositories;
+    job.build.profile = profile_name("quern:musl-python3");
+    job.build.baselayout_atoms = vec!["sys-apps/baselayout".into()];
+    job.strip.doc = true;
+    job
 }

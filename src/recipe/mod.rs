@@ -7,6 +7,8 @@
 mod atom;
 mod check;
 mod diagnostic;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod job;
 mod keys;
 mod merge;

@@ -2,46 +2,16 @@
 
 use super::*;
 use crate::base::digest::hex;
-use crate::recipe::{Build, Emerge, Portage, ProfileName, Strip, TreeKind, Version};
+use crate::recipe::{Version, fixture};
 
 pub(super) const VARIANT: &str = "amd64-musl";
 
 pub(super) fn job(base: BaseSpec, mirrors: &[&Server], keyring: &Path) -> Job {
-    Job {
-        name: "test".to_owned(),
-        source: Source {
-            base,
-            mirrors: mirrors.iter().map(|server| server.url.clone()).collect(),
-            keyring: Some(keyring.to_owned()),
-            fingerprints: Vec::new(),
-            max_age: 30 * 86_400,
-            bounds: Default::default(),
-        },
-        portage: Portage {
-            repositories: Vec::new(),
-            binpkg: None,
-            distfiles: None,
-            binhost: Vec::new(),
-            make_conf: Default::default(),
-            package_files: Default::default(),
-            config: None,
-        },
-        build: Build {
-            profile: ProfileName { repo: None, path: "p".to_owned() },
-            unblocker_profile: None,
-            kind: TreeKind::Image,
-            outdir: "/nonexistent".into(),
-            include_system: false,
-            baselayout_atoms: Vec::new(),
-            image_name: None,
-            workdir_tmpfs: None,
-            keep_failed: false,
-            compression: crate::recipe::Compression::Gzip,
-        },
-        emerge: Emerge { packages: Vec::new(), jobs: 1, options: Vec::new() },
-        strip: Strip { doc: false, paths: Vec::new() },
-        oci: None,
-    }
+    let mut job = fixture::job();
+    job.source.base = base;
+    job.source.mirrors = mirrors.iter().map(|server| server.url.clone()).collect();
+    job.source.keyring = Some(keyring.to_owned());
+    job
 }
 
 pub(super) fn latest() -> BaseSpec {

@@ -1,0 +1,42 @@
+//! A small recipe for tests.
+
+use super::*;
+
+/// Returns the recipe of an image of `@profile`. It names no repository.
+pub(crate) fn job() -> Job {
+    Job {
+        name: "test".to_owned(),
+        source: Source {
+            base: BaseSpec::Gentoo { stage3: "amd64-musl".to_owned(), version: Version::Latest },
+            mirrors: vec!["https://mirror.example".to_owned()],
+            keyring: None,
+            fingerprints: Vec::new(),
+            max_age: DEFAULT_MAX_AGE,
+            bounds: Bounds::default(),
+        },
+        portage: Portage {
+            repositories: Vec::new(),
+            binpkg: None,
+            distfiles: None,
+            binhost: Vec::new(),
+            make_conf: BTreeMap::new(),
+            package_files: BTreeMap::new(),
+            config: None,
+        },
+        build: Build {
+            profile: ProfileName { repo: None, path: "p".to_owned() },
+            unblocker_profile: None,
+            kind: TreeKind::Image,
+            outdir: "/nonexistent".into(),
+            include_system: false,
+            baselayout_atoms: Vec::new(),
+            image_name: None,
+            workdir_tmpfs: None,
+            keep_failed: false,
+            compression: Compression::default(),
+        },
+        emerge: Emerge { packages: vec!["@profile".to_owned()], jobs: 0, options: Vec::new() },
+        strip: Strip { doc: false, paths: Vec::new() },
+        oci: None,
+    }
+}
