@@ -20,7 +20,7 @@ pub(super) struct Emerge<'a> {
     tail: VecDeque<Vec<u8>>,
     watcher: Watcher,
     last: Packages,
-    /// Whether the builder tree is the image.
+    /// True if the builder tree is the image.
     in_place: bool,
 }
 

@@ -51,7 +51,7 @@ enum Report {
         causes: Vec<String>,
         /// The next step, if one is known.
         hint: Option<String>,
-        /// Whether the command is at fault (not found, not executable) and not the system.
+        /// True if the command is at fault (not found, not executable) and not the system.
         usage: bool,
     },
 }

@@ -17,7 +17,7 @@ pub struct Plan {
     pub mounts: Vec<Mount>,
     /// The host name inside.
     pub hostname: String,
-    /// Whether the command can reach the network. Without it the sandbox has no network interface that is up.
+    /// True if the command can reach the network. Otherwise the sandbox has no network interface that is up.
     pub network: bool,
     /// The command and its arguments. A command without a slash is looked up in [`PATH`]. If this is empty, the sandbox is made and ends
     /// at once.
@@ -54,7 +54,7 @@ pub enum Mount {
         /// Path in the tree.
         #[serde(with = "any_path")]
         target: PathBuf,
-        /// Whether the command may write to it.
+        /// True if the command may write to it.
         writable: bool,
     },
     /// An empty file system in memory.

@@ -1,4 +1,4 @@
-//! The room that file systems have, and errors that say what is missing of it.
+//! Free space of file systems, and errors about full ones.
 
 use std::collections::BTreeSet;
 use std::error::Error as _;
@@ -13,14 +13,14 @@ use rustix::io::Errno;
 
 use crate::base::error::{Error, Kind, Result};
 
-/// What to do about a store without room.
-pub const STORE: &str = "make room there, or move the store with QUERN_HOME";
+/// The hint for a full store.
+pub const STORE: &str = "free some space there, or set QUERN_HOME to a directory on another file system";
 
-/// With less than this a program that writes files may well have failed for it.
+/// With less free space than this, a program that writes files has probably failed for lack of space.
 const CROWDED: u64 = 1 << 20;
 
-/// Bytes that may still be written to the file system of an open file, without those that it keeps for root; none when it does not
-/// tell.
+/// Returns the free bytes of the file system of an open file, without those that are reserved for root. Returns `None` if the file
+/// system does not report them.
 pub fn free(fd: impl AsFd) -> Option<u64> {
     rustix::fs::fstatvfs(fd).ok().map(|stat| left(&stat))
 }
@@ -29,10 +29,10 @@ fn left(stat: &StatVfs) -> u64 {
     stat.f_bavail.saturating_mul(stat.f_frsize)
 }
 
-/// Refuses to begin what needs more bytes than the file system of `fd`, which is at `place`, has free. `doing` names the operation.
+/// Checks that the file system of `fd`, which messages call `place`, has `needed` bytes free. `doing` names the operation.
 ///
 /// # Errors
-/// [`Kind::System`], as when it had been found out half-way.
+/// [`Kind::System`] with both numbers if it has not.
 pub fn check(fd: impl AsFd, place: &Path, doing: impl Display, needed: u64) -> Result<()> {
     let Some(free) = free(fd).filter(|free| needed > *free) else { return Ok(()) };
     let place = place.display();
@@ -40,12 +40,12 @@ pub fn check(fd: impl AsFd, place: &Path, doing: impl Display, needed: u64) -> R
         .with_source(io::Error::from(Errno::NOSPC)))
 }
 
-/// Whether it says that a file system is full, or that its user may not have more of it.
+/// Returns whether the error means that a file system is full or that a quota is exceeded.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// An error as it is; one of a file system that is full with what is free in `places`, unless its hint says that already.
+/// Adds the free space of `places` to an error about a full file system, unless it is there already. Returns other errors unchanged.
 pub fn told(error: Error, places: &[&Path]) -> Error {
     if error.kind() != Kind::System || !is_of_space(&error) {
         return error;
@@ -60,7 +60,7 @@ pub fn told(error: Error, places: &[&Path]) -> Error {
     if lines.is_empty() { error } else { error.with_hint(lines.join("\n")) }
 }
 
-/// An error of a program that wrote to `places`, with those of them that are as good as full.
+/// Adds those of `places` that are almost full to the error of a program that wrote there.
 pub fn crowded(error: Error, places: &[&Path]) -> Error {
     let mut lines: Vec<String> = error.hint().map(str::to_owned).into_iter().collect();
     let mut seen = BTreeSet::new();
@@ -73,12 +73,12 @@ pub fn crowded(error: Error, places: &[&Path]) -> Error {
     if lines.is_empty() { error } else { error.with_hint(lines.join("\n")) }
 }
 
-/// As [`free`], in a directory; in the one that it would be made in where it does not exist.
+/// Returns the free bytes of the file system of a directory. If it does not exist, its parent counts.
 fn free_in(place: &Path) -> Option<u64> {
     place.ancestors().find_map(|place| rustix::fs::statvfs(place).ok()).map(|stat| left(&stat))
 }
 
-/// Whether the lack of room is what caused an error.
+/// Returns whether an error was caused by a full file system.
 fn is_of_space(error: &Error) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -97,7 +97,7 @@ mod tests {
     use crate::base::error::Context as _;
 
     #[test]
-    fn what_does_not_fit_is_refused_with_figures() {
+    fn too_little_space_is_refused_with_numbers() {
         let place = tempfile::tempdir().unwrap();
         let dir = fs_err::File::open(place.path()).unwrap().into_file();
         assert!(check(&dir, place.path(), "writing x", 0).is_ok());
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_with_room_is_not_crowded() {
+    fn free_space_is_not_mentioned_if_there_is_enough() {
         let place = tempfile::tempdir().unwrap();
         let error = crowded(Error::build("emerge failed").with_hint("see the log"), &[place.path()]);
         assert_eq!(error.hint(), Some("see the log"));
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_a_full_disk_say_what_is_free() {
+    fn errors_about_a_full_disk_have_the_free_space() {
         let place = tempfile::tempdir().unwrap();
         let missing = place.path().join("out/sub");
         let full = || Err::<(), _>(io::Error::from(Errno::NOSPC)).system(|| "making a directory").unwrap_err();

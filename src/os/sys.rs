@@ -1,4 +1,4 @@
-//! The system calls that neither nix nor rustix offers in a safe form. The only file with `unsafe`.
+//! System calls that neither nix nor rustix offers in a safe form. The only file with `unsafe`.
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, OsStr};
@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::libc;
 use rustix::io::Errno;
 
-/// Whether standard input and output were closed when the program began.
+/// The standard streams (input, output) that were closed when the program started.
 static CLOSED: [AtomicBool; 2] = [const { AtomicBool::new(false) }; 2];
 
-/// The loader runs it before the language's library does anything, which opens `/dev/null` in place of what is closed: a whole
-/// archive could be written there.
+/// The loader runs this before Rust's runtime starts. The runtime opens `/dev/null` in place of closed streams, and a whole archive
+/// could be written there.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static BEFORE_ALL: extern "C" fn() = note_closed;
@@ -26,25 +26,25 @@ extern "C" fn note_closed() {
     }
 }
 
-/// Whether `fd` is standard input or output, and was closed when the program began.
+/// Returns whether `fd` is standard input or output and was closed when the program started.
 pub(crate) fn was_closed(fd: BorrowedFd<'_>) -> bool {
     let closed = usize::try_from(fd.as_raw_fd()).ok().and_then(|fd| CLOSED.get(fd));
     closed.is_some_and(|closed| closed.load(Ordering::Relaxed))
 }
 
-/// Which side of a [`fork`] this is.
+/// The two sides of a [`fork`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fork {
-    /// The new process.
+    /// This is the new process.
     Child,
-    /// The old one, with the child's pid.
+    /// This is the old process; the child has this pid.
     Parent(nix::unistd::Pid),
 }
 
 /// `fork(2)` for the single-threaded sandbox process.
 ///
 /// # Errors
-/// Refuses in a process with more than one thread, where the child could not even allocate; else what fork says.
+/// Refuses in a process with several threads, where the child could not allocate memory. Otherwise the error of fork(2).
 pub(crate) fn fork() -> io::Result<Fork> {
     let threads = fs_err::read_dir("/proc/self/task")?.count();
     if threads != 1 {
@@ -78,7 +78,7 @@ pub(crate) fn inherited_fd(fd: RawFd) -> io::Result<OwnedFd> {
 /// Sets or clears `FD_CLOEXEC`.
 ///
 /// # Errors
-/// What fcntl says.
+/// The error of fcntl(2).
 pub(crate) fn set_cloexec(fd: &OwnedFd, on: bool) -> io::Result<()> {
     let flags = if on { libc::FD_CLOEXEC } else { 0 };
     // SAFETY: F_SETFD takes an int and touches no memory; the descriptor is owned by the caller.
@@ -88,10 +88,10 @@ pub(crate) fn set_cloexec(fd: &OwnedFd, on: bool) -> io::Result<()> {
     }
 }
 
-/// Marks every descriptor from 3 up close-on-exec, so that a payload inherits three.
+/// Sets close-on-exec on every descriptor from 3, so that a command inherits only the standard streams.
 ///
 /// # Errors
-/// What close_range(2) says (Linux 5.11).
+/// The error of close_range(2) (Linux 5.11).
 pub(crate) fn cloexec_all() -> io::Result<()> {
     // SAFETY: CLOSE_RANGE_CLOEXEC only sets flags on this process's descriptors.
     match unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) } {
@@ -112,7 +112,7 @@ struct MountAttr {
 /// Sets mount attributes (`MOUNT_ATTR_*` bits) on the mount at `fd`, and on all below it when `recursive`.
 ///
 /// # Errors
-/// What mount_setattr(2) says (Linux 5.12).
+/// The error of mount_setattr(2) (Linux 5.12).
 pub(crate) fn mount_setattr(fd: BorrowedFd<'_>, set: u64, recursive: bool) -> io::Result<()> {
     let attr = MountAttr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
@@ -141,7 +141,7 @@ struct XattrArgs {
     flags: u32,
 }
 
-/// The calls came eleven and more after this one, on every architecture.
+/// The numbers of these system calls follow this one on every architecture.
 const SYS_SETXATTRAT: libc::c_long = libc::SYS_fchmodat2 + 11;
 const SYS_GETXATTRAT: libc::c_long = libc::SYS_fchmodat2 + 12;
 const SYS_LISTXATTRAT: libc::c_long = libc::SYS_fchmodat2 + 13;
@@ -149,7 +149,7 @@ const SYS_LISTXATTRAT: libc::c_long = libc::SYS_fchmodat2 + 13;
 /// Sets the mode of `name` in `at`, which is not followed.
 ///
 /// # Errors
-/// `ENOSYS` before Linux 6.6, else what fchmodat2(2) says.
+/// `ENOSYS` before Linux 6.6, otherwise the error of fchmodat2(2).
 pub(crate) fn fchmodat2(at: BorrowedFd<'_>, name: &OsStr, mode: u32) -> rustix::io::Result<()> {
     let name = terminated(name.as_bytes())?;
     // SAFETY: the name is a C string that lives through the call.
@@ -162,7 +162,7 @@ pub(crate) fn fchmodat2(at: BorrowedFd<'_>, name: &OsStr, mode: u32) -> rustix::
 /// Names of the extended attributes of `name` in `at`, which is not followed.
 ///
 /// # Errors
-/// `ENOSYS` before Linux 6.13, else what listxattr(2) says.
+/// `ENOSYS` before Linux 6.13, otherwise the error of listxattr(2).
 pub(crate) fn listxattrat(at: BorrowedFd<'_>, name: &OsStr, to: &mut [u8]) -> rustix::io::Result<usize> {
     let name = terminated(name.as_bytes())?;
     // SAFETY: the name is a C string, `to` is writable for its length, and both live through the call.
@@ -182,7 +182,7 @@ pub(crate) fn listxattrat(at: BorrowedFd<'_>, name: &OsStr, to: &mut [u8]) -> ru
 /// Value of the extended attribute `key` of `name` in `at`, which is not followed.
 ///
 /// # Errors
-/// `ENOSYS` before Linux 6.13, else what getxattr(2) says.
+/// `ENOSYS` before Linux 6.13, otherwise the error of getxattr(2).
 pub(crate) fn getxattrat(at: BorrowedFd<'_>, name: &OsStr, key: &[u8], to: &mut [u8]) -> rustix::io::Result<usize> {
     let (name, key) = (terminated(name.as_bytes())?, terminated(key)?);
     let size = u32::try_from(to.len()).map_err(|_| Errno::INVAL)?;
@@ -205,7 +205,7 @@ pub(crate) fn getxattrat(at: BorrowedFd<'_>, name: &OsStr, key: &[u8], to: &mut 
 /// Sets the extended attribute `key` of `name` in `at`, which is not followed.
 ///
 /// # Errors
-/// `ENOSYS` before Linux 6.13, else what setxattr(2) says.
+/// `ENOSYS` before Linux 6.13, otherwise the error of setxattr(2).
 pub(crate) fn setxattrat(at: BorrowedFd<'_>, name: &OsStr, key: &[u8], value: &[u8]) -> rustix::io::Result<()> {
     let (name, key) = (terminated(name.as_bytes())?, terminated(key)?);
     let size = u32::try_from(value.len()).map_err(|_| Errno::TOOBIG)?;
@@ -234,11 +234,11 @@ fn count(result: libc::c_long) -> rustix::io::Result<usize> {
     usize::try_from(result).map_err(failed)
 }
 
-/// Keeps this process and its descendants from abstract unix sockets that others made, by Landlock. Needs `no_new_privs`.
-/// False when the kernel has no such thing (before Linux 6.12, or without Landlock).
+/// Forbids this process and its descendants to connect to abstract unix sockets of other processes, with Landlock. Needs `no_new_privs`.
+/// Returns false if the kernel cannot do that (before Linux 6.12, or without Landlock).
 ///
 /// # Errors
-/// What landlock_restrict_self(2) says.
+/// The error of landlock_restrict_self(2).
 pub(crate) fn keep_from_abstract_sockets() -> io::Result<bool> {
     /// `struct landlock_ruleset_attr`. No file system access is handled, so that mounts stay allowed.
     #[repr(C)]
@@ -261,10 +261,10 @@ pub(crate) fn keep_from_abstract_sockets() -> io::Result<bool> {
     }
 }
 
-/// Leaves the session keyring that was inherited for a new, empty one. A kernel or a container without keyrings is fine.
+/// Replaces the inherited session keyring by a new, empty one. A kernel or a container without keyrings is not an error.
 ///
 /// # Errors
-/// What keyctl(2) says.
+/// The error of keyctl(2).
 pub(crate) fn new_session_keyring() -> io::Result<()> {
     const JOIN_SESSION_KEYRING: libc::c_int = 1;
     // SAFETY: a null name asks for an anonymous keyring; no memory is touched.
@@ -277,11 +277,11 @@ pub(crate) fn new_session_keyring() -> io::Result<()> {
     }
 }
 
-/// Refuses, from here on and for every descendant, the two requests of ioctl(2) that put characters into a terminal's input as
-/// if they had been typed: the caller's shell would run them. Needs `no_new_privs`.
+/// Forbids this process and its descendants the two requests of ioctl(2) that put characters into the input of a terminal, where the
+/// caller's shell would run them. Needs `no_new_privs`.
 ///
 /// # Errors
-/// What seccomp(2) says.
+/// The error of seccomp(2).
 pub(crate) fn keep_from_typing() -> io::Result<()> {
     /// ioctl of the 32-bit personalities, and of x32.
     const OTHERS: [u32; 2] = [54, 0x4000_0000 | 514];
@@ -289,10 +289,10 @@ pub(crate) fn keep_from_typing() -> io::Result<()> {
     let jump = |k: u32, jt: u8, jf: u8| libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JEQ) as u16, jt, jf, k };
     let load = |at: u32| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at);
     let answer = |k: u32| statement(libc::BPF_RET, k);
-    // The kernel looks at the low half of the request only, and so does this.
+    // The kernel uses only the low half of the request, and so does this filter.
     let low = if cfg!(target_endian = "little") { 0 } else { 4 };
-    // The number of a system call is looked up without its architecture: at worst, another call whose second argument happens
-    // to be one of the requests is refused to a 32-bit program.
+    // The filter does not check the architecture of a system call. At worst, a 32-bit program is refused another call whose second
+    // argument is one of the requests.
     let mut program = [
         load(std::mem::offset_of!(libc::seccomp_data, nr) as u32),
         jump(libc::SYS_ioctl as u32, 2, 0),
@@ -312,9 +312,9 @@ pub(crate) fn keep_from_typing() -> io::Result<()> {
     }
 }
 
-/// Makes a command start with no signal blocked, as this process has those that it waits for, and none ignored, as a script's
-/// background or nohup(1) leaves them: a command must stop when it is told to, however the program was begun. That comes after
-/// `first`, which must not wait for another thread.
+/// Makes a command start with no signal blocked or ignored. This process blocks signals, and nohup(1) or a shell script may have made it
+/// ignore some; a command must stop on every signal all the same. Before that the child runs `first`, which must not wait for another
+/// thread.
 pub(crate) fn fresh_start(
     command: &mut std::process::Command,
     first: impl Fn() -> nix::Result<()> + Send + Sync + 'static,
@@ -341,7 +341,7 @@ mod tests {
 
     use super::*;
 
-    /// In a thread of its own: it is not undone.
+    /// Runs a test in a thread of its own, since the restriction cannot be undone.
     fn confined(test: impl FnOnce() + Send + 'static) {
         let thread = std::thread::spawn(|| {
             nix::sys::prctl::set_no_new_privs().unwrap();
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn abstract_sockets_of_others_are_out_of_reach() {
+    fn abstract_sockets_of_others_cannot_be_reached() {
         let address = SocketAddr::from_abstract_name(format!("quern-test-{}", std::process::id())).unwrap();
         let _listener = UnixListener::bind_addr(&address).unwrap();
         UnixStream::connect_addr(&address).unwrap();
@@ -365,10 +365,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_can_be_typed_and_other_requests_pass() {
+    fn requests_that_type_are_refused_and_others_pass() {
         confined(|| {
             let null = fs_err::File::open("/dev/null").unwrap();
-            // SAFETY: the requests read one byte, or nothing at all of what is no terminal.
+            // SAFETY: the requests read one byte, or nothing, since this is not a terminal.
             let ask = |request| match unsafe { libc::ioctl(null.as_raw_fd(), request, c"x".as_ptr()) } {
                 0.. => None,
                 _ => io::Error::last_os_error().raw_os_error(),

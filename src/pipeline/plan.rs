@@ -28,7 +28,7 @@ pub struct PlanOptions<'a> {
     pub date: SourceDate,
     /// Number of processors that may be used.
     pub cpus: u32,
-    /// Whether the build would have no network.
+    /// True if the build would have no network.
     pub offline: bool,
 }
 

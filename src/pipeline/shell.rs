@@ -35,7 +35,7 @@ struct Held {
 /// Runs `command`, or a login shell if it is empty, in a tree of `job`, whose recipe is the file `origin`. Changes are thrown away.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::base::error::Kind::Usage) if there is no image yet or the tree has no such command, and those of [`base`] and
+/// [`Kind::Usage`](crate::base::error::Kind::Usage) if the recipe was not built yet or the tree lacks the command, and those of [`base`] and
 /// [`repositories`].
 pub fn shell(job: &Job, origin: &Path, place: Place, command: Vec<OsString>, at: &Site<'_>) -> Result<Exit> {
     preconditions::check_sandbox(at)?;
@@ -47,7 +47,7 @@ pub fn shell(job: &Job, origin: &Path, place: Place, command: Vec<OsString>, at:
     let mut held = Held::default();
     let view = match place {
         Place::Image if !finished => {
-            return Err(Error::usage(format!("there is no image of {} yet", job.name))
+            return Err(Error::usage(format!("{} has no image yet", job.name))
                 .with_hint("build it first; without --image the shell enters the tree that it is built in"));
         }
         Place::Image => View::image(job),

@@ -66,7 +66,7 @@ pub struct DryRun {
 pub enum Known<T> {
     /// The part as a build would use it.
     Yes(T),
-    /// What is known of it, and what is missing.
+    /// Lines about the known parts and the missing ones.
     No(Vec<String>),
 }
 

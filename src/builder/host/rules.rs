@@ -11,7 +11,7 @@ use super::table;
 pub(super) struct Rule {
     /// Absolute.
     pub(super) path: PathBuf,
-    /// Whether the build sees the path.
+    /// True if the build sees the path.
     pub(super) seen: bool,
     /// The reason, for the user.
     pub(super) why: Cow<'static, str>,
@@ -34,7 +34,7 @@ impl fmt::Display for Rule {
 pub(super) enum Visibility {
     /// Nothing.
     Hidden,
-    /// Whatever ordinary users of the host may read.
+    /// The files that ordinary users of the host may read.
     Guarded,
     /// Everything.
     Whole,

@@ -1,7 +1,7 @@
-//! Becoming root once, before any thread exists. With root's privileges nothing is needed but a mount namespace; without, the
-//! program runs itself again in a user namespace whose ids come from the user's ranges in `/etc/subuid` and `/etc/subgid`.
+//! Becomes root once, before any thread exists. With root's privileges this takes a mount namespace only. Without them the program runs
+//! itself again in a user namespace whose ids come from the user's ranges in `/etc/subuid` and `/etc/subgid`.
 //!
-//! Nobody else makes the outer user namespace. See user_namespaces(7), subuid(5), newuidmap(1).
+//! No other room makes the outer user namespace. See user_namespaces(7), subuid(5), newuidmap(1).
 
 pub mod owners;
 
@@ -19,47 +19,47 @@ use crate::base::error::{Context, Error, Result};
 use crate::os::process::{self, Exit, Forward};
 use crate::os::sys;
 
-/// Names the descriptor of the handshake to the program run again.
+/// The variable with the number of the socket to the parent, for the program run again.
 const MARK: &str = "QUERN_USERNS_FD";
 
-/// Ids that a tree needs: 0 to 65535, as every distribution hands out.
+/// Number of ids that a tree gets: 0 to 65535, the size of the ranges that distributions assign.
 pub const IDS: u32 = 65536;
 
-/// What [`become_root`] found.
+/// The result of [`become_root`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// This process is root in a mount namespace of its own: go on.
+    /// This process is root in a mount namespace of its own, and does the work.
     Root,
-    /// The work was done by a child, which ended so.
+    /// A child did the work, and ended like this.
     Waited(Exit),
 }
 
-/// A run of ids: `count` ids from `inside` on stand for those from `outside` on.
+/// A range of an id map: `count` ids from `inside` are those from `outside` in the parent namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     /// First id in the namespace.
     pub inside: u32,
     /// First id outside.
     pub outside: u32,
-    /// How many.
+    /// Number of ids.
     pub count: u32,
 }
 
-/// Whether this process is root, real or mapped.
+/// Returns whether this process is root, real or mapped.
 pub fn is_root() -> bool {
     geteuid().is_root()
 }
 
-/// Whether it is root by itself, not by having been run again in a user namespace by [`become_root`].
+/// Returns whether this process is root without the user namespace of [`become_root`].
 pub fn is_host_root() -> bool {
     is_root() && std::env::var_os(MARK).is_none()
 }
 
-/// Whether uid 0 of this process's user namespace is uid 0 outside as well: it owns the host's files, whatever capabilities it
-/// lacks there.
+/// Returns whether uid 0 of this process's user namespace is uid 0 of the host. Then it owns the host's files, although it may lack
+/// capabilities.
 ///
 /// # Errors
-/// [`Kind::System`](crate::base::error::Kind::System) when /proc does not tell.
+/// [`Kind::System`](crate::base::error::Kind::System) if /proc cannot be read.
 pub fn is_hosts_root() -> Result<bool> {
     fs_err::read_to_string("/proc/self/uid_map")
         .system(|| "reading this process's id map")
@@ -111,10 +111,10 @@ fn count_ids(map: &str) -> u32 {
     map.lines().filter_map(line).sum()
 }
 
-/// Makes the process root, real or mapped, with a mount namespace of its own. Must be called while it has one thread.
+/// Makes this process root, real or mapped, with a mount namespace of its own. Call it while this process has one thread.
 ///
 /// # Errors
-/// [`Kind::System`](crate::base::error::Kind::System) with the knob to turn when the kernel or the ranges of ids do not allow it.
+/// [`Kind::System`](crate::base::error::Kind::System) with the setting to change if the kernel or the ranges of ids do not allow it.
 pub fn become_root() -> Result<Role> {
     if let Some(mark) = std::env::var_os(MARK) {
         enter_user_namespace(&mark.to_string_lossy())?;
@@ -133,7 +133,7 @@ pub fn become_root() -> Result<Role> {
     Ok(Role::Root)
 }
 
-/// The second half, in the program run again: a new user namespace, maps written by the parent, then uid 0 in it.
+/// Enters a new user namespace, in the program run again. The parent writes the id maps.
 #[allow(clippy::disallowed_methods, reason = "one thread, before anything reads the environment")]
 fn enter_user_namespace(mark: &str) -> Result<()> {
     let doing = || "entering a user namespace";
@@ -143,20 +143,20 @@ fn enter_user_namespace(mark: &str) -> Result<()> {
     })?;
     let mut channel = UnixStream::from(fd);
     unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| refused("making a user namespace", errno))?;
-    // A process that gained capabilities is not dumpable, and the files of its /proc entry are out of its parent's reach.
+    // A process that gained capabilities is not dumpable. Then its parent cannot write its id maps.
     nix::sys::prctl::set_dumpable(true).system(doing)?;
     channel.write_all(b"u").system(doing)?;
     channel.read_exact(&mut [0]).system(|| "waiting for the maps of the user namespace")?;
     take_root()?;
     die_with_parent()?;
-    // The parent keeps its end open for as long as it lives. One that died before we asked to die with it sends no signal.
+    // A parent that died before the death signal was set sends none. But its end of the socket is closed then.
     if process::has_news(channel.as_fd()) {
-        return Err(Error::system("the parent process is gone"));
+        return Err(Error::system("the parent process ended"));
     }
     Ok(())
 }
 
-/// Becomes uid 0 and gid 0 of the namespace this process is in.
+/// Becomes uid 0 and gid 0 of this process's user namespace.
 pub(crate) fn take_root() -> Result<()> {
     let doing = || "becoming root of the user namespace";
     setgroups(&[]).system(doing)?;
@@ -165,12 +165,12 @@ pub(crate) fn take_root() -> Result<()> {
     setresuid(uid, uid, uid).system(doing)
 }
 
-/// Arranges to be killed when the parent dies. To be repeated after every change of credentials, which clears it.
+/// Asks the kernel to kill this process when its parent dies. Every change of credentials clears this.
 pub(crate) fn die_with_parent() -> Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).system(|| "asking to die with the parent")
 }
 
-/// The first half: starts the program again, writes its maps, then waits and passes signals on.
+/// Starts the program again, writes its id maps, then waits and passes signals on.
 fn outer() -> Result<Exit> {
     let uids = extents("/etc/subuid", getuid().as_raw())?;
     let gids = extents("/etc/subgid", getgid().as_raw())?;
@@ -187,7 +187,7 @@ fn outer() -> Result<Exit> {
     let pid = Pid::from_raw(child.id() as i32);
     drop(theirs);
     if ours.read_exact(&mut [0]).is_err() {
-        // It has said why.
+        // It has printed the reason.
         return process::wait(pid);
     }
     map_ids("newuidmap", pid, &uids).and_then(|()| map_ids("newgidmap", pid, &gids)).inspect_err(|_| {
@@ -208,7 +208,7 @@ fn map_ids(program: &str, pid: Pid, extents: &[Extent]) -> Result<()> {
     }
     let output = command.output().map_err(|error| {
         Error::system(format!("running {program}")).with_source(error).with_hint(
-            "without root, newuidmap and newgidmap are needed: package `shadow` on Gentoo, `uidmap` on Debian",
+            "building without root needs newuidmap and newgidmap: install the package `shadow` on Gentoo, `uidmap` on Debian",
         )
     })?;
     if output.status.success() {
@@ -216,12 +216,12 @@ fn map_ids(program: &str, pid: Pid, extents: &[Extent]) -> Result<()> {
     }
     Err(Error::system(format!("{program} refused the map of ids: {}", String::from_utf8_lossy(&output.stderr).trim()))
         .with_hint(format!(
-            "check that {program} is setuid root, that nothing takes this from it (a nosuid mount, no_new_privs), and that \
-             /etc/subuid and /etc/subgid name you"
+            "check that {program} is setuid root, that neither a nosuid mount nor no_new_privs disables this, and that /etc/subuid \
+             and /etc/subgid have ranges for you"
         )))
 }
 
-/// The map for a namespace: one's own id as 0, then the ranges of `file`.
+/// Makes the id map of a namespace: the own id as 0, then the ranges in `file`.
 fn extents(file: &str, own: u32) -> Result<Vec<Extent>> {
     let user = User::from_uid(getuid()).ok().flatten().map(|user| user.name);
     let text = match fs_err::read_to_string(file) {
@@ -234,12 +234,12 @@ fn extents(file: &str, own: u32) -> Result<Vec<Extent>> {
         Error::system(format!("{file} gives you fewer than {} ids", IDS - 1)).with_hint(format!(
             "a build without root needs a range of {IDS} ids; as root, once:\n  \
              usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}\n\
-             (choose a range that nobody else in the file has)"
+             (choose a range that no other user in the file has)"
         ))
     })
 }
 
-/// The extents for a user from the text of `/etc/subuid` (`name-or-uid:start:count`), or none when the ranges are too small.
+/// Makes the id map for a user from the text of `/etc/subuid` (`name-or-uid:start:count`). Returns `None` if the ranges are too small.
 pub fn map(text: &str, user: Option<&str>, uid: u32, own: u32) -> Option<Vec<Extent>> {
     let uid = uid.to_string();
     let mut extents = vec![Extent { inside: 0, outside: own, count: 1 }];
@@ -263,7 +263,7 @@ pub fn map(text: &str, user: Option<&str>, uid: u32, own: u32) -> Option<Vec<Ext
     (inside == IDS).then_some(extents)
 }
 
-/// The identity map of all ids below [`IDS`] that the text of `/proc/self/uid_map` has.
+/// Makes the identity map of all ids below [`IDS`] that the text of `/proc/self/uid_map` has.
 pub fn identity(uid_map: &str) -> String {
     let mut lines = String::new();
     for line in uid_map.lines() {
@@ -278,22 +278,22 @@ pub fn identity(uid_map: &str) -> String {
     lines
 }
 
-/// The error for a refused namespace, with the knob that the kernel offers.
+/// Makes the error for a refused namespace, with the kernel setting to change.
 pub(crate) fn refused(doing: &str, errno: nix::errno::Errno) -> Error {
     let read = |path: &str| fs_err::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
     // ENOSPC for namespaces; EUSERS on old kernels.
     let limit = matches!(errno, nix::errno::Errno::ENOSPC | nix::errno::Errno::EUSERS);
     let hint = if read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1" {
-        "AppArmor restricts user namespaces here: `sysctl kernel.apparmor_restrict_unprivileged_userns=0`, or a profile for \
-         quern-builder"
+        "AppArmor restricts user namespaces here: run `sysctl kernel.apparmor_restrict_unprivileged_userns=0` as root, or load a \
+         profile for quern-builder"
     } else if read("/proc/sys/kernel/unprivileged_userns_clone") == "0" {
-        "user namespaces are off for users here: `sysctl kernel.unprivileged_userns_clone=1`"
+        "user namespaces are disabled for users here: run `sysctl kernel.unprivileged_userns_clone=1` as root"
     } else if read("/proc/sys/user/max_user_namespaces") == "0" {
-        "user namespaces are off here: `sysctl user.max_user_namespaces=15000`"
+        "user namespaces are disabled here: run `sysctl user.max_user_namespaces=15000` as root"
     } else if limit {
-        "a limit on namespaces is reached: see max_*_namespaces in /proc/sys/user"
+        "the limit on namespaces is reached: see max_*_namespaces in /proc/sys/user"
     } else {
-        "the kernel needs CONFIG_USER_NS, and a container must not filter unshare(2)"
+        "the kernel needs CONFIG_USER_NS, and a container must allow unshare(2)"
     };
     Error::system(doing).with_source(errno).with_hint(hint)
 }
@@ -303,7 +303,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_range_of_65536_fills_the_map() {
+    fn one_range_of_65536_ids_is_enough() {
         let extents = map("root:1:5\nme:100000:65536\n", Some("me"), 1000, 1000).unwrap();
         assert_eq!(
             extents,
@@ -312,19 +312,19 @@ mod tests {
     }
 
     #[test]
-    fn ranges_by_number_and_in_parts_add_up() {
+    fn several_ranges_add_up() {
         let extents = map("1000:100000:60000\nme:200000:60000\n", Some("me"), 1000, 1000).unwrap();
         assert_eq!(extents[2], Extent { inside: 60001, outside: 200_000, count: 5535 });
     }
 
     #[test]
-    fn too_few_ids_and_garbage_are_no_map() {
+    fn too_few_ids_are_refused() {
         assert_eq!(map("me:100000:1000\n", Some("me"), 1000, 1000), None);
         assert_eq!(map("me:x:y\nme\n:::\nme:4294967295:65536\n", Some("me"), 1000, 1000), None);
     }
 
     #[test]
-    fn the_hosts_root_is_known_by_its_map() {
+    fn the_hosts_root_is_recognised_by_its_map() {
         assert!(zero_is_zero("         0          0 4294967295\n"));
         assert!(!zero_is_zero("0 1000 1\n1 100000 65535\n") && !zero_is_zero(""));
     }
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn the_identity_map_is_clipped() {
+    fn the_identity_map_ends_at_65536() {
         assert_eq!(identity("         0          0 4294967295\n"), "0 0 65536\n");
         assert_eq!(identity("0 1000 1\n1 100000 65535\n"), "0 0 1\n1 1 65535\n");
     }

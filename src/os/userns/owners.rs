@@ -1,6 +1,6 @@
-//! Whether an owner is the kernel's overflow id (65534, `nobody`) or one that this user namespace does not map: from inside both look
-//! the same. They differ in a namespace below, where that id is mapped and to another one. A process in such a namespace is started
-//! when the first file of the kind is met, and given descriptors to look at. See user_namespaces(7).
+//! Tells owners that are the kernel's overflow id (65534, `nobody`) from owners that this user namespace does not map. Here both look the
+//! same. In a child namespace that maps the overflow id to 0 they differ. When the first such file is found, a process in such a
+//! namespace is started and gets descriptors to look at. See user_namespaces(7).
 
 use std::ffi::OsStr;
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
@@ -22,17 +22,17 @@ use rustix::net::{
 use crate::base::error::{Context, Error, Result};
 use crate::os::sys;
 
-/// What the process is called: its `argv[0]`.
+/// The `argv[0]` of that process.
 const NAME: &str = "quern-owners";
-/// The map of the first user namespace.
+/// The id map of the initial user namespace.
 const WHOLE: &str = "0 0 4294967295";
-/// What it says, and then why, when it cannot do its work.
+/// The answer of that process if it fails. The reason follows.
 const FAILED: u8 = 0xff;
 
-/// What this process's user namespace maps. Looked up once, before a tree is open.
+/// Facts about the id maps of this process.
 #[derive(Debug)]
 struct Maps {
-    /// The user and the group that stand for those that are not mapped.
+    /// The user and the group that unmapped owners show as.
     overflow: (u32, u32),
     mapped: Mapped,
 }
@@ -41,16 +41,16 @@ struct Maps {
 enum Mapped {
     /// All ids.
     All,
-    /// Some, and the overflow ids too: one has to look.
+    /// Some ids, including the overflow ids: only another process can tell.
     Overflow,
-    /// Some, and whatever shows as an overflow id is not mapped.
+    /// Some ids, but not the overflow ids: whatever shows as one is unmapped.
     Others,
 }
 
 fn maps() -> &'static Maps {
     static MAPS: OnceLock<Maps> = OnceLock::new();
     MAPS.get_or_init(|| {
-        // Without /proc there is no way into a namespace either. Where it tells nothing, nothing is known to be mapped.
+        // Without /proc this process cannot be in a user namespace of ours. If /proc cannot be read, no id counts as mapped.
         let read = |path: &str| match fs_err::read_to_string(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => WHOLE.to_owned(),
             other => other.unwrap_or_default(),
@@ -67,22 +67,22 @@ fn maps() -> &'static Maps {
     })
 }
 
-/// Looks up what [`Owners`] need by a path.
+/// Reads the files that [`Owners`] needs.
 pub(crate) fn look() {
     maps();
 }
 
-/// Tells owners that are not mapped.
+/// Finds out which owners are unmapped.
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
     witness: Option<Witness>,
 }
 
 impl Owners {
-    /// Whether owner or group of what `fd` is, with this status, are not mapped.
+    /// Returns whether the owner or the group of the file `fd`, which has this status, is unmapped.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) when nobody can tell.
+    /// [`Kind::System`](crate::base::error::Kind::System) if it cannot be found out.
     pub(crate) fn unmapped(&mut self, fd: BorrowedFd<'_>, stat: &Stat) -> Result<bool> {
         let Maps { overflow, mapped } = maps();
         let (user, group) = (stat.st_uid == overflow.0, stat.st_gid == overflow.1);
@@ -94,14 +94,14 @@ impl Owners {
         }
         let witness = match &mut self.witness {
             Some(witness) => witness,
-            none => none.insert(Witness::start(*overflow).system(|| "starting the process that tells owners apart")?),
+            none => none.insert(Witness::start(*overflow).system(|| "starting the process that looks up owners")?),
         };
         let (user_is, group_is) = witness.ask(fd)?;
         Ok((user && !user_is) || (group && !group_is))
     }
 }
 
-/// The extents of a map of `/proc`, as first id inside and count.
+/// Returns the ranges of an id map in `/proc`, each as its first id inside and its length.
 fn extents(map: &str) -> impl Iterator<Item = (u32, u32)> {
     map.lines().filter_map(|line| {
         let mut fields = line.split_whitespace().map(|field| field.parse().ok());
@@ -117,7 +117,7 @@ fn maps_id(map: &str, id: u32) -> bool {
     extents(map).any(|(first, count)| id.checked_sub(first).is_some_and(|at| at < count))
 }
 
-/// The process that sees the difference. It ends when it is not asked any more.
+/// The process that sees the difference. It ends when its socket is closed.
 #[derive(Debug)]
 struct Witness {
     channel: Option<UnixStream>,
@@ -135,7 +135,7 @@ impl Witness {
         Ok(Self { channel: Some(ours), child: command.spawn()? })
     }
 
-    /// Whether owner and group are the overflow ids themselves.
+    /// Returns whether owner and group are the overflow ids themselves.
     fn ask(&mut self, fd: BorrowedFd<'_>) -> Result<(bool, bool)> {
         let asking = || "asking the process that tells owners apart";
         let Some(channel) = &mut self.channel else { return Err(Error::system(asking())) };
@@ -143,7 +143,7 @@ impl Witness {
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(&fds));
         let mut answer = [0];
-        // One that has failed has said why before.
+        // A process that failed has sent the reason before.
         let sent = rustix::net::sendmsg(&*channel, &[IoSlice::new(b"?")], &mut control, SendFlags::NOSIGNAL);
         channel.read_exact(&mut answer).system(asking)?;
         match answer {
@@ -164,7 +164,7 @@ impl Drop for Witness {
     }
 }
 
-/// Tells owners apart for the process that has started this one to do so, and returns its exit code; else none.
+/// Answers questions about owners and returns the exit code, if this process was started for that.
 pub fn run_if_child() -> Option<i32> {
     let mut arguments = std::env::args_os();
     if arguments.next()? != NAME {
@@ -179,21 +179,21 @@ pub fn run_if_child() -> Option<i32> {
         Err(error) => {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             channel.write_all(&[&[FAILED][..], error.to_string().as_bytes(), cause.as_bytes()].concat()).ok();
-            // With a question unread, the kernel would take the answer back.
+            // If a question stayed unread, the kernel would discard the answer.
             channel.read_exact(&mut [0]).ok();
             Some(4)
         }
     }
 }
 
-/// Enters a user namespace in which nothing but the overflow ids is mapped. Whoever has these may map them.
+/// Enters a user namespace that maps only the overflow ids. A process with these ids may write such a map.
 fn enter((uid, gid): (u32, u32)) -> Result<()> {
     let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
     setgroups(&[]).system(|| "leaving the groups")?;
     setresgid(group, group, group).system(|| "changing the group")?;
     setresuid(user, user, user).system(|| "changing the user")?;
     unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| super::refused("making a user namespace", errno))?;
-    // What has changed its ids is not dumpable, and its files in /proc are not its own.
+    // A process that changed its ids is not dumpable, and does not own its files in /proc.
     nix::sys::prctl::set_dumpable(true).system(|| "making the process dumpable")?;
     let maps =
         [("uid_map", format!("0 {uid} 1\n")), ("setgroups", "deny".to_owned()), ("gid_map", format!("0 {gid} 1\n"))];
@@ -203,24 +203,24 @@ fn enter((uid, gid): (u32, u32)) -> Result<()> {
     Ok(())
 }
 
-/// Answers until nobody asks any more.
+/// Answers questions until the socket is closed.
 fn answer(channel: &mut UnixStream) -> Result<()> {
     loop {
         let (mut space, mut byte) = ([MaybeUninit::uninit(); cmsg_space!(ScmRights(1))], [0]);
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received =
             rustix::net::recvmsg(&*channel, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC);
-        if received.system(|| "listening")?.bytes == 0 {
+        if received.system(|| "receiving a descriptor")?.bytes == 0 {
             return Ok(());
         }
         let mut files = control.drain().filter_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
             _ => None,
         });
-        let file = files.next().ok_or_else(|| Error::system("listening: no file came"))?;
-        let stat = rustix::fs::fstat(&file).system(|| "looking at a file")?;
+        let file = files.next().ok_or_else(|| Error::system("receiving a descriptor: the message has none"))?;
+        let stat = rustix::fs::fstat(&file).system(|| "reading the owner of a file")?;
         let answer = u8::from(stat.st_uid == 0) | u8::from(stat.st_gid == 0) << 1;
-        channel.write_all(&[answer]).system(|| "answering")?;
+        channel.write_all(&[answer]).system(|| "sending an answer")?;
     }
 }
 

@@ -88,7 +88,7 @@ fn a_shell_runs_in_the_image(privilege: Privilege) {
     let set: &[&str] = &["--set", &repositories];
     let image: &[&str] = &["--image", "--set", &repositories];
     let early = stand.shell(&recipe, image, &["/usr/bin/mark"]).code(2);
-    assert!(early.stderr.contains("there is no image of image yet"), "{}", early.stderr);
+    assert!(early.stderr.contains("image has no image yet"), "{}", early.stderr);
     let _ = stand.env.run([&["build", text(&recipe)], set].concat()).success();
 
     for _ in 0..2 {
