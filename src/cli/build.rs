@@ -1,6 +1,7 @@
 //! `build`: makes an image from a recipe.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::RecipeArgs;
 use super::lock::LockArgs;
@@ -8,11 +9,12 @@ use super::session::{self, Session};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
 use crate::os::userns;
-use crate::output::Role;
+use crate::output::{Published, Role};
 use crate::pipeline::{self, PlanOptions};
 use crate::source::{ResolveOptions, Site};
 use crate::store::Store;
 use crate::ui::Terminal;
+use crate::ui::summary::{self, Summary};
 
 /// Build the image that a recipe describes
 ///
@@ -54,6 +56,7 @@ pub struct Args {
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
+        let began = Instant::now();
         let date = session::moment()?;
         let overrides: Vec<String> = self.overrides()?;
         if self.dry_run {
@@ -65,17 +68,37 @@ impl Args {
                 ResolveOptions { offline: self.offline, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
             let site = Site { date, ..Site::new(store, options, ui) };
             let published = pipeline::build(job, origin, &site)?;
-            published.path(&Role::Tarball).into_iter().for_each(|path| ui.result(path));
-            published.oci().into_iter().for_each(|(path, _)| ui.result(path));
+            let results: Vec<&Path> =
+                published.path(&Role::Tarball).into_iter().chain(published.oci().map(|(path, _)| path)).collect();
+            let sizes: Vec<(String, u64)> = results.iter().map(|path| (name(path), size(path))).collect();
+            let run = self.run_command(&published);
+            ui.summary(&Summary { name: &job.name, took: began.elapsed(), results: &sizes, run: &run });
+            results.iter().for_each(|path| ui.result(path));
             Ok(0)
         })
+    }
+
+    /// Returns the command that runs the image.
+    fn run_command(&self, published: &Published) -> String {
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        if let Some((layout, tag)) = published.oci() {
+            return summary::run_layout(&absolute(layout), tag);
+        }
+        if self.recipe.files.iter().any(|file| file == Path::new("-")) {
+            let tarball = published.path(&Role::Tarball).map(absolute).unwrap_or_default();
+            return format!("mkdir tree && tar -xpf {} -C tree", summary::quoted(&tarball.to_string_lossy()));
+        }
+        let files = self.recipe.files.iter().map(|file| summary::quoted(&file.to_string_lossy()));
+        let sets = self.recipe.set.iter().map(|set| format!("--set {}", summary::quoted(set)));
+        let words: Vec<String> = files.chain(sets).collect();
+        format!("quern-builder shell {} --image", words.join(" "))
     }
 
     /// `--outdir` as a `--set`.
     fn overrides(&self) -> Result<Vec<String>> {
         let Some(outdir) = &self.outdir else { return Ok(Vec::new()) };
         let outdir = outdir.to_str().ok_or_else(|| Error::usage("--outdir: the path is not UTF-8"))?;
-        Ok(vec![format!("build.outdir={outdir}")])
+        Ok(vec![format!("build.outdir={}", crate::recipe::set_value(outdir))])
     }
 
     /// Prints the plan. Needs no root and asks no server.
@@ -94,4 +117,18 @@ impl Args {
         ui.plan(&plan.to_string());
         Ok(0)
     }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Returns the size in bytes of a file, or of all files in a directory.
+fn size(path: &Path) -> u64 {
+    let Ok(found) = fs_err::symlink_metadata(path) else { return 0 };
+    if !found.is_dir() {
+        return found.len();
+    }
+    let entries = fs_err::read_dir(path).into_iter().flatten().flatten();
+    entries.map(|entry| size(&entry.path())).sum()
 }

@@ -1,7 +1,7 @@
-//! The command line: a file per verb, each with its arguments (whose comments are the help) and what it runs. The only place that
-//! knows the argument parser; man pages and completions come from the same definitions.
+//! The command line. Each command has a file with its arguments, whose docstrings are the help text. Man pages and completions are
+//! generated from the same definitions. No other room uses the argument parser.
 
-// Comments on arguments are help texts: brackets in them are no links.
+// Docstrings of arguments are help texts: brackets in them are not links.
 #![allow(rustdoc::broken_intra_doc_links)]
 
 use std::ffi::OsString;
@@ -31,43 +31,44 @@ pub mod verify;
 
 const EXAMPLES: &str = "\
 Examples:
-  quern-builder build musl-python3.toml               an image from a recipe
-  quern-builder build base.toml arm64.toml            two files, the second over the first
+  quern-builder build musl-python3.toml               build the image of a recipe
+  quern-builder build base.toml arm64.toml            merge two files; the second has priority
   quern-builder build demo.toml --set build.kind=stage4
-  quern-builder shell demo.toml -- emerge --info      a command where the image is built
-  quern-builder clean --builds                        what builds left behind";
+  quern-builder shell demo.toml -- emerge --info      run a command in the builder tree
+  quern-builder clean --builds                        remove work directories";
 
 const REFERENCE: &str = "\
 Exit codes:
-  0      done
-  1      the build failed; of `lock --check`: something moved
-  2      the command line or the recipe is wrong
-  3      verification refused what was downloaded or given
-  4      the kernel or the system refuses: namespaces, space, permission
-  5      no server gave what was asked
+  0      success
+  1      the build failed, or `lock --check` found changes
+  2      an error in the command line or the recipe
+  3      an input failed verification
+  4      a system error, such as missing namespaces, space or permissions
+  5      no server had the file
   128+n  killed by signal n
   `shell` exits with the code of its command.
 
 Environment:
-  QUERN_HOME            the store, instead of $XDG_CACHE_HOME/quern (as root /var/cache/quern)
-  QUERN_<TABLE>_<KEY>   any key of a recipe: QUERN_BUILD_OUTDIR, QUERN_SOURCE_MIRRORS, …
-  QUERN_LOG             what to log, as a filter: debug, quern_builder::enter=trace, …
-  SOURCE_DATE_EPOCH     the time of everything in the image, in seconds since 1970
-  NO_COLOR              no colours
+  QUERN_HOME            directory of the store [default: $XDG_CACHE_HOME/quern, for root /var/cache/quern]
+  QUERN_<TABLE>_<KEY>   a key of the recipe, such as QUERN_BUILD_OUTDIR or QUERN_SOURCE_MIRRORS
+  QUERN_LOG             filter for the log, such as debug or quern_builder::enter=trace
+  SOURCE_DATE_EPOCH     latest time of the files in the image, in seconds since 1970
+  NO_COLOR              disables colours
   http_proxy, https_proxy, no_proxy
 
 Files:
   /etc/quern.toml, $XDG_CONFIG_HOME/quern/quern.toml   defaults for every recipe
-  quern-recipe(5) has every key of a recipe.";
+  quern-recipe(5) describes every key of a recipe.";
 
-/// Build Gentoo images from one recipe: no daemon, no Docker, no root
+/// Build Gentoo images from a recipe, without a daemon, Docker or root
 ///
-/// Reads a recipe (TOML), downloads and verifies a Gentoo stage3, unpacks it into a store, runs the real emerge in it through Linux
-/// namespaces, and writes a stage4 tarball and, if the recipe asks, an OCI image layout. Binary packages are kept and shared by all
-/// recipes. The paths of what was made are the last lines on standard output; everything else goes to standard error.
+/// Reads a recipe (TOML), downloads and verifies a Gentoo stage3, and unpacks it into a store. Then runs emerge in it, isolated by
+/// Linux namespaces, and writes a stage4 tarball and, if the recipe has an [oci] table, an OCI image layout. All recipes share the
+/// binary packages that they build. The paths of the results are the last lines on standard output. All other output goes to standard
+/// error.
 #[derive(Debug, Parser)]
 #[command(name = "quern-builder", version, max_term_width = 100, after_help = EXAMPLES)]
-#[command(after_long_help = format!("{EXAMPLES}\n\n{REFERENCE}"), disable_help_subcommand = true)]
+#[command(after_long_help = format!("{EXAMPLES}\n\n{REFERENCE}"))]
 #[command(subcommand_required = true, arg_required_else_help = false)]
 pub struct Cli {
     #[command(flatten)]
@@ -76,22 +77,22 @@ pub struct Cli {
     command: Command,
 }
 
-/// Options of every verb.
+/// Options of every command.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output")]
 struct Global {
-    /// Show the output of what runs; twice: the log as well
+    /// Show the output of commands; twice: also the log
     #[arg(short, long, action = clap::ArgAction::Count, global = true, conflicts_with = "quiet")]
     verbose: u8,
     /// Show only warnings and errors
     #[arg(short, long, global = true)]
     quiet: bool,
-    /// When to use colours
+    /// Use colours
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Color::Auto, global = true)]
     color: Color,
 }
 
-/// When to use colours.
+/// The `--color` option.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Color {
     /// On a terminal, unless NO_COLOR is set
@@ -117,23 +118,23 @@ enum Command {
     Raw(raw::Args),
 }
 
-/// Arguments of every verb that reads a recipe.
+/// Arguments of commands that read a recipe.
 #[derive(Debug, Clone, Args)]
 pub struct RecipeArgs {
-    /// The recipe; of several files later ones win, key by key
+    /// The recipe; several files are merged by key, and later files have priority
     #[arg(required = true, value_name = "RECIPE")]
     pub files: Vec<PathBuf>,
-    /// Set a key of the recipe, over all files: build.kind=stage4, emerge.packages='["@profile"]'
+    /// Set a key of the recipe: build.kind=stage4, emerge.packages='["@profile"]'
     #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Recipe")]
     pub set: Vec<String>,
 }
 
-/// Runs the program with these arguments; returns its exit code.
+/// Runs the program with `arguments` and returns its exit code.
 pub fn run<T: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = T>) -> u8 {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
-            // Nobody left to read the help is no failure.
+            // A closed pipe is not an error.
             let _ = error.print();
             return if error.use_stderr() { 2 } else { 0 };
         }
@@ -152,7 +153,7 @@ pub fn run<T: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = T>) ->
     u8::try_from(code).unwrap_or(u8::MAX)
 }
 
-/// The whole definition, for man pages and completions.
+/// Returns the definition of the command line, for man pages and completions.
 pub fn command() -> clap::Command {
     Cli::command()
 }

@@ -1,4 +1,4 @@
-//! Bytes done of bytes in all → a bar, the rate and the time left. Pure.
+//! The bar of a stage that handles bytes: share, rate and time left. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -9,30 +9,30 @@ use super::packages::duration;
 /// Width of the bar in characters.
 const WIDTH: u64 = 10;
 
-/// Rates of less time than this are noise.
+/// A rate is shown after this time; before, it is noise.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// What was seen of the bytes of one stage.
+/// The bytes of one stage.
 #[derive(Debug)]
 pub(super) struct Counter {
     done: u64,
     total: Option<u64>,
-    /// What was there already, for instance of a download that goes on, says nothing of the rate.
+    /// Bytes done at the beginning, as in a resumed download, and the time. They do not count for the rate.
     first: (u64, Instant),
 }
 
 impl Counter {
-    /// Begins to count at `done`.
+    /// Starts counting at `done` bytes.
     pub(super) fn new(done: u64, at: Instant) -> Self {
         Self { done, total: None, first: (done, at) }
     }
 
-    /// Takes new numbers.
+    /// Sets the bytes done and the total.
     pub(super) fn update(&mut self, done: u64, total: Option<u64>) {
         (self.done, self.total) = (done, total);
     }
 
-    /// `[####------] 40% 12.5 MiB/s 3s`, or without a total `14.2 MiB 12.5 MiB/s`.
+    /// Returns `[####------] 40% 12.5 MiB/s 3s`, or without a total `14.2 MiB 12.5 MiB/s`.
     pub(super) fn summary(&self, at: Instant) -> String {
         let elapsed = at.saturating_duration_since(self.first.1);
         let rate = (elapsed >= SETTLE).then(|| {
@@ -63,10 +63,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rate_and_time_left_are_of_this_run() {
+    fn rate_and_time_left_count_this_run_only() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        // 40 of 100 MiB were there before.
+        // A resumed download: 40 of 100 MiB are done.
         let mut counter = Counter::new(40 << 20, start);
         counter.update(40 << 20, Some(100 << 20));
         assert_eq!(counter.summary(start), "[####------] 40%");

@@ -1,7 +1,7 @@
-//! The terminal: the only place, beside [`crate::cli`], that prints. Bars, colours, verbosity, the log, and how an error looks.
+//! The terminal: progress bars, colours, verbosity, the log, and the layout of errors. Only this room and [`crate::cli`] print.
 //!
-//! Everything goes to stderr; only [`Terminal::result`] and [`Terminal::plan`] write to stdout. A closed stream is nobody's
-//! error here: what cannot be said is not said. What could not be written to stdout otherwise is told by [`Terminal::written`].
+//! Output goes to stderr, except for [`Terminal::result`] and [`Terminal::plan`], which write to stdout. A closed stream is not an
+//! error. [`Terminal::written`] reports any other error of writing to stdout.
 
 use crate::base::text;
 use std::ffi::OsStr;
@@ -19,12 +19,13 @@ use crate::base::progress::{Event, Progress};
 mod bytes;
 mod packages;
 pub mod report;
+pub mod summary;
 
-/// A stage that is over sooner shows no bar.
+/// A stage shows a bar after this time.
 const FIRST_DRAW: Duration = Duration::from_millis(250);
 const REDRAW: Duration = Duration::from_millis(120);
 
-/// When to colour.
+/// The `--color` option.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Color {
     /// On a terminal, unless `NO_COLOR` is set or the terminal is dumb.
@@ -36,18 +37,18 @@ pub enum Color {
     Never,
 }
 
-/// What the command line says of the terminal.
+/// The options of the terminal.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// How often `-v` was given: once shows the output of commands, twice the log.
+    /// The number of `-v` options: one shows the output of commands, two also the log.
     pub verbose: u8,
-    /// Only warnings and errors.
+    /// Show only warnings and errors.
     pub quiet: bool,
-    /// When to colour.
+    /// Use of colours.
     pub color: Color,
 }
 
-/// The [`Progress`] of a person at a terminal, or of a log file.
+/// Shows [`Progress`] on a terminal or in a log file.
 #[derive(Debug)]
 pub struct Terminal {
     options: Options,
@@ -67,6 +68,7 @@ struct State {
     stage: Option<Stage>,
     drawing: bool,
     closed: bool,
+    tally: summary::Tally,
     /// The first error of writing to stdout.
     unwritten: Option<io::Error>,
 }
@@ -81,8 +83,8 @@ struct Stage {
 }
 
 impl Terminal {
-    /// Looks at stderr and the environment once. Starts no thread: that waits for the first stage, because a process that
-    /// enters a user namespace must have none.
+    /// Makes a terminal for stderr, as the environment asks. Its thread starts with the first stage, because a process that enters a
+    /// user namespace must have a single thread.
     pub fn new(options: Options) -> Self {
         let terminal = io::stderr().is_terminal();
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
@@ -96,7 +98,7 @@ impl Terminal {
         Self { options, color, bars, shared: Arc::default() }
     }
 
-    /// Starts the log: `QUERN_LOG` holds a filter as `tracing` knows it (`debug`, `quern_builder::enter=trace`); `-vv` is `debug`.
+    /// Starts the log. `QUERN_LOG` holds a filter of `tracing` (`debug`, `quern_builder::enter=trace`); `-vv` means `debug`.
     pub fn start_log(&self) {
         let filter = match std::env::var("QUERN_LOG") {
             Ok(filter) if !filter.is_empty() => filter,
@@ -108,22 +110,22 @@ impl Terminal {
             .with_writer(io::stderr)
             .with_ansi(self.color)
             .log_internal_errors(false);
-        // A second one in the same process (a test) is nothing to fail for.
+        // Fails for a second terminal in the same process, as in a test.
         let _ = subscriber.try_init();
     }
 
-    /// Whether colours are shown.
+    /// Returns true if the terminal shows colours.
     pub fn colour(&self) -> bool {
         self.color
     }
 
-    /// Shows an error, below the stage that it ended.
+    /// Ends the current stage and shows the error.
     pub fn error(&self, error: &Error) {
         self.end_stage(false);
         self.say(report::render(error, self.color).trim_end());
     }
 
-    /// Prints the path of something that was made to stdout, byte for byte unless a person reads it.
+    /// Prints the path of a result to stdout: byte for byte, or escaped if stdout is a terminal.
     pub fn result(&self, path: impl AsRef<OsStr>) {
         self.end_stage(true);
         let bytes = path.as_ref().as_bytes();
@@ -136,7 +138,7 @@ impl Terminal {
         self.note_unwritten(written.and_then(|()| out.flush()));
     }
 
-    /// Prints what was asked for and is no file, such as the plan of `--dry-run`, to stdout.
+    /// Prints the answer of a command, such as the plan of `--dry-run`, to stdout.
     pub fn plan(&self, text: &str) {
         self.end_stage(true);
         let mut out = io::stdout().lock();
@@ -144,7 +146,19 @@ impl Terminal {
         self.note_unwritten(written.and_then(|()| out.flush()));
     }
 
-    /// An error when something did not get to stdout, though somebody is there to read it.
+    /// Shows the summary of a finished build on stderr.
+    pub fn summary(&self, summary: &summary::Summary<'_>) {
+        self.end_stage(true);
+        if !self.options.quiet {
+            let tally = self.state().tally;
+            self.say(&summary.render(tally));
+        }
+    }
+
+    /// Returns the first error of writing to stdout. A closed pipe is not an error.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::base::error::Kind::System)
     pub fn written(&self) -> Result<()> {
         self.state().unwritten.take().map_or(Ok(()), Err).system(|| "writing to standard output")
     }
@@ -160,7 +174,7 @@ impl Terminal {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A line on stderr, above the bar.
+    /// Writes a line to stderr, above the bar.
     fn say(&self, line: &str) {
         say(&self.state(), line);
     }
@@ -177,7 +191,7 @@ impl Terminal {
         if self.bars && !state.drawing {
             state.drawing = true;
             let shared = Arc::clone(&self.shared);
-            // Without a thread there are no bars; the lines at the end of each stage remain.
+            // Without the thread, only the bars are missing.
             let _ = std::thread::Builder::new().name("quern:bars".to_owned()).spawn(move || draw(&shared));
         }
         self.shared.changed.notify_all();
@@ -211,10 +225,12 @@ impl Progress for Terminal {
                     stage.bytes.get_or_insert_with(|| bytes::Counter::new(done, now)).update(done, total);
                 }
             }
-            Event::Packages(snapshot) => {
+            Event::Packages(packages) => {
                 let mut state = self.state();
                 let Some(stage) = &mut state.stage else { return };
-                let lines = stage.packages.update(snapshot, Instant::now());
+                let new = stage.packages.update(packages, Instant::now());
+                let lines: Vec<_> = new.iter().map(|(number, merged)| stage.packages.line(*number, merged)).collect();
+                new.iter().for_each(|(_, merged)| state.tally.add(merged));
                 for line in lines.iter().filter(|_| shown) {
                     say(&state, &format!("  {line}"));
                 }
@@ -247,7 +263,7 @@ fn say(state: &State, line: &str) {
     }
 }
 
-/// The thread that draws: stages only leave numbers behind, however often they come.
+/// Draws the bar of the current stage until the terminal is closed. The stages only store numbers, however often they report.
 fn draw(shared: &Shared) {
     let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
     while !state.closed {
@@ -276,15 +292,32 @@ impl Stage {
                 .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
         });
         let now = Instant::now();
-        let numbers = self.packages.summary(now).or_else(|| self.bytes.as_ref().map(|counter| counter.summary(now)));
-        let text = match numbers {
-            Some(packages) if self.bytes.is_none() => packages,
-            Some(numbers) => format!("{numbers}  {}", self.what),
-            None => format!("{} ({})", self.what, packages::duration(self.since.elapsed())),
+        // The spinner and a space come first.
+        let width = console::Term::stderr()
+            .size_checked()
+            .map_or(usize::MAX, |(_, columns)| usize::from(columns))
+            .saturating_sub(2);
+        let text = match (self.packages.summary(now, width), &self.bytes) {
+            (Some(packages), _) => packages,
+            (None, Some(counter)) => format!("{}  {}", counter.summary(now), self.what),
+            (None, None) => format!("{} ({})", self.what, packages::duration(self.since.elapsed())),
         };
-        bar.set_message(text);
+        bar.set_message(fit(&text, width));
         bar.tick();
     }
+}
+
+/// Shortens a line to `width` columns, after a whole word where there is one.
+fn fit(line: &str, width: usize) -> String {
+    if console::measure_text_width(line) <= width {
+        return line.to_owned();
+    }
+    let cut = console::truncate_str(line, width.saturating_sub(1), "");
+    let end = match line[cut.len()..].starts_with(' ') {
+        true => cut.len(),
+        false => cut.rfind(' ').filter(|end| *end > 0).unwrap_or(cut.len()),
+    };
+    format!("{}…", line[..end].trim_end_matches([' ', ',']))
 }
 
 #[cfg(test)]
@@ -292,7 +325,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bar_shows_numbers_first_and_the_stage_where_there_is_room() {
+    fn a_bar_shows_numbers_before_the_stage() {
         let mut stage = Stage {
             what: "unpacking x".to_owned(),
             since: Instant::now(),
@@ -309,6 +342,17 @@ mod tests {
         let mut counter = bytes::Counter::new(0, Instant::now());
         counter.update(5, Some(10));
         assert!(shown(Some(counter)).starts_with("[#####-----] 50%"), "a bar");
+    }
+
+    #[test]
+    fn lines_are_cut_between_words() {
+        assert_eq!(fit("one two three", 13), "one two three");
+        assert_eq!(fit("one two three", 12), "one two…");
+        assert_eq!(fit("one two three", 8), "one two…");
+        assert_eq!(fit("one, two three", 7), "one…");
+        assert_eq!(fit("onetwothree", 5), "onet…");
+        assert_eq!(fit("日本語 日本語", 7), "日本語…");
+        assert_eq!(fit("x", 0), "…");
     }
 
     #[test]

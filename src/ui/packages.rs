@@ -1,58 +1,80 @@
-//! emerge's snapshots → a line for every package that is through, and one for those that run. Pure.
+//! Lines about the packages of an emerge command: one for each merged package, and one for the running packages. Pure.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use super::fit;
 use crate::base::progress::{Merged, Packages, Target, Task};
 use crate::base::text;
 
-/// What was seen of the packages of one emerge.
+/// The packages of one emerge command, as far as events have shown them.
 #[derive(Debug, Default)]
 pub(super) struct Tracker {
     now: Packages,
-    /// When a package was first seen to run.
+    /// The time at which a package was first seen to run.
     since: BTreeMap<String, Instant>,
 }
 
 impl Tracker {
-    /// Takes a snapshot; returns a line for every package that it shows to be through.
-    pub(super) fn update(&mut self, snapshot: &Packages, at: Instant) -> Vec<String> {
-        if snapshot.merged.len() < self.now.merged.len() {
-            // Another emerge counts from the beginning.
+    /// Takes the state of emerge; returns the packages that were merged since the last call, with their numbers.
+    pub(super) fn update(&mut self, packages: &Packages, at: Instant) -> Vec<(usize, Merged)> {
+        if packages.merged.len() < self.now.merged.len() {
+            // Another emerge command begins to count.
             *self = Self::default();
         }
-        for task in &snapshot.running {
+        for task in &packages.running {
             self.since.entry(task.cpv.clone()).or_insert(at);
         }
-        let line = |(number, merged): (usize, &Merged)| {
-            let binary = if merged.binary { ", binary" } else { "" };
-            let target = if merged.target == Target::Builder { ", for the builder" } else { "" };
-            let took = duration(Duration::from_secs(merged.seconds));
-            format!("[{}/{}] {} ({took}{binary}{target})", number + 1, snapshot.total, text::line(&merged.cpv))
-        };
-        let lines = snapshot.merged.iter().enumerate().skip(self.now.merged.len()).map(line).collect();
-        self.now = snapshot.clone();
-        lines
+        let new = packages.merged.iter().enumerate().skip(self.now.merged.len());
+        let new = new.map(|(index, merged)| (index + 1, merged.clone())).collect();
+        self.now = packages.clone();
+        new
     }
 
-    /// What runs now, `[3/12] dev-lang/python-3.11.2 compile (1m02s)`; none when nothing was seen.
-    pub(super) fn summary(&self, at: Instant) -> Option<String> {
+    /// Returns the line of a merged package: `[3/12] dev-lang/python-3.11.2 (1m02s)`.
+    pub(super) fn line(&self, number: usize, merged: &Merged) -> String {
+        let mut line = format!("[{number}/{}] {}", self.now.total, text::line(&merged.cpv));
+        let binary = if merged.binary { ", binary" } else { "" };
+        let builder = if merged.target == Target::Builder { ", for the builder" } else { "" };
+        let _ = write!(line, " ({}{binary}{builder})", duration(Duration::from_secs(merged.seconds)));
+        line
+    }
+
+    /// Returns the running packages in at most `width` columns, `[3/12] dev-lang/python-3.11.2 compile (1m02s)`; `None` before the
+    /// first package. Packages that do not fit are counted.
+    pub(super) fn summary(&self, at: Instant, width: usize) -> Option<String> {
         if self.now.total == 0 {
             return None;
         }
-        let show = |task: &Task| {
-            let since = self.since.get(&task.cpv).copied().unwrap_or(at);
-            let phase = if task.phase.is_empty() { String::new() } else { format!(" {}", text::line(&task.phase)) };
-            format!("{}{phase} ({})", text::line(&task.cpv), duration(at.saturating_duration_since(since)))
-        };
-        let running: Vec<_> = self.now.running.iter().map(show).collect();
+        let running = &self.now.running;
         let failed = if self.now.failed > 0 { format!(" {} failed", self.now.failed) } else { String::new() };
         let number = (self.now.completed + u64::from(!running.is_empty())).min(self.now.total);
-        Some(format!("[{number}/{}]{failed} {}", self.now.total, running.join(", ")))
+        let head = format!("[{number}/{}]{failed}", self.now.total);
+        let tasks: Vec<String> = running.iter().map(|task| self.task(task, at)).collect();
+        let with = |count: usize| {
+            let more = match tasks.len() - count {
+                0 => String::new(),
+                more => format!(", {more} more"),
+            };
+            format!("{head} {}{more}", tasks[..count].join(", "))
+        };
+        let most = (1..=tasks.len()).rev().find(|count| with(*count).chars().count() <= width);
+        Some(fit(&with(most.unwrap_or(tasks.len().min(1))), width))
+    }
+
+    fn task(&self, task: &Task, at: Instant) -> String {
+        let since = self.since.get(&task.cpv).copied().unwrap_or(at);
+        let mut words = vec![text::line(&task.cpv)];
+        if !task.phase.is_empty() {
+            words.push(text::line(&task.phase));
+        }
+        words.push(format!("({})", duration(at.saturating_duration_since(since))));
+        words.join(" ")
     }
 }
 
-/// `3s`, `1m02s`, `2h05m`.
+/// Formats a duration: `3s`, `1m02s`, `2h05m`.
 pub(super) fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
@@ -77,30 +99,50 @@ mod tests {
                 cpv: (*cpv).to_owned(),
                 binary: *cpv == "a/b-1",
                 seconds: *seconds,
-                target: if *cpv == "e/f-3" { Target::Builder } else { Target::Image },
+                target: if cpv.starts_with("tool/") { Target::Builder } else { Target::Image },
             })
             .collect();
         Packages { completed: merged.len() as u64, failed: 0, total: 3, running, merged }
     }
 
+    fn lines(tracker: &mut Tracker, packages: &Packages, at: Instant) -> Vec<String> {
+        let new = tracker.update(packages, at);
+        new.iter().map(|(number, merged)| tracker.line(*number, merged)).collect()
+    }
+
     #[test]
-    fn every_package_has_its_line_when_it_is_through() {
+    fn every_merged_package_has_a_line() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut tracker = Tracker::default();
-        assert!(tracker.summary(start).is_none());
-        assert!(tracker.update(&snapshot(&[], &[("a/b-1", "unpack"), ("c/d-2", "compile")]), at(0)).is_empty());
-        assert_eq!(tracker.summary(at(62)).unwrap(), "[1/3] a/b-1 unpack (1m02s), c/d-2 compile (1m02s)");
+        assert!(tracker.summary(start, 80).is_none());
+        assert!(lines(&mut tracker, &snapshot(&[], &[("a/b-1", "unpack"), ("c/d-2", "compile")]), at(0)).is_empty());
+        assert_eq!(tracker.summary(at(62), 80).unwrap(), "[1/3] a/b-1 unpack (1m02s), c/d-2 compile (1m02s)");
         let one = [("a/b-1", 64)];
-        assert_eq!(tracker.update(&snapshot(&one, &[("c/d-2", "compile")]), at(64)), ["[1/3] a/b-1 (1m04s, binary)"]);
-        assert!(tracker.update(&snapshot(&one, &[]), at(65)).is_empty());
-        // One that came and went between two looks, and the same package for another tree.
-        let all = [one[0], ("e/f-3", 0), ("a/b-1", 2)];
-        let last = tracker.update(&snapshot(&all, &[]), at(70));
-        assert_eq!(last, ["[2/3] e/f-3 (0s, for the builder)", "[3/3] a/b-1 (2s, binary)"]);
-        // The next emerge.
-        assert!(tracker.update(&snapshot(&[], &[("g/h-4", "")]), at(80)).is_empty());
-        assert_eq!(tracker.summary(at(81)).unwrap(), "[1/3] g/h-4 (1s)");
+        let second = snapshot(&one, &[("c/d-2", "compile")]);
+        assert_eq!(lines(&mut tracker, &second, at(64)), ["[1/3] a/b-1 (1m04s, binary)"]);
+        assert!(lines(&mut tracker, &snapshot(&one, &[]), at(65)).is_empty());
+        // A package that ran between two snapshots, and the same package for another tree.
+        let all = [one[0], ("tool/f-3", 0), ("a/b-1", 2)];
+        let last = lines(&mut tracker, &snapshot(&all, &[]), at(70));
+        assert_eq!(last, ["[2/3] tool/f-3 (0s, for the builder)", "[3/3] a/b-1 (2s, binary)"]);
+        // The next emerge command.
+        assert!(lines(&mut tracker, &snapshot(&[], &[("tool/h-4", "")]), at(80)).is_empty());
+        assert_eq!(tracker.summary(at(81), 80).unwrap(), "[1/3] tool/h-4 (1s)");
+    }
+
+    #[test]
+    fn running_packages_that_do_not_fit_are_counted() {
+        let start = Instant::now();
+        let mut tracker = Tracker::default();
+        tracker
+            .update(&snapshot(&[], &[("a/first-1", "compile"), ("a/second-1", "install"), ("a/third-1", "")]), start);
+        let at = |width| tracker.summary(start, width).unwrap();
+        let whole = "[1/3] a/first-1 compile (0s), a/second-1 install (0s), a/third-1 (0s)";
+        assert_eq!(at(whole.len()), whole);
+        assert_eq!(at(whole.len() - 1), "[1/3] a/first-1 compile (0s), a/second-1 install (0s), 1 more");
+        assert_eq!(at(40), "[1/3] a/first-1 compile (0s), 2 more");
+        assert_eq!(at(30), "[1/3] a/first-1 compile (0s)…");
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! An error as the user reads it: the message, what caused it, the details, what to do next.
+//! The text of an error: the message, its causes, the details, and hints.
 
 use std::error::Error as StdError;
 
 use crate::base::error::Error;
 use crate::base::text;
 
-/// The whole report, with a line break at its end.
+/// Renders an error with its causes, details and hints. The text ends with a line break.
 pub fn render(error: &Error, color: bool) -> String {
     let mut out = String::new();
     let mut details = Vec::new();
@@ -14,7 +14,7 @@ pub fn render(error: &Error, color: bool) -> String {
     let mut next: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(link) = next {
         let message = link.to_string();
-        // Some libraries put the text of their cause into their own.
+        // Some libraries repeat the text of the cause in their message.
         if said.is_empty() {
             out.push_str(&format!("{} {}\n", paint("error:", "1;31", color), text::line(&message)));
         } else if !said.ends_with(&message) {
@@ -42,7 +42,7 @@ pub fn render(error: &Error, color: bool) -> String {
     out
 }
 
-/// A word in a colour of the terminal's own.
+/// Colours a word with an ANSI code.
 pub fn paint(word: &str, code: &str, color: bool) -> String {
     if color { format!("\x1b[{code}m{word}\x1b[0m") } else { word.to_owned() }
 }
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_that_its_effect_already_quotes_is_not_said_twice() {
+    fn a_cause_that_the_message_repeats_is_left_out() {
         let error = Error::network("fetching x: refused").with_source(std::io::Error::other("refused"));
         assert_eq!(render(&error, false), "error: fetching x: refused\n");
     }

@@ -1,31 +1,43 @@
-//! The command line: help, completions, exit codes and errors.
+//! Help, usage errors, completions and the layout of errors.
 
 use std::process::{Command, Stdio};
 
 use crate::env::{PROGRAM, TestEnv, output};
 
-const VERBS: [&str; 11] =
+const COMMANDS: [&str; 11] =
     ["build", "shell", "fetch", "verify", "lock", "keys", "clean", "store", "completions", "oci", "raw"];
 
 #[test]
-fn help_is_on_standard_output_and_complete() {
+fn help_is_on_stdout() {
     let env = TestEnv::new();
     let short = env.run(["-h"]).success();
     let long = env.run(["--help"]).success();
     assert_eq!((short.stderr.as_str(), long.stderr.as_str()), ("", ""));
-    for verb in VERBS {
-        assert!(long.stdout.contains(verb), "{verb}");
-        let help = env.run([verb, "--help"]).success();
+    for command in COMMANDS {
+        assert!(long.stdout.contains(command), "{command}");
+        let help = env.run([command, "--help"]).success();
         assert!(help.stdout.contains("Usage: quern-builder"), "{}", help.stdout);
     }
     for part in ["Examples:", "Exit codes:", "Environment:", "SOURCE_DATE_EPOCH", "quern-recipe(5)"] {
         assert!(long.stdout.contains(part), "{part}");
     }
-    assert!(short.stdout.lines().count() < 40, "the short help does not fit a terminal");
+    assert!(short.stdout.lines().count() < 40, "the short help fits a terminal");
 }
 
 #[test]
-fn a_wrong_command_line_exits_with_2_and_the_reason() {
+fn help_takes_the_words_of_a_command() {
+    let env = TestEnv::new();
+    for words in [&["build"][..], &["lock"], &["raw", "pack"], &["store", "export"]] {
+        let help = env.run([&["help"], words].concat()).success();
+        assert_eq!(help.stdout, env.run([words, &["--help"]].concat()).success().stdout, "{words:?}");
+        assert!(help.stdout.contains(&format!("Usage: quern-builder {}", words.join(" "))), "{}", help.stdout);
+    }
+    assert_eq!(env.run(["help"]).success().stdout, env.run(["--help"]).success().stdout);
+    let _ = env.run(["help", "biuld"]).code(2);
+}
+
+#[test]
+fn a_wrong_command_line_exits_with_2_and_says_why() {
     let env = TestEnv::new();
     let cases: [(&[&str], &str); 6] = [
         (&[], "requires a subcommand"),
@@ -43,12 +55,12 @@ fn a_wrong_command_line_exits_with_2_and_the_reason() {
 }
 
 #[test]
-fn completions_contain_every_command() {
+fn completions_have_every_command() {
     let env = TestEnv::new();
     for shell in ["bash", "zsh", "fish"] {
         let script = env.run(["completions", shell]).success().stdout;
-        for verb in VERBS {
-            assert!(script.contains(verb), "{shell}: {verb}");
+        for command in COMMANDS {
+            assert!(script.contains(command), "{shell}: {command}");
         }
         for option in ["outdir", "dry-run", "set", "image"] {
             assert!(script.contains(option), "{shell}: {option}");
@@ -82,7 +94,7 @@ fn closed_streams_do_not_crash_the_program() {
 }
 
 #[test]
-fn errors_contain_no_foreign_escape_sequences() {
+fn foreign_escapes_in_an_error_are_escaped() {
     let env = TestEnv::new();
     let plain = env.run(["build", "no\x1b[2Jsuch.toml"]).code(2);
     assert!(plain.stderr.starts_with("error: "), "{}", plain.stderr);

@@ -1,4 +1,4 @@
-//! The man pages are what the definition of the command line says. `QUERN_UPDATE=1 cargo test --test integration man` writes them.
+//! The man pages are generated from the definition of the command line by `QUERN_UPDATE=1 cargo test --test integration man`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,9 +13,9 @@ fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("man")
 }
 
-/// Name and text of every generated page.
+/// Returns the name and text of every generated page.
 fn pages() -> Vec<(String, String)> {
-    let mut root = quern_builder::testing::command();
+    let mut root = quern_builder::testing::command().disable_help_subcommand(true);
     root.build();
     let mut pages = Vec::new();
     let mut pending = vec![root];
@@ -76,7 +76,7 @@ fn page(command: clap::Command) -> (String, String) {
     let mut text = String::from(".\\\" Written by tests/integration/man.rs from the definition of the command line.\n");
     for (index, section) in sections.into_iter().enumerate() {
         let section = String::from_utf8(section).unwrap();
-        // Each section comes with the definition of the apostrophe; a page needs it once.
+        // Each section defines the apostrophe; a page needs the definition once.
         let body = section.lines().filter(|line| index == 0 || !line.contains(".ds Aq"));
         text.extend(body.flat_map(|line| [line, "\n"]));
     }
@@ -85,7 +85,7 @@ fn page(command: clap::Command) -> (String, String) {
     (man.get_filename(), text)
 }
 
-/// The help's own sections: an unindented line with a colon at its end is a heading, indented lines stay as they are.
+/// Formats the additional help. An unindented line that ends with a colon is a heading; indented lines stay unchanged.
 fn further(help: &str) -> String {
     let mut text = String::new();
     let mut verbatim = false;
@@ -125,13 +125,13 @@ fn man_pages_are_up_to_date() {
         let found = fs::read_to_string(&path).unwrap_or_default();
         assert_eq!(
             found, text,
-            "man/{name} is not what the command line says: QUERN_UPDATE=1 cargo test --test integration man"
+            "man/{name} differs from the command line: run QUERN_UPDATE=1 cargo test --test integration man"
         );
         expected.insert(name);
     }
     let found: BTreeSet<_> =
         fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    assert_eq!(found, expected, "man/ holds a page of every verb and nothing else");
+    assert_eq!(found, expected, "man/ has one page for each command");
 }
 
 /// Holds for the page on disk, however it was written.
@@ -147,9 +147,9 @@ fn the_page_of_refusals_names_every_code_and_no_other() {
 }
 
 #[test]
-fn groff_finds_nothing_to_complain_of() {
+fn groff_accepts_every_page() {
     if output(std::process::Command::new("sh").args(["-c", "command -v groff"])).code != 0 {
-        eprintln!("skipped groff_finds_nothing_to_complain_of: there is no groff");
+        eprintln!("skipped groff_accepts_every_page: groff not found");
         return;
     }
     for entry in fs::read_dir(directory()).unwrap() {

@@ -9,6 +9,9 @@ use crate::prose::{self, Text};
 /// Endings of files. `emerge.log` is a file, not a key of `[emerge]`.
 const FILE_ENDINGS: [&str; 8] = ["log", "out", "toml", "json", "conf", "rs", "tar", "oci"];
 
+/// Programs in commands that users copy. Their options are their own.
+const OTHER_PROGRAMS: [&str; 5] = ["podman", "skopeo", "usermod", "cargo", "rustup"];
+
 /// The tables that names are checked against.
 struct Tables {
     /// Keys of recipes with their tables: `build.kind`, `name`, `portage.repositories.git`.
@@ -69,7 +72,7 @@ impl Tables {
             }
         }
         let own = help.map(|words| self.command(&words.split(' ').collect::<Vec<_>>()).0);
-        for option in words(&prose).filter(|word| is_option(word)) {
+        for option in prose.lines().flat_map(own_options) {
             let known = own.map_or_else(|| self.has_option(option), |own| takes(own, option));
             if !known {
                 found.push(format!("option {option}"));
@@ -137,7 +140,8 @@ impl Tables {
         for (at, _) in text.match_indices('[') {
             let Some((table, _)) = text[at + 1..].split_once(']') else { continue };
             let is_name = !table.is_empty() && table.chars().all(|c| c.is_ascii_lowercase() || ".-".contains(c));
-            let inside = text[..at].ends_with(|c: char| c.is_alphanumeric() || "[(/".contains(c));
+            let link = text[at + table.len() + 2..].starts_with('(');
+            let inside = link || text[..at].ends_with(|c: char| c.is_alphanumeric() || "[(/".contains(c));
             if !is_name || inside || table.contains('-') && !table.contains('.') {
                 continue;
             }
@@ -177,6 +181,15 @@ fn is_variable(word: &str) -> bool {
     })
 }
 
+/// Returns the options in a line, except those that follow the name of another program.
+fn own_options(line: &str) -> impl Iterator<Item = &str> {
+    let mut others = false;
+    words(line).filter(move |word| {
+        others = OTHER_PROGRAMS.contains(word) || others && *word != "quern-builder";
+        is_option(word) && !others
+    })
+}
+
 /// Removes the punctuation around a word.
 fn bare(word: &str) -> &str {
     word.trim_matches(|c: char| !c.is_alphanumeric() && !"-_".contains(c)).trim_end_matches('-')
@@ -194,7 +207,7 @@ fn phrases(text: &str, indented: bool) -> (Vec<String>, String) {
     let mut commands = Vec::new();
     let mut rest = String::new();
     for line in text.lines() {
-        let example = line.starts_with([' ', '#', '$']) || line.starts_with("quern-builder ");
+        let example = line.starts_with([' ', '#', '$']);
         let trimmed = line.trim_start_matches([' ', '#', '$']);
         let set = |word: &str| word.contains('=') && word.starts_with(|c: char| c.is_ascii_uppercase());
         let program = trimmed.split_whitespace().find(|word| !set(word));
@@ -279,6 +292,7 @@ fn names_that_do_not_exist_are_found() {
         "`raw unpak` reads it",
         "`quern-builder lock --offline`",
         "  quern-builder build x.toml --lock",
+        "podman run --rm x, quern-builder with --rm",
         "QUERN_HOMES moves it",
         "QUERN_BUILD_TMPFS=4G",
         "portage.repositores",
@@ -294,6 +308,7 @@ fn names_that_do_not_exist_are_found() {
         "emerge.log and /source.x and `emerge --pretend`",
         "`usermod --add-subuids 1-2 USER`",
         "as root:\n  usermod --add-subuids 1-2 USER",
+        "run it: podman run --rm x",
         "`quern-builder store export x.toml -o stage3.tar`, `raw pack`, `lock --check`, --allow-rollback",
         "  SOURCE_DATE_EPOCH=1 quern-builder build x.toml --set emerge.jobs=4 --locked",
         "QUERN_HOME, QUERN_LOG, QUERN_BUILD_OUTDIR, QUERN_<TABLE>_<KEY>",

@@ -169,12 +169,22 @@ pub fn help() -> Vec<Text> {
 pub fn pages() -> Vec<Text> {
     let top = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| root().join(name));
     let documents = top.into_iter().chain(files("docs", ".md")).chain(files("profiles", ".toml"));
-    let manual = files("man", ".1").into_iter().chain(files("man", ".5"));
+    let manual = [".1", ".5", ".7"].into_iter().flat_map(|ending| files("man", ending));
     let lines = documents.chain(manual).flat_map(|path| {
         let text = fs::read_to_string(&path).unwrap();
         let lines = text.lines().enumerate().map(|(index, line)| (place(&path, index + 1), line.to_owned()));
-        let manual = !path.to_str().unwrap().ends_with("md");
-        lines.map(|(place, line)| Text { place, text: if manual { unmarked(&line) } else { line } }).collect::<Vec<_>>()
+        let manual = path.starts_with(root().join("man"));
+        let mut verbatim = false;
+        let shown = move |(place, line): (String, String)| {
+            verbatim = line == ".nf" || verbatim && line != ".fi";
+            let text = match (manual, verbatim) {
+                (true, true) => format!("  {}", unmarked(&line)),
+                (true, false) => unmarked(&line),
+                (false, _) => line,
+            };
+            Text { place, text }
+        };
+        lines.map(shown).collect::<Vec<_>>()
     });
     lines.collect()
 }

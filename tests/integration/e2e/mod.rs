@@ -20,6 +20,7 @@ mod image;
 mod listing;
 mod lock;
 mod python;
+mod readme;
 mod repeat;
 mod repositories;
 mod results;

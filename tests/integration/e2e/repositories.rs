@@ -8,7 +8,7 @@ use crate::env::{Output, Privilege, Server, output, twins};
 
 impl Stand {
     /// Uses a snapshot of the mirror as the only repository.
-    fn with_snapshot(mut self, which: &str) -> Self {
+    pub(super) fn with_snapshot(mut self, which: &str) -> Self {
         let keyring = self.world.keyring();
         self.env.set("QUERN_PORTAGE_REPOSITORIES", format!("[{{ snapshot = {which:?}, keyring = {keyring:?} }}]"));
         self
