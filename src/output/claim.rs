@@ -4,6 +4,7 @@
 //! recipe's file or all of its results are gone, so neither a moved recipe nor a cleaned outdir blocks a name.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
@@ -55,7 +56,11 @@ impl<'a> Claim<'a> {
     pub fn check(&self) -> Result<()> {
         let Some(stored) = self.store.read_ref::<StoredClaim>(KIND, &self.name())? else { return Ok(()) };
         let recipe = PathBuf::from(OsString::from_vec(stored.recipe));
-        let is_there = || recipe == Path::new(STANDARD_INPUT) || recipe.is_file();
+        // An unreadable recipe still owns its results; only a missing one does not.
+        let is_there = || {
+            recipe == Path::new(STANDARD_INPUT)
+                || !matches!(recipe.metadata(), Err(error) if error.kind() == ErrorKind::NotFound)
+        };
         if recipe == self.recipe || !is_there() || !has_results(&self.outdir, self.base) {
             return Ok(());
         }
