@@ -139,7 +139,7 @@ fn reference(after: &str) -> Result<(Option<&str>, usize), String> {
         let length = word(inner);
         if length == 0 || !inner[length..].starts_with('}') {
             return Err(
-                "contains a ${…} that is not only a name, which Portage cannot expand (write \\${ for the text itself)"
+                "contains a ${…} with more than a name, which Portage cannot expand (write \\${ for the text itself)"
                     .into(),
             );
         }

@@ -35,7 +35,7 @@ impl Repo {
         // layout.conf overrides repo_name, as in Portage.
         let name = value(&layout, "repo-name").filter(|name| !name.is_empty()).or(first_line).ok_or_else(|| {
             Error::usage(format!("{} is not an ebuild repository", directory.display()))
-                .with_hint(format!("{} is missing; it contains the repository's name", name_file.display()))
+                .with_hint(format!("{} is missing; it must contain the repository's name", name_file.display()))
         })?;
         if !is_name(&name) {
             let shown = plain(&name, 40);

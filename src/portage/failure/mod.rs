@@ -145,8 +145,7 @@ impl Failure {
             hints.push(format!("missing in portage.distfiles: {names}"));
         }
         hints.push(if self.offline {
-            "a build with --offline has no network: run it once without --offline, which downloads what is missing"
-                .into()
+            "a build with --offline has no network: run it once without --offline to download the missing files".into()
         } else {
             "sources could not be downloaded: check source.mirrors, or put the files into portage.distfiles".into()
         });
