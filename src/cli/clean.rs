@@ -1,4 +1,4 @@
-//! `clean`: remove what the store need not keep.
+//! `clean`: removes files from the store.
 
 use super::session::{self, Root};
 use crate::base::error::Result;
@@ -6,17 +6,17 @@ use crate::base::text;
 use crate::store::clean::Category;
 use crate::ui::Terminal;
 
-/// Remove from the store what can be made again
+/// Remove files from the store that can be built or downloaded again
 ///
-/// Without an option: the work directories of builds, which `shell --image` needs and no build. What a running build uses is left
-/// alone. Results in outdirs are never touched.
+/// Without options, removes the work directories of builds. Only `shell --image` needs them. Files that a running build uses stay.
+/// Results in outdirs are never removed.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  quern-builder clean --dry-run --all    what there is, and its size
+  quern-builder clean --dry-run --all    list everything with its size
   quern-builder clean --builds --trees")]
 pub struct Args {
-    /// Everything below
+    /// All of the following
     #[arg(long)]
     pub all: bool,
     /// Work directories: overlays, image trees, logs (default)
@@ -31,19 +31,19 @@ pub struct Args {
     /// Binary packages built here
     #[arg(long)]
     pub packages: bool,
-    /// Sources of packages
+    /// Sources of packages (distfiles)
     #[arg(long)]
     pub distfiles: bool,
-    /// Compressed pieces of archives
+    /// Compressed chunks of archives
     #[arg(long)]
     pub pieces: bool,
-    /// Print what would be removed, with sizes
+    /// Only list the files that would be removed, with their sizes
     #[arg(short = 'n', long)]
     pub dry_run: bool,
 }
 
 impl Args {
-    /// What the options select; without any, work directories.
+    /// Returns the selected categories; without options, the work directories.
     pub fn selection(&self) -> Vec<Category> {
         let chosen = [
             (Category::Builds, self.builds),
@@ -53,8 +53,8 @@ impl Args {
             (Category::Distfiles, self.distfiles),
             (Category::Pieces, self.pieces),
         ];
-        let parts: Vec<_> = chosen.into_iter().filter(|(_, on)| self.all || *on).map(|(part, _)| part).collect();
-        if parts.is_empty() { vec![Category::Builds] } else { parts }
+        let selected: Vec<_> = chosen.into_iter().filter(|(_, on)| self.all || *on).map(|(one, _)| one).collect();
+        if selected.is_empty() { vec![Category::Builds] } else { selected }
     }
 
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
@@ -65,14 +65,14 @@ impl Args {
         let mut lines = Vec::new();
         let cleaned = store.clean(&self.selection(), self.dry_run, |item| {
             let name = item.path.strip_prefix(store.root()).unwrap_or(&item.path).display().to_string();
-            lines.push(row(item.bytes, &if item.busy { format!("{name} (in use: left alone)") } else { name }));
+            lines.push(row(item.bytes, &if item.busy { format!("{name} (in use, not removed)") } else { name }));
         });
         ui.plan(&lines.join("\n"));
         cleaned.map(|()| 0)
     }
 }
 
-/// A line about something in the store: its size and its name.
+/// Formats a line of a list: size and name.
 pub fn row(bytes: u64, name: &str) -> String {
     format!("{:>10}  {}", indicatif::BinaryBytes(bytes).to_string(), text::line(name))
 }
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn options_select_and_nothing_means_builds() {
+    fn the_default_selection_is_builds() {
         let of = |arguments: &[&str]| Cli::parse_from([&["clean"], arguments].concat()).args.selection();
         assert_eq!(of(&[]), [Category::Builds]);
         assert_eq!(of(&["--trees"]), [Category::Trees]);

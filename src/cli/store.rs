@@ -1,4 +1,4 @@
-//! `store`: what is kept of downloads, and taking it elsewhere.
+//! `store`: lists, exports and imports downloads of the store.
 
 use crate::base::time;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,18 +23,18 @@ use crate::source::{self, Located, Locked};
 use crate::store::Store;
 use crate::ui::Terminal;
 
-/// Show what the store keeps of downloads, and take it to another store
+/// List the downloads in the store, and copy them to another store
 ///
 /// Mirrors keep a build for about five weeks; a store keeps it until it is cleaned. An export is a tar archive (SHA512SUMS,
-/// blobs/sha512/…) that other programs can read and check. An import makes nothing trusted: what is wanted of it says a lock file, by
-/// its digest, or the signature that is checked anyway.
+/// blobs/sha512/…) that other programs can read and check. Importing does not make anything trusted. A blob is used only if a lock
+/// file names its digest or its signature verifies.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
   quern-builder store list
   quern-builder lock demo.toml && quern-builder fetch demo.toml --locked
-  quern-builder store export demo.toml -o stage3.tar        what demo.toml is locked to
-  quern-builder store import stage3.tar                     on the other machine, which needs no network then:
+  quern-builder store export demo.toml -o stage3.tar        export the locked files of demo.toml
+  quern-builder store import stage3.tar                     on a machine without a network, followed by:
   quern-builder build demo.toml --locked --offline")]
 pub struct Args {
     #[command(subcommand)]
@@ -43,19 +43,18 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// List what is kept: size, day, beginning of the SHA-512, name where it is known
+    /// List the downloads: size, date, beginning of the SHA-512, and name if it is known
     List,
-    /// Write what is kept to an archive, or to standard output
+    /// Write downloads to an archive or to standard output
     ///
-    /// Of a recipe: what it is locked to, or else the newest verified stage3 of it that the store has. Everything is hashed again on
-    /// its way.
+    /// For a recipe, exports its locked files; without a lock, its newest verified stage3 in the store. Every file is hashed again.
     Export(Export),
-    /// Take in an export, an unpacked one, or another store
+    /// Import an export, an unpacked export or another store
     ///
-    /// Everything is hashed, and gets the name of what was computed; nothing is kept unless all of it is whole. Prints the paths
-    /// of the blobs.
+    /// Every file is hashed and named by the computed digest. Nothing is imported unless everything is complete. Prints the paths of
+    /// the blobs.
     Import {
-        /// An archive, a directory that holds blobs/sha512, or - for standard input
+        /// An archive, a directory with blobs/sha512, or - for standard input
         #[arg(value_name = "FILE|DIR")]
         from: PathBuf,
     },
@@ -63,19 +62,19 @@ enum Verb {
 
 #[derive(Debug, clap::Args)]
 struct Export {
-    /// SHA-512 digests or beginnings of them; recipes, of which later ones win, key by key
+    /// SHA-512 digests or their first 8 or more digits; or recipe files, of which later ones override earlier ones
     #[arg(value_name = "DIGEST|RECIPE", required_unless_present_any = ["all", "lock_file"])]
     what: Vec<PathBuf>,
-    /// Everything that the store has
+    /// Export all downloads
     #[arg(long, conflicts_with_all = ["what", "lock_file"])]
     all: bool,
-    /// The lock file of the recipe [default: quern.lock in the directory of the last recipe]; without a recipe, everything in it
+    /// The lock file of the recipe [default: quern.lock beside the last recipe file]; without a recipe, export all its files
     #[arg(long, value_name = "FILE")]
     lock_file: Option<PathBuf>,
-    /// Set a key of the recipe, over all files
+    /// Set a key of the recipe; overrides all recipe files
     #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Recipe")]
     set: Vec<String>,
-    /// Write to this file, which appears when it is whole, instead of standard output
+    /// Write to this file instead of standard output; it appears when it is complete
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -117,12 +116,12 @@ fn import(store: &Store, from: &Path, ui: &Terminal) -> Result<()> {
     } else if from.is_dir() {
         store.import_directory(from, ui)?
     } else {
-        let file = fs_err::File::open(from).context(Kind::Usage, || "opening what to import")?;
-        let size = file.metadata().system(|| "reading what to import")?.len();
+        let file = fs_err::File::open(from).context(Kind::Usage, || "opening the export")?;
+        let size = file.metadata().system(|| "reading the export")?.len();
         store.import(file, &from.display().to_string(), Some(size), ui)?
     };
     if imported.iter().all(|blob| blob.known) {
-        ui.note("the store has all of it already");
+        ui.note("the store already has all of these blobs");
     }
     imported.iter().for_each(|blob| ui.result(store.blob_path(&blob.sha512)));
     Ok(())
@@ -143,7 +142,7 @@ impl Export {
         let directory = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let doing = || format!("writing {}", output.display());
         if output.symlink_metadata().is_ok_and(|metadata| !metadata.is_file()) {
-            return Err(Error::usage(format!("{}: something else than a file is there", doing())));
+            return Err(Error::usage(format!("{}: an existing directory or special file is in the way", doing())));
         }
         let above = fs_err::File::open(directory).system(doing)?;
         let staging = Directory::create(above.file().as_fd(), directory, ui)?;
@@ -157,7 +156,7 @@ impl Export {
         Ok(())
     }
 
-    /// The digests that were asked for, each once.
+    /// Returns the requested digests, each once.
     fn chosen(&self, store: &Store, ui: &Terminal) -> Result<Vec<Sha512>> {
         let stored: Vec<Sha512> = store.blobs()?.into_iter().map(|blob| blob.sha512).collect();
         if self.all {
@@ -171,8 +170,10 @@ impl Export {
                 (Some(one), None) => _ = chosen.insert(*one),
                 (Some(_), Some(_)) => return Err(Error::usage(format!("several digests begin with {digest}"))),
                 (None, _) => {
-                    return Err(Error::usage(format!("the store has nothing whose SHA-512 begins with {digest}"))
-                        .with_hint("`quern-builder store list` shows what it has"));
+                    return Err(Error::usage(format!(
+                        "the store does not have a blob whose SHA-512 begins with {digest}"
+                    ))
+                    .with_hint("list the blobs with `quern-builder store list`"));
                 }
             }
         }
@@ -188,15 +189,15 @@ impl Export {
         };
         for (name, sha512) in wanted {
             if !stored.contains(&sha512) {
-                return Err(Error::usage(format!("the store has no {name}"))
-                    .with_hint("`quern-builder fetch` brings it, with --locked what is locked"));
+                return Err(Error::usage(format!("the store does not have {name}"))
+                    .with_hint("fetch it with `quern-builder fetch`, and locked files with --locked"));
             }
             chosen.insert(sha512);
         }
         Ok(chosen.into_iter().collect())
     }
 
-    /// Names and digests of what a recipe needs.
+    /// Returns names and digests of the files that a recipe needs.
     fn of_recipe(&self, recipe: &RecipeArgs, store: &Store, ui: &Terminal) -> Result<Vec<(String, Sha512)>> {
         let job = session::load(recipe, &[], ui)?.job;
         let path = lock::path(self.lock_file.as_deref(), recipe, "--lock-file")?;
@@ -218,8 +219,8 @@ impl Export {
             |one: &Option<Located>| one.as_ref().and_then(|known| Some((known.name().to_owned(), known.sha512()?)));
         match found.iter().map(named).collect::<Option<Vec<_>>>() {
             Some(found) => Ok(found),
-            None => Err(Error::usage(format!("the store has not all that {} is built from", job.name))
-                .with_hint("`quern-builder fetch` brings it")),
+            None => Err(Error::usage(format!("the store does not have all files that {} is built from", job.name))
+                .with_hint("fetch them with `quern-builder fetch`")),
         }
     }
 }
@@ -228,7 +229,7 @@ fn stored_files(locked: &Locked) -> Vec<(String, Sha512)> {
     locked.files().map(|(name, sha512)| (name.to_owned(), sha512)).collect()
 }
 
-/// Whether an argument is a digest, or enough of one, and no file.
+/// Returns true if an argument is at least 8 digits of a digest and not a file.
 fn is_digest(what: &Path) -> bool {
     let hex =
         |text: &str| (8..=128).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));

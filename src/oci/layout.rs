@@ -64,7 +64,7 @@ impl Layout {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(missing.into()),
             other => other.system(|| self.root.doing("opening", path))?,
         };
-        let stat = rustix::fs::fstat(&handle).system(|| self.root.doing("looking at", path))?;
+        let stat = rustix::fs::fstat(&handle).system(|| self.root.doing("examining", path))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Reason::new(Code::BadFile, "it is not a regular file").into());
         }
@@ -87,7 +87,7 @@ impl Layout {
     pub fn open_blob(&self, descriptor: &Descriptor) -> Checked<File> {
         let path = Digest::parse(&descriptor.digest)?.path();
         let file = self.open_file(&path, missing_blob())?;
-        let size = file.metadata().system(|| self.root.doing("looking at", &path))?.len();
+        let size = file.metadata().system(|| self.root.doing("examining", &path))?.len();
         if size != descriptor.size {
             let text = format!("it has {size} bytes instead of {}", descriptor.size);
             return Err(Reason::new(Code::SizeMismatch, text).into());

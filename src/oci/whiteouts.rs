@@ -124,7 +124,7 @@ fn way(root: &Rootfs, dir: &Path, each: &mut dyn FnMut(PathBuf)) -> Result<Optio
     match root.real_way(dir, each) {
         Ok(real) => Ok(Some(real)),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-        Err(error) => Err(error).system(|| root.doing("looking at", dir)),
+        Err(error) => Err(error).system(|| root.doing("examining", dir)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Blobs: files named by the SHA-512 of their content, and the partial downloads that become blobs.
 //!
-//! A blob appears under its name only when it is whole: written as a part, synced, renamed. A part is locked by its own inode, so
-//! that nothing is left to clean: the lock ends with the process, and whoever comes next finds the blob or continues the part.
+//! A blob appears under its name only when it is complete: the partial blob is written, synced and renamed. A partial blob is locked by
+//! its own inode. The lock ends with its process, and the next process finds the blob or continues the partial one.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -23,12 +23,12 @@ pub struct PartialBlob {
     path: PathBuf,
 }
 
-/// What [`Store::part`] found.
+/// The result of [`Store::part`].
 #[derive(Debug)]
 pub enum PartOrBlob {
-    /// The part, locked.
+    /// The partial blob, locked.
     Part(PartialBlob),
-    /// Somebody finished it meanwhile.
+    /// The blob: another process completed it.
     Blob(File),
 }
 
@@ -38,7 +38,7 @@ impl Store {
         self.root().join(BLOBS).join(sha512.hex())
     }
 
-    /// Opens a blob; none when the store does not have it. What it holds is as it was written: hash it before trusting it.
+    /// Opens a blob; returns `None` if the store does not have it. Its content may be damaged: the caller must hash it.
     pub fn blob(&self, sha512: &Sha512) -> Result<Option<File>> {
         let path = self.blob_path(sha512);
         match fs_err::File::open(&path) {
@@ -48,22 +48,22 @@ impl Store {
         }
     }
 
-    /// Removes a blob; false when there is none.
+    /// Removes a blob. Returns false if the store does not have it.
     pub fn remove_blob(&self, sha512: &Sha512) -> Result<bool> {
         remove(&self.blob_path(sha512))
     }
 
-    /// Opens and locks the part called `name` (a plain file name), waiting for whoever holds it; `waiting` is called once before
-    /// the wait. With `sha512`, a blob of that digest is preferred, before and after the wait.
+    /// Opens and locks the partial blob `name`, a plain file name. Calls `waiting` before it waits for another process. With `sha512`,
+    /// a blob of that digest is preferred, before and after the wait.
     pub fn part(&self, name: &str, sha512: Option<&Sha512>, waiting: &mut dyn FnMut()) -> Result<PartOrBlob> {
         let dir = self.root().join("blobs/partial");
-        fs_err::create_dir_all(&dir).system(|| format!("making {}", dir.display()))?;
+        fs_err::create_dir_all(&dir).system(|| format!("creating {}", dir.display()))?;
         let path = dir.join(format!("{name}.part"));
         loop {
             if let Some(sha512) = sha512
                 && let Some(blob) = self.blob(sha512)?
             {
-                // Of a run that was killed when it had just made the blob.
+                // A run was killed after it had renamed the blob.
                 remove(&path.with_extension("json"))?;
                 return Ok(PartOrBlob::Blob(blob));
             }
@@ -85,40 +85,40 @@ impl Store {
 }
 
 impl PartialBlob {
-    /// The open file.
     pub fn file(&mut self) -> &mut File {
         &mut self.file
     }
 
-    /// Its path, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Facts about where the bytes so far come from, written beside the part.
+    /// Returns the path of the note about the origin of the bytes so far.
     pub fn note_path(&self) -> PathBuf {
         self.path.with_extension("json")
     }
 
-    /// Makes the part a blob: synced, renamed, read-only. The caller has hashed every byte of it to `sha512`.
+    /// Syncs and renames the partial blob, and makes it read-only. The caller has computed `sha512` from all of its bytes.
     ///
-    /// Killed before the rename it leaves a part that anybody can open and go on with, note and all; killed after it, a blob.
+    /// A process that is killed before the rename leaves a partial blob that can be continued; after the rename, it leaves a blob.
     pub fn finish(self, store: &Store, sha512: &Sha512) -> Result<File> {
         let to = store.blob_path(sha512);
         let dir = to.parent().unwrap_or(store.root()).to_owned();
-        fs_err::create_dir_all(&dir).system(|| format!("making {}", dir.display()))?;
+        fs_err::create_dir_all(&dir).system(|| format!("creating {}", dir.display()))?;
         self.file.sync_all().system(|| format!("writing {} to disk", self.path.display()))?;
-        fs_err::rename(&self.path, &to).system(|| format!("naming the blob {}", to.display()))?;
+        fs_err::rename(&self.path, &to).system(|| format!("renaming the blob {}", to.display()))?;
         self.file
             .set_permissions(std::fs::Permissions::from_mode(0o444))
             .system(|| format!("making {} read-only", to.display()))?;
         remove(&self.note_path())?;
         sync_dir(&dir)?;
-        // A new descriptor: read-only, and free of the lock once `self` is gone.
-        store.blob(sha512)?.ok_or_else(|| Error::system(format!("opening the blob {}: it is gone", to.display())))
+        // A new descriptor, which is read-only and does not hold the lock.
+        store
+            .blob(sha512)?
+            .ok_or_else(|| Error::system(format!("opening the blob {}: it does not exist any more", to.display())))
     }
 
-    /// Removes the part and what was noted about it.
+    /// Removes the partial blob and its note.
     pub fn discard(self) -> Result<()> {
         remove(&self.note_path())?;
         remove(&self.path).map(|_| ())
@@ -154,12 +154,12 @@ mod tests {
     fn part(store: &Store) -> PartialBlob {
         match store.part(NAME, None, &mut || panic!("must not wait")).unwrap() {
             PartOrBlob::Part(part) => part,
-            PartOrBlob::Blob(_) => panic!("there is no blob"),
+            PartOrBlob::Blob(_) => panic!("the store has a blob"),
         }
     }
 
     #[test]
-    fn a_part_becomes_a_blob_and_leaves_nothing() {
+    fn a_finished_part_leaves_only_the_blob() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         assert!(store.blob(&sha(0xaa)).unwrap().is_none());
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_waits_and_finds_the_blob() {
+    fn a_second_process_waits_and_finds_the_blob() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let mut one = part(&store);

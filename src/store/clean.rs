@@ -1,4 +1,4 @@
-//! Removing what the store keeps. What another process uses at the moment is left alone, and said.
+//! Removes things from the store. Things that another process uses stay, and are reported as busy.
 
 use std::path::{Path, PathBuf};
 
@@ -10,60 +10,60 @@ use crate::base::error::{Context, Result};
 /// A category of things that the store keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Category {
-    /// Work directories: the last build's changes, images and logs.
+    /// Work directories: changes, images and logs of the last builds.
     Builds,
-    /// Unpacked stage3s and ebuild repositories; they are unpacked again from their blobs, or from git.
+    /// Unpacked stage3s and ebuild repositories. They can be unpacked again from their blobs or from git.
     Trees,
-    /// What was downloaded: tarballs, whole and partial, and git repositories.
+    /// Downloads: complete and partial tarballs, and git repositories.
     Blobs,
     /// Binary packages.
     Packages,
-    /// Sources of packages.
+    /// Sources of packages (distfiles).
     Distfiles,
-    /// Compressed pieces of archives.
+    /// Compressed chunks of archives.
     Pieces,
 }
 
-/// Something that was, or would be, removed.
+/// A file or directory that was removed, or would be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// Where it is.
     pub path: PathBuf,
-    /// Bytes of disk space that it takes.
+    /// Disk usage in bytes.
     pub bytes: u64,
-    /// Another process uses it: it stays.
+    /// True if another process uses it, so that it stays.
     pub busy: bool,
 }
 
 impl Store {
-    /// Removes the given parts; with `pretend`, only says what it would remove. `each` hears of every item after its removal.
+    /// Removes everything in these categories, or with `pretend` nothing. Calls `each` for every item after its removal.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) when something cannot be read or removed.
-    pub fn clean(&self, parts: &[Category], pretend: bool, mut each: impl FnMut(&Item)) -> Result<()> {
-        for part in parts {
-            let directory = match part {
+    /// [`Kind::System`](crate::base::error::Kind::System) when a file cannot be read or removed.
+    pub fn clean(&self, categories: &[Category], pretend: bool, mut each: impl FnMut(&Item)) -> Result<()> {
+        for category in categories {
+            let directory = match category {
                 Category::Builds => "builds",
                 Category::Trees => "trees",
                 Category::Blobs => "blobs",
                 Category::Packages | Category::Distfiles | Category::Pieces => "cache",
             };
             let mut paths = children(&self.root().join(directory))?;
-            if *part == Category::Blobs {
+            if *category == Category::Blobs {
                 paths.extend(children(&self.root().join("cache"))?);
             }
             for path in paths {
-                let other = path.parent().is_some_and(|parent| parent.ends_with("cache")) && of_cache(&path) != *part;
+                let other =
+                    path.parent().is_some_and(|parent| parent.ends_with("cache")) && of_cache(&path) != *category;
                 if other || path.extension().is_some_and(|extension| extension == "lock") {
                     continue;
                 }
-                // A tree under construction is locked under the name that it will have.
+                // A tree that is being unpacked is locked under its final name.
                 let locked = if path.extension().is_some_and(|extension| extension == "partial") {
                     path.with_extension("lock")
                 } else {
                     path.with_added_extension("lock")
                 };
-                let lock = match part {
+                let lock = match category {
                     Category::Builds | Category::Trees => lock::try_take(&locked, Mode::Exclusive)?,
                     Category::Blobs | Category::Packages | Category::Distfiles | Category::Pieces => self.unused()?,
                 };
@@ -77,12 +77,12 @@ impl Store {
         Ok(())
     }
 
-    /// Takes the lock that every user of the shared caches holds; none when there is one.
+    /// Takes the lock of the shared caches; returns `None` if another process uses them.
     fn unused(&self) -> Result<Option<lock::Lock>> {
         lock::try_take(&self.root().join("cache.lock"), Mode::Exclusive)
     }
 
-    /// Marks the shared caches as used for as long as the lock is held.
+    /// Locks the shared caches, so that no other process cleans them.
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) when the lock cannot be taken.
@@ -91,7 +91,7 @@ impl Store {
     }
 }
 
-/// The category that a directory of the caches belongs to.
+/// Returns the category of a directory in `cache/`.
 fn of_cache(path: &Path) -> Category {
     match path.file_name().and_then(|name| name.to_str()) {
         Some("distfiles") => Category::Distfiles,
@@ -102,15 +102,15 @@ fn of_cache(path: &Path) -> Category {
 }
 
 fn children(directory: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs_err::read_dir(directory).system(|| "looking through the store")?;
+    let entries = fs_err::read_dir(directory).system(|| "listing the store")?;
     let mut paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>();
     if let Ok(paths) = &mut paths {
         paths.sort();
     }
-    paths.system(|| "looking through the store")
+    paths.system(|| "listing the store")
 }
 
-/// Disk space below a path, links not followed; what cannot be read counts nothing.
+/// Returns the disk usage of a tree. Symlinks are not followed; unreadable directories are skipped.
 fn disk_usage(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let Ok(metadata) = fs_err::symlink_metadata(path) else { return 0 };
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_use_stays() {
+    fn a_work_directory_in_use_stays() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let work = store.work("a", Path::new("/a.toml"), Mode::Exclusive, || {}).unwrap();
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn caches_go_only_when_no_build_uses_them() {
+    fn caches_are_removed_only_while_no_build_uses_them() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         fs_err::write(store.cache("binpkgs").unwrap().join("x"), "x").unwrap();

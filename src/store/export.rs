@@ -1,12 +1,12 @@
-//! Blobs → a tar archive that other programs can read and `sha512sum` can check:
+//! Exports blobs as a tar archive that other programs can read and `sha512sum` can check:
 //!
 //! ```text
-//! SHA512SUMS                  a line for each blob, as sha512sum writes them
-//! blobs/sha512/<SHA-512>      the bytes
+//! SHA512SUMS                  a line for each blob, in the format of sha512sum
+//! blobs/sha512/<SHA-512>      the content
 //! ```
 //!
-//! Names, signers and dates are not in it: whoever imports it would have to take our word. What trusts the bytes is a lock file,
-//! or what is signed for them.
+//! An export does not contain names, signers or dates, because the importer could not verify them. Trust in a blob comes from a lock
+//! file or from a signature.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -22,24 +22,24 @@ use crate::base::digest::{Algorithm, Hasher, Sha512};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::{Event, Progress};
 
-/// The list of digests in an export.
+/// Name of the list of digests in an export.
 pub(super) const SUMS: &str = "SHA512SUMS";
-/// Bytes read at once.
+/// Size of a read buffer in bytes.
 pub(super) const BUFFER: usize = 256 << 10;
 
-/// A blob that the store has.
+/// A blob of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blob {
-    /// Its SHA-512, by its name.
+    /// The SHA-512 in its name. The content is not hashed again.
     pub sha512: Sha512,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// When it was written, in seconds since 1970.
+    /// Time of the last change, in seconds since 1970.
     pub written: u64,
 }
 
 impl Store {
-    /// All blobs, in the order of their digests.
+    /// Lists all blobs, sorted by digest.
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) when they cannot be listed.
@@ -64,19 +64,19 @@ impl Store {
         Ok(blobs)
     }
 
-    /// Writes the blobs with these digests as an archive, each hashed again on its way.
+    /// Writes the blobs with these digests as an archive. Each is hashed while it is written.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::base::error::Kind::Usage) for one that the store lacks, before anything is written;
-    /// [`Kind::Refused`](crate::base::error::Kind::Refused) for one that is damaged: the archive then has no end, and no import takes it.
+    /// [`Kind::Usage`](crate::base::error::Kind::Usage) if the store lacks a blob; nothing is written then.
+    /// [`Kind::Refused`](crate::base::error::Kind::Refused) if a blob is damaged; the archive is then incomplete, and no import accepts it.
     pub fn export(&self, sha512s: &[Sha512], to: &mut dyn Write, ui: &dyn Progress) -> Result<()> {
         let _used = self.use_caches()?;
         let mut blobs = Vec::new();
         let mut sums = String::new();
         for sha512 in sha512s {
             let Some(file) = self.blob(sha512)? else {
-                return Err(Error::usage(format!("the store has no {sha512}"))
-                    .with_hint("`quern-builder store list` shows what it has"));
+                return Err(Error::usage(format!("the store does not have {sha512}"))
+                    .with_hint("list the blobs with `quern-builder store list`"));
             };
             let size = file.metadata().system(|| format!("reading the blob {sha512}"))?.len();
             blobs.push((sha512, file, size));
@@ -100,7 +100,7 @@ impl Store {
     }
 }
 
-/// Returns the digest that a file of [`BLOBS`] is named by. Only lower-case names count, as only those are written.
+/// Returns the digest that a file in [`BLOBS`] is named by. Names in upper case are not blobs.
 pub(super) fn blob_name(name: &OsStr) -> Option<Sha512> {
     let name = name.to_str()?;
     Sha512::parse(name).filter(|sha512| sha512.hex() == name)
@@ -140,8 +140,8 @@ impl Out<'_> {
             self.ui.emit(Event::Bytes { done: self.done, total: Some(self.total) });
         }
         if hash.finish().sha512() != Some(*sha512) {
-            return Err(Error::refused(format!("the stored {sha512} is damaged"))
-                .with_hint("the archive is not whole and of no use; `quern-builder fetch` replaces a damaged stage3"));
+            return Err(Error::refused(format!("exporting {sha512}: the stored blob is damaged"))
+                .with_hint("delete the incomplete archive; fetch a damaged stage3 again with `quern-builder fetch`"));
         }
         self.write(&vec![0; padding(size)])
     }
@@ -151,7 +151,7 @@ fn header(to: &mut Vec<u8>, path: &str, size: u64) {
     tar::header(to, Path::new(path), &NodeKind::File, &Meta { mode: 0o444, ..Meta::default() }, size);
 }
 
-/// So many stored files, in words.
+/// Returns the number of stored files as text.
 fn count(number: usize) -> String {
     if number == 1 { "1 stored file".to_owned() } else { format!("{number} stored files") }
 }

@@ -1,4 +1,4 @@
-//! Certificates that the user imported: a file for each, named by its primary fingerprint. What is in them is not known here.
+//! Imported certificates: a file for each, named by its primary fingerprint. The store does not interpret them.
 
 use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
@@ -7,11 +7,11 @@ use super::Store;
 use crate::base::error::{Context, Error, Result};
 use crate::fs::atomic;
 
-/// No certificate is longer than this.
+/// Longest certificate that is stored, in bytes.
 const MAX: u64 = 4 << 20;
 
 impl Store {
-    /// Every imported certificate, with a name for messages.
+    /// Returns every imported certificate with a name for messages.
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) when one cannot be read.
@@ -28,7 +28,7 @@ impl Store {
         Ok(found)
     }
 
-    /// Primary fingerprints of the imported certificates, sorted.
+    /// Returns the sorted primary fingerprints of the imported certificates.
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) when the directory cannot be read.
@@ -44,10 +44,10 @@ impl Store {
         Ok(names)
     }
 
-    /// Keeps a certificate, in place of an earlier copy of it.
+    /// Stores a certificate and replaces an earlier version of it.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) when it cannot be written, or is larger than any certificate.
+    /// [`Kind::System`](crate::base::error::Kind::System) when it cannot be written or is too large.
     pub fn write_certificate(&self, fingerprint: &str, bytes: &[u8]) -> Result<()> {
         let path = self.certificate_path(fingerprint)?;
         let writing = || format!("writing {}", path.display());
@@ -57,7 +57,7 @@ impl Store {
         atomic::replace(&path, bytes, 0o600)
     }
 
-    /// Forgets a certificate; false when there is none of that fingerprint.
+    /// Removes a certificate. Returns false if the store does not have it.
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) when it cannot be removed.
@@ -73,7 +73,7 @@ impl Store {
     fn certificate_path(&self, fingerprint: &str) -> Result<PathBuf> {
         if !is_fingerprint(fingerprint) {
             return Err(Error::usage(format!("{fingerprint:?} is not the fingerprint of a primary key"))
-                .with_hint("it has 40 or 64 hexadecimal digits"));
+                .with_hint("a fingerprint has 40 or 64 upper-case hex digits"));
         }
         Ok(self.root().join("keys").join(format!("{fingerprint}.asc")))
     }
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn certificates_are_kept_replaced_and_forgotten() {
+    fn certificates_are_stored_replaced_and_removed() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let name = "A".repeat(40);

@@ -1,17 +1,16 @@
-//! The store: what is kept between builds, below one directory that only its owner may enter.
+//! The store: everything that is kept between builds, in one directory that only its owner may enter.
 //!
 //! ```text
-//! blobs/     downloaded tarballs, by the SHA-512 of their content
-//! keys/      certificates that the user imported, by primary fingerprint
-//! refs/      small facts with a name: what a signed pointer said, and when
-//! trees/     unpacked stage3s and ebuild repositories, by the digest of their tarball; read-only once there
-//! builds/    a work directory for each recipe: the last build's changes, image and logs
-//! cache/     what all builds share: binary packages, distfiles, compressed pieces of archives, and the git repositories that commits
-//!            are fetched into
+//! blobs/     downloaded tarballs by the SHA-512 of their content
+//! keys/      imported certificates by primary fingerprint
+//! refs/      small JSON files by name, such as the content of a signed pointer and its date
+//! trees/     unpacked stage3s and ebuild repositories by the digest of their tarball; read-only
+//! builds/    a work directory for each recipe: changes, image and logs of its last build
+//! cache/     shared by all builds: binary packages, distfiles, compressed chunks of archives, git repositories
 //! ```
 //!
-//! Everything appears under its final name only when it is whole; what a killed run leaves behind is found by the next one
-//! under its lock and removed. No file here needs cleaning by hand.
+//! Everything appears under its final name only when it is complete. The next run removes what a killed run left. No file needs
+//! cleaning by hand.
 
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -28,42 +27,43 @@ pub mod refs;
 pub mod trees;
 pub mod work;
 
-/// The store below one directory.
+/// A store in one directory.
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
 }
 
 impl Store {
-    /// Opens the store at `home`, making what is missing. Mode 0700: the trees hold setuid programs of any age, which other
-    /// users of the host must not reach.
+    /// Opens the store at `home` and creates missing directories. Their mode is 0700: the trees contain old setuid programs that
+    /// other users of the host must not run.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) when a directory cannot be made.
+    /// [`Kind::System`](crate::base::error::Kind::System) when a directory cannot be created.
     pub fn open(home: &Path) -> Result<Self> {
         let doing = || format!("opening the store {}", home.display());
         let make = |path: &Path| match std::fs::DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                let making = format!("making {}", path.display());
-                Err(Error::system(making).with_source(error).with_hint("QUERN_HOME moves the store elsewhere"))
+                let making = format!("creating {}", path.display());
+                Err(Error::system(making).with_source(error).with_hint("set QUERN_HOME to use another directory"))
             }
             _ => Ok(()),
         };
         fs_err::create_dir_all(home.parent().unwrap_or(home)).system(doing)?;
         make(home)?;
-        // Whoever owns it could lead root astray with links, and would find files there that he cannot remove.
+        // Its owner could misdirect root with symlinks, and could not remove root's files.
         if fs_err::metadata(home).system(doing)?.uid() != rustix::process::geteuid().as_raw() {
-            return Err(Error::system(format!("{}: it belongs to somebody else", doing()))
+            return Err(Error::system(format!("{}: it belongs to another user", doing()))
                 .with_hint("run as its owner, or set QUERN_HOME to a directory of your own"));
         }
         ["blobs", "keys", "refs", "trees", "builds", "cache"].iter().try_for_each(|name| make(&home.join(name)))?;
         Ok(Self { root: home.to_owned() })
     }
 
-    /// Where the store is by default: `QUERN_HOME`; else `/var/cache/quern` for root and `$XDG_CACHE_HOME/quern` for others.
+    /// Returns the default directory of the store: `QUERN_HOME`; otherwise `/var/cache/quern` for root and `$XDG_CACHE_HOME/quern`
+    /// for other users.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::base::error::Kind::Usage) when neither variable nor `HOME` tells.
+    /// [`Kind::Usage`](crate::base::error::Kind::Usage) when neither these variables nor `HOME` are set.
     pub fn default_home(var: impl Fn(&str) -> Option<std::ffi::OsString>, root: bool) -> Result<PathBuf> {
         let set = |name: &str| var(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let home = match set("QUERN_HOME") {
@@ -72,29 +72,28 @@ impl Store {
             None => match set("XDG_CACHE_HOME").filter(|path| path.is_absolute()) {
                 Some(cache) => cache.join("quern"),
                 None => set("HOME").map(|home| home.join(".cache/quern")).ok_or_else(|| {
-                    Error::usage("nothing says where the store is").with_hint("set QUERN_HOME or HOME")
+                    Error::usage("the directory of the store is unknown").with_hint("set QUERN_HOME or HOME")
                 })?,
             },
         };
         std::path::absolute(&home).system(|| format!("finding the store {}", home.display()))
     }
 
-    /// Its directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// A directory shared by all builds (`binpkgs`, `distfiles`, …), made when missing.
+    /// Returns a directory that all builds share (`binpkgs`, `distfiles`, …), and creates it if it is missing.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) when it cannot be made.
+    /// [`Kind::System`](crate::base::error::Kind::System) when it cannot be created.
     pub fn cache(&self, name: &str) -> Result<PathBuf> {
         let path = self.root.join("cache").join(name);
-        fs_err::create_dir_all(&path).system(|| format!("making the cache {}", path.display()))?;
+        fs_err::create_dir_all(&path).system(|| format!("creating the cache {}", path.display()))?;
         Ok(path)
     }
 
-    /// Where compressed pieces of archives are kept. Whoever uses it makes it.
+    /// Returns the directory of compressed chunks of archives, which may not exist.
     pub fn pieces(&self) -> PathBuf {
         self.root.join("cache/pieces")
     }
@@ -105,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_home_follows_the_environment() {
+    fn the_environment_decides_the_directory() {
         let home = |vars: &[(&str, &str)], root| {
             let vars: std::collections::BTreeMap<String, String> =
                 vars.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_enters() {
+    fn other_users_cannot_enter_the_store() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("a/b")).unwrap();

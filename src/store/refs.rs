@@ -1,4 +1,4 @@
-//! Refs: small JSON facts by kind and name (`refs/<kind>/<name>.json`), replaced whole.
+//! Refs: small JSON files by kind and name (`refs/<kind>/<name>.json`), which are replaced as a whole.
 
 use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
@@ -10,12 +10,12 @@ use super::Store;
 use crate::base::error::{Context, Error, Result};
 use crate::fs::atomic;
 
-/// A ref is a few hundred bytes; what is longer is none of ours.
+/// Longest ref that is read, in bytes. Real ones have a few hundred.
 const MAX: u64 = 64 * 1024;
 
 impl Store {
-    /// Reads a ref. None when it is missing, and also when it is not what is expected: another version may have written it, and
-    /// everything in it can be found out again.
+    /// Reads a ref. Returns `None` if it is missing or has another form: another version may have written it, and its content can
+    /// always be determined again.
     pub fn read_ref<T: DeserializeOwned>(&self, kind: &str, name: &str) -> Result<Option<T>> {
         let path = self.ref_path(kind, name)?;
         let file = match fs_err::File::open(&path) {
@@ -28,11 +28,11 @@ impl Store {
         Ok(serde_json::from_slice(&bytes).ok())
     }
 
-    /// Writes a ref, replacing what was there.
+    /// Writes or replaces a ref.
     pub fn write_ref<T: Serialize>(&self, kind: &str, name: &str, value: &T) -> Result<()> {
         let path = self.ref_path(kind, name)?;
         let dir = path.parent().unwrap_or(self.root());
-        fs_err::create_dir_all(dir).system(|| format!("making {}", dir.display()))?;
+        fs_err::create_dir_all(dir).system(|| format!("creating {}", dir.display()))?;
         let mut bytes = serde_json::to_vec_pretty(value).system(|| format!("writing {}", path.display()))?;
         bytes.push(b'\n');
         atomic::replace(&path, &bytes, 0o600)
@@ -49,7 +49,7 @@ impl Store {
         }
     }
 
-    /// Names of all refs of a kind, sorted.
+    /// Returns the sorted names of all refs of a kind.
     pub fn ref_names(&self, kind: &str) -> Result<Vec<String>> {
         let dir = self.root().join("refs").join(kind);
         let entries = match fs_err::read_dir(&dir) {
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_refs_are_as_good_as_missing_and_bad_names_refused() {
+    fn a_damaged_ref_counts_as_missing_and_a_bad_name_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         store.write_ref("k", "a", &"text").unwrap();

@@ -1,5 +1,5 @@
-//! Unpacked stage3s and ebuild repositories, by the SHA-512 of the tarball. A tree is made once, under a hidden name and a lock, and renamed when it is
-//! whole and on disk; nothing writes to it afterwards.
+//! Unpacked stage3s and ebuild repositories by the SHA-512 of their tarball. A tree is unpacked under a temporary name and a lock,
+//! synced and renamed. Nothing writes to it afterwards.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::base::digest::{Sha256, Sha512};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::fs::rootfs::Rootfs;
 
-/// An unpacked tree, which stays for as long as this value lives.
+/// An unpacked tree. It is not removed while this value exists.
 #[derive(Debug)]
 pub struct Tree {
     directory: PathBuf,
@@ -20,45 +20,45 @@ pub struct Tree {
     _lock: Lock,
 }
 
-/// Metadata that is kept beside a tree.
+/// Metadata of a tree, stored in `tree.json`.
 #[derive(Debug, Serialize, Deserialize)]
 struct TreeMeta {
     /// SHA-512 of the tarball.
     sha512: Sha512,
-    /// The tarball's name.
+    /// Name of the tarball.
     name: String,
-    /// What the kernel refused to make.
+    /// Nodes and attributes that the kernel refused to create.
     record: Deferred,
 }
 
 impl Tree {
-    /// The root directory of the tree.
+    /// Returns the path of the root directory.
     pub fn root(&self) -> PathBuf {
         self.directory.join("root")
     }
 
-    /// Nodes that the kernel refused to make, to be written back when packing.
+    /// Returns the nodes and attributes that the kernel refused to create. Packing adds them to the archive.
     pub fn record(&self) -> &Deferred {
         &self.meta.record
     }
 
-    /// SHA-512 of the tarball that it was unpacked from.
+    /// Returns the SHA-512 of the tarball.
     pub fn sha512(&self) -> Sha512 {
         self.meta.sha512
     }
 
-    /// Name of the tarball that it was unpacked from.
+    /// Returns the name of the tarball.
     pub fn name(&self) -> &str {
         &self.meta.name
     }
 }
 
 impl Store {
-    /// The tree of the tarball with this digest, if it was unpacked before by the same kind of user: ids that one user's
-    /// namespace gives to a tree are not another's. `waiting` is called before waiting for a process that unpacks it just now.
+    /// Returns the tree of the tarball with this digest, if it was unpacked with the same ID mapping: owners in a tree differ between
+    /// user namespaces. Calls `waiting` before it waits for a process that is unpacking the tree.
     ///
     /// # Errors
-    /// [`Kind::System`] when what is there cannot be read.
+    /// [`Kind::System`] when a tree cannot be read.
     pub fn tree(&self, sha512: &Sha512, waiting: impl FnOnce()) -> Result<Option<Tree>> {
         let directory = self.tree_directory(sha512)?;
         let lock = lock::take(&directory.with_added_extension("lock"), Mode::Shared, waiting)?;
@@ -71,16 +71,17 @@ impl Store {
         let meta: TreeMeta =
             serde_json::from_slice(&text).context(Kind::System, || format!("reading {}", path.display()))?;
         if meta.sha512 != *sha512 {
-            return Err(Error::system(format!("{} is of another tarball", directory.display()))
-                .with_hint("`quern-builder clean --trees` removes what is unpacked"));
+            return Err(Error::system(format!("{} belongs to another tarball", directory.display()))
+                .with_hint("remove the unpacked trees with `quern-builder clean --trees`"));
         }
         Ok(Some(Tree { directory, meta, _lock: lock }))
     }
 
-    /// The tree of the tarball with this digest, whichever user's ids it has: for who only reads it. None while it is being made.
+    /// Returns the tree of the tarball with this digest, regardless of its ID mapping. For read-only use. Returns `None` while the tree
+    /// is being unpacked.
     ///
     /// # Errors
-    /// [`Kind::System`] when what is there cannot be read.
+    /// [`Kind::System`] when a tree cannot be read.
     pub fn tree_of_anyone(&self, sha512: &Sha512) -> Result<Option<Tree>> {
         let own = self.tree_directory(sha512)?;
         let prefix = format!("{}-", &sha512.hex()[..40]);
@@ -104,10 +105,10 @@ impl Store {
         Ok(None)
     }
 
-    /// Makes a tree with `unpack`, unless another process has done so meanwhile; `waiting` is called before waiting for one.
+    /// Creates a tree with `unpack`, unless another process has created it. Calls `waiting` before it waits for such a process.
     ///
     /// # Errors
-    /// Those of `unpack`, after which nothing is left, and [`Kind::System`] when the result cannot be kept.
+    /// Those of `unpack`, and [`Kind::System`] when the tree cannot be stored. Nothing is left after an error.
     pub fn add_tree(
         &self,
         sha512: &Sha512,
@@ -122,19 +123,19 @@ impl Store {
         }
         drop(lock);
         self.tree(sha512, waiting)?.ok_or_else(|| {
-            Error::system(format!("the unpacked tree {} was removed at once", directory.display()))
-                .with_hint("another process cleans the store; try again")
+            Error::system(format!("the unpacked tree {} was removed by another process", directory.display()))
+                .with_hint("another process is cleaning the store; try again")
         })
     }
 
-    /// Digest and name of the tarball of every tree that can be read.
+    /// Returns the digest and the name of the tarball of every readable tree.
     ///
     /// # Errors
     /// [`Kind::System`] when the trees cannot be listed.
     pub fn tree_names(&self) -> Result<Vec<(Sha512, String)>> {
         let mut names = Vec::new();
-        for entry in fs_err::read_dir(self.root().join("trees")).system(|| "looking through the store")? {
-            let path = entry.system(|| "looking through the store")?.path().join("tree.json");
+        for entry in fs_err::read_dir(self.root().join("trees")).system(|| "listing the store")? {
+            let path = entry.system(|| "listing the store")?.path().join("tree.json");
             let meta = fs_err::read(path).ok().and_then(|text| serde_json::from_slice::<TreeMeta>(&text).ok());
             names.extend(meta.map(|meta| (meta.sha512, meta.name)));
         }
@@ -146,26 +147,26 @@ impl Store {
     }
 }
 
-/// Unpacks into a hidden directory and names it when it is whole and on disk. The caller holds the lock.
+/// Unpacks a tree under a temporary name, syncs it and renames it. The caller holds the lock.
 fn make(directory: &Path, sha512: &Sha512, name: &str, unpack: impl FnOnce(&Rootfs) -> Result<Deferred>) -> Result<()> {
     let partial = directory.with_extension("partial");
     remove_tree(&partial)?;
     let root = partial.join("root");
-    fs_err::create_dir_all(&root).system(|| "making a directory for the tree")?;
+    fs_err::create_dir_all(&root).system(|| "creating a directory for the tree")?;
     let unpacked = Rootfs::open(&root).and_then(|root| unpack(&root));
     let record = unpacked.inspect_err(|_| _ = remove_tree(&partial))?;
     let meta = TreeMeta { sha512: *sha512, name: name.into(), record };
-    let text = serde_json::to_vec(&meta).context(Kind::System, || "writing down what was unpacked")?;
-    fs_err::write(partial.join("tree.json"), text).system(|| "writing down what was unpacked")?;
+    let text = serde_json::to_vec(&meta).context(Kind::System, || "writing the metadata of the tree")?;
+    fs_err::write(partial.join("tree.json"), text).system(|| "writing the metadata of the tree")?;
     let handle = fs_err::File::open(&partial).system(|| "syncing the tree")?;
     rustix::fs::syncfs(&handle).system(|| format!("syncing {} to disk", partial.display()))?;
-    fs_err::rename(&partial, directory).system(|| "naming the unpacked tree")
+    fs_err::rename(&partial, directory).system(|| "renaming the unpacked tree")
 }
 
-/// Removes a directory and all in it; one that is missing is fine.
+/// Removes a directory with its content, if it exists.
 pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(Error::system(format!("removing {}: not below anything", path.display())));
+        return Err(Error::system(format!("removing {}: the path has no parent", path.display())));
     };
     match Rootfs::open(parent) {
         Ok(parent) => parent.remove(Path::new(name)).map(|_| ()),
@@ -174,9 +175,10 @@ pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     }
 }
 
-/// Names the present user namespace's map of ids: `root` for the host's own.
+/// Returns a name for the ID mapping of the current user namespace; `root` for that of the host.
 fn id_map() -> Result<String> {
-    let read = |kind| fs_err::read_to_string(format!("/proc/self/{kind}")).system(|| "reading this process's id map");
+    let read =
+        |kind| fs_err::read_to_string(format!("/proc/self/{kind}")).system(|| "reading the ID mapping of this process");
     let maps = read("uid_map")? + &read("gid_map")?;
     let fields: Vec<&str> = maps.split_whitespace().collect();
     if fields == ["0", "0", "4294967295", "0", "0", "4294967295"] {

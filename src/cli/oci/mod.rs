@@ -1,4 +1,4 @@
-//! `oci`: image layouts, read.
+//! The `oci` commands: check and unpack image layouts.
 
 use clap::Subcommand;
 
@@ -10,7 +10,7 @@ mod validate;
 
 /// Check and unpack OCI image layouts
 ///
-/// Of any layout in a directory, whoever wrote it.
+/// The layout may come from any program.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]

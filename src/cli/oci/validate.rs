@@ -1,4 +1,4 @@
-//! `oci validate`: a layout, judged as a whole.
+//! `oci validate`: validates a whole layout.
 
 use std::path::PathBuf;
 
@@ -9,15 +9,15 @@ use crate::base::text;
 use crate::oci::validate::{self, Finding};
 use crate::ui::Terminal;
 
-/// Check an image layout: documents, media types, sizes, digests, diff ids
+/// Check an image layout: documents, media types, sizes, digests, diff IDs
 ///
-/// Everything that index.json leads to, the entries of every layer included, and every other blob. Prints all that is wrong, and what
-/// is worth a note, such as blobs that nothing points at. Exits with 3 when anything is wrong.
+/// Checks everything that index.json refers to, the entries of every layer, and every other blob. Prints all faults, and notes such as
+/// unused blobs. Exits with 3 if there is a fault.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The layout: the directory that holds index.json
+    /// The layout: the directory with index.json
     dir: PathBuf,
-    /// Print each finding as a line of JSON: "wrong", "code", "about", "text"
+    /// Print each finding as a line of JSON with "wrong", "code", "about" and "text"
     #[arg(long)]
     json: bool,
 }
@@ -41,11 +41,11 @@ impl Args {
         }
         if !report.is_valid() {
             let wrong = report.findings.iter().filter(|finding| finding.wrong).count();
-            return Err(Error::refused(format!("{} is not valid: {wrong} findings", self.dir.display())));
+            return Err(Error::refused(format!("{} is not valid: {wrong} faults", self.dir.display())));
         }
         if !self.json {
             let (images, blobs) = (report.images, report.blobs);
-            ui.plan(&format!("{}: good, {images} images, {blobs} blobs", self.dir.display()));
+            ui.plan(&format!("{}: valid, {images} images, {blobs} blobs", self.dir.display()));
         }
         Ok(0)
     }

@@ -1,8 +1,7 @@
-//! Handle of a tree. Every path below it is resolved by the kernel inside the tree (`openat2` with `RESOLVE_IN_ROOT`), so that
-//! neither an absolute link nor any number of `..` reaches the host; everything else is done relative to a directory's
-//! descriptor, with a name of one component.
+//! A handle of a tree. The kernel resolves every path inside the tree (`openat2` with `RESOLVE_IN_ROOT`), so neither an absolute
+//! symlink nor `..` reaches the host. All other calls use the descriptor of a directory and a name of one component.
 //!
-//! Nothing is decided by looking at strings or by resolving first and opening afterwards: what was opened is what was meant.
+//! No decision depends on the text of a path, or on a lookup before the file is opened.
 
 pub(crate) mod at;
 mod remove;
@@ -25,22 +24,22 @@ use crate::base::error::{Context, Error, Result};
 
 pub(crate) use self::remove::remove_at;
 
-/// How long a lookup that the kernel asks to repeat (something was renamed meanwhile) is repeated.
+/// Time for which a lookup is repeated while the kernel asks for it, because of renames in the tree.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Links on a path that the kernel follows.
+/// Number of symlinks in a path that the kernel follows.
 const MAX_LINKS: usize = 40;
 
-/// Directories on the way down a tree whose descriptors stay open, of whoever walks it.
+/// Number of directories on the current path that stay open during a walk.
 pub(crate) const OPEN_LEVELS: usize = 64;
 
-/// Longest value of an attribute that Linux has.
+/// Longest value of an extended attribute on Linux, in bytes.
 pub(crate) const MAX_XATTR: usize = 64 << 10;
 
-/// How every path is resolved.
+/// Flags for the lookup of every path.
 const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
-/// A tree of files, held by a descriptor of its root directory.
+/// A tree of files, identified by a descriptor of its root directory.
 #[derive(Debug)]
 pub struct Rootfs {
     fd: OwnedFd,
@@ -56,29 +55,29 @@ impl Rootfs {
         Ok(Self { fd, path: path.to_owned() })
     }
 
-    /// The tree whose root directory `fd` is; messages call it `path`.
+    /// Uses the directory `fd` as the root of a tree. Messages call it `path`.
     pub fn of(fd: OwnedFd, path: &Path) -> Self {
         Self { fd, path: path.to_owned() }
     }
 
-    /// The path it was opened by, for messages.
+    /// Returns the path for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Descriptor of the root directory.
+    /// Returns the descriptor of the root directory.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    /// A second handle of the same tree.
+    /// Duplicates the handle.
     pub fn try_clone(&self) -> Result<Self> {
         let fd = self.fd.try_clone().system(|| format!("duplicating the handle of {}", self.path.display()))?;
         Ok(Self { fd, path: self.path.clone() })
     }
 
-    /// Content of the regular file `path`, links followed inside the tree; none when it does not exist. More than `max` bytes,
-    /// or anything but a regular file, is an error.
+    /// Reads the regular file `path`, following symlinks inside the tree. Returns `None` if it does not exist. More than `max` bytes
+    /// are an error, and so is any other type of file.
     pub fn read(&self, path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
         let Some(file) = self.open_file(path)? else { return Ok(None) };
         let mut bytes = Vec::new();
@@ -89,9 +88,9 @@ impl Rootfs {
         Ok(Some(bytes))
     }
 
-    /// Opens the regular file `path` for reading, links followed inside the tree; none when it does not exist.
+    /// Opens the regular file `path` for reading, following symlinks inside the tree. Returns `None` if it does not exist.
     pub fn open_file(&self, path: &Path) -> Result<Option<File>> {
-        // Opening a device can have effects, so the type is looked at before anything is really opened.
+        // Opening a device can have side effects, so the type is checked first.
         let handle = match self.openat2(path, OFlags::PATH, Mode::empty()) {
             Ok(handle) => handle,
             Err(Errno::NOENT) => return Ok(None),
@@ -105,24 +104,24 @@ impl Rootfs {
     }
 
     fn check_regular(&self, fd: &OwnedFd, path: &Path) -> Result<()> {
-        let stat = rustix::fs::fstat(fd).system(|| self.doing("looking at", path))?;
+        let stat = rustix::fs::fstat(fd).system(|| self.doing("examining", path))?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => Ok(()),
             _ => Err(Error::system(format!("{}: it is not a regular file", self.doing("opening", path)))),
         }
     }
 
-    /// Opens the directory `path`, links followed inside the tree.
+    /// Opens the directory `path`, following symlinks inside the tree.
     pub fn open_dir(&self, path: &Path) -> Result<OwnedFd> {
         self.openat2(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).system(|| self.doing("opening", path))
     }
 
-    /// Writes a file as a whole: parents are made (0755), whatever file or link has its name is replaced, never written through.
+    /// Writes a file. Creates missing parents (0755). Replaces an existing file or symlink of that name.
     pub fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
         self.write_from(path, &mut &bytes[..], mode)
     }
 
-    /// As [`Rootfs::write`], with what `from` gives.
+    /// Writes a file like [`Rootfs::write`], with the bytes of `from`.
     pub fn write_from(&self, path: &Path, from: &mut impl Read, mode: u32) -> Result<()> {
         let (parent, name) = self.make_parent(path)?;
         let doing = || self.doing("writing", path);
@@ -138,7 +137,7 @@ impl Rootfs {
         fill().system(doing).inspect_err(|_| _ = rustix::fs::unlinkat(&parent, &temporary, AtFlags::empty()))
     }
 
-    /// Makes a symbolic link: parents are made (0755), whatever file or link has its name is replaced.
+    /// Creates a symlink. Creates missing parents (0755). Replaces an existing file or symlink of that name.
     pub fn symlink(&self, target: &Path, path: &Path) -> Result<()> {
         let (parent, name) = self.make_parent(path)?;
         let doing = || self.doing("linking", path);
@@ -149,12 +148,12 @@ impl Rootfs {
             .inspect_err(|_| _ = rustix::fs::unlinkat(&parent, &temporary, AtFlags::empty()))
     }
 
-    /// Makes the directory `path` and its missing parents, all with `mode`; those that exist stay as they are.
+    /// Creates the directory `path` and its missing parents with `mode`. Existing directories do not change.
     pub fn create_dir_all(&self, path: &Path, mode: u32) -> Result<()> {
-        self.make_dirs(path, mode).map(drop).system(|| self.doing("making", path))
+        self.make_dirs(path, mode).map(drop).system(|| self.doing("creating", path))
     }
 
-    /// Makes the directory `path` in one that exists; false when there is something of this name.
+    /// Creates the directory `path` in an existing one. Returns false if a file of that name exists.
     pub fn create_dir(&self, path: &Path, mode: u32) -> Result<bool> {
         let (above, name) = split(path).ok_or_else(|| self.nameless(path))?;
         let made = self.openat2(above, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).and_then(|parent| {
@@ -163,7 +162,7 @@ impl Rootfs {
         });
         match made {
             Err(Errno::EXIST) => Ok(false),
-            other => other.map(|()| true).system(|| self.doing("making", path)),
+            other => other.map(|()| true).system(|| self.doing("creating", path)),
         }
     }
 
@@ -173,39 +172,39 @@ impl Rootfs {
         let (to_above, to_name) = split(to).ok_or_else(|| self.nameless(to))?;
         let open = |path| self.openat2(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty());
         let renamed = || rustix::fs::renameat(open(from_above)?, from_name, open(to_above)?, to_name);
-        renamed().system(|| self.doing("making", to))
+        renamed().system(|| self.doing("renaming to", to))
     }
 
-    /// The directory `path` of this tree as a tree of its own, in messages under the name `called`.
+    /// Returns the directory `path` as a tree of its own. Messages call it `called`.
     pub fn subtree(&self, path: &Path, called: &Path) -> Result<Self> {
         Ok(Self { fd: self.open_dir(path)?, path: called.to_owned() })
     }
 
-    /// Removes `path` and everything below it; a link is removed itself. False when there is nothing. Refuses, with what it has
-    /// removed so far gone, to cross into another mount.
+    /// Removes `path` with its content. A symlink is removed, not followed. Returns false if `path` does not exist. A mount below
+    /// `path` is an error; files removed before it was found stay removed.
     pub fn remove(&self, path: &Path) -> Result<bool> {
         let path = cleaned(path);
         let Some((parent, name)) = self.parent(&path)? else { return Ok(false) };
         remove_at(parent.as_fd(), &name).system(|| self.doing("removing", &path))
     }
 
-    /// What `path` itself is, a last component that is a link not followed; none when it does not exist.
+    /// Returns the metadata of `path` without following a symlink in its last component, or `None` if it does not exist.
     pub fn stat(&self, path: &Path) -> Result<Option<Stat>> {
         let path = cleaned(path);
         match self.openat2(&path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty()) {
-            Ok(fd) => rustix::fs::fstat(fd).map(Some).system(|| self.doing("looking at", &path)),
+            Ok(fd) => rustix::fs::fstat(fd).map(Some).system(|| self.doing("examining", &path)),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-            Err(error) => Err(error).system(|| self.doing("looking at", &path)),
+            Err(error) => Err(error).system(|| self.doing("examining", &path)),
         }
     }
 
-    /// Names and types in the directory `path`, sorted by bytes, without `.` and `..`.
+    /// Lists names and types in the directory `path`, sorted by bytes, without `.` and `..`.
     pub fn read_dir(&self, path: &Path) -> Result<Vec<(OsString, FileType)>> {
         let fd = self.open_dir(path)?;
         list(fd.as_fd()).system(|| self.doing("listing", path))
     }
 
-    /// Target of the symbolic link `path`; none when it does not exist or is no link.
+    /// Returns the target of the symlink `path`, or `None` if it does not exist or is not a symlink.
     pub fn read_link(&self, path: &Path) -> Result<Option<PathBuf>> {
         let path = cleaned(path);
         let Some((parent, name)) = self.parent(&path)? else { return Ok(None) };
@@ -216,24 +215,24 @@ impl Rootfs {
         }
     }
 
-    /// Writes everything of the tree's file system that is still in memory to the disk.
+    /// Syncs the file system of the tree to disk.
     pub fn sync(&self) -> Result<()> {
         rustix::fs::syncfs(&self.fd).system(|| format!("writing {} to disk", self.path.display()))
     }
 
-    /// Opens `path` inside the tree; the only place where a path of several components meets the kernel.
+    /// Opens `path` inside the tree. No other function passes a path of several components to the kernel.
     pub(crate) fn openat2(&self, path: &Path, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
         openat2(self.fd.as_fd(), path, flags, mode, IN_ROOT)
     }
 
-    /// The path of the directory `path` that leads through no link: two ways to one place have the same. For keeping books only;
-    /// what is opened by it is looked up by the kernel again.
+    /// Returns the real path of the directory `path`, without symlinks, as a key for bookkeeping. The kernel resolves it again when it
+    /// is opened.
     pub(crate) fn real(&self, path: &Path) -> rustix::io::Result<PathBuf> {
         self.real_way(path, &mut |_| {})
     }
 
-    /// As [`Rootfs::real`]. If the way leads through a link, also one that leads nowhere, `each` hears of every name on it, those of
-    /// links and those in their targets included: where it is, through no link.
+    /// Returns the real path like [`Rootfs::real`]. If the path leads through a symlink, even a dangling one, `each` is called with the
+    /// real path of every component, including symlinks and the components of their targets.
     pub(crate) fn real_way(&self, path: &Path, each: &mut dyn FnMut(PathBuf)) -> rustix::io::Result<PathBuf> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         match openat2(self.fd.as_fd(), path, flags, Mode::empty(), IN_ROOT.union(ResolveFlags::NO_SYMLINKS)) {
@@ -277,7 +276,7 @@ impl Rootfs {
         Ok(real)
     }
 
-    /// Opens the directory `path`, making what is missing of it with `mode`.
+    /// Opens the directory `path`. Creates missing components with `mode`.
     pub(crate) fn make_dirs(&self, path: &Path, mode: u32) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         match self.openat2(path, flags, Mode::empty()) {
@@ -288,17 +287,17 @@ impl Rootfs {
         let mut here = self.openat2(Path::new("."), flags, Mode::empty())?;
         for component in cleaned(path).components() {
             done.push(component);
-            // Below one that was just made there is nothing.
+            // A new directory is empty.
             let found = if made { Err(Errno::NOENT) } else { self.openat2(&done, flags, Mode::empty()) };
             here = match found {
                 Err(Errno::NOENT) => {
                     made = true;
                     let name = component.as_os_str();
-                    // EEXIST here is a link that leads nowhere: what it should become is not ours to guess.
+                    // EEXIST means a dangling symlink, which is an error.
                     rustix::fs::mkdirat(&here, name, Mode::from_raw_mode(0o700))?;
                     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                     let made = rustix::fs::openat(&here, name, flags, Mode::empty())?;
-                    // The mode is set afterwards so that the umask has no say.
+                    // Setting the mode afterwards avoids the umask.
                     rustix::fs::fchmod(&made, Mode::from_raw_mode(mode & 0o7777))?;
                     made
                 }
@@ -311,11 +310,11 @@ impl Rootfs {
     fn make_parent(&self, path: &Path) -> Result<(OwnedFd, OsString)> {
         let path = cleaned(path);
         let (above, name) = split(&path).ok_or_else(|| self.nameless(&path))?;
-        let parent = self.make_dirs(above, 0o755).system(|| self.doing("making the parent of", &path))?;
+        let parent = self.make_dirs(above, 0o755).system(|| self.doing("creating the parent of", &path))?;
         Ok((parent, name.to_owned()))
     }
 
-    /// The directory that holds `path`, and its name there; none when that directory does not exist.
+    /// Returns the directory that holds `path` and the name in it, or `None` if that directory does not exist.
     fn parent(&self, path: &Path) -> Result<Option<(OwnedFd, OsString)>> {
         let (above, name) = split(path).ok_or_else(|| self.nameless(path))?;
         match self.openat2(above, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
@@ -338,7 +337,7 @@ impl Rootfs {
     }
 }
 
-/// `openat2`, repeated for as long as is reasonable while the kernel asks for it.
+/// Calls `openat2`, and repeats it for up to [`PATIENCE`] while the kernel asks for it.
 pub(crate) fn openat2(
     dir: BorrowedFd<'_>,
     path: &Path,
@@ -362,14 +361,13 @@ pub(crate) fn openat2(
     }
 }
 
-/// Attributes by which overlays speak to themselves: from an archive they would make a layer lie, and in an archive they are
-/// nobody's business.
+/// Returns true for the internal attributes of overlayfs. From an archive they would change the meaning of a layer.
 pub(crate) fn is_overlay_xattr(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
 }
 
-/// Attributes that are of the machine or of its file system and not of a tree: labels of security modules, what security modules
-/// sign for this machine, lists of NFS, properties of btrfs and the like. See xattr(7).
+/// Returns true for attributes that belong to the machine or the file system and not to the tree: labels and signatures of security
+/// modules, NFS ACLs, properties of btrfs and similar ones. See xattr(7).
 pub(crate) fn is_host_xattr(name: &[u8]) -> bool {
     let mut parts = name.splitn(2, |byte| *byte == b'.');
     match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
@@ -393,7 +391,7 @@ pub(crate) fn xattr_names(
 pub(crate) fn all_xattr_names(
     mut list: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>,
 ) -> rustix::io::Result<Vec<Vec<u8>>> {
-    // Nearly nothing has attributes: the first look is into a small buffer. Linux gives no more than the large one takes.
+    // Few files have attributes, so a small buffer is tried first. The large one holds the longest list of Linux.
     let mut small = [0u8; 256];
     let mut large = Vec::new();
     let names = match list(&mut small) {
@@ -410,14 +408,15 @@ pub(crate) fn all_xattr_names(
     Ok(names.map(<[u8]>::to_vec).collect())
 }
 
-/// Names and types in an open directory, sorted by bytes. The type is looked up where the file system does not tell it.
+/// Lists names and types in an open directory, sorted by bytes.
 pub(crate) fn list(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<(OsString, FileType)>> {
     let mut names = list_unsorted(dir)?;
     names.sort_unstable_by(|(_, one, _), (_, other, _)| one.cmp(other));
     Ok(names.into_iter().map(|(_, name, kind)| (name, kind)).collect())
 }
 
-/// Inode numbers, names and types in an open directory, in the order of the file system.
+/// Lists inode numbers, names and types in an open directory, in the order of the file system. Looks up types that the file system
+/// does not report.
 pub(crate) fn list_unsorted(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<(u64, OsString, FileType)>> {
     let mut names = Vec::new();
     let mut buffer = Vec::with_capacity(32 << 10);
@@ -441,17 +440,17 @@ pub(crate) fn list_unsorted(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<(u64,
     Ok(names)
 }
 
-/// Owner and group as the system calls take them.
+/// Converts owner and group for the system calls.
 pub(crate) fn owner(uid: u32, gid: u32) -> (Option<Uid>, Option<Gid>) {
     (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
 }
 
-/// `path` relative to the root, without empty and `.` components and without a slash at its end (which would follow a link).
+/// Returns `path` relative to the root, without empty and `.` components and without a final slash, which would follow a symlink.
 fn cleaned(path: &Path) -> PathBuf {
     path.components().filter(|c| !matches!(c, std::path::Component::RootDir | std::path::Component::CurDir)).collect()
 }
 
-/// A path's directory and its last component; none for the root and for paths that end in `..`.
+/// Splits a path into its directory and last component. Returns `None` for the root and for paths that end in `..`.
 fn split(path: &Path) -> Option<(&Path, &OsStr)> {
     Some((path.parent()?, path.file_name()?))
 }

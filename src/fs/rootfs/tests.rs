@@ -31,7 +31,7 @@ fn absolute_links_and_parents_stay_inside() {
 }
 
 #[test]
-fn writing_replaces_links_and_never_follows_them() {
+fn writing_replaces_symlinks_and_does_not_follow_them() {
     let (place, root) = tree();
     symlink(place.path().join("canary"), root.path().join("x")).unwrap();
     symlink("y-target", root.path().join("y")).unwrap();
@@ -56,7 +56,7 @@ fn a_dangling_parent_is_an_error() {
 }
 
 #[test]
-fn reading_takes_regular_files_only_and_no_more_than_asked() {
+fn only_regular_files_within_the_limit_are_read() {
     let (_place, root) = tree();
     assert_eq!(root.read(p("missing"), 1).unwrap(), None);
     root.write(p("f"), b"12345", 0o644).unwrap();
@@ -68,7 +68,7 @@ fn reading_takes_regular_files_only_and_no_more_than_asked() {
 }
 
 #[test]
-fn looking_does_not_follow_the_last_link() {
+fn stat_does_not_follow_the_last_symlink() {
     let (_place, root) = tree();
     symlink("f", root.path().join("l")).unwrap();
     let kind = |path: &str| root.stat(p(path)).unwrap().map(|stat| FileType::from_raw_mode(stat.st_mode));
@@ -99,7 +99,7 @@ fn removing_follows_nothing_and_survives_depth() {
     assert!(root.remove(p("/")).is_err());
     fs_err::read(place.path().join("canary")).unwrap();
 
-    // Far deeper than any path can say, and than descriptors allow.
+    // Deeper than the longest path, and than the limit of descriptors.
     let mut here = rustix::fs::openat(root.fd(), ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
     for _ in 0..5000 {
         rustix::fs::mkdirat(&here, "deep", Mode::from_raw_mode(0o700)).unwrap();
@@ -137,7 +137,7 @@ fn a_lookup_survives_renames_beside_it() {
 }
 
 #[test]
-fn two_ways_to_one_place_have_one_real_path() {
+fn all_paths_to_a_directory_have_the_same_real_path() {
     let (_place, root) = tree();
     fs_err::create_dir_all(root.path().join("a/b")).unwrap();
     symlink("/a/b", root.path().join("abs")).unwrap();
@@ -158,7 +158,7 @@ fn two_ways_to_one_place_have_one_real_path() {
 }
 
 #[test]
-fn attributes_of_the_host_are_known() {
+fn attributes_of_the_host_are_recognised() {
     for name in ["security.selinux", "security.SMACK64", "security.SMACK64EXEC", "security.apparmor", "security.evm"] {
         assert!(is_host_xattr(name.as_bytes()), "{name}");
     }

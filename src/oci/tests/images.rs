@@ -1,4 +1,4 @@
-//! Which image is meant, and images that name a layer often.
+//! Finding an image in a layout, and images that list a layer several times.
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -23,7 +23,7 @@ fn write(made: &Made, index: &Value) {
     fs_err::write(made.dir().join("index.json"), index.to_string()).unwrap();
 }
 
-/// Puts the images where `change` has them: in an index that the tag is of.
+/// Makes a layout whose tag is that of an index. `change` returns the images of the index.
 fn in_index(change: impl Fn(Value) -> Vec<Value>) -> Made {
     let made = made(&sample(), |_| {});
     let mut image = index(&made)["manifests"][0].clone();
@@ -41,9 +41,9 @@ fn of_platform(image: &Value, os: &str, architecture: &str) -> Value {
     image
 }
 
-/// As buildx and `skopeo copy --all` write them.
+/// Indexes as buildx and `skopeo copy --all` write them.
 #[test]
-fn of_an_index_the_image_of_this_host_is_taken() {
+fn the_image_for_this_machine_is_taken_from_an_index() {
     let other = |image: &Value| {
         let mut other = of_platform(image, "linux", "pdp11");
         other["digest"] = json!(format!("sha256:{}", "1".repeat(64)));
@@ -72,7 +72,7 @@ fn of_an_index_the_image_of_this_host_is_taken() {
     assert_eq!(error.exit_code(), 2);
     let hint = error.hint().unwrap().to_owned();
     assert!(hint.contains(" (linux/pdp11)") && hint.contains(" (linux/vax)"), "{hint}");
-    // One of those that the hint names.
+    // An image that the hint lists.
     let digest = hint.lines().find(|line| line.contains("vax")).unwrap().split(' ').next().unwrap();
     unpack(&made.dir(), digest, &made.tree(), &Demand::default(), &Silent).unwrap();
     let none = format!("sha256:{}", "2".repeat(64));
@@ -85,7 +85,7 @@ fn of_an_index_the_image_of_this_host_is_taken() {
 }
 
 #[test]
-fn indexes_in_indexes_are_gone_through_as_deep_as_is_reasonable() {
+fn nested_indexes_are_followed_up_to_a_limit() {
     let nested = |depth: usize| {
         let made = in_index(|image| vec![image]);
         let digest = {
@@ -96,7 +96,7 @@ fn indexes_in_indexes_are_gone_through_as_deep_as_is_reasonable() {
         for _ in 1..depth {
             let mut image = index(&made)["manifests"][0].clone();
             image.as_object_mut().unwrap().remove("annotations");
-            // Twice the same is still one.
+            // The same image twice is still one image.
             let below = json!({ "schemaVersion": 2, "manifests": [image.clone()] });
             let mut below = made.blob(below.to_string().as_bytes(), INDEX);
             below["annotations"] = json!({ NAME: "v1" });
@@ -127,9 +127,9 @@ fn an_image_with_two_tags_is_one_image() {
     unpack(&made.dir(), &digest, &made.tree(), &Demand::default(), &Silent).unwrap();
 }
 
-/// As Go writes lists that it has none of.
+/// Go writes an empty list as `null`.
 #[test]
-fn null_is_an_empty_list_and_nothing_else() {
+fn null_is_an_empty_list_and_not_a_missing_value() {
     let made = made(&sample(), |_| {});
     write(&made, &json!({ "schemaVersion": 2, "manifests": null }));
     let report = validate(&made.dir()).unwrap();
@@ -153,7 +153,7 @@ fn null_is_an_empty_list_and_nothing_else() {
 }
 
 #[test]
-fn a_layer_may_be_named_again() {
+fn a_layer_may_be_listed_again() {
     let first = Tar::default().dir("./").file("x", b"1").dir("d/").file("d/old", b"1").end();
     let second = Tar::default().file(".wh.x", b"").file("d/.wh..wh..opq", b"").file("d/new", b"2").end();
     let made = made(&[first.clone(), second.clone(), first.clone(), second, first], |_| {});
@@ -162,14 +162,14 @@ fn a_layer_may_be_named_again() {
     for name in ["x", "d/old", "d/new"] {
         assert!(made.tree().join(name).exists(), "{name}");
     }
-    if is_root("umoci makes the same tree") && std::process::Command::new("umoci").arg("--version").output().is_ok() {
+    if is_root("the comparison with umoci") && std::process::Command::new("umoci").arg("--version").output().is_ok() {
         assert_eq!(super::listing(&made.tree()), super::listing(&umoci(&made)));
     }
 }
 
 #[test]
-fn a_layer_of_nothing_is_not_read_again_and_again() {
-    // A second member of gzip, with four megabytes of empty blocks.
+fn an_empty_layer_is_read_only_once() {
+    // A second gzip member of four megabytes of empty blocks.
     let header: &[u8] = &super::gz(b"")[..10];
     let blocks = [0, 0, 0, 0xff, 0xff].repeat(800_000);
     let nothing = [&super::gz(&[0; 1024]), header, &blocks, &[1, 0, 0, 0xff, 0xff], &[0; 8]].concat();
@@ -186,14 +186,14 @@ fn a_layer_of_nothing_is_not_read_again_and_again() {
         write(&made, &json!({ "schemaVersion": 2, "manifests": [manifest] }));
         made
     };
-    // Minutes, otherwise.
+    // Reading the layer every time would take minutes.
     of(5000).unpack().unwrap();
     let error = of(20_000).unpack().unwrap_err();
     assert!(error.to_string().contains("[too-large]") && error.hint().unwrap().contains("--max-bytes"), "{error}");
 }
 
 #[test]
-fn layers_that_are_named_again_are_held_to_the_limits() {
+fn layers_that_are_listed_again_count_towards_the_limits() {
     let layer = Tar::default().dir("./").file("x", &[7; 5000]).end();
     let made = made(&vec![layer.clone(); 5], |_| {});
     let unpack = |bytes, entries| unpack(&made.dir(), "v1", &made.tree(), &Demand { bytes, entries }, &Silent);
@@ -204,7 +204,7 @@ fn layers_that_are_named_again_are_held_to_the_limits() {
 }
 
 #[test]
-fn memory_that_is_missing_is_no_fault_of_a_layer() {
+fn failed_allocations_are_not_faults_of_a_layer() {
     use std::io::{Error, ErrorKind};
     let zstd = zstd::zstd_safe::get_error_name(64usize.wrapping_neg());
     assert!(zstd.contains("memory"), "{zstd}");
@@ -216,21 +216,21 @@ fn memory_that_is_missing_is_no_fault_of_a_layer() {
     assert!(matches!(fault, Fault::Wrong(reason) if reason.code == code_of(ErrorKind::Other)));
 }
 
-/// A file keeps what is recorded of it for as long as it has a name.
+/// Deferred attributes of a file are kept while the file has a name.
 #[test]
-fn what_is_recorded_of_a_file_stays_with_its_other_names() {
-    // Nobody may give a link such an attribute.
+fn deferred_attributes_stay_with_the_other_names_of_a_file() {
+    // The kernel does not allow such an attribute on a symlink.
     let attributes: &[(&str, &[u8])] = &[("SCHILY.xattr.user.x", b"1")];
     let first = Tar::default().dir("./").dir("d/").symlink("l", "d").pax(attributes).symlink("a", "target");
     let first = first.hardlink("l/b", "a").hardlink("c", "d/b").end();
-    let recorded = |second: Tar| {
+    let deferred = |second: Tar| {
         let made = made(&[first.clone(), second.end()], |_| {});
-        let record = unpack(&made.dir(), "v1", &made.tree(), &Demand::default(), &Silent).unwrap();
-        record.xattrs().keys().map(|path| path.to_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+        let missing = unpack(&made.dir(), "v1", &made.tree(), &Demand::default(), &Silent).unwrap();
+        missing.xattrs().keys().map(|path| path.to_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
     };
-    assert_eq!(recorded(Tar::default().dir("d/")), "a c d/b");
-    assert_eq!(recorded(Tar::default().file(".wh.a", b"")), "c d/b");
-    assert_eq!(recorded(Tar::default().file("a", b"").file(".wh.c", b"")), "d/b");
-    assert_eq!(recorded(Tar::default().file(".wh.a", b"").file(".wh.d", b"").hardlink("e", "c")), "c e");
-    assert_eq!(recorded(Tar::default().file(".wh.a", b"").file("l/.wh.b", b"").file("c", b"")), "");
+    assert_eq!(deferred(Tar::default().dir("d/")), "a c d/b");
+    assert_eq!(deferred(Tar::default().file(".wh.a", b"")), "c d/b");
+    assert_eq!(deferred(Tar::default().file("a", b"").file(".wh.c", b"")), "d/b");
+    assert_eq!(deferred(Tar::default().file(".wh.a", b"").file(".wh.d", b"").hardlink("e", "c")), "c e");
+    assert_eq!(deferred(Tar::default().file(".wh.a", b"").file("l/.wh.b", b"").file("c", b"")), "");
 }

@@ -1,4 +1,4 @@
-//! Layouts made here, by hand, and judged and unpacked; umoci, where it is installed, must make the same trees.
+//! Validates and unpacks hand-made layouts. Where umoci is installed, it must make the same trees.
 
 mod agreement;
 mod images;
@@ -59,7 +59,7 @@ fn gz(plain: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// A layout of one image. `change` may spoil the manifest.
+/// Makes a layout of one image. `change` may edit the manifest.
 fn made(layers: &[Vec<u8>], change: impl Fn(&mut Value)) -> Made {
     let made = Made { place: tempfile::tempdir().unwrap() };
     fs_err::create_dir_all(made.dir().join("blobs/sha256")).unwrap();
@@ -89,7 +89,7 @@ fn sample() -> [Vec<u8>; 3] {
         .file("real/stays", b"1")
         .symlink("link", "real")
         .file("file", b"1");
-    // What a mark speaks of is below its layer, wherever the mark stands.
+    // A whiteout applies to the layers below, wherever it stands in its layer.
     let second = Tar::default()
         .file("opaque/new", b"2")
         .file("opaque/.wh..wh..opq", b"")
@@ -102,7 +102,7 @@ fn sample() -> [Vec<u8>; 3] {
     [first.end(), second.end(), third.end()]
 }
 
-/// What an upper layer says of a directory is all there is of it; one that it does not speak of stays as it was.
+/// An entry of an upper layer replaces all attributes of a directory. Directories without an entry do not change.
 #[test]
 fn directories_of_upper_layers_replace_attributes_as_with_umoci() {
     let old: &[(&str, &[u8])] = &[("SCHILY.xattr.user.old", b"old"), ("mtime", b"99.5")];
@@ -124,12 +124,12 @@ fn directories_of_upper_layers_replace_attributes_as_with_umoci() {
     let attributes: Vec<_> = found.lines().filter(|line| line.starts_with("user")).collect();
     assert_eq!(attributes, ["user.new=\"new\"", "user.old=\"old\""], "{found}");
     assert!(found.contains("unnamed 99.500\n"), "{found}");
-    if is_root("umoci makes the same tree") && Command::new("umoci").arg("--version").output().is_ok() {
+    if is_root("the comparison with umoci") && Command::new("umoci").arg("--version").output().is_ok() {
         assert_eq!(found, about(&umoci(&made)));
     }
 }
 
-/// The image as umoci unpacks it.
+/// Unpacks the image with umoci.
 fn umoci(made: &Made) -> PathBuf {
     let other = made.place.path().join("umoci");
     let image = format!("{}:v1", made.dir().display());
@@ -146,7 +146,7 @@ fn listing(tree: &Path) -> String {
 }
 
 #[test]
-fn layers_go_over_each_other_as_with_umoci() {
+fn layers_are_applied_as_with_umoci() {
     let made = made(&sample(), |_| {});
     assert_eq!(made.codes(), [""; 0]);
     made.unpack().unwrap();
@@ -156,16 +156,16 @@ fn layers_go_over_each_other_as_with_umoci() {
     assert_eq!((there("opaque/old"), there("opaque/new").as_deref()), (None, Some("2")));
     assert_eq!((there("real/stays"), there("real/through").as_deref()), (None, Some("3")));
     assert_eq!(there("file").as_deref(), Some("2"));
-    assert_eq!(fs_err::read_dir(made.place.path()).unwrap().count(), 2, "nothing else is left");
+    assert_eq!(fs_err::read_dir(made.place.path()).unwrap().count(), 2, "a leftover");
 
-    if !is_root("umoci makes the same tree") || Command::new("umoci").arg("--version").output().is_err() {
+    if !is_root("the comparison with umoci") || Command::new("umoci").arg("--version").output().is_err() {
         return;
     }
     assert_eq!(listing(&tree), listing(&umoci(&made)));
 }
 
 #[test]
-fn a_tree_that_is_there_is_left_alone() {
+fn an_existing_tree_is_not_changed() {
     let made = made(&sample(), |_| {});
     fs_err::create_dir(made.tree()).unwrap();
     fs_err::write(made.tree().join("mine"), "x").unwrap();
@@ -179,7 +179,7 @@ fn a_tree_that_is_there_is_left_alone() {
 }
 
 #[test]
-fn whatever_is_changed_is_found() {
+fn changes_of_any_blob_are_found() {
     let count = fs_err::read_dir(made(&sample(), |_| {}).dir().join("blobs/sha256")).unwrap().count();
     assert_eq!(count, 5);
     for number in 0..count {
@@ -204,13 +204,13 @@ fn whatever_is_changed_is_found() {
             assert!(!made.tree().exists());
             fs_err::remove_file(&blobs[number]).unwrap();
             assert!(made.codes().contains(&"missing-blob"));
-            assert_eq!(fs_err::read_dir(made.place.path()).unwrap().count(), 1, "nothing is left");
+            assert_eq!(fs_err::read_dir(made.place.path()).unwrap().count(), 1, "a leftover");
         }
     }
 }
 
 #[test]
-fn documents_that_do_not_fit_are_found() {
+fn contradicting_documents_are_found() {
     type Change = fn(&mut Value);
     let cases: [(&str, Change); 7] = [
         ("bad-version", |manifest| manifest["schemaVersion"] = json!(1)),
@@ -228,7 +228,7 @@ fn documents_that_do_not_fit_are_found() {
         assert!(!made.tree().exists());
     }
     let made = made(&sample(), |_| {});
-    made.blob(b"nobody points at this", "text/plain");
+    made.blob(b"an unused blob", "text/plain");
     let report = validate(&made.dir()).unwrap();
     assert!(report.is_valid() && report.findings.iter().any(|finding| finding.code.as_str() == "extra-blob"));
     fs_err::write(made.dir().join("oci-layout"), "{}").unwrap();
@@ -244,14 +244,14 @@ fn the_layers_of_an_image_share_its_limits() {
         let error = unpack(demand.0, demand.1).unwrap_err();
         assert_eq!(error.exit_code(), 3, "{error}");
         assert!(error.hint().is_some_and(|hint| hint.contains(option)), "{error}: {:?}", error.hint());
-        assert_eq!(fs_err::read_dir(made.place.path()).unwrap().count(), 1, "nothing is left");
+        assert_eq!(fs_err::read_dir(made.place.path()).unwrap().count(), 1, "a leftover");
     }
     unpack(Some(8192), Some(4)).unwrap();
     assert_eq!(made.codes(), [""; 0]);
 }
 
 #[test]
-fn whiteouts_are_held_to_what_memory_there_is() {
+fn the_memory_for_whiteouts_is_limited() {
     let mut tar = Tar::default();
     for number in 0..20_000 {
         let name = format!("{number:05}{}/.wh.x\0", "/n".repeat(1800));
@@ -264,7 +264,7 @@ fn whiteouts_are_held_to_what_memory_there_is() {
 }
 
 #[test]
-fn what_is_nearly_a_mark_is_refused() {
+fn malformed_whiteouts_are_refused() {
     let of = |tar: Tar| whiteout::of(&entries(&tar.end(), Limits::of_layers(0)).unwrap()[0]);
     let good = |name: &str| of(Tar::default().file(name, b"")).unwrap();
     assert_eq!(good("d/.wh.x"), Some(Whiteout::Remove("d/x".into())));
@@ -294,12 +294,13 @@ fn what_is_nearly_a_mark_is_refused() {
     assert_eq!(made.unpack().unwrap_err().exit_code(), 3);
 }
 
-/// A layer that is a plain archive to one reader and a gzip file of another to one that guesses: what is judged is what is made.
+/// A layer that is a plain archive, and a different gzip file to programs that guess the format. Its media type decides for both
+/// commands.
 #[test]
 fn a_layer_is_what_its_media_type_says() {
     let hidden = gz(&Tar::default().file("hidden", b"evil").end());
     let (head, body) = hidden.split_at(10);
-    // The archive's first header, and what is behind its data, lie in "extra fields" of two members of gzip.
+    // The first header of the archive, and the bytes after its data, are "extra fields" of two gzip members.
     let extra = |length: usize| {
         let length = u16::try_from(length).unwrap().to_le_bytes();
         [&head[..3], &[4, 1, 1, 1, 1, 1, 1], &length].concat()
@@ -311,7 +312,7 @@ fn a_layer_is_what_its_media_type_says() {
     let layer = [Tar::default().raw(header, &[body, &extra(behind)].concat()).end(), empty[10..].to_vec()].concat();
     let mut guessed = String::new();
     let read = std::io::Read::read_to_string(&mut flate2::read::MultiGzDecoder::new(&layer[..]), &mut guessed);
-    assert!(read.is_ok() && guessed.starts_with("hidden"), "it is a gzip file too: {read:?}");
+    assert!(read.is_ok() && guessed.starts_with("hidden"), "the layer is also a gzip file: {read:?}");
 
     let plain = GZIP.strip_suffix("+gzip").unwrap();
     let digest = format!("sha256:{}", hex(&Sha256::digest(&layer)));
@@ -326,7 +327,7 @@ fn a_layer_is_what_its_media_type_says() {
 }
 
 #[test]
-fn what_is_no_file_is_found_and_not_opened() {
+fn special_files_are_found_and_not_opened() {
     type Change = fn(&Path, &Path);
     let fifo = |path: &Path| {
         rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o644.into(), 0).unwrap();
@@ -354,7 +355,7 @@ fn what_is_no_file_is_found_and_not_opened() {
         }
         change(&made.dir(), &layer);
         assert!(made.codes().contains(&code), "{number}: {code}, {:?}", made.codes());
-        // What nothing points at is no reason against an image.
+        // Unused files do not make an image invalid.
         let expected = if number < 8 { 3 } else { 0 };
         assert_eq!(made.unpack().map_or_else(|error| error.exit_code(), |()| 0), expected, "{number}: {code}");
     }
@@ -366,7 +367,7 @@ fn what_is_no_file_is_found_and_not_opened() {
 }
 
 #[test]
-fn documents_that_readers_take_differently_are_refused() {
+fn ambiguous_documents_are_refused() {
     type Change = fn(&mut Value);
     let cases: [Change; 5] = [
         |manifest| manifest["manifests"] = json!([]),
@@ -387,16 +388,16 @@ fn documents_that_readers_take_differently_are_refused() {
         assert_eq!(made.codes()[0], "ambiguous-document", "{more}");
         assert_eq!(made.unpack().unwrap_err().exit_code(), 3, "{more}");
     }
-    // What is said to others is theirs: notes and what a container runs with.
+    // Annotations and unknown keys may have any name.
     let more = r#""Notes":1,"annotations":{"Config":"x","config":"y"},"#;
     fs_err::write(made.dir().join("index.json"), text.replacen('{', &format!("{{{more}"), 1)).unwrap();
     assert_eq!(made.codes(), [""; 0]);
 }
 
 #[test]
-fn every_descriptor_is_judged_and_none_twice() {
+fn every_descriptor_is_checked_once() {
     let made = made(&sample(), |manifest| {
-        // Decoding it every time would take minutes.
+        // Decoding the layer every time would take minutes.
         let (layer, count) = (manifest["layers"][0].clone(), 20_000);
         manifest["layers"] = json!(vec![layer; count]);
     });
@@ -408,7 +409,7 @@ fn every_descriptor_is_judged_and_none_twice() {
     other["size"] = json!(5);
     index["manifests"].as_array_mut().unwrap().push(other);
     fs_err::write(made.dir().join("index.json"), index.to_string()).unwrap();
-    assert_eq!(made.codes(), ["size-mismatch"], "the same digest, and another size");
+    assert_eq!(made.codes(), ["size-mismatch"], "the same digest with another size");
 
     let made = self::made(&sample(), |manifest| manifest["config"]["size"] = json!(1));
     assert_eq!(made.codes(), ["size-mismatch"]);
@@ -419,12 +420,12 @@ fn every_descriptor_is_judged_and_none_twice() {
         manifest["config"] = json!({ "mediaType": CONFIG, "digest": digest, "size": text.len() });
     });
     made.blob(text.as_bytes(), CONFIG);
-    assert_eq!(made.codes(), ["layer-count"], "layers without a diff id");
+    assert_eq!(made.codes(), ["layer-count"], "layers without a diff ID");
 }
 
-/// A node that is only recorded is removed, replaced and linked to as one that exists, whichever way leads to it.
+/// A deferred node is removed, replaced and linked to like an existing file, by every path to it.
 #[test]
-fn what_is_recorded_follows_the_layers() {
+fn deferred_nodes_follow_the_layers() {
     let mut header = Tar::header(b"d/node", EntryType::Char, 0);
     header.set_device_major(0).unwrap();
     header.set_device_minor(0).unwrap();
@@ -436,28 +437,28 @@ fn what_is_recorded_follows_the_layers() {
     };
     let base = Tar::default().dir("./").dir("d/").symlink("l", "/d");
     let first = Tar([base.0, node("l/node")].concat()).file("d/file", b"1").end();
-    let recorded = |second: Tar| {
+    let deferred = |second: Tar| {
         let made = made(&[first.clone(), second.end()], |_| {});
-        let record = unpack(&made.dir(), "v1", &made.tree(), &Demand::default(), &Silent).unwrap();
+        let missing = unpack(&made.dir(), "v1", &made.tree(), &Demand::default(), &Silent).unwrap();
         let there = fs_err::symlink_metadata(made.tree().join("d/file")).is_ok();
-        let paths: Vec<String> = record.nodes().keys().map(|path| path.to_str().unwrap().to_owned()).collect();
+        let paths: Vec<String> = missing.nodes().keys().map(|path| path.to_str().unwrap().to_owned()).collect();
         (paths.join(" "), there)
     };
-    assert_eq!(recorded(Tar::default().dir("d/")), ("d/node".into(), true));
-    assert_eq!(recorded(Tar::default().file("l/.wh.node", b"")), (String::new(), true));
-    assert_eq!(recorded(Tar::default().file("l/.wh..wh..opq", b"")), (String::new(), false));
-    assert_eq!(recorded(Tar::default().file("d/.wh..wh..opq", b"")), (String::new(), false));
-    assert_eq!(recorded(Tar::default().file(".wh.l", b"")), ("d/node".into(), true));
-    assert_eq!(recorded(Tar::default().file(".wh.d", b"")), (String::new(), false));
-    assert_eq!(recorded(Tar::default().file("l/node", b"2")), (String::new(), true));
-    assert_eq!(recorded(Tar::default().hardlink("h", "l/node")), ("d/node h".into(), true));
-    assert_eq!(recorded(Tar::default().hardlink("d/file", "l/node")), ("d/file d/node".into(), false));
-    assert_eq!(recorded(Tar(node("l/file"))), ("d/file d/node".into(), false));
-    assert_eq!(recorded(Tar::default().file("d", b"")), (String::new(), false));
+    assert_eq!(deferred(Tar::default().dir("d/")), ("d/node".into(), true));
+    assert_eq!(deferred(Tar::default().file("l/.wh.node", b"")), (String::new(), true));
+    assert_eq!(deferred(Tar::default().file("l/.wh..wh..opq", b"")), (String::new(), false));
+    assert_eq!(deferred(Tar::default().file("d/.wh..wh..opq", b"")), (String::new(), false));
+    assert_eq!(deferred(Tar::default().file(".wh.l", b"")), ("d/node".into(), true));
+    assert_eq!(deferred(Tar::default().file(".wh.d", b"")), (String::new(), false));
+    assert_eq!(deferred(Tar::default().file("l/node", b"2")), (String::new(), true));
+    assert_eq!(deferred(Tar::default().hardlink("h", "l/node")), ("d/node h".into(), true));
+    assert_eq!(deferred(Tar::default().hardlink("d/file", "l/node")), ("d/file d/node".into(), false));
+    assert_eq!(deferred(Tar(node("l/file"))), ("d/file d/node".into(), false));
+    assert_eq!(deferred(Tar::default().file("d", b"")), (String::new(), false));
 }
 
 #[test]
-fn marks_remove_nothing_outside() {
+fn whiteouts_remove_nothing_outside_the_tree() {
     let place = tempfile::tempdir().unwrap();
     fs_err::write(place.path().join("canary"), "alive").unwrap();
     let target = place.path().to_str().unwrap();

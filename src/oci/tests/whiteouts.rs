@@ -1,4 +1,4 @@
-//! Marks whose way leads through links.
+//! Whiteouts whose paths lead through symlinks.
 
 use std::path::Path;
 use std::process::Command;
@@ -22,7 +22,7 @@ fn unpacked(first: &[u8], second: Tar) -> Made {
 }
 
 #[test]
-fn opaque_directories_and_whiteouts_go_through_links() {
+fn whiteouts_follow_symlinks_of_lower_layers() {
     let first = Tar::default().dir("./").dir("d/").file("d/old", b"1").symlink("l", "d").symlink("loop", "loop").end();
     let cases = [
         (Tar::default().file("l/.wh..wh..opq", b"").file("l/new", b"2"), &["d", "d/new", "l", "loop"][..]),
@@ -39,9 +39,9 @@ fn opaque_directories_and_whiteouts_go_through_links() {
     }
 }
 
-/// What a link led to stays when the layer has put something of its own where the link was, as umoci has it.
+/// When an entry replaces a symlink, later whiteouts do not remove files from the old target. umoci does the same.
 #[test]
-fn what_replaces_a_link_hides_it_from_marks() {
+fn whiteouts_do_not_follow_a_replaced_symlink() {
     let first = Tar::default().dir("./").file("f", b"1").dir("real/").file("real/x", b"1").dir("real/sub/");
     let first =
         first.file("real/sub/y", b"1").symlink("d", "real").dir("p/").symlink("p/b", "../real").symlink("a", "/p");
@@ -56,10 +56,10 @@ fn what_replaces_a_link_hides_it_from_marks() {
         (tar().file("d", b"2").file("d/.wh.x", b""), all),
         (tar().hardlink("d", "f").file("d/.wh..wh..opq", b""), all),
         (tar().file("p", b"2").file("p/b/.wh.x", b""), all),
-        // By another way.
+        // The same directory by another path.
         (tar().dir("p/b/").file("a/b/.wh.x", b""), all),
         (tar().dir("a/b/").file("p/b/.wh.x", b""), all),
-        // Not hidden: before it is replaced, by the same link, through another, and of what is there no more.
+        // The symlink is still followed: it is replaced later, by an equal one, or its target is reached by another path.
         (tar().file("d/.wh.x", b"").dir("d/"), y),
         (tar().file("d/.wh..wh..opq", b"").dir("d/"), none),
         (tar().symlink("d", "real").file("d/.wh.x", b""), y),
@@ -71,7 +71,7 @@ fn what_replaces_a_link_hides_it_from_marks() {
         (tar().dir("a/b/sub/").file("a/b/sub/.wh.y", b""), x),
         (tar().file(".wh.d", b"").dir("d/").file("d/.wh.x", b""), all),
     ];
-    let compared = is_root("umoci makes the same tree") && Command::new("umoci").arg("--version").output().is_ok();
+    let compared = is_root("the comparison with umoci") && Command::new("umoci").arg("--version").output().is_ok();
     for (number, (second, expected)) in cases.into_iter().enumerate() {
         let made = unpacked(&first, second);
         let left = all.iter().filter(|path| made.tree().join(path).exists()).copied().collect::<Vec<_>>();
@@ -82,9 +82,9 @@ fn what_replaces_a_link_hides_it_from_marks() {
     }
 }
 
-/// umoci writes whiteouts of what was in a directory that became a link: nothing is removed where the link leads to.
+/// umoci writes whiteouts for the old content of a directory that became a symlink. The target of the symlink keeps its files.
 #[test]
-fn marks_do_not_go_through_links_of_their_own_layer() {
+fn whiteouts_do_not_follow_symlinks_of_their_own_layer() {
     let first = Tar::default().dir("./").dir("lib/").file("lib/x", b"1").dir("usr/").file("usr/x", b"1").end();
     let second = Tar::default().symlink("lib", "usr").file("lib/.wh.x", b"");
     let made = unpacked(&first, second);

@@ -1,7 +1,7 @@
-//! An export → blobs. Its author is anybody: every byte is hashed while it is copied, a blob gets the name of what was computed, no
-//! path of the archive is ever opened, and only when all of it was read to its end does any of it appear in the store.
+//! Imports blobs from an export of unknown origin. Every byte is hashed while it is copied, a blob is named by the computed digest, and
+//! no path of the archive is opened. Blobs appear in the store only after the whole export was read.
 //!
-//! An import makes nothing trusted. A blob is bytes with a digest; whether they are wanted says a lock file, or a signature.
+//! Importing does not make a blob trusted. A blob is used only if a lock file names its digest or its signature verifies.
 
 use crate::base::text::printable;
 use std::collections::BTreeSet;
@@ -25,30 +25,29 @@ use crate::base::error::{Context, Error, Result};
 use crate::base::progress::{Event, Progress};
 use crate::os::space;
 
-/// What an export may demand at most: entries, and bytes of one header. How large its files are, the disk says.
+/// Returns the limits for an export. Only the free space limits the size of its files.
 fn limits() -> Limits {
     Limits { entries: 10_000, bytes: u64::MAX, pax: 64 << 10, ..Limits::default() }
 }
 
-/// What the names of unfinished imports begin with.
+/// Beginning of the names of unfinished imports.
 const PREFIX: &str = "import-";
-const NO_EXPORT: &str =
-    "`quern-builder store export` writes what can be imported; a tar archive must not be compressed";
+const NO_EXPORT: &str = "import an uncompressed archive that `quern-builder store export` wrote";
 
 /// A blob of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imported {
-    /// Its SHA-512, computed here.
+    /// The SHA-512, computed during the import.
     pub sha512: Sha512,
-    /// Whether the store had it already.
+    /// True if the store had the blob before.
     pub known: bool,
 }
 
 impl Store {
-    /// Takes in an archive that [`Store::export`] wrote; `name` is for messages, `size` its size where that is known.
+    /// Imports an archive that [`Store::export`] wrote. Messages call it `name`; `size` is its size in bytes, if known.
     ///
     /// # Errors
-    /// [`Kind::Refused`](crate::base::error::Kind::Refused) when it is not whole, or not an export: then nothing of it is kept.
+    /// [`Kind::Refused`](crate::base::error::Kind::Refused) if it is incomplete or not an export; nothing of it is kept then.
     pub fn import(
         &self,
         archive: impl Read,
@@ -75,10 +74,10 @@ impl Store {
         import.finish()
     }
 
-    /// Takes in an unpacked export, or another store: what is in `blobs/sha512` below `directory`.
+    /// Imports the blobs of an unpacked export or of another store: the files in `directory/blobs/sha512`.
     ///
     /// # Errors
-    /// As [`Store::import`].
+    /// Those of [`Store::import`].
     pub fn import_directory(&self, directory: &Path, ui: &dyn Progress) -> Result<Vec<Imported>> {
         let name = directory.display().to_string();
         let doing = || format!("reading {name}");
@@ -108,7 +107,7 @@ impl Store {
     }
 }
 
-/// An import under way. What it has copied goes again if it is not finished.
+/// An unfinished import. Dropping it removes the copied parts.
 struct Import<'a> {
     store: &'a Store,
     name: &'a str,
@@ -122,7 +121,7 @@ struct Import<'a> {
 }
 
 enum Stopped {
-    /// The archive could not be read.
+    /// Reading the archive failed.
     Input(io::Error),
     Other(Error),
 }
@@ -136,8 +135,8 @@ impl From<Error> for Stopped {
 impl<'a> Import<'a> {
     fn begin(store: &'a Store, name: &'a str, size: Option<u64>, ui: &'a dyn Progress) -> Result<Self> {
         let used = store.use_caches()?;
-        // One at a time: two that wait for each other's parts would wait for ever.
-        let waiting = || ui.note("waiting for another import to end");
+        // One import at a time: two could wait for each other's parts forever.
+        let waiting = || ui.note("waiting for another import");
         let alone = lock::take(&store.root().join("blobs/import.lock"), Mode::Exclusive, waiting)?;
         remove_stale(store)?;
         ui.stage(&format!("importing {}", printable(name)));
@@ -149,7 +148,7 @@ impl<'a> Import<'a> {
         Error::refused(format!("importing {}: {why}", printable(self.name))).with_hint(NO_EXPORT)
     }
 
-    /// The digest that an entry claims to be of; none for what else an export holds.
+    /// Returns the digest that an entry claims, or `None` for the other entries of an export.
     fn claimed(&self, entry: &Entry) -> Result<Option<Sha512>> {
         let path = entry.path.to_str().unwrap_or_default();
         match &entry.kind {
@@ -162,17 +161,17 @@ impl<'a> Import<'a> {
                     None => Err(self.refused(&format!("{} does not belong in an export", shown(entry)))),
                 }
             }
-            _ => Err(self.refused(&format!("{} is no plain file", shown(entry)))),
+            _ => Err(self.refused(&format!("{} is not a regular file", shown(entry)))),
         }
     }
 
-    /// Copies what is said to have this digest and this size.
+    /// Copies a blob and verifies the claimed digest and size.
     fn blob(&mut self, claimed: &Sha512, size: u64, from: &mut dyn Read) -> Result<(), Stopped> {
         if !self.seen.insert(*claimed) {
-            return Err(self.refused(&format!("{claimed} comes twice")).into());
+            return Err(self.refused(&format!("{claimed} appears twice")).into());
         }
         let name = format!("{PREFIX}{}", &claimed.hex()[..32]);
-        let mut waiting = || self.ui.note("waiting for another process that imports the same");
+        let mut waiting = || self.ui.note("waiting for another process that imports the same blob");
         let part = match self.store.part(&name, Some(claimed), &mut waiting)? {
             PartOrBlob::Part(part) => part,
             PartOrBlob::Blob(_) => {
@@ -181,7 +180,7 @@ impl<'a> Import<'a> {
                 return Ok(());
             }
         };
-        // From here on it is removed by whoever drops the import.
+        // From here on, dropping the import removes it.
         self.parts.push((part, *claimed));
         let (store, name, ui, total) = (self.store, self.name, self.ui, self.size);
         let Some((part, _)) = self.parts.last_mut() else { return Ok(()) };
@@ -208,15 +207,15 @@ impl<'a> Import<'a> {
         let computed = hash.finish().sha512();
         if computed != Some(*claimed) || copied != size {
             let computed = computed.map_or_else(String::new, |computed| computed.hex());
-            let error = Error::refused(format!("importing {}: it is damaged, or forged", printable(name)))
-                .with_details(format!("SHA-512 is        {computed}\nand is said to be {claimed}"))
-                .with_hint("nothing of it was kept; export it again");
+            let error = Error::refused(format!("importing {}: the export is damaged or forged", printable(name)))
+                .with_details(format!("computed SHA-512  {computed}\nclaimed SHA-512   {claimed}"))
+                .with_hint("nothing was imported; export the blobs again");
             return Err(error.into());
         }
         Ok(())
     }
 
-    /// Gives everything its name.
+    /// Renames all parts to blobs.
     fn finish(mut self) -> Result<Vec<Imported>> {
         let known = std::mem::take(&mut self.known).into_iter().map(|sha512| Imported { sha512, known: true });
         let mut imported: Vec<_> = known.collect();
@@ -232,12 +231,12 @@ impl<'a> Import<'a> {
 
 impl Drop for Import<'_> {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by the next import.
+        // The next import removes parts that cannot be removed now.
         self.parts.drain(..).for_each(|(part, _)| _ = part.discard());
     }
 }
 
-/// The data of the present entry.
+/// The data of the current entry.
 struct Data<'a, R>(&'a mut Reader<R>);
 
 impl<R: io::BufRead> Read for Data<'_, R> {
@@ -250,7 +249,7 @@ impl<R: io::BufRead> Read for Data<'_, R> {
     }
 }
 
-/// Removes what killed imports left. The caller holds the lock of imports.
+/// Removes the parts of killed imports. The caller holds the lock of imports.
 fn remove_stale(store: &Store) -> Result<()> {
     let directory = store.root().join("blobs/partial");
     let Ok(entries) = fs_err::read_dir(&directory) else { return Ok(()) };

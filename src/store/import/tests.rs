@@ -1,4 +1,4 @@
-//! Exports, and what somebody may have made of them.
+//! Imports of good, damaged and hostile exports.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
@@ -40,7 +40,7 @@ fn import(store: &Store, archive: &[u8]) -> Result<Vec<Imported>> {
     store.import(archive, "x.tar", Some(archive.len() as u64), &Silent)
 }
 
-/// Every file below the store but its locks, with its content.
+/// Returns every file of the store except locks, with its content.
 fn files(store: &Store) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     let mut pending = vec![store.root().to_owned()];
@@ -66,7 +66,7 @@ fn entry(path: &str, kind: NodeKind, size: u64, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// An entry that is as it should be.
+/// Returns a valid entry.
 fn good(data: &[u8]) -> Vec<u8> {
     entry(&format!("{BLOBS}/{}", sha512(data)), NodeKind::File, data.len() as u64, data)
 }
@@ -76,7 +76,7 @@ fn archive(entries: &[Vec<u8>]) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_exported_is_imported_once_and_checked_by_others() {
+fn an_export_is_imported_once_and_other_programs_can_check_it() {
     let ((home, from), (_other, to)) = (store(), store());
     let mut sums = [put(&from, b""), put(&from, &vec![7; 700_000]), put(&from, b"three")].to_vec();
     sums.sort();
@@ -92,7 +92,7 @@ fn what_is_exported_is_imported_once_and_checked_by_others() {
     assert!(import(&to, &archive).unwrap().iter().all(|blob| blob.known));
     assert_eq!(exported(&to), archive);
 
-    // Unpacked by GNU tar and checked by sha512sum; a directory is imported too, and so is a store.
+    // GNU tar unpacks it and sha512sum checks it. A directory and a store can be imported too.
     let run = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).current_dir(home.path()).output().unwrap();
         assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
@@ -124,19 +124,19 @@ fn a_hostile_export_leaves_the_store_as_it_was() {
         encoder.finish().unwrap()
     };
     let cases: Vec<(&str, Vec<u8>)> = vec![
-        ("damaged, or forged", archive(&[good(b"one"), entry(&other, NodeKind::File, 3, b"two")])),
+        ("damaged or forged", archive(&[good(b"one"), entry(&other, NodeKind::File, 3, b"two")])),
         ("does not belong", archive(&[good(b"one"), entry("etc/passwd", NodeKind::File, 3, b"two")])),
         ("does not belong", archive(&[good(b"one"), entry(&format!("{one}/x"), NodeKind::File, 3, b"two")])),
         ("does not belong", archive(&[entry(&one.to_uppercase(), NodeKind::File, 3, b"one")])),
         ("does not belong", archive(&[entry(&format!("{BLOBS}/{}", "a".repeat(127)), NodeKind::File, 3, b"two")])),
         ("..", archive(&[good(b"one"), entry("../../../etc/x", NodeKind::File, 3, b"two")])),
         ("..", archive(&[good(b"one"), entry(&format!("{BLOBS}/../../x"), NodeKind::File, 3, b"two")])),
-        ("comes twice", archive(&[good(b"one"), good(b"one")])),
-        ("no plain file", archive(&[good(b"one"), link(NodeKind::Symlink(b"/etc/passwd".to_vec()))])),
-        ("no plain file", archive(&[good(b"one"), link(NodeKind::Hardlink(one.clone().into()))])),
-        ("no plain file", archive(&[good(b"one"), link(NodeKind::Char(1, 5))])),
-        ("no plain file", archive(&[good(b"one"), link(NodeKind::Fifo)])),
-        ("no plain file", archive(&[good(b"one"), entry("etc", NodeKind::Dir, 0, b"")])),
+        ("appears twice", archive(&[good(b"one"), good(b"one")])),
+        ("not a regular file", archive(&[good(b"one"), link(NodeKind::Symlink(b"/etc/passwd".to_vec()))])),
+        ("not a regular file", archive(&[good(b"one"), link(NodeKind::Hardlink(one.clone().into()))])),
+        ("not a regular file", archive(&[good(b"one"), link(NodeKind::Char(1, 5))])),
+        ("not a regular file", archive(&[good(b"one"), link(NodeKind::Fifo)])),
+        ("not a regular file", archive(&[good(b"one"), entry("etc", NodeKind::Dir, 0, b"")])),
         ("free", archive(&[good(b"one"), entry(&other, NodeKind::File, 1 << 60, b"two")])),
         ("", [good(b"one"), entry(&other, NodeKind::File, 2000, b"two")].concat()),
         ("cut off", [good(b"one"), good(b"two")].concat()),
@@ -162,7 +162,7 @@ fn a_hostile_export_leaves_the_store_as_it_was() {
 }
 
 #[test]
-fn a_hostile_directory() {
+fn a_hostile_directory_is_refused() {
     let ((home, store), (_other, empty)) = (store(), store());
     let blobs = home.path().join("in").join(BLOBS);
     fs_err::create_dir_all(&blobs).unwrap();
@@ -182,7 +182,7 @@ fn a_hostile_directory() {
 }
 
 #[test]
-fn what_a_killed_import_left_goes_with_the_next() {
+fn the_next_import_removes_the_parts_of_a_killed_one() {
     let (_home, store) = store();
     let PartOrBlob::Part(mut part) = store.part("import-0123", None, &mut || ()).unwrap() else { panic!() };
     part.file().write_all(b"half").unwrap();
@@ -191,7 +191,7 @@ fn what_a_killed_import_left_goes_with_the_next() {
     drop(download);
     import(&store, &archive(&[good(b"one")])).unwrap();
     let left: Vec<_> = fs_err::read_dir(store.root().join("blobs/partial")).unwrap().collect();
-    assert_eq!(left.len(), 1, "a download that was broken off stays: {left:?}");
+    assert_eq!(left.len(), 1, "an interrupted download stays: {left:?}");
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn a_damaged_blob_is_not_exported() {
 }
 
 #[test]
-fn imports_at_once_do_not_wait_for_each_other_for_ever() {
+fn simultaneous_imports_end() {
     let (_home, store) = store();
     let (one, two) = (vec![1; 300_000], vec![2; 300_000]);
     let archives = [archive(&[good(&one), good(&two)]), archive(&[good(&two), good(&one)])];
@@ -229,7 +229,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn a_changed_archive_is_as_good_or_refused(changes in proptest::collection::vec((0usize..6000, any::<u8>()), 1..4), cut in 0usize..7000) {
+    fn a_changed_archive_is_refused_or_harmless(changes in proptest::collection::vec((0usize..6000, any::<u8>()), 1..4), cut in 0usize..7000) {
         let mut bytes = archive(&[entry(SUMS, NodeKind::File, 4, b"sums"), good(b"one"), good(&[3; 1500])]);
         for (at, with) in changes {
             let at = at % bytes.len();

@@ -34,7 +34,7 @@ fn clean_leaves_a_running_build_alone(privilege: Privilege) {
     assert_eq!(listed(&pretended.stdout), said, "{pretended:?} {cleaned:?}");
     let of = |name: &str| said.iter().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{name}: {said:#?}"));
     for used in ["builds/busy-", "trees/", "cache/binpkgs"] {
-        assert!(of(used).ends_with("(in use: left alone)"), "{used}: {said:#?}");
+        assert!(of(used).ends_with("(in use, not removed)"), "{used}: {said:#?}");
     }
     assert!(!of("builds/idle-").contains("in use"), "{said:#?}");
     assert!(before.iter().any(|name| name.starts_with("idle-") && !name.ends_with(".lock")));
