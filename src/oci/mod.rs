@@ -7,6 +7,7 @@ mod digest;
 mod document;
 pub mod layer;
 pub mod layout;
+mod paths;
 mod reference;
 pub mod shape;
 #[cfg(test)]

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::rc::Rc;
 
 use super::digest::Digest;
 use super::document::Document;
 use super::layout::{CONFIG, Config, Descriptor, INDEX, Layout, MANIFEST, MAX_DEPTH, Manifest, layer_format};
+use super::paths::{Change, Paths};
 use super::unpack::{Demand, diff_id_mismatch};
 use super::whiteouts::Whiteouts;
 use super::{Checked, Fault, document, layer};
@@ -14,6 +16,12 @@ use crate::archive::unpack::limits::Limits;
 use crate::base::digest::Algorithm;
 use crate::base::error::Result;
 use crate::base::refusal::{Code, Reason};
+
+/// Memory in bytes for the paths of all layers. The paths of larger layouts are not checked.
+const MAX_MEMORY: usize = 1 << 30;
+
+/// Entries of which the paths are checked, in all images together.
+const MAX_ENTRIES: usize = 50_000_000;
 
 /// A fault of a layout, or a note about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +62,8 @@ pub fn validate(dir: &Path) -> Result<Report> {
         seen: BTreeSet::new(),
         checked: BTreeSet::new(),
         layers: BTreeMap::new(),
+        memory: 0,
+        entries: 0,
         report: Report::default(),
     };
     if let Some(index) = validator.judge("index.json", layout.index())? {
@@ -67,6 +77,13 @@ pub fn validate(dir: &Path) -> Result<Report> {
 /// A layer as it was read: digest and size of its blob, its compression, and the algorithm of its diff ID.
 type LayerKey = (String, u64, Format, Algorithm);
 
+/// A layer that was read, and its changes unless they need too much memory.
+#[derive(Clone)]
+struct Layer {
+    summary: layer::Summary,
+    changes: Option<Rc<Vec<Change>>>,
+}
+
 struct Validator<'a> {
     layout: &'a Layout,
     /// Digests that a descriptor refers to.
@@ -74,7 +91,11 @@ struct Validator<'a> {
     /// Digest, size and media type of every descriptor that was checked. A document may list the same one very often.
     checked: BTreeSet<(String, u64, String)>,
     /// Results of reading layers.
-    layers: BTreeMap<LayerKey, Result<layer::Summary, Reason>>,
+    layers: BTreeMap<LayerKey, Result<Layer, Reason>>,
+    /// Memory of all changes in `layers`, in bytes.
+    memory: usize,
+    /// Changes that were applied to the paths of images.
+    entries: usize,
     report: Report,
 }
 
@@ -161,17 +182,37 @@ impl Validator<'_> {
         }
         let limits = layer::limits(&manifest.layers, &Demand::default()).map_err(Fault::Wrong);
         let Some(mut limits) = self.judge(about, limits)? else { return Ok(()) };
+        let mut paths = Some(Paths::new());
         for (number, descriptor) in manifest.layers.iter().enumerate() {
             let diff_id = diff_ids.as_ref().and_then(|diff_ids| diff_ids.get(number));
             self.seen.insert(descriptor.digest.clone());
             let layer = self.layer(descriptor, diff_id, &mut limits);
-            self.judge(&descriptor.digest, layer)?;
+            let layer = self.judge(&descriptor.digest, layer)?;
+            paths = self.paths(paths, layer, &descriptor.digest);
         }
         Ok(())
     }
 
+    /// Applies a layer to the paths of the layers below. Returns `None` when the paths of the image cannot be checked any further.
+    fn paths(&mut self, paths: Option<Paths>, layer: Option<Layer>, about: &str) -> Option<Paths> {
+        let (mut paths, layer) = (paths?, layer?);
+        let Some(changes) = layer.changes.filter(|changes| self.entries.saturating_add(changes.len()) <= MAX_ENTRIES)
+        else {
+            self.note(Code::TooMuchMemory, about, "the image is too large to check its paths");
+            return None;
+        };
+        self.entries += changes.len();
+        match paths.apply(&changes) {
+            Ok(()) => Some(paths),
+            Err(reason) => {
+                self.wrong(about, reason);
+                None
+            }
+        }
+    }
+
     /// Validates a layer. Without a diff ID only its archive is validated.
-    fn layer(&mut self, descriptor: &Descriptor, diff_id: Option<&String>, limits: &mut Limits) -> Checked<()> {
+    fn layer(&mut self, descriptor: &Descriptor, diff_id: Option<&String>, limits: &mut Limits) -> Checked<Layer> {
         let Some(format) = layer_format(&descriptor.media_type) else {
             self.blob(descriptor)?;
             return Err(Reason::new(Code::BadMediaType, "its media type is not that of a layer").into());
@@ -179,7 +220,7 @@ impl Validator<'_> {
         let expected = diff_id.map(|diff_id| Digest::parse(diff_id)).transpose()?;
         let algorithm = expected.map_or(Algorithm::Sha256, |expected| expected.algorithm());
         let key = (descriptor.digest.clone(), descriptor.size, format, algorithm);
-        let summary = match self.layers.get(&key) {
+        let layer = match self.layers.get(&key) {
             Some(known) => known.clone()?,
             None => match self.read(descriptor, format, algorithm, limits) {
                 Err(Fault::Wrong(reason)) => {
@@ -190,31 +231,46 @@ impl Validator<'_> {
                     return Err(reason.into());
                 }
                 read => {
-                    let summary = read?;
-                    self.layers.insert(key, Ok(summary));
-                    summary
+                    let layer = read?;
+                    self.layers.insert(key, Ok(layer.clone()));
+                    layer
                 }
             },
         };
-        layer::spend(limits, summary.spent)?;
+        layer::spend(limits, layer.summary.spent)?;
         match expected {
-            Some(expected) if summary.digest != Some(expected) => Err(diff_id_mismatch().into()),
-            _ => Ok(()),
+            Some(expected) if layer.summary.digest != Some(expected) => Err(diff_id_mismatch().into()),
+            _ => Ok(layer),
         }
     }
 
     fn read(
-        &self,
+        &mut self,
         descriptor: &Descriptor,
         format: Format,
         algorithm: Algorithm,
         limits: &Limits,
-    ) -> Checked<layer::Summary> {
+    ) -> Checked<Layer> {
         let file = self.layout.blob(descriptor)?;
         let mut whiteouts = Whiteouts::new(limits);
-        let mut visit = |_, whiteout: Option<_>| whiteout.map_or(Ok(()), |whiteout| whiteouts.add(whiteout));
-        let read = layer::read(file, format, algorithm, limits, &mut visit);
-        read.map_err(|error| Fault::of_layer(error, &descriptor.digest))
+        let (mut changes, mut memory) = (Vec::new(), self.memory);
+        let read = layer::read(file, format, algorithm, limits, &mut |entry, whiteout| {
+            if let Some(whiteout) = &whiteout {
+                whiteouts.add(whiteout.clone())?;
+            }
+            let change = Change::new(entry, whiteout);
+            memory = memory.saturating_add(change.weight());
+            if memory <= MAX_MEMORY {
+                changes.push(change);
+            }
+            Ok(())
+        });
+        let summary = read.map_err(|error| Fault::of_layer(error, &descriptor.digest))?;
+        let complete = memory <= MAX_MEMORY;
+        if complete {
+            self.memory = memory;
+        }
+        Ok(Layer { summary, changes: complete.then(|| Rc::new(changes)) })
     }
 
     /// Validates a blob whose content has no known form.

@@ -62,6 +62,31 @@ fn layers_get_the_same_verdict_in_every_place() {
             },
             Some("bad-whiteout"),
         ),
+        ("a hard link to nothing", tar().hardlink("x", "y"), Some("bad-link")),
+        ("a hard link to a directory", tar().dir("d/").hardlink("x", "d"), Some("bad-link")),
+        ("a hard link to a later file", tar().hardlink("x", "y").file("y", b"1"), Some("bad-link")),
+        ("a hard link to a symlink", tar().symlink("l", "nowhere").hardlink("x", "l"), None),
+        ("a hard link through a symlink", tar().file("d/x", b"1").symlink("l", "/d").hardlink("y", "l/x"), None),
+        ("a hard link below a file", tar().file("x", b"1").hardlink("y", "x/z"), Some("bad-link")),
+        (
+            "a hard link in place of its target's directory",
+            tar().file("d/x", b"1").hardlink("d", "d/x"),
+            Some("bad-link"),
+        ),
+        ("a file below a file", tar().file("x", b"1").file("x/y", b"2"), Some("bad-parent")),
+        ("a file below a dangling symlink", tar().symlink("l", "nowhere").file("l/x", b"1"), Some("bad-parent")),
+        (
+            "a file below a loop of symlinks",
+            tar().symlink("l", "m").symlink("m", "l").file("l/x", b"1"),
+            Some("bad-parent"),
+        ),
+        ("a file below a symlink out of the tree", tar().symlink("l", "../..").file("l/x", b"1"), None),
+        (
+            "a file below a symlink to a file",
+            tar().file("x", b"1").symlink("l", "x").file("l/y", b"1"),
+            Some("bad-parent"),
+        ),
+        ("a file in directories without entries", tar().file("a/b/c", b"1").file("a/b/d", b"1"), None),
         ("a root that is a file", tar().file("./", b""), Some("ambiguous-type")),
         ("a name with `..`", tar().file("a/../b", b""), Some("parent-in-name")),
     ];
@@ -70,6 +95,36 @@ fn layers_get_the_same_verdict_in_every_place() {
         for layers in [vec![layer.clone()], vec![below.clone(), layer.clone()], vec![layer.clone(), below]] {
             agree(case, &made(&layers, |_| {}), code);
         }
+    }
+}
+
+#[test]
+fn layers_over_others_get_the_same_verdict() {
+    let below =
+        tar().dir("./").file("f", b"1").dir("d/").file("d/x", b"1").symlink("l", "d").symlink("n", "nowhere").end();
+    let cases: Vec<(&str, Tar, Option<&str>)> = vec![
+        ("a hard link to a lower file", tar().hardlink("h", "l/x"), None),
+        ("a hard link to a removed file", tar().file("d/.wh.x", b"").hardlink("h", "d/x"), Some("bad-link")),
+        (
+            "a hard link to a file that is removed later",
+            tar().hardlink("h", "d/x").file("l/.wh.x", b""),
+            Some("bad-link"),
+        ),
+        (
+            "a hard link into an emptied directory",
+            tar().file("d/.wh..wh..opq", b"").hardlink("h", "d/x"),
+            Some("bad-link"),
+        ),
+        ("a hard link past a replaced symlink", tar().dir("l/").file("l/.wh.x", b"").hardlink("h", "d/x"), None),
+        ("a hard link to a replaced directory", tar().file("d", b"2").hardlink("h", "d/x"), Some("bad-link")),
+        ("a file below a removed file", tar().file(".wh.f", b"").file("f/x", b"2"), None),
+        ("a file below a lower file", tar().file("f/x", b"2"), Some("bad-parent")),
+        ("a file below a dangling symlink", tar().file("n/x", b"2"), Some("bad-parent")),
+        ("a file below a symlink whose target appears", tar().dir("nowhere/").file("n/x", b"2"), None),
+        ("a directory in place of a symlink", tar().dir("l/").file("l/y", b"2").hardlink("h", "l/x"), Some("bad-link")),
+    ];
+    for (case, layer, code) in cases {
+        agree(case, &made(&[below.clone(), layer.end()], |_| {}), code);
     }
 }
 

@@ -19,10 +19,11 @@ use super::lock::{self, Mode};
 use crate::archive::unpack::Limits;
 use crate::archive::unpack::entry::{Entry, NodeKind};
 use crate::archive::unpack::reader::Reader;
-use crate::archive::unpack::refusal::ReadError;
+use crate::archive::unpack::refusal::{ReadError, Refusal};
 use crate::base::digest::{Algorithm, Hasher, Sha512};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::{Event, Progress};
+use crate::base::refusal::{Code, Reason};
 use crate::os::space;
 
 /// Returns the limits for an export. Only the free space limits the size of its files.
@@ -70,6 +71,10 @@ impl Store {
                     Stopped::Other(error) => error,
                 })?;
             }
+        }
+        if reader.is_unmarked() {
+            let reason = Reason::new(Code::Truncated, "the archive is cut off: its end is missing");
+            return Err(read(Refusal { reason, name: Vec::new(), offset: reader.offset() }.into()));
         }
         import.finish()
     }

@@ -143,7 +143,7 @@ fn a_hostile_export_leaves_the_store_as_it_was() {
         ("", whole[..whole.len() - END.len() - 600].to_vec()),
         ("", whole[..700].to_vec()),
         ("", compressed),
-        ("cut off", Vec::new()),
+        ("empty", Vec::new()),
         ("", vec![b'x'; 4096]),
     ];
     let (_home, store) = store();

@@ -260,7 +260,9 @@ impl<'a> Placer<'a> {
         });
         match made {
             Err(Failure::Call(_, Errno::NOENT)) => {
-                let (target, path) = (self.real(target)?, self.real(&entry.path)?);
+                // Making space for the link may have removed the directory of its target.
+                let target = self.real(target).map_err(|_| missing())?;
+                let path = self.real(&entry.path)?;
                 let node = self.deferred.nodes().get(&target).ok_or_else(missing)?;
                 if path == target {
                     return Ok(());
