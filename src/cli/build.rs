@@ -16,13 +16,13 @@ use crate::store::Store;
 use crate::ui::Terminal;
 use crate::ui::summary::{self, Summary};
 
-/// Build the image that a recipe describes
+/// Build the image of a recipe
 ///
-/// Downloads and verifies the stage3 (unless the recipe is built from this host) and the ebuild repositories that the recipe fetches,
-/// where the store lacks them; merges the recipe's packages with emerge, strips the result and writes it to the outdir:
-/// NAME-YYYY-MM-DD.tar.gz (or .tar.xz, .tar.zst, .tar, by build.compression) with .sha256, .CONTENTS.gz, .mtree.gz and a .json that
-/// says where it came from, and an OCI layout NAME-YYYY-MM-DD.oci if the recipe has an [oci] table. Nothing appears there before it is
-/// whole. Packages that were built before come from the cache.
+/// Downloads and verifies the stage3 and the ebuild repositories if the store lacks them, merges the packages of the recipe with emerge,
+/// strips the image and writes the results to the outdir. The results are NAME-YYYY-MM-DD.tar.gz (or .tar.xz, .tar.zst, .tar; see
+/// build.compression), its .sha256, .CONTENTS.gz and .mtree.gz, the provenance as .json, and an OCI layout NAME-YYYY-MM-DD.oci if the
+/// recipe has an [oci] table. A result appears in the outdir only when it is complete. Packages that were built before come from the
+/// cache.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -32,21 +32,21 @@ Examples:
   quern-builder build musl-python3.toml --locked
   SOURCE_DATE_EPOCH=1700000000 quern-builder build musl-python3.toml
 
-A failed build prints which package failed in which phase and where its log is; the packages built before it stay in the cache.")]
+A failed build prints the package, the phase, and the path and the end of the log. The packages built before stay in the cache.")]
 pub struct Args {
     /// The recipe.
     #[command(flatten)]
     pub recipe: RecipeArgs,
-    /// Where the results go [recipe: build.outdir]
+    /// Directory for the results [recipe: build.outdir]
     #[arg(short, long, value_name = "DIR")]
     pub outdir: Option<PathBuf>,
-    /// Print what would be done: URLs, mounts, emerge commands, removals
+    /// Print the plan: URLs, mounts, emerge commands, removals
     #[arg(short = 'n', long)]
     pub dry_run: bool,
     /// Use only files that the store has, and give emerge no network
     #[arg(long)]
     pub offline: bool,
-    /// Accept a signed list older than one seen before, this once
+    /// Accept a signed list that is older than a previously seen one, this once
     #[arg(long)]
     pub allow_rollback: bool,
     /// The lock file.
@@ -94,7 +94,7 @@ impl Args {
         format!("quern-builder shell {} --image", words.join(" "))
     }
 
-    /// `--outdir` as a `--set`.
+    /// Converts `--outdir` to a `--set` option.
     fn overrides(&self) -> Result<Vec<String>> {
         let Some(outdir) = &self.outdir else { return Ok(Vec::new()) };
         let outdir = outdir.to_str().ok_or_else(|| Error::usage("--outdir: the path is not UTF-8"))?;

@@ -1,4 +1,4 @@
-//! `keys`: whose signatures are known, and until when.
+//! `keys`: manages the certificates that verify signatures.
 
 use crate::base::time::readable;
 use std::fmt::Write as _;
@@ -14,10 +14,10 @@ use crate::store::Store;
 use crate::ui::Terminal;
 use crate::verify::{Certificate, GENTOO_RELEASE, GENTOO_SNAPSHOTS, Keyring};
 
-/// Show, import and renew the certificates that signatures are checked with
+/// List, import and refresh the certificates that verify signatures
 ///
-/// Gentoo's own are built in. Importing one makes nobody trusted: a recipe says with source.fingerprints who may sign, and without
-/// it only Gentoo's release key may.
+/// Gentoo's certificates are built in. Importing a certificate does not make its owner trusted: source.fingerprints in a recipe names
+/// the trusted signers. Without it, only Gentoo's release key is trusted.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -31,9 +31,9 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// List the certificates, who they say they are, and until when they may sign
+    /// List the certificates with their user IDs, signing keys and expiry dates
     List,
-    /// Add the certificates in a file
+    /// Import the certificates in a file
     Import {
         /// OpenPGP certificates, armored or binary
         file: PathBuf,
@@ -41,17 +41,17 @@ enum Verb {
         #[arg(long, value_name = "FINGERPRINT")]
         fingerprint: Vec<String>,
     },
-    /// Take over newer copies of certificates that are known: later expiries, new signing keys, revocations
+    /// Update known certificates from a file: expiry dates, signing keys, revocations
     ///
-    /// Certificates that are not known are left alone.
+    /// Unknown certificates in the file are ignored.
     Refresh {
         /// OpenPGP certificates, armored or binary
         #[arg(long, value_name = "FILE")]
         from: PathBuf,
     },
-    /// Forget an imported certificate, or a newer copy of a built-in one
+    /// Remove an imported certificate, or the update of a built-in one
     Remove {
-        /// Its primary fingerprint
+        /// Primary fingerprint of the certificate
         fingerprint: String,
     },
 }
@@ -69,7 +69,7 @@ impl Args {
     }
 }
 
-/// Fingerprints are printed in groups, and copied so.
+/// Normalises fingerprints, which are often printed in groups of digits.
 fn tidy(fingerprints: &[String]) -> Vec<String> {
     fingerprints.iter().map(|text| text.split_whitespace().collect::<String>().to_ascii_uppercase()).collect()
 }
@@ -79,8 +79,8 @@ fn list(store: &Store, ui: &Terminal) -> Result<()> {
     let mut text = String::new();
     for certificate in Keyring::known(&store.certificates()?, &[])?.certificates() {
         let built_in = match certificate.primary.as_str() {
-            GENTOO_RELEASE => Some("built in: Gentoo's stage3s, their lists and digests"),
-            GENTOO_SNAPSHOTS => Some("built in: snapshots of Gentoo's ebuild repository"),
+            GENTOO_RELEASE => Some("built in: signs Gentoo's stage3s, their lists and digests"),
+            GENTOO_SNAPSHOTS => Some("built in: signs snapshots of Gentoo's ebuild repository"),
             _ => None,
         };
         let origin = match (built_in, imported.contains(&certificate.primary)) {
@@ -104,17 +104,17 @@ fn import(store: &Store, file: &Keyring, ui: &Terminal) -> Result<()> {
     let before = Keyring::known(&store.certificates()?, &[])?;
     for primary in file.trusted() {
         let Some(mut certificate) = file.export(primary)? else { continue };
-        // A copy of what is known already must not hide what that one knows.
+        // A copy of a known certificate must not remove its newer keys and revocations.
         if before.certificate(primary).is_some() {
             certificate = before.refreshed(file)?.export(primary)?.unwrap_or(certificate);
         }
         store.write_certificate(primary, &certificate)?;
         let known = Keyring::known(&store.certificates()?, &[])?.certificate(primary);
-        let known = known.ok_or_else(|| Error::system(format!("{primary} was removed at once")))?;
+        let known = known.ok_or_else(|| Error::system(format!("{primary} was removed by another process")))?;
         ui.plan(&format!("{primary}\n  {}\n  {}", known.users.join("\n  "), validity(&known)));
         if before.certificate(primary).is_none() {
             ui.note(&format!(
-                "compare the fingerprint with what its owner publishes; a recipe trusts it with source.fingerprints = [\"{primary}\"]"
+                "compare the fingerprint with the one that its owner publishes; to trust it, set source.fingerprints = [\"{primary}\"] in a recipe"
             ));
         }
     }
@@ -132,43 +132,43 @@ fn refresh(store: &Store, newer: &Keyring, ui: &Terminal) -> Result<()> {
         found = true;
         let (old, new) = (before.export(&was.primary)?, after.export(&was.primary)?);
         if old == new {
-            ui.plan(&format!("{}: nothing new, {}", was.primary, validity(&is)));
+            ui.plan(&format!("{}: unchanged, {}", was.primary, validity(&is)));
             continue;
         }
         store.write_certificate(&was.primary, &new.unwrap_or_default())?;
-        ui.plan(&format!("{}: {} (it was: {})", was.primary, validity(&is), validity(&was)));
+        ui.plan(&format!("{}: {} (before: {})", was.primary, validity(&is), validity(&was)));
     }
     if found {
         return Ok(());
     }
-    Err(Error::usage("the file holds no newer copy of a known certificate")
-        .with_hint("`quern-builder keys import` adds a certificate; `quern-builder keys list` shows the known ones"))
+    Err(Error::usage("the file does not contain a newer copy of a known certificate")
+        .with_hint("`quern-builder keys import` imports a new certificate; `quern-builder keys list` shows the known ones"))
 }
 
 fn remove(store: &Store, fingerprint: &str, ui: &Terminal) -> Result<()> {
     if !store.remove_certificate(fingerprint)? {
-        return Err(Error::usage(format!("no certificate {fingerprint} was imported"))
-            .with_hint("`quern-builder keys list` shows the known ones; those that are built in cannot be removed"));
+        return Err(Error::usage(format!("certificate {fingerprint} not found among the imported ones"))
+            .with_hint("`quern-builder keys list` shows the known certificates; built-in certificates cannot be removed"));
     }
     ui.plan(&format!("{fingerprint}: removed"));
     Ok(())
 }
 
-/// Whether, and until when, anything of the certificate may sign.
+/// Describes the validity of the signing keys of a certificate.
 fn validity(certificate: &Certificate) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     match certificate.signs_until() {
         _ if certificate.revoked => "revoked".to_owned(),
-        _ if certificate.signing.is_empty() => "may not sign".to_owned(),
-        Some(0) => "its signing keys are revoked".to_owned(),
+        _ if certificate.signing.is_empty() => "has no signing key".to_owned(),
+        Some(0) => "all signing keys are revoked".to_owned(),
         Some(end) if end <= now => format!("expired on {}", &readable(end)[..10]),
         Some(end) if end < now + 60 * 86_400 => {
-            format!("good until {}: {} days are left", &readable(end)[..10], (end - now) / 86_400)
+            format!("valid until {}: {} days left", &readable(end)[..10], (end - now) / 86_400)
         }
-        end => format!("good {}", until(end)),
+        end => format!("valid {}", until(end)),
     }
 }
 
 fn until(end: Option<u64>) -> String {
-    end.map_or_else(|| "for ever".to_owned(), |end| format!("until {}", &readable(end)[..10]))
+    end.map_or_else(|| "without expiry".to_owned(), |end| format!("until {}", &readable(end)[..10]))
 }

@@ -10,11 +10,11 @@ use crate::pipeline::{self, Place};
 use crate::source::{ResolveOptions, Site};
 use crate::ui::Terminal;
 
-/// Run a shell or a command in the tree that a recipe's image is built in
+/// Run a shell or a command in the builder tree or in the image
 ///
-/// Enters the builder tree (the stage3 or the host, with what the last build of the recipe added) with the same mounts, caches and
-/// Portage configuration as a build; with --image the image tree that was built instead. Changes are thrown away at the end. Exits
-/// with the code of the command.
+/// The builder tree is the stage3 or the host, with the changes of the last build of the recipe. The shell has the same mounts, caches
+/// and Portage configuration as a build. With --image, it runs in the image of the last build. All changes are discarded at the end.
+/// The exit code is that of the command.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -25,7 +25,7 @@ pub struct Args {
     /// The recipe.
     #[command(flatten)]
     pub recipe: RecipeArgs,
-    /// Enter the image tree that the last build made
+    /// Run in the image of the last build
     #[arg(long, conflicts_with = "locked")]
     pub image: bool,
     /// Use only files that the store has, and give the command no network

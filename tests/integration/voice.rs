@@ -5,6 +5,9 @@ use crate::prose::{self, Text};
 /// Words that begin a relative clause or a question. A docstring that opens with one does not name its thing.
 const CLAUSE: [&str; 9] = ["What", "Whether", "Who", "Whoever", "Whose", "Where", "How", "Which", "Whatever"];
 
+/// Texts of Portage that messages are recognised by.
+const PORTAGE: [&str; 2] = ["there are no ebuilds to satisfy", "there are no binary packages to satisfy"];
+
 /// Returns true for a docstring whose first line opens with one of [`CLAUSE`].
 fn opens_with_clause(line: &str) -> bool {
     let word: String = line.chars().take_while(|c| c.is_alphabetic()).collect();
@@ -13,7 +16,8 @@ fn opens_with_clause(line: &str) -> bool {
 
 /// Finds a negated noun after a form of "to be": "x is no directory", where English has "x is not a directory".
 fn negated_noun(text: &str) -> Option<String> {
-    let words: Vec<&str> = text.split_whitespace().collect();
+    let own = PORTAGE.iter().fold(text.to_owned(), |text, foreign| text.replace(foreign, ""));
+    let words: Vec<&str> = own.split_whitespace().collect();
     let found = words.windows(3).find(|words| {
         let verb = words[0].trim_start_matches(|c: char| !c.is_alphanumeric()).to_ascii_lowercase();
         ["is", "are", "was", "were", "be", "isn't"].contains(&verb.as_str())
