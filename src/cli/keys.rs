@@ -141,14 +141,16 @@ fn refresh(store: &Store, newer: &Keyring, ui: &Terminal) -> Result<()> {
     if found {
         return Ok(());
     }
-    Err(Error::usage("the file does not contain a newer copy of a known certificate")
-        .with_hint("`quern-builder keys import` imports a new certificate; `quern-builder keys list` shows the known ones"))
+    Err(Error::usage("the file does not contain a newer copy of a known certificate").with_hint(
+        "`quern-builder keys import` imports a new certificate; `quern-builder keys list` shows the known ones",
+    ))
 }
 
 fn remove(store: &Store, fingerprint: &str, ui: &Terminal) -> Result<()> {
     if !store.remove_certificate(fingerprint)? {
-        return Err(Error::usage(format!("certificate {fingerprint} not found among the imported ones"))
-            .with_hint("`quern-builder keys list` shows the known certificates; built-in certificates cannot be removed"));
+        return Err(Error::usage(format!("certificate {fingerprint} not found among the imported ones")).with_hint(
+            "`quern-builder keys list` shows the known certificates; built-in certificates cannot be removed",
+        ));
     }
     ui.plan(&format!("{fingerprint}: removed"));
     Ok(())
