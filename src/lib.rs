@@ -89,6 +89,7 @@ mod fs;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod lockfile;
+mod net;
 mod oci;
 mod os;
 mod output;
@@ -113,7 +114,7 @@ pub const FLOORS: &[&[&str]] = &[
     &["base"],
     &["os"],
     &["fs"],
-    &["archive", "verify", "enter"],
+    &["archive", "net", "verify", "enter"],
     &["recipe", "oci", "store", "lockfile"],
     &["portage", "strip", "source"],
     &["plan"],

@@ -33,6 +33,14 @@ pub fn build_timestamp(seconds: u64) -> String {
     format!("{}T{hour:02}{minute:02}00Z", SourceDate::new(seconds).compact())
 }
 
+/// Returns true for a build timestamp, `YYYYMMDDTHHMMSSZ`.
+pub fn is_build_timestamp(text: &str) -> bool {
+    // On bytes: a slice of the text could end inside a character.
+    let form = b"00000000T000000Z";
+    text.len() == form.len()
+        && text.bytes().zip(form).all(|(byte, form)| if *form == b'0' { byte.is_ascii_digit() } else { byte == *form })
+}
+
 /// The time to which every time in an image is clamped, and that every document carries. See
 /// <https://reproducible-builds.org/specs/source-date-epoch/>.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,8 +11,7 @@ use crate::base::progress::Progress;
 use crate::pipeline;
 use crate::recipe;
 use crate::source;
-use crate::source::repository::Fact;
-use crate::source::{ResolveOptions, Site};
+use crate::source::{ResolveOptions, Site, Wanted};
 use crate::ui::Terminal;
 
 /// Download and verify the stage3 of a recipe and its ebuild repositories, and build nothing
@@ -57,13 +56,12 @@ impl Args {
             let locked = self.lock.entry(&recipe, job)?;
             let options =
                 ResolveOptions { offline: false, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
-            let repositories = match job.portage.repositories.iter().any(|one| one.location().is_none()) {
-                true => pipeline::repositories(job, &Site::new(store, options, ui))?.0,
-                false => Vec::new(),
-            };
-            let (_, verified) = pipeline::verified(job, &Site::new(store, options, ui))?;
+            let site = Site::new(store, options, ui);
+            let fetches = job.portage.repositories.iter().any(|one| one.location().is_none());
+            let repositories = if fetches { pipeline::repositories(job, &site)?.0 } else { Vec::new() };
+            let (_, verified) = Wanted::base(job)?.bytes(&site)?;
             ui.result(store.blob_path(&verified.sha512()));
-            let fetched = repositories.iter().filter(|repository| !matches!(repository.fact, Fact::Directory { .. }));
+            let fetched = repositories.iter().filter(|repository| repository.spec.location().is_none());
             fetched.for_each(|repository| ui.result(repository.directory()));
             Ok(0)
         })

@@ -6,11 +6,11 @@ use super::RecipeArgs;
 use super::session::{self, Session};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
-use crate::lockfile::{self, Lockfile, Update};
+use crate::lockfile::{self, Locked, Lockfile, Update};
 use crate::os::space;
 use crate::pipeline;
 use crate::recipe::Job;
-use crate::source::{Locked, ResolveOptions, Site};
+use crate::source::{ResolveOptions, Site};
 use crate::ui::Terminal;
 
 /// Write down what a recipe is built from, so that it is built from exactly that again
@@ -90,7 +90,7 @@ impl Args {
             if let (true, Some(old)) = (self.check, &old) {
                 return Ok(report(&job.name, &old.changes(&new), ui));
             }
-            let stage3 = new.stage3.as_ref().map_or("its repositories", |pin| &pin.name).to_owned();
+            let stage3 = new.stage3.as_ref().map_or("its repositories", |file| &file.name).to_owned();
             let updated = Lockfile::update(&path, &job.name, new);
             let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             match updated.map_err(|error| space::told(error, &[directory]))? {

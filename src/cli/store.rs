@@ -14,12 +14,11 @@ use crate::base::digest::Sha512;
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::progress::Progress;
 use crate::fs::staging::Directory;
+use crate::lockfile::Locked;
 use crate::lockfile::Lockfile;
 use crate::os::process::Signals;
 use crate::os::space;
-use crate::recipe::Origin;
-use crate::source::repository::snapshot;
-use crate::source::{self, Located, Locked};
+use crate::source::{self, Located, SourceFile, Wanted};
 use crate::store::Store;
 use crate::ui::Terminal;
 
@@ -208,15 +207,14 @@ impl Export {
         if let Some(locked) = locked {
             return Ok(stored_files(&locked));
         }
-        let known = source::known(&job, store)?;
-        let mut found = vec![known];
-        for repository in &job.portage.repositories {
-            if let Origin::Snapshot(snapshot) = &repository.origin {
-                found.push(snapshot::known(snapshot, store)?);
+        let mut found = vec![source::known(&job, store)?];
+        for (index, repository) in job.portage.repositories.iter().enumerate() {
+            if let Some(wanted @ Wanted::Snapshot { .. }) = Wanted::repository(repository, index) {
+                found.push(wanted.known(store)?.and_then(Located::file));
             }
         }
         let named =
-            |one: &Option<Located>| one.as_ref().and_then(|known| Some((known.name().to_owned(), known.sha512()?)));
+            |one: &Option<SourceFile>| one.as_ref().and_then(|known| Some((known.name().to_owned(), known.sha512()?)));
         match found.iter().map(named).collect::<Option<Vec<_>>>() {
             Some(found) => Ok(found),
             None => Err(Error::usage(format!("the store does not have all files that {} is built from", job.name))

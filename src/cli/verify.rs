@@ -34,10 +34,7 @@ impl Args {
             let locked = self.lock.entry(&self.recipe, job)?;
             let options =
                 ResolveOptions { offline: self.offline, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
-            let (_, verified) = pipeline::verified(job, &Site::new(store, options, ui))?;
-            let repositories = pipeline::judged(job, &Site::new(store, options, ui))?;
-            let all: Vec<String> = [verified.to_string()].into_iter().chain(repositories).collect();
-            ui.plan(&all.join("\n"));
+            ui.plan(&pipeline::judge(job, &Site::new(store, options, ui))?.join("\n"));
             Ok(0)
         })
     }

@@ -24,3 +24,15 @@ pub(crate) fn is_named(directory: impl AsFd, name: impl AsRef<OsStr>, fd: impl A
         _ => false,
     }
 }
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+
+use crate::base::error::{Context, Result};
+
+/// Moves the position of an open file to its beginning.
+pub(crate) fn rewound(file: &File) -> Result<&File> {
+    let mut position = file;
+    position.seek(SeekFrom::Start(0)).system(|| "reading a file from its beginning")?;
+    Ok(file)
+}

@@ -1,10 +1,9 @@
-//! `quern.lock`: what each recipe of a directory was locked to. A text for `git diff`: sorted, and the same bytes for as long as
-//! nothing moved.
+//! `quern.lock`: the inputs that each recipe of a directory is locked to. The text is made for `git diff`: sorted, and the same bytes
+//! until an input changes.
 //!
-//! It is read as what it is, a file that people merge and edit: what it says is checked before it is used, and a mistake is shown
-//! where it stands. It is replaced whole, by one process at a time.
+//! People merge and edit the file, so every value is checked before use, and a mistake is shown with its line. The file is replaced
+//! as a whole, by one process at a time.
 
-use crate::base::text::printable;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -14,21 +13,26 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::base::error::{Context, Error, Kind, Result};
+use crate::base::text::printable;
 use crate::fs::{atomic, directory_of, lock};
 use crate::os::probe;
-use crate::source::Locked;
 
-/// What it is called, in the directory of the recipe.
+mod entry;
+mod fields;
+
+pub use entry::{Locked, LockedCommit, LockedFile, LockedRepository};
+
+/// The name of a lock file, in the directory of its recipes.
 pub const NAME: &str = "quern.lock";
 
-/// No lock file is longer than this.
+/// Largest lock file that is read, in bytes.
 const MAX: u64 = 1 << 20;
-/// The only version of the format that there is.
+/// The version of the format.
 const VERSION: u64 = 1;
 const HEADER: &str =
     "# Written by `quern-builder lock`, used by `build --locked`. Keep it with the recipes; lock again to change it.\n";
 
-/// What is locked, by the recipe's name.
+/// The contents of a lock file: an entry for each recipe, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lockfile {
@@ -37,14 +41,14 @@ pub struct Lockfile {
     recipe: BTreeMap<String, Locked>,
 }
 
-/// What became of a lock file.
+/// The effect of an update on a lock file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Update {
     /// The recipe was not locked before.
     Added,
-    /// It was locked to something else; what moved, a line each.
+    /// The recipe was locked to something else. Holds the differences, a line each.
     Moved(Vec<String>),
-    /// The file was left as it is.
+    /// Nothing changed, and the file was not written.
     Same,
 }
 
@@ -58,30 +62,30 @@ impl Lockfile {
     /// Parses the text of a lock file; `what` names it in messages.
     ///
     /// # Errors
-    /// [`Kind::Usage`], with the place, when it is no lock file of this version.
+    /// [`Kind::Usage`], with the line, when it is not a lock file of this version.
     pub fn parse(what: &str, text: &str) -> Result<Self> {
         #[derive(Deserialize)]
         struct Version {
             version: u64,
         }
         let wrong = |error: toml::de::Error| {
-            // It shows the place, with whatever a terminal would obey there.
+            // The parser quotes the line, which may hold escape sequences.
             let place: Vec<String> = error.to_string().lines().map(printable).collect();
-            Error::usage(format!("reading {what}: it is no lock file")).with_details(place.join("\n")).with_hint(
-                "take it back from version control, or remove it and lock the recipes again with `quern-builder lock`",
+            Error::usage(format!("reading {what}: it is not a lock file")).with_details(place.join("\n")).with_hint(
+                "restore it from version control, or remove it and lock the recipes again with `quern-builder lock`",
             )
         };
         let Version { version } = toml::from_str(text).map_err(wrong)?;
         if version != VERSION {
             return Err(Error::usage(format!(
-                "reading {what}: it is of version {version}, and this program knows {VERSION}"
+                "reading {what}: its format is version {version}, and this program reads version {VERSION}"
             ))
             .with_hint("a newer quern-builder wrote it"));
         }
         toml::from_str(text).map_err(wrong)
     }
 
-    /// Reads a lock file; none when there is none.
+    /// Reads a lock file. Returns `None` when it does not exist.
     ///
     /// # Errors
     /// Those of [`Lockfile::parse`], and [`Kind::System`] when it cannot be read.
@@ -100,13 +104,13 @@ impl Lockfile {
         Self::parse(&what, &text).map(Some)
     }
 
-    /// The entry of a recipe that must be locked: in the file at `path`.
+    /// Returns the entry of a recipe in the file at `path`.
     ///
     /// # Errors
     /// Those of [`Lockfile::read`], and [`Kind::Usage`] when the recipe is not locked there.
     pub fn entry(path: &Path, recipe: &str) -> Result<Locked> {
         let hint =
-            format!("`quern-builder lock` writes it: give it the arguments of this command, without {}", "--locked");
+            format!("write it with `quern-builder lock` and the arguments of this command, without {}", "--locked");
         let Some(mut lockfile) = Self::read(path)? else {
             return Err(Error::usage(format!("there is no {}", path.display())).with_hint(hint));
         };
@@ -117,22 +121,21 @@ impl Lockfile {
         })
     }
 
-    /// The entry of a recipe.
     pub fn get(&self, recipe: &str) -> Option<&Locked> {
         self.recipe.get(recipe)
     }
 
-    /// The names of all recipes in it, sorted.
+    /// Lists the names of its recipes, sorted.
     pub fn recipes(&self) -> impl Iterator<Item = &str> {
         self.recipe.keys().map(String::as_str)
     }
 
-    /// Everything that is locked in it.
+    /// Lists the entries of all recipes.
     pub fn entries(&self) -> impl Iterator<Item = &Locked> {
         self.recipe.values()
     }
 
-    /// Takes in an entry. One that says the same of the same bytes stays as it was.
+    /// Adds or replaces an entry. An entry whose inputs are the same stays as it was.
     fn set(&mut self, recipe: &str, new: Locked) -> Update {
         let Some(old) = self.recipe.get(recipe) else {
             self.recipe.insert(recipe.to_owned(), new);
@@ -147,21 +150,21 @@ impl Lockfile {
         Update::Moved(changes)
     }
 
-    /// Its text.
+    /// Formats it as TOML.
     ///
     /// # Errors
-    /// [`Kind::System`] when something in it is no TOML.
+    /// [`Kind::System`] when a value cannot be written as TOML.
     pub fn text(&self) -> Result<String> {
         let body = toml::to_string(self).system(|| "writing the lock file")?;
         Ok(format!("{HEADER}{body}"))
     }
 
-    /// Locks a recipe in the file at `path`: reads it, takes the entry in and replaces it, while no other process does.
+    /// Reads the file at `path`, sets the entry of a recipe and replaces the file, while no other process does.
     ///
     /// # Errors
     /// Those of [`Lockfile::read`], and [`Kind::System`] when it cannot be written.
     pub fn update(path: &Path, recipe: &str, new: Locked) -> Result<Update> {
-        // Of a link, what it leads to is replaced.
+        // A symlink stays, and its target is replaced.
         let path = fs_err::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let directory = directory(&path)?;
         let mut lockfile = Self::read(&path)?.unwrap_or_default();
@@ -173,7 +176,7 @@ impl Lockfile {
     }
 }
 
-/// Where the lock file of a recipe is: beside it. None for one on standard input.
+/// Returns the path of the lock file beside a recipe. `None` for a recipe on standard input.
 pub fn beside(recipe: &Path) -> Option<PathBuf> {
     if recipe == Path::new("-") {
         return None;

@@ -1,37 +1,38 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::base::digest::Sha512;
-use crate::recipe::Git;
-use crate::source::Pin;
-use crate::source::locked::{LockedRepository, PinnedCommit};
+use crate::base::digest::{Blake2b, Sha512};
 
-fn pin() -> Pin {
-    Pin {
+fn sha512(byte: u8) -> Sha512 {
+    Sha512::from([byte; 64])
+}
+
+fn file() -> LockedFile {
+    LockedFile {
         asked: "stage3 amd64-musl (latest)".to_owned(),
         name: "stage3-amd64-musl-20260810T204554Z.tar.xz".to_owned(),
         url: Some("https://example.org/releases/amd64/autobuilds/x.tar.xz".to_owned()),
         size: 3,
-        sha512: Sha512::from([0xaa; 64]),
-        blake2b: Some("b".repeat(128)),
+        sha512: sha512(0xaa),
+        blake2b: Some(Blake2b::from([0xbb; 64])),
         timestamp: Some("20260810T204554Z".to_owned()),
         signer: Some("A".repeat(40)),
         subkey: Some("B".repeat(40)),
         signed: Some(1_786_404_601),
-        verified: "clearsigned DIGESTS".to_owned(),
+        trust_basis: "clearsigned DIGESTS".to_owned(),
     }
 }
 
-fn of(stage3: Pin) -> Locked {
+fn of(stage3: LockedFile) -> Locked {
     Locked { stage3: Some(stage3), repository: Vec::new() }
 }
 
 fn entry() -> Locked {
-    of(pin())
+    of(file())
 }
 
 #[test]
-fn the_text_is_sorted_and_for_people() {
+fn the_text_is_sorted() {
     let mut lockfile = Lockfile::default();
     assert_eq!(lockfile.set("zeta", entry()), Update::Added);
     assert_eq!(lockfile.set("a.b", entry()), Update::Added);
@@ -50,42 +51,43 @@ fn the_text_is_sorted_and_for_people() {
     );
     assert!(text.starts_with(&expected), "{text}");
     assert_eq!(Lockfile::parse("x", &text).unwrap(), lockfile);
-    let least = Pin { url: None, blake2b: None, timestamp: None, signer: None, subkey: None, signed: None, ..pin() };
+    let least =
+        LockedFile { url: None, blake2b: None, timestamp: None, signer: None, subkey: None, signed: None, ..file() };
     lockfile.set("zeta", of(least));
     assert_eq!(Lockfile::parse("x", &lockfile.text().unwrap()).unwrap(), lockfile);
 }
 
 #[test]
-fn only_what_moved_is_written() {
+fn an_entry_of_the_same_inputs_is_not_rewritten() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(NAME);
     assert_eq!(Lockfile::read(&path).unwrap(), None);
     assert_eq!(Lockfile::update(&path, "a", entry()).unwrap(), Update::Added);
     let before = fs_err::read(&path).unwrap();
-    // The same bytes with the same signer's word, from another mirror, signed again, by another of his keys.
-    let again = Pin {
+    // The same bytes from another mirror, signed again by another key of the same signer.
+    let again = LockedFile {
         url: Some("https://other.example.org/x".to_owned()),
         subkey: Some("C".repeat(40)),
         signed: Some(1),
-        ..pin()
+        ..file()
     };
     assert_eq!(Lockfile::update(&path, "a", of(again)).unwrap(), Update::Same);
     assert_eq!(fs_err::read(&path).unwrap(), before);
     let name = "stage3-amd64-musl-20260817T204554Z.tar.xz";
-    let newer = Pin { name: name.to_owned(), sha512: Sha512::from([0xcc; 64]), ..pin() };
+    let newer = LockedFile { name: name.to_owned(), sha512: sha512(0xcc), ..file() };
     let Update::Moved(changes) = Lockfile::update(&path, "a", of(newer.clone())).unwrap() else { panic!() };
-    assert_eq!(changes, [format!("stage3 {} → {name}", pin().name)]);
+    assert_eq!(changes, [format!("stage3 {} → {name}", file().name)]);
     assert_eq!(Lockfile::update(&path, "b", entry()).unwrap(), Update::Added);
     assert_eq!(Lockfile::entry(&path, "a").unwrap(), of(newer));
     assert_eq!(Lockfile::entry(&path, "b").unwrap(), entry());
     let error = Lockfile::entry(&path, "c").unwrap_err();
     assert!(error.kind() == Kind::Usage && error.to_string().contains("(it locks a, b)"), "{error}");
     assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 1);
-    // A run that was killed leaves a file that is not in the way.
+    // A killed run leaves a file that does not disturb the next one.
     fs_err::write(dir.path().join(".quern.lock.new"), "half").unwrap();
     assert_eq!(Lockfile::update(&path, "c", entry()).unwrap(), Update::Added);
     assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 1);
-    // A link stays one.
+    // A symlink stays a symlink.
     let link = dir.path().join("link.lock");
     std::os::unix::fs::symlink(NAME, &link).unwrap();
     assert_eq!(Lockfile::update(&link, "d", entry()).unwrap(), Update::Added);
@@ -94,7 +96,7 @@ fn only_what_moved_is_written() {
 }
 
 #[test]
-fn at_once() {
+fn concurrent_updates_keep_every_entry() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(NAME);
     std::thread::scope(|scope| {
@@ -107,25 +109,27 @@ fn at_once() {
 }
 
 #[test]
-fn what_moved_is_said() {
-    let moved = |new: Pin| pin().changes(&new);
-    assert!(moved(pin()).is_empty());
-    assert_eq!(moved(Pin { asked: "file x".to_owned(), ..pin() }), ["asked for stage3 amd64-musl (latest) → file x"]);
-    assert_eq!(moved(Pin { sha512: Sha512::from([0xcc; 64]), ..pin() }).len(), 1);
-    assert_eq!(moved(Pin { signer: None, ..pin() }), [format!("signer {} → nobody", "A".repeat(40))]);
-    let older = Pin { timestamp: Some("20260803T204554Z".to_owned()), ..pin() };
-    assert_eq!(pin().not_older(&older).unwrap_err().kind(), Kind::Refused);
-    assert!(older.not_older(&pin()).is_ok());
-    assert!(pin().not_older(&Pin { asked: "other".to_owned(), ..older }).is_ok());
+fn changes_are_listed() {
+    let moved = |new: LockedFile| file().changes(&new);
+    assert!(moved(file()).is_empty());
+    assert_eq!(
+        moved(LockedFile { asked: "file x".to_owned(), ..file() }),
+        ["asked for stage3 amd64-musl (latest) → file x"]
+    );
+    assert_eq!(moved(LockedFile { sha512: sha512(0xcc), ..file() }).len(), 1);
+    assert_eq!(moved(LockedFile { signer: None, ..file() }), [format!("signer {} → nobody", "A".repeat(40))]);
+    let older = LockedFile { timestamp: Some("20260803T204554Z".to_owned()), ..file() };
+    assert_eq!(file().not_older(&older).unwrap_err().kind(), Kind::Refused);
+    assert!(older.not_older(&file()).is_ok());
+    assert!(file().not_older(&LockedFile { asked: "other".to_owned(), ..older }).is_ok());
 }
 
 #[test]
-fn repositories_are_in_the_order_of_the_recipe() {
+fn repositories_keep_the_order_of_the_recipe() {
     let repository = |name: &str, commit: Option<char>| LockedRepository {
         name: name.to_owned(),
         commit: commit.map(|digit| digit.to_string().repeat(40)),
-        snapshot: None,
-        git: None,
+        ..LockedRepository::default()
     };
     let of = |repositories: &[LockedRepository]| Locked { repository: repositories.to_vec(), ..entry() };
     let (gentoo, own) = (repository("gentoo", Some('a')), repository("own", None));
@@ -147,61 +151,36 @@ fn repositories_are_in_the_order_of_the_recipe() {
     assert_eq!(locked.changes(&moved), [change]);
     assert_eq!(locked.changes(&of(&[own.clone(), gentoo.clone()])).len(), 2);
     assert_eq!(locked.changes(&of(std::slice::from_ref(&gentoo))), ["2 repositories → 1"]);
-    // What did not move stays as it was written.
-    let again = Pin { signed: Some(1), ..pin() };
+    // Entries that did not change stay as they were written.
+    let again = LockedFile { signed: Some(1), ..file() };
     lockfile.set("a", Locked { stage3: Some(again), ..moved.clone() });
     assert_eq!(lockfile.get("a"), Some(&moved));
 
-    // What is there when it is built must be what was locked; where nothing was said of a commit, any will do.
+    // A build needs the locked commits; a directory without a locked commit may have any.
     let present = [gentoo.clone(), repository("own", Some('c'))];
-    assert!(locked.repositories_fit(&present).is_ok());
+    assert!(locked.check_repositories(&present).is_ok());
     for other in [vec![repository("gentoo", None), own.clone()], vec![own.clone(), gentoo.clone()], vec![gentoo]] {
-        assert_eq!(locked.repositories_fit(&other).unwrap_err().kind(), Kind::Usage);
+        assert_eq!(locked.check_repositories(&other).unwrap_err().kind(), Kind::Usage);
     }
-    assert_eq!(entry().changes(&Locked::default()), [format!("stage3 {} → none", pin().name)]);
+    assert_eq!(entry().changes(&Locked::default()), [format!("stage3 {} → none", file().name)]);
 }
 
 #[test]
-fn a_branch_is_held_to_its_commit() {
+fn a_locked_commit_is_written_and_read() {
     let id = |digit: &str| digit.repeat(40);
-    let git = |commit: Option<&str>, branch: Option<&str>| Git {
-        url: "https://example.org/own.git".to_owned(),
-        commit: commit.map(id),
-        branch: branch.map(str::to_owned),
-        keyring: None,
-        fingerprints: Vec::new(),
-        max_age: 1,
-        bounds: Default::default(),
-        allow_unsigned: false,
-    };
-    let pin = PinnedCommit {
+    let pin = LockedCommit {
         branch: Some("stable".to_owned()),
         url: "https://example.org/own.git".to_owned(),
         commit: id("a"),
         signer: Some("A".repeat(40)),
-        verified: "commit signed".to_owned(),
+        trust_basis: "commit signed".to_owned(),
     };
-    assert_eq!(pin.of(&git(None, Some("stable"))).unwrap(), git(Some("a"), Some("stable")));
-    let exact = PinnedCommit { branch: None, ..pin.clone() };
-    assert_eq!(exact.of(&git(Some("a"), Some("stable"))).unwrap(), git(Some("a"), Some("stable")));
-    let elsewhere = Git { url: "https://example.com/own.git".to_owned(), ..git(None, Some("stable")) };
-    for (pin, other) in [
-        (&pin, git(None, Some("main"))),
-        (&pin, git(Some("a"), None)),
-        (&exact, git(Some("b"), None)),
-        (&exact, git(None, Some("stable"))),
-        (&pin, elsewhere),
-    ] {
-        assert_eq!(pin.of(&other).unwrap_err().kind(), Kind::Usage, "{other:?}");
-    }
-
-    let repository = |git: &PinnedCommit| LockedRepository {
+    let repository = |git: &LockedCommit| LockedRepository {
         name: "own".to_owned(),
-        commit: None,
-        snapshot: None,
         git: Some(git.clone()),
+        ..LockedRepository::default()
     };
-    let of = |git: &PinnedCommit| Locked { stage3: None, repository: vec![repository(git)] };
+    let of = |git: &LockedCommit| Locked { stage3: None, repository: vec![repository(git)] };
     let mut lockfile = Lockfile::default();
     lockfile.set("a", of(&pin));
     let text = lockfile.text().unwrap();
@@ -211,20 +190,20 @@ fn a_branch_is_held_to_its_commit() {
     );
     assert_eq!(Lockfile::parse("x", &text).unwrap(), lockfile);
     assert!(Lockfile::parse("x", &text.replace(&id("a"), "HEAD")).is_err());
-    let moved = of(&pin).changes(&of(&PinnedCommit { commit: id("b"), ..pin.clone() }));
+    let moved = of(&pin).changes(&of(&LockedCommit { commit: id("b"), ..pin.clone() }));
     assert!(moved.len() == 1 && moved[0].contains("stable") && moved[0].contains(&id("b")), "{moved:?}");
     let directory = Locked { stage3: None, repository: vec![LockedRepository { git: None, ..repository(&pin) }] };
     assert!(of(&pin).changes(&directory)[0].ends_with("→ a directory"));
 }
 
 #[test]
-fn mistakes_are_shown_where_they_stand() {
+fn mistakes_are_shown_with_their_line() {
     let mut lockfile = Lockfile::default();
     lockfile.set("a", entry());
     let good = lockfile.text().unwrap();
     let sha = "a".repeat(128);
     for (from, to, why) in [
-        ("version = 1", "version = 2", "it is of version 2"),
+        ("version = 1", "version = 2", "its format is version 2"),
         ("version = 1", "version = 1\nversion = 1", "duplicate key"),
         ("version = 1", "", "missing field `version`"),
         ("size = 3", "size = 0", "no stage3 has this size"),
@@ -247,7 +226,7 @@ fn mistakes_are_shown_where_they_stand() {
         let error = Lockfile::parse("x.lock", &good.replacen(from, to, 1)).unwrap_err();
         let text = format!("{error}\n{}", error.details().unwrap_or_default());
         assert!(error.kind() == Kind::Usage && text.contains(why) && text.contains("x.lock"), "{to}: {text}");
-        assert!(text.contains("line") || text.contains("version"), "{to}: it says where: {text}");
+        assert!(text.contains("line") || text.contains("version"), "{to}: no line is named: {text}");
     }
 }
 
@@ -269,16 +248,16 @@ proptest! {
         prop_assume!(good.is_char_boundary(end));
         let text = format!("{}{with}{}", &good[..at], &good[end..]);
         if let Ok(read) = Lockfile::parse("x", &text) {
-            // What is read can be written, and read again.
+            // A file that was read can be written and read again.
             prop_assert_eq!(Lockfile::parse("x", &read.text().unwrap()).unwrap(), read);
         }
     }
 
     #[test]
-    fn what_is_written_is_read(names in proptest::collection::btree_set("[A-Za-z0-9][A-Za-z0-9._+-]{0,12}", 0..5), asked in "[^\\p{C}]{0,30}", size in 1u64..(1 << 36)) {
+    fn written_text_is_read_back(names in proptest::collection::btree_set("[A-Za-z0-9][A-Za-z0-9._+-]{0,12}", 0..5), asked in "[^\\p{C}]{0,30}", size in 1u64..(1 << 36)) {
         let mut lockfile = Lockfile::default();
         for name in &names {
-            lockfile.set(name, of(Pin { asked: asked.clone(), size, ..pin() }));
+            lockfile.set(name, of(LockedFile { asked: asked.clone(), size, ..file() }));
         }
         let text = lockfile.text().unwrap();
         let read = Lockfile::parse("x", &text).unwrap();

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::oci;
 use crate::archive::pack::Packed;
@@ -13,7 +13,7 @@ use crate::base::digest::Sha512;
 use crate::base::error::{Context, Kind, Result};
 use crate::base::time::SourceDate;
 use crate::recipe::{BaseSpec, Git, Job, Origin, Snapshot};
-use crate::source::repository::Fact;
+use crate::source::RepositoryVersion;
 
 /// The type that defines the meaning of `externalParameters` and `internalParameters`.
 const BUILD_TYPE: &str = "urn:quern-builder:build:v1";
@@ -60,32 +60,40 @@ impl BaseOrigin<'_> {
     }
 }
 
+/// Meaning of the SHA-256 of a directory, for readers of the statement.
+const CONTENT: &str =
+    "sha256: the files that emerge can read (quern-builder repository 1), which may differ from the commit";
+
 /// An ebuild repository that the build used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepositoryOrigin<'a> {
     /// The `repo_name`.
     pub name: &'a str,
-    /// The source of the repository.
-    pub fact: &'a Fact,
+    /// The version that the build used.
+    pub version: &'a RepositoryVersion,
 }
 
 impl RepositoryOrigin<'_> {
     /// Returns the in-toto resource descriptor.
     fn resource(&self) -> Value {
         let name = self.name;
-        match self.fact {
-            Fact::Directory { commit: None } => json!({ "name": name }),
-            Fact::Directory { commit: Some(commit) } => json!({ "name": name, "digest": { "gitCommit": commit } }),
-            Fact::Snapshot { name: snapshot, sha512, signer, how, .. } => json!({
+        match self.version {
+            RepositoryVersion::Directory { commit, content } => {
+                let mut digest = Map::new();
+                digest.extend(commit.iter().map(|commit| ("gitCommit".to_owned(), json!(commit))));
+                digest.extend(content.iter().map(|content| ("sha256".to_owned(), json!(content))));
+                json!({ "name": name, "digest": digest, "annotations": { "digest-of": CONTENT } })
+            }
+            RepositoryVersion::Snapshot { name: snapshot, sha512, signer, trust_basis, .. } => json!({
                 "name": name,
                 "digest": { "sha512": sha512 },
-                "annotations": { "snapshot": snapshot, "signer": signer, "verification": how },
+                "annotations": { "snapshot": snapshot, "signer": signer, "verification": trust_basis },
             }),
-            Fact::Git { url, commit, signer, how } => json!({
+            RepositoryVersion::Git { url, commit, signer, trust_basis } => json!({
                 "name": name,
                 "uri": format!("git+{url}"),
                 "digest": { "gitCommit": commit },
-                "annotations": { "signer": signer, "verification": how },
+                "annotations": { "signer": signer, "verification": trust_basis },
             }),
         }
     }

@@ -14,7 +14,7 @@ use crate::base::digest::{Sha256, Sha512};
 use crate::base::progress::Silent;
 use crate::base::time::SourceDate;
 use crate::recipe::{BaseSpec, Job, Oci, Origin, RepositorySpec, fixture};
-use crate::source::repository::Fact;
+use crate::source::RepositoryVersion;
 use crate::store::Store;
 
 pub(crate) fn job(outdir: &Path) -> Job {
@@ -172,7 +172,7 @@ fn names_that_cannot_be_files_are_refused() {
 
 #[test]
 fn provenance_names_the_inputs_and_no_path_of_this_machine() {
-    let fact = Fact::Directory { commit: Some("c".repeat(40)) };
+    let fact = RepositoryVersion::Directory { commit: Some("c".repeat(40)), content: Some(Sha256::from([0xd; 32])) };
     let inputs = Inputs {
         base: BaseOrigin::Stage3 {
             name: "stage3-amd64-musl-1.tar.xz",
@@ -180,7 +180,7 @@ fn provenance_names_the_inputs_and_no_path_of_this_machine() {
             signer: Some("13EB"),
             verification: "OpenPGP signature",
         },
-        repositories: vec![RepositoryOrigin { name: "gentoo", fact: &fact }],
+        repositories: vec![RepositoryOrigin { name: "gentoo", version: &fact }],
         commands: vec![Command {
             purpose: "packages".to_owned(),
             argv: vec!["emerge".to_owned(), "@profile".to_owned()],

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Repository, base, preconditions, repositories};
+use super::{base, hash, lock_repositories, preconditions};
 use crate::archive::pack;
 use crate::base::error::Result;
 use crate::builder::Builder;
@@ -16,7 +16,8 @@ use crate::plan::view::Caches;
 use crate::portage::Resolved;
 use crate::portage::emerge::Step;
 use crate::recipe::Job;
-use crate::source::{Located, Site};
+use crate::source::inputs::RepositoryInput;
+use crate::source::{Site, SourceFile};
 use crate::store::lock::Mode;
 use crate::store::work::State;
 use crate::strip;
@@ -24,11 +25,11 @@ use crate::strip;
 /// The verified inputs of a build, unpacked. They stay in the store for as long as this value lives.
 struct Inputs<'a> {
     job: &'a Job,
-    repositories: Vec<Repository>,
+    repositories: Vec<RepositoryInput>,
     resolved: Resolved,
     base: Base,
     /// The origin of the stage3; `None` for the host.
-    located: Option<Located>,
+    located: Option<SourceFile>,
 }
 
 /// The origin of a finished tree, and the names of its results.
@@ -88,10 +89,12 @@ pub fn build(job: &Job, origin: &Path, at: &Site<'_>) -> Result<Published> {
 
 /// Gets the repositories and the base of a recipe.
 fn inputs<'a>(job: &'a Job, at: &Site<'_>) -> Result<Inputs<'a>> {
-    let (repositories, resolved) = super::repositories(job, at)?;
+    let (mut repositories, resolved) = super::repositories(job, at)?;
     resolved.warnings.iter().for_each(|warning| at.ui.warn(warning));
+    hash(&mut repositories, at.ui)?;
     if let Some(locked) = at.options.locked {
-        locked.repositories_fit(&repositories::locked(job, &repositories, &resolved, None)?)?;
+        let warnings = locked.check_repositories(&lock_repositories(&repositories, &resolved, None)?)?;
+        warnings.iter().for_each(|warning| at.ui.warn(warning));
     }
     let (base, located) = base(job, at)?;
     Ok(Inputs { job, repositories, resolved, base, located })
@@ -139,14 +142,14 @@ impl Inputs<'_> {
             Base::Stage3(tree) => BaseOrigin::Stage3 {
                 name: tree.name(),
                 sha512: tree.sha512(),
-                signer: self.located.as_ref().and_then(Located::signer),
-                verification: self.located.as_ref().map_or("none", Located::how),
+                signer: self.located.as_ref().and_then(SourceFile::signer),
+                verification: self.located.as_ref().map_or("none", SourceFile::trust_basis),
             },
             Base::Host(host) => BaseOrigin::Host { name: host.name() },
         };
         let named = self.resolved.repos.iter().zip(&self.repositories);
         let repositories =
-            named.map(|(repo, repository)| RepositoryOrigin { name: repo.name(), fact: &repository.fact });
+            named.map(|(repo, repository)| RepositoryOrigin { name: repo.name(), version: &repository.version });
         let command = |step: &Step| Command { purpose: step.what.clone(), argv: step.argv.clone() };
         provenance::Inputs { base, repositories: repositories.collect(), commands: steps.iter().map(command).collect() }
     }

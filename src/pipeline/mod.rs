@@ -2,96 +2,107 @@
 
 use std::path::Path;
 
-use crate::archive::unpack::{Limits, RaisedBy, Unpacker};
 use crate::base::error::Result;
+use crate::base::progress::Progress;
 use crate::builder::base::Base;
 use crate::builder::host::Host;
+use crate::lockfile::{Locked, LockedRepository};
+use crate::portage::{self, Resolved};
 use crate::recipe::{self, Job};
-use crate::source::{self, Located, Locked, Pin, Site};
-use crate::verify::{self, Verified};
+use crate::source::inputs::{self, RepositoryInput};
+use crate::source::{Site, SourceFile, Wanted};
+use crate::store::Store;
 
 mod build;
 mod plan;
 mod preconditions;
-mod repositories;
 mod shell;
 
 pub use build::build;
 pub use plan::{PlanOptions, plan};
-pub use repositories::{Repository, judged, repositories, stored};
 pub use shell::{Place, shell};
 
-/// What a recipe is built from: this host, or a stage3, verified and unpacked in the store, and what proves it. Downloads and unpacks
-/// only what the store lacks.
+/// Returns the base of a recipe: the host, or a stage3, verified and unpacked in the store. Downloads and unpacks only what the store
+/// lacks.
 ///
 /// # Errors
-/// Those of [`source`], [`verify`] and [`unpack`], and of [`Host::new`].
-pub fn base(job: &Job, at: &Site<'_>) -> Result<(Base, Option<Located>)> {
+/// Those of [`Wanted::tree`] and [`Host::new`].
+pub fn base(job: &Job, at: &Site<'_>) -> Result<(Base, Option<SourceFile>)> {
     if let recipe::BaseSpec::Host { hide, show } = &job.source.base
-        // A lock that has a stage3 is of another recipe than this, and refused below.
+        // A lock with a stage3 belongs to another recipe, and is refused below.
         && at.options.locked.is_none_or(|locked| locked.stage3.is_none())
     {
         let host = Host::new(hide, show)?;
         at.ui.note(&format!("building from this host, {}", host.name()));
         return Ok((Base::Host(host), None));
     }
-    let located = source::locate(job, at)?;
-    let waiting = || at.ui.note("waiting for another process that unpacks the same stage3");
-    if let Some(sha512) = located.sha512()
-        && let Some(tree) = at.store.tree(&sha512, waiting)?
-    {
-        return Ok((Base::Stage3(tree), Some(located)));
+    let (located, tree) = Wanted::base(job)?.tree(at)?;
+    Ok((Base::Stage3(tree), located.file()))
+}
+
+/// Gets the repositories of a recipe, and resolves its profiles in them. Checks as much as possible before any download.
+///
+/// # Errors
+/// Those of [`inputs::repositories`] and [`Resolved::at`].
+pub fn repositories(job: &Job, at: &Site<'_>) -> Result<(Vec<RepositoryInput>, Resolved)> {
+    if job.portage.repositories.iter().any(|repository| repository.location().is_none()) {
+        portage::check(job)?;
     }
-    let verified = verify::verify(source::fetch(&located, at)?)?;
-    let tree = at.store.add_tree(&verified.sha512(), verified.name(), waiting, |root| {
-        at.ui.stage(&format!("unpacking {}", verified.name()));
-        let recipe::Bounds { max_unpacked, max_entries } = job.source.bounds;
-        let limits = Limits::of_release(verified.size()).set(max_unpacked, max_entries, RaisedBy::Source);
-        let unpacker = Unpacker { name: verified.name(), into: root, limits: &limits, ui: at.ui };
-        let record = unpacker.file(verified.open()?)?;
-        at.ui.done();
-        Ok(record)
-    })?;
-    Ok((Base::Stage3(tree), Some(located.with(&verified))))
+    let inputs = inputs::repositories(job, at)?;
+    let resolved = resolved(job, &inputs)?;
+    Ok((inputs, resolved))
 }
 
-/// The stage3 of a recipe, fetched where the store lacks it, and judged again.
+/// Gets the repositories and profiles as the store knows them, without a server. `None` if a repository is missing.
 ///
 /// # Errors
-/// Those of [`source`] and [`verify`].
-pub fn verified(job: &Job, at: &Site<'_>) -> Result<(Located, Verified)> {
-    let located = source::locate(job, at)?;
-    let verified = verify::verify(source::fetch(&located, at)?)?;
-    Ok((located, verified))
+/// Those of [`inputs::stored`] and [`Resolved::at`].
+pub fn stored(job: &Job, store: &Store) -> Result<Option<(Vec<RepositoryInput>, Resolved)>> {
+    let Some(inputs) = inputs::stored(job, store)? else { return Ok(None) };
+    let resolved = resolved(job, &inputs)?;
+    Ok(Some((inputs, resolved)))
 }
 
-/// What a recipe is locked to: what is the latest now, verified, and what its repositories are. `old`, where it is locked already,
-/// spares a download that would tell nothing new. `file` is the lock file itself: no commit that holds it could be named in it.
+fn resolved(job: &Job, inputs: &[RepositoryInput]) -> Result<Resolved> {
+    let directories: Vec<_> = inputs.iter().map(|input| input.directory().to_owned()).collect();
+    Resolved::at(job, &directories)
+}
+
+/// Computes the digests of the repositories that are directories of this machine.
+fn hash(repositories: &mut [RepositoryInput], ui: &dyn Progress) -> Result<()> {
+    repositories.iter_mut().try_for_each(|repository| repository.hash(ui))
+}
+
+/// Judges the stage3 and the fetched repositories of a recipe again. Returns a paragraph about each.
 ///
 /// # Errors
-/// Those of [`pin`] and [`repositories()`].
+/// Those of [`Wanted::judge`].
+pub fn judge(job: &Job, at: &Site<'_>) -> Result<Vec<String>> {
+    let repositories = job.portage.repositories.iter().enumerate();
+    let repositories = repositories.filter_map(|(index, repository)| Wanted::repository(repository, index));
+    std::iter::once(Wanted::base(job)?).chain(repositories).map(|wanted| wanted.judge(at)).collect()
+}
+
+/// Returns the inputs to lock a recipe to: the latest stage3, verified, and its repositories. An `old` entry can spare the download
+/// of a stage3. `file` is the lock file itself: a repository that holds it is locked by its name alone.
+///
+/// # Errors
+/// Those of [`inputs::lock_stage3`] and [`repositories()`].
 pub fn lock(job: &Job, old: Option<&Locked>, file: &Path, at: &Site<'_>) -> Result<Locked> {
-    let (repositories, resolved) = repositories(job, at)?;
-    let repository = repositories::locked(job, &repositories, &resolved, Some(file))?;
+    let (mut repositories, resolved) = repositories(job, at)?;
+    hash(&mut repositories, at.ui)?;
+    let repository = lock_repositories(&repositories, &resolved, Some(file))?;
     let stage3 = match job.source.base {
         recipe::BaseSpec::Host { .. } => None,
-        _ => Some(pin(job, old.and_then(|old| old.stage3.as_ref()), at)?),
+        _ => Some(inputs::lock_stage3(job, old.and_then(|old| old.stage3.as_ref()), at)?),
     };
     Ok(Locked { stage3, repository })
 }
 
-/// The stage3 that a recipe is locked to.
-///
-/// # Errors
-/// Those of [`source`] and [`verify`]; [`Kind::Refused`](crate::base::error::Kind::Refused) when it is older than what is locked.
-pub fn pin(job: &Job, old: Option<&Pin>, at: &Site<'_>) -> Result<Pin> {
-    let located = source::locate(job, at)?;
-    let pin = match Pin::of(&job.source, &located, old) {
-        Some(pin) => pin,
-        None => Pin::of_verified(&job.source, &located, &verify::verify(source::fetch(&located, at)?)?),
-    };
-    if let Some(old) = old.filter(|_| !at.options.allow_rollback) {
-        old.not_older(&pin)?;
-    }
-    Ok(pin)
+fn lock_repositories(
+    repositories: &[RepositoryInput],
+    resolved: &Resolved,
+    file: Option<&Path>,
+) -> Result<Vec<LockedRepository>> {
+    repositories.iter().zip(&resolved.repos).map(|(repository, repo)| repository.lock(repo.name(), file)).collect()
 }

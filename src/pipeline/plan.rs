@@ -9,13 +9,13 @@ use crate::base::time::SourceDate;
 use crate::builder::base;
 use crate::builder::host;
 use crate::fs::rootfs::Rootfs;
+use crate::lockfile::Locked;
 use crate::output::{Claim, ImageSpec, Role};
 use crate::plan::view::Caches;
 use crate::plan::{DryRun, Known, Plan};
 use crate::portage::{self, BuilderInfo, Resolved};
-use crate::recipe::{BaseSpec, Job, Origin, RepositorySpec};
-use crate::source::repository::snapshot;
-use crate::source::{self, Locked};
+use crate::recipe::{BaseSpec, Job};
+use crate::source::{self, Wanted};
 use crate::store::Store;
 use crate::strip;
 
@@ -45,7 +45,7 @@ pub fn plan(job: &Job, origin: &Path, home: &Path, options: &PlanOptions<'_>) ->
     }
     let mut run = DryRun {
         source: sources(job, options.locked)?,
-        repositories: job.portage.repositories.iter().flat_map(origins).collect(),
+        repositories: repositories(job)?,
         strip: strip::rules(&job.strip, job.build.kind),
         results: results(&spec, &job.build.outdir)?,
         ..DryRun::default()
@@ -82,10 +82,10 @@ fn builder_info(job: &Job, store: Option<&Store>, options: &PlanOptions<'_>) -> 
     }
     let Some(store) = store else { return Ok(None) };
     let sha512 = match options.locked {
-        Some(locked) => locked.stage3.as_ref().map(|pin| pin.sha512),
+        Some(locked) => locked.stage3.as_ref().map(|file| file.sha512),
         None => match &job.source.base {
             BaseSpec::File { sha512: Some(sha512), .. } => Sha512::parse(sha512),
-            _ => source::known(job, store)?.and_then(|located| located.sha512()),
+            _ => source::known(job, store)?.and_then(|file| file.sha512()),
         },
     };
     let Some(sha512) = sha512 else { return Ok(None) };
@@ -97,7 +97,7 @@ fn builder_info(job: &Job, store: Option<&Store>, options: &PlanOptions<'_>) -> 
 /// Returns the locations that are tried first for the stage3.
 fn sources(job: &Job, locked: Option<&Locked>) -> Result<Vec<String>> {
     let mut locations = match locked {
-        Some(Locked { stage3: Some(pin), .. }) => pin.urls(&job.source)?,
+        Some(Locked { stage3: Some(file), .. }) => source::locked::urls(&job.source, file)?,
         _ => source::first_urls(job)?,
     };
     if let BaseSpec::File { path, .. } = &job.source.base {
@@ -106,16 +106,12 @@ fn sources(job: &Job, locked: Option<&Locked>) -> Result<Vec<String>> {
     Ok(locations)
 }
 
-/// Returns the locations that are tried first for a repository that is fetched.
-fn origins(repository: &RepositorySpec) -> Vec<String> {
-    match &repository.origin {
-        Origin::Location(_) => Vec::new(),
-        Origin::Snapshot(snapshot) => snapshot::first_urls(snapshot),
-        Origin::Git(git) => {
-            let revision = git.commit.as_deref().or(git.branch.as_deref()).unwrap_or_default();
-            vec![format!("{} {revision}", git.url)]
-        }
-    }
+/// Returns the locations that are tried first for the fetched repositories.
+fn repositories(job: &Job) -> Result<Vec<String>> {
+    let fetched = job.portage.repositories.iter().enumerate();
+    let fetched = fetched.filter_map(|(index, repository)| Wanted::repository(repository, index));
+    let urls: Result<Vec<_>> = fetched.map(|wanted| wanted.first_urls()).collect();
+    Ok(urls?.concat())
 }
 
 /// Returns the paths of the results. A name that is not valid is an error now, not after an hour.

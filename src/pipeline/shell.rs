@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::{Repository, base, preconditions, repositories, stored};
+use super::{base, preconditions, repositories, stored};
 use crate::base::error::{Error, Result};
 use crate::builder;
 use crate::builder::base::Base;
@@ -12,6 +12,7 @@ use crate::enter::Terminal;
 use crate::os::process::Exit;
 use crate::plan::view::{Caches, View};
 use crate::recipe::{BaseSpec, Job, TreeKind};
+use crate::source::inputs::RepositoryInput;
 use crate::source::{self, Site};
 use crate::store::lock::Mode;
 use crate::store::work::{Below, State, Work};
@@ -28,7 +29,7 @@ pub enum Place {
 /// The values that must live for as long as a shell runs: they hold the locks of its trees.
 #[derive(Default)]
 struct Held {
-    repositories: Vec<Repository>,
+    repositories: Vec<RepositoryInput>,
     base: Option<Base>,
 }
 
@@ -94,7 +95,7 @@ fn builder_view(job: &Job, work: &Work, held: &mut Held, at: &Site<'_>) -> Resul
 fn built(job: &Job, state: Option<&State>, at: &Site<'_>) -> Result<Option<Base>> {
     match state.map(|state| &state.below) {
         // Its own stage3, even if there is a newer one now.
-        Some(Below::Stage3(sha512)) if at.options.locked.is_none_or(|locked| locked.is_of(sha512)) => {
+        Some(Below::Stage3(sha512)) if at.options.locked.is_none_or(|locked| locked.has_stage3(*sha512)) => {
             Ok(at.store.tree(sha512, || {})?.map(Base::Stage3))
         }
         // The host as it is now.

@@ -1,10 +1,10 @@
-//! The body of a verified `.DIGESTS` or `.sha256`: digests by algorithm and file name. Pure text in, types out.
+//! The body of a verified `.DIGESTS` or `.sha256`: digests by algorithm and file name. Pure functions from text to types.
 
-use crate::base::digest::{Algorithm, Sha512};
+use crate::base::digest::{Algorithm, Blake2b, Sha256, Sha512};
 use crate::base::error::{Error, Result};
 use crate::base::text::printable;
 
-/// The algorithm of a header or of a line in BSD form; `None` for one that is not used (WHIRLPOOL, MD5).
+/// Returns the algorithm of a header or of a line in BSD form; `None` for one that is not used (WHIRLPOOL, MD5).
 fn named(name: &str) -> Option<Algorithm> {
     match name {
         "SHA256" => Some(Algorithm::Sha256),
@@ -26,19 +26,20 @@ fn name(algorithm: Algorithm) -> &'static str {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Digests {
     entries: Vec<Entry>,
-    /// How many are of algorithms that are not used.
+    /// Number of digests of algorithms that are not used.
     others: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
     algorithm: Algorithm,
+    /// Lower-case hex digits, as many as the algorithm has.
     digest: String,
     file: String,
 }
 
 impl Digests {
-    /// What it gives of which files, for a message.
+    /// Describes the digests and their files, for a message.
     pub fn given(&self) -> String {
         let mut given: Vec<String> = self
             .entries
@@ -55,13 +56,36 @@ impl Digests {
         given.join(", ")
     }
 
-    /// Names of the files, each as often as there are digests of it.
+    /// Lists the names of the files, each once for each of its digests.
     pub fn files(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|entry| entry.file.as_str())
     }
 
-    /// The digest of exactly this file in lower-case hex; none when there is none, refused when there are two different ones.
-    pub fn of(&self, file: &str, algorithm: Algorithm) -> Result<Option<&str>> {
+    /// Returns the SHA-512 of exactly this file.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`](crate::base::error::Kind::Refused) when there are two different ones.
+    pub fn sha512(&self, file: &str) -> Result<Option<Sha512>> {
+        Ok(self.of(file, Algorithm::Sha512)?.and_then(Sha512::parse))
+    }
+
+    /// Returns the SHA-256 of exactly this file.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`](crate::base::error::Kind::Refused) when there are two different ones.
+    pub fn sha256(&self, file: &str) -> Result<Option<Sha256>> {
+        Ok(self.of(file, Algorithm::Sha256)?.and_then(Sha256::parse))
+    }
+
+    /// Returns the BLAKE2b of exactly this file.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`](crate::base::error::Kind::Refused) when there are two different ones.
+    pub fn blake2b(&self, file: &str) -> Result<Option<Blake2b>> {
+        Ok(self.of(file, Algorithm::Blake2b)?.and_then(Blake2b::parse))
+    }
+
+    pub(crate) fn of(&self, file: &str, algorithm: Algorithm) -> Result<Option<&str>> {
         let mut digests = self
             .entries
             .iter()
@@ -79,14 +103,9 @@ impl Digests {
     }
 }
 
-/// Parses a SHA-512 that [`Digests::of`] returned.
-pub(super) fn sha512(digest: &str) -> Result<Sha512> {
-    Sha512::parse(digest).ok_or_else(|| bad(digest, "expected a SHA-512"))
-}
-
 /// Parses the signed text: `# SHA512 HASH` followed by `hex  file` lines, or `SHA512 (file) = hex` lines.
 pub fn parse(text: &str) -> Result<Digests> {
-    // None before any header; Some(None) below the header of an algorithm that is not used.
+    // `None` before any header; `Some(None)` below the header of an algorithm that is not used.
     let mut header: Option<Option<Algorithm>> = None;
     let mut digests = Digests::default();
     for line in text.lines().map(str::trim_end) {
@@ -106,7 +125,7 @@ pub fn parse(text: &str) -> Result<Digests> {
             let Some(file) = rest.strip_prefix([' ', '*']) else {
                 return Err(bad(line, "expected two spaces between digest and file name"));
             };
-            (header.ok_or_else(|| bad(line, "no header says which algorithm it is"))?, digest, file)
+            (header.ok_or_else(|| bad(line, "no header names the algorithm"))?, digest, file)
         };
         let Some(algorithm) = algorithm else {
             digests.others += 1;
@@ -123,13 +142,12 @@ pub fn parse(text: &str) -> Result<Digests> {
     Ok(digests)
 }
 
-/// The SHA-256 of a file that has nothing but `sha256 <hex>`, as Funtoo's `.hash.txt` does.
-pub fn line(bytes: &[u8]) -> Option<String> {
+/// Reads the SHA-256 from a file that has only the line `sha256 <hex>`, as Funtoo's `.hash.txt` does.
+pub fn line(bytes: &[u8]) -> Option<Sha256> {
     let text = std::str::from_utf8(bytes).ok()?;
     let mut words = text.split_ascii_whitespace();
     let (Some("sha256"), Some(hex), None) = (words.next(), words.next(), words.next()) else { return None };
-    let right = hex.len() == Algorithm::Sha256.digits() && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
-    right.then(|| hex.to_ascii_lowercase())
+    Sha256::parse(hex)
 }
 
 fn bsd(line: &str) -> Option<(&str, &str, &str)> {
@@ -153,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn chosen_by_name_and_not_by_position() {
+    fn a_digest_is_chosen_by_name_and_not_by_position() {
         let text = format!(
             "# SHA512 HASH\n{}  f.tar.xz.CONTENTS.gz\n# BLAKE2B HASH\n{}  f.tar.xz.CONTENTS.gz\n\
              # SHA512 HASH\n{}  f.tar.xz\n# BLAKE2B HASH\n{}  f.tar.xz\n# WHIRLPOOL HASH\nabc  f.tar.xz\n",
@@ -172,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn gentoos_own_form() {
+    fn the_digests_of_gentoo_are_read() {
         let file = "stage3-amd64-desktop-openrc-20260719T170103Z.tar.xz";
         let text: String =
             [("65c8e11b", "667aae9", ""), ("919af6dd", "7eddd3f", ""), ("fbdd3fe6", "aaeae267", ".CONTENTS.gz")]
@@ -193,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn sha256_and_bsd_forms() {
+    fn sha256_and_bsd_forms_are_read() {
         let sha256 = "c".repeat(64);
         let digests = parse(&format!("# SHA256 HASH\n{sha256}  f\n")).unwrap();
         assert_eq!(digests.of("f", Algorithm::Sha256).unwrap(), Some(sha256.as_str()));
@@ -202,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused() {
+    fn malformed_digests_are_refused() {
         let sha = hex("0");
         for (text, why) in [
             (format!("{sha}  f"), "no header"),
@@ -222,10 +240,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_line_is_read_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..100), hex in "[0-9a-fA-F]{64}") {
-            if let Some(found) = line(&bytes) {
-                prop_assert_eq!(found.len(), 64);
-            }
-            prop_assert_eq!(line(format!("sha256 {hex}\n").as_bytes()), Some(hex.to_lowercase()));
+            let _ = line(&bytes);
+            prop_assert_eq!(line(format!("sha256 {hex}\n").as_bytes()), Sha256::parse(&hex));
             prop_assert_eq!(line(format!("md5 {hex}\n").as_bytes()), None);
             prop_assert_eq!(line(format!("sha256 {hex} {hex}\n").as_bytes()), None);
         }

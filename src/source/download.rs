@@ -1,77 +1,81 @@
-//! A large file into the store: resumed, mirror after mirror, hashed while it arrives, a blob only when its digest is right.
+//! Downloads of large files into the store. A download is resumed, tries one mirror after another and is hashed while it arrives. It
+//! becomes a blob only if its digest is right.
 
-use crate::base::text::printable;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::fetch::{Body, Failure, FailureKind, Http};
-use super::hashing;
-use super::pointer::MAX_SIZE;
-use super::{BUFFER, Got, rewound};
-use crate::base::digest::{Algorithm, Hasher, Sha512};
+use super::obtain::Received;
+use super::{BUFFER, hashing};
+use crate::base::digest::{Algorithm, Blake2b, Hasher, Sha256, Sha512};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::progress::{Event, Progress};
+use crate::base::text::printable;
+use crate::fs::rewound;
+use crate::net::http::{Body, Failure, FailureKind, Http};
 use crate::os::space;
 use crate::store::Store;
 use crate::store::blobs::{PartOrBlob, PartialBlob};
+use crate::verify::MAX_FILE;
 
-/// Progress that makes a broken connection worth more tries.
+/// Bytes that a broken connection must have brought to earn a new series of tries.
 const WORTH: u64 = 1 << 20;
 
-const CONTINUES: &str = "a download goes on where it stopped";
+const CONTINUES: &str = "the next run continues the download";
 
-/// What is wanted, and what it must be.
+/// A file to download, and what is known of its bytes.
 #[derive(Debug)]
-pub(super) struct Wanted<'a> {
+pub(super) struct Request<'a> {
     /// A plain file name.
     pub(super) name: &'a str,
     /// Tried in order.
     pub(super) urls: &'a [String],
     /// Exact size, where known.
     pub(super) size: Option<u64>,
-    pub(super) sha512: Option<&'a Sha512>,
-    pub(super) blake2b: Option<&'a str>,
+    pub(super) sha512: Option<Sha512>,
+    pub(super) blake2b: Option<Blake2b>,
     /// A SHA-256 that nobody signed.
-    pub(super) sha256: Option<&'a str>,
-    /// Only what the store has.
-    pub(super) offline: bool,
+    pub(super) unsigned_sha256: Option<Sha256>,
+    /// Ask no server. Holds the hint for a file that the store lacks.
+    pub(super) offline: Option<&'static str>,
 }
 
-impl Wanted<'_> {
-    /// For all the digests that are asked about it, and for the SHA-512 that names the blob.
+impl Request<'_> {
+    /// Computes the known digests, and the SHA-512 that names the blob.
     fn hasher(&self) -> Hasher {
-        let also = [(Algorithm::Blake2b, self.blake2b), (Algorithm::Sha256, self.sha256)];
-        let also = also.into_iter().filter(|(_, wanted)| wanted.is_some()).map(|(algorithm, _)| algorithm);
-        Hasher::new(&[Algorithm::Sha512].into_iter().chain(also).collect::<Vec<_>>())
+        let mut algorithms = vec![Algorithm::Sha512];
+        algorithms.extend(self.blake2b.map(|_| Algorithm::Blake2b));
+        algorithms.extend(self.unsigned_sha256.map(|_| Algorithm::Sha256));
+        Hasher::new(&algorithms)
     }
 }
 
-/// Where the bytes of a part come from: without a digest to judge the whole by, only the same file of the same server is continued.
+/// The server of a part's bytes. Without a digest for the whole, only the same file of the same server is continued.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Origin {
     url: String,
     validator: Option<String>,
-    /// How long the server said the file is: a part of that length is whole, and nothing more is asked.
+    /// Size that the server announced. A part of that size is complete.
     #[serde(default)]
     size: Option<u64>,
 }
 
-/// The part while it grows.
+/// A part while it grows.
 struct Growing<'w> {
-    wanted: &'w Wanted<'w>,
-    /// The directory of the store.
+    wanted: &'w Request<'w>,
+    /// Directory of the store.
     store: &'w Path,
     part: PartialBlob,
     hasher: Hasher,
     len: u64,
     origin: Option<Origin>,
-    /// Holds bytes of more than one answer, so that a wrong digest may be nobody's fault.
+    /// Holds bytes of more than one answer. Then a wrong digest does not prove that a server lies.
     mixed: bool,
 }
 
+/// The reason why a transfer stopped.
 enum Stop {
     Remote(Failure),
     Local(Error),
@@ -89,40 +93,43 @@ impl From<Error> for Stop {
     }
 }
 
-/// Gets the file. `accept` judges the whole beyond size and digests; what it refuses is tried from the next mirror.
+/// Downloads the file. `accept` judges the whole beyond size and digests; if it refuses, the next mirror is tried.
 pub(super) fn download(
     http: &Http,
-    wanted: &Wanted<'_>,
+    wanted: &Request<'_>,
     store: &Store,
     accept: &mut dyn FnMut(&File) -> Result<()>,
     ui: &dyn Progress,
-) -> Result<Got> {
+) -> Result<Received> {
     let key = match wanted.sha512 {
         Some(sha512) => format!("{}-{}", wanted.name, &sha512.hex()[..16]),
         None => wanted.name.to_owned(),
     };
     let part = loop {
-        // Before a part is opened: what an earlier run left of it is not offline's to touch.
-        if wanted.offline && wanted.sha512.is_none_or(|sha512| !store.blob(sha512).is_ok_and(|blob| blob.is_some())) {
-            return Err(Error::network(format!("{} is not in the store", printable(wanted.name)))
-                .with_hint("run once without --offline"));
+        // This comes before a part is opened: without a network, a part of an earlier run must stay as it is.
+        if let Some(hint) = wanted.offline
+            && wanted.sha512.is_none_or(|sha512| !store.blob(&sha512).is_ok_and(|blob| blob.is_some()))
+        {
+            return Err(Error::network(format!("{} is not in the store", printable(wanted.name))).with_hint(hint));
         }
         let mut waiting =
             || ui.note(&format!("another build is downloading {}; waiting for it", printable(wanted.name)));
-        match store.part(&key, wanted.sha512, &mut waiting)? {
+        match store.part(&key, wanted.sha512.as_ref(), &mut waiting)? {
             PartOrBlob::Part(part) => break part,
             PartOrBlob::Blob(file) => {
                 let what = format!("the stored {}", printable(wanted.name));
                 let (sums, size) = hashing::of_file(&file, &[Algorithm::Sha512], &what, ui)?;
                 let sha512 = hashing::sha512(&sums)?;
-                if Some(&sha512) == wanted.sha512 {
-                    return Ok(Got { file, sha512, size });
+                if Some(sha512) == wanted.sha512 {
+                    return Ok(Received { file, sha512, size });
                 }
                 ui.warn(&format!(
                     "the stored copy of {} is damaged; it is removed and fetched again",
                     printable(wanted.name)
                 ));
-                wanted.sha512.map(|sha512| store.remove_blob(sha512)).transpose()?;
+                if let Some(sha512) = &wanted.sha512 {
+                    store.remove_blob(sha512)?;
+                }
             }
         }
     };
@@ -135,7 +142,7 @@ pub(super) fn download(
             Ok(sha512) => {
                 let size = growing.len;
                 let file = growing.part.finish(store, &sha512)?;
-                return Ok(Got { file, sha512, size });
+                return Ok(Received { file, sha512, size });
             }
             Err(Stop::Local(error)) if error.kind() != Kind::Refused => return Err(error),
             Err(Stop::Local(error)) => troubles.push((Kind::Refused, format!("{}: {error}", printable(url)))),
@@ -149,7 +156,7 @@ pub(super) fn download(
 }
 
 impl Growing<'_> {
-    /// Takes over what an earlier run left, if it can be part of what is wanted.
+    /// Continues the part of an earlier run, if it can belong to the wanted file.
     fn take_over(&mut self, ui: &dyn Progress) -> Result<()> {
         let wanted = self.wanted;
         let len = self.part.file().metadata().system(|| format!("reading {}", self.part.path().display()))?.len();
@@ -158,7 +165,7 @@ impl Growing<'_> {
         }
         self.origin = fs_err::read(self.part.note_path()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let traceable = self.origin.as_ref().is_some_and(|origin| origin.validator.is_some());
-        if len > wanted.size.unwrap_or(MAX_SIZE) || (wanted.sha512.is_none() && !traceable) {
+        if len > wanted.size.unwrap_or(MAX_FILE) || (wanted.sha512.is_none() && !traceable) {
             return self.reset();
         }
         ui.note(&format!("continuing {} after {} MiB", printable(wanted.name), len >> 20));
@@ -177,7 +184,7 @@ impl Growing<'_> {
         Ok(())
     }
 
-    /// All of the file from one server (after what is there already), judged. Its SHA-512.
+    /// Gets the rest of the file from one server, and judges the whole. Returns its SHA-512.
     fn from(
         &mut self,
         http: &Http,
@@ -189,7 +196,7 @@ impl Growing<'_> {
         let mut began_anew = false;
         loop {
             let before = self.len;
-            let complete = self.wanted.size.or(self.said()).is_some_and(|size| size == self.len);
+            let complete = self.wanted.size.or(self.announced()).is_some_and(|size| size == self.len);
             match if complete { Ok(()) } else { self.receive(http, url, ui) } {
                 Ok(()) => {}
                 Err(Stop::Remote(failure)) if failure.kind == FailureKind::Range && !began_anew => {
@@ -215,7 +222,7 @@ impl Growing<'_> {
                     self.reset()?;
                     if mixed && !began_anew {
                         began_anew = true;
-                        ui.note(&format!("{error}; it was put together from several answers: fetching it whole"));
+                        ui.note(&format!("{error}; it was made from several answers: fetching it again as a whole"));
                         continue;
                     }
                     return Err(error.into());
@@ -225,7 +232,7 @@ impl Growing<'_> {
         }
     }
 
-    /// One answer of the server, appended.
+    /// Appends one answer of the server.
     fn receive(&mut self, http: &Http, url: &str, ui: &dyn Progress) -> Result<(), Stop> {
         let wanted = self.wanted;
         let validator =
@@ -237,11 +244,11 @@ impl Growing<'_> {
         let never = |why: String| Failure { url: url.to_owned(), why, kind: FailureKind::Never };
         match (body.total, wanted.size) {
             (Some(total), Some(size)) if total != size => {
-                // The answer is whole and something else: no fault of the network.
-                let what = format!("the server has {total} bytes where the signed size is {size}");
+                // The server answers in full with another file, so the network is not at fault.
+                let what = format!("the server has {total} bytes instead of the signed size, {size}");
                 return Err(Error::refused(what).into());
             }
-            (Some(total), None) if total > MAX_SIZE => {
+            (Some(total), None) if total > MAX_FILE => {
                 return Err(never(format!("the server offers {total} bytes")).into());
             }
             _ => {}
@@ -276,7 +283,7 @@ impl Growing<'_> {
         ui: &dyn Progress,
         never: &dyn Fn(String) -> Failure,
     ) -> Result<(), Stop> {
-        let ceiling = expected.unwrap_or(MAX_SIZE);
+        let ceiling = expected.unwrap_or(MAX_FILE);
         let mut buffer = vec![0; BUFFER];
         loop {
             let count = body.read(&mut buffer)?;
@@ -284,9 +291,9 @@ impl Growing<'_> {
                 return Ok(());
             }
             if self.len + count as u64 > ceiling {
-                // What came before the excess is not this file either, or it would have ended there.
+                // The bytes before the excess are not this file either: it would have ended there.
                 self.reset()?;
-                return Err(never(format!("the server sends more than the {ceiling} bytes there are")).into());
+                return Err(never(format!("the server sends more than {ceiling} bytes")).into());
             }
             let written = self.part.file().write_all(&buffer[..count]);
             written.map_err(|error| self.unwritten(error, expected))?;
@@ -307,37 +314,39 @@ impl Growing<'_> {
         error.with_hint(format!("{more}{free} are free; {}; {CONTINUES}", space::STORE))
     }
 
-    /// The SHA-512 of the whole, if it is what is wanted.
+    /// Judges the whole file. Returns its SHA-512.
     fn judge(&mut self, accept: &mut dyn FnMut(&File) -> Result<()>) -> Result<Sha512> {
         let wanted = self.wanted;
-        let sha512 = wanted.sha512.map(Sha512::hex);
         let name = printable(wanted.name);
-        let hint = "the server sends something else than what was signed";
+        let hint = "the server sends other bytes than the signed ones";
         if let Some(size) = wanted.size
             && size != self.len
         {
-            return Err(Error::refused(format!("{name} has {} bytes where the signed size is {size}", self.len))
+            return Err(Error::refused(format!("{name} has {} bytes instead of the signed size, {size}", self.len))
                 .with_hint(hint));
         }
         let sums = std::mem::replace(&mut self.hasher, wanted.hasher()).finish();
-        for (what, algorithm, should, whose) in [
-            ("SHA-512", Algorithm::Sha512, sha512.as_deref(), "the signed one"),
-            ("BLAKE2b", Algorithm::Blake2b, wanted.blake2b, "the signed one"),
-            ("SHA-256", Algorithm::Sha256, wanted.sha256, "the one beside it"),
+        let sha512 = hashing::sha512(&sums)?;
+        for (what, wrong, whose) in [
+            ("SHA-512", wanted.sha512.is_some_and(|wanted| wanted != sha512), "the signed one"),
+            ("BLAKE2b", wanted.blake2b.is_some() && wanted.blake2b != sums.blake2b(), "the signed one"),
+            (
+                "SHA-256",
+                wanted.unsigned_sha256.is_some() && wanted.unsigned_sha256 != sums.sha256(),
+                "the one beside it",
+            ),
         ] {
-            let is = sums.hex(algorithm).unwrap_or_default();
-            if should.is_some_and(|should| should != is) {
-                let is = is.get(..16).unwrap_or_default();
-                return Err(
-                    Error::refused(format!("the {what} of {name} is not {whose} (it is {is}…)")).with_hint(hint)
-                );
+            if wrong {
+                let start = &sha512.hex()[..16];
+                return Err(Error::refused(format!("the {what} of {name} is not {whose} (its SHA-512 is {start}…)"))
+                    .with_hint(hint));
             }
         }
         accept(self.part.file())?;
-        hashing::sha512(&sums)
+        Ok(sha512)
     }
 
-    /// Back to nothing.
+    /// Empties the part.
     fn reset(&mut self) -> Result<()> {
         let path = self.part.path().to_owned();
         let file = self.part.file();
@@ -348,8 +357,8 @@ impl Growing<'_> {
         Ok(())
     }
 
-    /// The size that the server of the first bytes gave.
-    fn said(&self) -> Option<u64> {
+    /// Returns the size that the server of the first bytes announced.
+    fn announced(&self) -> Option<u64> {
         self.origin.as_ref().and_then(|origin| origin.size)
     }
 
@@ -362,17 +371,17 @@ impl Growing<'_> {
     }
 }
 
-fn failed(wanted: &Wanted<'_>, troubles: &[(Kind, String)]) -> Error {
+fn failed(wanted: &Request<'_>, troubles: &[(Kind, String)]) -> Error {
     let name = printable(wanted.name);
     let refused = troubles.iter().any(|(kind, _)| *kind == Kind::Refused);
     let (kind, hint) = if refused {
-        (Kind::Refused, "nothing of it was kept; another mirror (source.mirrors) may have the right file")
+        (Kind::Refused, "nothing was kept; another mirror (source.mirrors) may have the right file")
     } else {
-        (Kind::Network, "run it again to continue where it stopped, or name other mirrors in source.mirrors")
+        (Kind::Network, "run again to continue the download, or name other mirrors in source.mirrors")
     };
     let error = match troubles {
         [(_, one)] => Error::new(kind, format!("fetching {name}: {one}")),
-        _ => Error::new(kind, format!("fetching {name}: no mirror gave it"))
+        _ => Error::new(kind, format!("fetching {name}: no mirror gave the file"))
             .with_details(troubles.iter().map(|(_, trouble)| format!("{trouble}\n")).collect::<String>()),
     };
     error.with_hint(hint)

@@ -1,22 +1,21 @@
-//! The body of a verified `latest-stage3-….txt`: which builds a mirror offers. Pure text in, types out.
+//! The body of a verified `latest-stage3-….txt`: the builds that a mirror offers. Pure functions from text to types.
 
 use crate::base::error::{Error, Result};
 use crate::base::text::printable;
+use crate::base::time::is_build_timestamp;
+use crate::verify::MAX_FILE;
 
-/// Nobody makes a stage3 larger than this; a signed size beyond it is a mistake or an attack.
-pub const MAX_SIZE: u64 = 64 << 30;
-
-/// What may follow the timestamp in a tarball's name.
+/// Suffixes of a tarball's name, after the timestamp.
 pub(super) const SUFFIXES: [&str; 5] = [".tar.xz", ".tar.zst", ".tar.bz2", ".tar.gz", ".tar"];
 
 /// A parsed pointer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pointer {
-    /// Seconds since 1970 from `# ts=`: when the list was made.
+    /// Time of the list in seconds since 1970, from `# ts=`.
     pub published: Option<u64>,
-    /// The stage3 tarballs in it, in the order of the text.
+    /// Its stage3 tarballs, in the order of the text.
     pub entries: Vec<Entry>,
-    /// How many other tarballs it names, or names in another form than Gentoo's.
+    /// Number of other tarballs, or of names in another form than Gentoo's.
     pub others: usize,
 }
 
@@ -25,7 +24,7 @@ pub struct Pointer {
 pub struct Entry {
     /// The variant: `amd64-musl`.
     pub variant: String,
-    /// When it was built: `YYYYMMDDTHHMMSSZ`.
+    /// Build time, `YYYYMMDDTHHMMSSZ`.
     pub timestamp: String,
     /// `.tar.xz` or another suffix of a tarball.
     pub suffix: String,
@@ -34,19 +33,19 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The file's name.
+    /// Returns the file's name.
     pub fn name(&self) -> String {
         format!("stage3-{}-{}{}", self.variant, self.timestamp, self.suffix)
     }
 
-    /// Its path below `autobuilds/`.
+    /// Returns its path below `autobuilds/`.
     pub fn path(&self) -> String {
         format!("{}/{}", self.timestamp, self.name())
     }
 }
 
 impl Pointer {
-    /// What it names, for a message.
+    /// Describes the names in it, for a message.
     pub fn names(&self) -> String {
         let mut names: Vec<&str> = self.entries.iter().take(5).map(|entry| entry.variant.as_str()).collect();
         let more = format!("{} more", self.entries.len() + self.others - names.len());
@@ -59,7 +58,10 @@ impl Pointer {
         names.join(", ")
     }
 
-    /// The one entry of exactly this variant; none when the list has none.
+    /// Returns the entry of exactly this variant.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`](crate::base::error::Kind::Refused) when there are two.
     pub fn entry(&self, variant: &str) -> Result<Option<&Entry>> {
         let mut found = self.entries.iter().filter(|entry| entry.variant == variant);
         let first = found.next();
@@ -70,8 +72,11 @@ impl Pointer {
     }
 }
 
-/// Parses the signed text. Lines that are neither comments nor `path size` make it refused, and so does a path that leaves its
-/// directory; tarballs that are not a stage3 in Gentoo's form (the all-variants list may hold others) are left out.
+/// Parses the signed text. Skips tarballs that are not a stage3 in Gentoo's form: the list of all variants may hold others.
+///
+/// # Errors
+/// [`Kind::Refused`](crate::base::error::Kind::Refused) for a line that is neither a comment nor `path size`, and for a path that
+/// leaves its directory.
 pub fn parse(text: &str) -> Result<Pointer> {
     let mut pointer = Pointer::default();
     for line in text.lines().map(str::trim) {
@@ -88,7 +93,7 @@ pub fn parse(text: &str) -> Result<Pointer> {
                 return Err(bad(line, "expected a path and a size"));
             };
             let size = size.parse().map_err(|_| bad(line, "its size is not a number"))?;
-            if size == 0 || size > MAX_SIZE {
+            if size == 0 || size > MAX_FILE {
                 return Err(bad(line, "its size is out of bounds"));
             }
             if path.starts_with('/') || path.split('/').any(|part| matches!(part, "" | "." | "..")) {
@@ -103,27 +108,19 @@ pub fn parse(text: &str) -> Result<Pointer> {
     Ok(pointer)
 }
 
-/// Whether this can be a variant's name.
+/// Returns true if the text can be the name of a variant.
 pub fn is_variant(text: &str) -> bool {
     text.len() <= 100
         && text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte))
 }
 
-/// Whether this is a timestamp, `YYYYMMDDTHHMMSSZ`.
-pub fn is_timestamp(text: &str) -> bool {
-    // On bytes: slicing text may fall into the middle of a character.
-    let form = b"00000000T000000Z";
-    text.len() == form.len()
-        && text.bytes().zip(form).all(|(byte, form)| if *form == b'0' { byte.is_ascii_digit() } else { byte == *form })
-}
-
-/// Takes a tarball's name apart: variant, timestamp, suffix.
+/// Splits a tarball's name into variant, timestamp and suffix.
 pub fn split_name(name: &str) -> Option<(&str, &str, &str)> {
     let rest = name.strip_prefix("stage3-")?;
     let suffix = SUFFIXES.into_iter().find(|suffix| rest.ends_with(suffix))?;
     let (variant, timestamp) = rest.strip_suffix(suffix)?.rsplit_once('-')?;
-    (is_variant(variant) && is_timestamp(timestamp)).then_some((variant, timestamp, suffix))
+    (is_variant(variant) && is_build_timestamp(timestamp)).then_some((variant, timestamp, suffix))
 }
 
 fn entry(path: &str, size: u64) -> Option<Entry> {
@@ -151,19 +148,19 @@ mod tests {
         20260810T204554Z/stage3-amd64-openrc-20260810T204554Z.tar.xz 495865168\n";
 
     #[test]
-    fn gentoos_own_text() {
+    fn the_pointer_of_gentoo_is_read() {
         let pointer = parse(REAL).unwrap();
         assert_eq!(pointer.published, Some(1_786_404_601));
         let entry = pointer.entry("amd64-openrc").unwrap().unwrap();
         assert_eq!(entry.path(), "20260810T204554Z/stage3-amd64-openrc-20260810T204554Z.tar.xz");
         assert_eq!(entry.size, 495_865_168);
-        // Exactly: a variant is not its prefix.
+        // A prefix of a name is another variant.
         assert_eq!(pointer.entry("amd64").unwrap(), None);
         assert_eq!(pointer.entry("amd64-openrc-splitusr").unwrap(), None);
     }
 
     #[test]
-    fn the_list_of_all_variants() {
+    fn the_list_of_all_variants_is_read() {
         let text = "# ts=1\n20260810T204554Z/stage3-amd64-musl-20260810T204554Z.tar.xz 1\n\
             20260810T204554Z/stage3-amd64-musl-llvm-20260810T204554Z.tar.xz 2\n\
             20260606T000000Z/stage3-x32-openrc-20260606T000000Z.tar.zst 3\n\
@@ -178,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused() {
+    fn malformed_lists_are_refused() {
         for (text, why) in [
             ("20260810T204554Z/stage3-a-20260810T204554Z.tar.xz", "expected a path and a size"),
             ("20260810T204554Z/stage3-a-20260810T204554Z.tar.xz 1 2", "expected a path and a size"),
@@ -205,12 +202,12 @@ mod tests {
         fn never_panics(text in "\\PC*|[#ts=0-9A-Z/. \n-]*") {
             let _ = parse(&text);
             let _ = split_name(&text);
-            let _ = is_timestamp(&text);
+            let _ = is_build_timestamp(&text);
         }
 
         #[test]
         fn round_trip(ts in any::<u64>(), entries in proptest::collection::vec(
-            ("[a-z0-9]{1,8}(-[a-z0-9_.]{1,8}){0,3}", "[0-9]{8}T[0-9]{6}Z", 0usize..5, 1..=MAX_SIZE), 0..8))
+            ("[a-z0-9]{1,8}(-[a-z0-9_.]{1,8}){0,3}", "[0-9]{8}T[0-9]{6}Z", 0usize..5, 1..=MAX_FILE), 0..8))
         {
             let pointer = Pointer {
                 published: Some(ts),

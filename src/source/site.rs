@@ -1,8 +1,8 @@
 //! The store, the options and the surroundings of a run.
 
-use super::Locked;
 use crate::base::progress::Progress;
 use crate::base::time::{SourceDate, now};
+use crate::lockfile::Locked;
 use crate::os::probe;
 use crate::store::Store;
 
@@ -33,7 +33,7 @@ pub struct Site<'a> {
 }
 
 impl<'a> Site<'a> {
-    /// Uses all processors of this process, and dates results now.
+    /// Uses all processors of this probe, and dates results now.
     pub fn new(store: &'a Store, options: ResolveOptions<'a>, ui: &'a dyn Progress) -> Self {
         let cpus = u32::try_from(probe::processors()).unwrap_or(u32::MAX);
         Self { store, options, ui, cpus, date: SourceDate::new(now()) }

@@ -28,13 +28,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::error::{Error, Result};
 
+mod candidate;
 pub(crate) mod cleartext;
 mod commit;
-mod judge;
 mod keyring;
 
+pub use candidate::{Candidate, Evidence, Verified, verify};
 pub use commit::Commit;
-pub use judge::{Verified, verify};
 pub use keyring::{Certificate, Keyring};
 
 /// Primary key of Gentoo's release engineering: stage3s, their lists and digests, official binary packages.
@@ -42,7 +42,9 @@ pub const GENTOO_RELEASE: &str = "13EBBDBEDE7A12775DFDB1BABB572E0E2D182910";
 /// Primary key of Gentoo's infrastructure: snapshots of the ebuild repository.
 pub const GENTOO_SNAPSHOTS: &str = "DCD05B71EAB94199527F44ACDB6B8C1F96D8BF6D";
 
-/// No signed document and no signature is longer than this.
+/// Largest stage3 or snapshot in bytes. A signed size beyond it is a mistake or an attack.
+pub const MAX_FILE: u64 = 64 << 30;
+/// Largest signed document or signature, in bytes.
 pub const MAX_DOCUMENT: u64 = 1 << 20;
 /// Signatures looked at in one document; more is an attempt to keep us busy.
 const MAX_SIGNATURES: usize = 16;

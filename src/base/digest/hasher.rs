@@ -62,15 +62,6 @@ impl Sums {
         self.sha512
     }
 
-    /// The hex digits of one of them, if it was asked for.
-    pub fn hex(&self, algorithm: Algorithm) -> Option<String> {
-        match algorithm {
-            Algorithm::Sha256 => self.sha256.map(|digest| digest.hex()),
-            Algorithm::Sha512 => self.sha512.map(|digest| digest.hex()),
-            Algorithm::Blake2b => self.blake2b.map(|digest| digest.hex()),
-        }
-    }
-
     /// The BLAKE2b, if it was asked for.
     pub fn blake2b(&self) -> Option<Blake2b> {
         self.blake2b

@@ -1,6 +1,7 @@
 //! Programs of the host that this program runs (git): in a process group of their own, with a given environment. What they write to
 //! standard error is bounded, and they end when this program ends.
 
+use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -26,7 +27,12 @@ pub(crate) struct Helper {
 
 impl Helper {
     /// Starts `program`, which is looked up in PATH. It cannot write files longer than `largest` bytes.
-    pub(crate) fn start(program: &str, arguments: &[String], env: &[(String, String)], largest: u64) -> Result<Self> {
+    pub(crate) fn start(
+        program: &str,
+        arguments: &[String],
+        env: &[(OsString, OsString)],
+        largest: u64,
+    ) -> Result<Self> {
         #[allow(clippy::disallowed_methods, reason = "this is where helpers are started")]
         let mut command = Command::new(program);
         command.args(arguments).env_clear().envs(env.iter().map(|(name, value)| (name, value)));
@@ -110,7 +116,7 @@ mod tests {
     use super::*;
 
     fn sh(script: &str) -> Helper {
-        let env = [("PATH".to_owned(), std::env::var("PATH").unwrap())];
+        let env = [("PATH".into(), std::env::var_os("PATH").unwrap())];
         Helper::start("sh", &["-c".to_owned(), script.to_owned()], &env, 4096).unwrap()
     }
 
@@ -134,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_missing_program_is_an_error_with_a_hint() {
-        let env = [("PATH".to_owned(), "/nonexistent".to_owned())];
+        let env = [("PATH".into(), "/nonexistent".into())];
         let error = Helper::start("git", &[], &env, 1).unwrap_err();
         assert!(
             error.kind() == crate::base::error::Kind::System && error.hint().unwrap().contains("install git"),

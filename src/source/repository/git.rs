@@ -1,8 +1,7 @@
-//! Commits of git repositories. The host's `git` moves the bytes, under no configuration but ours, into a bare repository in the
-//! store; who signed a commit is judged here, and its tree is unpacked by this program.
+//! Commits of git repositories. The host's `git` fetches the objects into a bare repository in the store, without any configuration of
+//! the host. This program judges the signature of a commit and unpacks its tree.
 
-use crate::base::text::printable;
-use crate::base::time::now;
+use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::path::PathBuf;
 
@@ -11,69 +10,69 @@ use sha2::{Digest, Sha256};
 
 use crate::base::digest::{Sha512, hex};
 use crate::base::error::{Context, Error, Kind, Result};
+use crate::base::text::printable;
 use crate::os::process::Exit;
 use crate::os::process::helper::{Helper, ask};
 use crate::recipe::Git;
-use crate::source::{Dated, Site, warn_of_expiry};
+use crate::source::freshness::SignatureAge;
+use crate::source::trust::warn_of_expiry;
+use crate::source::{Site, Trust, without_network};
 use crate::store::Store;
 use crate::store::lock::{self, Lock, Mode};
-use crate::verify::{self, GENTOO_SNAPSHOTS, Keyring, MAX_DOCUMENT, Signer};
+use crate::verify::{self, Keyring, MAX_DOCUMENT, Signer};
 
 /// Kind of the refs that remember commits.
 const REFS: &str = "git";
-/// The largest file that git may write: a pack of Gentoo's repository has some hundred megabytes.
+/// Largest file that git may write, in bytes. A pack of Gentoo's repository has some hundred megabytes.
 const LARGEST: u64 = 8 << 30;
-/// Primary key that signs the commits of Gentoo's own repository, where it was imported; [`GENTOO_SNAPSHOTS`] may too.
-const GENTOO_COMMITS: &str = "EF9538C9E8E64311A52CDEDFA13D0EF1914E7A72";
-/// What no attribute in a repository may change: a tree is what its commit says, byte by byte.
+/// Attributes that take effect on export, all switched off, so that a tree has exactly the bytes of its commit.
 const ATTRIBUTES: &str = "* -export-ignore -export-subst -text -eol -ident -filter -working-tree-encoding\n";
 
-/// A commit that is good by its signature, or by the recipe's word.
-#[derive(Debug)]
+/// A commit that a trusted signature or the recipe itself vouches for.
+#[derive(Debug, Clone)]
 pub struct Commit {
     url: String,
-    facts: Facts,
+    meta: CommitMeta,
 }
 
-/// What is remembered of a commit.
+/// Facts about a commit, as the store remembers them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Facts {
+struct CommitMeta {
     commit: String,
     signer: Option<Signer>,
-    /// [`Keyring::id`] it was verified with, or nothing where the recipe wants no signature.
+    /// [`Keyring::id`] of the verification; empty if the recipe accepts an unsigned commit.
     trust: String,
 }
 
 impl Commit {
-    /// The address of its repository.
+    /// Returns the address of its repository.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Its id.
     pub fn id(&self) -> &str {
-        &self.facts.commit
+        &self.meta.commit
     }
 
-    /// Primary fingerprint of the certificate that signed it.
+    /// Returns the primary fingerprint of the signer.
     pub fn signer(&self) -> Option<&str> {
-        self.facts.signer.as_ref().map(|signer| signer.primary.as_str())
+        self.meta.signer.as_ref().map(|signer| signer.primary.as_str())
     }
 
-    /// What the trust in it rests on, in words.
-    pub fn how(&self) -> String {
+    /// Returns the reason for trusting it, in words.
+    pub fn trust_basis(&self) -> String {
         match self.signer() {
             Some(signer) => format!("commit signed by {signer}"),
             None => "commit id in the recipe, unsigned".to_owned(),
         }
     }
 
-    /// What its tree is called in the store: a digest, as a tarball has one.
-    pub fn tree(&self) -> Sha512 {
+    /// Returns the digest that names its tree in the store.
+    pub fn tree_key(&self) -> Sha512 {
         Sha512::of(format!("git commit {}", self.id()).as_bytes())
     }
 
-    /// What is unpacked is called so in messages.
+    /// Returns a name for messages: the last part of the address and the start of the id.
     pub fn name(&self) -> String {
         let short = &self.id()[..12];
         let named = |part: &&str| !matches!(*part, "" | ".git");
@@ -85,32 +84,35 @@ impl Commit {
 impl std::fmt::Display for Commit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let signer = self.signer().unwrap_or("nobody");
-        write!(f, "{}: good\n  commit   {}\n  signer   {signer}\n  verified {}", self.url, self.id(), self.how())
+        write!(
+            f,
+            "{}: good\n  commit   {}\n  signer   {signer}\n  verified {}",
+            self.url,
+            self.id(),
+            self.trust_basis()
+        )
     }
 }
 
-/// Finds out which commit it is, and that it may be used. Asks the server, unless the commit is given and known.
+/// Finds the commit and judges it. Asks the server, unless the recipe names a commit that the store knows.
 ///
 /// # Errors
-/// [`Kind::Refused`] for a commit that is not signed as it must be, [`Kind::Network`] when the server does not give it,
+/// [`Kind::Refused`] for a commit without a trusted signature, [`Kind::Network`] when the server does not give it,
 /// [`Kind::System`] when this machine has no git.
-pub fn locate(git: &Git, at: &Site<'_>) -> Result<Commit> {
+pub(in crate::source) fn locate(git: &Git, at: &Site<'_>) -> Result<Commit> {
     if (at.options.offline || git.commit.is_some())
         && let Some(known) = known(git, at.store)?
     {
         return Ok(known);
     }
-    judged(git, at)
+    judge(git, at)
 }
 
-/// As [`locate`], but what is known is judged anew.
-///
-/// # Errors
-/// As [`locate`].
-pub fn judged(git: &Git, at: &Site<'_>) -> Result<Commit> {
+/// Finds the commit on the server and judges it, even if the store knows it.
+pub(in crate::source) fn judge(git: &Git, at: &Site<'_>) -> Result<Commit> {
     if at.options.offline {
-        return Err(Error::network(format!("the store knows no verified commit of {}", git.url))
-            .with_hint("run once without --offline"));
+        return Err(Error::network(format!("the store has no verified commit of {}", git.url))
+            .with_hint(without_network(&at.options)));
     }
     at.ui.stage(&format!("looking for the commit of {}", git.url));
     let keyring = keyring(git, at.store)?;
@@ -120,35 +122,29 @@ pub fn judged(git: &Git, at: &Site<'_>) -> Result<Commit> {
         Some(keyring) => {
             let signer = bare.commit(&commit)?.verify(keyring)?;
             if git.commit.is_none() {
-                let dated = Dated { of: ref_name(git), max_age: git.max_age };
-                dated.check(keyring, &described(git), signer.created, at)?;
+                let age = SignatureAge { of: ref_name(git), max_age: git.max_age };
+                age.check(keyring, &described(git), signer.created, at)?;
             }
-            warn_of_expiry(keyring, &signer.primary, now(), at.ui);
+            warn_of_expiry(keyring, &signer.primary, at.ui);
             Some(signer)
         }
         None => bare.commit(&commit).map(|_| None)?,
     };
-    let facts = Facts { commit, signer, trust: keyring.map(|keyring| keyring.id().to_owned()).unwrap_or_default() };
-    at.store.write_ref(REFS, &ref_name(git), &facts)?;
+    let meta = CommitMeta { commit, signer, trust: keyring.map(|keyring| keyring.id().to_owned()).unwrap_or_default() };
+    at.store.write_ref(REFS, &ref_name(git), &meta)?;
     at.ui.done();
-    Ok(Commit { url: git.url.clone(), facts })
+    Ok(Commit { url: git.url.clone(), meta })
 }
 
-/// The commit as the store remembers it, without asking anybody.
-///
-/// # Errors
-/// Those of the keyring and the store.
-pub fn known(git: &Git, store: &Store) -> Result<Option<Commit>> {
+/// Returns the commit that the store remembers, without asking a server.
+pub(in crate::source) fn known(git: &Git, store: &Store) -> Result<Option<Commit>> {
     let trust = keyring(git, store)?.map(|keyring| keyring.id().to_owned()).unwrap_or_default();
-    let facts = store.read_ref::<Facts>(REFS, &ref_name(git))?.filter(|facts| facts.trust == trust);
-    Ok(facts.map(|facts| Commit { url: git.url.clone(), facts }))
+    let meta = store.read_ref::<CommitMeta>(REFS, &ref_name(git))?.filter(|meta| meta.trust == trust);
+    Ok(meta.map(|meta| Commit { url: git.url.clone(), meta }))
 }
 
-/// The commit's tree as a tarball with one top directory, given to `unpack`.
-///
-/// # Errors
-/// Those of `unpack`, and as [`locate`].
-pub fn archive<T>(
+/// Gives `unpack` a tarball of the commit's tree, with one top directory.
+pub(in crate::source) fn archive<T>(
     git: &Git,
     commit: &Commit,
     at: &Site<'_>,
@@ -158,7 +154,7 @@ pub fn archive<T>(
     if !bare.has(commit.id())? {
         if at.options.offline {
             return Err(Error::network(format!("the store does not have {} of {}", commit.id(), git.url))
-                .with_hint("run once without --offline"));
+                .with_hint(without_network(&at.options)));
         }
         bare.fetch(&Git { commit: Some(commit.id().to_owned()), ..git.clone() })?;
     }
@@ -167,30 +163,19 @@ pub fn archive<T>(
     let mut helper = bare.git(&["archive", "--format=tar", "--prefix=repository/", commit.id()])?;
     let unpacked = unpack(Box::new(helper.output()?));
     let (exit, complaints) = helper.finish()?;
-    // Killed by a signal, it only could not write any more.
+    // A signal ends git when nobody reads its output any more. Then the error of `unpack` matters.
     match exit {
         Exit::Code(0) | Exit::Signal(_) if unpacked.is_err() || exit.success() => unpacked,
         _ => Err(Error::system(format!("git archive of {} failed", commit.id())).with_details(shown(&complaints))),
     }
 }
 
-/// Who may sign; none where the recipe wants no signature.
+/// Returns the certificates that may sign, or `None` if the recipe accepts an unsigned commit.
 fn keyring(git: &Git, store: &Store) -> Result<Option<Keyring>> {
     if git.allow_unsigned {
         return Ok(None);
     }
-    let imported = store.certificates()?;
-    match &git.keyring {
-        Some(path) => Keyring::load(path, &git.fingerprints),
-        None if !git.fingerprints.is_empty() => Keyring::known(&imported, &git.fingerprints),
-        // Its checker lets no other repository go without.
-        None => {
-            let mut trusted = vec![GENTOO_SNAPSHOTS.to_owned()];
-            trusted.extend(store.certificate_names()?.into_iter().filter(|name| name == GENTOO_COMMITS));
-            Keyring::known(&imported, &trusted)
-        }
-    }
-    .map(Some)
+    Trust::of_git(git).keyring(store).map(Some)
 }
 
 fn described(git: &Git) -> String {
@@ -204,11 +189,11 @@ fn ref_name(git: &Git) -> String {
     hex(&Sha256::digest(described(git)))
 }
 
-/// The bare repository that an address is fetched into, locked.
+/// The bare repository for an address, locked.
 struct Bare {
     path: PathBuf,
-    env: Vec<(String, String)>,
-    /// The repository, and the caches against `clean`.
+    env: Vec<(OsString, OsString)>,
+    /// Locks of the repository, and of the caches against `clean`.
     _locks: (Lock, Lock),
 }
 
@@ -221,12 +206,7 @@ impl Bare {
         let path = directory.join(format!("{}-{format}", &hex(&Sha256::digest(&git.url))[..32]));
         let waiting = || at.ui.note(&format!("waiting for another process that fetches {}", git.url));
         let lock = lock::take(&path.with_added_extension("lock"), Mode::Exclusive, waiting)?;
-        let proxies = std::env::vars().filter(|(name, _)| {
-            let lower = name.to_ascii_lowercase();
-            lower.ends_with("_proxy") || matches!(name.as_str(), "PATH" | "SSL_CERT_FILE" | "SSL_CERT_DIR")
-        });
         let own = [
-            ("GIT_DIR", path.to_str().ok_or_else(|| Error::system("the path of the store is not UTF-8"))?),
             ("GIT_CONFIG_NOSYSTEM", "1"),
             ("GIT_CONFIG_SYSTEM", "/dev/null"),
             ("GIT_CONFIG_GLOBAL", "/dev/null"),
@@ -236,8 +216,11 @@ impl Bare {
             ("GIT_ALLOW_PROTOCOL", "http:https"),
             ("LC_ALL", "C"),
         ];
-        let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let bare = Self { path, env: proxies.chain(own).collect(), _locks: (lock, used) };
+        let own = own.map(|(name, value)| (name.into(), value.into()));
+        let mut env = inherited(std::env::vars_os());
+        env.extend(own);
+        env.push(("GIT_DIR".into(), path.clone().into()));
+        let bare = Self { path, env, _locks: (lock, used) };
         if !bare.path.join("HEAD").exists() {
             let made = ["init", "--quiet", "--bare", "--template=", "--initial-branch=none"];
             bare.run(&[&made[..], &[&format!("--object-format={format}")]].concat())?;
@@ -245,7 +228,7 @@ impl Bare {
         Ok(bare)
     }
 
-    /// Gets the commit, or the newest of the branch, and what it needs; its id.
+    /// Fetches the commit, or the newest of the branch, with its whole tree. Returns its id.
     fn fetch(&self, git: &Git) -> Result<String> {
         let branch = git.branch.as_ref().map(|branch| format!("refs/heads/{branch}"));
         let fetch = |depth: &[&str], refspec: &str| {
@@ -256,7 +239,7 @@ impl Bare {
             (Some(commit), branch) if !self.has(commit)? => {
                 let found = fetch(&["--depth=1"], &format!("{commit}:refs/quern/new"));
                 match (found, branch) {
-                    // Not every server gives what no branch names just now.
+                    // Some servers only give commits that a branch names at the moment.
                     (Err(error), Some(branch)) if error.kind() == Kind::Network => {
                         fetch(&[], &format!("{branch}:refs/quern/branch")).map_err(|_| error)?;
                         self.run(&["cat-file", "-e", &format!("{commit}^{{tree}}")]).map_err(|error| {
@@ -274,14 +257,14 @@ impl Bare {
             }
         };
         if !matches!(id.len(), 40 | 64) || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(Error::system(format!("git calls a commit {}", printable(&id))));
+            return Err(Error::system(format!("git returned an invalid commit id: {}", printable(&id))));
         }
-        // That it is here, with all that belongs to it.
+        // This ref records that the commit is here as a whole.
         self.run(&["update-ref", &format!("refs/quern/{id}"), &id])?;
         Ok(id)
     }
 
-    /// Whether a commit was fetched whole.
+    /// Returns true if a commit was fetched as a whole.
     fn has(&self, id: &str) -> Result<bool> {
         let helper = self.git(&["show-ref", "--verify", "--quiet", &format!("refs/quern/{id}")])?;
         Ok(ask(helper, MAX_DOCUMENT)?.0.success())
@@ -290,24 +273,24 @@ impl Bare {
     fn commit(&self, id: &str) -> Result<verify::Commit> {
         let (exit, bytes, complaints) = ask(self.git(&["cat-file", "commit", id])?, MAX_DOCUMENT)?;
         if !exit.success() {
-            return Err(Error::refused(format!("{id} is no commit")).with_details(shown(&complaints)));
+            return Err(Error::refused(format!("{id} is not a commit")).with_details(shown(&complaints)));
         }
         verify::Commit::read(id, &bytes)
     }
 
-    /// Runs a command that talks to the server.
+    /// Runs a git command that talks to the server.
     fn transfer(&self, arguments: &[&str], url: &str) -> Result<()> {
         let (exit, _, complaints) = ask(self.git(arguments)?, MAX_DOCUMENT)?;
         if exit.success() {
             return Ok(());
         }
-        // What git finds wrong with what it got.
+        // Words in git's messages about damaged objects.
         let damaged = ["fsck", "corrupt", "mismatch", "invalid", "necessary objects", "expected object"];
         let kind = if damaged.iter().any(|word| complaints.contains(word)) { Kind::Refused } else { Kind::Network };
         Err(Error::new(kind, format!("fetching {url} with git")).with_details(shown(&complaints)))
     }
 
-    /// Runs a command that talks to nobody; what it prints.
+    /// Runs a git command that does not use the network. Returns its output.
     fn run(&self, arguments: &[&str]) -> Result<String> {
         let (exit, output, complaints) = ask(self.git(arguments)?, MAX_DOCUMENT)?;
         if !exit.success() {
@@ -343,7 +326,33 @@ impl Bare {
     }
 }
 
-/// Complaints of git, which quote the server, for the terminal.
+/// Selects the variables that git inherits: the search path, proxies and CA certificates. Names and values may be any bytes.
+fn inherited(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
+    let wanted = |name: &OsStr| {
+        let lower = name.to_ascii_lowercase();
+        lower.as_encoded_bytes().ends_with(b"_proxy")
+            || ["PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|one| OsStr::new(one) == name)
+    };
+    all.filter(|(name, _)| wanted(name)).collect()
+}
+
+/// Makes git's messages, which quote the server, safe for the terminal.
 fn shown(complaints: &str) -> String {
     complaints.lines().map(|line| format!("{}\n", printable(line))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    #[test]
+    fn variables_of_any_bytes_are_inherited_or_left_out() {
+        let odd = || OsString::from_vec(b"\xff\xfe".to_vec());
+        let named = |name: &str| (OsString::from(name), odd());
+        let all = vec![named("HOME"), (odd(), odd()), named("PATH"), named("https_proxy"), named("NO_PROXY")];
+        let kept = inherited(all.into_iter());
+        assert_eq!(kept, [named("PATH"), named("https_proxy"), named("NO_PROXY")]);
+    }
 }

@@ -1,35 +1,35 @@
 //! Snapshots as squashfs images: `snapshots/squashfs/gentoo-….xz.sqfs` of a mirror, and a signed list of their digests.
 
-use crate::base::digest::{Algorithm, Sha512};
-use crate::base::text::printable;
-use crate::base::time::now;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
-use super::snapshot::as_source;
-use crate::base::digest::hex;
-use crate::base::error::{Error, Kind, Result};
+use crate::base::digest::{Sha512, hex};
+use crate::base::error::{Error, Result};
+use crate::base::text::printable;
+use crate::net::http::Http;
 use crate::recipe::Snapshot;
 use crate::source::digests;
-use crate::source::fetch::{FailureKind, Http};
-use crate::source::{Dated, Facts, Located, Place, Proof, Site, keyring};
+use crate::source::freshness::SignatureAge;
+use crate::source::mirrors::{self, Answer};
+use crate::source::model::{FileMeta, Location, SourceFile};
+use crate::source::{Site, Trust};
 use crate::store::Store;
-use crate::verify::{self, Keyring, MAX_DOCUMENT, Signed, Signer};
+use crate::verify::{self, Evidence, Keyring, Signed, Signer};
 
 const DIRECTORY: &str = "snapshots/squashfs";
-/// Kind of the refs that hold [`Facts`] by what is asked for.
+/// Kind of the refs that hold [`FileMeta`] by path.
 const REFS: &str = "squashfs";
-/// What a signed list may be long to be remembered.
+/// Longest signed list that is remembered, in bytes.
 const REMEMBERED: usize = 16 << 10;
 
-/// How the images' names end.
+/// Suffix of the images' names.
 pub(super) const ENDING: &str = ".xz.sqfs";
 
-/// The path of what is asked for, on every mirror.
+/// Returns the path of the requested image below the root of each mirror.
 pub(super) fn path(snapshot: &Snapshot) -> String {
     format!("{DIRECTORY}/gentoo-{}{ENDING}", snapshot.date.as_deref().unwrap_or("current"))
 }
 
-/// Names of the signed lists that may have it, the likeliest first.
+/// Names the signed lists that may have the image, the likeliest first.
 fn lists(snapshot: &Snapshot) -> Vec<String> {
     let own = snapshot.date.as_ref().map(|date| format!("gentoo-{date}.sha512sum.txt"));
     own.into_iter().chain(["gentoo-current.sha512sum.txt".to_owned(), "sha512sum.txt".to_owned()]).collect()
@@ -40,153 +40,134 @@ pub(super) fn first_urls(snapshot: &Snapshot) -> Vec<String> {
     snapshot.mirrors.iter().map(|root| format!("{root}/{DIRECTORY}/{list}")).collect()
 }
 
-/// An image that a signed list gives the digest of.
+/// An image and its digest from a signed list.
 struct Listed {
     name: String,
     sha512: Sha512,
     signer: Signer,
+    /// The signed list.
+    document: Vec<u8>,
 }
 
-pub(super) fn locate(snapshot: &Snapshot, at: &Site<'_>) -> Result<Located> {
+/// Asks the mirrors for a signed list that has the image.
+pub(super) fn locate(snapshot: &Snapshot, at: &Site<'_>) -> Result<SourceFile> {
     at.ui.stage(&format!("looking for {}", printable(&path(snapshot))));
-    let keyring = keyring(&as_source(snapshot).0, at.store)?;
+    let keyring = Trust::of_snapshot(snapshot).keyring(at.store)?;
     let http = Http::default();
-    let mut troubles: Vec<Error> = Vec::new();
-    for (index, root) in snapshot.mirrors.iter().enumerate() {
-        match ask(&http, root, snapshot, &keyring, at) {
-            Ok((listed, signed)) => {
-                let mut mirrors = snapshot.mirrors.clone();
-                mirrors[..=index].rotate_right(1);
-                at.ui.done();
-                return located(snapshot, listed, signed, &mirrors, &keyring, at.store);
+    let roots: Vec<&str> = snapshot.mirrors.iter().map(String::as_str).collect();
+    let asked = path(snapshot);
+    let found = mirrors::each(&roots, &format!("list of {asked}"), at.ui, |root| {
+        let mut missing = format!("no signed list of {} has {asked}\n", printable(root));
+        for list in lists(snapshot) {
+            let url = format!("{root}/{DIRECTORY}/{list}");
+            match mirrors::document(&http, &url)? {
+                Answer::Missing(why) => missing.push_str(&why),
+                Answer::Found(bytes) => match listed(&printable(&url), bytes, snapshot, &keyring)? {
+                    Some(listed) => {
+                        check_age(&listed, &printable(&url), snapshot, &keyring, at)?;
+                        return Ok(Answer::Found(listed));
+                    }
+                    None => missing.push_str(&format!("{}: it does not list {asked}\n", printable(&url))),
+                },
             }
-            Err(error) if matches!(error.kind(), Kind::Refused | Kind::Network) => {
-                if index + 1 < snapshot.mirrors.len() {
-                    at.ui.warn(&format!("{error}; trying the next mirror"));
-                }
-                troubles.push(error);
-            }
-            Err(error) => return Err(error),
         }
+        Ok(Answer::Missing(missing))
+    })?;
+    at.ui.done();
+    match found {
+        Answer::Found((index, listed)) => {
+            remembered(snapshot, listed, &mirrors::preferring(&roots, index), &keyring, at.store)
+        }
+        Answer::Missing(details) => Err(Error::network(format!("no signed list has {asked}")).with_details(details)),
     }
-    // A refusal says more than silence: it may be an attack.
-    let worst = troubles.iter().position(|error| error.kind() == Kind::Refused).unwrap_or(0);
-    Err(match troubles.is_empty() {
-        true => Error::network("there is no mirror to ask"),
-        false => troubles.swap_remove(worst),
-    })
 }
 
-/// The image, as a mirror's first list that has it gives it, and the list.
-fn ask(http: &Http, root: &str, snapshot: &Snapshot, keyring: &Keyring, at: &Site<'_>) -> Result<(Listed, Vec<u8>)> {
-    let mut missing = Vec::new();
-    for list in lists(snapshot) {
-        let url = format!("{root}/{DIRECTORY}/{list}");
-        let bytes = match http.document(&url, MAX_DOCUMENT) {
-            Ok(bytes) => bytes,
-            Err(failure) if failure.kind == FailureKind::Missing => {
-                missing.push(format!("{failure}\n"));
-                continue;
-            }
-            Err(failure) => return Err(Error::network(failure.to_string())),
-        };
-        let url = printable(&url);
-        let Some(listed) = listed(&url, &bytes, snapshot, keyring)? else {
-            missing.push(format!("{url}: it does not list {}\n", path(snapshot)));
-            continue;
-        };
-        // How old a day's is, is in its name.
-        if snapshot.date.is_none() {
-            let (of, max_age) = (ref_name(snapshot), snapshot.max_age);
-            let dated = Dated { of, max_age };
-            dated.check(keyring, &url, listed.signer.created, at)?;
-        }
-        return Ok((listed, bytes));
+/// Checks the age of the list that names the latest image. The name of a day's image tells its age.
+fn check_age(listed: &Listed, url: &str, snapshot: &Snapshot, keyring: &Keyring, at: &Site<'_>) -> Result<()> {
+    if snapshot.date.is_some() {
+        return Ok(());
     }
-    Err(Error::network(format!("no signed list of {} has {}", printable(root), path(snapshot)))
-        .with_details(missing.concat()))
+    let age = SignatureAge { of: ref_name(snapshot), max_age: snapshot.max_age };
+    age.check(keyring, url, listed.signer.created, at)
 }
 
-/// What a signed list says of the image that is asked for: of the latest, by the newest day that has a name of its own, so that
-/// whoever locks it finds it again.
-fn listed(what: &str, signed: &[u8], snapshot: &Snapshot, keyring: &Keyring) -> Result<Option<Listed>> {
-    let Signed { text, signer } = verify::clearsigned(what, signed, keyring)?;
-    // As `sha512sum` writes it: without a word on the algorithm.
+/// Finds the requested image in a signed list. The latest image is named by the newest day in the list, so that a lock can name it
+/// again.
+fn listed(what: &str, document: Vec<u8>, snapshot: &Snapshot, keyring: &Keyring) -> Result<Option<Listed>> {
+    let Signed { text, signer } = verify::clearsigned(what, &document, keyring)?;
+    // The list has the form of `sha512sum`, which does not name the algorithm.
     let digests = digests::parse(&format!("# SHA512 HASH\n{text}"))?;
     let asked = path(snapshot);
     let asked = asked.rsplit('/').next().unwrap_or_default();
     let latest = digests.files().filter(|name| snapshot.date.is_none() && day(name).is_some()).max();
     for name in latest.into_iter().chain([asked]) {
-        if let Some(sha512) = digests.of(name, Algorithm::Sha512)? {
-            return Ok(Some(Listed { name: name.to_owned(), sha512: digests::sha512(sha512)?, signer }));
+        if let Some(sha512) = digests.sha512(name)? {
+            return Ok(Some(Listed { name: name.to_owned(), sha512, signer, document }));
         }
     }
     Ok(None)
 }
 
-/// The day in the name of an image.
+/// Returns the day in the name of an image.
 fn day(name: &str) -> Option<&str> {
     let day = name.strip_prefix("gentoo-")?.strip_suffix(ENDING)?;
     (day.len() == 8 && day.bytes().all(|byte| byte.is_ascii_digit())).then_some(day)
 }
 
-fn located(
+/// Returns the listed image, with the facts that the store remembers of it.
+fn remembered(
     snapshot: &Snapshot,
     listed: Listed,
-    signed: Vec<u8>,
-    mirrors: &[String],
+    roots: &[&str],
     keyring: &Keyring,
     store: &Store,
-) -> Result<Located> {
-    let remembered = store
-        .read_ref::<Facts>(REFS, &ref_name(snapshot))?
-        .filter(|facts| facts.trust == keyring.id() && facts.sha512 == Some(listed.sha512) && facts.digests.is_some());
-    let here = store.blob(&listed.sha512)?.is_some();
-    let new = remembered.is_none();
-    let facts = remembered.unwrap_or_else(|| Facts {
-        size: None,
-        sha512: Some(listed.sha512),
-        blake2b: None,
-        timestamp: None,
-        how: by(&listed.signer),
-        signer: Some(listed.signer),
-        verified_at: now(),
-        trust: keyring.id().to_owned(),
-        signature: None,
-        digests: String::from_utf8(signed).ok().filter(|signed| signed.len() <= REMEMBERED),
-        fetched: here,
-    });
-    // What another name brought here is not fetched again, and is known by this one too.
-    if new && here {
-        store.write_ref(REFS, &ref_name(snapshot), &facts)?;
+) -> Result<SourceFile> {
+    let meta = store
+        .read_ref::<FileMeta>(REFS, &ref_name(snapshot))?
+        .filter(|meta| meta.is_good(keyring) && meta.sha512 == Some(listed.sha512) && meta.digests.is_some());
+    if let Some(meta) = meta {
+        return Ok(file(snapshot, listed.name, meta, roots));
     }
-    Ok(of_facts(snapshot, listed.name, facts, mirrors, false))
+    let here = store.blob(&listed.sha512)?.is_some();
+    let meta = FileMeta {
+        sha512: Some(listed.sha512),
+        trust_basis: by(&listed.signer),
+        signer: Some(listed.signer),
+        digests: String::from_utf8(listed.document).ok().filter(|signed| signed.len() <= REMEMBERED),
+        fetched: here,
+        ..FileMeta::new(keyring.id())
+    };
+    // An image that was fetched under another name is not fetched again, and is known by this name too.
+    if here {
+        store.write_ref(REFS, &ref_name(snapshot), &meta)?;
+    }
+    Ok(file(snapshot, listed.name, meta, roots))
 }
 
-/// What the store remembers, its signed list judged again by who is trusted now.
-pub(super) fn known(snapshot: &Snapshot, store: &Store) -> Result<Option<Located>> {
-    let keyring = keyring(&as_source(snapshot).0, store)?;
-    let Some(facts) = store.read_ref::<Facts>(REFS, &ref_name(snapshot))? else { return Ok(None) };
-    let listed = facts
-        .digests
-        .as_ref()
-        .and_then(|signed| listed(&path(snapshot), signed.as_bytes(), snapshot, &keyring).ok().flatten());
-    Ok(listed.filter(|listed| facts.sha512 == Some(listed.sha512)).map(|listed| {
-        let (how, signer) = (by(&listed.signer), Some(listed.signer));
-        of_facts(snapshot, listed.name, Facts { how, signer, ..facts }, &snapshot.mirrors, true)
+/// Returns the image that the store remembers. The present keyring judges its signed list again.
+pub(super) fn known(snapshot: &Snapshot, store: &Store) -> Result<Option<SourceFile>> {
+    let keyring = Trust::of_snapshot(snapshot).keyring(store)?;
+    let Some(meta) = store.read_ref::<FileMeta>(REFS, &ref_name(snapshot))? else { return Ok(None) };
+    let document = meta.digests.clone().map(String::into_bytes);
+    let listed = document.and_then(|document| listed(&path(snapshot), document, snapshot, &keyring).ok().flatten());
+    let roots: Vec<&str> = snapshot.mirrors.iter().map(String::as_str).collect();
+    Ok(listed.filter(|listed| meta.sha512 == Some(listed.sha512)).map(|listed| {
+        let (trust_basis, signer) = (by(&listed.signer), Some(listed.signer));
+        let file = file(snapshot, listed.name, FileMeta { trust_basis, signer, ..meta }, &roots);
+        SourceFile { offline: true, ..file }
     }))
 }
 
-fn of_facts(snapshot: &Snapshot, name: String, facts: Facts, mirrors: &[String], offline: bool) -> Located {
-    Located {
-        place: Place::Urls(mirrors.iter().map(|root| format!("{root}/{DIRECTORY}/{name}")).collect()),
+fn file(snapshot: &Snapshot, name: String, meta: FileMeta, roots: &[&str]) -> SourceFile {
+    SourceFile {
+        location: Location::Urls(roots.iter().map(|root| format!("{root}/{DIRECTORY}/{name}")).collect()),
         name,
-        proof: Proof::Digest,
-        facts,
-        offline,
+        evidence: Evidence::Digest,
+        meta,
+        offline: false,
         remember: (REFS, ref_name(snapshot)),
-        dated: None,
-        sha256: None,
+        signature_age: None,
+        unsigned_sha256: None,
     }
 }
 

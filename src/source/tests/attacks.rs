@@ -3,7 +3,6 @@
 
 use super::mirror::{Mirror, OFFLINE, VARIANT, build, job, latest, store};
 use super::*;
-use crate::base::digest::hex;
 use crate::recipe::Version;
 
 const DAY: u64 = 86_400;
@@ -85,7 +84,7 @@ fn arbitrary_installation() {
 fn endless_data() {
     let Some(mirror) = Mirror::new() else { return };
     for (endless, why) in
-        [(list(), "larger than"), (mirror.tarball(".DIGESTS"), "larger than"), (mirror.tarball(""), "more than the")]
+        [(list(), "larger than"), (mirror.tarball(".DIGESTS"), "larger than"), (mirror.tarball(""), "sends more than")]
     {
         let files = mirror.files.clone();
         let server = Server::start(move |request, stream| {
@@ -214,13 +213,13 @@ fn mix_and_match() {
     let signed = monday.sign(&format!("# SHA512 HASH\n{}  {}\n", sha512(&sunday), monday.name));
     monday.put(&monday.tarball(".DIGESTS"), signed);
     monday.put(&monday.tarball(""), sunday);
-    User::of(&monday, &[&monday.serve()]).is_refused(Kind::Refused, "where the signed size is");
+    User::of(&monday, &[&monday.serve()]).is_refused(Kind::Refused, "instead of the signed size");
     // The two digests of two days.
     monday.files = good;
     let text = format!(
         "# SHA512 HASH\n{}  {name}\n# BLAKE2B HASH\n{}  {name}\n",
         sha512(&data()),
-        hex(&Blake2b512::digest(b"sunday")),
+        Blake2b::of(b"sunday").hex(),
         name = monday.name
     );
     let signed = monday.sign(&text);
@@ -241,7 +240,7 @@ fn rollback() {
     user.asks(&[&newer]).builds().unwrap();
     user.asks(&[&older]);
     let error = user.builds().map(|_| ()).unwrap_err();
-    assert!(error.kind() == Kind::Refused && error.to_string().contains("older than it was"), "{error}");
+    assert!(error.kind() == Kind::Refused && error.to_string().contains("older than one seen before"), "{error}");
     // What is only shown is held to the same memory, and does not add to it.
     let name = mirror.tarball("").replace(mirror.timestamp, "20260101T000000Z");
     let all = mirror.sign(&format!("# ts={}\n{name} {}\n", now(), data().len()));
@@ -251,7 +250,7 @@ fn rollback() {
         user.asks(&[&server]);
         offers(&user.job.source, "amd64", &Site::new(&user.store, ResolveOptions::default(), &Silent))
     };
-    assert!(shown(&mirror, &mut user).unwrap_err().to_string().contains("older than it was"));
+    assert!(shown(&mirror, &mut user).unwrap_err().to_string().contains("older than one seen before"));
     let all = mirror.sign(&format!("# ts={}\n{} {}\n", now() + 60, mirror.tarball(""), data().len()));
     mirror.put("latest-stage3.txt", all);
     assert_eq!(shown(&mirror, &mut user).unwrap().entries.len(), 1);
@@ -307,7 +306,7 @@ fn wrong_software_installation() {
     let signature = mirror.gpg.detach("good", &[], &openrc);
     mirror.put(&mirror.tarball(".asc"), signature);
     mirror.put(&mirror.tarball(""), openrc);
-    User::of(&mirror, &[&mirror.serve()]).is_refused(Kind::Refused, "where the signed size is");
+    User::of(&mirror, &[&mirror.serve()]).is_refused(Kind::Refused, "instead of the signed size");
 }
 
 /// "An attacker who is able to compromise a key": with the owner's revocation nothing that it signed counts, old or new, in the

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 
 use super::mirror::{AUTOBUILDS, Mirror, VARIANT, build, job, latest, store};
 use super::*;
-use crate::base::digest::hex;
 
 /// A mirror with keys of every fate, and the rows that spoil it.
 struct Forge {
@@ -75,7 +74,7 @@ impl Forge {
         match document {
             List => format!("# Latest as of then\n# ts={}\n{}\n", now(), self.line()),
             Digests => {
-                let blake2b = hex(&Blake2b512::digest(data()));
+                let blake2b = Blake2b::of(&data()).hex();
                 format!("# SHA512 HASH\n{}  {name}\n# BLAKE2B HASH\n{blake2b}  {name}\n", sha512(&data()))
             }
         }
@@ -251,7 +250,7 @@ impl Forge {
             "another size",
             List,
             &fresh(&line.replace("1200000", "1200001")),
-            Expected::Signed("where the signed size is 1200001"),
+            Expected::Signed("instead of the signed size, 1200001"),
         );
         let mut says = |name: &str, text: String, why: &'static str| self.says(name, List, &text, refused(why));
         says("ts of the future", format!("# ts={}\n{line}\n", ts + 200_000), "from the future");
@@ -265,8 +264,8 @@ impl Forge {
 
     fn digests(&mut self) {
         let name = self.mirror.name.clone();
-        let (right, wrong) = (sha512(&data()).hex(), sha512(b"other").hex());
-        let blake2b = hex(&Blake2b512::digest(b"other"));
+        let (right, wrong) = (sha512(&data()), sha512(b"other"));
+        let blake2b = Blake2b::of(b"other").hex();
         let mut says = |what: &str, text: String, why: &'static str| {
             self.says(what, Digests, &format!("{text}\n"), Expected::Bad(Kind::Refused, why));
         };
@@ -337,7 +336,7 @@ impl Forge {
 
     fn good_forms(&mut self) {
         let (list, line, name) = (self.text(List), self.line(), self.mirror.name.clone());
-        let (sha, blake2b) = (sha512(&data()).hex(), hex(&Blake2b512::digest(data())));
+        let (sha, blake2b) = (sha512(&data()), Blake2b::of(&data()).hex());
         let mut edited = |name: &str, at: Document, edit: &dyn Fn(String) -> String| {
             let bytes = edit(clearsigned(&self.mirror.gpg, &self.text(at))).into_bytes();
             self.row(name, vec![(self.path(at), Some(bytes))], Expected::Good);
@@ -403,7 +402,7 @@ impl Forge {
             Expected::Signed(why) => (Some(Kind::Refused), why),
         };
         match (kind, alone) {
-            (None, Ok(verified)) if verified.sha512() == sha512(&data()) => return Ok(None),
+            (None, Ok(verified)) if verified.sha512() == Sha512::of(&data()) => return Ok(None),
             (Some(kind), Err(error)) => {
                 if error.kind() != kind || !said.contains(why) || said.contains(char::is_control) {
                     return Err(format!("{kind:?} {why}: {:?} {said}", error.kind()));
@@ -416,7 +415,7 @@ impl Forge {
         }
         let honest = self.mirror.serve();
         match build(&wants(&[&bad, &honest]), &store) {
-            Ok(verified) if verified.sha512() == sha512(&data()) => Ok(Some(said)),
+            Ok(verified) if verified.sha512() == Sha512::of(&data()) => Ok(Some(said)),
             Err(error) if matches!(row.expected, Expected::Signed(_)) && error.kind() == Kind::Refused => {
                 Ok(Some(said))
             }

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use super::mirror::store;
 use super::*;
 use crate::recipe::Git;
-use crate::source::repository::git::{archive, judged, known, locate};
+use crate::source::repository::git::{archive, judge, known, locate};
 
 const DAY: u64 = 86_400;
 const OFFLINE: ResolveOptions<'_> = ResolveOptions { offline: true, allow_rollback: false, locked: None };
@@ -212,7 +212,7 @@ fn a_signed_commit_is_fetched_once_and_is_what_it_says_byte_by_byte() {
     assert_eq!((has("hidden"), has("sub/file")), (Some(b"seen".as_slice()), Some(b"seen".as_slice())));
     assert_eq!(has("a.e"), Some(b"$Format:%H$\n$Id$\n".as_slice()));
     let exact = forge.at(&id);
-    assert!(known(&exact, &store).unwrap().is_none(), "the branch was judged, not the commit");
+    assert!(known(&exact, &store).unwrap().is_none(), "the branch was judge, not the commit");
     locate(&exact, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
     assert_eq!((known(&exact, &store).unwrap().unwrap().id(), forge.requests()), (id.as_str(), requests));
     // In a store of its own, by its id alone; and a second time without asking.
@@ -221,7 +221,7 @@ fn a_signed_commit_is_fetched_once_and_is_what_it_says_byte_by_byte() {
     let requests = forge.requests();
     locate(&exact, &Site::new(&other, ResolveOptions::default(), &Silent)).unwrap();
     assert_eq!(forge.requests(), requests);
-    judged(&branch, &Site::new(&other, ResolveOptions::default(), &Silent)).unwrap();
+    judge(&branch, &Site::new(&other, ResolveOptions::default(), &Silent)).unwrap();
     assert!(forge.requests() > requests);
 }
 
@@ -234,7 +234,7 @@ fn what_is_not_signed_as_it_should_be_is_refused() {
     refused(&forge.at(&unsigned), &store, "nobody signed it");
     let allowed = Git { keyring: None, allow_unsigned: true, ..forge.at(&unsigned) };
     let commit = locate(&allowed, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
-    assert_eq!((commit.signer(), commit.how().as_str()), (None, "commit id in the recipe, unsigned"));
+    assert_eq!((commit.signer(), commit.trust_basis().as_str()), (None, "commit id in the recipe, unsigned"));
     // That one recipe allows it lets no other off.
     refused(&forge.at(&unsigned), &store, "nobody signed it");
     let evil = forge.commit(Some("evil"), 3600);
@@ -277,7 +277,7 @@ fn a_branch_is_neither_older_than_it_may_be_nor_than_it_was() {
     let newer = forge.commit(Some("good"), DAY);
     assert_eq!(locate(&forge.branch(), &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap().id(), newer);
     forge.git(&["update-ref", "refs/heads/stable", &before], b"", 0);
-    refused(&forge.branch(), &store, "older than it was");
+    refused(&forge.branch(), &store, "older than one seen before");
     assert_eq!(known(&forge.branch(), &store).unwrap().unwrap().id(), newer);
     let allowed = ResolveOptions { allow_rollback: true, ..ResolveOptions::default() };
     assert_eq!(locate(&forge.branch(), &Site::new(&store, allowed, &Silent)).unwrap().id(), before);
@@ -295,28 +295,23 @@ fn a_commit_becomes_a_repository_of_a_recipe_once_and_only_if_it_is_one() {
         let origin = crate::recipe::Origin::Git(git.clone());
         crate::recipe::RepositorySpec { origin, priority: None, masters: None, eclass_overrides: None }
     };
-    let found = |git: Git| {
-        let mut job = crate::portage::fixture::job(vec![repository(&git)]);
-        job.build.profile = crate::portage::fixture::profile_name("own:p");
-        job.emerge.packages = vec!["app-misc/hello".to_owned()];
-        crate::pipeline::repositories(&job, &Site::new(&store, ResolveOptions::default(), &Silent))
-    };
+    let found =
+        |git: Git| inputs::repository(&repository(&git), 0, &Site::new(&store, ResolveOptions::default(), &Silent));
     let trees = || {
         let names = fs_err::read_dir(store.root().join("trees")).unwrap().map(|entry| entry.unwrap().path());
         names.filter(|path| path.extension().is_none_or(|end| end != "lock")).count()
     };
     forge.write("profiles/p/make.defaults", "ARCH=\"amd64\"\n");
     let id = forge.commit(Some("good"), 3600);
-    let (all, resolved) = found(forge.branch()).unwrap();
-    assert_eq!((resolved.repos.main().name(), resolved.profile.path()), ("own", "p"));
-    assert!(all[0].directory().ends_with("root/repository"));
-    assert!(matches!(&all[0].fact, crate::source::repository::Fact::Git { commit, .. } if *commit == id));
+    let used = found(forge.branch()).unwrap();
+    assert!(used.directory().ends_with("root/repository"));
+    assert!(matches!(&used.version, RepositoryVersion::Git { commit, .. } if *commit == id));
     assert_eq!(trees(), 1);
     // The same commit by another name is the same tree; while it is used, it stays.
     let _again = found(forge.at(&id)).unwrap();
     assert_eq!(trees(), 1);
     store.clean(&[crate::store::clean::Category::Trees], false, |item| assert!(item.busy)).unwrap();
-    assert!(all[0].directory().join("profiles/repo_name").exists());
+    assert!(used.directory().join("profiles/repo_name").exists());
     // Signed, and leading out of the store all the same.
     std::os::unix::fs::symlink("/etc/shadow", forge.directory.path().join("profiles/p/packages")).unwrap();
     forge.commit(Some("good"), 1800);

@@ -110,7 +110,7 @@ const LIARS: &[Liar] = &[
             head(stream, "200 OK", &[])?;
             forever(stream, &[0; 65536])
         },
-        alone: Bad(Network, "more than the 1200000 bytes"),
+        alone: Bad(Network, "more than 1200000 bytes"),
     },
     Liar {
         name: "sends chunks without end",
@@ -118,7 +118,7 @@ const LIARS: &[Liar] = &[
             head(stream, "200 OK", &[("Transfer-Encoding", "chunked")])?;
             forever(stream, b"10\r\n0123456789abcdef\r\n")
         },
-        alone: Bad(Network, "more than the 1200000 bytes"),
+        alone: Bad(Network, "more than 1200000 bytes"),
     },
     Liar {
         name: "sends a chunk of an impossible size",

@@ -1,7 +1,6 @@
 //! Whole chains: a mirror signed by GnuPG, and files of this machine.
 
 use super::*;
-use crate::base::digest::hex;
 use crate::recipe::{Version, fixture};
 
 pub(super) const VARIANT: &str = "amd64-musl";
@@ -61,7 +60,7 @@ impl Mirror {
         let digests = format!(
             "# SHA512 HASH\n{}  {name}\n# BLAKE2B HASH\n{}  {name}\n# SHA512 HASH\n{}  {name}.CONTENTS.gz\n",
             sha512(&data()),
-            hex(&Blake2b512::digest(data())),
+            Blake2b::of(&data()).hex(),
             "0".repeat(128),
             name = self.name
         );
@@ -121,7 +120,7 @@ fn latest_is_located_fetched_verified_and_remembered() {
     assert_eq!(verified.name(), mirror.name);
     assert_eq!((verified.timestamp(), verified.size()), (Some(mirror.timestamp), data().len() as u64));
     assert_eq!(verified.signer(), Some(mirror.gpg.fingerprints("good")[0].as_str()));
-    assert!(verified.how().starts_with("clearsigned DIGESTS by "));
+    assert!(verified.trust_basis().starts_with("clearsigned DIGESTS by "));
     assert_eq!(server.seen().len(), 3);
     // Again: the pointer alone.
     build(&job, &store).unwrap();
@@ -211,7 +210,7 @@ fn without_digests_the_detached_signature_proves_it() {
     let job_ = job(latest(), &[&server], &mirror.keyring);
     let verified = build(&job_, &store).unwrap();
     assert_eq!(verified.signer(), Some(mirror.gpg.fingerprints("good")[0].as_str()));
-    assert!(verified.how().contains("detached signature by"));
+    assert!(verified.trust_basis().contains("detached signature by"));
     let located = locate(&job_, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
     assert_eq!(located.sha512(), Some(verified.sha512()));
     // Over another file it is refused, and nothing is kept.
@@ -236,7 +235,7 @@ fn a_timestamp_needs_no_pointer() {
     let server = mirror.serve();
     let at = |ts: &str| BaseSpec::Gentoo { stage3: VARIANT.to_owned(), version: Version::Timestamp(ts.to_owned()) };
     let verified = build(&job(at(mirror.timestamp), &[&server], &mirror.keyring), &store).unwrap();
-    assert_eq!(verified.sha512(), sha512(&data()));
+    assert_eq!(verified.sha512(), Sha512::of(&data()));
     let error = build(&job(at("20200101T000000Z"), &[&server], &mirror.keyring), &store).unwrap_err();
     assert!(error.kind() == Kind::Network && error.hint().unwrap().contains("five weeks"), "{error:?}");
 }
@@ -272,10 +271,10 @@ fn files_of_this_machine() {
     let error = build(&base(None, false), &store).unwrap_err();
     assert!(error.kind() == Kind::Refused && error.hint().unwrap().contains("allow-unsigned"), "{error:?}");
     let unsigned = build(&base(None, true), &store).unwrap();
-    assert!(unsigned.how().contains("unsigned") && unsigned.signer().is_none());
+    assert!(unsigned.trust_basis().contains("unsigned") && unsigned.signer().is_none());
     assert_eq!(unsigned.timestamp(), Some("20260810T204554Z"));
-    let digest = build(&base(Some(sha512(&data()).hex()), false), &store).unwrap();
-    assert!(digest.how().contains("SHA-512 in the recipe"));
+    let digest = build(&base(Some(sha512(&data())), false), &store).unwrap();
+    assert!(digest.trust_basis().contains("SHA-512 in the recipe"));
     let error = build(&base(Some("0".repeat(128)), true), &store).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     for suffix in [".asc", ".sig", ".gpg"] {
@@ -339,7 +338,7 @@ fn an_older_list_is_refused_and_the_newest_stays_remembered() {
     let made = now();
     mirror.publish(made - 3600);
     let error = ask(&mirror, ResolveOptions::default()).unwrap_err();
-    assert!(error.kind() == Kind::Refused && error.to_string().contains("older than it was"), "{error}");
+    assert!(error.kind() == Kind::Refused && error.to_string().contains("older than one seen before"), "{error}");
     assert!(error.hint().unwrap().contains("--allow-rollback"));
     ask(&mirror, allowed).unwrap();
     assert_eq!(ask(&mirror, ResolveOptions::default()).unwrap_err().kind(), Kind::Refused, "accepted once");
@@ -463,7 +462,7 @@ fn digests_beside_a_file_prove_it_when_they_are_signed() {
         let base = BaseSpec::File { path: path.clone(), signature: None, sha512: None, allow_unsigned };
         build(&job(base, &[], &keyring), &store)
     };
-    let sha256 = hex(&sha2::Sha256::digest(data()));
+    let sha256 = Sha256::of(&data()).hex();
     let lists = [
         (".DIGESTS", format!("# SHA512 HASH\n{}  f.tar.xz\n", sha512(&data()))),
         (".DIGESTS.asc", format!("# SHA512 HASH\n{}  f.tar.xz\n", sha512(&data()))),
@@ -474,12 +473,16 @@ fn digests_beside_a_file_prove_it_when_they_are_signed() {
         let put = |bytes: &[u8]| fs_err::write(&list, bytes).unwrap();
         put(&gpg.clearsign("good", &[], text));
         let verified = judged(false).unwrap();
-        assert!(verified.how().contains(&format!("f.tar.xz{suffix} by {primary}")), "{}", verified.how());
+        assert!(
+            verified.trust_basis().contains(&format!("f.tar.xz{suffix} by {primary}")),
+            "{}",
+            verified.trust_basis()
+        );
         assert_eq!(verified.signer(), Some(primary.as_str()));
         // Of another file, of other bytes, changed, not signed.
         for (bytes, why) in [
             (gpg.clearsign("good", &[], &text.replace("f.tar", "g.tar")), "neither SHA512 nor SHA256"),
-            (gpg.clearsign("good", &[], &text.replace(['b', 'e'], "d")), "not the file that"),
+            (gpg.clearsign("good", &[], &text.replace(['b', 'e'], "d")), "does not have the digests"),
             (
                 String::from_utf8(gpg.clearsign("good", &[], text)).unwrap().replace("f.tar", "g.tar").into(),
                 "bad signature",
@@ -498,10 +501,10 @@ fn digests_beside_a_file_prove_it_when_they_are_signed() {
     assert_eq!(judged(false).unwrap_err().kind(), Kind::Refused);
     let verified = judged(true).unwrap();
     assert!(
-        verified.how().starts_with("unsigned") && verified.how().ends_with("f.tar.xz.sha256"),
+        verified.trust_basis().starts_with("unsigned") && verified.trust_basis().ends_with("f.tar.xz.sha256"),
         "{}",
-        verified.how()
+        verified.trust_basis()
     );
     fs_err::write(&list, format!("{}  f.tar.xz\n", "0".repeat(64))).unwrap();
-    assert!(judged(true).unwrap_err().to_string().contains("not the file that"));
+    assert!(judged(true).unwrap_err().to_string().contains("does not have the digests"));
 }

@@ -82,7 +82,7 @@ fn one_that_is_replaced_between_two_requests_is_fetched_again() {
         honest(request, stream, &files[&request.path])
     });
     let got = get(&site.snapshot(None, &server), &store, ResolveOptions::default()).unwrap();
-    assert_eq!(got.sha512(), sha512(b"new"));
+    assert_eq!(got.sha512(), Sha512::of(b"new"));
     assert_eq!(server.seen().len(), 4);
 }
 

@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
-use crate::base::digest::Sha512;
 use crate::base::error::Kind;
 use crate::base::progress::Silent;
+use crate::recipe::{Snapshot, SnapshotFormat};
 use crate::source::ResolveOptions;
 use crate::source::server::Server;
 use crate::verify::gnupg::{Gpg, gpg};
@@ -104,8 +104,16 @@ impl Publisher {
         }
     }
 
-    fn get(&self, snapshot: &Snapshot, terms: ResolveOptions<'_>) -> Result<Repository> {
-        of_snapshot(snapshot, 0, &Site::new(&self.store, terms, &Silent))
+    fn get(&self, snapshot: &Snapshot, terms: ResolveOptions<'_>) -> Result<RepositoryInput> {
+        {
+            let spec = RepositorySpec {
+                origin: Origin::Snapshot(snapshot.clone()),
+                priority: None,
+                masters: None,
+                eclass_overrides: None,
+            };
+            repository(&spec, 0, &Site::new(&self.store, terms, &Silent))
+        }
     }
 
     /// Refused, and nothing of it stays.
@@ -169,7 +177,9 @@ fn the_latest_is_fetched_and_unpacked_as_unsquashfs_does() {
         let asked = server.seen().len();
         assert_eq!((asked, site.get(&snapshot, OFFLINE).unwrap().directory()), (2, got.directory()));
         assert_eq!(server.seen().len(), asked);
-        let Fact::Snapshot { name: called, urls, sha512, signer, .. } = got.fact else { panic!("{got:?}") };
+        let RepositoryVersion::Snapshot { name: called, urls, sha512, signer, .. } = got.version else {
+            panic!("{got:?}")
+        };
         assert_eq!(called, format!("gentoo-{day}"));
         assert_eq!(snapshot::file_name(&snapshot, &called), name);
         assert_eq!(urls, [format!("{}/snapshots/squashfs/{name}", server.url)]);
@@ -203,7 +213,10 @@ fn a_days_is_found_in_any_list_that_has_it() {
         // The bytes are those of another day each time: unpacked once, and each called by its own name.
         for terms in [ResolveOptions::default(), OFFLINE] {
             let got = site.get(&snapshot, terms).unwrap();
-            assert!(matches!(&got.fact, Fact::Snapshot { name, .. } if *name == format!("gentoo-{day}")), "{got:?}");
+            assert!(
+                matches!(&got.version, RepositoryVersion::Snapshot { name, .. } if *name == format!("gentoo-{day}")),
+                "{got:?}"
+            );
         }
     }
     assert_eq!(site.store.tree_names().unwrap().len(), 1);
@@ -217,7 +230,7 @@ fn a_locked_image_is_fetched_by_its_own_name_and_digest() {
     site.put("gentoo-current.xz.sqfs", b"of another day by now");
     let server = site.serve();
     let latest = site.snapshot(None, &server);
-    let pin = Pin {
+    let pin = LockedFile {
         asked: snapshot::asked(&latest),
         name: snapshot::file_name(&latest, "gentoo-20261120"),
         url: None,
@@ -228,13 +241,13 @@ fn a_locked_image_is_fetched_by_its_own_name_and_digest() {
         signer: Some(site.gpg.fingerprints("good")[0].clone()),
         subkey: None,
         signed: None,
-        verified: "a signed list".to_owned(),
+        trust_basis: "a signed list".to_owned(),
     };
-    let repository = LockedRepository { name: "gentoo".to_owned(), commit: None, snapshot: Some(pin), git: None };
-    let locked = crate::source::Locked { stage3: None, repository: vec![repository] };
+    let repository = LockedRepository { name: "gentoo".to_owned(), snapshot: Some(pin), ..LockedRepository::default() };
+    let locked = crate::lockfile::Locked { stage3: None, repository: vec![repository] };
     let terms = ResolveOptions { locked: Some(&locked), ..ResolveOptions::default() };
     let got = site.get(&latest, terms).unwrap();
-    assert!(matches!(&got.fact, Fact::Snapshot { name, .. } if name == "gentoo-20261120"), "{got:?}");
+    assert!(matches!(&got.version, RepositoryVersion::Snapshot { name, .. } if name == "gentoo-20261120"), "{got:?}");
     assert_eq!(server.seen().len(), 1);
     let day = site.snapshot(Some("20261120"), &server);
     assert_eq!(site.get(&day, terms).unwrap_err().kind(), Kind::Usage);
@@ -262,7 +275,7 @@ fn what_the_list_does_not_vouch_for_is_refused() {
     // Older than what was seen before.
     site.put(name, &image);
     site.list(list, "good", 10 * DAY, &[(name, &image)]);
-    site.refuses(None, "older than it was");
+    site.refuses(None, "older than one seen before");
 }
 
 #[test]

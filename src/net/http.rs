@@ -23,15 +23,15 @@ const SLOWEST: u64 = 16 * 1024;
 
 /// Times, so that tests need not wait a minute.
 #[derive(Debug, Clone)]
-pub(super) struct Patience {
+pub(crate) struct Patience {
     /// No byte for so long: stalled.
-    pub(super) stall: Duration,
-    pub(super) connect: Duration,
+    pub(crate) stall: Duration,
+    pub(crate) connect: Duration,
     /// All of a small document.
-    pub(super) document: Duration,
+    pub(crate) document: Duration,
     /// Before the first repetition; doubled every time.
-    pub(super) pause: Duration,
-    pub(super) repeat: u32,
+    pub(crate) pause: Duration,
+    pub(crate) repeat: u32,
 }
 
 #[cfg(test)]
@@ -63,22 +63,22 @@ impl Default for Patience {
 
 /// Clients, made when first needed.
 #[derive(Debug, Default)]
-pub(super) struct Http {
-    pub(super) patience: Patience,
+pub(crate) struct Http {
+    pub(crate) patience: Patience,
     direct: OnceLock<Client>,
     proxied: OnceLock<Client>,
 }
 
 /// Why a request did not give what was asked.
 #[derive(Debug, Clone)]
-pub(super) struct Failure {
-    pub(super) url: String,
-    pub(super) why: String,
-    pub(super) kind: FailureKind,
+pub(crate) struct Failure {
+    pub(crate) url: String,
+    pub(crate) why: String,
+    pub(crate) kind: FailureKind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FailureKind {
+pub(crate) enum FailureKind {
     /// The server does not have it.
     Missing,
     /// Asking again may help, after this time where the server said one.
@@ -96,27 +96,27 @@ impl fmt::Display for Failure {
 }
 
 /// The body of an answer.
-pub(super) struct Body {
+pub(crate) struct Body {
     response: Response,
     url: String,
     /// Where in the file its first byte is.
-    pub(super) start: u64,
+    pub(crate) start: u64,
     /// Size of the whole file, where the server says so.
-    pub(super) total: Option<u64>,
+    pub(crate) total: Option<u64>,
     /// A strong validator for resuming.
-    pub(super) validator: Option<String>,
+    pub(crate) validator: Option<String>,
     stall: Duration,
     window: (Instant, u64),
 }
 
 impl Http {
     #[cfg(test)]
-    pub(super) fn with(patience: Patience) -> Self {
+    pub(crate) fn with(patience: Patience) -> Self {
         Self { patience, ..Self::default() }
     }
 
     /// A small document; longer than `max` is refused. Repeated where that may help.
-    pub(super) fn document(&self, url: &str, max: u64) -> Result<Vec<u8>, Failure> {
+    pub(crate) fn document(&self, url: &str, max: u64) -> Result<Vec<u8>, Failure> {
         let mut tries = 0;
         loop {
             match self.document_once(url, max) {
@@ -131,7 +131,7 @@ impl Http {
     }
 
     /// How long to wait before trying again for the `tries`-th time; none when that is no use.
-    pub(super) fn wait(&self, failure: &Failure, tries: u32) -> Option<Duration> {
+    pub(crate) fn wait(&self, failure: &Failure, tries: u32) -> Option<Duration> {
         match failure.kind {
             FailureKind::Again(after) if tries + 1 < self.patience.repeat => match after {
                 Some(after) if after > LONGEST_WAIT => None,
@@ -167,7 +167,7 @@ impl Http {
 
     /// Asks for a file from byte `from` on; with a validator, only if it is still the same file. The answer may begin at 0 all the
     /// same: see [`Body::start`].
-    pub(super) fn open(&self, url: &str, from: u64, validator: Option<&str>) -> Result<Body, Failure> {
+    pub(crate) fn open(&self, url: &str, from: u64, validator: Option<&str>) -> Result<Body, Failure> {
         let never = |why: String| failure(url, why, FailureKind::Never);
         let parsed = Url::parse(url).map_err(|error| never(format!("not a URL: {error}")))?;
         // Compressed on the way, neither sizes nor ranges would be those of the file.
@@ -271,7 +271,7 @@ impl Http {
 
 impl Body {
     /// Like [`Read::read`], with the failure explained.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
         let count = self.response.read(buffer).map_err(|error| {
             let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<reqwest::Error>());
             if error.kind() == std::io::ErrorKind::TimedOut || inner.is_some_and(reqwest::Error::is_timeout) {

@@ -1,20 +1,23 @@
 //! Bases that were locked, against mirrors that have moved on.
 
-use super::direct::{PATH, Publisher, direct};
 use super::mirror::{Mirror, build, job, latest, store};
+use super::signed_file::{PATH, Publisher, direct};
 use super::*;
+use crate::lockfile::LockedCommit;
+use crate::recipe::Git;
 use crate::recipe::Version;
+use crate::source::locked::commit;
 
 /// Locks the recipe, as `quern-builder lock` does.
-fn pin(job: &Job, store: &Store) -> Pin {
-    crate::pipeline::pin(job, None, &Site::new(store, ResolveOptions::default(), &Silent)).unwrap()
+fn pin(job: &Job, store: &Store) -> LockedFile {
+    inputs::lock_stage3(job, None, &Site::new(store, ResolveOptions::default(), &Silent)).unwrap()
 }
 
-fn of(pin: &Pin) -> Locked {
+fn of(pin: &LockedFile) -> Locked {
     Locked { stage3: Some(pin.clone()), repository: Vec::new() }
 }
 
-fn locked(job: &Job, pin: &Pin, store: &Store) -> Result<crate::verify::Verified> {
+fn locked(job: &Job, pin: &LockedFile, store: &Store) -> Result<crate::verify::Verified> {
     let held = of(pin);
     let terms = ResolveOptions { locked: Some(&held), ..ResolveOptions::default() };
     verify(fetch(
@@ -41,7 +44,7 @@ fn what_was_locked_is_used_whatever_is_the_latest() {
     assert_eq!(server.seen().len(), 2, "signed lists tell all of it: {:?}", server.seen());
     assert_eq!(
         (pin.name.as_str(), pin.size, &pin.sha512),
-        (mirror.name.as_str(), data().len() as u64, &sha512(&data()))
+        (mirror.name.as_str(), data().len() as u64, &Sha512::of(&data()))
     );
     let signers = mirror.gpg.fingerprints("good");
     assert_eq!((pin.signer.as_ref(), pin.subkey.as_ref()), (signers.first(), signers.get(1)));
@@ -57,7 +60,9 @@ fn what_was_locked_is_used_whatever_is_the_latest() {
     let verified = locked(&moved, &pin, &elsewhere).unwrap();
     assert_eq!((verified.sha512(), verified.signer()), (pin.sha512, pin.signer.as_deref()));
     assert!(
-        verified.how().starts_with("locked: SHA-512 in the lock file; when it was locked: clearsigned DIGESTS by ")
+        verified
+            .trust_basis()
+            .starts_with("locked: SHA-512 in the lock file; when it was locked: clearsigned DIGESTS by ")
     );
     assert_eq!(server.seen().len(), 1);
     // Nothing is trusted because of it without the lock.
@@ -79,11 +84,11 @@ fn what_was_locked_is_used_whatever_is_the_latest() {
     elsewhere.remove_blob(&pin.sha512).unwrap();
     let error = fetch(
         &locate(&moved, &Site::new(&elsewhere, offline, &Silent)).unwrap(),
-        &Site::new(&elsewhere, ResolveOptions::default(), &Silent),
+        &Site::new(&elsewhere, offline, &Silent),
     )
     .map(|_| ())
     .unwrap_err();
-    assert!(error.kind() == Kind::Network && error.hint().unwrap().contains("store import"), "{error:?}");
+    assert!(error.kind() == Kind::Network && error.hint().unwrap().contains("store export` and `import"), "{error:?}");
     // The mirror that it was locked from helps where the recipe's do not have it.
     moved.source.mirrors = vec!["http://127.0.0.1:1".to_owned()];
     locked(&moved, &pin, &elsewhere).unwrap();
@@ -95,7 +100,7 @@ fn vanished_or_other_bytes_are_no_build() {
     let (_home, store) = store();
     let server = mirror.serve();
     let mut job = job(latest(), &[&server], &mirror.keyring);
-    let pin = Pin { url: None, ..pin(&job, &store) };
+    let pin = LockedFile { url: None, ..pin(&job, &store) };
     let mut at = |mirror: &Mirror| {
         let server = mirror.serve();
         job.source.mirrors = vec![server.url.clone()];
@@ -104,7 +109,7 @@ fn vanished_or_other_bytes_are_no_build() {
     let mut other = data();
     other[0] ^= 1;
     mirror.put(&mirror.tarball(""), other.clone());
-    fails(at(&mirror).0, Kind::Refused, "another file than the one that was locked");
+    fails(at(&mirror).0, Kind::Refused, "another file than the locked one");
     other.push(0);
     mirror.put(&mirror.tarball(""), other);
     fails(at(&mirror).0, Kind::Refused, "the signed size");
@@ -112,9 +117,9 @@ fn vanished_or_other_bytes_are_no_build() {
     fails(at(&mirror).0, Kind::Network, "store import");
     mirror.put(&mirror.tarball(""), data());
     for spoil in [
-        Pin { sha512: Sha512::from([0; 64]), ..pin.clone() },
-        Pin { blake2b: Some("0".repeat(128)), ..pin.clone() },
-        Pin { size: pin.size + 1, ..pin.clone() },
+        LockedFile { sha512: Sha512::from([0; 64]), ..pin.clone() },
+        LockedFile { blake2b: Some(Blake2b::from([0; 64])), ..pin.clone() },
+        LockedFile { size: pin.size + 1, ..pin.clone() },
     ] {
         let server = mirror.serve();
         job.source.mirrors = vec![server.url.clone()];
@@ -137,9 +142,9 @@ fn a_recipe_that_changed_is_not_built_from_the_old_lock() {
     for other in [gentoo("amd64-openrc", Version::Latest), gentoo("amd64-musl", dated)] {
         fails(locked(&other, &pin, &store), Kind::Usage, "quern-builder lock");
     }
-    let swapped = Pin { name: pin.name.replace("musl", "openrc"), ..pin.clone() };
+    let swapped = LockedFile { name: pin.name.replace("musl", "openrc"), ..pin.clone() };
     fails(locked(&asks, &swapped, &store), Kind::Usage, "not what the recipe asks for");
-    let undated = Pin { timestamp: None, ..pin.clone() };
+    let undated = LockedFile { timestamp: None, ..pin.clone() };
     fails(locked(&asks, &undated, &store), Kind::Usage, "not what the recipe asks for");
     locked(&asks, &pin, &store).unwrap();
 
@@ -152,7 +157,7 @@ fn a_recipe_that_changed_is_not_built_from_the_old_lock() {
     locked(&distrusts, &pin, &store).unwrap();
     distrusts.source.fingerprints = vec![mirror.gpg.fingerprints("other")[0].clone()];
     fails(locked(&distrusts, &pin, &store), Kind::Refused, "not trusted here");
-    fails(locked(&asks, &Pin { signer: None, ..pin.clone() }, &store), Kind::Refused, "nobody signed it");
+    fails(locked(&asks, &LockedFile { signer: None, ..pin.clone() }, &store), Kind::Refused, "it is unsigned");
     // Revoked since: GnuPG keeps a revocation certificate with a colon before its armor.
     let primary = &mirror.gpg.fingerprints("good")[0];
     let certificate = mirror.gpg.home.path().join(format!("openpgp-revocs.d/{primary}.rev"));
@@ -171,8 +176,8 @@ fn an_older_build_is_not_locked_over_a_newer() {
     let (_home, store) = store();
     let job = job(latest(), &[&mirror.serve()], &mirror.keyring);
     let present = pin(&job, &store);
-    let newer = Pin { timestamp: Some("20260817T204554Z".to_owned()), ..present.clone() };
-    let again = |terms| crate::pipeline::pin(&job, Some(&newer), &Site::new(&store, terms, &Silent));
+    let newer = LockedFile { timestamp: Some("20260817T204554Z".to_owned()), ..present.clone() };
+    let again = |terms| inputs::lock_stage3(&job, Some(&newer), &Site::new(&store, terms, &Silent));
     let error = again(ResolveOptions::default()).unwrap_err();
     assert!(error.kind() == Kind::Refused && error.to_string().contains("is older than the locked"), "{error}");
     assert_eq!(again(ResolveOptions { allow_rollback: true, ..ResolveOptions::default() }).unwrap(), present);
@@ -189,8 +194,7 @@ fn a_build_of_a_day_is_fetched_once_to_know_its_size() {
     let first = pin(&job, &one);
     assert_eq!((first.size, one.blobs().unwrap().len()), (data().len() as u64, 1));
     // Who has the lock need not fetch to see that nothing moved.
-    let second =
-        crate::pipeline::pin(&job, Some(&first), &Site::new(&two, ResolveOptions::default(), &Silent)).unwrap();
+    let second = inputs::lock_stage3(&job, Some(&first), &Site::new(&two, ResolveOptions::default(), &Silent)).unwrap();
     assert!(first.changes(&second).is_empty() && two.blobs().unwrap().is_empty());
 }
 
@@ -211,8 +215,8 @@ fn files_of_this_machine_are_locked_too() {
     let pin = pin(&asks, &one);
     assert_eq!((pin.name.as_str(), pin.url.as_ref(), pin.signer.as_ref()), ("base.tar", None, None));
     locked(&asks, &pin, &two).unwrap();
-    fails(locked(&base(None, false), &pin, &two), Kind::Refused, "nobody signed it");
-    locked(&base(Some(sha512(&data()).hex()), false), &pin, &two).unwrap();
+    fails(locked(&base(None, false), &pin, &two), Kind::Refused, "it is unsigned");
+    locked(&base(Some(sha512(&data())), false), &pin, &two).unwrap();
     fails(locked(&base(Some("0".repeat(128)), false), &pin, &two), Kind::Usage, "not what the recipe asks for");
     // Changed since: the store still has what was locked, another store does not.
     fs_err::write(&path, b"other").unwrap();
@@ -227,15 +231,50 @@ fn a_server_without_lists_is_locked_by_what_its_file_is() {
     let ((_home, one), (_other, two)) = (store(), store());
     let asks = job(direct(true), &[&site.serve()], &site.keyring);
     let pin = pin(&asks, &one);
-    assert_eq!((pin.asked.as_str(), &pin.sha512), (format!("{PATH} (latest)").as_str(), &sha512(&data())));
+    assert_eq!((pin.asked.as_str(), &pin.sha512), (format!("{PATH} (latest)").as_str(), &Sha512::of(&data())));
     assert_eq!((pin.signer.as_ref(), pin.blake2b.as_ref()), (site.gpg.fingerprints("good").first(), None));
     locked(&asks, &pin, &two).unwrap();
     fails(locked(&job(direct(false), &[], &site.keyring), &pin, &two), Kind::Usage, "quern-builder lock");
     // Its path is that of the latest build: another one is there by now.
     site.put("", b"newer".to_vec());
     let moved = job(direct(true), &[&site.serve()], &site.keyring);
-    let pin = Pin { url: None, ..pin };
+    let pin = LockedFile { url: None, ..pin };
     locked(&moved, &pin, &two).unwrap();
     two.remove_blob(&pin.sha512).unwrap();
-    fails(locked(&moved, &pin, &two), Kind::Refused, "another file than the one that was locked");
+    fails(locked(&moved, &pin, &two), Kind::Refused, "another file than the locked one");
+}
+
+#[test]
+fn a_branch_is_held_to_its_locked_commit() {
+    let id = |digit: &str| digit.repeat(40);
+    let git = |commit: Option<&str>, branch: Option<&str>| Git {
+        url: "https://example.org/own.git".to_owned(),
+        commit: commit.map(id),
+        branch: branch.map(str::to_owned),
+        keyring: None,
+        fingerprints: Vec::new(),
+        max_age: 1,
+        bounds: Default::default(),
+        allow_unsigned: false,
+    };
+    let pin = LockedCommit {
+        branch: Some("stable".to_owned()),
+        url: "https://example.org/own.git".to_owned(),
+        commit: id("a"),
+        signer: Some("A".repeat(40)),
+        trust_basis: "commit signed".to_owned(),
+    };
+    assert_eq!(commit(&pin, &git(None, Some("stable"))).unwrap(), git(Some("a"), Some("stable")));
+    let exact = LockedCommit { branch: None, ..pin.clone() };
+    assert_eq!(commit(&exact, &git(Some("a"), Some("stable"))).unwrap(), git(Some("a"), Some("stable")));
+    let elsewhere = Git { url: "https://example.com/own.git".to_owned(), ..git(None, Some("stable")) };
+    for (pin, other) in [
+        (&pin, git(None, Some("main"))),
+        (&pin, git(Some("a"), None)),
+        (&exact, git(Some("b"), None)),
+        (&exact, git(None, Some("stable"))),
+        (&pin, elsewhere),
+    ] {
+        assert_eq!(commit(pin, &other).unwrap_err().kind(), Kind::Usage, "{other:?}");
+    }
 }

@@ -2,7 +2,6 @@
 
 use super::mirror::{job, store};
 use super::*;
-use crate::base::digest::hex;
 use crate::recipe::SignedFile;
 
 pub(super) const PATH: &str = "1.4/x86-64bit/generic_64/stage3-latest.tar.xz";
@@ -33,7 +32,7 @@ impl Publisher {
         fs_err::write(&keyring, gpg.run(&["--armor", "--export"], b"")).unwrap();
         let mut site = Self { gpg, keyring, files: HashMap::new() };
         site.put("", data());
-        site.put(".hash.txt", format!("sha256 {}\n", hex(&Sha256::digest(data()))).into());
+        site.put(".hash.txt", format!("sha256 {}\n", Sha256::of(&data()).hex()).into());
         site.sign(0);
         Some(site)
     }
@@ -81,7 +80,7 @@ fn a_signed_file_is_fetched_once_and_known_afterwards() {
     let verified = verify(fetch(&located, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap()).unwrap();
     let primary = site.gpg.fingerprints("good")[0].clone();
     assert_eq!(verified.signer(), Some(primary.as_str()));
-    assert_eq!(verified.how(), format!("detached signature by {primary}"));
+    assert_eq!(verified.trust_basis(), format!("detached signature by {primary}"));
     assert_eq!(server.seen().len(), 3);
     // The same signature again: nothing but the small files is asked for, and nothing at all offline.
     let again = locate(&job, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
@@ -142,8 +141,8 @@ fn the_latest_is_not_older_than_it_may_be_or_was() {
     site.sign(3600);
     site.build(&store, true, ResolveOptions::default()).unwrap();
     site.sign(7200);
-    refused(site.build(&store, true, ResolveOptions::default()), "older than it was");
+    refused(site.build(&store, true, ResolveOptions::default()), "older than one seen before");
     site.build(&store, true, ResolveOptions { allow_rollback: true, ..ResolveOptions::default() }).unwrap();
     // Remembered and unpacked, and an older one all the same.
-    refused(site.build(&store, true, ResolveOptions::default()), "older than it was");
+    refused(site.build(&store, true, ResolveOptions::default()), "older than one seen before");
 }
