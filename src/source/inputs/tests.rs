@@ -294,7 +294,7 @@ fn an_image_that_is_no_repository_is_refused_whoever_signed_it() {
         (image(&["-p", "profiles/out s 777 0 0 /etc/shadow"]), "is a symbolic link out of the repository"),
         (image(&["-p", "profiles/out s 777 0 0 ../../etc"]), "is a symbolic link out of the repository"),
         (image(&["-e", "profiles/repo_name"]), "no file profiles/repo_name"),
-        (b"no image at all".to_vec(), "no squashfs image"),
+        (b"not an image".to_vec(), "not a squashfs image"),
         (good[..good.len() / 2].to_vec(), "cannot be read"),
         (good[..96].to_vec(), "cannot be read"),
     ];

@@ -123,7 +123,7 @@ fn vanished_or_other_bytes_are_no_build() {
     ] {
         let server = mirror.serve();
         job.source.mirrors = vec![server.url.clone()];
-        fails(locked(&job, &spoil, &store), Kind::Refused, "the lock file was changed since");
+        fails(locked(&job, &spoil, &store), Kind::Refused, "the lock file was changed");
     }
     assert!(store.blobs().unwrap().is_empty());
 }
@@ -222,7 +222,7 @@ fn files_of_this_machine_are_locked_too() {
     fs_err::write(&path, b"other").unwrap();
     locked(&asks, &pin, &two).unwrap();
     let (_home, three) = store();
-    fails(locked(&asks, &pin, &three), Kind::Refused, "another file than was locked");
+    fails(locked(&asks, &pin, &three), Kind::Refused, "is not the locked file");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::base::time::now;
 use crate::fs::rewound;
 use crate::lockfile::{Locked, LockedFile};
 use crate::net::http::{Http, Patience};
-use crate::recipe::{BaseSpec, Source};
+use crate::recipe::BaseSpec;
 use crate::verify::gnupg::{Gpg, gpg};
 use crate::verify::verify;
 

@@ -55,10 +55,8 @@ impl Publisher {
     fn build(&self, store: &Store, latest: bool, terms: ResolveOptions<'_>) -> Result<crate::verify::Verified> {
         let server = self.serve();
         let job = job(direct(latest), &[&server], &self.keyring);
-        verify(fetch(
-            &locate(&job, &Site::new(store, terms, &Silent))?,
-            &Site::new(store, ResolveOptions::default(), &Silent),
-        )?)
+        let at = Site::new(store, terms, &Silent);
+        verify(fetch(&locate(&job, &at)?, &at)?)
     }
 }
 
