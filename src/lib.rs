@@ -60,6 +60,9 @@
 //! All of this hangs off one PID namespace and one mount namespace: when any of these processes is killed, no mount and no process
 //! remains.
 //!
+//! B runs one sandbox at a time. It inherits the orphans of a sandbox, and if S1 dies before S2 has reported its process id, B waits for
+//! all its children. The signals that B gets go to all children that are registered for them ([`os::process`]).
+//!
 //! # Two trees
 //!
 //! The *builder tree* is the unpacked stage3. The store keeps it read-only, and a build sees it through an overlay. With `source.host`,

@@ -102,7 +102,7 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
     // If S1 was killed, this process inherits PID 1. Once that is gone, no process of the sandbox is left to change the tree.
     match first {
         Some(first) => process::wait_for_orphan(first)?,
-        // It may exist and have died before it reported its id.
+        // It may exist and have no reported id. This waits for every child, so one process must not run two sandboxes at a time.
         None => process::wait_for_all()?,
     }
     if let Some(error) = Signals::interrupted() {

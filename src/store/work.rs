@@ -166,7 +166,7 @@ pub enum Below {
 pub struct State {
     /// The base that its changes belong to.
     pub below: Below,
-    /// Whether the build succeeded.
+    /// True if the build succeeded.
     pub finished: bool,
 }
 
@@ -259,7 +259,7 @@ impl Work {
         Ok(scratch)
     }
 
-    /// Reads the state that the last build left; `None` if there was no build.
+    /// Reads the state that the last build left; `None` before the first build.
     ///
     /// # Errors
     /// [`Kind::System`] if the file cannot be read.
