@@ -57,7 +57,7 @@ pub struct Args {
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
         let began = Instant::now();
-        let date = session::moment()?;
+        let date = session::source_date()?;
         let overrides: Vec<String> = self.overrides()?;
         if self.dry_run {
             return self.print_plan(&overrides, ui);
@@ -109,7 +109,7 @@ impl Args {
         let locked = self.lock.entry(&self.recipe, &loaded.job)?;
         let options = PlanOptions {
             locked: locked.as_ref(),
-            date: session::moment()?,
+            date: session::source_date()?,
             cpus: session::cpus(),
             offline: self.offline,
         };

@@ -136,7 +136,7 @@ pub(super) fn request(args: &RecipeArgs, overrides: &[String], ui: &Terminal) ->
 }
 
 /// Returns the date that results carry.
-pub(super) fn moment() -> Result<SourceDate> {
+pub(super) fn source_date() -> Result<SourceDate> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let epoch = match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(epoch) => Some(epoch),

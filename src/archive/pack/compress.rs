@@ -31,6 +31,7 @@ use libdeflater::CompressionLvl;
 use sha2::Digest as _;
 use xz2::stream::{Check, MtStreamBuilder};
 
+use super::Options;
 use super::cache::Cache;
 use super::chunks::{Channels, Chunk, Chunker};
 use crate::base::digest::Sha256;
@@ -105,19 +106,6 @@ impl Digests {
     }
 }
 
-/// Settings of the compressor.
-#[derive(Debug, Clone, Copy)]
-pub struct Settings<'a> {
-    /// The format of the file.
-    pub format: Format,
-    /// The level of compression.
-    pub level: u32,
-    /// Threads that compress.
-    pub threads: usize,
-    /// The cache of compressed chunks, if there is one.
-    pub cache: Option<&'a Cache>,
-}
-
 /// A compressed chunk, or the error of its encoder.
 pub(super) type Compressed = io::Result<Output>;
 
@@ -160,11 +148,12 @@ pub struct Running<'scope> {
 /// Starts the threads that compress, hash and write. The file is written from its current position; `digests` are computed if given.
 pub fn start<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
-    settings: Settings<'env>,
+    options: &'env Options,
     out: &'env mut File,
     digests: Option<&'env mut Digests>,
 ) -> io::Result<(Chunker, Running<'scope>)> {
-    let Settings { format, level, threads, .. } = settings;
+    let (format, level) = (options.format, options.level());
+    let threads = if options.threads == 0 { probe::processors() } else { options.threads };
     let thread = || std::thread::Builder::new().name("pack".to_owned());
     let threads = threads.clamp(1, 256);
     let (work, to_do) = sync_channel::<Work>(threads);
@@ -181,7 +170,7 @@ pub fn start<'scope, 'env>(
     let workers = if matches!(format, Format::Gzip | Format::Zstd) { threads } else { 1 };
     for _ in 0..workers {
         let (to_do, zeros) = (to_do.clone(), zeros.clone());
-        thread().spawn_scoped(scope, move || compress(&to_do, &zeros, settings))?;
+        thread().spawn_scoped(scope, move || compress(&to_do, &zeros, options))?;
     }
     let (hash, hasher) = match plain {
         Some(digest) => {
@@ -212,8 +201,8 @@ impl Running<'_> {
 }
 
 /// Compresses chunks until the channel closes; the body of a thread.
-fn compress(to_do: &Mutex<Receiver<Work>>, known_zeros: &OnceLock<Output>, settings: Settings<'_>) {
-    let Settings { format, level, cache, .. } = settings;
+fn compress(to_do: &Mutex<Receiver<Work>>, known_zeros: &OnceLock<Output>, options: &Options) {
+    let (format, level, cache) = (options.format, options.level(), options.cache.as_deref());
     let mut compressor = Compressor::new(format, level);
     let cache = cache.zip(format.encoder()).map(|(cache, encoder)| (cache, format!("{encoder} level {level}")));
     loop {
@@ -379,9 +368,9 @@ mod tests {
             .collect();
         let packed = |threads| {
             let mut file = tempfile::NamedTempFile::new().unwrap();
+            let options = Options { format: Format::Xz, threads, ..Options::default() };
             std::thread::scope(|scope| {
-                let settings = Settings { format: Format::Xz, level: 6, threads, cache: None };
-                let (mut chunker, running) = start(scope, settings, file.as_file_mut(), None).unwrap();
+                let (mut chunker, running) = start(scope, &options, file.as_file_mut(), None).unwrap();
                 chunker.write(&plain).unwrap();
                 chunker.finish().unwrap();
                 running.finish().unwrap()

@@ -22,7 +22,6 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 pub use self::cache::Cache;
-use self::compress::Settings;
 pub use self::compress::{Digests, Format};
 use self::manifest::Manifest;
 use self::packer::Packer;
@@ -48,6 +47,12 @@ pub struct Options {
     pub cache: Option<Arc<Cache>>,
     /// Refuse names that mean the removal of a file in an OCI layer.
     pub layer: bool,
+}
+
+impl Options {
+    fn level(&self) -> u32 {
+        self.level.unwrap_or(self.format.level())
+    }
 }
 
 impl Default for Options {
@@ -141,22 +146,16 @@ pub fn archive(
 ) -> Result<Sizes> {
     let Outputs { archive: out, contents, manifest } = outputs;
     let doing = || format!("packing {}", tree.root.path().display());
-    let threads = match options.threads {
-        0 => crate::os::probe::processors(),
-        given => given,
-    };
     let written = out.metadata().system(|| format!("{}: examining the output file", doing()))?;
     let mut results: Vec<_> = options.cache.iter().map(|cache| cache.identity()).collect();
     results.extend(written.is_file().then(|| (written.dev(), written.ino())));
-    let (format, cache) = (options.format, options.cache.as_deref());
-    let settings = Settings { format, level: options.level.unwrap_or(format.level()), threads, cache };
     let manifest = match manifest {
         Some(out) => Some(Manifest::new(out).system(|| "writing the manifest")?),
         None => None,
     };
     let (packed, written) = std::thread::scope(|scope| {
-        let (chunker, running) = compress::start(scope, settings, out, digests)
-            .system(|| format!("{}: starting the compressor", doing()))?;
+        let (chunker, running) =
+            compress::start(scope, options, out, digests).system(|| format!("{}: starting the compressor", doing()))?;
         let mut packer = Packer::new(tree.root, chunker, options, ui);
         packer.contents = contents.map(|out| out as _);
         packer.manifest = manifest;

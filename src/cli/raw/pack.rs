@@ -104,7 +104,7 @@ impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
         let mut out = standard::archive()?;
         let epoch = match std::env::var_os("SOURCE_DATE_EPOCH") {
-            Some(_) => session::moment()?.epoch(),
+            Some(_) => session::source_date()?.epoch(),
             None => u64::MAX,
         };
         if let Some(code) = session::user_namespace()? {
