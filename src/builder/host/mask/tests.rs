@@ -2,7 +2,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
 use super::*;
 
-/// A directory like an `/etc`, with what `private` names out of ordinary users' reach.
+/// Makes a directory like `/etc`, in which ordinary users cannot read the paths in `private`.
 fn etc(private: &[&str]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for file in ["hosts", "shadow", "ssh/sshd_config", "foo/key", "foo/bar/conf", "foo/bar/key", "ppp/secrets", "own/x"]
@@ -36,7 +36,7 @@ fn own(covers: &[(&str, Cover)]) -> Vec<(String, Cover)> {
 }
 
 #[test]
-fn what_is_private_and_what_is_named_is_covered() {
+fn private_and_named_files_are_covered() {
     let dir = etc(&["foo/key", "own"]);
     let usual = [
         ("foo/key", Cover::Nothing),
@@ -47,9 +47,9 @@ fn what_is_private_and_what_is_named_is_covered() {
         ("ssh", Cover::Empty),
     ];
     assert_eq!(planned(dir.path(), "/etc", &[], &[]), own(&usual));
-    // Elsewhere only names count.
+    // In other directories, only the named paths are covered.
     assert_eq!(planned(dir.path(), "/usr", &["/usr/foo/bar"], &[]), own(&[("foo/bar", Cover::Empty)]));
-    // Shown means all of it; what is shown in a hidden directory is alone there.
+    // All of a shown directory is visible. A hidden directory contains only its shown entries.
     let covers = planned(dir.path(), "/etc", &["/etc/foo", "/etc/link"], &["/etc/foo/bar", "/etc/own", "/etc/shadow"]);
     let expected = [
         ("foo/key", Cover::Nothing),
@@ -64,9 +64,9 @@ fn what_is_private_and_what_is_named_is_covered() {
 }
 
 #[test]
-fn a_mask_is_like_what_it_covers() {
-    if !rustix::process::geteuid().is_root() {
-        // Whiteouts are device nodes.
+fn a_mask_has_the_metadata_of_the_covered_file() {
+    // Whiteouts are device nodes.
+    if !crate::archive::unpack::tests::is_root("a_mask_has_the_metadata_of_the_covered_file") {
         return;
     }
     let dir = etc(&["own"]);
@@ -94,7 +94,7 @@ fn a_mask_is_like_what_it_covers() {
 }
 
 #[test]
-fn accounts_lose_passwords_and_keep_their_form() {
+fn accounts_lose_only_their_passwords() {
     let text = b"root:$6$x$y:19000:0:99999:7:::\nme:!:1::::::\n\n+\n";
     assert_eq!(without_passwords(text), b"root:*:::::::\nme:*:::::::\n+:*\n");
     assert_eq!(without_passwords(b"wheel:secret:root:root,me"), b"wheel:*::\n");
