@@ -1,4 +1,4 @@
-//! Signatures made by GnuPG, good and bad, and Gentoo's genuine certificates.
+//! Good and bad signatures by GnuPG, and Gentoo's genuine certificates.
 
 use super::gnupg::{Gpg, gpg};
 use super::*;
@@ -43,7 +43,7 @@ fn genuine_certificates_have_their_primary_and_a_signing_subkey() {
 }
 
 #[test]
-fn keyrings_armored_binary_several_and_none() {
+fn keyrings_may_be_armored_or_binary_and_hold_several_certificates() {
     let Some(gpg) = gpg() else { return };
     let (one, two) = (gpg.key("one", &[]), gpg.key("two", &[]));
     let armored = [gpg.run(&["--armor", "--export", &one], b""), gpg.run(&["--armor", "--export", &two], b"")].concat();
@@ -62,7 +62,7 @@ fn keyrings_armored_binary_several_and_none() {
 }
 
 #[test]
-fn good_signatures_of_gnupg() {
+fn good_signatures_by_gnupg_are_accepted() {
     let Some(gpg) = gpg() else { return };
     let primary = gpg.key("good", &[]);
     let keyring = gpg.keyring(&[]);
@@ -88,7 +88,7 @@ fn another_text_or_file_is_refused() {
     refused(clearsigned("x", file.replace("last", "lost").as_bytes(), &keyring), "bad signature");
     refused(clearsigned("x", file.replace("last\n", "last\n\n").as_bytes(), &keyring), "bad signature");
     refused(clearsigned("x", file.replace("- dashes", "dashes").as_bytes(), &keyring), "bad signature");
-    // Blanks at line ends are not signed, and are not in the text either.
+    // Blanks at line ends are not signed, and are removed from the text.
     assert!(!clearsigned("x", file.replace("last", "last \t").as_bytes(), &keyring).unwrap().text.contains('\t'));
     let signature = gpg.detach("good", &[], b"data");
     for data in [&b"date"[..], b"", b"data\n"] {
@@ -104,7 +104,7 @@ fn another_text_or_file_is_refused() {
 }
 
 #[test]
-fn one_form_of_signature_is_not_taken_for_another() {
+fn forms_of_signatures_are_not_confused() {
     let Some(gpg) = gpg() else { return };
     gpg.key("good", &[]);
     let keyring = gpg.keyring(&[]);
@@ -117,7 +117,7 @@ fn one_form_of_signature_is_not_taken_for_another() {
     refused(detached("x", &clear, &b"text"[..], &keyring), "cleartext-signed document");
     refused(detached("x", &inline_armored, &b"text\n"[..], &keyring), "OpenPGP message");
     refused(detached("x", &inline, &b"text\n"[..], &keyring), "");
-    // The signature of a clearsigned text cut out, and a file's signature glued below a text.
+    // The signature of a clearsigned text as a detached one, and the signature of a file below a text.
     let clear = String::from_utf8(clear).unwrap();
     let cut = &clear[clear.find("-----BEGIN PGP SIGNATURE").unwrap()..];
     refused(detached("x", cut.as_bytes(), &b"text"[..], &keyring), "signed as text");
@@ -142,7 +142,7 @@ fn unknown_and_unpinned_keys_are_named() {
         hint.contains(GENTOO_RELEASE) && hint.contains("source.keyring") && hint.contains("source.fingerprints"),
         "{hint}"
     );
-    // Two signatures: a stranger's beside a good one does not matter, a bad one does.
+    // An unknown signature beside a good one is ignored; a bad one is not.
     let only_good = Keyring::from_bytes("x", &gpg.run(&["--export", &good], b""), &[]).unwrap();
     let two = gpg.run(&["--local-user", "good", "--local-user", "other", "--clearsign"], TEXT.as_bytes());
     assert_eq!(clearsigned("x", &two, &only_good).unwrap().signer.primary, good);
@@ -167,39 +167,39 @@ fn weak_digests_are_refused() {
 }
 
 #[test]
-fn keys_that_could_not_sign_at_that_time() {
+fn keys_that_were_invalid_at_the_time_of_signing_are_refused() {
     let Some(gpg) = gpg() else { return };
     let ago = |days: u64| format!("{}!", seconds(SystemTime::now()) - days * 86_400);
-    // Made ten days ago; it signs now; and nine days ago it was decided that it expires after one day.
+    // Made ten days ago and signing now. Nine days ago, its expiry was set to one day.
     let expired = gpg.key("expired", &["--faked-system-time", &ago(10)]);
     let file = gpg.clearsign("expired", &[], TEXT);
     assert!(clearsigned("x", &file, &gpg.keyring(&[])).is_ok());
     gpg.run(&["--faked-system-time", &ago(9), "--quick-set-expire", &expired, "seconds=86400"], b"");
     let error = refused(clearsigned("x", &file, &gpg.keyring(&[])), "had expired");
     assert!(error.hint().unwrap().contains("source.keyring"));
-    // Signed while it lived: still good.
+    // A signature from before the expiry is still good.
     let noon = format!("{}!", seconds(SystemTime::now()) - 9 * 86_400 + 43_200);
     assert!(
         clearsigned("x", &gpg.clearsign("expired", &["--faked-system-time", &noon], TEXT), &gpg.keyring(&[])).is_ok()
     );
-    // A signature with an end of its own.
+    // A signature that has expired.
     gpg.key("brief", &["--faked-system-time", &ago(10)]);
     let brief = gpg.clearsign("brief", &["--faked-system-time", &ago(5), "--default-sig-expire", "1d"], TEXT);
     refused(clearsigned("x", &brief, &gpg.keyring(&[])), "has expired");
-    // And one from the future.
+    // A signature from the future.
     let future = format!("{}!", seconds(SystemTime::now()) + 5 * 86_400);
     let error = refused(
         clearsigned("x", &gpg.clearsign("brief", &["--faked-system-time", &future], TEXT), &gpg.keyring(&[])),
         "in the future",
     );
     assert!(error.hint().unwrap().contains("clock"));
-    // So is a key that is not there yet: to a clock that is behind, every new certificate looks like that.
+    // A key from the future, which is what a slow clock makes of every new certificate.
     let tomorrow = format!("{}!", seconds(SystemTime::now()) + 4 * 86_400);
     gpg.key("tomorrow", &["--faked-system-time", &tomorrow]);
     let of_tomorrow = gpg.clearsign("tomorrow", &["--faked-system-time", &future], TEXT);
     let error = refused(clearsigned("x", &of_tomorrow, &gpg.keyring(&[])), "in the future");
     assert!(error.hint().unwrap().contains("clock"));
-    // Before the key existed.
+    // A signature from before the creation of the key.
     let before = gpg.clearsign(
         "brief",
         &["--faked-system-time", &ago(20), "--ignore-time-conflict", "--ignore-valid-from"],
@@ -209,14 +209,14 @@ fn keys_that_could_not_sign_at_that_time() {
 }
 
 #[test]
-fn revoked_keys_and_keys_that_may_not_sign() {
+fn revoked_keys_and_keys_that_may_not_sign_are_refused() {
     let Some(gpg) = gpg() else { return };
     let revoked = gpg.key("revoked", &[]);
     let file = gpg.clearsign("revoked", &[], TEXT);
     assert!(clearsigned("x", &file, &gpg.keyring(&[])).is_ok());
     gpg.revoke(&revoked);
     refused(clearsigned("x", &file, &gpg.keyring(&[])), "revoked");
-    // A subkey that signed and that the certificate then says only encrypts.
+    // A subkey that signed, and that the certificate later marks as only for encryption.
     // The change is dated before the signature.
     let ago = |days: u64| format!("{}!", seconds(SystemTime::now()) - days * 86_400);
     let two_days = ago(2);
@@ -236,7 +236,7 @@ fn revoked_keys_and_keys_that_may_not_sign() {
 }
 
 #[test]
-fn what_surrounds_a_document_is_refused() {
+fn text_around_a_document_is_refused() {
     let Some(gpg) = gpg() else { return };
     gpg.key("good", &[]);
     let keyring = gpg.keyring(&[]);
@@ -254,7 +254,7 @@ fn what_surrounds_a_document_is_refused() {
         refused(clearsigned("x", bytes.as_bytes(), &keyring), why);
     }
     assert!(clearsigned("x", format!("\n\n{file}\n \n").as_bytes(), &keyring).is_ok());
-    // gpg itself says the same of the good one.
+    // gpg prints the same text for the good document.
     let path = gpg.home.path().join("file");
     fs_err::write(&path, &file).unwrap();
     gpg.run(&["--verify", path.to_str().unwrap()], b"");

@@ -1,4 +1,4 @@
-//! Snapshots as squashfs images, made by `mksquashfs` and signed by GnuPG, from a mirror to a tree.
+//! Snapshots in squashfs images, made by `mksquashfs` and signed by GnuPG: fetched from a mirror and unpacked.
 #![allow(clippy::disallowed_methods)]
 
 use std::collections::HashMap;
@@ -25,7 +25,7 @@ struct Publisher {
 }
 
 impl Publisher {
-    /// None without the programs, where they are not demanded.
+    /// Returns `None` without the programs: the test is skipped.
     fn new() -> Option<Self> {
         let gpg = gpg()?;
         if Command::new("mksquashfs").arg("-version").stdout(Stdio::null()).status().is_err() {
@@ -64,7 +64,7 @@ impl Publisher {
         self.scratch.path().join("repository")
     }
 
-    /// The repository as an image.
+    /// Makes an image of the repository.
     fn image(&self, options: &[&str]) -> Vec<u8> {
         let path = self.scratch.path().join("image");
         let made = Command::new("mksquashfs")
@@ -77,7 +77,7 @@ impl Publisher {
         fs_err::read(path).unwrap()
     }
 
-    /// Puts a list on the mirror, signed so many seconds ago.
+    /// Adds a list to the mirror that was signed this many seconds ago.
     fn list(&mut self, list: &str, key: &str, ago: u64, images: &[(&str, &[u8])]) {
         let text: String = images.iter().map(|(name, bytes)| format!("{}  {name}\n", Sha512::of(bytes))).collect();
         let signed = self.gpg.clearsign(key, &["--faked-system-time", &format!("{}!", now() - ago)], &text);
@@ -116,7 +116,7 @@ impl Publisher {
         }
     }
 
-    /// Refused, and nothing of it stays.
+    /// Checks that the snapshot is refused and that nothing of it is kept.
     #[track_caller]
     fn refuses(&self, date: Option<&str>, why: &str) {
         let server = self.serve();
@@ -139,7 +139,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 
-/// What `find` and `sha512sum` say of everything below a directory.
+/// Returns the output of `find` and `sha512sum` for all files below a directory.
 fn listing(directory: &Path) -> String {
     let script =
         "find . -printf '%P %y %m %U:%G %T@ %l\\n' | sort; find . -type f -print0 | sort -z | xargs -0 sha512sum";
@@ -149,7 +149,7 @@ fn listing(directory: &Path) -> String {
 }
 
 #[test]
-fn the_latest_is_fetched_and_unpacked_as_unsquashfs_does() {
+fn the_latest_image_is_fetched_and_unpacked_as_by_unsquashfs() {
     let Some(mut site) = Publisher::new() else { return };
     for (options, day) in [
         (&["-comp", "xz"][..], "20261119"),
@@ -173,7 +173,7 @@ fn the_latest_is_fetched_and_unpacked_as_unsquashfs_does() {
         let made = made.arg("-q").arg("-n").arg("-d").arg(&theirs).arg(site.scratch.path().join("image"));
         assert!(made.output().unwrap().status.success());
         assert_eq!(listing(got.directory()), listing(&theirs), "{options:?}");
-        // Known afterwards, and unpacked again where the tree is gone.
+        // The second time nothing is fetched. If the tree is missing, the image is unpacked again.
         let asked = server.seen().len();
         assert_eq!((asked, site.get(&snapshot, OFFLINE).unwrap().directory()), (2, got.directory()));
         assert_eq!(server.seen().len(), asked);
@@ -188,7 +188,7 @@ fn the_latest_is_fetched_and_unpacked_as_unsquashfs_does() {
 }
 
 #[test]
-fn a_days_is_found_in_any_list_that_has_it() {
+fn the_image_of_a_date_is_found_in_any_list() {
     let Some(mut site) = Publisher::new() else { return };
     let image = site.image(&["-comp", "xz"]);
     for (list, day) in [
@@ -198,7 +198,7 @@ fn a_days_is_found_in_any_list_that_has_it() {
     ] {
         let name = format!("gentoo-{day}.xz.sqfs");
         site.files.clear();
-        // How old a day's is, is in its name.
+        // The name of a dated image contains its age.
         site.list(list, "good", 70 * DAY, &[(&name, &image)]);
         site.put(&name, &image);
         let server = site.serve();
@@ -210,7 +210,7 @@ fn a_days_is_found_in_any_list_that_has_it() {
         let missing = site.get(&site.snapshot(Some("20260913"), &server), ResolveOptions::default()).unwrap_err();
         assert!(missing.kind() == Kind::Network && missing.hint().unwrap().contains("mirrors keep"), "{missing:?}");
         assert_eq!(site.get(&snapshot, OFFLINE).unwrap_err().kind(), Kind::Network);
-        // The bytes are those of another day each time: unpacked once, and each called by its own name.
+        // All dates have the same bytes, which are unpacked once. Each is reported under its own name.
         for terms in [ResolveOptions::default(), OFFLINE] {
             let got = site.get(&snapshot, terms).unwrap();
             assert!(
@@ -223,7 +223,7 @@ fn a_days_is_found_in_any_list_that_has_it() {
 }
 
 #[test]
-fn a_locked_image_is_fetched_by_its_own_name_and_digest() {
+fn a_locked_image_is_fetched_by_its_name_and_digest() {
     let Some(mut site) = Publisher::new() else { return };
     let image = site.image(&["-comp", "xz"]);
     site.put("gentoo-20261120.xz.sqfs", &image);
@@ -254,7 +254,7 @@ fn a_locked_image_is_fetched_by_its_own_name_and_digest() {
 }
 
 #[test]
-fn what_the_list_does_not_vouch_for_is_refused() {
+fn images_without_a_valid_signed_digest_are_refused() {
     let Some(mut site) = Publisher::new() else { return };
     let (list, name) = ("gentoo-current.sha512sum.txt", "gentoo-current.xz.sqfs");
     let image = site.image(&["-comp", "xz"]);
@@ -263,23 +263,23 @@ fn what_the_list_does_not_vouch_for_is_refused() {
     site.refuses(None, "verifying");
     site.list(list, "good", 40 * DAY, &[(name, &image)]);
     site.refuses(None, "40 days old");
-    // Unsigned text with the right digest.
+    // An unsigned list with the right digest.
     site.put(list, format!("{}  {name}\n", Sha512::of(&image)).as_bytes());
     site.refuses(None, "not signed");
-    // The digest of another file, and one that is not of these bytes.
+    // The digest of another file, and a wrong digest.
     site.list(list, "good", 7200, &[("gentoo-current.lzo.sqfs", &image), (name, b"other")]);
     site.refuses(None, "");
     site.list(list, "good", 3600, &[(name, &image)]);
     site.put(name, &image[..image.len() - 4096]);
     site.refuses(None, "");
-    // Older than what was seen before.
+    // A list that is older than the one seen before.
     site.put(name, &image);
     site.list(list, "good", 10 * DAY, &[(name, &image)]);
     site.refuses(None, "older than one seen before");
 }
 
 #[test]
-fn an_image_that_is_no_repository_is_refused_whoever_signed_it() {
+fn a_signed_image_that_is_not_a_repository_is_refused() {
     let Some(mut site) = Publisher::new() else { return };
     let list = "gentoo-20261121.sha512sum.txt";
     let name = "gentoo-20261121.xz.sqfs";
@@ -298,7 +298,7 @@ fn an_image_that_is_no_repository_is_refused_whoever_signed_it() {
         (good[..good.len() / 2].to_vec(), "cannot be read"),
         (good[..96].to_vec(), "cannot be read"),
     ];
-    // Where the lists begin, the number of entries, the root: none of it may be believed.
+    // Wrong offsets of tables, a wrong number of entries, and a wrong root.
     for (at, bytes) in
         [(4, &[0xff; 4][..]), (32, &[0xff; 8]), (48, &[1; 8]), (64, &[0; 8]), (72, &[0xff; 8]), (20, &[9, 0])]
     {

@@ -1,5 +1,5 @@
-//! The attacks that The Update Framework lists (its specification, section 1.5.2, and slow retrieval, which older editions name
-//! too), one test for each, against the mirrors of Gentoo's kind. The names are TUF's.
+//! The attacks that the specification of The Update Framework lists in section 1.5.2, and slow retrieval, which older editions list.
+//! There is one test for each, with TUF's name, against mirrors in Gentoo's layout.
 
 use super::mirror::{Mirror, OFFLINE, VARIANT, build, job, latest, store};
 use super::*;
@@ -7,12 +7,12 @@ use crate::recipe::Version;
 
 const DAY: u64 = 86_400;
 
-/// The list of the variant.
+/// Returns the path of the variant's list.
 fn list() -> String {
     format!("latest-stage3-{VARIANT}.txt")
 }
 
-/// A store, and a recipe that asks these servers in turn.
+/// A store, and a recipe whose mirrors are these servers, in order.
 struct User {
     _home: tempfile::TempDir,
     store: Store,
@@ -34,7 +34,7 @@ impl User {
         build(&self.job, &self.store)
     }
 
-    /// Nothing of what was sent is in the store under a name that says it is whole.
+    /// Checks that the store has no complete blob of the received bytes.
     #[track_caller]
     fn is_refused(&self, kind: Kind, why: &str) {
         let error = self.builds().map(|_| ()).unwrap_err();
@@ -49,7 +49,7 @@ impl User {
     }
 }
 
-/// "An attacker installs anything they want on the client system": other bytes, lists of the attacker's own, and both.
+/// "An attacker installs anything they want on the client system": changed bytes, lists signed by the attacker, and both.
 #[test]
 fn arbitrary_installation() {
     let Some(mut mirror) = Mirror::new() else { return };
@@ -68,7 +68,7 @@ fn arbitrary_installation() {
     User::of(&mirror, &[&mirror.serve()]).is_refused(Kind::Refused, "it is not signed");
     lists(&mut mirror, &|mirror, text| mirror.gpg.clearsign("attacker", &[], text));
     User::of(&mirror, &[&mirror.serve()]).is_refused(Kind::Refused, "not in the keyring");
-    // The pointer genuine, the digests the attacker's; and no digests, and the attacker's signature.
+    // A genuine pointer with the attacker's digests, and a signature by the attacker without digests.
     mirror.publish(now());
     User::of(&mirror, &[&mirror.serve()]).is_refused(Kind::Refused, "not in the keyring");
     mirror.drop(&mirror.tarball(".DIGESTS"));
@@ -79,7 +79,7 @@ fn arbitrary_installation() {
     User::of(&mirror, &[&mirror.serve()]).builds().unwrap();
 }
 
-/// "An attacker responds to any request with an endless stream of data": the lists end at 1 MiB, the tarball at its signed size.
+/// "An attacker responds to any request with an endless stream of data": lists may have 1 MiB, and the tarball its signed size.
 #[test]
 fn endless_data() {
     let Some(mirror) = Mirror::new() else { return };
@@ -103,8 +103,8 @@ fn endless_data() {
     }
 }
 
-/// "An attacker causes clients to install unrelated software as dependencies": whatever else the lists name, only the recipe's own
-/// file is asked for, and a line that nobody signed makes them refused.
+/// "An attacker causes clients to install unrelated software as dependencies": only the recipe's own file is
+/// requested, whatever else a list names, and a list with an unsigned line is refused.
 #[test]
 fn extraneous_dependencies() {
     let Some(mut mirror) = Mirror::new() else { return };
@@ -123,8 +123,8 @@ fn extraneous_dependencies() {
     User::of(&mirror, &[&mirror.serve()]).is_refused(Kind::Refused, "bad signature");
 }
 
-/// "An attacker arbitrarily increases the version numbers": what is remembered against rollback cannot be driven so far ahead, by
-/// whoever had the key for a while, that the real lists count as old for ever after.
+/// "An attacker arbitrarily increases the version numbers": a temporary holder of the key cannot advance the
+/// stored version so far that later genuine lists count as old.
 #[test]
 fn fast_forward() {
     let Some(mut mirror) = Mirror::new() else { return };
@@ -149,8 +149,8 @@ fn fast_forward() {
     user.asks(&[&honest]).builds().unwrap();
 }
 
-/// "An attacker continues to present files that the client has already seen": a signed list has an age, and beyond the recipe's it
-/// is refused, also where nothing newer was ever seen.
+/// "An attacker continues to present files that the client has already seen": a signed list that is older than the
+/// recipe allows is refused, even if no newer one was seen.
 #[test]
 fn indefinite_freeze() {
     let Some(mut mirror) = Mirror::new() else { return };
@@ -159,11 +159,11 @@ fn indefinite_freeze() {
     mirror.publish(now() - 31 * DAY);
     let frozen = mirror.serve();
     User::of(&mirror, &[&frozen]).is_refused(Kind::Refused, "31 days old");
-    // A list that says nothing of its age is as old as its signature.
+    // A list without a timestamp is as old as its signature.
     let then = format!("{}!", now() - 31 * DAY);
     let old = Mirror::older(&then);
     User::of(&old, &[&old.serve()]).is_refused(Kind::Refused, "31 days old");
-    // Pinned by the user, age is their business.
+    // The maximum age does not apply to a version that the recipe pins.
     let mut pinned = User::of(&mirror, &[&frozen]);
     let version = Version::Timestamp(mirror.timestamp.to_owned());
     pinned.job.source.base = BaseSpec::Gentoo { stage3: VARIANT.to_owned(), version };
@@ -194,17 +194,17 @@ fn malicious_mirrors_preventing_updates() {
     assert!(honest.seen().iter().any(|request| request.path.ends_with(".tar.xz")));
 }
 
-/// "An attacker presents a view of files that never existed together": Monday's list and Sunday's tarball or digests.
+/// "An attacker presents a view of files that never existed together": a list of Monday with a tarball or digests of Sunday.
 #[test]
 fn mix_and_match() {
     let Some(mut monday) = Mirror::new() else { return };
     let mut sunday = data();
     sunday[77] ^= 1;
     let good = monday.files.clone();
-    // Sunday's bytes under Monday's name.
+    // The bytes of Sunday under the name of Monday.
     monday.put(&monday.tarball(""), sunday.clone());
     User::of(&monday, &[&monday.serve()]).is_refused(Kind::Refused, "SHA-512");
-    // Sunday's genuine digests, of Sunday's name, in the place of Monday's; and then named as Monday's but of another size.
+    // Genuine digests of Sunday instead of those of Monday, then with the name of Monday but another size.
     let digests = format!("# SHA512 HASH\n{}  {}\n", sha512(&sunday), monday.name.replace("20260810", "20260809"));
     let signed = monday.sign(&digests);
     monday.put(&monday.tarball(".DIGESTS"), signed);
@@ -214,7 +214,7 @@ fn mix_and_match() {
     monday.put(&monday.tarball(".DIGESTS"), signed);
     monday.put(&monday.tarball(""), sunday);
     User::of(&monday, &[&monday.serve()]).is_refused(Kind::Refused, "instead of the signed size");
-    // The two digests of two days.
+    // Two digests of different days.
     monday.files = good;
     let text = format!(
         "# SHA512 HASH\n{}  {name}\n# BLAKE2B HASH\n{}  {name}\n",
@@ -227,7 +227,7 @@ fn mix_and_match() {
     User::of(&monday, &[&monday.serve()]).is_refused(Kind::Refused, "BLAKE2b");
 }
 
-/// "An attacker presents files older than those the client has already seen", with good signatures and young enough.
+/// "An attacker presents files older than those the client has already seen", with good signatures and within the maximum age.
 #[test]
 fn rollback() {
     let Some(mut mirror) = Mirror::new() else { return };
@@ -241,7 +241,7 @@ fn rollback() {
     user.asks(&[&older]);
     let error = user.builds().map(|_| ()).unwrap_err();
     assert!(error.kind() == Kind::Refused && error.to_string().contains("older than one seen before"), "{error}");
-    // What is only shown is held to the same memory, and does not add to it.
+    // A listing is checked against the stored version, but does not update it.
     let name = mirror.tarball("").replace(mirror.timestamp, "20260101T000000Z");
     let all = mirror.sign(&format!("# ts={}\n{name} {}\n", now(), data().len()));
     mirror.put("latest-stage3.txt", all);
@@ -288,7 +288,7 @@ fn wrong_software_installation() {
     let Some(mut mirror) = Mirror::new() else { return };
     let good = mirror.files.clone();
     let other = |text: &str| text.replace(VARIANT, "amd64-openrc");
-    // Genuine files of another variant in the places of this one's.
+    // Genuine files of another variant under the names of this one.
     let text = format!("# ts={}\n{} {}\n", now(), other(&mirror.tarball("")), data().len());
     let signed = mirror.sign(&text);
     mirror.put(&list(), signed);
@@ -298,8 +298,8 @@ fn wrong_software_installation() {
     let signed = mirror.sign(&digests);
     mirror.put(&mirror.tarball(".DIGESTS"), signed);
     User::of(&mirror, &[&mirror.serve()]).is_refused(Kind::Refused, "but SHA512 of stage3-amd64-openrc");
-    // A detached signature covers no name: the bytes of another variant with their own signature pass where nothing else is
-    // there to hold them to, which is why the size in the signed list does.
+    // A detached signature does not cover the name: the bytes and the signature of another variant would be accepted. The size in
+    // the signed list prevents it.
     mirror.files = good;
     mirror.drop(&mirror.tarball(".DIGESTS"));
     let openrc = [data(), vec![1]].concat();
@@ -309,8 +309,8 @@ fn wrong_software_installation() {
     User::of(&mirror, &[&mirror.serve()]).is_refused(Kind::Refused, "instead of the signed size");
 }
 
-/// "An attacker who is able to compromise a key": with the owner's revocation nothing that it signed counts, old or new, in the
-/// store or on a mirror; and another key that is known, but not to sign this, helps an attacker to nothing.
+/// "An attacker who is able to compromise a key": after the owner's revocation, no signature of the key is
+/// accepted, whether old or new. A known key that may not sign these files is not accepted either.
 #[test]
 fn vulnerability_to_key_compromises() {
     let Some(mut mirror) = Mirror::new() else { return };
@@ -318,7 +318,7 @@ fn vulnerability_to_key_compromises() {
     let user = User::of(&mirror, &[&server]);
     user.builds().unwrap();
     locate(&user.job, &Site::new(&user.store, OFFLINE, &Silent)).unwrap();
-    // A second certificate in the keyring, which the recipe does not name.
+    // The keyring has a second certificate, which the recipe does not name.
     let good = mirror.gpg.fingerprints("good")[0].clone();
     mirror.gpg.key("other", &[]);
     let pointer = format!("# ts={}\n{} {}\n", now(), mirror.tarball(""), data().len());
@@ -339,7 +339,7 @@ fn vulnerability_to_key_compromises() {
     assert!(error.kind() == Kind::Refused && error.to_string().contains("is revoked"), "{error}");
 }
 
-/// Every file below a directory.
+/// Returns all files below a directory.
 fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
     let entries = fs_err::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()

@@ -1,23 +1,23 @@
-//! Every form in which a mirror's documents may come, good and bad: signed by GnuPG with keys of its own, a row for each.
+//! Good and bad forms of a mirror's documents, signed by GnuPG with new keys. Each form is a row of a table.
 //!
-//! A bad row is refused with its own message, leaves no blob behind, and harms nothing where an honest mirror is asked next.
+//! A bad form is refused with its own message, leaves no blob, and does not prevent the use of the next, honest mirror.
 
 use std::collections::BTreeMap;
 
 use super::mirror::{AUTOBUILDS, Mirror, VARIANT, build, job, latest, store};
 use super::*;
 
-/// A mirror with keys of every fate, and the rows that spoil it.
+/// A mirror, good and bad keys, and the rows that change the mirror.
 struct Forge {
     mirror: Mirror,
-    /// Primary fingerprint of who may sign.
+    /// The primary fingerprint of the key that may sign.
     good: String,
     rows: Vec<Row>,
 }
 
 struct Row {
     name: String,
-    /// What the mirror has instead; none: nothing.
+    /// The content that replaces the file; `None` removes the file.
     changes: Vec<(String, Option<Vec<u8>>)>,
     expected: Expected,
 }
@@ -25,11 +25,11 @@ struct Row {
 enum Expected {
     Good,
     Bad(Kind, &'static str),
-    /// Signed so by who may sign: it is the truth for every other mirror too.
+    /// Signed by the right key, so that all mirrors have it.
     Signed(&'static str),
 }
 
-/// What can be signed badly.
+/// A document that can have a bad signature.
 #[derive(Clone, Copy)]
 enum Document {
     List,
@@ -54,7 +54,7 @@ impl Forge {
         Some(Self { mirror, good, rows: Vec::new() })
     }
 
-    /// The keyring of the recipe, made last: all but the stranger's key.
+    /// Writes the keyring of the recipe: all keys except the stranger's. Must be called last.
     fn keyring(&self) {
         let names = ["good", "unnamed", "revoked", "aged", "expired", "weak"];
         self.mirror.gpg.revoke(&self.mirror.gpg.fingerprints("revoked")[0]);
@@ -80,7 +80,7 @@ impl Forge {
         }
     }
 
-    /// The list's line of the variant.
+    /// Returns the line of the variant in the list.
     fn line(&self) -> String {
         format!("{} {}", self.mirror.tarball(""), data().len())
     }
@@ -89,29 +89,29 @@ impl Forge {
         self.rows.push(Row { name: name.to_owned(), changes, expected });
     }
 
-    /// A document signed in another way than it should be.
+    /// Adds a document with a wrong kind of signature.
     fn signed(&mut self, name: &str, at: Document, why: &'static str, sign: impl Fn(&Gpg, &str) -> Vec<u8>) {
         let bytes = sign(&self.mirror.gpg, &self.text(at));
         self.row(name, vec![(self.path(at), Some(bytes))], Expected::Bad(Kind::Refused, why));
     }
 
-    /// A document signed well and then changed.
+    /// Adds a document that is changed after signing.
     fn edited(&mut self, name: &str, at: Document, why: &'static str, edit: impl Fn(String) -> String) {
         self.signed(name, at, why, |gpg, text| edit(clearsigned(gpg, text)).into_bytes());
     }
 
-    /// A well-signed document that says something else.
+    /// Adds a document with a good signature and other content.
     fn says(&mut self, name: &str, at: Document, text: &str, expected: Expected) {
         let bytes = self.mirror.sign(text);
         self.row(name, vec![(self.path(at), Some(bytes))], expected);
     }
 
-    /// Another tarball.
+    /// Adds another tarball.
     fn tarball(&mut self, name: &str, bytes: Option<Vec<u8>>, kind: Kind, why: &'static str) {
         self.row(name, vec![(self.mirror.tarball(""), bytes)], Expected::Bad(kind, why));
     }
 
-    /// No digests, and this instead of the detached signature.
+    /// Removes the digests and replaces the detached signature.
     fn detached(&mut self, name: &str, signature: Option<Vec<u8>>, expected: Expected) {
         let changes = vec![(self.mirror.tarball(".DIGESTS"), None), (self.mirror.tarball(".asc"), signature)];
         self.row(name, changes, expected);
@@ -136,7 +136,7 @@ impl Forge {
             gpg.clearsign("aged", &["--faked-system-time", &past, "--default-sig-expire", "1d"], text)
         });
         self.signed("an expired key", List, "had expired", |gpg, text| {
-            // It expired after its second day, as its owner says afterwards, with an earlier date.
+            // The owner sets afterwards, with an earlier date, that the key expired after its second day.
             let bytes = gpg.clearsign("expired", &[], text);
             let expired = gpg.fingerprints("expired")[0].clone();
             gpg.run(&["--faked-system-time", &at(-9), "--quick-set-expire", &expired, "seconds=86400"], b"");
@@ -382,7 +382,7 @@ impl Forge {
         }
     }
 
-    /// What a bad row is refused with.
+    /// Returns the error for a bad row.
     fn run(&self, row: &Row) -> Result<Option<String>, String> {
         let bad = Server::files(self.files(row));
         let wants = |servers: &[&Server]| {
@@ -437,7 +437,7 @@ impl Forge {
     }
 }
 
-/// The message without the server's address.
+/// Returns the message without the server's address.
 fn told(error: &Error, server: &Server) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
@@ -452,13 +452,13 @@ fn clearsigned(gpg: &Gpg, text: &str) -> String {
     String::from_utf8(gpg.clearsign("good", &["--digest-algo", "SHA512"], text)).unwrap()
 }
 
-/// What is before `mark`.
+/// Returns the text before `mark`.
 fn cut(text: &str, mark: &str) -> String {
     text[..text.find(mark).unwrap()].to_owned()
 }
 
 #[test]
-fn every_form_of_a_signed_mirror() {
+fn bad_forms_of_a_signed_mirror_are_refused() {
     let Some(mut forge) = Forge::new() else { return };
     forge.good_forms();
     let good = forge.rows.len();

@@ -1,4 +1,4 @@
-//! Commits fetched from a server that is git's own, signed by GnuPG.
+//! Commits with signatures by GnuPG, fetched from git's own server.
 #![allow(clippy::disallowed_methods, reason = "tests start git themselves")]
 
 use std::io::BufRead;
@@ -15,7 +15,7 @@ use crate::source::repository::git::{archive, judge, known, locate};
 const DAY: u64 = 86_400;
 const OFFLINE: ResolveOptions<'_> = ResolveOptions { offline: true, allow_rollback: false, locked: None };
 
-/// A git repository with its server and its signers.
+/// A git repository with its server and its signing keys.
 struct Forge {
     gpg: Gpg,
     keyring: PathBuf,
@@ -25,7 +25,7 @@ struct Forge {
 }
 
 impl Forge {
-    /// None when there is no GnuPG or no git and none is demanded.
+    /// Returns `None` without GnuPG or git: the test is skipped.
     fn new() -> Option<Self> {
         let gpg = gpg()?;
         if Command::new("git").arg("--version").stdout(Stdio::null()).status().is_err() {
@@ -77,7 +77,7 @@ impl Forge {
         fs_err::write(path, text).unwrap();
     }
 
-    /// Commits all there is, signed by a key or nobody; the commit's id.
+    /// Commits all files, with or without a signature. Returns the id of the commit.
     fn commit(&self, signer: Option<&str>, ago: u64) -> String {
         self.git(&["add", "--all"], b"", ago);
         let sign = signer.map_or("--no-gpg-sign".to_owned(), |signer| format!("--gpg-sign={signer}"));
@@ -106,7 +106,7 @@ impl Forge {
         *self.requests.lock().unwrap()
     }
 
-    /// Names and contents of what a commit's tree is unpacked from.
+    /// Returns the names and contents in the archive of a commit.
     fn files(&self, git: &Git, store: &Store, terms: ResolveOptions) -> HashMap<String, Vec<u8>> {
         let commit = locate(git, &Site::new(store, terms, &Silent)).unwrap();
         let mut files = HashMap::new();
@@ -125,14 +125,14 @@ impl Forge {
     }
 }
 
-/// Serves the repositories below a directory with git's own program.
+/// Serves the repositories below a directory with `git http-backend`.
 fn serve(root: PathBuf, requests: std::sync::Arc<Mutex<usize>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             *requests.lock().unwrap() += 1;
-            // The client hangs up when it has enough.
+            // The client may disconnect early.
             let _ = answer(&root, stream);
         }
     });
@@ -186,7 +186,7 @@ fn refused(git: &Git, store: &Store, why: &str) {
 }
 
 #[test]
-fn a_signed_commit_is_fetched_once_and_is_what_it_says_byte_by_byte() {
+fn a_signed_commit_is_fetched_once_with_the_bytes_of_its_tree() {
     let Some(forge) = Forge::new() else { return };
     forge.write(
         ".gitattributes",
@@ -203,7 +203,7 @@ fn a_signed_commit_is_fetched_once_and_is_what_it_says_byte_by_byte() {
     let commit = locate(&branch, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
     assert_eq!(commit.id(), id);
     assert_eq!(commit.signer(), Some(forge.gpg.fingerprints("good")[0].as_str()));
-    // Fetched by the branch, and there for who names it, without a network also.
+    // After the fetch of the branch, the commit is in the store, also offline and by its id.
     let requests = forge.requests();
     let files = forge.files(&branch, &store, OFFLINE);
     assert_eq!(forge.requests(), requests);
@@ -215,7 +215,7 @@ fn a_signed_commit_is_fetched_once_and_is_what_it_says_byte_by_byte() {
     assert!(known(&exact, &store).unwrap().is_none(), "the branch was judge, not the commit");
     locate(&exact, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
     assert_eq!((known(&exact, &store).unwrap().unwrap().id(), forge.requests()), (id.as_str(), requests));
-    // In a store of its own, by its id alone; and a second time without asking.
+    // In another store, it is fetched by its id, and the second time without a request.
     let (_home, other) = super::mirror::store();
     assert_eq!(forge.files(&exact, &other, ResolveOptions::default()), files);
     let requests = forge.requests();
@@ -226,7 +226,7 @@ fn a_signed_commit_is_fetched_once_and_is_what_it_says_byte_by_byte() {
 }
 
 #[test]
-fn what_is_not_signed_as_it_should_be_is_refused() {
+fn commits_with_bad_signatures_are_refused() {
     let Some(forge) = Forge::new() else { return };
     let (_home, store) = store();
     let unsigned = forge.commit(None, 3600);
@@ -235,7 +235,7 @@ fn what_is_not_signed_as_it_should_be_is_refused() {
     let allowed = Git { keyring: None, allow_unsigned: true, ..forge.at(&unsigned) };
     let commit = locate(&allowed, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
     assert_eq!((commit.signer(), commit.trust_basis().as_str()), (None, "commit id in the recipe, unsigned"));
-    // That one recipe allows it lets no other off.
+    // If one recipe accepts unsigned commits, others still refuse them.
     refused(&forge.at(&unsigned), &store, "nobody signed it");
     let evil = forge.commit(Some("evil"), 3600);
     refused(&forge.at(&evil), &store, "not in the keyring");
@@ -252,7 +252,7 @@ fn what_is_not_signed_as_it_should_be_is_refused() {
 }
 
 #[test]
-fn an_object_that_is_not_what_its_id_says_is_refused() {
+fn an_object_that_does_not_match_its_id_is_refused() {
     let Some(forge) = Forge::new() else { return };
     let (_home, store) = store();
     let id = forge.commit(Some("good"), 3600);
@@ -267,7 +267,7 @@ fn an_object_that_is_not_what_its_id_says_is_refused() {
 }
 
 #[test]
-fn a_branch_is_neither_older_than_it_may_be_nor_than_it_was() {
+fn a_branch_may_be_neither_too_old_nor_older_than_before() {
     let Some(forge) = Forge::new() else { return };
     let (_home, store) = store();
     let old = forge.commit(Some("good"), 40 * DAY);
@@ -284,7 +284,7 @@ fn a_branch_is_neither_older_than_it_may_be_nor_than_it_was() {
 }
 
 #[test]
-fn a_commit_becomes_a_repository_of_a_recipe_once_and_only_if_it_is_one() {
+fn a_commit_is_unpacked_once_and_only_if_it_is_a_repository() {
     let Some(forge) = Forge::new() else { return };
     if !rustix::process::geteuid().is_root() {
         assert!(std::env::var_os("QUERN_TEST_STRICT").is_none(), "unpacking needs root");
@@ -307,18 +307,18 @@ fn a_commit_becomes_a_repository_of_a_recipe_once_and_only_if_it_is_one() {
     assert!(used.directory().ends_with("root/repository"));
     assert!(matches!(&used.version, RepositoryVersion::Git { commit, .. } if *commit == id));
     assert_eq!(trees(), 1);
-    // The same commit by another name is the same tree; while it is used, it stays.
+    // The same commit under another name is the same tree, which is kept while it is used.
     let _again = found(forge.at(&id)).unwrap();
     assert_eq!(trees(), 1);
     store.clean(&[crate::store::clean::Category::Trees], false, |item| assert!(item.busy)).unwrap();
     assert!(used.directory().join("profiles/repo_name").exists());
-    // Signed, and leading out of the store all the same.
+    // A signed commit with a symlink that leads out of the store.
     std::os::unix::fs::symlink("/etc/shadow", forge.directory.path().join("profiles/p/packages")).unwrap();
     forge.commit(Some("good"), 1800);
     let error = found(forge.branch()).map(drop).unwrap_err();
     assert!(error.kind() == Kind::Refused && error.to_string().contains("out of the repository"), "{error:?}");
     assert_eq!(trees(), 1);
-    // Signed, and no repository.
+    // A signed commit that is not a repository.
     forge.git(&["rm", "--quiet", "-r", "profiles"], b"", 0);
     forge.commit(Some("good"), 900);
     let error = found(forge.branch()).map(drop).unwrap_err();

@@ -1,6 +1,6 @@
-//! Every way in which a server can misbehave, alone and before an honest mirror: a row for each.
+//! Misbehaving servers, alone and before an honest mirror. Each misbehaviour is a row of a table.
 //!
-//! Alone it is an error of the right kind in bounded time, and no blob; with an honest mirror behind it the right bytes come.
+//! Alone, it leads to an error of the right kind in bounded time, and to no blob. Before an honest mirror, the right bytes are fetched.
 
 use super::*;
 
@@ -9,12 +9,12 @@ type Answer = fn(&Request, &mut std::net::TcpStream) -> std::io::Result<()>;
 struct Liar {
     name: &'static str,
     answer: Answer,
-    /// What comes of it alone.
+    /// The outcome if the server is the only mirror.
     alone: Alone,
 }
 
 enum Alone {
-    /// It is enough, after some patience.
+    /// The download succeeds after a few tries.
     Good,
     Bad(Kind, &'static str),
 }
@@ -22,14 +22,14 @@ use Alone::{Bad, Good};
 use Kind::{Network, Refused};
 
 const SIZE: &str = "1200000";
-/// A test's stall time is 400 ms; no server is given more than three tries.
+/// The stall time of the tests is 400 ms, and each server gets at most three tries.
 const LONGEST: Duration = Duration::from_secs(8);
 
 const LIARS: &[Liar] = &[
     // Connections.
     Liar { name: "hangs up", answer: |_, _| Ok(()), alone: Bad(Network, "connection closed") },
     Liar { name: "says nothing", answer: |_, _| pause(3), alone: Bad(Network, "no answer within") },
-    Liar { name: "is no web server", answer: |_, stream| stream.write_all(b"SSH-2.0-x\r\n"), alone: Bad(Network, "") },
+    Liar { name: "not a web server", answer: |_, stream| stream.write_all(b"SSH-2.0-x\r\n"), alone: Bad(Network, "") },
     Liar { name: "resets at once", answer: |_, stream| reset(stream), alone: Bad(Network, "onnection") },
     Liar {
         name: "resets in the middle",
@@ -170,7 +170,7 @@ const LIARS: &[Liar] = &[
         },
         alone: Good,
     },
-    // Ranges: the first answer breaks off, the second lies.
+    // Ranges: the first answer is truncated, and the second is wrong.
     Liar {
         name: "goes on elsewhere",
         answer: |request, stream| {
@@ -201,7 +201,7 @@ const LIARS: &[Liar] = &[
                 stream.write_all(&vec![0; 1_200_000 - from])
             })
         },
-        // Put together from two answers, it is fetched whole; this server breaks off again, and goes on with other bytes again.
+        // A wrong file from two answers is fetched again as a whole; this server truncates it and continues with other bytes again.
         alone: Bad(Refused, "SHA-512"),
     },
     Liar {
@@ -250,7 +250,7 @@ const LIARS: &[Liar] = &[
         },
         alone: Good,
     },
-    // Other things than were asked for.
+    // Other content than requested.
     Liar {
         name: "has a login page",
         answer: |_, stream| {
@@ -370,7 +370,7 @@ fn status(stream: &mut std::net::TcpStream, status: &str, after: &str) -> std::i
     }
 }
 
-/// Breaks off what is asked for from its beginning; `lie` answers what is asked for from elsewhere.
+/// Truncates an answer from the beginning of the file; `lie` answers requests for other ranges.
 fn broken(
     request: &Request,
     stream: &mut std::net::TcpStream,
@@ -402,10 +402,10 @@ fn forever(stream: &mut std::net::TcpStream, bytes: &[u8]) -> std::io::Result<()
     }
 }
 
-/// Closes the connection so that the other end hears of an error.
+/// Closes the connection so that the client gets an error.
 fn reset(stream: &mut std::net::TcpStream) -> std::io::Result<()> {
     rustix::net::sockopt::set_socket_linger(&*stream, Some(Duration::ZERO))?;
-    // Closed by the descriptor's owner, who shuts it down first, it would only end.
+    // The owner of the descriptor would shut the connection down, which is not an error.
     Err(std::io::ErrorKind::ConnectionReset.into())
 }
 
@@ -432,7 +432,7 @@ fn judge(liar: &Liar) -> Result<(), String> {
     if within > LONGEST {
         return Err(format!("it took {within:?}"));
     }
-    // Whatever it left behind does not spoil what an honest mirror sends; nor does a part left by somebody else spoil what it does.
+    // Its partial download does not damage that of an honest mirror, and a foreign partial download does not change the outcome.
     case.get(&[&Server::start(liar.answer), &good()]).map_err(|error| format!("before an honest one: {error:?}"))?;
     with_part(&data()[..1000])
         .get(&[&Server::start(liar.answer), &good()])
@@ -444,10 +444,10 @@ fn judge(liar: &Liar) -> Result<(), String> {
 }
 
 #[test]
-fn every_way_to_misbehave_alone_and_before_an_honest_mirror() {
+fn misbehaving_servers_alone_and_before_an_honest_mirror() {
     let next = std::sync::atomic::AtomicUsize::new(0);
     let wrong = Mutex::new(Vec::new());
-    // Most of their time is waiting.
+    // Run them in parallel: they mostly wait.
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {

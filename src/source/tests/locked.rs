@@ -1,4 +1,4 @@
-//! Bases that were locked, against mirrors that have moved on.
+//! Locked stage3s, with mirrors that have newer builds.
 
 use super::mirror::{Mirror, build, job, latest, store};
 use super::signed_file::{PATH, Publisher, direct};
@@ -8,7 +8,7 @@ use crate::recipe::Git;
 use crate::recipe::Version;
 use crate::source::locked::commit;
 
-/// Locks the recipe, as `quern-builder lock` does.
+/// Locks a recipe as `quern-builder lock` does.
 fn pin(job: &Job, store: &Store) -> LockedFile {
     inputs::lock_stage3(job, None, &Site::new(store, ResolveOptions::default(), &Silent)).unwrap()
 }
@@ -35,7 +35,7 @@ fn fails(result: Result<crate::verify::Verified>, kind: Kind, why: &str) {
 }
 
 #[test]
-fn what_was_locked_is_used_whatever_is_the_latest() {
+fn the_locked_file_is_used_instead_of_the_latest() {
     let Some(mut mirror) = Mirror::new() else { return };
     let (_home, at_home) = store();
     let server = mirror.serve();
@@ -50,7 +50,7 @@ fn what_was_locked_is_used_whatever_is_the_latest() {
     assert_eq!((pin.signer.as_ref(), pin.subkey.as_ref()), (signers.first(), signers.get(1)));
     assert!(pin.url.as_ref().unwrap().starts_with(&server.url) && pin.blake2b.is_some() && pin.signed.is_some());
 
-    // The lists are old by now, and then gone: nobody asks for them.
+    // The lists are too old, and then missing: they are not requested.
     mirror.publish(now() - 90 * 86_400);
     mirror.drop(&mirror.tarball(".DIGESTS"));
     let server = mirror.serve();
@@ -65,10 +65,10 @@ fn what_was_locked_is_used_whatever_is_the_latest() {
             .starts_with("locked: SHA-512 in the lock file; when it was locked: clearsigned DIGESTS by ")
     );
     assert_eq!(server.seen().len(), 1);
-    // Nothing is trusted because of it without the lock.
+    // Without the lock file, the file is not trusted.
     assert!(known(&moved, &elsewhere).unwrap().is_none());
     fails(build(&moved, &elsewhere), Kind::Refused, "90 days old");
-    // Where the store has it, nobody is asked at all.
+    // If the store has the file, no request is sent.
     let asked = server.seen().len();
     let held = of(&pin);
     let offline = ResolveOptions { offline: true, locked: Some(&held), ..ResolveOptions::default() };
@@ -89,13 +89,13 @@ fn what_was_locked_is_used_whatever_is_the_latest() {
     .map(|_| ())
     .unwrap_err();
     assert!(error.kind() == Kind::Network && error.hint().unwrap().contains("store export` and `import"), "{error:?}");
-    // The mirror that it was locked from helps where the recipe's do not have it.
+    // If the recipe's mirrors do not have the file, the mirror in the lock file is used.
     moved.source.mirrors = vec!["http://127.0.0.1:1".to_owned()];
     locked(&moved, &pin, &elsewhere).unwrap();
 }
 
 #[test]
-fn vanished_or_other_bytes_are_no_build() {
+fn missing_and_wrong_bytes_are_errors() {
     let Some(mut mirror) = Mirror::new() else { return };
     let (_home, store) = store();
     let server = mirror.serve();
@@ -129,7 +129,7 @@ fn vanished_or_other_bytes_are_no_build() {
 }
 
 #[test]
-fn a_recipe_that_changed_is_not_built_from_the_old_lock() {
+fn a_changed_recipe_does_not_match_the_lock() {
     let Some(mirror) = Mirror::new() else { return };
     let (_home, store) = store();
     let server = mirror.serve();
@@ -148,7 +148,7 @@ fn a_recipe_that_changed_is_not_built_from_the_old_lock() {
     fails(locked(&asks, &undated, &store), Kind::Usage, "not what the recipe asks for");
     locked(&asks, &pin, &store).unwrap();
 
-    // Who signed must still be trusted, and nobody's word is not good enough.
+    // The signing key must still be trusted, and an unsigned file is not accepted.
     mirror.gpg.key("other", &[]);
     let both = mirror.gpg.home.path().join("both.asc");
     fs_err::write(&both, mirror.gpg.run(&["--armor", "--export"], b"")).unwrap();
@@ -158,7 +158,7 @@ fn a_recipe_that_changed_is_not_built_from_the_old_lock() {
     distrusts.source.fingerprints = vec![mirror.gpg.fingerprints("other")[0].clone()];
     fails(locked(&distrusts, &pin, &store), Kind::Refused, "not trusted here");
     fails(locked(&asks, &LockedFile { signer: None, ..pin.clone() }, &store), Kind::Refused, "it is unsigned");
-    // Revoked since: GnuPG keeps a revocation certificate with a colon before its armor.
+    // The key is revoked. GnuPG stores its revocation certificate with a colon before the armor.
     let primary = &mirror.gpg.fingerprints("good")[0];
     let certificate = mirror.gpg.home.path().join(format!("openpgp-revocs.d/{primary}.rev"));
     let text = fs_err::read_to_string(certificate).unwrap().replace(":-----BEGIN", "-----BEGIN");
@@ -171,7 +171,7 @@ fn a_recipe_that_changed_is_not_built_from_the_old_lock() {
 }
 
 #[test]
-fn an_older_build_is_not_locked_over_a_newer() {
+fn an_older_build_does_not_replace_a_newer_one_in_the_lock() {
     let Some(mirror) = Mirror::new() else { return };
     let (_home, store) = store();
     let job = job(latest(), &[&mirror.serve()], &mirror.keyring);
@@ -184,7 +184,7 @@ fn an_older_build_is_not_locked_over_a_newer() {
 }
 
 #[test]
-fn a_build_of_a_day_is_fetched_once_to_know_its_size() {
+fn a_build_of_a_date_is_fetched_once_to_learn_its_size() {
     let Some(mirror) = Mirror::new() else { return };
     let ((_one, one), (_two, two)) = (store(), store());
     let server = mirror.serve();
@@ -193,13 +193,13 @@ fn a_build_of_a_day_is_fetched_once_to_know_its_size() {
     let job = job(base, &[&server], &mirror.keyring);
     let first = pin(&job, &one);
     assert_eq!((first.size, one.blobs().unwrap().len()), (data().len() as u64, 1));
-    // Who has the lock need not fetch to see that nothing moved.
+    // With the lock file, checking for changes fetches nothing.
     let second = inputs::lock_stage3(&job, Some(&first), &Site::new(&two, ResolveOptions::default(), &Silent)).unwrap();
     assert!(first.changes(&second).is_empty() && two.blobs().unwrap().is_empty());
 }
 
 #[test]
-fn files_of_this_machine_are_locked_too() {
+fn local_files_are_locked() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("base.tar");
     fs_err::write(&path, data()).unwrap();
@@ -218,7 +218,7 @@ fn files_of_this_machine_are_locked_too() {
     fails(locked(&base(None, false), &pin, &two), Kind::Refused, "it is unsigned");
     locked(&base(Some(sha512(&data())), false), &pin, &two).unwrap();
     fails(locked(&base(Some("0".repeat(128)), false), &pin, &two), Kind::Usage, "not what the recipe asks for");
-    // Changed since: the store still has what was locked, another store does not.
+    // The file has changed: the store still has the locked one, but another store does not.
     fs_err::write(&path, b"other").unwrap();
     locked(&asks, &pin, &two).unwrap();
     let (_home, three) = store();
@@ -226,7 +226,7 @@ fn files_of_this_machine_are_locked_too() {
 }
 
 #[test]
-fn a_server_without_lists_is_locked_by_what_its_file_is() {
+fn a_file_of_a_server_without_lists_is_locked_by_its_digest() {
     let Some(mut site) = Publisher::new() else { return };
     let ((_home, one), (_other, two)) = (store(), store());
     let asks = job(direct(true), &[&site.serve()], &site.keyring);
@@ -235,7 +235,7 @@ fn a_server_without_lists_is_locked_by_what_its_file_is() {
     assert_eq!((pin.signer.as_ref(), pin.blake2b.as_ref()), (site.gpg.fingerprints("good").first(), None));
     locked(&asks, &pin, &two).unwrap();
     fails(locked(&job(direct(false), &[], &site.keyring), &pin, &two), Kind::Usage, "quern-builder lock");
-    // Its path is that of the latest build: another one is there by now.
+    // The path is that of the latest build, where there is another file now.
     site.put("", b"newer".to_vec());
     let moved = job(direct(true), &[&site.serve()], &site.keyring);
     let pin = LockedFile { url: None, ..pin };

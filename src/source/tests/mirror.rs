@@ -1,4 +1,4 @@
-//! Whole chains: a mirror signed by GnuPG, and files of this machine.
+//! Complete downloads from a mirror with signatures by GnuPG, and local files.
 
 use super::*;
 use crate::recipe::{Version, fixture};
@@ -17,7 +17,7 @@ pub(super) fn latest() -> BaseSpec {
     BaseSpec::Gentoo { stage3: VARIANT.to_owned(), version: Version::Latest }
 }
 
-/// A mirror's files, to be spoilt by a test before they are served.
+/// The files of a mirror, which a test can change before they are served.
 pub(super) struct Mirror {
     pub(super) gpg: Gpg,
     pub(super) keyring: std::path::PathBuf,
@@ -44,7 +44,7 @@ impl Mirror {
         Some(mirror)
     }
 
-    /// A mirror whose list was signed then, by a key that was a day old, and says no time of its own.
+    /// Makes a mirror whose list has no timestamp and was signed at this time, by a key that was a day old.
     pub(super) fn older(then: &str) -> Self {
         let mut mirror = Self::new().expect("GnuPG is there");
         let made: u64 = then.trim_end_matches('!').parse().unwrap();
@@ -106,7 +106,7 @@ pub(super) fn store() -> (tempfile::TempDir, Store) {
 }
 
 #[test]
-fn latest_is_located_fetched_verified_and_remembered() {
+fn the_latest_build_is_located_fetched_verified_and_remembered() {
     let Some(mirror) = Mirror::new() else { return };
     let (_home, store) = store();
     let server = mirror.serve();
@@ -122,10 +122,10 @@ fn latest_is_located_fetched_verified_and_remembered() {
     assert_eq!(verified.signer(), Some(mirror.gpg.fingerprints("good")[0].as_str()));
     assert!(verified.trust_basis().starts_with("clearsigned DIGESTS by "));
     assert_eq!(server.seen().len(), 3);
-    // Again: the pointer alone.
+    // The second time, only the pointer is requested.
     build(&job, &store).unwrap();
     assert_eq!(server.seen().len(), 4);
-    // Without a network: nothing at all.
+    // Offline, there are no requests.
     let offline = locate(&job, &Site::new(&store, OFFLINE, &Silent)).unwrap();
     assert_eq!(offline.sha512(), Some(verified.sha512()));
     verify(fetch(&offline, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap()).unwrap();
@@ -136,7 +136,7 @@ fn latest_is_located_fetched_verified_and_remembered() {
     let error = fetch(&offline, &Site::new(&store, ResolveOptions::default(), &Silent)).map(|_| ()).unwrap_err();
     assert!(error.kind() == Kind::Network && error.hint().unwrap().contains("--offline"));
     assert_eq!(fs_err::metadata(left).unwrap().len(), 1000);
-    // Under another keyring what was verified counts for nothing.
+    // With another keyring, the file must be verified again.
     let mut other = job.clone();
     other.source.keyring = None;
     assert!(known(&other, &store).unwrap().is_none());
@@ -144,7 +144,7 @@ fn latest_is_located_fetched_verified_and_remembered() {
 }
 
 #[test]
-fn a_bad_or_silent_mirror_does_not_fail_what_a_good_one_serves() {
+fn a_good_mirror_is_used_after_bad_and_silent_ones() {
     let Some(mut mirror) = Mirror::new() else { return };
     let good = mirror.serve();
     let pointer = format!("latest-stage3-{VARIANT}.txt");
@@ -173,7 +173,7 @@ fn a_bad_or_silent_mirror_does_not_fail_what_a_good_one_serves() {
     assert_eq!(heard.0.lock().unwrap().len(), 3);
     assert!(located.urls()[0].starts_with(&good.url));
     verify(fetch(&located, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap()).unwrap();
-    // All is known now; a network that is down says that offline would do.
+    // Everything is in the store now: without network, the error suggests --offline.
     let mut down_job = job.clone();
     down_job.source.mirrors = vec![down.url.clone()];
     let error = locate(&down_job, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap_err();
@@ -184,17 +184,17 @@ fn a_bad_or_silent_mirror_does_not_fail_what_a_good_one_serves() {
 fn wrong_digests_are_refused() {
     let Some(mut mirror) = Mirror::new() else { return };
     let (_home, store) = store();
-    // Signed digests of something else: the tarball does not match.
+    // The signed digests do not match the tarball.
     let digests = format!("# SHA512 HASH\n{}  {}\n", "0".repeat(128), mirror.name);
     mirror.put(&mirror.tarball(".DIGESTS"), mirror.sign(&digests));
     let error = build(&job(latest(), &[&mirror.serve()], &mirror.keyring), &store).unwrap_err();
     assert!(error.kind() == Kind::Refused && error.to_string().contains("SHA-512"), "{error}");
-    // Digests of another day's tarball under this name's address.
+    // Digests of a tarball of another day.
     mirror.put(&mirror.tarball(".DIGESTS"), mirror.sign(&digests.replace("20260810", "20260803")));
     let (_home, store) = self::store();
     let error = build(&job(latest(), &[&mirror.serve()], &mirror.keyring), &store).unwrap_err();
     assert!(error.kind() == Kind::Refused && error.to_string().contains("no SHA512 for"), "{error}");
-    // A pointer to another variant in this one's place.
+    // The pointer names another variant.
     let text = format!("# ts={}\n{} 1\n", now(), mirror.tarball("").replace("musl", "openrc"));
     mirror.put(&format!("latest-stage3-{VARIANT}.txt"), mirror.sign(&text));
     let error = build(&job(latest(), &[&mirror.serve()], &mirror.keyring), &store).unwrap_err();
@@ -202,7 +202,7 @@ fn wrong_digests_are_refused() {
 }
 
 #[test]
-fn without_digests_the_detached_signature_proves_it() {
+fn without_digests_the_detached_signature_is_used() {
     let Some(mut mirror) = Mirror::new() else { return };
     mirror.drop(&mirror.tarball(".DIGESTS"));
     let (_home, store) = store();
@@ -213,7 +213,7 @@ fn without_digests_the_detached_signature_proves_it() {
     assert!(verified.trust_basis().contains("detached signature by"));
     let located = locate(&job_, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
     assert_eq!(located.sha512(), Some(verified.sha512()));
-    // Over another file it is refused, and nothing is kept.
+    // A signature of another file is refused, and nothing is kept.
     let mut other = data();
     other[0] ^= 1;
     mirror.put(&mirror.tarball(""), other);
@@ -221,7 +221,7 @@ fn without_digests_the_detached_signature_proves_it() {
     let error = build(&job(latest(), &[&mirror.serve()], &mirror.keyring), &store).unwrap_err();
     assert!(error.kind() == Kind::Refused && error.to_string().contains("bad signature"), "{error}");
     assert!(!home.path().join("blobs/sha512").exists());
-    // And with neither there is nothing to be had.
+    // Without digests and signature, the file is refused.
     mirror.drop(&mirror.tarball(".asc"));
     let error = build(&job(latest(), &[&mirror.serve()], &mirror.keyring), &store).unwrap_err();
     assert!(error.kind() == Kind::Network && error.to_string().contains("no mirror has"), "{error}");
@@ -241,7 +241,7 @@ fn a_timestamp_needs_no_pointer() {
 }
 
 #[test]
-fn the_list_of_all_variants_helps_out() {
+fn the_list_of_all_variants_is_used_if_the_other_is_missing() {
     let Some(mut mirror) = Mirror::new() else { return };
     mirror.drop(&format!("latest-stage3-{VARIANT}.txt"));
     let line = |variant: &str| format!("{} {}\n", mirror.tarball("").replace(VARIANT, variant), data().len());
@@ -256,7 +256,7 @@ fn the_list_of_all_variants_helps_out() {
 }
 
 #[test]
-fn files_of_this_machine() {
+fn local_files_are_verified() {
     let Some(gpg) = gpg() else { return };
     gpg.key("good", &[]);
     let keyring = gpg.home.path().join("release.asc");
@@ -287,7 +287,7 @@ fn files_of_this_machine() {
         assert!(build(&base(None, true), &store).unwrap_err().to_string().contains("bad signature"));
         fs_err::remove_file(&signature).unwrap();
     }
-    // Changed between locating and fetching.
+    // The file changes between locating and fetching.
     let located = locate(&base(None, true), &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
     store.remove_blob(&located.sha512().unwrap()).unwrap();
     fs_err::write(&path, b"other").unwrap();
@@ -304,7 +304,7 @@ fn an_unchanged_file_is_not_read_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("f.tar");
     fs_err::write(&path, data()).unwrap();
-    // The first time must be well after the change, see the grain of the clock in `file`.
+    // The first run must be well after the change, because of the resolution of file times.
     std::thread::sleep(Duration::from_millis(3200));
     let (_home, store) = store();
     let job = job(
@@ -320,7 +320,7 @@ fn an_unchanged_file_is_not_read_again() {
 }
 
 #[test]
-fn an_older_list_is_refused_and_the_newest_stays_remembered() {
+fn an_older_list_is_refused_and_the_newest_one_is_remembered() {
     let Some(mut mirror) = Mirror::new() else { return };
     let (_home, store) = store();
     let pointer = |mirror: &Mirror, ts: u64, build: &str| {
@@ -334,7 +334,7 @@ fn an_older_list_is_refused_and_the_newest_stays_remembered() {
     };
     let allowed = ResolveOptions { allow_rollback: true, ..ResolveOptions::default() };
     ask(&mirror, ResolveOptions::default()).unwrap();
-    // The same list again is no rollback; one that was made before it is, also when it names the same build.
+    // The same list is accepted again. An older list is refused, even if it names the same build.
     let made = now();
     mirror.publish(made - 3600);
     let error = ask(&mirror, ResolveOptions::default()).unwrap_err();
@@ -342,17 +342,17 @@ fn an_older_list_is_refused_and_the_newest_stays_remembered() {
     assert!(error.hint().unwrap().contains("--allow-rollback"));
     ask(&mirror, allowed).unwrap();
     assert_eq!(ask(&mirror, ResolveOptions::default()).unwrap_err().kind(), Kind::Refused, "accepted once");
-    // An older build in a new list, and in the other list.
+    // An older build in a new list, and in the list of all variants.
     mirror.put(&list, pointer(&mirror, made + 10, "20260101T000000Z"));
     let error = ask(&mirror, ResolveOptions::default()).unwrap_err();
     assert!(error.to_string().contains("20260101T000000Z") && error.to_string().contains(mirror.timestamp), "{error}");
     mirror.drop(&list);
     mirror.put("latest-stage3.txt", pointer(&mirror, made + 10, "20260101T000000Z"));
     assert_eq!(ask(&mirror, ResolveOptions::default()).unwrap_err().kind(), Kind::Refused);
-    // The list of all variants is no rollback by having been made some seconds before the other.
+    // The list of all variants may be a few seconds older than the other list.
     mirror.put("latest-stage3.txt", pointer(&mirror, made - 60, mirror.timestamp));
     ask(&mirror, ResolveOptions::default()).unwrap();
-    // A good mirror behind one that lags, or lies, is asked next.
+    // After an outdated mirror, the next one is used.
     mirror.put("latest-stage3.txt", pointer(&mirror, made - 600, mirror.timestamp));
     let lagging = mirror.serve();
     mirror.publish(made + 20);
@@ -361,14 +361,14 @@ fn an_older_list_is_refused_and_the_newest_stays_remembered() {
     assert!(
         locate(&both, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap().urls()[0].starts_with(&good.url)
     );
-    // A renewed keyring with the same signers remembers.
+    // A renewed keyring with the same keys keeps the stored version.
     mirror.publish(made);
     fs_err::write(&mirror.keyring, mirror.gpg.run(&["--export"], b"")).unwrap();
     assert_eq!(ask(&mirror, ResolveOptions::default()).unwrap_err().kind(), Kind::Refused);
 }
 
 #[test]
-fn how_old_a_list_may_be_is_the_recipes() {
+fn the_recipe_sets_the_maximum_age_of_a_list() {
     let Some(mut mirror) = Mirror::new() else { return };
     let (_home, store) = store();
     mirror.publish(now() - 3 * 3600);
@@ -383,7 +383,7 @@ fn how_old_a_list_may_be_is_the_recipes() {
 }
 
 #[test]
-fn an_imported_certificate_is_trusted_only_where_the_recipe_names_it() {
+fn an_imported_certificate_is_trusted_only_if_the_recipe_names_it() {
     let Some(mirror) = Mirror::new() else { return };
     let (_home, store) = store();
     let server = mirror.serve();
@@ -401,11 +401,11 @@ fn an_imported_certificate_is_trusted_only_where_the_recipe_names_it() {
 }
 
 #[test]
-fn a_signer_that_soon_expires_is_warned_of() {
+fn a_key_that_expires_soon_causes_a_warning() {
     let Some(mut mirror) = Mirror::new() else { return };
     let primary = mirror.gpg.fingerprints("good")[0].clone();
     let mut warned = |expires: &[&str]| {
-        // GnuPG replaces the self-signatures: what is signed before them is signed again.
+        // GnuPG replaces the self-signatures, so the documents must be signed again.
         if !expires.is_empty() {
             mirror.gpg.run(&[&["--quick-set-expire", &primary], expires].concat(), b"");
             mirror.sign_lists();
@@ -421,7 +421,7 @@ fn a_signer_that_soon_expires_is_warned_of() {
         heard.0.into_inner().unwrap()
     };
     assert!(warned(&[]).is_empty());
-    // The signing subkey, and then the whole certificate.
+    // First the signing subkey, then the whole certificate.
     let lines = warned(&["59d", "*"]);
     assert!(lines.len() == 1 && lines[0].contains(&primary) && lines[0].contains("keys refresh"), "{lines:?}");
     assert!(warned(&["62d", "*"]).is_empty());
@@ -443,13 +443,13 @@ fn a_renewed_certificate_needs_no_network() {
     let located = locate(&job, &Site::new(&store, OFFLINE, &Silent)).unwrap();
     let verified = verify(fetch(&located, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap()).unwrap();
     assert_eq!((verified.signer(), server.seen().len()), (Some(primary.as_str()), asked));
-    // The certificate of somebody else alone makes it unknown.
+    // With only another certificate, the key is unknown.
     fs_err::write(&mirror.keyring, mirror.gpg.run(&["--armor", "--export", "another"], b"")).unwrap();
     assert_eq!(locate(&job, &Site::new(&store, OFFLINE, &Silent)).unwrap_err().kind(), Kind::Network);
 }
 
 #[test]
-fn digests_beside_a_file_prove_it_when_they_are_signed() {
+fn signed_digests_beside_a_file_are_used() {
     let Some(gpg) = gpg() else { return };
     let primary = gpg.key("good", &[]);
     let dir = tempfile::tempdir().unwrap();
@@ -479,7 +479,7 @@ fn digests_beside_a_file_prove_it_when_they_are_signed() {
             verified.trust_basis()
         );
         assert_eq!(verified.signer(), Some(primary.as_str()));
-        // Of another file, of other bytes, changed, not signed.
+        // Digests of another file, of other bytes, changed, and unsigned.
         for (bytes, why) in [
             (gpg.clearsign("good", &[], &text.replace("f.tar", "g.tar")), "neither SHA512 nor SHA256"),
             (gpg.clearsign("good", &[], &text.replace(['b', 'e'], "d")), "does not have the digests"),
@@ -495,7 +495,7 @@ fn digests_beside_a_file_prove_it_when_they_are_signed() {
         }
         fs_err::remove_file(&list).unwrap();
     }
-    // As sha256sum writes it: it finds damage when the recipe accepts the file unsigned, and that is recorded.
+    // A checksum file of sha256sum detects damage if the recipe accepts an unsigned file. The trust basis is recorded.
     let list = dir.path().join("f.tar.xz.sha256");
     fs_err::write(&list, format!("{sha256}  f.tar.xz\n")).unwrap();
     assert_eq!(judged(false).unwrap_err().kind(), Kind::Refused);

@@ -1,4 +1,4 @@
-//! Downloads from servers that lie, and whole mirrors signed by GnuPG.
+//! Downloads from misbehaving servers, and mirrors with signatures by GnuPG.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -55,7 +55,7 @@ fn locate(job: &Job, at: &Site<'_>) -> Result<SourceFile> {
     Ok(Wanted::base(job)?.locate(at)?.file().unwrap())
 }
 
-/// Keeps what was warned and noted.
+/// Keeps warnings and notes.
 #[derive(Default)]
 struct Heard(Mutex<Vec<String>>);
 
@@ -104,13 +104,13 @@ impl Case {
         got
     }
 
-    /// Names in the directory of partial downloads.
+    /// Returns the names in the directory of partial downloads.
     fn left(&self) -> Vec<String> {
         let dir = self.store.root().join("blobs/partial");
         fs_err::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    /// What is in the part.
+    /// Returns the content of the partial download.
     fn part(&self) -> Vec<u8> {
         let name = self.left().into_iter().find(|name| name.ends_with(".part")).unwrap();
         fs_err::read(self.store.root().join("blobs/partial").join(name)).unwrap()
@@ -131,7 +131,7 @@ fn fails(result: Result<Received>, kind: Kind, why: &str) -> Error {
 }
 
 #[test]
-fn fetched_once() {
+fn a_file_is_fetched_once() {
     let (case, server) = (Case::new(), good());
     case.get(&[&server]).unwrap();
     case.get(&[&server]).unwrap();
@@ -151,7 +151,7 @@ fn a_damaged_blob_is_fetched_again() {
 }
 
 #[test]
-fn a_broken_download_is_continued_and_no_byte_sent_twice() {
+fn a_broken_download_resumes_without_a_byte_sent_twice() {
     let sent = std::sync::Arc::new(Mutex::new(0));
     let count = sent.clone();
     let server = Server::start(move |request: &Request, stream| {
@@ -179,7 +179,7 @@ fn a_broken_download_is_continued_and_no_byte_sent_twice() {
 }
 
 #[test]
-fn a_later_run_continues_from_another_mirror() {
+fn a_later_run_resumes_from_another_mirror() {
     let breaks = Server::start(|request: &Request, stream| {
         if request.number > 0 {
             return Ok(());
@@ -197,7 +197,7 @@ fn a_later_run_continues_from_another_mirror() {
     assert!(!server.seen()[0].headers.contains_key("if-range"));
 }
 
-/// A part that holds `bytes`, as a killed run leaves it.
+/// Writes a partial download of `bytes`, as a killed run leaves it.
 fn with_part(bytes: &[u8]) -> Case {
     let case = Case::new();
     let dir = case.store.root().join("blobs/partial");
@@ -207,22 +207,22 @@ fn with_part(bytes: &[u8]) -> Case {
 }
 
 #[test]
-fn what_a_killed_run_left_is_used_or_thrown_away() {
+fn the_partial_download_of_a_killed_run_is_used_or_discarded() {
     let data = data();
     let server = good();
     with_part(&data[..1000]).get(&[&server]).unwrap();
     assert_eq!(server.seen()[0].from(), Some(1000));
-    // Whole already: nothing is asked.
+    // The partial download is complete: no request is sent.
     with_part(&data).get(&[&server]).unwrap();
     assert_eq!(server.seen().len(), 1);
-    // Zeros, as after a power cut; and more than there can be.
+    // Zeros, as after a power failure, and more bytes than the file has.
     with_part(&vec![0; 1000]).get(&[&server]).unwrap();
     with_part(&vec![0; data.len()]).get(&[&server]).unwrap();
     with_part(&vec![0; data.len() + 1]).get(&[&server]).unwrap();
 }
 
 #[test]
-fn a_whole_part_that_only_a_signature_can_judge_is_not_asked_for_again() {
+fn a_complete_download_without_a_known_digest_is_not_requested_again() {
     let (case, server) = (Case::new(), good());
     let urls = [format!("{}/f", server.url)];
     let wanted = Download {
@@ -249,18 +249,18 @@ fn a_whole_part_that_only_a_signature_can_judge_is_not_asked_for_again() {
     left(&data());
     download(&http(), &wanted, &case.store, &mut judge, &Silent).unwrap();
     assert_eq!(server.seen().len(), 0);
-    // Other bytes of that length, as after a power cut: fetched whole.
+    // Other bytes of that length, as after a power failure: the whole file is fetched.
     left(&vec![0; data().len()]);
     download(&http(), &wanted, &case.store, &mut judge, &Silent).unwrap();
     assert_eq!(server.seen().iter().map(Request::from).collect::<Vec<_>>(), [None]);
-    // A half is continued under the same validator.
+    // Half of the file is resumed with the same validator.
     left(&data()[..1000]);
     download(&http(), &wanted, &case.store, &mut judge, &Silent).unwrap();
     assert_eq!(server.seen().last().unwrap().from(), Some(1000));
 }
 
 #[test]
-fn servers_that_cannot_continue_begin_anew() {
+fn servers_without_ranges_send_the_whole_file_again() {
     let bad_range = Server::start(|request: &Request, stream| match request.from() {
         Some(_) => {
             let data = data();
@@ -288,7 +288,7 @@ fn servers_that_cannot_continue_begin_anew() {
 }
 
 #[test]
-fn a_file_that_changes_between_two_halves_is_fetched_whole() {
+fn a_file_that_changes_during_the_download_is_fetched_again() {
     let server = Server::start(|request: &Request, stream| {
         if request.number == 0 {
             head(stream, "200 OK", &[("Content-Length", &data().len().to_string())])?;
@@ -302,7 +302,7 @@ fn a_file_that_changes_between_two_halves_is_fetched_whole() {
 }
 
 #[test]
-fn other_bytes_are_refused_and_the_next_mirror_is_good() {
+fn wrong_bytes_are_refused_and_the_next_mirror_is_used() {
     let mut other = data();
     other[12345] ^= 1;
     let bad = Server::files(HashMap::from([("/f".to_owned(), other)]));
@@ -329,7 +329,7 @@ fn endless_and_oversized_answers_stop_at_the_signed_size() {
 }
 
 #[test]
-fn short_stalled_and_slow_answers() {
+fn short_stalled_and_slow_answers_are_errors() {
     let short = Server::start(|_, stream| {
         head(stream, "200 OK", &[])?;
         stream.write_all(&[0; 1000])
@@ -357,12 +357,12 @@ fn short_stalled_and_slow_answers() {
     fails(case.get(&[&slow]), Kind::Network, "too slow");
     fails(case.get(&[&silent]), Kind::Network, "no answer within");
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
-    // The garbage of the liars before it does not spoil the honest one's.
+    // The bytes of misbehaving mirrors do not damage the download from the honest one.
     case.get(&[&short, &slow, &good()]).unwrap();
 }
 
 #[test]
-fn statuses() {
+fn http_statuses_lead_to_errors_or_retries() {
     let busy = Server::start(|request: &Request, stream| match request.number {
         0 | 1 => head(stream, "503 Service Unavailable", &[("Retry-After", "0"), ("Content-Length", "0")]),
         _ => honest(request, stream, &data()),
@@ -383,7 +383,7 @@ fn statuses() {
 }
 
 #[test]
-fn redirects_pages_and_compression() {
+fn redirects_web_pages_and_compression_are_handled() {
     let circle = Server::start(|_, stream| head(stream, "302 Found", &[("Location", "/f"), ("Content-Length", "0")]));
     fails(Case::new().get(&[&circle]), Kind::Network, "more than 5 times");
     let moved = Server::start(|request: &Request, stream| match request.path.as_str() {
@@ -412,7 +412,7 @@ fn redirects_pages_and_compression() {
 }
 
 #[test]
-fn two_at_once_download_once() {
+fn simultaneous_runs_download_once() {
     let slow = Server::start(|request: &Request, stream| {
         std::thread::sleep(Duration::from_millis(200));
         honest(request, stream, &data())
@@ -427,7 +427,7 @@ fn two_at_once_download_once() {
 }
 
 #[test]
-fn without_a_digest_the_judge_decides_and_only_the_same_file_is_continued() {
+fn without_a_digest_the_signature_decides_and_only_the_same_file_is_resumed() {
     let case = Case::new();
     let bad = Server::files(HashMap::from([("/f".to_owned(), b"bad".to_vec())]));
     let server = good();
@@ -449,14 +449,14 @@ fn without_a_digest_the_judge_decides_and_only_the_same_file_is_continued() {
     let got = download(&http(), &wanted, &case.store, &mut judge, &heard).unwrap();
     assert_eq!(got.sha512, Sha512::of(&case.data));
     assert!(heard.0.lock().unwrap().iter().any(|line| line.contains("bad signature") && line.contains("next mirror")));
-    // A part of unknown origin is not continued.
+    // A partial download of unknown origin is not resumed.
     fs_err::write(case.store.root().join("blobs/partial/f.part"), &case.data[..1000]).unwrap();
     download(&http(), &wanted, &case.store, &mut judge, &Silent).unwrap();
     assert_eq!(server.seen().last().unwrap().from(), None);
 }
 
 #[test]
-fn documents_are_bounded() {
+fn the_size_of_documents_is_limited() {
     let long = Server::files(HashMap::from([("/d".to_owned(), vec![b'x'; 3000])]));
     let endless = Server::start(|_, stream| {
         head(stream, "200 OK", &[])?;

@@ -1,4 +1,4 @@
-//! Servers without a signed list, laid out as Funtoo's.
+//! Servers without a signed list, in Funtoo's layout.
 
 use super::mirror::{job, store};
 use super::*;
@@ -25,7 +25,7 @@ pub(super) struct Publisher {
 impl Publisher {
     pub(super) fn new() -> Option<Self> {
         let gpg = gpg()?;
-        // Old enough to sign what is older than a list may be.
+        // The key is old enough to sign files that exceed the maximum age.
         let then = format!("{}!", now() - 90 * 86_400);
         gpg.key("good", &["--faked-system-time", &then]);
         let keyring = gpg.home.path().join("funtoo.asc");
@@ -41,7 +41,7 @@ impl Publisher {
         self.files.insert(format!("/{PATH}{ending}"), bytes);
     }
 
-    /// Signed so many seconds ago.
+    /// Makes a file and a signature of this age in seconds.
     fn sign(&mut self, ago: u64) {
         let then = format!("{}!", now() - ago);
         let signature = self.gpg.detach("good", &["--faked-system-time", &then], &data());
@@ -67,7 +67,7 @@ fn refused(result: Result<crate::verify::Verified>, why: &str) {
 }
 
 #[test]
-fn a_signed_file_is_fetched_once_and_known_afterwards() {
+fn a_signed_file_is_fetched_once() {
     let Some(site) = Publisher::new() else { return };
     let (_home, store) = store();
     let server = site.serve();
@@ -80,7 +80,7 @@ fn a_signed_file_is_fetched_once_and_known_afterwards() {
     assert_eq!(verified.signer(), Some(primary.as_str()));
     assert_eq!(verified.trust_basis(), format!("detached signature by {primary}"));
     assert_eq!(server.seen().len(), 3);
-    // The same signature again: nothing but the small files is asked for, and nothing at all offline.
+    // With the same signature, only the small files are requested, and offline none.
     let again = locate(&job, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
     assert_eq!(again.sha512(), Some(verified.sha512()));
     verify(fetch(&again, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap()).unwrap();
@@ -89,7 +89,7 @@ fn a_signed_file_is_fetched_once_and_known_afterwards() {
             .unwrap();
     verify(fetch(&offline, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap()).unwrap();
     assert!(server.seen().iter().filter(|request| request.path == format!("/{PATH}")).count() == 1);
-    // Nobody is trusted by default who was not imported, nor Gentoo's key for Funtoo's files.
+    // Without an import no key is trusted, and Gentoo's key is not trusted for Funtoo's files.
     job.source.keyring = None;
     let unknown = locate(&job, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap_err();
     assert!(unknown.kind() == Kind::Usage && unknown.hint().unwrap().contains("keys import"), "{unknown}");
@@ -97,7 +97,7 @@ fn a_signed_file_is_fetched_once_and_known_afterwards() {
 }
 
 #[test]
-fn what_is_not_signed_as_it_should_be_is_refused() {
+fn files_with_bad_signatures_are_refused() {
     let Some(mut site) = Publisher::new() else { return };
     let honest = site.serve();
     let good = site.files.clone();
@@ -117,12 +117,12 @@ fn what_is_not_signed_as_it_should_be_is_refused() {
     assert!(spoilt(".hash.txt", None).0.is_ok(), "the signature is what counts");
     let (unsigned, lacks) = spoilt(".gpg", None);
     assert_eq!(unsigned.map(|_| ()).unwrap_err().kind(), Kind::Network);
-    // A mirror that lacks it does not fail what the next one serves.
+    // If a mirror lacks the file, the next one is used.
     let (_home, store) = store();
     let job = job(direct(true), &[&lacks, &honest], &site.keyring);
     let located = locate(&job, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap();
     assert!(located.urls()[0].starts_with(&honest.url));
-    // The digest fits and the signature is of other bytes.
+    // The digest matches, but the signature is of other bytes.
     site.files = good;
     let other = site.gpg.detach("good", &[], b"other");
     site.put(".gpg", other);
@@ -130,7 +130,7 @@ fn what_is_not_signed_as_it_should_be_is_refused() {
 }
 
 #[test]
-fn the_latest_is_not_older_than_it_may_be_or_was() {
+fn the_latest_version_may_be_neither_too_old_nor_older_than_before() {
     let Some(mut site) = Publisher::new() else { return };
     let (_home, store) = store();
     site.sign(40 * 86_400);
@@ -141,6 +141,6 @@ fn the_latest_is_not_older_than_it_may_be_or_was() {
     site.sign(7200);
     refused(site.build(&store, true, ResolveOptions::default()), "older than one seen before");
     site.build(&store, true, ResolveOptions { allow_rollback: true, ..ResolveOptions::default() }).unwrap();
-    // Remembered and unpacked, and an older one all the same.
+    // An older version is refused even if it is in the store.
     refused(site.build(&store, true, ResolveOptions::default()), "older than one seen before");
 }

@@ -19,7 +19,7 @@ impl Publisher {
         Some(Self { gpg, keyring })
     }
 
-    /// A snapshot signed so many seconds ago, as a mirror has it.
+    /// Makes a snapshot that was signed this many seconds ago.
     fn files(&self, which: &str, bytes: &[u8], ago: u64) -> HashMap<String, Vec<u8>> {
         let then = format!("{}!", now() - ago);
         let signature = self.gpg.detach("good", &["--faked-system-time", &then], bytes);
@@ -45,11 +45,11 @@ fn get(snapshot: &Snapshot, store: &Store, terms: ResolveOptions) -> Result<crat
 }
 
 #[test]
-fn the_latest_and_a_days_are_fetched_and_known_afterwards() {
+fn the_latest_snapshot_and_that_of_a_date_are_fetched_once() {
     let Some(site) = Publisher::new() else { return };
     let (_home, store) = store();
     let mut files = site.files("latest", &data(), 3600);
-    // How old a day's is, is in its name.
+    // The name of a dated snapshot contains its age.
     files.extend(site.files("20260910", b"old", 70 * 86_400));
     let server = Server::files(files);
     let latest = site.snapshot(None, &server);
@@ -66,14 +66,14 @@ fn the_latest_and_a_days_are_fetched_and_known_afterwards() {
     assert_eq!(first_urls(&day), [format!("{}/snapshots/gentoo-20260910.tar.xz.gpgsig", server.url)]);
     let missing = get(&site.snapshot(Some("20260911"), &server), &store, ResolveOptions::default()).unwrap_err();
     assert!(missing.kind() == Kind::Network && missing.hint().unwrap().contains("mirrors keep"), "{missing:?}");
-    // Gentoo's own key did not sign it.
+    // The signature is not by Gentoo's own key.
     let gentoo = Snapshot { keyring: None, ..latest };
     let unknown = get(&gentoo, &store, ResolveOptions::default()).unwrap_err();
     assert!(unknown.kind() == Kind::Refused, "{unknown:?}");
 }
 
 #[test]
-fn one_that_is_replaced_between_two_requests_is_fetched_again() {
+fn a_snapshot_that_is_replaced_between_two_requests_is_fetched_again() {
     let Some(site) = Publisher::new() else { return };
     let (_home, store) = store();
     let (old, new) = (site.files("latest", b"old", 7200), site.files("latest", b"new", 3600));
@@ -87,7 +87,7 @@ fn one_that_is_replaced_between_two_requests_is_fetched_again() {
 }
 
 #[test]
-fn what_the_signature_is_not_of_is_refused_at_once() {
+fn a_file_without_its_signature_is_refused_at_once() {
     let Some(site) = Publisher::new() else { return };
     let (_home, store) = store();
     let mut files = site.files("latest", &data(), 3600);
