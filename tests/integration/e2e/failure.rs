@@ -31,6 +31,26 @@ fn an_ebuild_that_does_not_compile(privilege: Privilege) {
     assert_eq!(built, ["tiny-1-1.gpkg.tar"], "the package was built again");
 }
 
+/// A package whose source is on no server of the tests.
+const FETCHED: &str =
+    "EAPI=8\nDESCRIPTION=\"x\"\nSRC_URI=\"https://example.invalid/fetched-1.tar.gz\"\nSLOT=0\nKEYWORDS=\"amd64\"\n";
+
+#[test]
+fn root_an_offline_build_names_the_missing_distfiles() {
+    let Some(stand) = Stand::sharing(Privilege::Root) else { return };
+    stand.built(&stand.recipe("online", TINY));
+    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\nprofile-formats = portage-2\n");
+    let stand = stand.with_repositories(&[&overlay]);
+    stand.env.write("overlay/app-test/fetched/fetched-1.ebuild", FETCHED);
+    let (blake2b, sha512) = ("0".repeat(128), "1".repeat(128));
+    let manifest = format!("DIST fetched-1.tar.gz 10 BLAKE2B {blake2b} SHA512 {sha512}\n");
+    stand.env.write("overlay/app-test/fetched/Manifest", &manifest);
+    let recipe = stand.recipe("offline", "[emerge]\npackages = [\"app-test/fetched\"]\n");
+    let failed = stand.env.run(["build", "--offline", text(&recipe)]).code(1);
+    assert!(failed.stderr.contains("hint: missing in portage.distfiles: fetched-1.tar.gz\n"), "{}", failed.stderr);
+    assert!(failed.stderr.contains("run it once without --offline"), "{}", failed.stderr);
+}
+
 /// Makes an environment with an empty store and a changed mirror. Root and emerge are not needed.
 fn with_mirror(change: impl FnOnce(&Path)) -> Option<(Stand, Server)> {
     let privilege = if crate::env::is_root() { Privilege::Root } else { Privilege::Userns };
