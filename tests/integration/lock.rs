@@ -106,7 +106,7 @@ fn exports_are_chosen_by_digest_recipe_or_lock_file() {
     let pipe = "QUERN_HOME=\"$1\" \"$0\" store export --all | \"$0\" store import -";
     let imported = output(env.command("sh").args(["-c", pipe, crate::env::PROGRAM]).arg(&piped)).success();
     assert!(imported.results()[0].ends_with(format!("other/blobs/sha512/{sha512}")), "{}", imported.stdout);
-    assert!(env.run(["store", "import", "."]).success().stderr.contains("has all of it already"));
+    assert!(env.run(["store", "import", "."]).success().stderr.contains("already has all of these blobs"));
     // A truncated export is refused, and nothing of it is kept.
     env.set("QUERN_HOME", env.path("home/third"));
     let cut = fs::OpenOptions::new().write(true).open(env.path("x.tar")).unwrap();

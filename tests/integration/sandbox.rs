@@ -225,6 +225,6 @@ fn root_a_store_of_another_user_is_refused() {
     fs::create_dir(theirs.path("home/store")).unwrap();
     std::os::unix::fs::chown(theirs.path("home/store"), Some(65534), Some(65534)).unwrap();
     let told = output(env.program(arguments(&["true"])).env("QUERN_HOME", theirs.store())).code(4);
-    assert!(told.stderr.contains("belongs to somebody else"), "{}", told.stderr);
+    assert!(told.stderr.contains("belongs to another user"), "{}", told.stderr);
     assert_eq!(fs::read_dir(theirs.store()).unwrap().count(), 0);
 }
