@@ -81,7 +81,7 @@ fn page(command: clap::Command) -> (String, String) {
         text.extend(body.flat_map(|line| [line, "\n"]));
     }
     text.push_str(&further(&help));
-    text.push_str(".SH SEE ALSO\n\\fBquern\\-builder\\fR(1), \\fBquern\\-recipe\\fR(5)\n");
+    text.push_str(".SH SEE ALSO\n\\fBquern\\-builder\\fR(1), \\fBquern\\-recipe\\fR(5), \\fBquern\\-refusals\\fR(7)\n");
     (man.get_filename(), text)
 }
 

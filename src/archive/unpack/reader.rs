@@ -382,6 +382,7 @@ impl<R: BufRead> Reader<R> {
 }
 
 /// Returns all entries of a plain archive in memory, without their data.
+#[cfg(any(test, fuzzing))]
 pub fn entries(archive: &[u8], limits: Limits) -> Result<Vec<Entry>, ReadError> {
     let mut reader = Reader::new(archive, limits);
     let mut all = Vec::new();

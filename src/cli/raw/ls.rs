@@ -1,4 +1,4 @@
-//! `raw ls`: what is in an archive.
+//! `raw ls`: lists the entries of an archive.
 
 use super::stream::{INPUT, Lines};
 use crate::archive::pack::listing::Listing;
@@ -11,21 +11,17 @@ use crate::ui::Terminal;
 
 /// List the entries of an archive from standard input
 ///
-/// Prints what `tar --numeric-owner -tv` does in the C locale and in UTC, with names as they are unpacked (`./etc/passwd` for
-/// `/etc/passwd`), after the same checks as `raw unpack`, except for those that take a tree.
+/// Prints the same lines as `tar --numeric-owner -tv` in the C locale and in UTC, with the names that `raw unpack` would create
+/// (`./etc/passwd` for `/etc/passwd`). The archive is checked as by `raw unpack`, except for the checks that need a tree.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-Lines of JSON:
-  An object for each entry: \"path\" (relative to the root, \"\" for the root itself), \"type\" (file, hardlink, symlink, dir, char, block,
-  fifo), \"mode\", \"uid\", \"gid\", \"size\", \"mtime\", \"mtime_nsec\", \"offset\" (of its header), and where there are such: \"link\",
-  \"device\" (major, minor), \"xattrs\" (values in hex), \"sparse\" (offset and length of each piece of data). Names that are not UTF-8
-  are arrays of bytes. When the archive is refused the last object has \"refused\" (a stable code), \"reason\", and \"path\" and \"offset\"
-  of the entry.")]
+JSON output:
+  The objects are those of `raw unpack --json`: see quern-builder-raw-unpack(1).")]
 pub(super) struct Args {
     /// Print every entry as a line of JSON
     #[arg(long)]
     json: bool,
-    /// What it may demand.
+    /// Limits.
     #[command(flatten)]
     limits: LimitArgs,
 }

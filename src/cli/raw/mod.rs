@@ -1,4 +1,4 @@
-//! `raw`: single parts of the program, for scripts and for other people's tests.
+//! `raw`: commands that run single parts of the program, for scripts and test suites.
 
 use clap::Subcommand;
 
@@ -12,10 +12,10 @@ mod unpack;
 mod verify;
 mod xzcat;
 
-/// Single parts of the program, for scripts
+/// Run single parts of the program, for scripts
 ///
-/// They read no recipe, and say what they found on standard output and as exit code. Of the store, only the imported certificates are
-/// read, by `verify`.
+/// These commands do not read recipes. They report on standard output and with their exit code. Only `verify` reads the store: the
+/// imported certificates.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]

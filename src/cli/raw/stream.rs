@@ -1,4 +1,4 @@
-//! What the verbs for archives share: errors of standard output, and entries as lines of JSON.
+//! Shared parts of the commands for archives: errors of standard output, and entries as lines of JSON.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,16 +13,16 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::text;
 use crate::cli::standard;
 
-/// What standard input is called in messages.
+/// Name of standard input in messages.
 pub(super) const INPUT: &str = "standard input";
 
-/// An error of writing to standard output. Nobody left to read it ends the program as the signal would.
+/// Returns the error of a failed write to standard output. A closed pipe ends the program like SIGPIPE.
 pub(super) fn unwritten(error: io::Error) -> Error {
     let kind = if error.kind() == io::ErrorKind::BrokenPipe { Kind::Killed(13) } else { Kind::System };
     Error::new(kind, "writing to standard output").with_source(error)
 }
 
-/// An error, as [`unwritten`] has it when that is its cause.
+/// Converts an error with [`unwritten`] if a closed pipe caused it.
 pub(super) fn unread(error: Error) -> Error {
     let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<io::Error>());
     match cause.map(io::Error::kind) {
@@ -31,7 +31,7 @@ pub(super) fn unread(error: Error) -> Error {
     }
 }
 
-/// Lines on standard output.
+/// Writes lines to standard output.
 pub(super) struct Lines {
     out: BufWriter<File>,
 }
@@ -41,12 +41,12 @@ impl Lines {
         Ok(Self { out: BufWriter::with_capacity(64 << 10, standard::output()?) })
     }
 
-    /// One entry as an object.
+    /// Writes one entry as an object.
     pub(super) fn entry(&mut self, entry: &Entry) -> Result<()> {
         self.object(&Line::of(entry))
     }
 
-    /// The last line: why there are no more.
+    /// Writes the last line: the refusal of the archive.
     pub(super) fn refused(&mut self, error: &Error) -> Result<()> {
         let Some(code) = refusal::code(error) else { return Ok(()) };
         let source = std::error::Error::source(error);
@@ -62,7 +62,7 @@ impl Lines {
         })
     }
 
-    /// A line as it is.
+    /// Writes a line of text.
     pub(super) fn text(&mut self, line: &str) -> Result<()> {
         self.out.write_all(line.as_bytes()).map_err(unwritten)
     }
@@ -77,7 +77,7 @@ impl Lines {
     }
 }
 
-/// Bytes that are text nearly always.
+/// A name, written as text if it is UTF-8 and as bytes otherwise.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Text<'a> {

@@ -1,4 +1,4 @@
-//! `raw verify`: one signature, judged as the program judges those of a mirror.
+//! `raw verify`: checks one signature, as the program checks those of a mirror.
 
 use crate::base::text::printable;
 use crate::base::time::readable;
@@ -15,34 +15,34 @@ use crate::cli::session;
 use crate::ui::Terminal;
 use crate::verify::{self, GENTOO_RELEASE, Keyring, MAX_DOCUMENT, Signer};
 
-/// Judge a detached signature, or a cleartext-signed document
+/// Check a detached signature or a cleartext-signed document
 ///
-/// With DATA, SIG is a detached signature over it, armored or binary; without, SIG is a cleartext-signed document. It is refused
-/// unless it was made by a key that may sign and is trusted, that lived then and is not revoked, with a digest that cannot be forged,
-/// and unless the signature and what is signed are all there is in the file.
+/// With DATA, SIG is a detached signature of DATA, armored or binary. Without DATA, SIG is a cleartext-signed document. The signature
+/// must come from a trusted key that may sign, that was valid at the time of the signature and that is not revoked. Its digest
+/// algorithm must be secure. The file must contain nothing besides the signature and the signed text.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Verdict:
-  A line of JSON on standard output: \"verdict\" is \"good\", with \"form\" (detached or clearsigned), \"primary\" and \"key\" (the
-  fingerprints of the certificate and of its key that signed) and \"created\" (seconds since 1970); or \"refused\", with \"reason\",
-  \"causes\" and \"hint\". The exit code is 0 for good and 3 for refused.
+  A line of JSON on standard output. If \"verdict\" is \"good\", the object has \"form\" (detached or clearsigned), \"primary\" and \"key\"
+  (fingerprints of the certificate and of the signing key) and \"created\" (seconds since 1970). If it is \"refused\", the object has
+  \"reason\", \"causes\" and \"hint\". The exit code is 0 for good and 3 for refused.
 
 Examples:
   quern-builder raw verify stage3.tar.xz.asc stage3.tar.xz
   quern-builder raw verify --keyring ours.asc latest-stage3-amd64-musl.txt --output list.txt")]
 pub(super) struct Args {
-    /// OpenPGP certificates, armored or binary [default: those built in and imported]
+    /// File of OpenPGP certificates, armored or binary [default: the built-in and the imported certificates]
     #[arg(long, value_name = "FILE")]
     keyring: Option<PathBuf>,
-    /// Primary fingerprint that may sign; several may be given [default: all of --keyring, or else Gentoo's release key]
+    /// Fingerprint of a trusted certificate; may be repeated [default: all of --keyring, otherwise Gentoo's release key]
     #[arg(long, value_name = "FINGERPRINT")]
     fingerprint: Vec<String>,
-    /// Write what a cleartext-signed document signs to this file, if it is good
+    /// Write the signed text of a good cleartext-signed document to this file
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     output: Option<PathBuf>,
-    /// The signature or the document; - is standard input
+    /// Signature or cleartext-signed document; - is standard input
     sig: PathBuf,
-    /// What is signed; - is standard input
+    /// Signed data; - is standard input
     data: Option<PathBuf>,
 }
 
@@ -50,7 +50,7 @@ impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
         let stdin = Path::new("-");
         if self.sig == stdin && self.data.as_deref() == Some(stdin) {
-            return Err(Error::usage("the signature and what it signs cannot both be standard input"));
+            return Err(Error::usage("SIG and DATA cannot both be standard input"));
         }
         let keyring = self.keyring()?;
         let mut signature = Vec::new();
@@ -105,7 +105,7 @@ fn open(path: &Path) -> Result<Box<dyn Read + Send + Sync>> {
     Ok(Box::new(file))
 }
 
-/// Whole or not at all: a reader must not take half of it for what is signed.
+/// Replaces the file `path` in one step, so that a reader never sees part of the signed text.
 fn write(path: &Path, text: &str) -> Result<()> {
     let writing = || format!("writing {}", shown(path));
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -1,4 +1,4 @@
-//! `raw xzcat`: the decoder of `.xz` by itself.
+//! `raw xzcat`: runs the decoder of `.xz` files.
 
 use std::io::{BufRead as _, Write as _};
 
@@ -10,9 +10,9 @@ use crate::cli::standard;
 
 /// Decode .xz from standard input to standard output
 ///
-/// With as many threads as there are processors. Several streams one after the other, padded or not, are one, unless they are
-/// more than ten thousand and very short. What is corrupt, cut off or no .xz at all is refused (exit code 3), after what could be decoded
-/// before it.
+/// Uses one thread per processor. Concatenated streams are decoded one after the other, with or without padding between them; a file
+/// of more than ten thousand very short streams is refused. A damaged or truncated file, or a file of another format, is refused with
+/// exit code 3. The output then holds the bytes that were decoded before the error.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
