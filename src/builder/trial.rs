@@ -96,9 +96,9 @@ fn changes(tree: &Path) -> Result<()> {
 /// [`Kind::System`](crate::base::error::Kind::System) if not.
 pub fn writable(directory: &Path) -> Result<()> {
     tempfile::NamedTempFile::new_in(directory).map(drop).map_err(|error| {
-        Error::system(format!("making a file in the cache {}", directory.display())).with_source(error).with_hint(
-            "whoever builds must be able to write there; portage.binpkg and portage.distfiles name other directories",
-        )
+        Error::system(format!("making a file in the cache {}", directory.display()))
+            .with_source(error)
+            .with_hint("the user who builds must be able to write there; portage.binpkg names another directory")
     })
 }
 

@@ -24,7 +24,11 @@ pub(super) fn check(job: &Job, at: &Site<'_>) -> Result<()> {
     check_sandbox(at)?;
     let caches = Caches::of(job, at.store.root());
     caches.make()?;
-    caches.directories().into_iter().try_for_each(trial::writable)?;
+    [&caches.binpkgs, &caches.builder_binpkgs].into_iter().try_for_each(|path| trial::writable(path))?;
+    if let Err(error) = trial::writable(&caches.distfiles) {
+        // A read-only directory is enough if it has all sources.
+        at.ui.warn(&format!("{error}: new sources cannot be downloaded"));
+    }
     if job.oci.is_some() {
         trial::links(&job.build.outdir)?;
     }

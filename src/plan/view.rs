@@ -48,14 +48,9 @@ impl Caches {
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if a directory cannot be made.
     pub fn make(&self) -> Result<()> {
-        self.directories()
+        [&self.binpkgs, &self.builder_binpkgs, &self.distfiles]
             .into_iter()
             .try_for_each(|path| fs_err::create_dir_all(path).system(|| format!("making the cache {}", path.display())))
-    }
-
-    /// All directories.
-    pub fn directories(&self) -> [&Path; 3] {
-        [&self.binpkgs, &self.builder_binpkgs, &self.distfiles]
     }
 }
 

@@ -196,7 +196,7 @@ fn userns_other_faults_of_the_machine_are_noticed_at_the_start() {
     fs::create_dir(&cache).unwrap();
     for (options, said) in [
         (vec![format!("source.file={}", foreign.display())], "cannot run the programs"),
-        (vec![format!("portage.distfiles={}", cache.display())], "making a file in the cache"),
+        (vec![format!("portage.binpkg={}", cache.display())], "making a file in the cache"),
         (vec!["build.outdir=/proc/none".to_owned()], "/proc/none"),
     ] {
         let options: Vec<&str> = options.iter().flat_map(|option| ["--set", option]).collect();
