@@ -32,7 +32,7 @@ impl Base {
         }
     }
 
-    /// Returns the overlays that it is seen through. Whatever must be made for them is made in `paths`.
+    /// Returns the overlays through which a build sees the base. Directories for them are created in `paths`.
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if something cannot be made.

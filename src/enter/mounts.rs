@@ -193,8 +193,8 @@ pub(super) fn clone(at: BorrowedFd<'_>, source: impl AsRef<OsStr>, recursive: bo
     open_tree(at, source.as_ref(), flags)
 }
 
-/// Opens this program through a read-only mount, to run it as the sandbox. A command can get hold of it, since a tree may have a
-/// symlink to `/proc/self/exe` under any name that is run; otherwise it could write to it at the moment when this program ends.
+/// Opens this program through a read-only mount, to run it as the sandbox. A tree can contain a symlink to `/proc/self/exe` under the
+/// name of a command. Without the mount, such a command could overwrite this program after it ends.
 pub(super) fn program() -> Result<OwnedFd> {
     let doing = || "finding the program's own file";
     let path = fs_err::read_link("/proc/self/exe").system(doing)?;

@@ -27,14 +27,17 @@ pub(super) fn find(layout: &Layout, index: &document::Index, name: &str) -> Resu
         found.extend(below(layout, images, name, 0, &mut BTreeSet::new())?);
     }
     let [image] = &mut found[..] else {
-        let error = if found.is_empty() { "there is no image" } else { "there are several images" };
+        let error = match found.is_empty() {
+            true => format!("{called} not found"),
+            false => format!("several images fit {called}"),
+        };
         let label = |image: &Descriptor| printable(image.name().unwrap_or(&image.digest));
         let known = images.iter().take(LISTED).map(label).collect::<Vec<_>>().join(", ");
         let hint = match images.is_empty() {
             true => "its index.json does not list any image".to_owned(),
             false => format!("give one of these, or a digest: {known}"),
         };
-        return Err(Error::usage(format!("{error} {called}")).with_hint(hint));
+        return Err(Error::usage(error).with_hint(hint));
     };
     for _ in 0..=MAX_DEPTH {
         match &image.media_type[..] {
@@ -94,9 +97,9 @@ fn for_this_machine(index: &document::Index, called: &str) -> Result<Descriptor>
         _ => {}
     }
     let error = match (images.len(), fitting.len()) {
-        (0, _) => "there is no image",
-        (_, 0) => "there is no image for this machine",
-        _ => "there are several images for this machine",
+        (0, _) => "the index is empty",
+        (_, 0) => "no image fits this machine",
+        _ => "several images fit this machine",
     };
     let line = |image: &&Descriptor| {
         let platform = image.platform.as_ref().map_or_else(|| "no platform".to_owned(), ToString::to_string);

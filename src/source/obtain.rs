@@ -90,7 +90,7 @@ impl<'a> Wanted<'a> {
                 Some(file) => Self::LocalFile { source, file },
                 None => {
                     return Err(Error::usage(format!(
-                        "{} is built from this host: there is no stage3 to fetch or verify",
+                        "{} is built from this host, without a stage3 to fetch or verify",
                         job.name
                     )));
                 }

@@ -50,7 +50,7 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .map(|(index, line)| (index + 1, line))
 }
 
-/// Whether `line` has `word` as a word of its own, not as a part of another.
+/// Returns true if `line` contains `word` as a whole word.
 fn has_word(line: &str, word: &str) -> bool {
     let part =
         |character: Option<char>| character.is_some_and(|character| character.is_alphanumeric() || character == '_');
@@ -203,7 +203,7 @@ fn every_import_goes_to_a_lower_floor() {
 fn every_floor_has_rooms_that_exist() {
     let rooms: Vec<_> = sources().iter().map(|(name, _)| room(name).to_owned()).collect();
     for name in quern_builder::FLOORS.iter().flat_map(|rooms| rooms.iter()) {
-        assert!(rooms.iter().any(|room| room == name), "there is no room {name}");
+        assert!(rooms.iter().any(|room| room == name), "room {name} not found");
         assert_eq!(
             quern_builder::FLOORS.iter().flat_map(|rooms| rooms.iter()).filter(|other| *other == name).count(),
             1,

@@ -32,7 +32,6 @@ fn shown(found: &[(&Text, String)]) -> String {
 }
 
 #[test]
-#[ignore = "rooms are still being rewritten"]
 fn docstrings_name_their_thing() {
     let lines = prose::first_doc_lines();
     assert!(lines.len() > 1000, "the docstrings were found");
@@ -43,7 +42,6 @@ fn docstrings_name_their_thing() {
 }
 
 #[test]
-#[ignore = "rooms are still being rewritten"]
 fn prose_negates_verbs_and_not_nouns() {
     let texts: Vec<Text> = [prose::literals(), prose::help(), prose::pages()].concat();
     assert!(texts.len() > 1000, "the texts were found");

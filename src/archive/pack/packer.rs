@@ -113,8 +113,8 @@ impl<'a> Packer<'a> {
         Ok(sha256)
     }
 
-    /// Writes holes as zeros without reading them. Where a file system has holes must not decide the bytes of the archive; unpacking
-    /// makes holes of long runs of zeros again.
+    /// Writes holes as zeros without reading them. The bytes of the archive must not depend on the holes of a file system. Unpacking
+    /// turns long runs of zeros into holes again.
     fn copy_with_holes(&mut self, item: &Item, file: &OwnedFd) -> Result<()> {
         let doing = || self.tree.doing("looking for holes in", &item.path);
         let mut at = 0;

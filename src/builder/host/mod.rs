@@ -190,7 +190,7 @@ pub fn check_gentoo() -> Result<()> {
     }
 }
 
-/// Looks up the facts about this machine, with the recipe's paths to hide and to show, that a build from it depends on.
+/// Collects the facts about this machine on which a build depends. `hide` and `show` are paths of the recipe.
 ///
 /// # Errors
 /// [`Kind::System`](crate::base::error::Kind::System) if it cannot be read.

@@ -15,7 +15,7 @@ const SEEN: [(&str, &str); 12] = [
     ("/etc", "settings of programs and of Portage"),
     ("/var/db/pkg", "the list of installed packages"),
     ("/var/lib/portage", "Portage's state of the installed packages"),
-    ("/var/lib/texmf", "files that packages of TeX generate"),
+    ("/var/lib/texmf", "files that TeX packages generate"),
 ];
 
 /// Paths in them that are hidden, with reasons. Most of them are also hidden because ordinary users may not read them.

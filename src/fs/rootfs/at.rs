@@ -1,5 +1,5 @@
-//! Calls on a name in a directory that do not follow a symlink. Older kernels have them only for a path; then the path that `/proc`
-//! gives a descriptor is used, after a check that the kernel itself serves that directory.
+//! Calls on a name in a directory that do not follow a symlink. Older kernels have them only for a path. There they use the path of a
+//! descriptor in `/proc`, after a check that this `/proc` is the kernel's.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};

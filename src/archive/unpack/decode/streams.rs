@@ -4,8 +4,8 @@ use std::io::{self, BufRead};
 
 /// Streams of one file that may have any length. Starting a decoder takes 50 microseconds, longer than decoding a short stream.
 const SHORT_STREAMS: u64 = 10_000;
-/// Plain bytes that streams must have on average where a file has more of them. Parallel compressors write streams of a hundred
-/// times this length.
+/// Required average of plain bytes per stream in a file with more streams. Parallel compressors write streams of a hundred times this
+/// length.
 const STREAM: u64 = 10_000;
 
 /// Counts the streams of a file.
