@@ -181,7 +181,7 @@ impl Export {
             (_, false) => self.of_recipe(&recipe, store, ui)?,
             (Some(path), true) => {
                 let lockfile = Lockfile::read(path)?;
-                let lockfile = lockfile.ok_or_else(|| Error::usage(format!("there is no {}", path.display())))?;
+                let lockfile = lockfile.ok_or_else(|| Error::usage(format!("{} not found", path.display())))?;
                 lockfile.entries().flat_map(stored_files).collect()
             }
             (None, true) => Vec::new(),

@@ -112,7 +112,7 @@ impl Lockfile {
         let hint =
             format!("write it with `quern-builder lock` and the arguments of this command, without {}", "--locked");
         let Some(mut lockfile) = Self::read(path)? else {
-            return Err(Error::usage(format!("there is no {}", path.display())).with_hint(hint));
+            return Err(Error::usage(format!("{} not found", path.display())).with_hint(hint));
         };
         lockfile.recipe.remove(recipe).ok_or_else(|| {
             let known: Vec<&str> = lockfile.recipes().collect();

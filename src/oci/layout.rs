@@ -52,7 +52,7 @@ impl Layout {
 
     /// Returns the content of a file with a fixed name.
     fn named(&self, name: &'static str, missing: Code) -> Checked<Vec<u8>> {
-        let file = self.open_file(Path::new(name), Reason::new(missing, format!("there is no {name}")))?;
+        let file = self.open_file(Path::new(name), Reason::new(missing, format!("{name} is missing")))?;
         let mut bytes = Vec::new();
         file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).system(|| self.root.doing("reading", Path::new(name)))?;
         if bytes.len() as u64 > MAX_DOCUMENT { Err(too_large().into()) } else { Ok(bytes) }

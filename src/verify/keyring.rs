@@ -207,7 +207,7 @@ fn certificates(what: &str, bytes: &[u8]) -> Result<Vec<Cert>> {
         }
     }
     if certs.is_empty() {
-        return Err(Error::usage(format!("reading {what}: there is no certificate in it")).with_hint(EXPORT));
+        return Err(Error::usage(format!("reading {what}: it contains no certificate")).with_hint(EXPORT));
     }
     Ok(certs)
 }

@@ -150,7 +150,7 @@ fn only_signatures(bytes: &[u8], wanted: SignatureType, hashes: &[&str]) -> Resu
             return Err(format!("its header does not say that it is signed with {hash}"));
         }
     }
-    if count == 0 { Err("there is no signature in it".to_owned()) } else { Ok(()) }
+    if count == 0 { Err("it contains no signature".to_owned()) } else { Ok(()) }
 }
 
 fn check(what: &str, packets: &[u8], data: impl Read + Send + Sync, keyring: &Keyring) -> Result<Signer> {
@@ -186,7 +186,7 @@ fn check(what: &str, packets: &[u8], data: impl Read + Send + Sync, keyring: &Ke
         (None, Some(who)) => {
             Err(refused(&format!("it is signed by {who}, which is not in the keyring")).with_hint(untrusted(keyring)))
         }
-        (None, None) => Err(refused("there is no signature in it").with_hint(UNSIGNED)),
+        (None, None) => Err(refused("it contains no signature").with_hint(UNSIGNED)),
     }
 }
 

@@ -5,8 +5,9 @@ use crate::prose::{self, Text};
 /// Words that begin a relative clause or a question. A docstring that opens with one does not name its thing.
 const CLAUSE: [&str; 9] = ["What", "Whether", "Who", "Whoever", "Whose", "Where", "How", "Which", "Whatever"];
 
-/// Texts of Portage that messages are recognised by.
-const PORTAGE: [&str; 2] = ["there are no ebuilds to satisfy", "there are no binary packages to satisfy"];
+/// Texts that must stay: of Portage, by which its messages are recognised, and of the provenance.
+const FIXED: [&str; 3] =
+    ["there are no ebuilds to satisfy", "there are no binary packages to satisfy", "(there are no DIGESTS)"];
 
 /// Returns true for a docstring whose first line opens with one of [`CLAUSE`].
 fn opens_with_clause(line: &str) -> bool {
@@ -16,7 +17,7 @@ fn opens_with_clause(line: &str) -> bool {
 
 /// Finds a negated noun after a form of "to be": "x is no directory", where English has "x is not a directory".
 fn negated_noun(text: &str) -> Option<String> {
-    let own = PORTAGE.iter().fold(text.to_owned(), |text, foreign| text.replace(foreign, ""));
+    let own = FIXED.iter().fold(text.to_owned(), |text, foreign| text.replace(foreign, ""));
     let words: Vec<&str> = own.split_whitespace().collect();
     let found = words.windows(3).find(|words| {
         let verb = words[0].trim_start_matches(|c: char| !c.is_alphanumeric()).to_ascii_lowercase();

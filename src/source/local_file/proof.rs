@@ -62,7 +62,7 @@ impl LocalFile<'_> {
                 .with_hint(format!("name its signature in source.signature, {WITHOUT}")));
         }
         let path = printable(&self.path.display().to_string());
-        let beside = format!("there is no {path}.asc, .sig, .gpg, .DIGESTS or .sha256 beside it");
+        let beside = format!("no {path}.asc, .sig, .gpg, .DIGESTS or .sha256 found beside it");
         Err(Error::refused(format!("nothing proves {path}: {beside}"))
             .with_hint(format!("put its signature there, name it in source.signature, {WITHOUT}")))
     }
