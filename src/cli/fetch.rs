@@ -1,4 +1,4 @@
-//! `fetch`: a recipe's stage3 and repositories → the store.
+//! `fetch`: brings the stage3 and the repositories of a recipe into the store.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -14,10 +14,9 @@ use crate::source;
 use crate::source::{ResolveOptions, Site, Wanted};
 use crate::ui::Terminal;
 
-/// Download and verify the stage3 of a recipe and its ebuild repositories, and build nothing
+/// Download and verify the stage3 and the ebuild repositories of a recipe, without building
 ///
-/// An interrupted download goes on where it stopped. Prints the path of the tarball in the store, and where each repository that
-/// was fetched is unpacked.
+/// Continues an interrupted download. Prints the path of the tarball in the store, and the directory of each fetched repository.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -31,10 +30,10 @@ pub struct Args {
     /// Set a key of the recipe, over all files
     #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Recipe")]
     pub set: Vec<String>,
-    /// Download nothing; list what the recipe's mirrors, or else Gentoo's, offer for an architecture, with sizes and dates
+    /// Download nothing; list the stage3s that the mirrors offer for an architecture, with sizes and dates
     #[arg(long, value_name = "ARCH")]
     pub list: Option<String>,
-    /// Accept a signed list older than one seen before, this once
+    /// Accept a signed list older than one seen before, for this run
     #[arg(long)]
     pub allow_rollback: bool,
     /// The lock file.
@@ -68,9 +67,9 @@ impl Args {
     }
 }
 
-/// The offers as a table: variant, timestamp, size.
+/// Prints the offers as a table: variant, timestamp, size.
 fn list(recipe: &RecipeArgs, arch: &str, ui: &Terminal) -> Result<i32> {
-    // Which stage3 the recipe is of does not matter here, and there may be no recipe.
+    // The stage3 of the recipe does not matter here, and a recipe need not be given.
     let source = recipe::load_source(&session::request(recipe, &["source.stage3=any".to_owned()], ui)?)?;
     let store = session::store()?;
     let site = Site::new(&store, ResolveOptions::default(), ui);

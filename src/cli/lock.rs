@@ -1,4 +1,4 @@
-//! `lock`: what a recipe is built from, written down.
+//! `lock`: pins the inputs of a recipe.
 
 use std::path::{Path, PathBuf};
 
@@ -13,44 +13,45 @@ use crate::recipe::Job;
 use crate::source::{ResolveOptions, Site};
 use crate::ui::Terminal;
 
-/// Write down what a recipe is built from, so that it is built from exactly that again
+/// Pin the inputs of a recipe in quern.lock
 ///
-/// Asks what the recipe's stage3 and repositories are now, verifies the answers, and writes names, addresses, sizes, digests, commits
-/// and signers to quern.lock beside the recipe: a file for version control, with a table for each recipe of the directory.
-/// `build --locked` uses what it says, or fails. A recipe that asks for something else, or that no longer trusts who signed, must be
-/// locked again. A repository that is a directory is held to the commit that is checked out, unless the lock file is in it.
+/// Finds and verifies the present stage3 and repositories of the recipe. Writes their names, addresses, sizes, digests, commits and
+/// signers to quern.lock beside the recipe. The file belongs in version control and has a table for each recipe of the directory.
+/// `build --locked` uses exactly these inputs, or fails. Lock again when the recipe asks for other inputs or no longer trusts a
+/// signer. For a repository in a directory, the checked-out commit and a digest of the contents are recorded; a build must have the
+/// commit, and warns about other contents. A repository that holds the lock file is recorded by name alone.
 ///
-/// Writes only when something moved, and prints the path of the lock file. Downloads the stage3 only where nothing but its bytes
-/// tells what its digest is; repositories that are fetched are unpacked in the store.
+/// Writes only if an input changed, and prints the path of the lock file. Downloads the stage3 only if its digest cannot be learnt
+/// otherwise. Unpacks fetched repositories in the store.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
   quern-builder lock musl-python3.toml
-  quern-builder lock musl-python3.toml --check        what moved since; 1 if anything did
+  quern-builder lock musl-python3.toml --check        list changes; exit with 1 if there are any
   quern-builder build musl-python3.toml --locked
   quern-builder store export musl-python3.toml -o stage3.tar
 
-Mirrors keep a build for about five weeks. What is locked is kept longer with `quern-builder store export`, which writes it to a file
-that `quern-builder store import` takes back, on this machine or another. `quern-builder clean --blobs` knows nothing of lock files.")]
+Mirrors keep a build for about five weeks. To keep locked files longer, write them to an archive with `quern-builder store export`;
+`quern-builder store import` reads it on this machine or another. `quern-builder clean --blobs` also removes locked files.")]
 pub struct Args {
     /// The recipe.
     #[command(flatten)]
     pub recipe: RecipeArgs,
-    /// Write nothing: print what moved, a line each, and exit with 1 if anything did
+    /// Write nothing: list the changes, a line each, and exit with 1 if there are any
     #[arg(long)]
     pub check: bool,
     /// The lock file [default: quern.lock in the directory of the last recipe]
     #[arg(long, alias = "lock-file", value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// Accept a signed list older than one seen before, or a stage3 older than the locked one, this once
+    /// Accept a signed list older than one seen before, or a stage3 older than the locked one, for this run
     #[arg(long)]
     pub allow_rollback: bool,
 }
 
-/// Whether, and by which lock file, a verb is held to what was locked.
+/// Options to use a lock file.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct LockArgs {
-    /// Use what quern.lock says, whatever is the latest now, or fail
+    /// Use exactly the inputs in quern.lock, or fail
     #[arg(long)]
     pub locked: bool,
     /// The lock file [default: quern.lock in the directory of the last recipe]
@@ -59,7 +60,7 @@ pub struct LockArgs {
 }
 
 impl LockArgs {
-    /// What the recipe is locked to; none without `--locked`.
+    /// Returns the locked inputs of the recipe; `None` without `--locked`.
     pub(super) fn entry(&self, recipe: &RecipeArgs, job: &Job) -> Result<Option<Locked>> {
         if !self.locked {
             return Ok(None);
@@ -68,11 +69,11 @@ impl LockArgs {
     }
 }
 
-/// The lock file of a recipe; `option` names one.
+/// Returns the path of the lock file: `given` with the option called `option`, or beside the recipe.
 pub(super) fn path(given: Option<&Path>, recipe: &RecipeArgs, option: &str) -> Result<PathBuf> {
     let beside = || lockfile::beside(recipe.files.last()?);
     given.map(Path::to_owned).or_else(beside).ok_or_else(|| {
-        Error::usage("a recipe on standard input has no directory that its lock file could be in")
+        Error::usage("a recipe on standard input has no directory for its lock file")
             .with_hint(format!("name the lock file with {option}"))
     })
 }
@@ -94,7 +95,7 @@ impl Args {
             let updated = Lockfile::update(&path, &job.name, new);
             let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             match updated.map_err(|error| space::told(error, &[directory]))? {
-                Update::Same => ui.note(&format!("{}: nothing moved", job.name)),
+                Update::Same => ui.note(&format!("{}: nothing changed", job.name)),
                 Update::Added => ui.note(&format!("{}: locked to {stage3}", job.name)),
                 Update::Moved(changes) => {
                     changes.iter().for_each(|change| ui.note(&format!("{}: {change}", job.name)));
@@ -106,10 +107,10 @@ impl Args {
     }
 }
 
-/// Prints what moved; the exit code.
+/// Prints the changes and returns the exit code.
 fn report(name: &str, changes: &[String], ui: &Terminal) -> i32 {
     if changes.is_empty() {
-        ui.note(&format!("{name}: nothing moved"));
+        ui.note(&format!("{name}: nothing changed"));
         return 0;
     }
     let lines: Vec<String> = changes.iter().map(|change| format!("{name}: {change}")).collect();

@@ -1,4 +1,4 @@
-//! `verify`: the stage3 of a recipe, judged again.
+//! `verify`: judges the inputs of a recipe again.
 
 use super::RecipeArgs;
 use super::lock::LockArgs;
@@ -8,10 +8,10 @@ use crate::pipeline;
 use crate::source::{ResolveOptions, Site};
 use crate::ui::Terminal;
 
-/// Verify the stage3 of a recipe and say who signed it
+/// Verify the stage3 and the fetched repositories of a recipe, and print their signers
 ///
-/// Checks the pointer that names it, the digests and the signature of the tarball against the pinned keys, downloading what is
-/// missing. Exits with 3 when anything is refused.
+/// Checks signed lists, digests and signatures against the trusted certificates. Downloads missing files. Exits with 3 when a file is
+/// refused.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The recipe.
@@ -20,7 +20,7 @@ pub struct Args {
     /// Ask no server: use what the store has, or fail
     #[arg(long)]
     pub offline: bool,
-    /// Accept a signed list older than one seen before, this once
+    /// Accept a signed list older than one seen before, for this run
     #[arg(long)]
     pub allow_rollback: bool,
     /// The lock file.

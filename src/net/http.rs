@@ -1,4 +1,4 @@
-//! HTTP, and nothing else: the only file that imports the HTTP crate. Asks, bounds and explains; trusts nothing it gets.
+//! The HTTP client. Only this file uses the HTTP crate. Answers are bounded, and nothing in them is trusted.
 
 use crate::base::text::printable;
 use crate::base::time::{now, readable};
@@ -16,27 +16,27 @@ use reqwest::header::{
 use reqwest::{StatusCode, Url};
 
 const REDIRECTS: usize = 5;
-/// A server that asks to wait longer than this is as good as down.
+/// Longest wait that a server may ask for. A server that asks for more counts as down.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// Below this in one stall time, a download counts as stalled: one byte a minute would never end.
+/// Fewest bytes in one stall time. A slower download would take for ever.
 const SLOWEST: u64 = 16 * 1024;
 
-/// Times, so that tests need not wait a minute.
+/// Timeouts. Tests use short ones.
 #[derive(Debug, Clone)]
 pub(crate) struct Patience {
-    /// No byte for so long: stalled.
+    /// Longest time without a byte.
     pub(crate) stall: Duration,
     pub(crate) connect: Duration,
-    /// All of a small document.
+    /// Longest time for a small document.
     pub(crate) document: Duration,
-    /// Before the first repetition; doubled every time.
+    /// Pause before the first repetition. It doubles every time.
     pub(crate) pause: Duration,
     pub(crate) repeat: u32,
 }
 
 #[cfg(test)]
 impl Default for Patience {
-    /// For tests of a whole chain, whose mirrors are on this machine.
+    /// Returns timeouts for tests with mirrors on this machine.
     fn default() -> Self {
         Self {
             stall: Duration::from_millis(1000),
@@ -61,7 +61,7 @@ impl Default for Patience {
     }
 }
 
-/// Clients, made when first needed.
+/// HTTP clients, created on first use.
 #[derive(Debug, Default)]
 pub(crate) struct Http {
     pub(crate) patience: Patience,
@@ -69,7 +69,7 @@ pub(crate) struct Http {
     proxied: OnceLock<Client>,
 }
 
-/// Why a request did not give what was asked.
+/// A failed request.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     pub(crate) url: String,
@@ -81,11 +81,11 @@ pub(crate) struct Failure {
 pub(crate) enum FailureKind {
     /// The server does not have it.
     Missing,
-    /// Asking again may help, after this time where the server said one.
+    /// Another request may help, after this time if the server named one.
     Again(Option<Duration>),
-    /// The range asked for cannot be had; asking for all of it may help.
+    /// The server does not give the range. A request for the whole file may help.
     Range,
-    /// Asking this server again is no use.
+    /// Another request to this server cannot help.
     Never,
 }
 
@@ -99,9 +99,9 @@ impl fmt::Display for Failure {
 pub(crate) struct Body {
     response: Response,
     url: String,
-    /// Where in the file its first byte is.
+    /// Offset of its first byte in the file.
     pub(crate) start: u64,
-    /// Size of the whole file, where the server says so.
+    /// Size of the whole file, if the server names it.
     pub(crate) total: Option<u64>,
     /// A strong validator for resuming.
     pub(crate) validator: Option<String>,
@@ -115,7 +115,7 @@ impl Http {
         Self { patience, ..Self::default() }
     }
 
-    /// A small document; longer than `max` is refused. Repeated where that may help.
+    /// Downloads a small document of at most `max` bytes. Repeats the request if that may help.
     pub(crate) fn document(&self, url: &str, max: u64) -> Result<Vec<u8>, Failure> {
         let mut tries = 0;
         loop {
@@ -130,7 +130,7 @@ impl Http {
         }
     }
 
-    /// How long to wait before trying again for the `tries`-th time; none when that is no use.
+    /// Returns the pause before try number `tries`; `None` if another try cannot help.
     pub(crate) fn wait(&self, failure: &Failure, tries: u32) -> Option<Duration> {
         match failure.kind {
             FailureKind::Again(after) if tries + 1 < self.patience.repeat => match after {
@@ -165,12 +165,12 @@ impl Http {
         }
     }
 
-    /// Asks for a file from byte `from` on; with a validator, only if it is still the same file. The answer may begin at 0 all the
-    /// same: see [`Body::start`].
+    /// Requests a file from byte `from` on; with a validator, only if it is still the same file. The answer may still begin at 0: see
+    /// [`Body::start`].
     pub(crate) fn open(&self, url: &str, from: u64, validator: Option<&str>) -> Result<Body, Failure> {
         let never = |why: String| failure(url, why, FailureKind::Never);
         let parsed = Url::parse(url).map_err(|error| never(format!("not a URL: {error}")))?;
-        // Compressed on the way, neither sizes nor ranges would be those of the file.
+        // With a content encoding, sizes and ranges would not be those of the file.
         let mut request = self.client(&parsed).map_err(never)?.get(parsed).header(ACCEPT_ENCODING, "identity");
         if from > 0 {
             request = request.header(RANGE, format!("bytes={from}-"));
@@ -190,7 +190,7 @@ impl Http {
             _ => return Err(refusal(url, status, headers)),
         };
         if text(headers, &CONTENT_ENCODING).is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
-            return Err(never("the server compresses what it was asked to send as it is".to_owned()));
+            return Err(never("the server compresses the file although it was asked not to".to_owned()));
         }
         if text(headers, &CONTENT_TYPE).is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html")) {
             return Err(never("the server answers with a web page (a login page, or a mirror that moved?)".to_owned()));
@@ -201,7 +201,7 @@ impl Http {
                 _ => {
                     return Err(failure(
                         url,
-                        "the server continues at another place than asked".to_owned(),
+                        "the server continues at another offset than the requested one".to_owned(),
                         FailureKind::Range,
                     ));
                 }
@@ -214,7 +214,7 @@ impl Http {
         Ok(Body { response, url: url.to_owned(), start, total, validator, stall, window })
     }
 
-    /// The client for a URL. What listens on this machine is never asked through a proxy, which would look for it on its own.
+    /// Returns the client for a URL. Servers of this machine are never asked through a proxy, which would look on its own machine.
     fn client(&self, url: &Url) -> Result<&Client, String> {
         let local = match url.host_str() {
             Some("localhost") => true,
@@ -227,7 +227,7 @@ impl Http {
         }
         let builder = || if local { self.builder().no_proxy() } else { self.builder() };
         let client = builder().build().or_else(|error| {
-            // Without any CA certificate on this machine plain HTTP still works: what is fetched is signed.
+            // Plain HTTP works without CA certificates on this machine: the files are signed.
             if url.scheme() == "http" { builder().tls_certs_only([]).build() } else { Err(error) }
         });
         let client = client.map_err(|error| {
@@ -237,7 +237,7 @@ impl Http {
     }
 
     fn builder(&self) -> ClientBuilder {
-        // Fails when it was installed before, which is as good.
+        // This fails if a provider was installed before, which is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let policy = reqwest::redirect::Policy::custom(|attempt| match forbidden(attempt.previous(), attempt.url()) {
             Some(why) => attempt.error(why),
@@ -248,7 +248,7 @@ impl Http {
             .redirect(policy)
             .referer(false)
             .connect_timeout(self.patience.connect)
-            // For a blocking client: until the headers are there, and then for every read.
+            // For a blocking client this bounds the wait for the headers, and then each read.
             .timeout(self.patience.stall)
     }
 
@@ -256,7 +256,7 @@ impl Http {
         let (why, kind) = if error.is_redirect() {
             (deepest(error), FailureKind::Never)
         } else if error.is_connect() {
-            // A name that does not resolve or a closed port does not change within seconds, and the next mirror may be up.
+            // An unknown name or a closed port does not change within seconds, and the next mirror may be up.
             (format!("cannot connect: {}{}", deepest(error), clock(&deepest(error))), FailureKind::Never)
         } else if error.is_timeout() {
             (format!("no answer within {} s", self.patience.stall.as_secs_f32()), FailureKind::Never)
@@ -270,7 +270,7 @@ impl Http {
 }
 
 impl Body {
-    /// Like [`Read::read`], with the failure explained.
+    /// Reads like [`Read::read`], with an explained failure.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
         let count = self.response.read(buffer).map_err(|error| {
             let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<reqwest::Error>());
@@ -292,7 +292,7 @@ impl Body {
     }
 }
 
-/// Why a redirect is not followed.
+/// Returns the reason not to follow a redirect.
 fn forbidden(previous: &[Url], next: &Url) -> Option<&'static str> {
     if previous.len() > REDIRECTS {
         Some("it redirects more than 5 times")
@@ -323,13 +323,13 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// What If-Range may carry: a strong ETag, else the date of the last change.
+/// Returns the value for If-Range: a strong ETag, otherwise the date of the last change.
 fn validator_of(headers: &HeaderMap) -> Option<String> {
     let etag = text(headers, &ETAG).filter(|etag| etag.starts_with('"'));
     etag.or_else(|| text(headers, &LAST_MODIFIED)).filter(|value| value.len() <= 200).map(str::to_owned)
 }
 
-/// `bytes 5-9/10` → first byte and total.
+/// Parses `bytes 5-9/10` into the first byte and the total.
 fn content_range(value: &str) -> Option<(u64, Option<u64>)> {
     let (range, total) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
@@ -338,7 +338,7 @@ fn content_range(value: &str) -> Option<(u64, Option<u64>)> {
     (first <= last && total.is_none_or(|total| last < total)).then_some((first, total))
 }
 
-/// What this machine takes the time to be, where a server's certificate is said to be of another.
+/// Tells the time of this machine, if a server's certificate is not valid at that time.
 fn clock(why: &str) -> String {
     if why.contains("certificate not valid yet") || why.contains("certificate expired") {
         format!(" (this machine's clock says {}; if that is wrong, set the clock)", readable(now()))
@@ -347,7 +347,7 @@ fn clock(why: &str) -> String {
     }
 }
 
-/// The innermost cause, in one printable line: the outer ones only repeat the URL.
+/// Returns the innermost cause in one printable line. The outer ones only repeat the URL.
 fn deepest(error: &(dyn StdError + 'static)) -> String {
     let mut error = error;
     while let Some(source) = error.source() {

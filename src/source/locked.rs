@@ -1,7 +1,7 @@
 //! Inputs as a lock file names them. No list is asked: the digest says which bytes.
 //!
 //! A lock file belongs to the user, as a digest in the recipe does, so its digests are trusted. Signers are not trusted further than
-//! the recipe allows: a signer who is no longer trusted makes the lock invalid.
+//! the recipe allows: a lock is invalid once its signer is not trusted any more.
 
 use super::local_file::LocalFile;
 use super::model::{FileMeta, Location, SourceFile};

@@ -1,4 +1,4 @@
-//! A small HTTP server for tests, whose answers are written byte by byte: it can lie in any way.
+//! A small HTTP server for tests. Its answers are written byte by byte, so that it can lie in any way.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -10,12 +10,12 @@ pub(crate) struct Request {
     pub(crate) path: String,
     /// Names in lower case.
     pub(crate) headers: HashMap<String, String>,
-    /// How many requests came before, over all paths.
+    /// Number of earlier requests, over all paths.
     pub(crate) number: usize,
 }
 
 impl Request {
-    /// First byte asked for by a Range.
+    /// Returns the first byte of a Range.
     pub(crate) fn from(&self) -> Option<usize> {
         self.headers.get("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
     }
@@ -64,7 +64,7 @@ impl Server {
     }
 }
 
-/// An honest answer, to a Range also, under the ETag `"one"`.
+/// Writes an honest answer, with the ETag `"one"`. Honours a Range.
 pub(super) fn honest(request: &Request, stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
     let same = request.headers.get("if-range").is_none_or(|tag| tag == "\"one\"");
     match request.from().filter(|from| *from < bytes.len() && same) {

@@ -1,17 +1,16 @@
-//! The framing of a cleartext-signed document and of an armored signature, read strictly. Pure; knows no OpenPGP.
+//! Strict parsers for the framing of cleartext-signed documents and armored signatures. Pure text, without OpenPGP.
 //!
-//! The usual verifiers look for a document somewhere in the file and are lenient about what surrounds and escapes it, which is
-//! where most forgeries that "verify" come from. Here the whole file is the document, or it is refused; and what is returned is
-//! the very text that is hashed.
+//! Other verifiers look for a document somewhere in the file, and tolerate text around it and odd escapes. Most forgeries that
+//! "verify" use this. Here the whole file must be the document, and the returned text is exactly the hashed text.
 
-/// A document taken apart: the text that is signed, and the armored block that signs it.
+/// A document split into the signed text and the armored signature.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Document<'a> {
-    /// Dash-escaping undone, trailing blanks of lines gone, lines joined by `\n`, no line end after the last.
+    /// Without dash-escaping and without blanks at line ends. Lines are joined by `\n`, without a final line end.
     pub(crate) text: String,
     /// From `-----BEGIN PGP SIGNATURE-----` to its END line.
     pub(crate) signature: &'a str,
-    /// The digests that its header says the signatures are made with; empty where it says nothing.
+    /// The digests of the signatures, as the header names them; empty without such a header.
     pub(crate) hashes: Vec<&'a str>,
 }
 
@@ -19,7 +18,7 @@ const BEGIN_MESSAGE: &str = "-----BEGIN PGP SIGNED MESSAGE-----";
 const BEGIN_SIGNATURE: &str = "-----BEGIN PGP SIGNATURE-----";
 const END_SIGNATURE: &str = "-----END PGP SIGNATURE-----";
 
-/// Takes a cleartext-signed document apart; the error says what is wrong with it.
+/// Splits a cleartext-signed document. The error describes the mistake in it.
 pub(crate) fn document(bytes: &[u8]) -> Result<Document<'_>, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
     let mut lines = Lines { rest: text };
@@ -66,7 +65,7 @@ pub(crate) fn document(bytes: &[u8]) -> Result<Document<'_>, String> {
     Ok(Document { text: signed, signature: block(signature)?, hashes })
 }
 
-/// The one armored signature that `text` is, with nothing but blanks around it.
+/// Returns the armored signature in `text`, which may have only blanks around it.
 pub(crate) fn block(text: &str) -> Result<&str, String> {
     let text = text.trim();
     let first = text.lines().next().unwrap_or_default();
@@ -101,7 +100,7 @@ fn not_signed(text: &str, first: &str) -> String {
     }
 }
 
-/// Lines ended by `\n` or `\r\n`; unlike [`str::lines`] it lets the rest of the text be seen.
+/// Iterates over lines that end in `\n` or `\r\n`. Unlike [`str::lines`], it gives access to the rest of the text.
 struct Lines<'a> {
     rest: &'a str,
 }
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_is_what_is_hashed() {
+    fn the_returned_text_is_the_hashed_text() {
         let file = signed("one  \n\n- -----two\t\r\n- three");
         let document = document(file.as_bytes()).unwrap();
         assert_eq!(document.text, "one\n\n-----two\nthree");
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused() {
+    fn malformed_documents_are_refused() {
         let good = signed("text");
         for (file, why) in [
             (String::new(), "empty"),

@@ -1,6 +1,6 @@
-//! Commits of git: whether the bytes are the commit of that id, and who signed it.
+//! Git commits: checks that the bytes belong to the id, and verifies the signature.
 //!
-//! A signature stands in a header of the commit, over everything but that header. What is signed names the tree by its id.
+//! The signature is in a header of the commit and covers everything but that header. The signed part names the tree by its id.
 
 use openpgp::types::HashAlgorithm;
 use sequoia_openpgp as openpgp;
@@ -13,7 +13,7 @@ use crate::base::error::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
     id: String,
-    /// What is signed.
+    /// The signed part.
     payload: Vec<u8>,
     /// The armored signature.
     signature: Option<Vec<u8>>,
@@ -23,11 +23,11 @@ impl Commit {
     /// Reads the commit `bytes`, which must be the object `id` (40 or 64 lower-case hex digits).
     ///
     /// # Errors
-    /// [`Kind::Refused`](crate::base::error::Kind::Refused) when they are another object, or are signed in a way that can be read in two.
+    /// [`Kind::Refused`](crate::base::error::Kind::Refused) when they are another object, or have two signatures.
     pub fn read(id: &str, bytes: &[u8]) -> Result<Self> {
         let refused = |why: &str| Error::refused(format!("the commit {id}: {why}"));
         let algorithm = if id.len() == 64 { HashAlgorithm::SHA256 } else { HashAlgorithm::SHA1 };
-        // The implementation of SHA-1 notices the known ways to make collisions.
+        // This SHA-1 implementation detects the known collision attacks.
         let digest = algorithm.context().and_then(|context| {
             let mut context = context.for_digest();
             context.update(format!("commit {}\0", bytes.len()).as_bytes());
@@ -42,15 +42,14 @@ impl Commit {
         Ok(Self { id: id.to_owned(), payload, signature })
     }
 
-    /// Its id.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Who signed it, if a certificate of the keyring that may sign did.
+    /// Verifies the signature and returns its maker.
     ///
     /// # Errors
-    /// [`Kind::Refused`](crate::base::error::Kind::Refused) when nobody did, or somebody else.
+    /// [`Kind::Refused`](crate::base::error::Kind::Refused) for a commit that no trusted certificate signed.
     pub fn verify(&self, keyring: &Keyring) -> Result<Signer> {
         let what = format!("the commit {}", self.id);
         match &self.signature {
@@ -65,7 +64,7 @@ impl Commit {
     }
 }
 
-/// What is signed, and the signature.
+/// Splits a commit into the signed part and the signature.
 fn split(bytes: &[u8]) -> Result<(Vec<u8>, Option<Vec<u8>>), &'static str> {
     let end = bytes.windows(2).position(|pair| pair == b"\n\n").ok_or("it has no message")? + 1;
     let (headers, message) = bytes.split_at(end);
@@ -81,7 +80,7 @@ fn split(bytes: &[u8]) -> Result<(Vec<u8>, Option<Vec<u8>>), &'static str> {
             _ => inside = false,
         }
         match line.strip_prefix(b"gpgsig ").or_else(|| line.strip_prefix(b"gpgsig-sha256 ")) {
-            // Two could each be over what is left without the other.
+            // Each of two signatures could cover the rest without the other.
             Some(_) if signature.is_some() => return Err("it has two signatures"),
             Some(first) => {
                 signature = Some(first.to_vec());
@@ -116,7 +115,7 @@ mod tests {
         assert_eq!(payload, plain.into_bytes());
         let armor = "-----BEGIN PGP SIGNATURE-----\n\nabc\n-----END PGP SIGNATURE-----\n";
         assert_eq!(signature.unwrap(), armor.as_bytes());
-        // A folded header that is no signature is signed.
+        // A folded header other than a signature belongs to the signed part.
         let tag = commit("mergetag object x\n gpgsig y\ngpgsig a\n b\n");
         let (payload, signature) = split(tag.as_bytes()).unwrap();
         assert!(String::from_utf8(payload).unwrap().contains("mergetag object x\n gpgsig y\n"));

@@ -1,4 +1,4 @@
-//! GnuPG in a home of its own, for tests: signatures that nobody here made.
+//! GnuPG in its own home directory, for tests: signatures by another program.
 #![allow(clippy::disallowed_methods)]
 
 use std::io::Write;
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::Keyring;
 
-/// A GnuPG home of its own.
+/// A home directory of GnuPG.
 pub(crate) struct Gpg {
     pub(crate) home: TempDir,
 }
@@ -19,7 +19,7 @@ impl Drop for Gpg {
     }
 }
 
-/// None when there is no GnuPG and none is demanded.
+/// Returns `None` if GnuPG is missing and the tests do not demand it.
 pub(crate) fn gpg() -> Option<Gpg> {
     if Command::new("gpg").arg("--version").stdout(Stdio::null()).status().is_ok() {
         return Some(Gpg { home: tempfile::Builder::new().prefix("gpg").tempdir().unwrap() });
@@ -52,7 +52,7 @@ impl Gpg {
         output.stdout
     }
 
-    /// As Gentoo's: a primary that only certifies, a subkey that signs. Returns the primary's fingerprint.
+    /// Makes a key like Gentoo's: the primary key only certifies, and a subkey signs. Returns the primary fingerprint.
     pub(crate) fn key(&self, name: &str, options: &[&str]) -> String {
         let args = |rest: &[&'static str]| [options, rest].concat();
         let id = format!("{name} <{name}@example.org>");

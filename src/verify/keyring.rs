@@ -1,4 +1,4 @@
-//! Certificates: those that are built in, those that a recipe names, those that the user imported; and how long they may sign.
+//! Certificates: built-in ones, those that a recipe names and those that the user imported, with their expiry dates.
 
 use crate::base::text::printable;
 use std::collections::BTreeSet;
@@ -20,13 +20,13 @@ use super::{GENTOO_RELEASE, GENTOO_SNAPSHOTS, cause, list, seconds};
 use crate::base::digest::hex;
 use crate::base::error::{Context, Error, Kind, Result};
 
-/// No keyring is longer than this.
+/// Largest keyring in bytes.
 const MAX_KEYRING: u64 = 16 << 20;
 const RELEASE: &[u8] = include_bytes!("keys/gentoo-release.asc");
 const SNAPSHOTS: &[u8] = include_bytes!("keys/gentoo-snapshots.asc");
 const EXPORT: &str = "it must hold OpenPGP certificates as `gpg --export --armor` writes them";
 
-/// Certificates, and which of them may sign.
+/// Certificates, some of which may sign.
 #[derive(Debug, Clone)]
 pub struct Keyring {
     pub(super) certs: Vec<Cert>,
@@ -34,34 +34,34 @@ pub struct Keyring {
     id: String,
 }
 
-/// What a certificate says of itself.
+/// A description of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     /// Fingerprint of its primary key, upper-case hex.
     pub primary: String,
-    /// Who says to be its owner; printable.
+    /// User IDs, printable.
     pub users: Vec<String>,
-    /// When it expires, in seconds since 1970; none: never.
+    /// Expiry in seconds since 1970. `None`: never.
     pub expires: Option<u64>,
-    /// Whether its owner has revoked it.
+    /// True if its owner has revoked it.
     pub revoked: bool,
-    /// Its keys that may sign, or once might.
+    /// Its present and former signing keys.
     pub signing: Vec<SigningKey>,
 }
 
-/// A key that may sign.
+/// A signing key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SigningKey {
-    /// Its fingerprint, upper-case hex.
+    /// Fingerprint in upper-case hex.
     pub fingerprint: String,
-    /// When it expires, in seconds since 1970; none: never.
+    /// Expiry in seconds since 1970. `None`: never.
     pub expires: Option<u64>,
-    /// Whether it was revoked.
+    /// True if it was revoked.
     pub revoked: bool,
 }
 
 impl Certificate {
-    /// The last second at which anything of this certificate may sign; none: there is no end to it. Zero when nothing may.
+    /// Returns the last second at which a key of this certificate may sign. `None` if it never ends; zero if no key may sign.
     pub fn signs_until(&self) -> Option<u64> {
         if self.revoked {
             return Some(0);
@@ -73,13 +73,13 @@ impl Certificate {
 }
 
 impl Keyring {
-    /// The built-in certificate of Gentoo's release engineering.
+    /// Returns the built-in certificate of Gentoo's release engineering.
     pub fn embedded() -> Result<Self> {
         Self::from_bytes("the built-in release certificate", RELEASE, &[GENTOO_RELEASE.to_owned()])
     }
 
-    /// The built-in certificates together with those the user imported, of which `trusted` (primary fingerprints) may sign. Several
-    /// copies of a certificate become one that knows all they know: no copy can hide a revocation that another has.
+    /// Returns the built-in and the imported certificates, of which `trusted` (primary fingerprints) may sign. Copies of a certificate
+    /// are merged, so that no copy can hide a revocation that another one has.
     pub fn known(imported: &[(String, Vec<u8>)], trusted: &[String]) -> Result<Self> {
         let certs = pool(imported)?;
         let all: BTreeSet<String> = certs.iter().map(|cert| cert.fingerprint().to_hex()).collect();
@@ -100,14 +100,14 @@ impl Keyring {
         Ok(Self { certs, trusted, id: hex(&id.finalize()) })
     }
 
-    /// All certificates, in the order of their fingerprints.
+    /// Describes all certificates, sorted by fingerprint.
     pub fn certificates(&self) -> Vec<Certificate> {
         let mut all: Vec<Certificate> = self.certs.iter().map(describe).collect();
         all.sort_by(|a, b| a.primary.cmp(&b.primary));
         all
     }
 
-    /// The certificate with this primary fingerprint.
+    /// Describes the certificate with this primary fingerprint.
     pub fn certificate(&self, primary: &str) -> Option<Certificate> {
         self.certs.iter().find(|cert| cert.fingerprint().to_hex() == primary).map(describe)
     }
@@ -129,13 +129,13 @@ impl Keyring {
         Ok(Self { certs: certs.collect::<Result<_>>()?, ..self.clone() })
     }
 
-    /// The built-in certificate that signs snapshots of Gentoo's ebuild repository.
+    /// Returns the built-in certificate that signs snapshots of Gentoo's ebuild repository.
     pub fn embedded_snapshots() -> Result<Self> {
         Self::from_bytes("the built-in snapshot certificate", SNAPSHOTS, &[GENTOO_SNAPSHOTS.to_owned()])
     }
 
-    /// The certificates in a file, armored or binary, one or several. `fingerprints` names the primary keys that may sign; when it
-    /// is empty, all in the file may.
+    /// Loads the certificates of a file, armored or binary. `fingerprints` names the primary keys that may sign; if it is empty, all of
+    /// the file may.
     pub fn load(path: &Path, fingerprints: &[String]) -> Result<Self> {
         let what = format!("the keyring {}", path.display());
         let mut bytes = Vec::new();
@@ -147,7 +147,7 @@ impl Keyring {
         Self::from_bytes(&what, &bytes, fingerprints)
     }
 
-    /// [`Keyring::load`] from memory; `what` names it in messages.
+    /// Works like [`Keyring::load`] on bytes. `what` names them in messages.
     pub fn from_bytes(what: &str, bytes: &[u8], fingerprints: &[String]) -> Result<Self> {
         let certs = certificates(what, bytes)?;
         let all: BTreeSet<String> = certs.iter().map(|cert| cert.fingerprint().to_hex()).collect();
@@ -170,18 +170,18 @@ impl Keyring {
         Ok(Self { certs, trusted, id: hex(&id.finalize()) })
     }
 
-    /// Primary fingerprints that may sign, upper-case hex, sorted.
+    /// Lists the primary fingerprints that may sign, in upper-case hex, sorted.
     pub fn trusted(&self) -> impl Iterator<Item = &str> {
         self.trusted.iter().map(String::as_str)
     }
 
-    /// Names the certificates and who is trusted: what was verified under one id was not verified under another.
+    /// Returns an identifier of the certificates and the trusted signers. A file verified under one id was not verified under another.
     pub fn id(&self) -> &str {
         &self.id
     }
 }
 
-/// Built-in and imported certificates, one for each primary fingerprint.
+/// Merges the built-in and imported certificates, one for each primary fingerprint.
 fn pool(imported: &[(String, Vec<u8>)]) -> Result<Vec<Cert>> {
     let mut certs = certificates("the built-in certificates", &[RELEASE, SNAPSHOTS].concat())?;
     for (what, bytes) in imported {
@@ -195,7 +195,7 @@ fn pool(imported: &[(String, Vec<u8>)]) -> Result<Vec<Cert>> {
     Ok(certs)
 }
 
-/// Every certificate of a file; at least one.
+/// Parses the certificates of a file, which must have at least one.
 fn certificates(what: &str, bytes: &[u8]) -> Result<Vec<Cert>> {
     let unusable = |error: openpgp::anyhow::Error| {
         Error::usage(format!("reading {what}")).with_source(cause(&error)).with_hint(EXPORT)
@@ -216,7 +216,7 @@ fn merge(known: Cert, copy: Cert) -> Result<Cert> {
     let primary = known.fingerprint().to_hex();
     known
         .merge_public(copy)
-        .map_err(|error| Error::usage(format!("putting two copies of {primary} together")).with_source(cause(&error)))
+        .map_err(|error| Error::usage(format!("merging two copies of {primary}")).with_source(cause(&error)))
 }
 
 fn bytes_of(cert: &Cert) -> Result<Vec<u8>> {
@@ -245,12 +245,12 @@ fn describe(cert: &Cert) -> Certificate {
     }
 }
 
-/// Cuts a file at the beginnings of armored blocks: the parser stops after the first, `cat a.asc b.asc` makes two.
+/// Splits a file into armored blocks. The parser stops after the first one, and `cat a.asc b.asc` makes two.
 fn armored_blocks(bytes: &[u8]) -> Vec<&[u8]> {
     const BEGIN: &[u8] = b"-----BEGIN PGP PUBLIC KEY BLOCK-----";
     let starts: Vec<usize> =
         bytes.windows(BEGIN.len()).enumerate().filter(|(_, window)| *window == BEGIN).map(|(at, _)| at).collect();
-    // A binary keyring may hold that text by chance; armor begins with it, or with a comment in ASCII.
+    // A binary keyring may hold that text by chance. An armored file begins with ASCII.
     if starts.is_empty() || bytes[0] & 0x80 != 0 {
         return vec![bytes];
     }

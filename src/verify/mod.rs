@@ -1,9 +1,9 @@
-//! Who made these bytes: OpenPGP signatures, and [`Verified`], which only this module can make. No network, no tree.
+//! OpenPGP verification. Only this room makes [`Verified`] values. It uses neither the network nor a tree.
 //!
 //! A signature counts when it was made by a certificate of the [`Keyring`] whose primary fingerprint is trusted, by any of its
-//! keys that was alive, not revoked and allowed to sign at that time, with a digest that still means something. Everything else
+//! keys that was alive, not revoked and allowed to sign at that time, with a digest that cannot be forged. Everything else
 //! is refused with its own message. A cleartext-signed document must be of type "text" and a detached signature of type
-//! "binary", so that neither can be passed off as the other.
+//! "binary", so that neither can stand in for the other.
 
 use crate::base::text::printable;
 use crate::base::time::readable;
@@ -46,30 +46,33 @@ pub const GENTOO_SNAPSHOTS: &str = "DCD05B71EAB94199527F44ACDB6B8C1F96D8BF6D";
 pub const MAX_FILE: u64 = 64 << 30;
 /// Largest signed document or signature, in bytes.
 pub const MAX_DOCUMENT: u64 = 1 << 20;
-/// Signatures looked at in one document; more is an attempt to keep us busy.
+/// Most signatures in one document. More of them are an attempt at denial of service.
 const MAX_SIGNATURES: usize = 16;
 
-/// Who made a good signature.
+/// The maker of a good signature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signer {
     /// Fingerprint of the certificate (of its primary key), upper-case hex.
     pub primary: String,
     /// Fingerprint of the key that signed, the primary or one of its subkeys.
     pub key: String,
-    /// When, in seconds since 1970, by the signature's own word.
+    /// Time in seconds since 1970, as the signature states it.
     pub created: u64,
 }
 
 /// The text of a cleartext-signed document, verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
-    /// Exactly what is signed: dash-escaping undone, blanks at line ends gone.
+    /// Exactly the signed text: without dash-escaping and without blanks at line ends.
     pub text: String,
-    /// Who signed it.
+    /// The maker of the signature.
     pub signer: Signer,
 }
 
-/// Verifies a cleartext-signed document, which must be all there is in `bytes`. `what` names it in messages.
+/// Verifies a cleartext-signed document, which must be the whole of `bytes`. `what` names it in messages.
+///
+/// # Errors
+/// [`Kind::Refused`](crate::base::error::Kind::Refused) without a good signature of a trusted certificate.
 pub fn clearsigned(what: &str, bytes: &[u8], keyring: &Keyring) -> Result<Signed> {
     bounded(what, bytes)?;
     let document = cleartext::document(bytes)
@@ -79,7 +82,10 @@ pub fn clearsigned(what: &str, bytes: &[u8], keyring: &Keyring) -> Result<Signed
     Ok(Signed { text: document.text, signer })
 }
 
-/// Verifies a detached signature, armored or binary, over what `data` gives. `what` names the signed object in messages.
+/// Verifies a detached signature, armored or binary, over the bytes of `data`. `what` names the signed object in messages.
+///
+/// # Errors
+/// [`Kind::Refused`](crate::base::error::Kind::Refused) without a good signature of a trusted certificate.
 pub fn detached(what: &str, signature: &[u8], data: impl Read + Send + Sync, keyring: &Keyring) -> Result<Signer> {
     bounded(what, signature)?;
     let refused = |why: String| Error::refused(format!("verifying the signature of {what}: {why}"));
@@ -97,7 +103,7 @@ pub fn detached(what: &str, signature: &[u8], data: impl Read + Send + Sync, key
     check(what, &packets, data, keyring)
 }
 
-const UNSIGNED: &str = "what is not signed is never used; try another mirror";
+const UNSIGNED: &str = "unsigned files are never used; try another mirror";
 
 fn bounded(what: &str, bytes: &[u8]) -> Result<()> {
     if bytes.len() as u64 > MAX_DOCUMENT {
@@ -106,7 +112,7 @@ fn bounded(what: &str, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Armor undone, and every packet seen to be a signature of the one type that belongs there, with one of `hashes` if any are named.
+/// Removes the armor. Checks that every packet is a signature of the wanted type, with one of `hashes` if any are named.
 fn packets(what: &str, block: &[u8], wanted: SignatureType, hashes: &[&str]) -> Result<Vec<u8>> {
     let refused = |why: &str| Error::refused(format!("verifying {what}: {why}"));
     let mut bytes = Vec::new();
@@ -135,7 +141,7 @@ fn only_signatures(bytes: &[u8], wanted: SignatureType, hashes: &[&str]) -> Resu
             return Err("it carries too many signatures".to_owned());
         }
         let Packet::Signature(signature) = packet else {
-            return Err("there is something else than signatures in its signature".to_owned());
+            return Err("its signature holds packets other than signatures".to_owned());
         };
         if signature.typ() != wanted {
             let why = match signature.typ() {
@@ -174,7 +180,7 @@ fn check(what: &str, packets: &[u8], data: impl Read + Send + Sync, keyring: &Ke
         match verdict {
             Verdict::Good(signer) => good = good.or(Some(signer)),
             Verdict::Unknown(who) => unknown = unknown.or(Some(who)),
-            // One signature that fails spoils the document, also beside a good one.
+            // One bad signature spoils the document, even beside a good one.
             Verdict::Bad(why, hint) => {
                 let error = refused(&why);
                 return Err(if hint.is_empty() { error } else { error.with_hint(hint) });
@@ -192,9 +198,9 @@ fn check(what: &str, packets: &[u8], data: impl Read + Send + Sync, keyring: &Ke
 
 enum Verdict {
     Good(Signer),
-    /// A key that the keyring does not hold.
+    /// A key that is not in the keyring.
     Unknown(String),
-    /// Why, and a hint.
+    /// The reason and a hint.
     Bad(String, String),
 }
 
@@ -213,7 +219,7 @@ impl VerificationHelper for Helper<'_> {
         let (Some(MessageLayer::SignatureGroup { results }), None) = (layers.next(), layers.next()) else {
             return Err(openpgp::anyhow::anyhow!("it is not a plain group of signatures"));
         };
-        // The caller decides; an error from here would lose which of the reasons it was.
+        // The caller decides. An error from here would lose the reason.
         self.verdicts = Some(results.into_iter().map(|result| verdict(result, self.keyring)).collect());
         Ok(())
     }
@@ -271,27 +277,7 @@ fn verdict(result: Result<GoodChecksum<'_>, VerificationError<'_>>, keyring: &Ke
             }
         }
         Err(VerificationError::BadSignature { sig, ka, error }) => {
-            if weak(sig) {
-                return bad(weak_digest(sig));
-            }
-            let now = seconds(SystemTime::now());
-            let created = sig.signature_creation_time().map_or(0, seconds);
-            if created > now + 1800 {
-                return Verdict::Bad(
-                    format!("its signature was made in the future: {}", readable(created)),
-                    format!("this machine's clock says {}; if that is wrong, set the clock", readable(now)),
-                );
-            }
-            if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(openpgp::Error::PolicyViolation(..)))) {
-                return bad(format!("its signature is not strong enough: {}", cause(&error)));
-            }
-            if sig.signature_alive(None, None).is_err() {
-                return bad(format!("its signature has expired: {}", cause(&error)));
-            }
-            Verdict::Bad(
-                format!("bad signature: it does not belong to these bytes (key {})", ka.key().fingerprint().to_hex()),
-                "the file was changed or damaged after it was signed; try another mirror".to_owned(),
-            )
+            bad_signature(sig, &ka.key().fingerprint().to_hex(), &error)
         }
         Err(VerificationError::MalformedSignature { error, .. }) => {
             bad(format!("its signature is malformed: {}", cause(&error)))
@@ -303,8 +289,34 @@ fn verdict(result: Result<GoodChecksum<'_>, VerificationError<'_>>, keyring: &Ke
     }
 }
 
-/// Whether the digest that was signed can be forged. The policy says the same; this says it with a message of its own, and does
-/// not change with the library.
+/// Explains why a signature does not verify with the key of its issuer.
+fn bad_signature(sig: &Signature, key: &str, error: &openpgp::anyhow::Error) -> Verdict {
+    let bad = |why: String| Verdict::Bad(why, String::new());
+    if weak(sig) {
+        return bad(weak_digest(sig));
+    }
+    let now = seconds(SystemTime::now());
+    let created = sig.signature_creation_time().map_or(0, seconds);
+    if created > now + 1800 {
+        return Verdict::Bad(
+            format!("its signature was made in the future: {}", readable(created)),
+            format!("this machine's clock says {}; if that is wrong, set the clock", readable(now)),
+        );
+    }
+    if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(openpgp::Error::PolicyViolation(..)))) {
+        return bad(format!("its signature is not strong enough: {}", cause(error)));
+    }
+    if sig.signature_alive(None, None).is_err() {
+        return bad(format!("its signature has expired: {}", cause(error)));
+    }
+    Verdict::Bad(
+        format!("bad signature: it does not belong to these bytes (key {key})"),
+        "the file was changed or damaged after it was signed; try another mirror".to_owned(),
+    )
+}
+
+/// Returns true if the signed digest can be forged. The policy refuses it too, but this check has its own message and does not
+/// depend on the version of the library.
 fn weak(sig: &Signature) -> bool {
     matches!(sig.hash_algo(), HashAlgorithm::MD5 | HashAlgorithm::SHA1 | HashAlgorithm::RipeMD)
 }
@@ -339,7 +351,7 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// A library's error in one printable line: it may quote names and texts out of what was downloaded.
+/// Formats an error of the library in one printable line. It may quote downloaded text.
 fn cause(error: &openpgp::anyhow::Error) -> String {
     printable(&format!("{error:#}"))
 }

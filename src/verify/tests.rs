@@ -125,7 +125,7 @@ fn forms_of_signatures_are_not_confused() {
     let glued = format!("-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\ntext\n{armored}");
     refused(clearsigned("x", glued.as_bytes(), &keyring), "signed as a file");
     let certificate = gpg.run(&["--export", "good"], b"");
-    refused(detached("x", &certificate, &b"text"[..], &keyring), "something else than signatures");
+    refused(detached("x", &certificate, &b"text"[..], &keyring), "packets other than signatures");
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! Directories of this machine that are checkouts of git repositories.
+//! Git checkouts on this machine.
 
 use std::io::Read as _;
 use std::path::Path;
 
-/// The commit that a directory's `.git` has checked out, read without git; none where that is not plain to see.
+/// Reads the commit that is checked out in a directory, without running git. `None` if the directory is not a plain checkout.
 pub fn commit(directory: &Path) -> Option<String> {
     let git = directory.join(".git");
     let head = read(&git.join("HEAD"))?;
@@ -29,7 +29,7 @@ fn id(text: &str) -> Option<String> {
     (hex && matches!(text.len(), 40 | 64)).then(|| text.to_ascii_lowercase())
 }
 
-/// A small file's text; none when it is missing, large or not a file.
+/// Reads the text of a small regular file. `None` if there is none.
 fn read(path: &Path) -> Option<String> {
     const LIMIT: u64 = 1 << 20;
     if !fs_err::metadata(path).ok()?.is_file() {

@@ -1,5 +1,5 @@
-//! What may become the tree of an ebuild repository: one top directory with the repository in it, of directories, files and links
-//! that stay inside. Such a tree is read from outside the sandbox also, where a link out of it would lead to the host's files.
+//! Rules for the tree of a fetched ebuild repository: one top directory, which holds only directories, files and symlinks that stay
+//! inside. The tree is also read outside the sandbox, where a symlink out of it would lead to the host's files.
 
 use crate::base::text::printable;
 use std::collections::HashSet;
@@ -14,7 +14,7 @@ use crate::archive::unpack::limits::MemoryBudget;
 use crate::base::error::{Error, Result};
 use crate::fs::rootfs::Rootfs;
 
-/// Looks at every entry of a repository's archive before it is made.
+/// Checks every entry of a repository's archive before it is created.
 #[derive(Debug)]
 pub struct Admission {
     name: String,
@@ -23,12 +23,12 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// For the archive of that name.
+    /// Starts with the archive of that name.
     pub fn new(name: &str) -> Self {
         Self { name: name.to_owned(), links: HashSet::new(), kept: MemoryBudget::new(&Limits::default()) }
     }
 
-    /// Refuses what has no place in a repository.
+    /// Refuses an entry that does not belong in a repository.
     ///
     /// # Errors
     /// [`Kind::Refused`](crate::base::error::Kind::Refused), naming the entry.
@@ -49,7 +49,7 @@ impl Admission {
                     return refused("is a symbolic link out of the repository");
                 }
                 if let Err(reason) = self.kept.add(64 + entry.path.as_os_str().len(), "the links") {
-                    return refused(&format!("is one too many: {}", reason.text));
+                    return refused(&format!("exceeds a limit: {}", reason.text));
                 }
                 self.links.insert(entry.path.clone());
             }
@@ -61,10 +61,10 @@ impl Admission {
     }
 }
 
-/// Whether a link leads to what is in the same top directory: relative, `..` only at its beginning, where the directories above it
-/// are no links, and no more of them than there are.
+/// Returns true if a symlink stays in its top directory. It must be relative, with `..` only at the start and not more of them than
+/// there are directories above it.
 fn stays_inside(link: &Path, target: &Path) -> bool {
-    // The link's own name and the top directory are not above it inside the repository.
+    // The symlink's own name and the top directory do not count.
     let Some(mut depth) = link.components().count().checked_sub(2) else { return false };
     let mut down = false;
     for component in target.components() {
@@ -79,15 +79,18 @@ fn stays_inside(link: &Path, target: &Path) -> bool {
     true
 }
 
-/// The one top directory of an unpacked repository, which is `wanted` if that is said.
+/// Returns the top directory of an unpacked repository, which must be called `wanted` if that is given.
 ///
 /// # Errors
-/// [`Kind::Refused`](crate::base::error::Kind::Refused) when it is not one, or no repository.
+/// [`Kind::Refused`](crate::base::error::Kind::Refused) when there is another number of them, or it is not a repository.
 pub fn top(root: &Rootfs, name: &str, wanted: Option<&str>) -> Result<String> {
     let refused = |why: String| Err(Error::refused(format!("{}: {why}", printable(name))));
     let entries = root.read_dir(Path::new(""))?;
     let [(top, FileType::Directory)] = entries.as_slice() else {
-        return refused(format!("a repository has one directory at its top, this has {} entries", entries.len()));
+        return refused(format!(
+            "a repository has one directory at its top, and this one has {} entries",
+            entries.len()
+        ));
     };
     let Some(top) = top.to_str() else { return refused("the name of its top directory is not UTF-8".to_owned()) };
     if let Some(wanted) = wanted.filter(|wanted| *wanted != top) {

@@ -166,7 +166,7 @@ impl Forge {
             let cut = |text: &str| text.find("-----BEGIN PGP SIGNATURE").unwrap();
             [&this[..cut(&this)], &other[cut(&other)..]].concat().into_bytes()
         });
-        self.signed("a certificate as signature", Digests, "something else than signatures", |gpg, text| {
+        self.signed("a certificate as signature", Digests, "packets other than signatures", |gpg, text| {
             let key = String::from_utf8(gpg.run(&["--armor", "--export", "good"], b"")).unwrap();
             let this = clearsigned(gpg, text);
             let key = key.replace("PUBLIC KEY BLOCK", "SIGNATURE");

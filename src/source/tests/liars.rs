@@ -179,7 +179,7 @@ const LIARS: &[Liar] = &[
                 stream.write_all(&data()[5..])
             })
         },
-        alone: Bad(Network, "continues at another place"),
+        alone: Bad(Network, "continues at another offset"),
     },
     Liar {
         name: "goes on with a file of another size",
@@ -212,7 +212,7 @@ const LIARS: &[Liar] = &[
                 stream.write_all(&[0; 10])
             })
         },
-        alone: Bad(Network, "continues at another place"),
+        alone: Bad(Network, "continues at another offset"),
     },
     Liar {
         name: "gives a part that was not asked for",
