@@ -38,7 +38,7 @@ fn userns_a_stage3_is_read_from_standard_input() {
     let _ = run(&["--set", &format!("source.sha512={wrong}")]).code(3);
     let mut both = env.program(["verify", "-", "--set", "name=x"]);
     let both = output(both.stdin(std::fs::File::open(recipe).unwrap())).code(2);
-    assert!(both.stderr.contains("the recipe is read from it already"), "{}", both.stderr);
+    assert!(both.stderr.contains("the recipe itself is read from standard input"), "{}", both.stderr);
 }
 
 #[test]
