@@ -81,8 +81,6 @@
 //! 5. A result is visible under its final name only when it is whole.
 //! 6. An error names the operation, the object and the next step. Nothing is skipped silently.
 
-#![allow(dead_code)]
-
 mod archive;
 mod base;
 mod builder;

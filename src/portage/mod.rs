@@ -9,7 +9,7 @@
 //! a stage4 is packed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::base::error::Result;
 use crate::recipe::Job;
@@ -74,7 +74,8 @@ impl ConfigTree {
     }
 
     /// Returns the text of a file.
-    pub fn text(&self, path: impl AsRef<Path>) -> Option<&str> {
+    #[cfg(test)]
+    pub fn text(&self, path: impl AsRef<std::path::Path>) -> Option<&str> {
         match self.entries.get(path.as_ref()) {
             Some(Entry::File(text)) => Some(text),
             _ => None,

@@ -103,6 +103,7 @@ impl SourceFile {
     }
 
     /// Returns the build time, `YYYYMMDDTHHMMSSZ`.
+    #[cfg(test)]
     pub fn timestamp(&self) -> Option<&str> {
         self.meta.timestamp.as_deref()
     }

@@ -400,7 +400,6 @@ pub(super) fn fetch(file: &SourceFile, at: &Site<'_>) -> Result<Candidate> {
         expected_size: meta.size,
         expected_sha512: meta.sha512,
         evidence: file.evidence.clone(),
-        timestamp: meta.timestamp,
         signer: meta.signer,
         trust_basis: meta.trust_basis,
     })

@@ -39,6 +39,7 @@ impl Entry {
     }
 
     /// Returns its path below `autobuilds/`.
+    #[cfg(test)]
     pub fn path(&self) -> String {
         format!("{}/{}", self.timestamp, self.name())
     }

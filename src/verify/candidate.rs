@@ -43,8 +43,6 @@ pub struct Candidate {
     pub expected_sha512: Option<Sha512>,
     /// The evidence for it.
     pub evidence: Evidence,
-    /// Build time, `YYYYMMDDTHHMMSSZ`.
-    pub timestamp: Option<String>,
     /// The signer of the digest.
     pub signer: Option<Signer>,
     /// The reason for trusting it, in words.
@@ -58,7 +56,6 @@ pub struct Verified {
     name: String,
     sha512: Sha512,
     size: u64,
-    timestamp: Option<String>,
     signer: Option<Signer>,
     trust_basis: String,
 }
@@ -68,7 +65,7 @@ pub struct Verified {
 /// # Errors
 /// [`Kind::Refused`](crate::base::error::Kind::Refused) when one of them is wrong or nothing proves the bytes.
 pub fn verify(candidate: Candidate) -> Result<Verified> {
-    let Candidate { name, file, sha512, size, evidence, timestamp, .. } = candidate;
+    let Candidate { name, file, sha512, size, evidence, .. } = candidate;
     let refused = |why: String| Error::refused(format!("verifying {}: {why}", printable(&name)));
     if let Some(wanted) = candidate.expected_size
         && wanted != size
@@ -89,7 +86,7 @@ pub fn verify(candidate: Candidate) -> Result<Verified> {
             Some(detached(&printable(&name), signature, rewound(&file)?, keyring)?)
         }
     };
-    Ok(Verified { file, name, sha512, size, timestamp, signer, trust_basis: candidate.trust_basis })
+    Ok(Verified { file, name, sha512, size, signer, trust_basis: candidate.trust_basis })
 }
 
 impl std::fmt::Display for Verified {
@@ -122,11 +119,6 @@ impl Verified {
     /// Returns the size in bytes.
     pub fn size(&self) -> u64 {
         self.size
-    }
-
-    /// Returns the build time, `YYYYMMDDTHHMMSSZ`, if known.
-    pub fn timestamp(&self) -> Option<&str> {
-        self.timestamp.as_deref()
     }
 
     /// Returns the primary fingerprint of the signer.

@@ -42,10 +42,6 @@ impl Commit {
         Ok(Self { id: id.to_owned(), payload, signature })
     }
 
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
     /// Verifies the signature and returns its maker.
     ///
     /// # Errors

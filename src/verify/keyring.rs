@@ -16,7 +16,7 @@ use openpgp::types::RevocationStatus;
 use sequoia_openpgp as openpgp;
 use sha2::{Digest, Sha256};
 
-use super::{GENTOO_RELEASE, GENTOO_SNAPSHOTS, cause, list, seconds};
+use super::{cause, list, seconds};
 use crate::base::digest::hex;
 use crate::base::error::{Context, Error, Kind, Result};
 
@@ -74,8 +74,9 @@ impl Certificate {
 
 impl Keyring {
     /// Returns the built-in certificate of Gentoo's release engineering.
+    #[cfg(test)]
     pub fn embedded() -> Result<Self> {
-        Self::from_bytes("the built-in release certificate", RELEASE, &[GENTOO_RELEASE.to_owned()])
+        Self::from_bytes("the built-in release certificate", RELEASE, &[super::GENTOO_RELEASE.to_owned()])
     }
 
     /// Returns the built-in and the imported certificates, of which `trusted` (primary fingerprints) may sign. Copies of a certificate
@@ -130,8 +131,9 @@ impl Keyring {
     }
 
     /// Returns the built-in certificate that signs snapshots of Gentoo's ebuild repository.
+    #[cfg(test)]
     pub fn embedded_snapshots() -> Result<Self> {
-        Self::from_bytes("the built-in snapshot certificate", SNAPSHOTS, &[GENTOO_SNAPSHOTS.to_owned()])
+        Self::from_bytes("the built-in snapshot certificate", SNAPSHOTS, &[super::GENTOO_SNAPSHOTS.to_owned()])
     }
 
     /// Loads the certificates of a file, armored or binary. `fingerprints` names the primary keys that may sign; if it is empty, all of

@@ -10,7 +10,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Digest as _;
 
 pub use hasher::{Hasher, Sums};
-#[allow(unused_imports)]
 pub use reader::HashingReader;
 
 /// An algorithm of a signed list of digests or of an OCI descriptor.

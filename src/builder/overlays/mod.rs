@@ -33,11 +33,6 @@ impl OverlayMount {
         Self::new("/", vec![lower])
     }
 
-    /// The mount point.
-    pub fn at(&self) -> &Path {
-        &self.at
-    }
-
     /// Returns the same mount with the changes of the build in `paths` as the uppermost layer.
     #[must_use]
     pub fn after(&self, paths: &WorkPaths) -> Self {

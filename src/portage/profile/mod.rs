@@ -145,11 +145,13 @@ impl Profile {
     }
 
     /// Returns the atoms of `@profile`.
+    #[cfg(test)]
     pub fn packages(&self) -> &[String] {
         &self.packages
     }
 
     /// Returns the atoms of `@system`, without the asterisk.
+    #[cfg(test)]
     pub fn system(&self) -> &[String] {
         &self.system
     }
