@@ -34,6 +34,7 @@
 //! | 5 | [`store`] | blobs, trees, work directories, caches: whole or absent, locked while in use | know what they mean |
 //! | 5 | [`oci`] | image layouts: validated, and unpacked into trees | trust a blob before its digest |
 //! | 4 | [`archive`] | tar bytes to a tree ([`archive::unpack`]) and back ([`archive::pack`]) | write outside the tree, whatever the archive says |
+//! | 4 | [`net`] | the HTTP client: bounded answers | trust an answer |
 //! | 4 | [`verify`] | bytes and evidence → verified bytes; the only user of OpenPGP | reach the network or a tree |
 //! | 4 | [`enter`] | runs a command in a tree; the only room that mounts | know Gentoo |
 //! | 3 | [`fs`] | a tree's handle, file locks, atomic replacement, staging directories | know what a tree is for |

@@ -1,7 +1,7 @@
 //! The inputs of a recipe: its stage3 and its ebuild repositories, located, fetched, verified and unpacked.
 //!
 //! [`Wanted`] names an input. [`Wanted::locate`] finds the file or the commit and the evidence for it; [`Wanted::tree`] and
-//! [`Wanted::bytes`] also fetch it, have [`crate::verify`] judge it, and unpack it into the store. [`pointer`] and [`digests`] are
+//! [`Wanted::bytes`] also fetch it, have [`crate::verify`] judge it, and unpack it into the store. [`pointer`](mod@pointer) and [`digests`] are
 //! pure text.
 
 use std::collections::BTreeMap;

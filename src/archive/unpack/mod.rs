@@ -3,7 +3,7 @@
 //! [`decode`] recognises the compression by the content and decodes ahead in its own threads. [`reader`] splits the plain bytes into
 //! entries within [`limits`]; [`entry`], [`pax`] and [`sparse`] are pure parsers. `place` creates the files, only through [`Rootfs`].
 //! [`Deferred`] holds what the kernel refused to create. An archive that is not accepted is refused with a
-//! [`Reason`](crate::base::refusal::Reason), the name of the entry and its offset.
+//! [`Reason`], the name of the entry and its offset.
 
 pub mod acl;
 pub mod decode;
