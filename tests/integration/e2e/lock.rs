@@ -110,7 +110,7 @@ fn userns_a_locked_build_does_not_depend_on_the_mirror() {
     let digit = if &locked[at..=at] == "0" { "1" } else { "0" };
     stand.env.write("other.lock", format!("{}{digit}{}", &locked[..at], &locked[at + 1..]));
     let tampered = run(&stand, &["fetch", "--locked", "--lock-file", "other.lock"]).code(3);
-    assert!(tampered.stderr.contains("the lock file was changed since"), "{}", tampered.stderr);
+    assert!(tampered.stderr.contains("the lock file was changed"), "{}", tampered.stderr);
     fs::remove_dir_all(mirror.builds().join("20260101T000000Z")).unwrap();
     let gone = run(&stand, &["build", "--locked"]).code(5);
     assert!(gone.stderr.contains("store import"), "{}", gone.stderr);
