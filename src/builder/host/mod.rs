@@ -167,7 +167,7 @@ pub fn check(show: &[PathBuf]) -> Result<()> {
     let owner = fs_err::metadata("/usr").system(|| "looking at this host")?.uid();
     if owner != 0 || !userns::is_root() {
         return Err(Error::system(
-            "building from this host takes its root user: to other users its files have no owner",
+            "building from this host requires its root user: in the user namespace of another user its files have no owner",
         )
         .with_hint("run as root, or name a stage3 in [source], from which ordinary users can build"));
     }

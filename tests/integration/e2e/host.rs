@@ -273,7 +273,7 @@ fn root_sockets_and_pipes_of_the_host_are_unreachable() {
     chown(host.stand.env.path("u"), Some(1000), None).unwrap();
     for more in ["", "unshare --user --map-root-user"] {
         let told = host.run(&format!("{user} {more} ./quern-builder build spy.toml")).code(4);
-        assert!(told.stderr.contains("takes its root user") && told.stderr.contains("stage3"), "{}", told.stderr);
+        assert!(told.stderr.contains("requires its root user") && told.stderr.contains("stage3"), "{}", told.stderr);
     }
     // A dry run works for every user.
     let told = host
@@ -285,7 +285,7 @@ fn root_sockets_and_pipes_of_the_host_are_unreachable() {
     let told = host.run("./quern-builder fetch spy.toml").success();
     assert!(told.stderr.contains("nothing to fetch") && told.stdout.is_empty(), "{}", told.stderr);
     let told = host.run("./quern-builder verify spy.toml").code(2);
-    assert!(told.stderr.contains("no stage3"), "{}", told.stderr);
+    assert!(told.stderr.contains("without a stage3"), "{}", told.stderr);
     let told = host.run("./quern-builder build spy.toml --set 'source.show=[\"/no/such\"]'").code(2);
     assert!(told.stderr.contains("/no/such"), "{}", told.stderr);
 }
