@@ -23,7 +23,7 @@ fn builds_from_a_snapshot(privilege: Privilege) {
     let recipe = stand.recipe("latest", TINY);
     let plan = stand.env.run(["build", "--dry-run", text(&recipe)]).success();
     assert!(plan.stdout.contains("snapshots/gentoo-latest.tar.xz.gpgsig"), "{plan:#?}");
-    assert!(plan.stdout.contains("known once the repositories are here"), "{plan:#?}");
+    assert!(plan.stdout.contains("unknown until the repositories are in the store"), "{plan:#?}");
     assert!(stand.server.requests().is_empty(), "a dry run sends requests");
     let results = stand.built(&recipe);
     // The repository is fetched first, so that a missing profile is reported before the stage3 is fetched.
