@@ -85,7 +85,7 @@ fn full_disks(privilege: Privilege) {
         if let "too-large" | "too-many" = *step {
             assert_eq!(*code, "3", "{step}: {said}");
             let key = if *step == "too-large" { "source.max-unpacked" } else { "source.max-entries" };
-            assert!(said.contains(&format!("{key} raises the limit")), "{step}: {said}");
+            assert!(said.contains(&format!("raise the limit with {key}")), "{step}: {said}");
             continue;
         }
         let good = ["fetch", "shell", "build", "export", "import", "lock"].contains(step);
