@@ -123,7 +123,7 @@ impl Maker {
             ("document as detached", document, "cleartext-signed document"),
             ("inline as detached", inline.clone(), "OpenPGP message"),
             ("text signature over a file", text_mode, "signed as text"),
-            ("certificate", certificate, "something else"),
+            ("certificate", certificate, "packets other than signatures"),
             ("nothing", Vec::new(), "empty"),
             ("noise", vec![0xc2; 300], ""),
             ("text before armor", [b"evil\n", &armored[..]].concat(), "before its signed part"),

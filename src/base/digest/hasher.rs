@@ -37,6 +37,8 @@ struct Lane {
 type State = Box<dyn DynDigest + Send + Sync>;
 
 enum Worker {
+    /// No bytes were hashed yet.
+    Unused,
     /// Hashing takes place in the caller's thread.
     Caller(State),
     /// A thread that ends when nothing more is fed.
@@ -85,7 +87,7 @@ impl Hasher {
 
     /// Computes these digests, in threads only if `threads` is set.
     pub fn with(algorithms: &[Algorithm], threads: bool) -> Self {
-        let lanes = algorithms.iter().map(|&algorithm| Lane { algorithm, worker: Worker::Caller(state(algorithm)) });
+        let lanes = algorithms.iter().map(|&algorithm| Lane { algorithm, worker: Worker::Unused });
         Self { lanes: lanes.collect(), filling: Vec::new(), sent: VecDeque::new(), threads }
     }
 
@@ -136,37 +138,47 @@ fn state(algorithm: Algorithm) -> State {
     }
 }
 
+/// Starts a thread that hashes `first` and the buffers that it is fed.
+fn start(algorithm: Algorithm, first: &Arc<Vec<u8>>) -> std::io::Result<Worker> {
+    let (feed, fed) = sync_channel(DEPTH);
+    let (mut state, first) = (state(algorithm), Arc::clone(first));
+    let thread = thread::Builder::new().name("digest".to_owned()).spawn(move || {
+        state.update(&first);
+        drop(first);
+        fed.into_iter().for_each(|buffer: Arc<Vec<u8>>| state.update(&buffer));
+        state
+    })?;
+    Ok(Worker::Thread { feed, thread })
+}
+
 impl Lane {
     /// Hashes in the caller's thread, unless a thread was started.
     fn update(&mut self, bytes: &[u8]) {
+        if matches!(self.worker, Worker::Unused) {
+            self.worker = Worker::Caller(state(self.algorithm));
+        }
         if let Worker::Caller(state) = &mut self.worker {
             state.update(bytes);
         }
     }
 
-    /// Gives the buffer to the thread. The first buffer starts the thread; if that fails, the caller hashes.
+    /// Gives the buffer to the thread. The first buffer starts the thread; if that fails, the caller hashes all buffers.
     fn feed(&mut self, buffer: &Arc<Vec<u8>>) {
-        if let Worker::Thread { feed, .. } = &self.worker {
-            // A thread that is gone has panicked, and `finish` says so.
-            let _ = feed.send(Arc::clone(buffer));
-            return;
-        }
-        let (feed, fed) = sync_channel(DEPTH);
-        let (mut state, first) = (state(self.algorithm), Arc::clone(buffer));
-        let thread = thread::Builder::new().name("digest".to_owned()).spawn(move || {
-            state.update(&first);
-            drop(first);
-            fed.into_iter().for_each(|buffer: Arc<Vec<u8>>| state.update(&buffer));
-            state
-        });
-        match thread {
-            Ok(thread) => self.worker = Worker::Thread { feed, thread },
-            Err(_) => self.update(buffer),
+        match &self.worker {
+            // If the thread has panicked, `finish` passes the panic on.
+            Worker::Thread { feed, .. } => _ = feed.send(Arc::clone(buffer)),
+            // The state stays with the caller: a thread started now would miss the earlier buffers.
+            Worker::Caller(_) => self.update(buffer),
+            Worker::Unused => match start(self.algorithm, buffer) {
+                Ok(worker) => self.worker = worker,
+                Err(_) => self.update(buffer),
+            },
         }
     }
 
     fn finish(self) -> Box<[u8]> {
         let state = match self.worker {
+            Worker::Unused => state(self.algorithm),
             Worker::Caller(state) => state,
             Worker::Thread { feed, thread } => {
                 drop(feed);
@@ -204,6 +216,15 @@ mod tests {
             prop_assert_eq!(sums.blake2b(), Some(Blake2b::of(&bytes)));
             prop_assert_eq!(sums.sha256(), Some(Sha256::of(&bytes)));
         }
+    }
+
+    #[test]
+    fn the_caller_hashes_all_buffers_if_no_thread_could_be_started() {
+        let mut lane = Lane { algorithm: Algorithm::Sha256, worker: Worker::Unused };
+        // As `feed` does when the thread for the first buffer cannot be started.
+        lane.update(b"first");
+        lane.feed(&Arc::new(b"second".to_vec()));
+        assert_eq!(&*lane.finish(), &*sha2::Sha256::digest(b"firstsecond"));
     }
 
     #[test]
