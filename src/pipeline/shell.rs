@@ -39,7 +39,6 @@ struct Held {
 /// [`Kind::Usage`](crate::base::error::Kind::Usage) if the recipe was not built yet or the tree lacks the command, and those of [`base`] and
 /// [`repositories`].
 pub fn shell(job: &Job, origin: &Path, place: Place, command: Vec<OsString>, at: &Site<'_>) -> Result<Exit> {
-    preconditions::check_sandbox(at)?;
     let waiting = || at.ui.note("waiting for the build of this recipe to end");
     let work = at.store.work(&job.name, origin, Mode::Shared, waiting)?;
     let state = work.state()?;
@@ -83,7 +82,11 @@ fn builder_view(job: &Job, work: &Work, held: &mut Held, at: &Site<'_>) -> Resul
     let known = if at.options.locked.is_some() { None } else { stored(job, at.store)? };
     let (repositories, resolved) = match known {
         Some(known) => known,
-        None => repositories(job, at)?,
+        None => {
+            // Without a download, entering the tree itself is the fastest check.
+            preconditions::check_sandbox(at)?;
+            repositories(job, at)?
+        }
     };
     held.repositories = repositories;
     let caches = Caches::of(job, at.store.root());
@@ -112,5 +115,6 @@ fn unbuilt(job: &Job, at: &Site<'_>) -> Result<Base> {
     {
         return Ok(Base::Stage3(tree));
     }
+    preconditions::check_sandbox(at)?;
     base(job, at).map(|(base, _)| base)
 }
