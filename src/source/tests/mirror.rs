@@ -126,7 +126,7 @@ fn the_latest_build_is_located_fetched_verified_and_remembered() {
     // The second time, only the pointer is requested.
     build(&job, &store).unwrap();
     assert_eq!(server.seen().len(), 4);
-    // Offline, there are no requests.
+    // An offline run sends no requests.
     let offline = locate(&job, &Site::new(&store, OFFLINE, &Silent)).unwrap();
     assert_eq!(offline.sha512(), Some(verified.sha512()));
     verify(fetch(&offline, &Site::new(&store, ResolveOptions::default(), &Silent)).unwrap()).unwrap();
