@@ -8,6 +8,8 @@ pub mod host;
 mod observe;
 pub mod overlays;
 mod prepare;
+#[allow(dead_code, reason = "the first question comes with the next change")]
+pub mod query;
 pub mod trial;
 
 use crate::base::error::Result;
@@ -24,6 +26,7 @@ use crate::source::Site;
 use crate::store::work::{Scratch, Work};
 use base::Base;
 use overlays::{OverlayMount, Tree};
+use query::{Answer, Query};
 
 /// Exit code of a command that SIGKILL ended.
 const KILLED: i32 = 128 + 9;
@@ -77,6 +80,16 @@ impl<'a> Builder<'a> {
             ));
         }
         Err(error)
+    }
+
+    #[allow(dead_code, reason = "the first question comes with the next change")]
+    /// Asks the builder, with the configurations of the build. The command cannot write anything that lasts, apart from the builder
+    /// tree, and has no network.
+    ///
+    /// # Errors
+    /// Those of [`query::ask`].
+    pub fn ask(&self, query: &Query) -> Result<Answer> {
+        query::ask(&self.view.query(), self.work.paths().tree(), query)
     }
 
     /// Opens the tree that is shipped.

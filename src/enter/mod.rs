@@ -14,6 +14,7 @@
 //! `/proc` that describe the host are read-only or hidden, device nodes in the tree cannot be opened, and read-only binds stay
 //! read-only.
 
+mod capture;
 mod child;
 mod init;
 mod mounts;
@@ -21,6 +22,7 @@ pub mod overlay;
 mod parent;
 pub mod plan;
 
+pub use capture::Captured;
 pub use child::run_if_child;
 pub use parent::{Io, Observer, run, try_out};
 pub use plan::{Mount, Plan, Terminal};

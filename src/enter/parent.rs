@@ -13,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::capture::Captured;
 use super::plan::base_mounts;
 use super::{MARK, NAME, Plan, Report, Terminal, mounts};
 use crate::base::error::{Context, Error, Kind, Result};
@@ -32,6 +33,15 @@ pub enum Io<'a> {
     Inherit,
     /// Standard input is empty; standard output and standard error go to the observer as one stream.
     Observe(&'a mut dyn Observer),
+    #[allow(dead_code, reason = "the first question comes with the next change")]
+    /// Standard input is empty; standard output and standard error are kept, within limits.
+    Capture(&'a mut Captured),
+}
+
+/// The reading ends of a command's output.
+enum Output<'a> {
+    Observed(std::io::PipeReader, &'a mut dyn Observer),
+    Captured([std::io::PipeReader; 2], &'a mut Captured),
 }
 
 impl std::fmt::Debug for Io<'_> {
@@ -39,6 +49,7 @@ impl std::fmt::Debug for Io<'_> {
         f.write_str(match self {
             Self::Inherit => "Inherit",
             Self::Observe(_) => "Observe",
+            Self::Capture(_) => "Capture",
         })
     }
 }
@@ -64,17 +75,25 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
     #[allow(clippy::disallowed_methods, reason = "this room runs commands")]
     let mut command = Command::new(format!("/proc/self/fd/{}", program()?.as_raw_fd()));
     command.arg0(NAME).env_clear().env(MARK, theirs.as_raw_fd().to_string());
+    let pipe = || std::io::pipe().system(|| "making a pipe");
     let output = match io {
         Io::Inherit => None,
         Io::Observe(observer) => {
-            let (read, write) = std::io::pipe().system(|| "making a pipe")?;
+            let (read, write) = pipe()?;
             let error = write.try_clone().system(|| "making a pipe")?;
-            command.stdin(Stdio::null()).stdout(write).stderr(error);
-            // Signals from the terminal do not reach this group: this program passes them on, once.
-            command.process_group(0);
-            Some((read, observer))
+            command.stdout(write).stderr(error);
+            Some(Output::Observed(read, observer))
+        }
+        Io::Capture(captured) => {
+            let ((out, write), (err, error)) = (pipe()?, pipe()?);
+            command.stdout(write).stderr(error);
+            Some(Output::Captured([out, err], captured))
         }
     };
+    if output.is_some() {
+        // Signals from the terminal do not reach this group: this program passes them on, once.
+        command.stdin(Stdio::null()).process_group(0);
+    }
     let foreground = (plan.terminal != Terminal::None).then(Foreground::note).flatten();
     let mut plan = plan.clone();
     if plan.terminal == Terminal::Foreground && foreground.is_none() {
@@ -91,9 +110,13 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
         kill(pid, Signal::SIGKILL).ok();
     }
     let watched = match (&started, output) {
-        (Ok(_), Some((read, observer))) => watch(read, observer),
+        (Ok(_), Some(Output::Observed(read, observer))) => watch(read, observer),
+        (Ok(_), Some(Output::Captured([out, err], captured))) => captured.read(out, err),
         _ => Ok(()),
     };
+    if watched.is_err() {
+        kill(pid, Signal::SIGKILL).ok();
+    }
     process::wait_for_end(pid)?;
     // Before it is reaped: after that its id may be reused.
     drop(guard);

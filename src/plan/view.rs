@@ -103,6 +103,21 @@ impl View {
         Self { mounts, hostname: hostname(&job.name), network: true }
     }
 
+    #[allow(dead_code, reason = "the first question comes with the next change")]
+    /// The view of a command that only answers a question: nothing of the host can be written, and there is no network.
+    #[must_use]
+    pub fn query(&self) -> Self {
+        let temporary = ["/run", portage::TMPDIR, portage::LOGDIR].map(Path::new);
+        let read_only = |mount: &Mount| match mount {
+            Mount::Bind { target, .. } if temporary.contains(&target.as_path()) => {
+                Mount::Tmpfs { target: target.clone(), mode: 0o1777, size: None }
+            }
+            Mount::Bind { source, target, .. } => Mount::read_only(source, target),
+            other => other.clone(),
+        };
+        Self { mounts: self.mounts.iter().map(read_only).collect(), hostname: self.hostname.clone(), network: false }
+    }
+
     /// Takes the network away if `offline`.
     #[must_use]
     pub fn offline(self, offline: bool) -> Self {
