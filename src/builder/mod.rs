@@ -8,6 +8,7 @@ pub mod host;
 mod observe;
 pub mod overlays;
 mod prepare;
+pub mod prepared;
 #[allow(dead_code, reason = "the first question comes with the next change")]
 pub mod query;
 pub mod trial;
@@ -15,7 +16,6 @@ pub mod trial;
 use crate::base::error::Result;
 use crate::enter::{self, Io, Terminal};
 use crate::fs::rootfs::Rootfs;
-use crate::os::process::Exit;
 use crate::plan::Plan;
 use crate::plan::view::View;
 use crate::portage::config::Existing;
@@ -23,9 +23,9 @@ use crate::portage::emerge::Step;
 use crate::portage::{Resolved, failure};
 use crate::recipe::{Job, TreeKind};
 use crate::source::Site;
-use crate::store::work::{Scratch, Work};
+use crate::store::work::Work;
 use base::Base;
-use overlays::{OverlayMount, Tree};
+use overlays::Tree;
 use query::{Answer, Query};
 
 /// Exit code of a command that SIGKILL ended.
@@ -121,24 +121,4 @@ impl<'a> Builder<'a> {
     pub fn unmount(self) -> Result<()> {
         self.tree.unmount()
     }
-}
-
-/// Runs a command with the caller's streams in the tree of `overlays`, the root's first. Its changes go to `scratch`.
-///
-/// # Errors
-/// [`Kind::System`](crate::base::error::Kind::System) if the sandbox cannot be made, [`Kind::Usage`](crate::base::error::Kind::Usage)
-/// if the tree has no such command.
-pub fn shell(
-    overlays: &[OverlayMount],
-    view: &View,
-    scratch: &Scratch,
-    argv: Vec<std::ffi::OsString>,
-    terminal: Terminal,
-) -> Result<Exit> {
-    let paths = scratch.paths();
-    let tree = Tree::mount(overlays, paths, &view.targets())?;
-    prepare::resolver(tree.root())?;
-    let exit = enter::run(&view.plan(paths.tree(), argv, terminal), Io::Inherit)?;
-    tree.unmount()?;
-    Ok(exit)
 }

@@ -23,23 +23,57 @@ pub(super) fn configure(
     work: &WorkPaths,
     info: &BuilderInfo,
 ) -> Result<Existing> {
-    let before = existing(root)?;
-    match job.build.kind {
-        TreeKind::Image => {
-            let target = Rootfs::open(&work.config())?;
-            overlay_user_files(job, &target)?;
-            write(&target, &config::target(job, resolved, info, &existing(&target)?)?)?;
-            write(root, &config::builder(job, resolved, info, &before)?)?;
-        }
-        TreeKind::Stage4 => {
-            // The user's own files are shipped too: they belong to the configuration from before the build.
-            overlay_user_files(job, root)?;
-            let before = existing(root)?;
-            write(root, &config::builder(job, resolved, info, &before)?)?;
-            return Ok(before);
-        }
+    let texts = Texts::new(job, resolved, root, work, info)?;
+    texts.write(root, work)?;
+    Ok(texts.before)
+}
+
+/// Both configurations of a builder, to be written.
+pub(super) struct Texts {
+    /// The configuration that the builder tree had before.
+    before: Existing,
+    builder: ConfigTree,
+    /// The configuration of an image.
+    target: Option<ConfigTree>,
+}
+
+impl Texts {
+    /// Combines the recipe with the files of the tree `root`. Copies the recipe's `portage.config` directory.
+    pub(super) fn new(
+        job: &Job,
+        resolved: &Resolved,
+        root: &Rootfs,
+        work: &WorkPaths,
+        info: &BuilderInfo,
+    ) -> Result<Self> {
+        let target = match job.build.kind {
+            TreeKind::Image => {
+                let target = Rootfs::open(&work.config())?;
+                overlay_user_files(job, &target)?;
+                Some(config::target(job, resolved, info, &existing(&target)?)?)
+            }
+            TreeKind::Stage4 => {
+                // The user's own files are shipped too: they belong to the configuration from before the build.
+                overlay_user_files(job, root)?;
+                None
+            }
+        };
+        let before = existing(root)?;
+        Ok(Self { builder: config::builder(job, resolved, info, &before)?, before, target })
     }
-    Ok(before)
+
+    /// Writes them, for the builder to `root`.
+    pub(super) fn write(&self, root: &Rootfs, work: &WorkPaths) -> Result<()> {
+        if let Some(target) = &self.target {
+            write(&Rootfs::open(&work.config())?, target)?;
+        }
+        write(root, &self.builder)
+    }
+
+    /// Takes the package files of another recipe's build out of the tree `root`.
+    pub(super) fn replace(&self, job: &Job, root: &Rootfs) -> Result<()> {
+        write(root, &config::without_package_files(job, &self.before))
+    }
 }
 
 /// Replaces the build's configuration by the one that a stage4 is shipped with.

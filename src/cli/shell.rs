@@ -13,13 +13,15 @@ use crate::ui::Terminal;
 /// Run a shell or a command in the builder tree or in the image
 ///
 /// The builder tree is the stage3 or the host, with the changes of the last build of the recipe. The shell has the same mounts, caches
-/// and Portage configuration as a build. With --image, it runs in the image of the last build. All changes are discarded at the end.
-/// The exit code is that of the command.
+/// and Portage configuration as a build; the caches are read-only. emerge acts on the image: PORTAGE_CONFIGROOT is set, and the image of
+/// the last build is mounted. Without that variable, emerge acts on the builder tree. With --image, the shell runs in the image of the
+/// last build. All changes are discarded at the end. The exit code is that of the command.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
   quern-builder shell demo.toml
   quern-builder shell demo.toml -- emerge --pretend --verbose @profile
+  quern-builder shell demo.toml -- env -u PORTAGE_CONFIGROOT emerge --pretend dev-build/make
   quern-builder shell --image demo.toml -- /usr/bin/python3 --version")]
 pub struct Args {
     /// The recipe.

@@ -16,6 +16,7 @@ use crate::store::Store;
 mod build;
 mod plan;
 mod preconditions;
+mod prepared;
 mod shell;
 
 pub use build::build;

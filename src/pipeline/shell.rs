@@ -3,17 +3,16 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::{base, preconditions, repositories, stored};
+use super::prepared::{known_base, known_repositories};
 use crate::base::error::{Error, Result};
-use crate::builder;
 use crate::builder::base::Base;
 use crate::builder::overlays::OverlayMount;
+use crate::builder::prepared::{Parts, Prepared, run_in};
 use crate::enter::Terminal;
 use crate::os::process::Exit;
 use crate::plan::view::{Caches, View};
 use crate::recipe::{BaseSpec, Job, TreeKind};
-use crate::source::inputs::RepositoryInput;
-use crate::source::{self, Site};
+use crate::source::Site;
 use crate::store::lock::Mode;
 use crate::store::work::{Below, State, Work};
 
@@ -26,72 +25,68 @@ pub enum Place {
     Image,
 }
 
-/// The values that must live for as long as a shell runs: they hold the locks of its trees.
-#[derive(Default)]
-struct Held {
-    repositories: Vec<RepositoryInput>,
-    base: Option<Base>,
-}
-
 /// Runs `command`, or a login shell if it is empty, in a tree of `job`, whose recipe is the file `origin`. Changes are thrown away.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::base::error::Kind::Usage) if the recipe was not built yet or the tree lacks the command, and those of [`base`] and
-/// [`repositories`].
+/// [`Kind::Usage`](crate::base::error::Kind::Usage) if the recipe was not built yet or the tree lacks the command, and those of
+/// [`base`](super::base) and [`repositories`](super::repositories).
 pub fn shell(job: &Job, origin: &Path, place: Place, command: Vec<OsString>, at: &Site<'_>) -> Result<Exit> {
     let waiting = || at.ui.note("waiting for the build of this recipe to end");
     let work = at.store.work(&job.name, origin, Mode::Shared, waiting)?;
-    let state = work.state()?;
-    let finished = state.as_ref().is_some_and(|state| state.finished);
-    let scratch = work.scratch()?;
-    let mut held = Held::default();
-    let view = match place {
-        Place::Image if !finished => {
-            return Err(Error::usage(format!("{} has no image yet", job.name))
-                .with_hint("build it first; without --image the shell enters the tree that it is built in"));
-        }
-        Place::Image => View::image(job),
-        Place::Builder => builder_view(job, &work, &mut held, at)?,
-    };
-    let overlays = match (place, job.build.kind) {
-        (Place::Image, TreeKind::Image) => vec![OverlayMount::root(work.paths().image())],
-        (_, _) => match built(job, state.as_ref(), at)? {
-            Some(base) => {
-                let overlays = held.base.insert(base).overlays(scratch.paths())?;
-                overlays.iter().map(|overlay| overlay.after(work.paths())).collect()
-            }
-            None if place == Place::Image => {
-                return Err(Error::system(format!("the stage3 below the image of {} is gone", job.name))
-                    .with_hint("build it again"));
-            }
-            None => held.base.insert(unbuilt(job, at)?).overlays(scratch.paths())?,
-        },
-    };
-    let view = view.offline(at.options.offline);
-    let (command, terminal) = match (command.is_empty(), place) {
-        (false, _) => (command, Terminal::Shared),
-        (true, Place::Image) => (vec!["/bin/sh".into()], Terminal::Foreground),
-        (true, Place::Builder) => (vec!["/bin/bash".into(), "-l".into()], Terminal::Foreground),
-    };
-    builder::shell(&overlays, &view, &scratch, command, terminal)
+    match place {
+        Place::Builder => in_builder(job, &work, command, at),
+        Place::Image => in_image(job, &work, command, at),
+    }
 }
 
-/// Returns the view of a shell in the builder tree.
-fn builder_view(job: &Job, work: &Work, held: &mut Held, at: &Site<'_>) -> Result<View> {
-    // What the store has is used before a server is asked.
-    let known = if at.options.locked.is_some() { None } else { stored(job, at.store)? };
-    let (repositories, resolved) = match known {
-        Some(known) => known,
-        None => {
-            // Without a download, entering the tree itself is the fastest check.
-            preconditions::check_sandbox(at)?;
-            repositories(job, at)?
-        }
-    };
-    held.repositories = repositories;
+fn in_builder(job: &Job, work: &Work, command: Vec<OsString>, at: &Site<'_>) -> Result<Exit> {
+    let scratch = work.scratch()?;
+    // Held: they keep their directories in the store.
+    let (_repositories, resolved) = known_repositories(job, at)?;
+    let built = built(job, work.state()?.as_ref(), at)?;
+    let after = built.as_ref().map(|_| work.paths());
+    let base = built.map_or_else(|| known_base(job, at), Ok)?;
     let caches = Caches::of(job, at.store.root());
     caches.make()?;
-    Ok(View::shell(job, &resolved, &caches, work.paths()))
+    let info = base.info(at.cpus)?;
+    let parts = Parts { job, resolved: &resolved, base: &base, info: &info, caches: &caches, after };
+    let builder = Prepared::new(&parts, &scratch, at.options.offline)?;
+    let (command, terminal) = command_or(command, &["/bin/bash", "-l"]);
+    let exit = builder.run(command, terminal)?;
+    builder.unmount()?;
+    Ok(exit)
+}
+
+fn in_image(job: &Job, work: &Work, command: Vec<OsString>, at: &Site<'_>) -> Result<Exit> {
+    let state = work.state()?;
+    if !state.as_ref().is_some_and(|state| state.finished) {
+        return Err(Error::usage(format!("{} has no image yet", job.name))
+            .with_hint("build it first; without --image the shell enters the tree that it is built in"));
+    }
+    let scratch = work.scratch()?;
+    let base = match job.build.kind {
+        TreeKind::Image => None,
+        TreeKind::Stage4 => built(job, state.as_ref(), at)?,
+    };
+    let overlays = match (&base, job.build.kind) {
+        (Some(base), _) => base.overlays(scratch.paths())?.iter().map(|overlay| overlay.after(work.paths())).collect(),
+        (None, TreeKind::Image) => vec![OverlayMount::root(work.paths().image())],
+        (None, TreeKind::Stage4) => {
+            return Err(Error::system(format!("the stage3 below the image of {} is gone", job.name))
+                .with_hint("build it again"));
+        }
+    };
+    let (command, terminal) = command_or(command, &["/bin/sh"]);
+    run_in(&overlays, &View::image(job).offline(at.options.offline), &scratch, command, terminal)
+}
+
+/// Returns `command`, or `shell` if it is empty, and its share of the terminal.
+fn command_or(command: Vec<OsString>, shell: &[&str]) -> (Vec<OsString>, Terminal) {
+    if command.is_empty() {
+        (shell.iter().map(Into::into).collect(), Terminal::Foreground)
+    } else {
+        (command, Terminal::Shared)
+    }
 }
 
 /// Returns the base that the changes of the last build belong to, if it is still there.
@@ -102,19 +97,7 @@ fn built(job: &Job, state: Option<&State>, at: &Site<'_>) -> Result<Option<Base>
             Ok(at.store.tree(sha512, || {})?.map(Base::Stage3))
         }
         // The host as it is now.
-        Some(Below::Host) if matches!(job.source.base, BaseSpec::Host { .. }) => unbuilt(job, at).map(Some),
+        Some(Below::Host) if matches!(job.source.base, BaseSpec::Host { .. }) => known_base(job, at).map(Some),
         Some(Below::Stage3(_) | Below::Host) | None => Ok(None),
     }
-}
-
-/// Returns the base for a recipe that was not built yet: a stage3 that the store has, before a server is asked.
-fn unbuilt(job: &Job, at: &Site<'_>) -> Result<Base> {
-    let known = if at.options.locked.is_some() { None } else { source::known(job, at.store)? };
-    if let Some(sha512) = known.and_then(|known| known.sha512())
-        && let Some(tree) = at.store.tree(&sha512, || {})?
-    {
-        return Ok(Base::Stage3(tree));
-    }
-    preconditions::check_sandbox(at)?;
-    base(job, at).map(|(base, _)| base)
 }

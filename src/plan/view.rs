@@ -1,5 +1,6 @@
 //! The mounts of a sandbox as data: what a command in the builder tree sees of the host.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -84,8 +85,9 @@ impl View {
         Self { mounts, hostname: hostname(&job.name), network: true }
     }
 
-    /// The view of a shell in the builder tree: that of a build, with temporary directories of its own and read-only caches.
-    pub fn shell(job: &Job, resolved: &Resolved, caches: &Caches, work: &WorkPaths) -> Self {
+    /// The view of a shell or a question in a builder tree whose changes go to `scratch`: that of a build, with temporary directories of
+    /// its own and read-only caches.
+    pub fn scratch(job: &Job, resolved: &Resolved, caches: &Caches, scratch: &WorkPaths) -> Self {
         let mut mounts = base_mounts();
         for at in ["/run", portage::TMPDIR] {
             mounts.push(Mount::Tmpfs { target: at.into(), mode: 0o1777, size: None });
@@ -95,12 +97,18 @@ impl View {
         for repo in resolved.repos.iter() {
             mounts.push(Mount::read_only(repo.location(), repo.mountpoint()));
         }
-        for (path, at) in [(work.config(), portage::CONFIGROOT), (work.image(), portage::ROOT)] {
-            if job.build.kind == TreeKind::Image && path.exists() {
-                mounts.push(Mount::read_only(path, at));
-            }
+        if job.build.kind == TreeKind::Image {
+            mounts.push(Mount::read_only(&caches.builder_binpkgs, portage::BUILDER_PKGDIR));
+            mounts.push(Mount::writable(scratch.config(), portage::CONFIGROOT));
+            mounts.push(Mount::writable(scratch.image(), portage::ROOT));
         }
         Self { mounts, hostname: hostname(&job.name), network: true }
+    }
+
+    /// The variables that make Portage act on the image, if the view has one.
+    pub fn target_env(&self) -> BTreeMap<String, String> {
+        let image = self.targets().contains(&Path::new(portage::CONFIGROOT));
+        image.then(|| ("PORTAGE_CONFIGROOT".to_owned(), portage::CONFIGROOT.to_owned())).into_iter().collect()
     }
 
     #[allow(dead_code, reason = "the first question comes with the next change")]

@@ -250,6 +250,23 @@ fn package_files(tree: &mut ConfigTree, job: &Job, existing: &Existing) -> Resul
     Ok(())
 }
 
+/// Returns the changes that take the package files of an earlier recipe away, where `job` has none. `existing` are the files from
+/// before.
+pub fn without_package_files(job: &Job, existing: &Existing) -> ConfigTree {
+    let mut tree = ConfigTree::default();
+    for name in PACKAGE_FILES.iter().filter(|name| !job.portage.package_files.contains_key(**name)) {
+        let path = package_path(name);
+        if existing.has_file(&path) {
+            existing.restore(&mut tree, &path);
+        } else if *name == "package.provided" {
+            tree.remove.insert(path);
+        } else {
+            tree.remove.insert(path.join(OURS));
+        }
+    }
+    tree
+}
+
 /// Returns the path of a package file. `package.provided` belongs to the profile, where it must be a file.
 fn package_path(name: &str) -> PathBuf {
     let directory = if name == "package.provided" { "etc/portage/profile" } else { "etc/portage" };

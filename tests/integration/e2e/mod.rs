@@ -24,6 +24,7 @@ mod readme;
 mod repeat;
 mod repositories;
 mod results;
+mod seeing;
 mod shell;
 mod space;
 mod stage4;

@@ -1,0 +1,140 @@
+//! Builder trees without a build: mounted and configured as for a build, for shells and questions. All changes are thrown away.
+
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use super::base::Base;
+use super::overlays::{OverlayMount, Tree, like};
+use super::prepare;
+use super::query::{self, Answer, Query};
+use crate::base::error::{Context, Result};
+use crate::enter::overlay::{self, Mounted, Overlay};
+use crate::enter::{self, Io, Terminal};
+use crate::os::process::Exit;
+use crate::plan::view::{Caches, View};
+use crate::portage::{BuilderInfo, Resolved};
+use crate::recipe::{Job, TreeKind};
+use crate::store::trees::remove_tree;
+use crate::store::work::{Scratch, WorkPaths};
+
+/// The parts of a builder tree.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    pub job: &'a Job,
+    pub resolved: &'a Resolved,
+    pub base: &'a Base,
+    pub info: &'a BuilderInfo,
+    pub caches: &'a Caches,
+    /// The work directory of a build whose changes the tree shows; `None` for a builder in which nothing was merged yet.
+    pub after: Option<&'a WorkPaths>,
+}
+
+/// A builder tree, mounted and configured in a scratch directory. Dropping it unmounts it.
+#[derive(Debug)]
+pub struct Prepared {
+    view: View,
+    root: PathBuf,
+    tree: Tree,
+    /// The image of the last build.
+    image: Option<Mounted>,
+}
+
+impl Prepared {
+    /// Mounts and configures a builder tree in `scratch`. If `offline`, its commands have no network.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::base::error::Kind::System) if the kernel refuses a mount, or a file cannot be written.
+    pub fn new(parts: &Parts<'_>, scratch: &Scratch, offline: bool) -> Result<Self> {
+        let Parts { job, resolved, base, info, caches, after } = *parts;
+        let paths = scratch.paths();
+        for path in [paths.config(), paths.image()] {
+            fs_err::create_dir_all(path).system(|| "making a scratch directory")?;
+        }
+        let view = View::scratch(job, resolved, caches, paths).offline(offline);
+        let mut overlays = base.overlays(paths)?;
+        let mut tree = Tree::mount(&overlays, paths, &view.targets())?;
+        // The base's own files: a build has changed those of its tree.
+        let texts = prepare::Texts::new(job, resolved, tree.root(), paths, info)?;
+        let mut image = None;
+        if let Some(after) = after {
+            tree.unmount()?;
+            // The kernel refuses the work directory of another overlay, and other lower layers lack other mount points.
+            [paths.overlay_work(), paths.mount_points()].iter().try_for_each(|path| remove_tree(path))?;
+            overlays = overlays.iter().map(|overlay| overlay.after(after)).collect();
+            tree = Tree::mount(&overlays, paths, &view.targets())?;
+            texts.replace(job, tree.root())?;
+            if job.build.kind == TreeKind::Image {
+                image = Some(mount_image(after, paths)?);
+            }
+        }
+        texts.write(tree.root(), paths)?;
+        prepare::resolver(tree.root())?;
+        Ok(Self { view, root: paths.tree(), tree, image })
+    }
+
+    #[allow(dead_code, reason = "the first question comes with the next change")]
+    /// Asks a question. The command may write to the tree and the image, which are thrown away, and to nothing else.
+    ///
+    /// # Errors
+    /// Those of [`query::ask`].
+    pub fn ask(&self, query: &Query) -> Result<Answer> {
+        query::ask(&self.view, self.root.clone(), query)
+    }
+
+    /// Runs a command with the caller's streams. If the tree has an image, emerge acts on the image.
+    ///
+    /// # Errors
+    /// Those of [`enter::run`].
+    pub fn run(&self, argv: Vec<OsString>, terminal: Terminal) -> Result<Exit> {
+        let mut plan = self.view.plan(self.root.clone(), argv, terminal);
+        plan.env.extend(self.view.target_env());
+        enter::run(&plan, Io::Inherit)
+    }
+
+    /// Unmounts the tree.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::base::error::Kind::System) if the kernel refuses.
+    pub fn unmount(self) -> Result<()> {
+        self.image.map_or(Ok(()), Mounted::unmount)?;
+        self.tree.unmount()
+    }
+}
+
+/// Mounts the image of the build in `after` where `paths` has the image, with changes in `paths`.
+fn mount_image(after: &WorkPaths, paths: &WorkPaths) -> Result<Mounted> {
+    let (lower, at) = (after.image(), paths.image());
+    let (upper, work) = (paths.uppers().join("image"), paths.overlay_work().join("image"));
+    let preparing = || "preparing an overlay of the image";
+    for path in [&upper, &work] {
+        fs_err::create_dir_all(path).system(preparing)?;
+    }
+    let open = |path| fs_err::File::open(path).system(preparing);
+    like(open(&lower)?.as_fd(), open(&upper)?.as_fd()).system(preparing)?;
+    overlay::mount(
+        Overlay { lowers: std::slice::from_ref(&lower), upper: Some((&upper, &work)) },
+        open(&at)?.as_fd(),
+        &at,
+    )
+}
+
+/// Runs a command with the caller's streams in the tree of `overlays`, the root's first. Its changes go to `scratch`.
+///
+/// # Errors
+/// [`Kind::System`](crate::base::error::Kind::System) if the sandbox cannot be made, [`Kind::Usage`](crate::base::error::Kind::Usage)
+/// if the tree has no such command.
+pub fn run_in(
+    overlays: &[OverlayMount],
+    view: &View,
+    scratch: &Scratch,
+    argv: Vec<OsString>,
+    terminal: Terminal,
+) -> Result<Exit> {
+    let paths = scratch.paths();
+    let tree = Tree::mount(overlays, paths, &view.targets())?;
+    prepare::resolver(tree.root())?;
+    let exit = enter::run(&view.plan(paths.tree(), argv, terminal), Io::Inherit)?;
+    tree.unmount()?;
+    Ok(exit)
+}

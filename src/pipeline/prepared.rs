@@ -1,0 +1,83 @@
+//! Builder trees without a build, for the commands that look and ask.
+
+use std::path::Path;
+
+use super::{base, preconditions, repositories, stored};
+use crate::base::error::Result;
+use crate::builder::base::Base;
+use crate::builder::prepared::{Parts, Prepared};
+use crate::plan::view::Caches;
+use crate::portage::{BuilderInfo, Resolved};
+use crate::recipe::Job;
+use crate::source::inputs::RepositoryInput;
+use crate::source::{self, Site};
+use crate::store::lock::Mode;
+
+#[allow(dead_code, reason = "the first question comes with the next change")]
+/// The inputs of a recipe that a look into its builder needs. The store keeps them for as long as this value lives.
+pub(super) struct Inputs {
+    pub(super) repositories: Vec<RepositoryInput>,
+    pub(super) resolved: Resolved,
+    pub(super) base: Base,
+}
+
+#[allow(dead_code, reason = "the first question comes with the next change")]
+/// A builder tree in which nothing was merged yet, and what it was made from.
+pub(super) struct Ready<'a> {
+    pub(super) builder: &'a Prepared,
+    pub(super) inputs: &'a Inputs,
+    pub(super) info: &'a BuilderInfo,
+}
+
+#[allow(dead_code, reason = "the first question comes with the next change")]
+/// Calls `look` with the builder tree that the next build of the recipe `job` from the file `origin` starts with. Inputs that the store
+/// has are used before a server is asked.
+///
+/// # Errors
+/// Those of `look`, of [`base`] and [`repositories`], and [`Kind::System`](crate::base::error::Kind::System) for a refused mount.
+pub(super) fn ready<T>(
+    job: &Job,
+    origin: &Path,
+    at: &Site<'_>,
+    look: impl FnOnce(&Ready<'_>) -> Result<T>,
+) -> Result<T> {
+    let waiting = || at.ui.note("waiting for the build of this recipe to end");
+    let work = at.store.work(&job.name, origin, Mode::Shared, waiting)?;
+    let scratch = work.scratch()?;
+    let (repositories, resolved) = known_repositories(job, at)?;
+    let inputs = Inputs { repositories, resolved, base: known_base(job, at)? };
+    let caches = Caches::of(job, at.store.root());
+    caches.make()?;
+    let info = inputs.base.info(at.cpus)?;
+    let parts =
+        Parts { job, resolved: &inputs.resolved, base: &inputs.base, info: &info, caches: &caches, after: None };
+    let builder = Prepared::new(&parts, &scratch, at.options.offline)?;
+    let done = look(&Ready { builder: &builder, inputs: &inputs, info: &info })?;
+    builder.unmount()?;
+    Ok(done)
+}
+
+/// Returns the repositories and profiles of a recipe: those that the store has, before a server is asked.
+pub(super) fn known_repositories(job: &Job, at: &Site<'_>) -> Result<(Vec<RepositoryInput>, Resolved)> {
+    let known = if at.options.locked.is_some() { None } else { stored(job, at.store)? };
+    match known {
+        Some(known) => Ok(known),
+        None => {
+            // Without a download, entering the tree itself is the fastest check.
+            preconditions::check_sandbox(at)?;
+            repositories(job, at)
+        }
+    }
+}
+
+/// Returns the base of a recipe: a stage3 that the store has, before a server is asked.
+pub(super) fn known_base(job: &Job, at: &Site<'_>) -> Result<Base> {
+    let known = if at.options.locked.is_some() { None } else { source::known(job, at.store)? };
+    if let Some(sha512) = known.and_then(|known| known.sha512())
+        && let Some(tree) = at.store.tree(&sha512, || {})?
+    {
+        return Ok(Base::Stage3(tree));
+    }
+    preconditions::check_sandbox(at)?;
+    base(job, at).map(|(base, _)| base)
+}

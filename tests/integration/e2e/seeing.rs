@@ -1,0 +1,54 @@
+//! Looks into a build before and after it: the packages that it would merge, and the configuration that it merges them with.
+
+use std::process::Command;
+
+use super::{Stand, text};
+use crate::env::{Privilege, output, twins};
+
+/// A recipe with a USE flag of its own for a small package.
+const FLAGGED: &str = "[portage]\npackage-use = [\"app-test/tiny bar\"]\n[emerge]\npackages = [\"app-test/tiny\"]\n";
+
+impl Stand {
+    /// Uses a copy of the world's repository that has package moves, as ::gentoo has.
+    fn with_moves(mut self) -> Self {
+        let copy = self.env.path("gentoo");
+        let _ = output(Command::new("cp").arg("-r").arg(self.world.repository()).arg(&copy)).success();
+        self.env.write("gentoo/profiles/updates/1Q-2026", "move app-test/small app-test/tiny\n");
+        self.env.set("QUERN_PORTAGE_REPOSITORIES", format!("{:?}", [copy]));
+        self
+    }
+}
+
+twins!(emerge_in_a_shell_answers_for_the_image => root_emerge_in_a_shell_answers_for_the_image, userns_emerge_in_a_shell_answers_for_the_image);
+
+fn emerge_in_a_shell_answers_for_the_image(privilege: Privilege) {
+    let Some(stand) = Stand::sharing(privilege) else { return };
+    let stand = stand.with_moves().with_own_packages();
+    let recipe = stand.recipe("seen", FLAGGED);
+    let pretend = |command: &[&str]| stand.shell(&recipe, &[], command).success().stdout;
+    let asked = ["emerge", "--pretend", "--verbose", "app-test/tiny"];
+    let before = pretend(&asked);
+    assert!(before.contains("[ebuild  N     ] app-test/tiny-1::gentoo to /quern/image/ USE=\"bar foo\""), "{before}");
+    stand.built(&recipe);
+    let after = pretend(&asked);
+    assert!(after.contains("[ebuild   R    ] app-test/tiny-1::gentoo to /quern/image/ USE=\"bar foo\""), "{after}");
+    let of_builder = pretend(&[&["env", "-u", "PORTAGE_CONFIGROOT"], &asked[..]].concat());
+    assert!(of_builder.contains("app-test/tiny-1::gentoo  USE=\"bar foo\""), "{of_builder}");
+    // A changed recipe counts, although the last build knew another one.
+    let changed =
+        stand.env.write("changed.toml", std::fs::read_to_string(&recipe).unwrap().replace("tiny bar", "tiny -foo"));
+    std::fs::rename(changed, &recipe).unwrap();
+    let changed = pretend(&asked);
+    assert!(changed.contains("USE=\"-bar* -foo*\""), "{changed}");
+    assert!(pretend(&["cat", "/etc/portage/package.use/zz-quern"]).contains("-foo"));
+    let none = stand.env.run([
+        "shell",
+        text(&recipe),
+        "--set",
+        "portage.package-use=[]",
+        "--",
+        "ls",
+        "/etc/portage/package.use/zz-quern",
+    ]);
+    assert_eq!(none.code, 2, "{}{}", none.stdout, none.stderr);
+}
