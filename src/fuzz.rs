@@ -15,6 +15,8 @@ use crate::archive::unpack::reader::Reader;
 use crate::base::error::Error;
 use crate::lockfile::Lockfile;
 use crate::oci::whiteout;
+use crate::portage::binpkg::gpkg::Gpkg;
+use crate::portage::binpkg::index::{FileFacts, Index, Stanza};
 use crate::recipe;
 use crate::source::digests;
 use crate::source::pointer;
@@ -24,7 +26,7 @@ use crate::verify::{self, Keyring, cleartext};
 pub type Body = fn(&[u8]);
 
 /// Every body, by the name of its target.
-pub const TARGETS: [(&str, Body); 13] = [
+pub const TARGETS: [(&str, Body); 15] = [
     ("pointer", pointer),
     ("digests", digests),
     ("hash_file", hash_file),
@@ -38,6 +40,8 @@ pub const TARGETS: [(&str, Body); 13] = [
     ("gzip", |bytes| decoded(Format::Gzip, bytes)),
     ("zstd", |bytes| decoded(Format::Zstd, bytes)),
     ("bzip2", |bytes| decoded(Format::Bzip2, bytes)),
+    ("gpkg", gpkg),
+    ("packages", packages),
 ];
 
 /// Maximum number of bytes to decompress from an input.
@@ -234,6 +238,41 @@ pub fn pax(bytes: &[u8]) {
 fn decoded(format: Format, bytes: &[u8]) {
     let Ok(decoder) = Decoder::of(format, io::Cursor::new(bytes.to_vec())) else { return };
     let _ = io::copy(&mut decoder.take(ENOUGH), &mut io::sink());
+}
+
+/// Reads a binary package, also one whose digests are wrong: mutations would reach little code otherwise.
+pub fn gpkg(bytes: &[u8]) {
+    let gpkg = match Gpkg::open(bytes.to_vec()) {
+        Ok(gpkg) => gpkg,
+        Err(fault) => return plain(&fault.to_string()),
+    };
+    assert!(!gpkg.prefix().contains('/'));
+    let faults = [gpkg.verify().err(), gpkg.image().err(), gpkg.metadata().err()];
+    faults.iter().flatten().for_each(|fault| plain(&fault.to_string()));
+    if let Ok(metadata) = gpkg.metadata() {
+        match Stanza::new(&metadata, &FileFacts::default()) {
+            Ok(stanza) => {
+                let index = Index { packages: vec![stanza], ..Index::default() };
+                packages(index.text(0).as_bytes());
+            }
+            Err(fault) => plain(&fault.to_string()),
+        }
+    }
+}
+
+/// Reads an index of binary packages. An accepted index, written again, is the same index.
+pub fn packages(bytes: &[u8]) {
+    let index = match Index::read(bytes) {
+        Ok(index) => index,
+        Err(fault) => return plain(&fault.to_string()),
+    };
+    for package in &index.packages {
+        package.fields().for_each(|(key, value)| plain(&format!("{key} {value}")));
+        assert!(package.path().is_none_or(|path| !path.starts_with('/') && !path.split('/').any(|part| part == "..")));
+    }
+    let text = index.text(1);
+    let again = Index::parse(&text).expect("an accepted index, written again");
+    assert_eq!(again.text(1), text);
 }
 
 /// Checks that an error contains no control characters.

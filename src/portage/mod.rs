@@ -14,6 +14,8 @@ use std::path::PathBuf;
 use crate::base::error::Result;
 use crate::recipe::Job;
 
+#[allow(dead_code, reason = "the caches of packages use it with the next change")]
+pub mod binpkg;
 pub mod config;
 pub mod dir;
 pub mod emerge;
