@@ -73,6 +73,8 @@ pub struct Task {
     pub phase: String,
     /// True for a binary package.
     pub binary: bool,
+    /// The tree that it will be merged into.
+    pub target: Target,
 }
 
 /// Receives [`Event`]s; called from any thread.

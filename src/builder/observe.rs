@@ -53,6 +53,7 @@ impl Observer for Emerge<'_> {
         if let Some(mut packages) = self.watcher.poll() {
             if self.in_place {
                 packages.merged.iter_mut().for_each(|merged| merged.target = Target::Image);
+                packages.running.iter_mut().for_each(|task| task.target = Target::Image);
             }
             if packages == self.last {
                 return;

@@ -36,8 +36,8 @@ impl Tracker {
     pub(super) fn line(&self, number: usize, merged: &Merged) -> String {
         let mut line = format!("[{number}/{}] {}", self.now.total, text::line(&merged.cpv));
         let binary = if merged.binary { ", binary" } else { "" };
-        let builder = if merged.target == Target::Builder { ", for the builder" } else { "" };
-        let _ = write!(line, " ({}{binary}{builder})", duration(Duration::from_secs(merged.seconds)));
+        let took = duration(Duration::from_secs(merged.seconds));
+        let _ = write!(line, " ({took}{binary}{})", builder(merged.target));
         line
     }
 
@@ -69,9 +69,14 @@ impl Tracker {
         if !task.phase.is_empty() {
             words.push(text::line(&task.phase));
         }
-        words.push(format!("({})", duration(at.saturating_duration_since(since))));
+        words.push(format!("({}{})", duration(at.saturating_duration_since(since)), builder(task.target)));
         words.join(" ")
     }
+}
+
+/// Marks a package that is not for the image.
+fn builder(target: Target) -> &'static str {
+    if target == Target::Builder { ", for the builder" } else { "" }
 }
 
 /// Formats a duration: `3s`, `1m02s`, `2h05m`.
@@ -88,10 +93,20 @@ pub(super) fn duration(time: Duration) -> String {
 mod tests {
     use super::*;
 
+    /// Packages of the category `tool` are for the builder.
+    fn tree(cpv: &str) -> Target {
+        if cpv.starts_with("tool/") { Target::Builder } else { Target::Image }
+    }
+
     fn snapshot(merged: &[(&str, u64)], running: &[(&str, &str)]) -> Packages {
         let running = running
             .iter()
-            .map(|(cpv, phase)| Task { cpv: (*cpv).to_owned(), phase: (*phase).to_owned(), binary: false })
+            .map(|(cpv, phase)| Task {
+                cpv: (*cpv).to_owned(),
+                phase: (*phase).to_owned(),
+                binary: false,
+                target: tree(cpv),
+            })
             .collect();
         let merged: Vec<_> = merged
             .iter()
@@ -99,7 +114,7 @@ mod tests {
                 cpv: (*cpv).to_owned(),
                 binary: *cpv == "a/b-1",
                 seconds: *seconds,
-                target: if cpv.starts_with("tool/") { Target::Builder } else { Target::Image },
+                target: tree(cpv),
             })
             .collect();
         Packages { completed: merged.len() as u64, failed: 0, total: 3, running, merged }
@@ -128,7 +143,7 @@ mod tests {
         assert_eq!(last, ["[2/3] tool/f-3 (0s, for the builder)", "[3/3] a/b-1 (2s, binary)"]);
         // The next emerge command.
         assert!(lines(&mut tracker, &snapshot(&[], &[("tool/h-4", "")]), at(80)).is_empty());
-        assert_eq!(tracker.summary(at(81), 80).unwrap(), "[1/3] tool/h-4 (1s)");
+        assert_eq!(tracker.summary(at(81), 80).unwrap(), "[1/3] tool/h-4 (1s, for the builder)");
     }
 
     #[test]

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::MAX_TASKS;
 use super::snapshot::Built;
+use super::{MAX_TASKS, target};
 use crate::base::progress::{Merged, Packages, Target, Task};
 use crate::base::text::plain;
-use crate::portage::ROOT;
 
 /// The limit on the merged packages that are remembered.
 const MAX_MERGED: usize = 100_000;
@@ -72,7 +71,8 @@ impl Log {
     fn begun(&mut self, rest: &str, now: u64) -> bool {
         let Some((number, total, rest)) = counted(rest) else { return false };
         self.total = total;
-        self.set(number, rest.split(' ').next().unwrap_or_default(), "", false, now);
+        let task = Task { target: merged_into(rest), ..task(rest.split(' ').next().unwrap_or_default()) };
+        self.set(number, task, now);
         true
     }
 
@@ -80,13 +80,12 @@ impl Log {
         let Some((number, total, rest)) = counted(rest) else { return false };
         self.total = total;
         let job = self.running.remove(&number).unwrap_or_else(|| {
-            let cpv = plain(rest.split(' ').next().unwrap_or_default(), 120);
-            let task = Task { cpv, phase: String::new(), binary: false };
+            let task = task(rest.split(' ').next().unwrap_or_default());
             Job { task, began: now, built: None, waited: None, merging: None }
         });
         if self.merged.len() < MAX_MERGED {
             let seconds = job.seconds(now);
-            self.merged.push(Merged { cpv: job.task.cpv, binary: job.task.binary, seconds, target: target(rest) });
+            self.merged.push(Merged { cpv: job.task.cpv, binary: job.task.binary, seconds, target: merged_into(rest) });
         }
         true
     }
@@ -104,7 +103,10 @@ impl Log {
         };
         self.total = total;
         let cpv = rest.split("::").next().unwrap_or_default().trim_end_matches(')');
-        self.set(number, cpv, phase, doing.contains("Binary"), now);
+        let known = self.running.get(&number).map(|job| (job.task.binary, job.task.target));
+        let (binary, target) = known.unwrap_or((false, Target::Image));
+        let binary = binary || doing.contains("Binary");
+        self.set(number, Task { phase: phase.to_owned(), binary, target, ..task(cpv) }, now);
         // Portage writes `Merging Binary` when it unpacks a binary package, and nothing when it merges it.
         if doing == "Merging"
             && let Some(job) = self.running.get_mut(&number)
@@ -114,13 +116,12 @@ impl Log {
         true
     }
 
-    fn set(&mut self, number: u64, cpv: &str, phase: &str, binary: bool, now: u64) {
+    fn set(&mut self, number: u64, task: Task, now: u64) {
         if self.running.len() >= MAX_TASKS && !self.running.contains_key(&number) {
             return;
         }
-        let task = Task { cpv: plain(cpv, 120), phase: phase.to_owned(), binary };
         match self.running.get_mut(&number) {
-            Some(job) => job.task = Task { binary: binary || job.task.binary, ..task },
+            Some(job) => job.task = task,
             None => {
                 self.running.insert(number, Job { task, began: now, built: None, waited: None, merging: None });
             }
@@ -150,12 +151,14 @@ impl Log {
     }
 }
 
+/// Returns a package of which only the name is known.
+fn task(cpv: &str) -> Task {
+    Task { cpv: plain(cpv, 120), phase: String::new(), binary: false, target: Target::Image }
+}
+
 /// Returns the tree in `category/package-version to /quern/image/`.
-fn target(text: &str) -> Target {
-    match text.rsplit_once(" to ") {
-        Some((_, root)) if root.trim_end_matches('/') == ROOT => Target::Image,
-        _ => Target::Builder,
-    }
+fn merged_into(text: &str) -> Target {
+    text.rsplit_once(" to ").map_or(Target::Builder, |(_, root)| target(root))
 }
 
 /// Parses `(1 of 4) rest`.

@@ -5,7 +5,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::base::progress::Packages;
+use crate::base::progress::{Packages, Target};
+use crate::portage::ROOT;
 use crate::portage::dir::Dir;
 
 mod log;
@@ -22,6 +23,11 @@ const MAX_READ: u64 = 1 << 20;
 const MAX_TASKS: usize = 64;
 /// The limit on the names that are looked at in the directory of snapshots.
 const MAX_NAMES: usize = 64;
+
+/// Returns the tree that is the root directory `root` for emerge (`/quern/image/`).
+fn target(root: &str) -> Target {
+    if root.trim_end_matches('/') == ROOT { Target::Image } else { Target::Builder }
+}
 
 /// Follows a running emerge each time it is polled.
 #[derive(Debug)]

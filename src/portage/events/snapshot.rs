@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use super::{MAX_READ, MAX_TASKS};
-use crate::base::progress::{Packages, Task};
+use super::{MAX_READ, MAX_TASKS, target};
+use crate::base::progress::{Packages, Target, Task};
 use crate::base::text::plain;
 
 #[derive(Debug, Deserialize)]
@@ -35,6 +35,8 @@ struct JsonTask {
     kind: Option<String>,
     #[serde(default)]
     binary: bool,
+    #[serde(default)]
+    root: Option<String>,
     #[serde(default)]
     merge_wait: bool,
     #[serde(default)]
@@ -87,7 +89,8 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Snapshot> {
             built.push(Built { cpv: cpv.clone(), at: start + elapsed, waits: task.merge_wait });
         }
         let phase = task.phase.or_else(|| merges.then(|| "merge".to_owned())).unwrap_or_default();
-        running.push(Task { cpv, phase: plain(&phase, 30), binary: task.binary });
+        let target = task.root.as_deref().map_or(Target::Image, target);
+        running.push(Task { cpv, phase: plain(&phase, 30), binary: task.binary, target });
     }
     let Jobs { completed, failed, total } = json.jobs;
     let packages = Packages { completed, failed, total, running, merged: Vec::new() };

@@ -1,20 +1,26 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::base::progress::{Merged, Task};
+use crate::base::progress::{Merged, Target, Task};
 
 const SNAPSHOT: &str = r#"{"emerge_pid":29176,"jobs":{"completed":3,"failed":1,"max":1,"merge_wait":0,"merges_pending":0,
 "running":1,"total":7},"schema":1,"tasks":[{"binary":false,"build_elapsed":2.0,"category":"app-test","cpv":"app-test/hello-1",
 "elapsed":2.0,"kind":"build","merge_wait":false,"operation":"merge","pf":"hello-1","phase":"compile","pid":29269,
-"root":"/quern/image/","start_time":1795227679.36},{"cpv":"a/b-1","kind":"merge","phase":null,"binary":true}],
+"root":"/quern/image/","start_time":1795227679.36},{"cpv":"a/b-1","kind":"merge","phase":null,"binary":true,
+"root":"/"}],
 "timestamp":1795227681.0,"type":"snapshot"}"#;
+
+/// A package for the image that is being worked on.
+fn task(cpv: &str, phase: &str, binary: bool) -> Task {
+    Task { cpv: cpv.into(), phase: phase.into(), binary, target: Target::Image }
+}
 
 #[test]
 fn a_snapshot_becomes_packages() {
     let packages = parse_snapshot(SNAPSHOT.as_bytes()).unwrap();
     assert_eq!((packages.completed, packages.failed, packages.total), (3, 1, 7));
-    let task = |cpv: &str, phase: &str, binary| Task { cpv: cpv.into(), phase: phase.into(), binary };
-    assert_eq!(packages.running, [task("app-test/hello-1", "compile", false), task("a/b-1", "merge", true)]);
+    let builder = Task { target: Target::Builder, ..task("a/b-1", "merge", true) };
+    assert_eq!(packages.running, [task("app-test/hello-1", "compile", false), builder]);
 }
 
 #[test]
@@ -62,7 +68,6 @@ fn the_log_becomes_packages() {
     for line in LOG.lines() {
         log.line(line);
     }
-    let task = |cpv: &str, phase: &str, binary| Task { cpv: cpv.into(), phase: phase.into(), binary };
     let both = [task("sys-libs/musl-1.2.3", "compile", false), task("dev-lang/python-3.11.2", "merge", true)];
     assert_eq!(log.packages().running, both);
     assert_eq!((log.packages().completed, log.packages().total), (0, 2));
