@@ -70,7 +70,7 @@ impl Base {
 pub fn info(root: &Rootfs, seen: impl Fn(&Path) -> bool, cpus: u32) -> Result<BuilderInfo> {
     let sandbox = Path::new("usr/bin/sandbox");
     let sandbox = seen(sandbox) && root.stat(sandbox)?.is_some();
-    Ok(BuilderInfo { sandbox, cpus, portage: installed_portage(root, seen)? })
+    Ok(BuilderInfo { sandbox, cpus, portage: installed_portage(root, seen)?, date: None })
 }
 
 /// Finds Portage's version in the package database, or in the name of its Python distribution.

@@ -13,8 +13,8 @@ use crate::output::provenance::{BaseOrigin, Command, RepositoryOrigin};
 use crate::output::{self, Claim, Content, Contents, ImageSpec, Published, Staging, provenance};
 use crate::plan::Plan;
 use crate::plan::view::Caches;
-use crate::portage::Resolved;
 use crate::portage::emerge::Step;
+use crate::portage::{BuilderInfo, Resolved};
 use crate::recipe::Job;
 use crate::source::inputs::RepositoryInput;
 use crate::source::{Site, SourceFile};
@@ -61,8 +61,8 @@ pub fn build(job: &Job, origin: &Path, at: &Site<'_>) -> Result<Published> {
     let _used = at.store.use_caches()?;
     let caches = Caches::of(job, at.store.root());
     caches.make()?;
-    let plan =
-        Plan::new(job, &inputs.resolved, inputs.base.info(at.cpus)?, &caches, work.paths()).offline(at.options.offline);
+    let info = BuilderInfo { date: Some(at.date), ..inputs.base.info(at.cpus)? };
+    let plan = Plan::new(job, &inputs.resolved, info, &caches, work.paths()).offline(at.options.offline);
     let builder = Builder::new(job, &inputs.resolved, &inputs.base, &plan, &work)?;
     if let Err(error) = merge(&builder, &plan, at) {
         let error = space::crowded(error, &[work.paths().directory(), &caches.binpkgs, &caches.distfiles]);

@@ -65,12 +65,15 @@ pub fn plan(job: &Job, origin: &Path, home: &Path, options: &PlanOptions<'_>) ->
         (run.mounts, run.steps) = (Known::No(vec![missing.clone()]), Known::No(vec![missing]));
         return Ok(run);
     };
+    run.warnings.clone_from(&resolved.warnings);
     let work = Store::work_paths(home, &job.name, origin);
     let caches = Caches::of(job, home);
     let plan = |info| Plan::new(job, &resolved, info, &caches, &work).offline(options.offline);
     match builder_info(job, store.as_ref(), options)? {
         Some(info) => run.set(plan(info)),
-        None => run.set_without_builder(|portage| plan(BuilderInfo { sandbox: true, cpus: options.cpus, portage })),
+        None => run.set_without_builder(|portage| {
+            plan(BuilderInfo { sandbox: true, cpus: options.cpus, portage, date: None })
+        }),
     }
     Ok(run)
 }

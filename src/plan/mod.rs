@@ -59,6 +59,8 @@ pub struct DryRun {
     pub strip: Vec<Rule>,
     /// The paths of the results.
     pub results: Vec<String>,
+    /// Warnings for the user. They are not printed with the rest.
+    pub warnings: Vec<String>,
 }
 
 /// A part of a plan, or lines that say what is missing to know it.

@@ -169,7 +169,7 @@ mod tests {
     use super::*;
     use crate::portage::fixture::{World, job, profile_name};
 
-    const BUILDER: BuilderInfo = BuilderInfo { sandbox: true, cpus: 4, portage: Some([3, 0, 83]) };
+    const BUILDER: BuilderInfo = BuilderInfo { sandbox: true, cpus: 4, portage: Some([3, 0, 83]), date: None };
 
     fn tail(step: &Step) -> String {
         let at = step.argv.iter().position(|word| word == "--with-bdeps=n").unwrap();

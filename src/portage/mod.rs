@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::base::error::Result;
+use crate::base::time::SourceDate;
 use crate::recipe::Job;
 
 #[allow(dead_code, reason = "the caches of packages use it with the next change")]
@@ -85,7 +86,7 @@ impl ConfigTree {
     }
 }
 
-/// Facts about the builder tree and the machine that the configuration and the commands depend on.
+/// Facts about the builder tree, the machine and the build that the configuration and the commands depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuilderInfo {
     /// True if the builder has `/usr/bin/sandbox`. Without it, Portage's `sandbox` features are turned off.
@@ -94,6 +95,8 @@ pub struct BuilderInfo {
     pub cpus: u32,
     /// Portage's version in the builder, if known ([`portage_version`]).
     pub portage: Option<[u32; 3]>,
+    /// The date that packages get as SOURCE_DATE_EPOCH, if the tree is for a build.
+    pub date: Option<SourceDate>,
 }
 
 /// Parses Portage's version from the name of its entry in the package database (`portage-3.0.83-r1`) or of its Python

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::{BINREPOS_CONF, MAKE_CONF, MAKE_PROFILE, OURS, PACKAGE_FILES, REPOS_CONF, package_path};
+use super::{
+    BASHRC, BINREPOS_CONF, MAKE_CONF, MAKE_PROFILE, OURS, PACKAGE_FILES, REPOS_CONF, USER_PROFILE, package_path,
+};
 use crate::base::error::{Error, Result};
 use crate::portage::ConfigTree;
 
@@ -39,7 +41,7 @@ impl Existing {
     /// Those of `look`, and an error for a file that is not text or is too large.
     pub fn gather(mut look: impl FnMut(&Path) -> Result<Option<Seen>>) -> Result<Self> {
         let mut existing = Self::default();
-        let paths = [MAKE_CONF, MAKE_PROFILE, REPOS_CONF, BINREPOS_CONF].map(PathBuf::from);
+        let paths = [MAKE_CONF, MAKE_PROFILE, REPOS_CONF, BINREPOS_CONF, USER_PROFILE, BASHRC].map(PathBuf::from);
         let packages = PACKAGE_FILES.iter().map(|name| package_path(name));
         for path in paths.into_iter().chain(packages) {
             let Some(seen) = look(&path)? else { continue };

@@ -22,6 +22,10 @@ const OURS: &str = "zz-quern";
 const MAKE_CONF: &str = "etc/portage/make.conf";
 const MAKE_PROFILE: &str = "etc/portage/make.profile";
 const REPOS_CONF: &str = "etc/portage/repos.conf";
+/// The user's own part of the profile.
+const USER_PROFILE: &str = "etc/portage/profile";
+/// The shell script that Portage runs before each phase of each package.
+const BASHRC: &str = "etc/portage/profile/profile.bashrc";
 const BINREPOS_CONF: &str = "etc/portage/binrepos.conf";
 /// The package files that a recipe may set.
 pub const PACKAGE_FILES: [&str; 9] = [
@@ -69,6 +73,7 @@ pub fn target(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Exi
     if !job.portage.binhost.is_empty() {
         binary_hosts(&mut tree, &job.portage.binhost);
     }
+    date(&mut tree, job, info, existing);
     package_files(&mut tree, job, existing)?;
     Ok(tree)
 }
@@ -100,6 +105,7 @@ pub fn builder(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Ex
     if !job.portage.binhost.is_empty() {
         binary_hosts(&mut tree, &job.portage.binhost);
     }
+    date(&mut tree, job, info, existing);
     package_files(&mut tree, job, existing)?;
     Ok(tree)
 }
@@ -138,8 +144,20 @@ pub fn shipped(job: &Job, resolved: &Resolved, existing: &Existing) -> Result<Co
             tree.file(path.join("quern.conf"), text);
         }
     }
+    let user_profile = existing.has_directory(Path::new(USER_PROFILE));
+    tree.remove.insert(if user_profile { BASHRC } else { USER_PROFILE }.into());
+    existing.restore(&mut tree, Path::new(BASHRC));
     package_files(&mut tree, job, existing)?;
     Ok(tree)
+}
+
+/// Sets SOURCE_DATE_EPOCH for all phases of all packages. A variable of make.conf would not do: Portage runs a binary package in the
+/// environment that it was built in.
+fn date(tree: &mut ConfigTree, job: &Job, info: &BuilderInfo, existing: &Existing) {
+    let name = "SOURCE_DATE_EPOCH";
+    if let Some(date) = info.date.filter(|_| !job.portage.make_conf.contains_key(name)) {
+        existing.add(tree, Path::new(BASHRC), &format!("export {name}={}\n", date.epoch()));
+    }
 }
 
 /// Writes our part of a make.conf: the sandbox's paths, defaults, FEATURES, and the recipe's variables last.
@@ -195,7 +213,9 @@ fn features(info: &BuilderInfo, nodoc: bool) -> Vec<&'static str> {
         "buildpkg",
         "binpkg-multi-instance",
         "parallel-fetch",
-        "parallel-install",
+        // Of two packages that are merged at the same time, neither sees the files of the other: whether a collision is found would
+        // be a matter of chance.
+        "-parallel-install",
         "network-sandbox",
         "ipc-sandbox",
         // pid-sandbox mounts a /proc, which a build as root must not do (see `enter`). Builds by root and by ordinary users must
@@ -269,7 +289,7 @@ pub fn without_package_files(job: &Job, existing: &Existing) -> ConfigTree {
 
 /// Returns the path of a package file. `package.provided` belongs to the profile, where it must be a file.
 fn package_path(name: &str) -> PathBuf {
-    let directory = if name == "package.provided" { "etc/portage/profile" } else { "etc/portage" };
+    let directory = if name == "package.provided" { USER_PROFILE } else { "etc/portage" };
     Path::new(directory).join(name)
 }
 

@@ -1,8 +1,9 @@
 use super::*;
 use crate::base::error::Kind;
+use crate::base::time::SourceDate;
 use crate::portage::fixture::{World, job, profile_name};
 
-const BUILDER: BuilderInfo = BuilderInfo { sandbox: true, cpus: 4, portage: None };
+const BUILDER: BuilderInfo = BuilderInfo { sandbox: true, cpus: 4, portage: None, date: None };
 
 fn seen<'a>(files: &'a [(&'a str, Seen)]) -> impl FnMut(&Path) -> Result<Option<Seen>> + 'a {
     move |path| Ok(files.iter().find(|(name, _)| Path::new(name) == path).map(|(_, seen)| seen.clone()))
@@ -174,6 +175,34 @@ fn the_profile_of_the_stage3_is_found_or_named_in_the_error() {
     let resolved = Resolved::new(&job).unwrap();
     let tree = builder(&job, &resolved, &BUILDER, &Existing::default()).unwrap();
     assert_eq!(tree.entries[Path::new(MAKE_PROFILE)], old.entries[Path::new(MAKE_PROFILE)]);
+}
+
+#[test]
+fn every_phase_gets_the_date_and_a_stage4_does_not_ship_it() {
+    let world = World::new();
+    let mut job = job(world.usual());
+    job.build.kind = TreeKind::Stage4;
+    let resolved = Resolved::new(&job).unwrap();
+    let facts = BuilderInfo { date: Some(SourceDate::new(1_700_000_000)), ..BUILDER };
+    let with = |job: &Job, existing: &Existing| builder(job, &resolved, &facts, existing).unwrap();
+    assert_eq!(builder(&job, &resolved, &BUILDER, &stage3()).unwrap().text(BASHRC), None);
+    assert_eq!(with(&job, &stage3()).text(BASHRC), Some("export SOURCE_DATE_EPOCH=1700000000\n"));
+    let tree = shipped(&job, &resolved, &stage3()).unwrap();
+    assert!(tree.remove.contains(Path::new("etc/portage/profile")) && tree.text(BASHRC).is_none());
+
+    let own = [
+        ("etc/portage/profile", Seen::Directory(vec!["profile.bashrc".into()])),
+        (BASHRC, Seen::File(b"own\n".to_vec())),
+    ];
+    let own = Existing::gather(seen(&own)).unwrap();
+    job.build.unblocker_profile = Some(profile_name("default/linux/amd64/23.0"));
+    assert_eq!(with(&job, &own).text(BASHRC), Some("own\n\nexport SOURCE_DATE_EPOCH=1700000000\n"));
+    let tree = shipped(&job, &resolved, &own).unwrap();
+    assert!(!tree.remove.contains(Path::new("etc/portage/profile")));
+    assert_eq!(tree.text(BASHRC), Some("own\n"));
+
+    job.portage.make_conf.insert("SOURCE_DATE_EPOCH".into(), "1".into());
+    assert_eq!(with(&job, &own).text(BASHRC), None);
 }
 
 #[test]
