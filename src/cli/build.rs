@@ -114,6 +114,7 @@ impl Args {
             offline: self.offline,
         };
         let plan = pipeline::plan(&loaded.job, &session::origin(&self.recipe)?, &home, &options)?;
+        plan.warnings.iter().for_each(|warning| ui.warn(warning));
         ui.plan(&plan.to_string());
         Ok(0)
     }

@@ -8,6 +8,8 @@ use crate::recipe::{Origin, RepositorySpec};
 
 /// The size limit of a repository's configuration file, in bytes.
 const MAX_FILE: u64 = 1 << 20;
+/// The section that removes the repository `gentoo` of Portage's default configuration.
+const NO_GENTOO: &str = "\n[gentoo]\nlocation =\n";
 
 /// A repository in a directory of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,9 +182,10 @@ impl Repos {
         for repo in self.iter() {
             text.push_str(&section(repo));
         }
-        // Portage's default configuration names a repository `gentoo`. Without a directory for it, every emerge warns.
-        if self.get("gentoo").is_none() {
-            text.push_str("\n[gentoo]\nlocation =\n");
+        // Portage's default configuration names a repository `gentoo`. Without a directory for it, every emerge warns, and more so if
+        // another repository has that alias.
+        if self.iter().all(|repo| repo.name != "gentoo") {
+            text.push_str(NO_GENTOO);
         }
         text
     }
@@ -195,6 +198,9 @@ impl Repos {
         }
         for repo in self.iter().filter(|repo| repo.name != "gentoo") {
             text.push_str(&section(repo));
+        }
+        if self.get("gentoo").is_some_and(|repo| repo.name != "gentoo") {
+            text.push_str(NO_GENTOO);
         }
         (!text.is_empty()).then_some(text)
     }
@@ -305,7 +311,11 @@ mod tests {
         let repos = Repos::load(&[main]).unwrap();
         assert_eq!(repos.main().name(), "core-kit");
         assert_eq!(repos.get("gentoo").unwrap().name(), "core-kit");
-        assert!(repos.shipped_repos_conf().unwrap().contains("main-repo = core-kit"));
+        let shipped = repos.shipped_repos_conf().unwrap();
+        assert!(shipped.contains("main-repo = core-kit"));
+        for text in [repos.repos_conf(), shipped] {
+            assert!(text.contains("[core-kit]\n") && text.ends_with("\n[gentoo]\nlocation =\n"), "{text}");
+        }
     }
 
     #[test]

@@ -117,6 +117,20 @@ fn a_relative_path_is_relative_to_its_file() {
 }
 
 #[test]
+fn a_repository_answers_to_its_aliases() {
+    let place = Place::new();
+    let with = |sets: &[&str]| place.with(&[], sets);
+    assert!(refusal(&with(&["build.profile=gentoo:base"])).contains("no repository is named `gentoo`"));
+    place.write("repo/metadata/layout.conf", "# aliases = wrong\naliases = old\naliases = gentoo main2\n");
+    place.write("own/profiles/repo_name", "own\n");
+    let own =
+        r#"portage.repositories=["repo", { location = "own", masters = ["gentoo"], eclass-overrides = ["main2"] }]"#;
+    let job = job(&with(&["build.profile=gentoo:base", own]));
+    assert_eq!(job.build.profile.repo.as_deref(), Some("gentoo"));
+    assert!(refusal(&with(&["build.profile=old:base"])).contains("no repository is named `old`"));
+}
+
+#[test]
 fn a_tilde_is_the_home_directory() {
     let place = Place::new();
     let loaded = job(&place.with(&[("HOME", "/home/me"), ("QUERN_BUILD_OUTDIR", "~/out")], &[]));

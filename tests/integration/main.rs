@@ -24,6 +24,7 @@ mod sandbox;
 mod source;
 mod stages;
 mod standard;
+mod strict;
 mod tls;
 mod tripwire;
 mod voice;

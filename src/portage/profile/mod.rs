@@ -25,7 +25,8 @@ pub struct Profile {
     warnings: Vec<String>,
     /// The layout.conf without `profile-set` that makes `@profile` ignore a `packages` file.
     without_set: Option<PathBuf>,
-    packages_file: PathBuf,
+    /// Its file `packages`, unless the profile is one of the main repository, which is synced and not edited.
+    packages_file: Option<PathBuf>,
 }
 
 impl Profile {
@@ -53,7 +54,7 @@ impl Profile {
             .node_at(&host)
             .ok_or_else(|| Error::usage(format!("the profile {} is a symlink out of the repositories", shown(name))))?;
         walk.visit(first)?;
-        let packages_file = host.join("packages");
+        let packages_file = (repo.name() != repos.main().name()).then(|| host.join("packages"));
         let mut profile = Self {
             repo: repo.name().to_owned(),
             path,
@@ -123,15 +124,16 @@ impl Profile {
         if !self.packages.is_empty() {
             return Ok(());
         }
-        let error = Error::usage(format!("@profile is empty in the profile {self}"));
-        Err(match &self.without_set {
-            Some(layout) => error.with_hint(format!(
-                "its repository does not let `packages` add to @profile: write\n\
-                 profile-formats = portage-2 profile-set\nin {}",
+        let mut hint = "name the packages of the image in the recipe: emerge.packages = [\"…\"]".to_owned();
+        match (&self.packages_file, &self.without_set) {
+            (Some(_), Some(layout)) => hint.push_str(&format!(
+                "; or let `packages` add to @profile: write\nprofile-formats = portage-2 profile-set\nin {}",
                 layout.display()
             )),
-            None => error.with_hint(format!("list packages in {}, one atom per line", self.packages_file.display())),
-        })
+            (Some(file), None) => hint.push_str(&format!("; or in {}, one atom per line", file.display())),
+            (None, _) => {}
+        }
+        Err(Error::usage(format!("@profile is empty in the profile {self}")).with_hint(hint))
     }
 
     /// Returns the name of its repository.

@@ -71,7 +71,9 @@ fn an_empty_profile_set_explains_its_reason() {
     let error = profile.require_packages().unwrap_err();
     let hint = error.hint().unwrap();
     assert!(
-        hint.contains("profile-formats = portage-2 profile-set") && hint.contains("metadata/layout.conf"),
+        hint.contains("emerge.packages = [")
+            && hint.contains("profile-formats = portage-2 profile-set")
+            && hint.contains("metadata/layout.conf"),
         "{hint}"
     );
 
@@ -82,6 +84,10 @@ fn an_empty_profile_set_explains_its_reason() {
     let mut profile = Profile::resolve(&profile_name("quern:musl-python3"), &repos).unwrap();
     let error = profile.require_packages().unwrap_err();
     assert!(error.hint().unwrap().contains("profiles/musl-python3/packages"));
+    // The main repository is synced, and not edited.
+    let main = Profile::resolve(&profile_name("gentoo:default/linux/amd64/23.0"), &repos).unwrap();
+    let hint = main.require_packages().unwrap_err().hint().unwrap().to_owned();
+    assert!(hint.contains("emerge.packages = [") && !hint.contains("profiles/"), "{hint}");
     world.write("user/packages", "app-misc/hello\n*sys-libs/musl\n");
     profile.add_user_packages(&world.path("user")).unwrap();
     profile.require_packages().unwrap();

@@ -106,7 +106,7 @@ impl Checker<'_> {
     fn profile(&mut self, word: &Word, known: &Known) -> Option<ProfileName> {
         let profile = self.follow(word, "profile", words::profile)?;
         let repository = match &profile.repo {
-            Some(name) => known.directories().find(|known| known.name == *name),
+            Some(name) => known.named(name),
             None => known.main(),
         };
         let Some(repository) = repository else {

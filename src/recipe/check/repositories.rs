@@ -1,7 +1,7 @@
 //! `portage.repositories`: the list, and how its repositories refer to each other. Directories on this machine are read here;
 //! repositories that are fetched later are checked only for their form.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::{Checker, Word};
@@ -22,7 +22,20 @@ pub(super) struct Known(Vec<Option<Directory>>);
 #[derive(Debug, Clone)]
 pub(super) struct Directory {
     pub(super) name: String,
+    /// Other names that it answers to.
+    pub(super) aliases: Vec<String>,
     pub(super) location: PathBuf,
+}
+
+impl Directory {
+    fn read(location: &Path) -> Result<Self, Unreadable> {
+        let name = repository_name(location)?;
+        let layout = text(&location.join("metadata/layout.conf")).unwrap_or_default();
+        let mut aliases =
+            layout.lines().filter_map(|line| line.trim().strip_prefix("aliases")?.trim_start().strip_prefix('='));
+        let aliases = aliases.next_back().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+        Ok(Self { name, aliases, location: location.to_owned() })
+    }
 }
 
 impl Known {
@@ -34,6 +47,12 @@ impl Known {
     /// Returns the repositories on this machine.
     pub(super) fn directories(&self) -> impl Iterator<Item = &Directory> {
         self.0.iter().flatten()
+    }
+
+    /// Finds a repository on this machine by its name or an alias.
+    pub(super) fn named(&self, name: &str) -> Option<&Directory> {
+        let alias = || self.directories().find(|known| known.aliases.iter().any(|alias| alias == name));
+        self.directories().find(|known| known.name == name).or_else(alias)
     }
 
     /// Returns true if every name is known, so that another name is a mistake. An empty list has its own mistake.
@@ -78,24 +97,25 @@ impl Checker<'_> {
                 written.push(one);
                 continue;
             };
-            match repository_name(&location) {
-                Ok(name) => {
-                    if let Some(at) = known.0.iter().position(|other| other.as_ref().is_some_and(|o| o.name == name)) {
-                        let title = format!("two repositories are named {}", quoted(&name));
+            match Directory::read(&location) {
+                Ok(directory) => {
+                    let same = |other: &Option<Directory>| other.as_ref().is_some_and(|o| o.name == directory.name);
+                    if let Some(at) = known.0.iter().position(same) {
+                        let title = format!("two repositories are named {}", quoted(&directory.name));
                         self.texts.find(Finding::at(&one.at, title, "again here").also(&written[at].at, "first here"));
                         continue;
                     }
-                    known.0.push(Some(Directory { name, location }));
+                    known.0.push(Some(directory));
                     written.push(one);
                 }
-                Err(problem) => {
+                Err(Unreadable { title, problem }) => {
                     let shown = escaped(&location.to_string_lossy());
-                    self.texts.problem(&one.at, format!("not an ebuild repository: {shown}"), problem);
+                    self.texts.problem(&one.at, format!("{title}: {shown}"), problem);
                 }
             }
         }
         for other in written.iter().flat_map(|one| &one.others).filter(|_| known.0.iter().all(Option::is_some)) {
-            if !known.directories().any(|known| known.name == other.text) {
+            if known.named(&other.text).is_none() {
                 let title = format!("no repository is named {}", quoted(&other.text));
                 let problem = Problem::new("not a repository of this recipe").help(known.listed());
                 self.texts.problem(&other.at, title, problem);
@@ -108,13 +128,13 @@ impl Checker<'_> {
     /// Returns the main repository of a Gentoo system, for recipes that name no repository.
     fn main_repository(&mut self) -> (Option<Vec<RepositorySpec>>, Known) {
         let location = PathBuf::from(MAIN);
-        match repository_name(&location) {
-            Ok(name) => {
-                let origin = Origin::Location(location.clone());
+        match Directory::read(&location) {
+            Ok(directory) => {
+                let origin = Origin::Location(location);
                 let repository = RepositorySpec { origin, priority: None, masters: None, eclass_overrides: None };
-                (Some(vec![repository]), Known(vec![Some(Directory { name, location })]))
+                (Some(vec![repository]), Known(vec![Some(directory)]))
             }
-            Err(problem) => {
+            Err(Unreadable { problem, .. }) => {
                 let title = format!("no repository is given, and {MAIN} is not a repository: {}", problem.label);
                 self.texts.find(
                     Finding::missing(title)
@@ -127,21 +147,43 @@ impl Checker<'_> {
     }
 }
 
+/// A directory that is not a repository, or that cannot be read.
+struct Unreadable {
+    title: &'static str,
+    problem: Problem,
+}
+
 /// Reads the name of a repository.
-fn repository_name(location: &Path) -> Result<String, Problem> {
-    const MAX_SIZE: u64 = 4096;
-    let help = "an ebuild repository has its name in the file profiles/repo_name";
-    let path = location.join("profiles/repo_name");
-    let why = |error: std::io::Error| Problem::new(format!("profiles/repo_name: {}", reason(&error))).help(help);
-    if !fs_err::metadata(&path).map_err(why)?.is_file() {
-        return Err(Problem::new("profiles/repo_name is not a file").help(help));
-    }
-    let mut name = String::new();
-    fs_err::File::open(&path).and_then(|file| file.take(MAX_SIZE).read_to_string(&mut name)).map_err(why)?;
-    let name = name.lines().next().unwrap_or_default().trim();
+fn repository_name(location: &Path) -> Result<String, Unreadable> {
+    let none = |label: String| {
+        let problem = Problem::new(label).help("an ebuild repository has its name in the file profiles/repo_name");
+        Unreadable { title: "not an ebuild repository", problem }
+    };
+    let text = text(&location.join("profiles/repo_name")).map_err(|error| {
+        let label = format!("profiles/repo_name: {}", reason(&error));
+        match error.kind() {
+            ErrorKind::PermissionDenied => {
+                let problem = Problem::new(label).help("let the user who runs quern-builder read the repository");
+                Unreadable { title: "cannot read the ebuild repository", problem }
+            }
+            _ => none(label),
+        }
+    })?;
+    let name = text.lines().next().unwrap_or_default().trim();
     words::repository(name)
         .map(|()| name.to_owned())
-        .map_err(|problem| Problem::new(format!("profiles/repo_name: {}", problem.label)).help(help))
+        .map_err(|problem| none(format!("profiles/repo_name: {}", problem.label)))
+}
+
+/// Reads the beginning of a small file of a repository.
+fn text(path: &Path) -> std::io::Result<String> {
+    const MAX_SIZE: u64 = 4096;
+    if !fs_err::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is not a file"));
+    }
+    let mut bytes = Vec::new();
+    fs_err::File::open(path)?.take(MAX_SIZE).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Finds the entry of a directory whose name is nearest to a missing one.
