@@ -20,7 +20,7 @@ use crate::plan::Plan;
 use crate::plan::view::View;
 use crate::portage::config::Existing;
 use crate::portage::emerge::Step;
-use crate::portage::{Resolved, failure};
+use crate::portage::{Resolved, failure, left};
 use crate::recipe::{Job, TreeKind};
 use crate::source::Site;
 use crate::store::work::Work;
@@ -66,6 +66,7 @@ impl<'a> Builder<'a> {
         let paths = self.work.paths();
         let mut plan = self.view.plan(paths.tree(), step.argv.iter().map(Into::into).collect(), Terminal::None);
         plan.env.extend(step.env.clone());
+        plan.left = Some(left::VARIABLES.map(str::to_owned).to_vec());
         let in_place = self.job.build.kind == TreeKind::Stage4;
         let mut observer = observe::Emerge::new(paths, in_place, at.ui)?;
         let exit = enter::run(&plan, Io::Observe(&mut observer))?;

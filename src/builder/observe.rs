@@ -6,8 +6,9 @@ use std::io::Write;
 
 use crate::base::error::{Context, Result};
 use crate::base::progress::{Event, Packages, Progress, Target};
-use crate::enter::Observer;
+use crate::enter::{Left, Observer};
 use crate::portage::events::Watcher;
+use crate::portage::left;
 use crate::store::work::WorkPaths;
 
 /// The number of lines of output that are kept for the failure report.
@@ -47,6 +48,12 @@ impl Observer for Emerge<'_> {
         }
         self.tail.push_back(line.to_vec());
         self.ui.emit(Event::Output(&String::from_utf8_lossy(line)));
+    }
+
+    fn left(&mut self, process: &Left) {
+        if let Some(sentence) = left::sentence(&process.command, &process.variables, process.waited) {
+            self.ui.warn(&sentence);
+        }
     }
 
     fn tick(&mut self) {

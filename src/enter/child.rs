@@ -47,7 +47,7 @@ fn sandbox(channel: &mut UnixStream) -> Result<i32> {
         Fork::Child => Ok(init::run(&plan, channel, &mut lines, this.as_fd(), &signals)),
         // In the foreground of a terminal, signals from the terminal reach the command directly.
         Fork::Parent(child) => {
-            process::supervise(child, &signals, Forward::Sent, Some(channel.as_fd())).map(|exit| exit.code())
+            process::supervise(child, &signals, Forward::Sent, Some(channel.as_fd()), None).map(|exit| exit.code())
         }
     }
 }

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
 use super::child::report;
+use super::left::{Left, Orphans};
 use super::mounts::{self, Root};
 use super::{Plan, Report, Terminal};
 use crate::base::error::{Context, Error, Kind, Result};
@@ -58,12 +59,13 @@ pub(super) fn run(
     parent: BorrowedFd<'_>,
     signals: &SigSet,
 ) -> i32 {
-    let child = match prepare(plan)
-        .and_then(|(pid, proc)| confine(pid, &proc, channel, lines))
-        .and_then(|()| drop_privileges(plan, parent))
-        .and_then(|()| start(plan))
-    {
-        Ok(child) => child,
+    let started = prepare(plan).and_then(|(pid, proc)| {
+        confine(pid, &proc, channel, lines)?;
+        drop_privileges(plan, parent)?;
+        Ok((start(plan)?, proc))
+    });
+    let (child, proc) = match started {
+        Ok(started) => started,
         Err(error) => {
             report(channel, &Report::failed(&error));
             return NOT_STARTED;
@@ -75,7 +77,16 @@ pub(super) fn run(
         Terminal::None => Forward::Everyone,
         Terminal::Shared | Terminal::Foreground => Forward::Sent,
     };
-    match process::supervise(child, signals, forward, Some(channel.as_fd())) {
+    let Ok(lifeline) = channel.try_clone() else { return NOT_STARTED };
+    let mut orphans = plan.left.as_ref().map(|wanted| Orphans::new(proc, child, wanted));
+    let mut tell = |left: Vec<Left>| left.into_iter().for_each(|left| report(channel, &Report::Left(left)));
+    let mut look = || _ = orphans.as_mut().map(|orphans| tell(orphans.end_idle()));
+    let tick: Option<&mut dyn FnMut()> = if plan.left.is_some() { Some(&mut look) } else { None };
+    let exit = process::supervise(child, signals, forward, Some(lifeline.as_fd()), tick);
+    if let Some(orphans) = &mut orphans {
+        tell(orphans.remaining());
+    }
+    match exit {
         Ok(exit) => exit.code(),
         Err(error) => error.exit_code(),
     }

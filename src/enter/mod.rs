@@ -17,6 +17,7 @@
 mod capture;
 mod child;
 mod init;
+mod left;
 mod mounts;
 pub mod overlay;
 mod parent;
@@ -24,6 +25,7 @@ pub mod plan;
 
 pub use capture::Captured;
 pub use child::run_if_child;
+pub use left::Left;
 pub use parent::{Io, Observer, run, try_out};
 pub use plan::{Mount, Plan, Terminal};
 
@@ -45,6 +47,8 @@ enum Report {
     },
     /// The command runs.
     Started,
+    /// The command left a process behind.
+    Left(Left),
     /// The command could not be started.
     Failed {
         /// The operation that failed.

@@ -12,10 +12,11 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::net::{RecvFlags, recv};
 
 use super::capture::Captured;
 use super::plan::base_mounts;
-use super::{MARK, NAME, Plan, Report, Terminal, mounts};
+use super::{Left, MARK, NAME, Plan, Report, Terminal, mounts};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::os::process::{self, Exit, Foreground, Signals};
 use crate::os::sys;
@@ -60,6 +61,8 @@ pub trait Observer {
     fn line(&mut self, line: &[u8]);
     /// Is called a few times a second while the command runs.
     fn tick(&mut self);
+    /// Takes a process that the command left behind. Only a plan with [`Plan::left`] reports any.
+    fn left(&mut self, left: &Left);
 }
 
 /// Runs a plan's command in a sandbox of its own and waits for it.
@@ -110,7 +113,7 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
         kill(pid, Signal::SIGKILL).ok();
     }
     let watched = match (&started, output) {
-        (Ok(_), Some(Output::Observed(read, observer))) => watch(read, observer),
+        (Ok(channel), Some(Output::Observed(read, observer))) => watch(read, channel, observer),
         (Ok(_), Some(Output::Captured([out, err], captured))) => captured.read(out, err),
         _ => Ok(()),
     };
@@ -149,6 +152,7 @@ pub fn try_out(root: &std::path::Path) -> Result<()> {
         argv: Vec::new(),
         env: std::collections::BTreeMap::new(),
         terminal: Terminal::None,
+        left: None,
     };
     run(&plan, Io::Inherit).map(drop)
 }
@@ -213,8 +217,9 @@ fn unexpected(report: Report) -> Error {
 }
 
 /// Passes output to the observer until every process of the sandbox has closed the pipe, which happens at the latest when PID 1 ends.
-fn watch(mut pipe: std::io::PipeReader, observer: &mut dyn Observer) -> Result<()> {
+fn watch(mut pipe: std::io::PipeReader, channel: &UnixStream, observer: &mut dyn Observer) -> Result<()> {
     let mut pending = Vec::new();
+    let mut reports = Vec::new();
     let mut buffer = vec![0; LINE];
     let mut ticked = Instant::now();
     loop {
@@ -226,6 +231,7 @@ fn watch(mut pipe: std::io::PipeReader, observer: &mut dyn Observer) -> Result<(
         };
         if ticked.elapsed() >= TICK {
             observer.tick();
+            processes_left(channel, &mut reports, observer);
             ticked = Instant::now();
         }
         if ready == 0 {
@@ -252,5 +258,20 @@ fn watch(mut pipe: std::io::PipeReader, observer: &mut dyn Observer) -> Result<(
         observer.line(&pending);
     }
     observer.tick();
+    processes_left(channel, &mut reports, observer);
     Ok(())
+}
+
+/// Passes the processes that PID 1 has reported by now to the observer. `pending` holds the beginning of a report.
+fn processes_left(channel: &UnixStream, pending: &mut Vec<u8>, observer: &mut dyn Observer) {
+    let mut buffer = vec![0; LINE];
+    while let Ok((count @ 1.., _)) = recv(channel, &mut buffer[..], RecvFlags::DONTWAIT) {
+        pending.extend_from_slice(&buffer[..count]);
+    }
+    while let Some(length) = pending.iter().position(|&byte| byte == b'\n') {
+        if let Ok(Report::Left(left)) = serde_json::from_slice(&pending[..length]) {
+            observer.left(&left);
+        }
+        pending.drain(..=length);
+    }
 }

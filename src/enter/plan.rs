@@ -26,6 +26,9 @@ pub struct Plan {
     pub env: BTreeMap<String, String>,
     /// The command's share of the caller's terminal.
     pub terminal: Terminal,
+    /// Makes PID 1 end idle processes that outlive their parent and keep the command waiting, and report them to the observer with
+    /// these variables of their environment. `None` leaves such processes alone.
+    pub left: Option<Vec<String>>,
 }
 
 /// A command's share of the caller's terminal.
@@ -178,6 +181,7 @@ mod tests {
             argv: vec!["true".into()],
             env: BTreeMap::new(),
             terminal: Terminal::None,
+            left: Some(vec!["PF".into()]),
         };
         let wire = serde_json::to_vec(&plan).unwrap();
         assert_eq!(serde_json::from_slice::<Plan>(&wire).unwrap(), plan);

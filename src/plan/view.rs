@@ -147,6 +147,7 @@ impl View {
             argv,
             env: base_env(std::env::vars_os()),
             terminal,
+            left: None,
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod dir;
 pub mod emerge;
 pub mod events;
 pub mod failure;
+pub mod left;
 pub mod makeconf;
 pub mod profile;
 pub mod repos;

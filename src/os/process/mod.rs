@@ -28,6 +28,9 @@ const STOPPING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, 
 /// Time between the signal to stop and SIGKILL.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// Time between two ticks of [`supervise`].
+const TICK: Duration = Duration::from_secs(1);
+
 /// Pause between two attempts to remove a directory that is still written to.
 const PAUSE: Duration = Duration::from_millis(1);
 /// Two signals within this time count as one: a terminal and a parent may both send it.
@@ -97,24 +100,35 @@ pub(crate) fn block_signals() -> Result<SigSet> {
 /// Waits until `child` ends. Meanwhile reaps every other child, since PID 1 inherits orphans, and passes signals on.
 ///
 /// The parent holds the other end of the descriptor `lifeline`. When that end is closed, the parent is gone, and the child is killed.
+/// Calls `tick` about once a second.
 pub(crate) fn supervise(
     child: Pid,
     signals: &SigSet,
     forward: Forward,
     lifeline: Option<BorrowedFd<'_>>,
+    mut tick: Option<&mut dyn FnMut()>,
 ) -> Result<Exit> {
     let mut lifeline = lifeline;
     let fd = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .system(|| "opening a signal descriptor")?;
+    let mut ticked = Instant::now();
     loop {
         if let Some(exit) = reap(child)? {
             return Ok(exit);
+        }
+        if let Some(tick) = tick.as_mut().filter(|_| ticked.elapsed() >= TICK) {
+            tick();
+            ticked = Instant::now();
         }
         let mut fds = vec![PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
         if let Some(lifeline) = lifeline {
             fds.push(PollFd::new(lifeline, PollFlags::empty()));
         }
-        match poll(&mut fds, PollTimeout::NONE) {
+        let timeout = match tick {
+            Some(_) => PollTimeout::try_from(TICK).unwrap_or(PollTimeout::MAX),
+            None => PollTimeout::NONE,
+        };
+        match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(Error::system("waiting for a child").with_source(errno)),
         }

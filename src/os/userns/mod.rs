@@ -195,7 +195,7 @@ fn outer() -> Result<Exit> {
         process::wait(pid).ok();
     })?;
     ours.write_all(b"m").system(|| "talking to the program in the user namespace")?;
-    process::supervise(pid, &signals, Forward::Sent, None)
+    process::supervise(pid, &signals, Forward::Sent, None, None)
 }
 
 /// Runs newuidmap or newgidmap.

@@ -108,7 +108,7 @@ pub(super) fn log_name(name: &str, category: Option<&str>) -> Option<String> {
 }
 
 /// Returns true for text of the form `category/package-version`.
-pub(super) fn is_cpv(text: &str) -> bool {
+pub(in crate::portage) fn is_cpv(text: &str) -> bool {
     let word = |part: &str| {
         !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"+_.-".contains(&b)) && part.len() < 200
     };

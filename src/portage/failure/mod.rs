@@ -11,6 +11,7 @@ mod known;
 mod logs;
 
 use known::KNOWN;
+pub(in crate::portage) use logs::is_cpv;
 
 /// The number of log lines that are shown.
 pub const LINES: usize = 40;

@@ -1,0 +1,261 @@
+//! Processes that outlive the program that started them. PID 1 inherits them. If one of them holds the terminal or the pipe that the
+//! command reads, the command waits for it, perhaps forever.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::fs::rootfs;
+
+/// The time that a process must be idle before it is ended.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Processor time, in ticks between two looks, up to which a process counts as idle.
+const IDLE_TICKS: u64 = 1;
+
+/// Most bytes of a command line or a variable in a report.
+const MAX_TEXT: usize = 500;
+
+/// Most bytes that are read of a file in `/proc`.
+const MAX_FILE: u64 = 256 << 10;
+
+/// Most reports about one command. They fit into the buffer of a socket that nobody reads.
+const MAX_REPORTS: usize = 32;
+
+/// A process that was left behind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// Its command line, with blanks between the words.
+    pub command: String,
+    /// Those of the [wanted](super::Plan::left) variables that its environment has.
+    pub variables: BTreeMap<String, String>,
+    /// True if the command waited for it; false if it still ran when the command ended.
+    pub waited: bool,
+}
+
+/// A look at one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stat {
+    parent: i32,
+    /// True if it runs or waits for a disk.
+    busy: bool,
+    /// Processor time so far.
+    ticks: u64,
+}
+
+/// The end of a pipe or of a terminal, by the name that `/proc` gives it.
+type Name = String;
+
+/// The processes that PID 1 inherited.
+#[derive(Debug)]
+pub(super) struct Orphans<'a> {
+    proc: OwnedFd,
+    command: i32,
+    wanted: &'a [String],
+    /// For each process that the command waits for: its processor time, and the time of the last look at which it was not idle.
+    waited: BTreeMap<i32, (u64, Instant)>,
+    /// Processes that got SIGTERM.
+    asked: BTreeSet<i32>,
+    reports: usize,
+}
+
+impl<'a> Orphans<'a> {
+    /// Looks for processes that the child `command` of this process, which is PID 1 of `proc`, leaves behind.
+    pub(super) fn new(proc: OwnedFd, command: Pid, wanted: &'a [String]) -> Self {
+        Self { proc, command: command.as_raw(), wanted, waited: BTreeMap::new(), asked: BTreeSet::new(), reports: 0 }
+    }
+
+    /// Ends processes that the command waits for, once they are idle. Returns those that were asked to end now.
+    pub(super) fn end_idle(&mut self) -> Vec<Left> {
+        let stats = self.stats();
+        let waited_for = self.waited_for(&stats);
+        self.waited.retain(|pid, _| waited_for.contains_key(pid));
+        let mut ended = Vec::new();
+        for (root, tree) in waited_for {
+            let ticks = tree.iter().map(|pid| stats[pid].ticks).sum();
+            let busy = tree.iter().any(|pid| stats[pid].busy);
+            let (before, since) = *self.waited.entry(root).or_insert((ticks, Instant::now()));
+            if busy || ticks > before + IDLE_TICKS {
+                self.waited.insert(root, (ticks, Instant::now()));
+                continue;
+            }
+            self.waited.insert(root, (ticks, since));
+            if since.elapsed() < IDLE {
+                continue;
+            }
+            let signal = if self.asked.insert(root) {
+                ended.extend(self.report(root, true));
+                Signal::SIGTERM
+            } else {
+                Signal::SIGKILL
+            };
+            tree.iter().for_each(|pid| _ = kill(Pid::from_raw(*pid), signal));
+        }
+        ended
+    }
+
+    /// Returns the processes that still run after the command has ended.
+    pub(super) fn remaining(&mut self) -> Vec<Left> {
+        let stats = self.stats();
+        let new = |(pid, stat): &(&i32, &Stat)| stat.parent == 1 && !self.asked.contains(*pid);
+        let roots: Vec<i32> = stats.iter().filter(new).map(|(pid, _)| *pid).collect();
+        roots.into_iter().filter_map(|root| self.report(root, false)).collect()
+    }
+
+    fn stats(&self) -> BTreeMap<i32, Stat> {
+        let names = rootfs::list(std::os::fd::AsFd::as_fd(&self.proc)).unwrap_or_default();
+        let pids = names.iter().filter_map(|(name, _)| name.to_str()?.parse().ok());
+        pids.filter_map(|pid| Some((pid, parse_stat(&self.read(pid, "stat")?)?))).collect()
+    }
+
+    /// Returns the orphans that the command waits for, each with its descendants and itself.
+    fn waited_for(&self, stats: &BTreeMap<i32, Stat>) -> BTreeMap<i32, BTreeSet<i32>> {
+        let roots: Vec<i32> =
+            stats.iter().filter(|(pid, stat)| stat.parent == 1 && **pid != self.command).map(|(pid, _)| *pid).collect();
+        let mut trees: BTreeMap<i32, BTreeSet<i32>> =
+            roots.into_iter().map(|root| (root, descendants(root, stats))).collect();
+        if trees.is_empty() {
+            return trees;
+        }
+        let all: BTreeSet<i32> = trees.values().flatten().copied().collect();
+        let mut held: BTreeMap<i32, BTreeSet<Name>> = BTreeMap::new();
+        for (root, tree) in &trees {
+            held.insert(*root, tree.iter().flat_map(|pid| self.ends(*pid).0).collect());
+        }
+        // An end of a terminal or a pipe that another process also writes to says nothing: that process may still work.
+        let (mut written, mut read) = (BTreeSet::new(), BTreeSet::new());
+        for pid in stats.keys().filter(|pid| **pid != 1 && !all.contains(pid)) {
+            let (writes, reads) = self.ends(*pid);
+            written.extend(writes);
+            if *pid == self.command {
+                read = reads;
+            }
+        }
+        let waits = |name: &Name| !written.contains(name) && (name.starts_with("/dev/pts/") || read.contains(name));
+        trees.retain(|root, _| held[root].iter().any(waits));
+        trees
+    }
+
+    /// Returns the terminals and pipes that a process has open for writing, and the pipes that it has open for reading.
+    fn ends(&self, pid: i32) -> (BTreeSet<Name>, BTreeSet<Name>) {
+        let (mut writes, mut reads) = (BTreeSet::new(), BTreeSet::new());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(fds) = rustix::fs::openat(&self.proc, format!("{pid}/fd"), flags, Mode::empty()) else {
+            return (writes, reads);
+        };
+        for (fd, _) in rootfs::list(std::os::fd::AsFd::as_fd(&fds)).unwrap_or_default() {
+            let Ok(link) = rustix::fs::readlinkat(&fds, &fd, Vec::new()) else { continue };
+            let Ok(name) = link.into_string() else { continue };
+            let number = name.strip_prefix("/dev/pts/").filter(|number| *number != "ptmx");
+            if number.is_none() && !name.starts_with("pipe:[") {
+                continue;
+            }
+            // The permissions of the link itself tell how the descriptor was opened.
+            let mode =
+                rustix::fs::statat(&fds, &fd, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).map_or(0, |stat| stat.st_mode);
+            if mode & 0o200 != 0 {
+                writes.insert(name);
+            } else if mode & 0o400 != 0 {
+                reads.insert(name);
+            }
+        }
+        (writes, reads)
+    }
+
+    fn report(&mut self, pid: i32, waited: bool) -> Option<Left> {
+        if self.reports == MAX_REPORTS {
+            return None;
+        }
+        self.reports += 1;
+        let command = self.read(pid, "cmdline")?;
+        let words: Vec<_> = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+        let environment = self.read(pid, "environ").unwrap_or_default();
+        let variables = environment.split(|byte| *byte == 0).filter_map(|variable| {
+            let (name, value) = std::str::from_utf8(variable).ok()?.split_once('=')?;
+            self.wanted.iter().any(|wanted| wanted == name).then(|| (name.to_owned(), short(value)))
+        });
+        Some(Left { command: short(words.join(" ").trim_end()), variables: variables.collect(), waited })
+    }
+
+    fn read(&self, pid: i32, file: &str) -> Option<Vec<u8>> {
+        let path = Path::new(&pid.to_string()).join(file);
+        let opened = rustix::fs::openat(&self.proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let mut bytes = Vec::new();
+        File::from(opened).take(MAX_FILE).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
+}
+
+/// Returns a process and everything that it started.
+fn descendants(root: i32, stats: &BTreeMap<i32, Stat>) -> BTreeSet<i32> {
+    let mut tree = BTreeSet::from([root]);
+    loop {
+        let more: Vec<i32> = stats
+            .iter()
+            .filter(|(pid, stat)| tree.contains(&stat.parent) && !tree.contains(*pid))
+            .map(|(pid, _)| *pid)
+            .collect();
+        if more.is_empty() {
+            return tree;
+        }
+        tree.extend(more);
+    }
+}
+
+/// Parses `/proc/PID/stat`. The name of the program is between parentheses and may contain anything.
+fn parse_stat(bytes: &[u8]) -> Option<Stat> {
+    let end = bytes.iter().rposition(|byte| *byte == b')')?;
+    let text = std::str::from_utf8(&bytes[end + 1..]).ok()?;
+    let fields: Vec<&str> = text.split_ascii_whitespace().collect();
+    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    Some(Stat {
+        parent: fields.get(1)?.parse().ok()?,
+        busy: matches!(*fields.first()?, "R" | "D"),
+        ticks: number(11)?.saturating_add(number(12)?),
+    })
+}
+
+fn short(text: &str) -> String {
+    let mut end = text.len().min(MAX_TEXT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_program_does_not_confuse_the_parser() {
+        let line = b"17 (a) S 9 (b) S 1 17 17 0 -1 4194560 1 2 3 4 55 66 7 8 20 0 1 0\n";
+        assert_eq!(parse_stat(line), Some(Stat { parent: 1, busy: false, ticks: 121 }));
+        assert_eq!(parse_stat(b"17 (\xff)) D 4 17 17 0 -1 0 0 0 0 0 1 2\n").map(|stat| stat.busy), Some(true));
+        for cut in 0..line.len() {
+            parse_stat(&line[..cut]);
+        }
+        assert_eq!(parse_stat(b"17 S 1"), None);
+    }
+
+    #[test]
+    fn a_tree_has_all_descendants() {
+        let stat = |parent| Stat { parent, busy: false, ticks: 0 };
+        let stats = BTreeMap::from([(5, stat(1)), (3, stat(9)), (9, stat(5)), (7, stat(1))]);
+        assert_eq!(descendants(5, &stats), BTreeSet::from([3, 5, 9]));
+    }
+
+    #[test]
+    fn long_text_is_cut_between_characters() {
+        assert_eq!(short(&"é".repeat(400)).len(), MAX_TEXT);
+        assert!(short(&format!("x{}", "é".repeat(400))).len() < MAX_TEXT);
+    }
+}
