@@ -4,6 +4,7 @@
 //! [`crate::enter`] knows how a command gets to see it.
 
 pub mod base;
+pub mod failed;
 pub mod host;
 mod observe;
 pub mod overlays;
@@ -74,6 +75,9 @@ impl<'a> Builder<'a> {
             return Ok(());
         }
         let error = failure::find(&paths.logs(), began, &observer.tail());
+        if let Some(cpv) = &error.cpv {
+            self.work.record_failed(cpv)?;
+        }
         let error = error.offline(at.options.offline).into_error(&step.what);
         if exit.code() == KILLED && error.hint().is_none() {
             return Err(error.with_hint(

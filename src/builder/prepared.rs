@@ -2,9 +2,10 @@
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::base::Base;
+use super::failed::Failed;
 use super::overlays::{OverlayMount, Tree, like};
 use super::prepare;
 use super::query::{self, Answer, Query};
@@ -28,6 +29,8 @@ pub struct Parts<'a> {
     pub caches: &'a Caches,
     /// The work directory of a build whose changes the tree shows; `None` for a builder in which nothing was merged yet.
     pub after: Option<&'a WorkPaths>,
+    /// The package whose work directory the tree shows and commands start in.
+    pub failed: Option<&'a Failed<'a>>,
 }
 
 /// A builder tree, mounted and configured in a scratch directory. Dropping it unmounts it.
@@ -36,8 +39,10 @@ pub struct Prepared {
     view: View,
     root: PathBuf,
     tree: Tree,
-    /// The image of the last build.
-    image: Option<Mounted>,
+    /// The image and the temporary files of the last build.
+    more: Vec<Mounted>,
+    /// The directory in which a shell starts.
+    directory: PathBuf,
 }
 
 impl Prepared {
@@ -46,17 +51,20 @@ impl Prepared {
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if the kernel refuses a mount, or a file cannot be written.
     pub fn new(parts: &Parts<'_>, scratch: &Scratch, offline: bool) -> Result<Self> {
-        let Parts { job, resolved, base, info, caches, after } = *parts;
+        let Parts { job, resolved, base, info, caches, after, failed } = *parts;
         let paths = scratch.paths();
         for path in [paths.config(), paths.image()] {
             fs_err::create_dir_all(path).system(|| "making a scratch directory")?;
         }
-        let view = View::scratch(job, resolved, caches, paths).offline(offline);
+        let mut view = View::scratch(job, resolved, caches, paths).offline(offline);
+        if let Some(failed) = failed {
+            view = view.of_failed(paths.tmp(), failed.work());
+        }
         let mut overlays = base.overlays(paths)?;
         let mut tree = Tree::mount(&overlays, paths, &view.targets())?;
         // The base's own files: a build has changed those of its tree.
         let texts = prepare::Texts::new(job, resolved, tree.root(), paths, info)?;
-        let mut image = None;
+        let mut more = Vec::new();
         if let Some(after) = after {
             tree.unmount()?;
             // The kernel refuses the work directory of another overlay, and other lower layers lack other mount points.
@@ -65,12 +73,16 @@ impl Prepared {
             tree = Tree::mount(&overlays, paths, &view.targets())?;
             texts.replace(job, tree.root())?;
             if job.build.kind == TreeKind::Image {
-                image = Some(mount_image(after, paths)?);
+                more.push(mount_over(&after.image(), &paths.image(), paths)?);
             }
+        }
+        if let Some(failed) = failed {
+            more.push(mount_over(&failed.work().tmp(), &paths.tmp(), paths)?);
         }
         texts.write(tree.root(), paths)?;
         prepare::resolver(tree.root())?;
-        Ok(Self { view, root: paths.tree(), tree, image })
+        let directory = failed.map_or_else(|| "/".into(), |failed| failed.directory().to_owned());
+        Ok(Self { view, root: paths.tree(), tree, more, directory })
     }
 
     #[allow(dead_code, reason = "the first question comes with the next change")]
@@ -89,6 +101,7 @@ impl Prepared {
     pub fn run(&self, argv: Vec<OsString>, terminal: Terminal) -> Result<Exit> {
         let mut plan = self.view.plan(self.root.clone(), argv, terminal);
         plan.env.extend(self.view.target_env());
+        plan.directory.clone_from(&self.directory);
         enter::run(&plan, Io::Inherit)
     }
 
@@ -97,26 +110,24 @@ impl Prepared {
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if the kernel refuses.
     pub fn unmount(self) -> Result<()> {
-        self.image.map_or(Ok(()), Mounted::unmount)?;
+        self.more.into_iter().try_for_each(Mounted::unmount)?;
         self.tree.unmount()
     }
 }
 
-/// Mounts the image of the build in `after` where `paths` has the image, with changes in `paths`.
-fn mount_image(after: &WorkPaths, paths: &WorkPaths) -> Result<Mounted> {
-    let (lower, at) = (after.image(), paths.image());
-    let (upper, work) = (paths.uppers().join("image"), paths.overlay_work().join("image"));
-    let preparing = || "preparing an overlay of the image";
-    for path in [&upper, &work] {
+/// Mounts an overlay of the directory `lower` of the last build at `at`, a directory of the scratch directory `paths`, which also has its
+/// changes.
+fn mount_over(lower: &Path, at: &Path, paths: &WorkPaths) -> Result<Mounted> {
+    let name = at.file_name().unwrap_or_default();
+    let (upper, work) = (paths.uppers().join(name), paths.overlay_work().join(name));
+    let preparing = || format!("preparing an overlay of {}", lower.display());
+    for path in [at, &upper, &work] {
         fs_err::create_dir_all(path).system(preparing)?;
     }
-    let open = |path| fs_err::File::open(path).system(preparing);
-    like(open(&lower)?.as_fd(), open(&upper)?.as_fd()).system(preparing)?;
-    overlay::mount(
-        Overlay { lowers: std::slice::from_ref(&lower), upper: Some((&upper, &work)) },
-        open(&at)?.as_fd(),
-        &at,
-    )
+    let open = |path: &Path| fs_err::File::open(path).system(preparing);
+    like(open(lower)?.as_fd(), open(&upper)?.as_fd()).system(preparing)?;
+    let layers = Overlay { lowers: &[lower.to_owned()], upper: Some((&upper, &work)) };
+    overlay::mount(layers, open(at)?.as_fd(), at)
 }
 
 /// Runs a command with the caller's streams in the tree of `overlays`, the root's first. Its changes go to `scratch`.

@@ -15,13 +15,15 @@ use crate::ui::Terminal;
 /// The builder tree is the stage3 or the host, with the changes of the last build of the recipe. The shell has the same mounts, caches
 /// and Portage configuration as a build; the caches are read-only. emerge acts on the image: PORTAGE_CONFIGROOT is set, and the image of
 /// the last build is mounted. Without that variable, emerge acts on the builder tree. With --image, the shell runs in the image of the
-/// last build. All changes are discarded at the end. The exit code is that of the command.
+/// last build. With --failed, it runs in the source directory of the package that made the last build fail; the first line of output
+/// names the file with the package's variables and functions. All changes are discarded at the end. The exit code is that of the command.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
   quern-builder shell demo.toml
   quern-builder shell demo.toml -- emerge --pretend --verbose @profile
   quern-builder shell demo.toml -- env -u PORTAGE_CONFIGROOT emerge --pretend dev-build/make
+  quern-builder shell --failed demo.toml
   quern-builder shell --image demo.toml -- /usr/bin/python3 --version")]
 pub struct Args {
     /// The recipe.
@@ -30,6 +32,9 @@ pub struct Args {
     /// Run in the image of the last build
     #[arg(long, conflicts_with = "locked")]
     pub image: bool,
+    /// Run in the work directory of the package that made the last build fail
+    #[arg(long, conflicts_with = "image")]
+    pub failed: bool,
     /// Use only files that the store has, and give the command no network
     #[arg(long)]
     pub offline: bool,
@@ -49,7 +54,11 @@ impl Args {
     fn enter(&self, Session { job, origin, store }: &Session, ui: &Terminal) -> Result<i32> {
         let locked = self.lock.entry(&self.recipe, job)?;
         let options = ResolveOptions { offline: self.offline, locked: locked.as_ref(), ..ResolveOptions::default() };
-        let place = if self.image { Place::Image } else { Place::Builder };
+        let place = match (self.image, self.failed) {
+            (true, _) => Place::Image,
+            (_, true) => Place::Failed,
+            _ => Place::Builder,
+        };
         let exit = pipeline::shell(job, origin, place, self.command.clone(), &Site::new(store, options, ui))?;
         Ok(exit.code())
     }

@@ -195,7 +195,7 @@ fn start(plan: &Plan) -> Result<Option<Pid>> {
     let doing = || format!("starting {:?} in the tree", Path::new(program));
     #[allow(clippy::disallowed_methods, reason = "this room runs commands")]
     let mut command = Command::new(program);
-    command.args(arguments).env_clear().envs(&plan.env).current_dir("/");
+    command.args(arguments).env_clear().envs(&plan.env).current_dir(&plan.directory);
     let terminal = plan.terminal;
     let as_planned = move || match terminal {
         Terminal::None => nix::unistd::setsid().map(drop),

@@ -150,6 +150,7 @@ pub fn try_out(root: &std::path::Path) -> Result<()> {
         hostname: "quern".to_owned(),
         network: false,
         argv: Vec::new(),
+        directory: "/".into(),
         env: std::collections::BTreeMap::new(),
         terminal: Terminal::None,
         left: None,

@@ -22,6 +22,9 @@ pub struct Plan {
     /// The command and its arguments. A command without a slash is looked up in [`PATH`]. If this is empty, the sandbox is made and ends
     /// at once.
     pub argv: Vec<OsString>,
+    /// The command's current directory, an absolute path in the tree.
+    #[serde(with = "any_path")]
+    pub directory: PathBuf,
     /// The whole environment.
     pub env: BTreeMap<String, String>,
     /// The command's share of the caller's terminal.
@@ -179,6 +182,7 @@ mod tests {
             hostname: "quern".into(),
             network: true,
             argv: vec!["true".into()],
+            directory: "/".into(),
             env: BTreeMap::new(),
             terminal: Terminal::None,
             left: Some(vec!["PF".into()]),

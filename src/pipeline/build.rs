@@ -56,7 +56,7 @@ pub fn build(job: &Job, origin: &Path, at: &Site<'_>) -> Result<Published> {
 
     let waiting = || at.ui.note("waiting for another build of this recipe to end");
     let work = at.store.work(&job.name, origin, Mode::Exclusive, waiting)?;
-    let mut state = State { below: inputs.base.below(), finished: false };
+    let mut state = State { below: inputs.base.below(), finished: false, failed: None };
     work.begin(&state)?;
     let _used = at.store.use_caches()?;
     let caches = Caches::of(job, at.store.root());

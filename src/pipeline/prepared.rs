@@ -49,8 +49,15 @@ pub(super) fn ready<T>(
     let caches = Caches::of(job, at.store.root());
     caches.make()?;
     let info = inputs.base.info(at.cpus)?;
-    let parts =
-        Parts { job, resolved: &inputs.resolved, base: &inputs.base, info: &info, caches: &caches, after: None };
+    let parts = Parts {
+        job,
+        resolved: &inputs.resolved,
+        base: &inputs.base,
+        info: &info,
+        caches: &caches,
+        after: None,
+        failed: None,
+    };
     let builder = Prepared::new(&parts, &scratch, at.options.offline)?;
     let done = look(&Ready { builder: &builder, inputs: &inputs, info: &info })?;
     builder.unmount()?;

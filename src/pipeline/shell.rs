@@ -6,6 +6,7 @@ use std::path::Path;
 use super::prepared::{known_base, known_repositories};
 use crate::base::error::{Error, Result};
 use crate::builder::base::Base;
+use crate::builder::failed::Failed;
 use crate::builder::overlays::OverlayMount;
 use crate::builder::prepared::{Parts, Prepared, run_in};
 use crate::enter::Terminal;
@@ -23,23 +24,37 @@ pub enum Place {
     Builder,
     /// The image that the last build made.
     Image,
+    /// The builder tree, with the work directory of the package that made the last build fail.
+    Failed,
 }
 
 /// Runs `command`, or a login shell if it is empty, in a tree of `job`, whose recipe is the file `origin`. Changes are thrown away.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::base::error::Kind::Usage) if the recipe was not built yet or the tree lacks the command, and those of
-/// [`base`](super::base) and [`repositories`](super::repositories).
+/// [`Kind::Usage`](crate::base::error::Kind::Usage) if the recipe was not built yet, no package of it failed or the tree lacks
+/// the command, and those of [`base`](super::base) and [`repositories`](super::repositories).
 pub fn shell(job: &Job, origin: &Path, place: Place, command: Vec<OsString>, at: &Site<'_>) -> Result<Exit> {
     let waiting = || at.ui.note("waiting for the build of this recipe to end");
     let work = at.store.work(&job.name, origin, Mode::Shared, waiting)?;
     match place {
-        Place::Builder => in_builder(job, &work, command, at),
+        Place::Builder => in_builder(job, &work, None, command, at),
+        Place::Failed => {
+            let state = work.state()?;
+            let failed = failed(job, &work, state.as_ref())?;
+            at.ui.note(&failed.describe());
+            in_builder(job, &work, Some(&failed), command, at)
+        }
         Place::Image => in_image(job, &work, command, at),
     }
 }
 
-fn in_builder(job: &Job, work: &Work, command: Vec<OsString>, at: &Site<'_>) -> Result<Exit> {
+fn in_builder(
+    job: &Job,
+    work: &Work,
+    failed: Option<&Failed<'_>>,
+    command: Vec<OsString>,
+    at: &Site<'_>,
+) -> Result<Exit> {
     let scratch = work.scratch()?;
     // Held: they keep their directories in the store.
     let (_repositories, resolved) = known_repositories(job, at)?;
@@ -49,12 +64,32 @@ fn in_builder(job: &Job, work: &Work, command: Vec<OsString>, at: &Site<'_>) -> 
     let caches = Caches::of(job, at.store.root());
     caches.make()?;
     let info = base.info(at.cpus)?;
-    let parts = Parts { job, resolved: &resolved, base: &base, info: &info, caches: &caches, after };
+    let parts = Parts { job, resolved: &resolved, base: &base, info: &info, caches: &caches, after, failed };
     let builder = Prepared::new(&parts, &scratch, at.options.offline)?;
     let (command, terminal) = command_or(command, &["/bin/bash", "-l"]);
     let exit = builder.run(command, terminal)?;
     builder.unmount()?;
     Ok(exit)
+}
+
+/// Returns the work directory of the package that made the last build fail.
+fn failed<'a>(job: &Job, work: &'a Work, state: Option<&'a State>) -> Result<Failed<'a>> {
+    let refused = |title: String, hint: &str| Err(Error::usage(title).with_hint(hint));
+    match state {
+        Some(State { finished: true, .. }) => refused(
+            format!("the last build of {} did not fail", job.name),
+            "without --failed the shell enters its builder tree",
+        ),
+        Some(State { failed: Some(cpv), .. }) => Failed::find(work.paths(), cpv),
+        Some(_) => refused(
+            format!("the last build of {} was not ended by a failed package", job.name),
+            "without --failed the shell enters the tree that it is built in",
+        ),
+        None => refused(
+            format!("{} has no failed build", job.name),
+            "build it first; build.keep-failed = false removes the work directory of a failed build",
+        ),
+    }
 }
 
 fn in_image(job: &Job, work: &Work, command: Vec<OsString>, at: &Site<'_>) -> Result<Exit> {

@@ -126,6 +126,15 @@ impl View {
         Self { mounts: self.mounts.iter().map(read_only).collect(), hostname: self.hostname.clone(), network: false }
     }
 
+    /// Shows the directory `tmp` as `PORTAGE_TMPDIR`, and the logs of the build in `work`.
+    #[must_use]
+    pub fn of_failed(mut self, tmp: PathBuf, work: &WorkPaths) -> Self {
+        self.mounts.retain(|mount| mount.target() != Path::new(portage::TMPDIR));
+        self.mounts.push(Mount::writable(tmp, portage::TMPDIR));
+        self.mounts.push(Mount::read_only(work.logs(), portage::LOGDIR));
+        self
+    }
+
     /// Takes the network away if `offline`.
     #[must_use]
     pub fn offline(self, offline: bool) -> Self {
@@ -145,6 +154,7 @@ impl View {
             hostname: self.hostname.clone(),
             network: self.network,
             argv,
+            directory: "/".into(),
             env: base_env(std::env::vars_os()),
             terminal,
             left: None,

@@ -27,6 +27,7 @@ pub mod makeconf;
 pub mod profile;
 pub mod repos;
 pub mod text;
+pub mod workdir;
 
 pub use profile::Profile;
 pub use repos::{Repo, Repos};

@@ -168,6 +168,9 @@ pub struct State {
     pub below: Below,
     /// True if the build succeeded.
     pub finished: bool,
+    /// The package whose build failed, as `category/package-version`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
 }
 
 impl Store {
@@ -268,6 +271,17 @@ impl Work {
             Ok(text) => Ok(serde_json::from_slice(&text).ok()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::system("reading the state of the last build").with_source(error)),
+        }
+    }
+
+    /// Records the package `cpv`, whose build failed.
+    ///
+    /// # Errors
+    /// [`Kind::System`] if the state cannot be read or written.
+    pub fn record_failed(&self, cpv: &str) -> Result<()> {
+        match self.state()? {
+            Some(state) => self.write(&State { failed: Some(cpv.to_owned()), ..state }),
+            None => Ok(()),
         }
     }
 

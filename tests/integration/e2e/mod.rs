@@ -12,6 +12,7 @@ use crate::env::{self, Output, Privilege, Server, TestEnv, World, output};
 
 mod clean;
 mod crash;
+mod failed;
 mod failure;
 mod formats;
 mod host;
