@@ -50,6 +50,7 @@ impl Texts {
             TreeKind::Image => {
                 let target = Rootfs::open(&work.config())?;
                 overlay_user_files(job, &target)?;
+                overlay_env(job, root)?;
                 Some(config::target(job, resolved, info, &existing(&target)?)?)
             }
             TreeKind::Stage4 => {
@@ -132,6 +133,13 @@ fn overlay_user_files(job: &Job, root: &Rootfs) -> Result<()> {
         Some(directory) => copy(directory, root, at),
         None => Ok(()),
     }
+}
+
+/// Copies the files that lines of `package.env` in `portage.config` name. Those lines also apply to the builder.
+fn overlay_env(job: &Job, root: &Rootfs) -> Result<()> {
+    let env = job.portage.config.as_ref().map(|directory| directory.join("env")).filter(|env| env.is_dir());
+    let at = Path::new("etc/portage/env");
+    env.map_or(Ok(()), |env| root.create_dir_all(at, 0o755).and_then(|()| copy(&env, root, at)))
 }
 
 fn copy(from: &Path, root: &Rootfs, to: &Path) -> Result<()> {

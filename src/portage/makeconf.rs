@@ -13,16 +13,40 @@ use crate::recipe::{Job, owned_variable};
 /// [`Kind::Usage`](crate::base::error::Kind::Usage) for an invalid name, a variable that the build sets, a value with control
 /// characters or a reference that Portage cannot expand, and variables that refer to each other in a cycle.
 pub fn check(job: &Job) -> Result<()> {
-    recipe_variables(job).map(drop)
+    recipe_variables(job)?;
+    job.portage.env.keys().try_for_each(|name| env_file(job, name).map(drop))
+}
+
+/// Returns the text of a file in `env`.
+///
+/// # Errors
+/// Those of [`check`].
+pub(super) fn env_file(job: &Job, name: &str) -> Result<String> {
+    let set = &job.portage.env[name];
+    let lines = variables(set, &format!("portage.env.{}", plain(name, 60)))?;
+    Ok(lines.iter().map(|(name, value)| line(name, value)).collect::<String>() + &flags(set))
 }
 
 /// Returns the recipe's variables, quoted. Each comes after those it refers to.
 pub(super) fn recipe_variables(job: &Job) -> Result<Vec<(String, String)>> {
-    let variables = &job.portage.make_conf;
+    variables(&job.portage.make_conf, "portage.make-conf")
+}
+
+/// Writes the compiler flags that use COMMON_FLAGS. Portage itself does not know that variable; a stage3's make.conf uses it
+/// in the same way.
+pub(super) fn flags(variables: &BTreeMap<String, String>) -> String {
+    let given = |name: &&str| variables.contains_key(*name);
+    let names = ["CFLAGS", "CXXFLAGS", "FCFLAGS", "FFLAGS"];
+    let missing = names.iter().filter(|name| given(&"COMMON_FLAGS") && !given(name));
+    missing.map(|name| line(name, "${COMMON_FLAGS}")).collect()
+}
+
+/// Returns the variables of the key `of`, quoted. Each comes after those it refers to.
+fn variables(variables: &BTreeMap<String, String>, of: &str) -> Result<Vec<(String, String)>> {
     let mut references = BTreeMap::new();
     let mut quoted = BTreeMap::new();
     for (name, value) in variables {
-        let key = format!("portage.make-conf.{}", plain(name, 60));
+        let key = format!("{of}.{}", plain(name, 60));
         if !is_name(name) {
             return Err(Error::usage(format!("{key}: not a valid name of a variable"))
                 .with_hint("use letters, digits and _, and do not begin with a digit"));
@@ -36,24 +60,25 @@ pub(super) fn recipe_variables(job: &Job) -> Result<Vec<(String, String)>> {
     }
     let mut order = Vec::new();
     for name in quoted.keys() {
-        visit(name, &references, &mut Vec::new(), &mut order)?;
+        visit(name, &references, &mut Vec::new(), &mut order)
+            .map_err(|cycle| Error::usage(format!("variables in {of} refer to each other in a cycle: {cycle}")))?;
     }
     Ok(order.into_iter().map(|name| (name.to_owned(), quoted[name].clone())).collect())
 }
 
-/// Visits variables depth first, so that each comes after those it refers to. A variable may refer to its own earlier value.
+/// Visits variables depth first, so that each comes after those it refers to. A variable may refer to its own earlier value. The error
+/// is a cycle.
 fn visit<'a>(
     name: &'a str,
     references: &'a BTreeMap<&'a str, BTreeSet<String>>,
     stack: &mut Vec<&'a str>,
     order: &mut Vec<&'a str>,
-) -> Result<()> {
+) -> Result<(), String> {
     if order.contains(&name) {
         return Ok(());
     }
     if let Some(start) = stack.iter().position(|above| *above == name) {
-        let cycle = [&stack[start..], &[name]].concat().join(" → ");
-        return Err(Error::usage(format!("variables in portage.make-conf refer to each other in a cycle: {cycle}")));
+        return Err([&stack[start..], &[name]].concat().join(" → "));
     }
     stack.push(name);
     for other in references[name].iter().filter(|other| *other != name) {

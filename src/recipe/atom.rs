@@ -1,4 +1,4 @@
-//! Atoms (PMS 8.3), package sets, and lines of Portage's package files. Pure.
+//! Atoms (PMS 8.3) and package sets. Pure.
 
 use super::diagnostic::Problem;
 use super::words::{Checked, chars, digits, printable, repository};
@@ -14,28 +14,8 @@ pub(super) fn package(text: &str) -> Checked {
     }
 }
 
-/// Parses a line of a package file and tidies its blanks. Accepts empty lines and comments.
-pub(super) fn package_line(file: &str, text: &str) -> Checked<String> {
-    let line = text.trim();
-    printable(line)?;
-    if line.is_empty() || line.starts_with('#') {
-        return Ok(line.to_owned());
-    }
-    let (first, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-    let masks = matches!(file, "package.mask" | "package.unmask");
-    if masks && !rest.trim().is_empty() {
-        return Err(Problem::new(format!("a line of {file} must contain only an atom")));
-    }
-    let one = if masks { first.strip_prefix('-').unwrap_or(first) } else { first };
-    if !one.contains('/') {
-        return Err(Problem::new("no category").help("write category/package, for example app-misc/hello"));
-    }
-    atom(one, true)?;
-    Ok(line.split_whitespace().collect::<Vec<_>>().join(" "))
-}
-
 /// Accepts a package dependency specification (PMS 8.3) that is not a blocker. `wild` allows `*/*` and similar.
-fn atom(text: &str, wild: bool) -> Checked {
+pub(super) fn atom(text: &str, wild: bool) -> Checked {
     if text.is_empty() {
         return Err(Problem::new("empty"));
     }
@@ -54,8 +34,7 @@ fn atom(text: &str, wild: bool) -> Checked {
         None => (rest, None),
     };
     if let Some(flags) = flags {
-        let flag = |c: char| c.is_ascii_alphanumeric() || "+_@-!?=,()".contains(c);
-        chars(flags, "the USE flags of an atom", flag, flag)?;
+        flags.split(',').try_for_each(use_dependency)?;
     }
     let (rest, repo) = match rest.split_once("::") {
         Some((rest, repo)) => (rest, Some(repo)),
@@ -82,6 +61,13 @@ fn atom(text: &str, wild: bool) -> Checked {
     }
     let package = if operator == "=" { package.strip_suffix('*').unwrap_or(package) } else { package };
     chars(package, "the name of a package", letter, |c| letter(c) || "+.-".contains(c))?;
+    if !operator.is_empty() && rest.trim_end_matches('*').contains('*') {
+        return wild_version(package, operator);
+    }
+    let revised = package.rsplit_once("-r").is_some_and(|(_, revision)| digits(revision));
+    if operator == "~" && revised {
+        return Err(Problem::new("`~` stands for every revision").help("leave out the revision, or write `=`"));
+    }
     match (operator.is_empty(), has_version(package)) {
         (true, true) => Err(Problem::new("a version without an operator").help(format!("write ={text}"))),
         (false, false) => Err(Problem::new(format!("`{operator}` needs a version"))
@@ -91,6 +77,26 @@ fn atom(text: &str, wild: bool) -> Checked {
             Some(_) if operator.is_empty() => Err(Problem::new("the name of a package must not contain `.`")),
             _ => Ok(()),
         },
+    }
+}
+
+/// Accepts a USE dependency of an atom (PMS 8.3.4).
+fn use_dependency(text: &str) -> Checked {
+    let flag = text.strip_suffix(['?', '=']).unwrap_or(text);
+    let flag = flag.strip_suffix("(+)").or_else(|| flag.strip_suffix("(-)")).unwrap_or(flag);
+    let flag = flag.strip_prefix(['-', '!']).unwrap_or(flag);
+    let first = |c: char| c.is_ascii_alphanumeric();
+    chars(flag, "a USE flag of an atom", first, |c| first(c) || "+_@-".contains(c))
+}
+
+/// Accepts `=category/package-*9999*`, the only form of an atom with both an operator and wildcards. The last `*` of `package` is
+/// taken off already.
+fn wild_version(package: &str, operator: &str) -> Checked {
+    let version = package.rsplit_once('-').and_then(|(_, version)| version.strip_prefix('*'));
+    let word = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    match version {
+        Some(version) if operator == "=" && word(version) => Ok(()),
+        _ => Err(Problem::new("an operator and a wildcard together").help("write */*, dev-lang/*, or =*/*-*9999*")),
     }
 }
 
@@ -162,26 +168,27 @@ mod tests {
             "a/b.c",
             ">=a/b-1*",
             "a/b-1-r2",
+            "a/b[]",
+            "a/b[c,,d]",
+            "a/b[c d]",
+            "a/b[+c]",
+            "a/b[c(x)]",
+            "~a/b-1-r2",
+            "=*/*-*9999*",
         ];
         for text in bad {
             assert!(atom(text, false).is_err(), "{text}");
         }
         assert_eq!(atom("*/*", true), Ok(()));
-        assert_eq!(atom("dev-lang/*", true), Ok(()));
+        for text in
+            ["dev-lang/*", "dev-*/*lib*", "=*/*-*9999*", "=a/b-1*", "*/*::repo", "a/b[-c,d(+)]", "a/b[c?,!d=,e(-)?]"]
+        {
+            assert_eq!(atom(text, true), Ok(()), "{text}");
+        }
+        for text in [">=*/*-1", "=a/*", "=a/*-1", "=a/b-**", "=a/b-*1.0*"] {
+            assert!(atom(text, true).is_err(), "{text}");
+        }
         assert_eq!(package("@profile"), Ok(()));
         assert!(package("@").is_err());
-    }
-
-    #[test]
-    fn lines_of_package_files() {
-        assert_eq!(
-            package_line("package.use", " app-misc/hello   nls  -foo "),
-            Ok("app-misc/hello nls -foo".to_owned())
-        );
-        assert_eq!(package_line("package.use", "# why"), Ok("# why".to_owned()));
-        assert_eq!(package_line("package.mask", "-app-misc/hello"), Ok("-app-misc/hello".to_owned()));
-        assert!(package_line("package.mask", "app-misc/hello nls").is_err());
-        assert!(package_line("package.use", "hello nls").is_err());
-        assert!(package_line("package.use", "a/b nls\n*/* -sandbox").is_err());
     }
 }

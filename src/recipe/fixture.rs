@@ -20,8 +20,10 @@ pub(crate) fn job() -> Job {
             distfiles: None,
             binhost: Vec::new(),
             make_conf: BTreeMap::new(),
+            env: BTreeMap::new(),
             package_files: BTreeMap::new(),
             config: None,
+            config_files: BTreeMap::new(),
         },
         build: Build {
             profile: ProfileName { repo: None, path: "p".to_owned() },

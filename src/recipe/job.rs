@@ -137,8 +137,14 @@ pub struct Portage {
     pub make_conf: BTreeMap<String, String>,
     /// Lines of `package.use`, `package.accept_keywords`, …, by the name of the file.
     pub package_files: BTreeMap<String, Vec<String>>,
-    /// A directory laid over the generated `/etc/portage` of the target.
+    /// Variables of files in `env`, by the name of the file. Lines of `package.env` name such files.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, BTreeMap<String, String>>,
+    /// A directory laid over the generated `/etc/portage` of the target. Its package files also apply to the builder.
     pub config: Option<PathBuf>,
+    /// Lines of the package files in `config`, by the name of the file.
+    #[serde(skip)]
+    pub config_files: BTreeMap<String, Vec<String>>,
 }
 
 /// An ebuild repository, as the recipe describes it.

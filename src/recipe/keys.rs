@@ -25,6 +25,8 @@ pub(super) enum Type {
     Map,
     /// A table of strings or integers.
     Variables,
+    /// A table of such tables.
+    Tables,
     /// An array of lines or a table of atoms, for this file of Portage.
     Lines(&'static str),
 }
@@ -44,6 +46,7 @@ impl Type {
             Self::Repositories => "an array of directories or tables",
             Self::Map => "a table of strings",
             Self::Variables => "a table of strings or integers",
+            Self::Tables => "a table of tables",
             Self::Lines(_) => "an array of lines, or a table of package = \"words\"",
         }
     }
@@ -147,6 +150,13 @@ pub(super) const KEYS: &[Key] = &[
         "package.accept_restrict",
         r#"package-accept-restrict = { "*/*" = "-fetch" }"#,
     ),
+    lines(
+        "package-provided",
+        &["package.provided"],
+        "package.provided",
+        r#"package-provided = ["sys-kernel/gentoo-sources-6.12.8"]"#,
+    ),
+    key("portage", "env", Type::Tables, r#"env = { "no-lto.conf" = { CFLAGS = "-O2" } }"#),
     key("build", "profile", Type::Str, r#"profile = "quern:musl-python3""#),
     key("build", "unblocker-profile", Type::Str, r#"unblocker-profile = "quern:unblocker""#),
     key("build", "kind", Type::Str, r#"kind = "image""#),

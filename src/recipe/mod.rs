@@ -1,8 +1,8 @@
 //! Reads recipes into a typed, valid [`Job`]. The rest of the program knows neither TOML nor where a value came from.
 //!
 //! `keys` lists what a recipe may contain. `parse` turns each file, variable and option into a tree, `shape` checks its keys and
-//! types, `merge` lays the trees over each other, and `check` gives the result a meaning, with the rules in `words` and `atom`.
-//! `diagnostic` shows every mistake with a caret under it.
+//! types, `merge` lays the trees over each other, and `check` gives the result a meaning, with the rules in `words`, `atom` and
+//! `package_files`. `diagnostic` shows every mistake with a caret under it.
 
 mod atom;
 mod check;
@@ -12,6 +12,7 @@ pub(crate) mod fixture;
 mod job;
 mod keys;
 mod merge;
+mod package_files;
 mod parse;
 mod shape;
 #[cfg(test)]

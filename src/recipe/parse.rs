@@ -74,7 +74,7 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
     let at = Place { text, span: start..source.len() };
     let literal = match of {
         Type::Strs | Type::Words | Type::Ports | Type::Repositories => raw.starts_with('['),
-        Type::Map | Type::Variables => raw.starts_with('{'),
+        Type::Map | Type::Variables | Type::Tables => raw.starts_with('{'),
         Type::Lines(_) => raw.starts_with(['[', '{']),
         Type::Str | Type::Int | Type::Age | Type::Size | Type::Bool => false,
     };
@@ -105,7 +105,7 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
             Is::List(words)
         }
         Type::Lines(_) => Is::List(split(raw, |c| c == '\n', text, start)),
-        Type::Str | Type::Age | Type::Size | Type::Map | Type::Variables => Is::Str(raw.to_owned()),
+        Type::Str | Type::Age | Type::Size | Type::Map | Type::Variables | Type::Tables => Is::Str(raw.to_owned()),
     };
     Some(Value { at, is })
 }

@@ -104,6 +104,7 @@ fn typed(texts: &mut Texts, section: &str, key: &Key, value: Value) -> Option<Va
         (Type::Repositories, Is::List(list)) => Is::List(wrong.repositories(texts, list)?),
         (Type::Map, Is::Table(table)) => Is::Table(wrong.map(texts, table, |value| value)?),
         (Type::Variables, Is::Table(table)) => Is::Table(wrong.map(texts, table, text)?),
+        (Type::Tables, Is::Table(table)) => Is::Table(wrong.tables(texts, table)?),
         (Type::Lines(_), Is::List(list)) => Is::List(wrong.strings(texts, list)?),
         (Type::Lines(_), Is::Table(table)) => Is::Table(wrong.map(texts, table, |value| match value.is {
             Is::List(list) if list.iter().all(|word| matches!(word.is, Is::Str(_))) => {
@@ -161,6 +162,19 @@ impl Wrong<'_> {
                 return None;
             }
             checked.insert(name, Item { key_at: item.key_at, value });
+        }
+        Some(checked)
+    }
+
+    fn tables(&self, texts: &mut Texts, table: Table) -> Option<Table> {
+        let mut checked = Table::new();
+        for (name, Item { key_at, value: Value { at, is } }) in table {
+            let Is::Table(table) = is else {
+                self.note(texts, &at, "a table of strings", &is);
+                return None;
+            };
+            let is = Is::Table(self.map(texts, table, text)?);
+            checked.insert(name, Item { key_at, value: Value { at, is } });
         }
         Some(checked)
     }

@@ -4,11 +4,12 @@
 //! from the one recipe, as files, never through the environment. The recipe's make.conf variables and package files apply to
 //! both: a package that is needed at build time is merged into the builder, and users expect one configuration.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::base::error::{Error, Result};
 use crate::base::text::plain;
-use crate::portage::makeconf::{line, quote, recipe_variables};
+use crate::portage::makeconf::{env_file, flags, line, quote, recipe_variables};
 use crate::portage::profile::link_target;
 use crate::portage::{self, BuilderInfo, ConfigTree, Entry, Profile, Repos, Resolved};
 use crate::recipe::{BaseSpec, Job, ProfileName, TreeKind};
@@ -22,6 +23,8 @@ const OURS: &str = "zz-quern";
 const MAKE_CONF: &str = "etc/portage/make.conf";
 const MAKE_PROFILE: &str = "etc/portage/make.profile";
 const REPOS_CONF: &str = "etc/portage/repos.conf";
+/// The directory of the files that package.env names.
+const ENV: &str = "etc/portage/env";
 /// The user's own part of the profile.
 const USER_PROFILE: &str = "etc/portage/profile";
 /// The shell script that Portage runs before each phase of each package.
@@ -74,7 +77,7 @@ pub fn target(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Exi
         binary_hosts(&mut tree, &job.portage.binhost);
     }
     date(&mut tree, job, info, existing);
-    package_files(&mut tree, job, existing)?;
+    package_files(&mut tree, job, &job.portage.package_files, existing)?;
     Ok(tree)
 }
 
@@ -106,7 +109,8 @@ pub fn builder(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Ex
         binary_hosts(&mut tree, &job.portage.binhost);
     }
     date(&mut tree, job, info, existing);
-    package_files(&mut tree, job, existing)?;
+    let files = if stage4 { job.portage.package_files.clone() } else { of_builder(job) };
+    package_files(&mut tree, job, &files, existing)?;
     Ok(tree)
 }
 
@@ -122,7 +126,7 @@ pub fn shipped(job: &Job, resolved: &Resolved, existing: &Existing) -> Result<Co
         let value = if name == "FEATURES" { format!("${{FEATURES}} {value}") } else { value };
         text.push_str(&line(&name, &value));
     }
-    text.push_str(&flags(job));
+    text.push_str(&flags(&job.portage.make_conf));
     if text.is_empty() && !existing.has_directory(Path::new(MAKE_CONF)) {
         tree.remove.insert(MAKE_CONF.into());
         existing.restore(&mut tree, Path::new(MAKE_CONF));
@@ -147,7 +151,7 @@ pub fn shipped(job: &Job, resolved: &Resolved, existing: &Existing) -> Result<Co
     let user_profile = existing.has_directory(Path::new(USER_PROFILE));
     tree.remove.insert(if user_profile { BASHRC } else { USER_PROFILE }.into());
     existing.restore(&mut tree, Path::new(BASHRC));
-    package_files(&mut tree, job, existing)?;
+    package_files(&mut tree, job, &job.portage.package_files, existing)?;
     Ok(tree)
 }
 
@@ -195,17 +199,8 @@ fn make_conf(job: &Job, info: &BuilderInfo, paths: &[(&str, &str)], nodoc: bool)
         let value = if name == "FEATURES" { format!("${{FEATURES}} {value}") } else { value };
         text.push_str(&line(&name, &value));
     }
-    text.push_str(&flags(job));
+    text.push_str(&flags(&job.portage.make_conf));
     Ok(text)
-}
-
-/// Writes the compiler flags that use COMMON_FLAGS. Portage itself does not know that variable; a stage3's make.conf uses it
-/// in the same way.
-fn flags(job: &Job) -> String {
-    let given = |name: &&str| job.portage.make_conf.contains_key(*name);
-    let names = ["CFLAGS", "CXXFLAGS", "FCFLAGS", "FFLAGS"];
-    let missing = names.iter().filter(|name| given(&"COMMON_FLAGS") && !given(name));
-    missing.map(|name| line(name, "${COMMON_FLAGS}")).collect()
 }
 
 fn features(info: &BuilderInfo, nodoc: bool) -> Vec<&'static str> {
@@ -256,8 +251,23 @@ fn binary_hosts(tree: &mut ConfigTree, hosts: &[String]) {
     tree.file(Path::new(BINREPOS_CONF).join("quern.conf"), text);
 }
 
-fn package_files(tree: &mut ConfigTree, job: &Job, existing: &Existing) -> Result<()> {
+/// Returns the package files of an image's builder: the files of `portage.config`, which lie in the image's configuration alone, and
+/// the recipe's lines.
+fn of_builder(job: &Job) -> BTreeMap<String, Vec<String>> {
+    let mut files = job.portage.config_files.clone();
     for (name, lines) in &job.portage.package_files {
+        files.entry(name.clone()).or_default().extend(lines.iter().cloned());
+    }
+    files
+}
+
+fn package_files(
+    tree: &mut ConfigTree,
+    job: &Job,
+    files: &BTreeMap<String, Vec<String>>,
+    existing: &Existing,
+) -> Result<()> {
+    for (name, lines) in files {
         let text = package_text(name, lines)?;
         let path = package_path(name);
         // Use a directory unless a file exists, so that the user's own directory can be laid over it.
@@ -266,6 +276,9 @@ fn package_files(tree: &mut ConfigTree, job: &Job, existing: &Existing) -> Resul
         } else {
             tree.file(path.join(OURS), text);
         }
+    }
+    for name in job.portage.env.keys() {
+        tree.file(Path::new(ENV).join(name), env_file(job, name)?);
     }
     Ok(())
 }

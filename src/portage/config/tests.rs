@@ -206,6 +206,31 @@ fn every_phase_gets_the_date_and_a_stage4_does_not_ship_it() {
 }
 
 #[test]
+fn package_files_of_the_users_directory_and_env_files_reach_both_trees() {
+    let world = World::new();
+    let mut job = job(world.usual());
+    job.portage.config_files.insert("package.use".into(), vec!["a/b x".into()]);
+    job.portage.package_files.insert("package.use".into(), vec!["a/b -x".into()]);
+    let variables = [("COMMON_FLAGS".to_owned(), "-O0".to_owned())];
+    job.portage.env.insert("debug.conf".into(), variables.into());
+    let resolved = Resolved::new(&job).unwrap();
+    let builder = builder(&job, &resolved, &BUILDER, &stage3()).unwrap();
+    assert_eq!(builder.text("etc/portage/package.use/zz-quern"), Some("a/b x\na/b -x\n"));
+    // The directory itself lies in the image's configuration and in that of a stage4.
+    let target = target(&job, &resolved, &BUILDER, &Existing::default()).unwrap();
+    assert_eq!(target.text("etc/portage/package.use/zz-quern"), Some("a/b -x\n"));
+    job.build.kind = TreeKind::Stage4;
+    let shipped = shipped(&job, &resolved, &stage3()).unwrap();
+    assert_eq!(shipped.text("etc/portage/package.use/zz-quern"), Some("a/b -x\n"));
+    for tree in [builder, target, shipped] {
+        let text = tree.text("etc/portage/env/debug.conf").unwrap();
+        assert!(text.starts_with("COMMON_FLAGS=\"-O0\"\nCFLAGS=\"${COMMON_FLAGS}\"\n"), "{text}");
+    }
+    job.portage.env.insert("x".into(), [("PKGDIR".to_owned(), "/".to_owned())].into());
+    assert!(check(&job).is_ok() && crate::portage::makeconf::check(&job).is_err());
+}
+
+#[test]
 fn package_provided_belongs_to_the_profile_directory() {
     let world = World::new();
     let mut job = job(world.usual());

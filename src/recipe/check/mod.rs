@@ -2,6 +2,7 @@
 //! caller asks at the end if there were any.
 
 mod build;
+mod config;
 mod oci;
 mod path;
 mod portage;
@@ -159,7 +160,14 @@ impl Checker<'_> {
 
     /// Returns the keys and values of a table of strings, in the order in which they were written.
     fn map(&self, section: &str, key: &str) -> Vec<(Word, Word)> {
-        let Some(Is::Table(table)) = self.value(section, key).map(|value| &value.is) else { return Vec::new() };
+        match self.value(section, key).map(|value| &value.is) {
+            Some(Is::Table(table)) => self.in_order(table),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Returns the keys and values of a table of strings, in the order in which they were written.
+    fn in_order(&self, table: &Table) -> Vec<(Word, Word)> {
         let mut words: Vec<(Word, Word)> = table
             .iter()
             .filter_map(|(key, item)| {
