@@ -15,6 +15,7 @@ use crate::archive::unpack::reader::Reader;
 use crate::base::error::Error;
 use crate::lockfile::Lockfile;
 use crate::oci::whiteout;
+use crate::plan::packages::{Packages, Target};
 use crate::portage::binpkg::gpkg::Gpkg;
 use crate::portage::binpkg::index::{FileFacts, Index, Stanza};
 use crate::recipe;
@@ -26,7 +27,7 @@ use crate::verify::{self, Keyring, cleartext};
 pub type Body = fn(&[u8]);
 
 /// Every body, by the name of its target.
-pub const TARGETS: [(&str, Body); 15] = [
+pub const TARGETS: [(&str, Body); 16] = [
     ("pointer", pointer),
     ("digests", digests),
     ("hash_file", hash_file),
@@ -42,6 +43,7 @@ pub const TARGETS: [(&str, Body); 15] = [
     ("bzip2", |bytes| decoded(Format::Bzip2, bytes)),
     ("gpkg", gpkg),
     ("packages", packages),
+    ("plan", plan),
 ];
 
 /// Maximum number of bytes to decompress from an input.
@@ -273,6 +275,19 @@ pub fn packages(bytes: &[u8]) {
     let text = index.text(1);
     let again = Index::parse(&text).expect("an accepted index, written again");
     assert_eq!(again.text(1), text);
+}
+
+/// Reads the packages that a program in the builder names, and writes the table of them.
+pub fn plan(bytes: &[u8]) {
+    match crate::portage::query::plan::read(bytes) {
+        Ok(found) => {
+            let mut packages = Packages::default();
+            packages.add(found, |package| if package.source { Target::Image } else { Target::Builder });
+            packages.to_string().lines().for_each(plain);
+            plain(&serde_json::to_string(&packages.document()).expect("a document"));
+        }
+        Err(error) => harmless(&error),
+    }
 }
 
 /// Checks that an error contains no control characters.

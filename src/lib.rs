@@ -22,7 +22,7 @@
 //! |---|---|---|---|
 //! | 11 | [`cli`] | one file per command: its arguments, its help, what it calls | hold the logic of a stage |
 //! | 10 | [`ui`] | the terminal: progress, colours, the log, rendered errors | know recipes or images |
-//! | 9 | [`pipeline`] | build, lock, shell: one straight function per file | open files, use the network or start processes itself |
+//! | 9 | [`pipeline`] | build, lock, shell, plan: one straight function per file | open files, use the network or start processes itself |
 //! | 8 | [`builder`] | the builder tree of one build: overlays, configuration, emerge | know how a sandbox is made |
 //! | 8 | [`output`] | results: tarball, checksums, listings, provenance, OCI layout | show a name before the result is whole and on disk |
 //! | 7 | [`plan`] | what a build does, as a value: mounts, commands, removals, results | do any of it |

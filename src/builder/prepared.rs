@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::base::Base;
 use super::failed::Failed;
@@ -14,10 +15,15 @@ use crate::enter::overlay::{self, Mounted, Overlay};
 use crate::enter::{self, Io, Terminal};
 use crate::os::process::Exit;
 use crate::plan::view::{Caches, View};
-use crate::portage::{BuilderInfo, Resolved};
+use crate::portage::emerge::Step;
+use crate::portage::query::plan::{self, Package};
+use crate::portage::{BuilderInfo, Resolved, failure};
 use crate::recipe::{Job, TreeKind};
 use crate::store::trees::remove_tree;
 use crate::store::work::{Scratch, WorkPaths};
+
+/// The longest time of a resolution. Metadata may have to be generated first.
+const MAX_TIME: Duration = Duration::from_secs(60 * 60);
 
 /// The parts of a builder tree.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +44,8 @@ pub struct Parts<'a> {
 pub struct Prepared {
     view: View,
     root: PathBuf,
+    logs: PathBuf,
+    offline: bool,
     tree: Tree,
     /// The image and the temporary files of the last build.
     more: Vec<Mounted>,
@@ -82,10 +90,31 @@ impl Prepared {
         texts.write(tree.root(), paths)?;
         prepare::resolver(tree.root())?;
         let directory = failed.map_or_else(|| "/".into(), |failed| failed.directory().to_owned());
-        Ok(Self { view, root: paths.tree(), tree, more, directory })
+        Ok(Self { view, root: paths.tree(), logs: paths.logs(), offline, tree, more, directory })
     }
 
-    #[allow(dead_code, reason = "the first question comes with the next change")]
+    /// Returns the packages that emerge would merge with the options and atoms `arguments`, which it may refuse. `step` names the
+    /// packages in an error, and the configuration.
+    ///
+    /// # Errors
+    /// [`Kind::Build`](crate::base::error::Kind::Build) as in a build if emerge refuses, and those of [`query::ask`].
+    pub fn resolve(&self, arguments: Vec<String>, step: &Step) -> Result<Vec<Package>> {
+        if let Some(target) = &step.profile {
+            prepare::set_profile(self.tree.root(), target)?;
+        }
+        let words = ["python3", "-c", plan::PROGRAM].map(str::to_owned);
+        // Moves of packages concern what is installed, and an image without packages has none.
+        let mut query = Query::new(words.into_iter().chain(arguments).chain(["--package-moves=n".to_owned()]));
+        query.env.extend(step.env.clone());
+        query.time = MAX_TIME;
+        let began = SystemTime::now();
+        let answer = self.ask(&query)?;
+        if answer.exit.success() {
+            return plan::read(&answer.stdout);
+        }
+        Err(failure::find(&self.logs, began, &answer.stderr).offline(self.offline).into_error(&step.what))
+    }
+
     /// Asks a question. The command may write to the tree and the image, which are thrown away, and to nothing else.
     ///
     /// # Errors

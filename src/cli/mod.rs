@@ -21,6 +21,7 @@ mod limits;
 pub mod lock;
 mod named;
 pub mod oci;
+pub mod plan;
 pub mod raw;
 mod record;
 mod session;
@@ -106,6 +107,7 @@ enum Color {
 #[derive(Debug, Subcommand)]
 enum Command {
     Build(build::Args),
+    Plan(plan::Args),
     Shell(shell::Args),
     Fetch(fetch::Args),
     Verify(verify::Args),
@@ -162,6 +164,7 @@ impl Command {
     fn run(self, ui: &Terminal) -> Result<i32> {
         match self {
             Self::Build(args) => args.run(ui),
+            Self::Plan(args) => args.run(ui),
             Self::Shell(args) => args.run(ui),
             Self::Fetch(args) => args.run(ui),
             Self::Verify(args) => args.run(ui),

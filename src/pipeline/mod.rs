@@ -14,12 +14,14 @@ use crate::source::{Site, SourceFile, Wanted};
 use crate::store::Store;
 
 mod build;
+mod packages;
 mod plan;
 mod preconditions;
 mod prepared;
 mod shell;
 
 pub use build::build;
+pub use packages::packages;
 pub use plan::{PlanOptions, plan};
 pub use shell::{Place, shell};
 

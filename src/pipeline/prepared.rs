@@ -13,15 +13,13 @@ use crate::source::inputs::RepositoryInput;
 use crate::source::{self, Site};
 use crate::store::lock::Mode;
 
-#[allow(dead_code, reason = "the first question comes with the next change")]
 /// The inputs of a recipe that a look into its builder needs. The store keeps them for as long as this value lives.
 pub(super) struct Inputs {
-    pub(super) repositories: Vec<RepositoryInput>,
+    _repositories: Vec<RepositoryInput>,
     pub(super) resolved: Resolved,
     pub(super) base: Base,
 }
 
-#[allow(dead_code, reason = "the first question comes with the next change")]
 /// A builder tree in which nothing was merged yet, and what it was made from.
 pub(super) struct Ready<'a> {
     pub(super) builder: &'a Prepared,
@@ -29,7 +27,6 @@ pub(super) struct Ready<'a> {
     pub(super) info: &'a BuilderInfo,
 }
 
-#[allow(dead_code, reason = "the first question comes with the next change")]
 /// Calls `look` with the builder tree that the next build of the recipe `job` from the file `origin` starts with. Inputs that the store
 /// has are used before a server is asked.
 ///
@@ -45,7 +42,7 @@ pub(super) fn ready<T>(
     let work = at.store.work(&job.name, origin, Mode::Shared, waiting)?;
     let scratch = work.scratch()?;
     let (repositories, resolved) = known_repositories(job, at)?;
-    let inputs = Inputs { repositories, resolved, base: known_base(job, at)? };
+    let inputs = Inputs { _repositories: repositories, resolved, base: known_base(job, at)? };
     let caches = Caches::of(job, at.store.root());
     caches.make()?;
     let info = inputs.base.info(at.cpus)?;

@@ -27,6 +27,8 @@ pub struct Step {
     pub what: String,
     /// The command. The first word is looked up in PATH.
     pub argv: Vec<String>,
+    /// The last words of the command: the packages and sets.
+    pub atoms: Vec<String>,
     /// Additions to the environment. Other variables of Portage are never set there.
     pub env: BTreeMap<String, String>,
     pub root: Root,
@@ -84,7 +86,7 @@ pub fn steps(job: &Job, resolved: &Resolved, builder: &BuilderInfo) -> Vec<Step>
         if root == Root::Target {
             env.insert("PORTAGE_CONFIGROOT".into(), portage::CONFIGROOT.into());
         }
-        Step { what, argv, env, root, profile: None }
+        Step { what, argv, atoms: atoms.to_vec(), env, root, profile: None }
     };
     if let Some(unblocker) = &resolved.unblocker {
         let update = &["--oneshot", "--newuse", "--update"];
@@ -117,6 +119,13 @@ pub fn steps(job: &Job, resolved: &Resolved, builder: &BuilderInfo) -> Vec<Step>
         first.profile = Some(resolved.profile.link_target("/"));
     }
     steps
+}
+
+/// Returns the arguments of one emerge that merges the packages of all `steps`, which act on one tree.
+pub fn together(steps: &[Step]) -> Vec<String> {
+    let Some((last, others)) = steps.split_last() else { return Vec::new() };
+    let atoms = others.iter().flat_map(|step| &step.atoms).filter(|atom| !last.atoms.contains(atom));
+    last.argv.iter().skip(1).chain(atoms).cloned().collect()
 }
 
 fn options(job: &Job, builder: &BuilderInfo, jobs: u32) -> Vec<String> {
@@ -237,6 +246,7 @@ mod tests {
         let step = Step {
             what: String::new(),
             argv: vec!["emerge".into(), ">=a/b-1[x]".into(), "it's".into(), String::new(), "\x1b[0m".into()],
+            atoms: Vec::new(),
             env: BTreeMap::from([("A".into(), "b c".into())]),
             root: Root::Target,
             profile: None,

@@ -25,6 +25,7 @@ pub mod failure;
 pub mod left;
 pub mod makeconf;
 pub mod profile;
+pub mod query;
 pub mod repos;
 pub mod text;
 pub mod workdir;

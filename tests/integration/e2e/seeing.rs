@@ -29,7 +29,13 @@ fn emerge_in_a_shell_answers_for_the_image(privilege: Privilege) {
     let asked = ["emerge", "--pretend", "--verbose", "app-test/tiny"];
     let before = pretend(&asked);
     assert!(before.contains("[ebuild  N     ] app-test/tiny-1::gentoo to /quern/image/ USE=\"bar foo\""), "{before}");
+    let plan = stand.env.run(["plan", text(&recipe), "--json"]).success().stdout;
+    let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    assert_eq!(plan["totals"]["built"], 2, "{plan}");
     stand.built(&recipe);
+    let table = stand.env.run(["plan", text(&recipe)]).success().stdout;
+    assert!(table.contains("  binary   app-test/tiny-1-1:0::gentoo\n           USE bar foo\n"), "{table}");
+    assert!(table.ends_with("2 packages: 0 to build, 2 reused; 0 B to fetch\n"), "{table}");
     let after = pretend(&asked);
     assert!(after.contains("[ebuild   R    ] app-test/tiny-1::gentoo to /quern/image/ USE=\"bar foo\""), "{after}");
     let of_builder = pretend(&[&["env", "-u", "PORTAGE_CONFIGROOT"], &asked[..]].concat());
@@ -40,6 +46,12 @@ fn emerge_in_a_shell_answers_for_the_image(privilege: Privilege) {
     std::fs::rename(changed, &recipe).unwrap();
     let changed = pretend(&asked);
     assert!(changed.contains("USE=\"-bar* -foo*\""), "{changed}");
+    let table = stand.env.run(["plan", text(&recipe)]).success().stdout;
+    let expected = "  source   app-test/tiny-1:0::gentoo\n           USE -bar -foo\n           the binary package differs: USE is bar foo, \
+                    wanted is -bar -foo\n";
+    assert!(table.contains(expected) && table.lines().all(|line| line.len() <= 80), "{table}");
+    let refused = stand.env.run(["plan", text(&recipe), "--set", "emerge.packages=[\"app-test/none\"]"]).code(1);
+    assert!(refused.stderr.contains("error: merging app-test/none: emerge failed"), "{}", refused.stderr);
     assert!(pretend(&["cat", "/etc/portage/package.use/zz-quern"]).contains("-foo"));
     let none = stand.env.run([
         "shell",

@@ -1,0 +1,57 @@
+//! `plan`: lists the packages that a build would merge.
+
+use super::RecipeArgs;
+use super::lock::LockArgs;
+use super::session::{self, Session};
+use crate::base::error::{Context as _, Kind, Result};
+use crate::base::text;
+use crate::pipeline;
+use crate::source::{ResolveOptions, Site};
+use crate::ui::Terminal;
+
+/// List the packages that a build would merge
+///
+/// Runs the stage3's emerge with the recipe's configuration, and merges nothing. Each package has its version, slot, repository, USE
+/// flags and the size of the files to fetch. A package is built from source or reused as a binary package; for each that is built, a
+/// line names the reason, such as USE flags in which the binary package differs. Inputs that the store lacks are downloaded and verified.
+/// All steps of the build are resolved together, as though the image were still empty.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  quern-builder plan demo.toml
+  quern-builder plan demo.toml --set emerge.packages='[\"dev-lang/python\"]'
+  quern-builder plan demo.toml --json | jq '.packages[] | select(.from == \"source\") | .package'
+
+If emerge refuses the packages, the error is that of `build`.")]
+pub struct Args {
+    /// The recipe.
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// Print a JSON document
+    #[arg(long)]
+    pub json: bool,
+    /// Use only files that the store has, and ask no binary package host
+    #[arg(long)]
+    pub offline: bool,
+    /// The lock file.
+    #[command(flatten)]
+    pub lock: LockArgs,
+}
+
+impl Args {
+    pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
+        session::with(&self.recipe, &[], ui, |Session { job, origin, store }| {
+            let locked = self.lock.entry(&self.recipe, job)?;
+            let options =
+                ResolveOptions { offline: self.offline, locked: locked.as_ref(), ..ResolveOptions::default() };
+            let packages = pipeline::packages(job, origin, &Site::new(store, options, ui))?;
+            let shown = if self.json {
+                text::json(&packages.document()).context(Kind::System, || "writing the document")?
+            } else {
+                packages.to_string()
+            };
+            ui.plan(&shown);
+            Ok(0)
+        })
+    }
+}
