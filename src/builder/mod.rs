@@ -4,6 +4,7 @@
 //! [`crate::enter`] knows how a command gets to see it.
 
 pub mod base;
+pub mod binhost;
 pub mod failed;
 pub mod host;
 mod observe;
@@ -19,13 +20,16 @@ use crate::enter::{self, Io, Terminal};
 use crate::fs::rootfs::Rootfs;
 use crate::plan::Plan;
 use crate::plan::view::View;
+use crate::portage::binhost::HostIndex;
 use crate::portage::config::Existing;
 use crate::portage::emerge::Step;
-use crate::portage::{Resolved, failure, left};
+use crate::portage::{self, BuilderInfo, Resolved, failure, left};
 use crate::recipe::{Job, TreeKind};
 use crate::source::Site;
+use crate::source::binhost::BinhostInput;
 use crate::store::work::Work;
 use base::Base;
+use binhost::FromHost;
 use overlays::Tree;
 use query::{Answer, Query};
 
@@ -55,6 +59,23 @@ impl<'a> Builder<'a> {
         Ok(Self { job, resolved, work, view: &plan.view, tree, before })
     }
 
+    /// Writes the indexes of the hosts, and the GnuPG home with which Portage verifies their packages.
+    ///
+    /// # Errors
+    /// Those of [`binhost::add`].
+    pub fn add_binhosts(&self, hosts: &[BinhostInput], info: &BuilderInfo) -> Result<Vec<HostIndex>> {
+        let place = binhost::Place { view: self.view, paths: self.work.paths(), root: self.tree.root() };
+        binhost::add(place, hosts, info)
+    }
+
+    /// Compares the packages that came from hosts with the indexes, and verifies them. Returns the packages of each host.
+    ///
+    /// # Errors
+    /// Those of [`binhost::check`].
+    pub fn check_binhosts(&self, hosts: &[BinhostInput], indexes: &[HostIndex]) -> Result<Vec<Vec<FromHost>>> {
+        binhost::check(self.tree.root(), hosts, indexes)
+    }
+
     /// Runs one step. Its output goes to a file in the work directory, and to the user interface of `at`.
     ///
     /// # Errors
@@ -74,6 +95,9 @@ impl<'a> Builder<'a> {
         if exit.success() {
             return Ok(());
         }
+        if let Some(error) = portage::binhost::refusal(&String::from_utf8_lossy(&observer.tail())) {
+            return Err(error);
+        }
         let error = failure::find(&paths.logs(), began, &observer.tail());
         if let Some(cpv) = &error.cpv {
             self.work.record_failed(cpv)?;
@@ -87,7 +111,7 @@ impl<'a> Builder<'a> {
         Err(error)
     }
 
-    #[allow(dead_code, reason = "the first question comes with the next change")]
+    #[allow(dead_code, reason = "the first question to a whole build comes with the next change")]
     /// Asks the builder, with the configurations of the build. The command cannot write anything that lasts, apart from the builder
     /// tree, and has no network.
     ///

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use super::base::Base;
 use super::failed::Failed;
 use super::overlays::{OverlayMount, Tree, like};
-use super::prepare;
 use super::query::{self, Answer, Query};
+use super::{binhost, prepare};
 use crate::base::error::{Context, Result};
 use crate::enter::overlay::{self, Mounted, Overlay};
 use crate::enter::{self, Io, Terminal};
@@ -19,6 +19,7 @@ use crate::portage::emerge::Step;
 use crate::portage::query::plan::{self, Package};
 use crate::portage::{BuilderInfo, Resolved, failure};
 use crate::recipe::{Job, TreeKind};
+use crate::source::binhost::BinhostInput;
 use crate::store::trees::remove_tree;
 use crate::store::work::{Scratch, WorkPaths};
 
@@ -61,7 +62,7 @@ impl Prepared {
     pub fn new(parts: &Parts<'_>, scratch: &Scratch, offline: bool) -> Result<Self> {
         let Parts { job, resolved, base, info, caches, after, failed } = *parts;
         let paths = scratch.paths();
-        for path in [paths.config(), paths.image()] {
+        for path in [paths.config(), paths.image(), paths.binhosts(), paths.gnupg()] {
             fs_err::create_dir_all(path).system(|| "making a scratch directory")?;
         }
         let mut view = View::scratch(job, resolved, caches, paths).offline(offline);
@@ -132,6 +133,15 @@ impl Prepared {
         plan.env.extend(self.view.target_env());
         plan.directory.clone_from(&self.directory);
         enter::run(&plan, Io::Inherit)
+    }
+
+    /// Does the same as [`Builder::add_binhosts`](super::Builder::add_binhosts).
+    ///
+    /// # Errors
+    /// Those of [`binhost::add`].
+    pub fn add_binhosts(&self, scratch: &Scratch, hosts: &[BinhostInput], info: &BuilderInfo) -> Result<()> {
+        let place = binhost::Place { view: &self.view, paths: scratch.paths(), root: self.tree.root() };
+        binhost::add(place, hosts, info).map(drop)
     }
 
     /// Unmounts the tree.

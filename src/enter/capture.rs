@@ -26,7 +26,6 @@ pub struct Captured {
 }
 
 impl Captured {
-    #[allow(dead_code, reason = "the first question comes with the next change")]
     /// Nothing yet, of a command that may run for `time` and write `max` bytes to each stream.
     pub fn new(max: usize, time: Duration) -> Self {
         Self { stdout: Vec::new(), stderr: Vec::new(), max, time }

@@ -34,7 +34,6 @@ pub enum Io<'a> {
     Inherit,
     /// Standard input is empty; standard output and standard error go to the observer as one stream.
     Observe(&'a mut dyn Observer),
-    #[allow(dead_code, reason = "the first question comes with the next change")]
     /// Standard input is empty; standard output and standard error are kept, within limits.
     Capture(&'a mut Captured),
 }

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use reqwest::blocking::{Client, ClientBuilder, Response};
 use reqwest::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName,
-    IF_RANGE, LAST_MODIFIED, RANGE, RETRY_AFTER,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE, RETRY_AFTER,
 };
 use reqwest::{StatusCode, Url};
+use serde::{Deserialize, Serialize};
 
 const REDIRECTS: usize = 5;
 /// Longest wait that a server may ask for. A server that asks for more counts as down.
@@ -83,6 +84,8 @@ pub(crate) enum FailureKind {
     Missing,
     /// Another request may help, after this time if the server named one.
     Again(Option<Duration>),
+    /// The server has no other version than the one that the client has.
+    Unchanged,
     /// The server does not give the range. A request for the whole file may help.
     Range,
     /// Another request to this server cannot help.
@@ -95,6 +98,14 @@ impl fmt::Display for Failure {
     }
 }
 
+/// The headers by which a server recognizes the version of a document that a client has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DocumentVersion {
+    pub(crate) etag: Option<String>,
+    /// `Last-Modified`, as the server wrote it.
+    pub(crate) modified: Option<String>,
+}
+
 /// The body of an answer.
 pub(crate) struct Body {
     response: Response,
@@ -105,6 +116,8 @@ pub(crate) struct Body {
     pub(crate) total: Option<u64>,
     /// A strong validator for resuming.
     pub(crate) validator: Option<String>,
+    /// The version of the document.
+    version: DocumentVersion,
     stall: Duration,
     window: (Instant, u64),
 }
@@ -117,10 +130,20 @@ impl Http {
 
     /// Downloads a small document of at most `max` bytes. Repeats the request if that may help.
     pub(crate) fn document(&self, url: &str, max: u64) -> Result<Vec<u8>, Failure> {
+        self.newer_document(url, max, &DocumentVersion::default()).map(|(bytes, _)| bytes)
+    }
+
+    /// Downloads a small document unless the server has the version `known` ([`FailureKind::Unchanged`]).
+    pub(crate) fn newer_document(
+        &self,
+        url: &str,
+        max: u64,
+        known: &DocumentVersion,
+    ) -> Result<(Vec<u8>, DocumentVersion), Failure> {
         let mut tries = 0;
         loop {
-            match self.document_once(url, max) {
-                Ok(bytes) => return Ok(bytes),
+            match self.document_once(url, max, known) {
+                Ok(document) => return Ok(document),
                 Err(failure) => match self.wait(&failure, tries) {
                     Some(pause) => std::thread::sleep(pause),
                     None => return Err(failure),
@@ -142,9 +165,15 @@ impl Http {
         }
     }
 
-    fn document_once(&self, url: &str, max: u64) -> Result<Vec<u8>, Failure> {
+    fn document_once(
+        &self,
+        url: &str,
+        max: u64,
+        known: &DocumentVersion,
+    ) -> Result<(Vec<u8>, DocumentVersion), Failure> {
         let begun = Instant::now();
-        let mut body = self.open(url, 0, None)?;
+        let conditions = [(IF_NONE_MATCH, known.etag.as_deref()), (IF_MODIFIED_SINCE, known.modified.as_deref())];
+        let mut body = self.ask(url, 0, &conditions)?;
         if body.total.is_some_and(|total| total > max) {
             return Err(failure(url, format!("the document is larger than {} KiB", max >> 10), FailureKind::Never));
         }
@@ -153,7 +182,7 @@ impl Http {
         loop {
             let count = body.read(&mut buffer)?;
             if count == 0 {
-                return Ok(bytes);
+                return Ok((bytes, body.version));
             }
             bytes.extend_from_slice(&buffer[..count]);
             if bytes.len() as u64 > max {
@@ -168,14 +197,20 @@ impl Http {
     /// Requests a file from byte `from` on; with a validator, only if it is still the same file. The answer may still begin at 0: see
     /// [`Body::start`].
     pub(crate) fn open(&self, url: &str, from: u64, validator: Option<&str>) -> Result<Body, Failure> {
+        self.ask(url, from, &[(IF_RANGE, validator.filter(|_| from > 0))])
+    }
+
+    fn ask(&self, url: &str, from: u64, conditions: &[(HeaderName, Option<&str>)]) -> Result<Body, Failure> {
         let never = |why: String| failure(url, why, FailureKind::Never);
         let parsed = Url::parse(url).map_err(|error| never(format!("not a URL: {error}")))?;
         // With a content encoding, sizes and ranges would not be those of the file.
         let mut request = self.client(&parsed).map_err(never)?.get(parsed).header(ACCEPT_ENCODING, "identity");
         if from > 0 {
             request = request.header(RANGE, format!("bytes={from}-"));
-            if let Some(validator) = validator {
-                request = request.header(IF_RANGE, validator);
+        }
+        for (name, value) in conditions {
+            if let Some(value) = value {
+                request = request.header(name, *value);
             }
         }
         let response = request.send().map_err(|error| self.explain(url, &error))?;
@@ -184,6 +219,9 @@ impl Http {
         let start = match status {
             StatusCode::OK => 0,
             StatusCode::PARTIAL_CONTENT if from > 0 => from,
+            StatusCode::NOT_MODIFIED if conditions.iter().any(|(_, value)| value.is_some()) => {
+                return Err(failure(url, "the server has nothing newer".to_owned(), FailureKind::Unchanged));
+            }
             StatusCode::RANGE_NOT_SATISFIABLE if from > 0 => {
                 return Err(failure(url, "the server cannot continue there".to_owned(), FailureKind::Range));
             }
@@ -210,8 +248,10 @@ impl Http {
             text(headers, &CONTENT_LENGTH).and_then(|length| length.parse().ok())
         };
         let validator = validator_of(headers);
+        let kept = |name| text(headers, name).filter(|value| value.len() <= 200).map(str::to_owned);
+        let version = DocumentVersion { etag: kept(&ETAG), modified: kept(&LAST_MODIFIED) };
         let (stall, window) = (self.patience.stall, (Instant::now(), 0));
-        Ok(Body { response, url: url.to_owned(), start, total, validator, stall, window })
+        Ok(Body { response, url: url.to_owned(), start, total, validator, version, stall, window })
     }
 
     /// Returns the client for a URL. Servers of this machine are never asked through a proxy, which would look on its own machine.

@@ -99,6 +99,37 @@ impl RepositoryOrigin<'_> {
     }
 }
 
+/// A host of binary packages that the build asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BinhostOrigin<'a> {
+    /// The address.
+    pub url: &'a str,
+    /// The SHA-512 of its index, unpacked.
+    pub sha512: Sha512,
+    /// The time at which the host wrote the index, in seconds since 1970.
+    pub timestamp: Option<&'a str>,
+    /// The packages that the build took from it, each with the primary fingerprint of its signer.
+    pub packages: Vec<(&'a str, Option<&'a str>)>,
+}
+
+impl BinhostOrigin<'_> {
+    /// Returns the in-toto resource descriptor. Of a directory of this machine, it has only the name.
+    fn resource(&self) -> Value {
+        let uri = match self.url.strip_prefix("file://") {
+            Some(path) => format!("file:{}", file_name(Path::new(path)).display()),
+            None => self.url.to_owned(),
+        };
+        let packages: Map<_, _> =
+            self.packages.iter().map(|(cpv, signer)| ((*cpv).to_owned(), json!({ "signer": signer }))).collect();
+        json!({
+            "name": "binary packages",
+            "uri": uri,
+            "digest": { "sha512": self.sha512 },
+            "annotations": { "digest-of": "sha512: the index Packages", "timestamp": self.timestamp, "packages": packages },
+        })
+    }
+}
+
 /// A command that the build ran in the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
@@ -115,6 +146,8 @@ pub struct Inputs<'a> {
     pub base: BaseOrigin<'a>,
     /// The repositories, in the order of the recipe.
     pub repositories: Vec<RepositoryOrigin<'a>>,
+    /// The hosts of binary packages, in the order of the recipe.
+    pub binhosts: Vec<BinhostOrigin<'a>>,
     /// The commands, in the order in which they ran.
     pub commands: Vec<Command>,
 }
@@ -126,7 +159,8 @@ pub struct Inputs<'a> {
 pub fn document(job: &Job, inputs: &Inputs<'_>, file: &str, packed: &Packed, date: SourceDate) -> Result<Vec<u8>> {
     let writing = || format!("writing the provenance of {file}");
     let repositories = inputs.repositories.iter().map(RepositoryOrigin::resource);
-    let dependencies: Vec<_> = std::iter::once(inputs.base.resource()).chain(repositories).collect();
+    let binhosts = inputs.binhosts.iter().map(BinhostOrigin::resource);
+    let dependencies: Vec<_> = std::iter::once(inputs.base.resource()).chain(repositories).chain(binhosts).collect();
     let commands = inputs.commands.iter().map(|command| json!({ "what": command.purpose, "argv": command.argv }));
     let commands: Vec<_> = commands.collect();
     let statement = json!({
@@ -177,6 +211,12 @@ fn recipe(job: &Job, repositories: &[RepositoryOrigin<'_>]) -> serde_json::Resul
             Origin::Snapshot(Snapshot { keyring, .. }) | Origin::Git(Git { keyring, .. }) => {
                 *keyring = keyring.as_deref().map(file_name);
             }
+        }
+    }
+    for host in &mut job.portage.binhost {
+        host.keyring = host.keyring.as_deref().map(file_name);
+        if let Some(directory) = host.directory() {
+            host.url = format!("file:{}", file_name(directory).display());
         }
     }
     job.portage.config = job.portage.config.as_deref().map(file_name);

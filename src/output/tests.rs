@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::provenance::{BaseOrigin, Command, Inputs, RepositoryOrigin, document};
+use super::provenance::{BaseOrigin, BinhostOrigin, Command, Inputs, RepositoryOrigin, document};
 use super::*;
 use crate::archive::pack::{Format, Packed};
 use crate::base::digest::{Sha256, Sha512};
@@ -181,6 +181,12 @@ fn provenance_names_the_inputs_and_no_path_of_this_machine() {
             verification: "OpenPGP signature",
         },
         repositories: vec![RepositoryOrigin { name: "gentoo", version: &fact }],
+        binhosts: vec![BinhostOrigin {
+            url: "https://packages.example",
+            sha512: Sha512::from([3; 64]),
+            timestamp: Some("1795825081"),
+            packages: vec![("app-test/tiny-1", Some("0011")), ("app-test/unsigned-1", None)],
+        }],
         commands: vec![Command {
             purpose: "packages".to_owned(),
             argv: vec!["emerge".to_owned(), "@profile".to_owned()],
@@ -196,6 +202,14 @@ fn provenance_names_the_inputs_and_no_path_of_this_machine() {
     let value: Value = serde_json::from_str(&text).unwrap();
     let definition = &value["predicate"]["buildDefinition"];
     assert_eq!(definition["resolvedDependencies"][1]["digest"]["gitCommit"], "c".repeat(40));
+    let host = &definition["resolvedDependencies"][2];
+    assert_eq!(
+        (&host["uri"], &host["annotations"]["timestamp"]),
+        (&"https://packages.example".into(), &"1795825081".into())
+    );
+    let packages = &host["annotations"]["packages"];
+    assert_eq!(packages["app-test/tiny-1"]["signer"], "0011");
+    assert!(packages["app-test/unsigned-1"]["signer"].is_null());
     assert_eq!(definition["externalParameters"]["recipe"]["portage"]["repositories"][0]["location"], "gentoo");
     assert_eq!(definition["internalParameters"]["emerge"][0]["argv"][1], "@profile");
 }

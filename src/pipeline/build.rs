@@ -4,18 +4,22 @@ use std::path::Path;
 
 use super::{base, hash, lock_repositories, preconditions};
 use crate::archive::pack;
+use crate::base::digest::Sha512;
 use crate::base::error::Result;
 use crate::builder::Builder;
 use crate::builder::base::Base;
+use crate::builder::binhost::FromHost;
 use crate::fs::rootfs::Rootfs;
 use crate::os::space;
-use crate::output::provenance::{BaseOrigin, Command, RepositoryOrigin};
+use crate::output::provenance::{BaseOrigin, BinhostOrigin, Command, RepositoryOrigin};
 use crate::output::{self, Claim, Content, Contents, ImageSpec, Published, Staging, provenance};
 use crate::plan::Plan;
 use crate::plan::view::Caches;
+use crate::portage::binhost::HostIndex;
 use crate::portage::emerge::Step;
 use crate::portage::{BuilderInfo, Resolved};
 use crate::recipe::Job;
+use crate::source::binhost::{self, BinhostInput};
 use crate::source::inputs::RepositoryInput;
 use crate::source::{Site, SourceFile};
 use crate::store::lock::Mode;
@@ -27,6 +31,7 @@ struct Inputs<'a> {
     job: &'a Job,
     repositories: Vec<RepositoryInput>,
     resolved: Resolved,
+    binhosts: Vec<BinhostInput>,
     base: Base,
     /// The origin of the stage3; `None` for the host.
     located: Option<SourceFile>,
@@ -35,6 +40,7 @@ struct Inputs<'a> {
 /// The origin of a finished tree, and the names of its results.
 struct Built<'a> {
     inputs: &'a Inputs<'a>,
+    binhosts: Vec<BinhostOrigin<'a>>,
     plan: &'a Plan,
     spec: &'a ImageSpec<'a>,
     at: &'a Site<'a>,
@@ -64,21 +70,27 @@ pub fn build(job: &Job, origin: &Path, at: &Site<'_>) -> Result<Published> {
     let info = BuilderInfo { date: Some(at.date), ..inputs.base.info(at.cpus)? };
     let plan = Plan::new(job, &inputs.resolved, info, &caches, work.paths()).offline(at.options.offline);
     let builder = Builder::new(job, &inputs.resolved, &inputs.base, &plan, &work)?;
-    if let Err(error) = merge(&builder, &plan, at) {
-        let error = space::crowded(error, &[work.paths().directory(), &caches.binpkgs, &caches.distfiles]);
-        if !job.build.keep_failed {
-            builder.unmount()?;
-            work.empty()?;
+    let indexes = builder.add_binhosts(&inputs.binhosts, &plan.info)?;
+    let merged = merge(&builder, &plan, at).and_then(|()| builder.check_binhosts(&inputs.binhosts, &indexes));
+    let packages = match merged {
+        Ok(packages) => packages,
+        Err(error) => {
+            let error = space::crowded(error, &[work.paths().directory(), &caches.binpkgs, &caches.distfiles]);
+            if !job.build.keep_failed {
+                builder.unmount()?;
+                work.empty()?;
+            }
+            return Err(error);
         }
-        return Err(error);
-    }
+    };
+    let binhosts = binhost_origins(&inputs.binhosts, &indexes, &packages);
 
     let image = builder.image()?;
     builder.ship()?;
     at.ui.stage("stripping the image");
     strip::apply(&image, &plan.strip, at.ui)?;
     at.ui.done();
-    let built = Built { inputs: &inputs, plan: &plan, spec: &spec, at };
+    let built = Built { inputs: &inputs, binhosts, plan: &plan, spec: &spec, at };
     let published = publish(&built, &image, staging, &claim)?;
     drop(image);
     builder.unmount()?;
@@ -96,8 +108,9 @@ fn inputs<'a>(job: &'a Job, at: &Site<'_>) -> Result<Inputs<'a>> {
         let warnings = locked.check_repositories(&lock_repositories(&repositories, &resolved, None)?)?;
         warnings.iter().for_each(|warning| at.ui.warn(warning));
     }
+    let binhosts = binhost::binhosts(job, at)?;
     let (base, located) = base(job, at)?;
-    Ok(Inputs { job, repositories, resolved, base, located })
+    Ok(Inputs { job, repositories, resolved, binhosts, base, located })
 }
 
 /// Runs the emerge commands of the plan.
@@ -112,7 +125,7 @@ fn merge(builder: &Builder<'_>, plan: &Plan, at: &Site<'_>) -> Result<()> {
 
 /// Packs the tree `image` and publishes all results.
 fn publish(built: &Built<'_>, image: &Rootfs, staging: Staging, claim: &Claim<'_>) -> Result<Published> {
-    let Built { inputs, plan, spec, at } = built;
+    let Built { inputs, binhosts, plan, spec, at } = built;
     let name = spec.tarball();
     let mut tarball = staging.create_file(&name)?;
     at.ui.stage(&format!("packing {name}"));
@@ -123,7 +136,8 @@ fn publish(built: &Built<'_>, image: &Rootfs, staging: Staging, claim: &Claim<'_
     let outputs = pack::Outputs { archive: &mut tarball, contents: Some(&mut contents), manifest: Some(&mut manifest) };
     let packed = pack::pack(tree, outputs, &packing, at.ui)?;
     at.ui.done();
-    let provenance = provenance::document(inputs.job, &inputs.origins(&plan.steps), &name, &packed, at.date)?;
+    let origins = provenance::Inputs { binhosts: binhosts.clone(), ..inputs.origins(&plan.steps) };
+    let provenance = provenance::document(inputs.job, &origins, &name, &packed, at.date)?;
     let (contents, manifest) = (contents.finish()?, manifest.finish()?);
     let content = Content {
         tarball: &tarball,
@@ -133,6 +147,21 @@ fn publish(built: &Built<'_>, image: &Rootfs, staging: Staging, claim: &Claim<'_
         provenance: &provenance,
     };
     output::publish(staging, spec.artifacts(&content)?, Some(claim))
+}
+
+/// Returns the hosts that a build asked, and the packages that it took from each, in the form of the provenance.
+fn binhost_origins<'a>(
+    hosts: &'a [BinhostInput],
+    indexes: &'a [HostIndex],
+    packages: &'a [Vec<FromHost>],
+) -> Vec<BinhostOrigin<'a>> {
+    let all = hosts.iter().zip(indexes).zip(packages);
+    let origin = |((host, index), packages): ((&'a BinhostInput, &'a HostIndex), &'a Vec<FromHost>)| {
+        let sha512 = Sha512::of(host.index.as_deref()?);
+        let packages = packages.iter().map(|package| (package.cpv.as_str(), package.signer.as_deref())).collect();
+        Some(BinhostOrigin { url: &host.spec.url, sha512, timestamp: index.timestamp(), packages })
+    };
+    all.filter_map(origin).collect()
 }
 
 impl Inputs<'_> {
@@ -151,6 +180,11 @@ impl Inputs<'_> {
         let repositories =
             named.map(|(repo, repository)| RepositoryOrigin { name: repo.name(), version: &repository.version });
         let command = |step: &Step| Command { purpose: step.what.clone(), argv: step.argv.clone() };
-        provenance::Inputs { base, repositories: repositories.collect(), commands: steps.iter().map(command).collect() }
+        provenance::Inputs {
+            base,
+            repositories: repositories.collect(),
+            binhosts: Vec::new(),
+            commands: steps.iter().map(command).collect(),
+        }
     }
 }

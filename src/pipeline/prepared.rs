@@ -10,7 +10,7 @@ use crate::plan::view::Caches;
 use crate::portage::{BuilderInfo, Resolved};
 use crate::recipe::Job;
 use crate::source::inputs::RepositoryInput;
-use crate::source::{self, Site};
+use crate::source::{self, Site, binhost};
 use crate::store::lock::Mode;
 
 /// The inputs of a recipe that a look into its builder needs. The store keeps them for as long as this value lives.
@@ -56,6 +56,7 @@ pub(super) fn ready<T>(
         failed: None,
     };
     let builder = Prepared::new(&parts, &scratch, at.options.offline)?;
+    builder.add_binhosts(&scratch, &binhost::binhosts(job, at)?, &info)?;
     let done = look(&Ready { builder: &builder, inputs: &inputs, info: &info })?;
     builder.unmount()?;
     Ok(done)

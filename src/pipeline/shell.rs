@@ -13,7 +13,7 @@ use crate::enter::Terminal;
 use crate::os::process::Exit;
 use crate::plan::view::{Caches, View};
 use crate::recipe::{BaseSpec, Job, TreeKind};
-use crate::source::Site;
+use crate::source::{Site, binhost};
 use crate::store::lock::Mode;
 use crate::store::work::{Below, State, Work};
 
@@ -66,6 +66,10 @@ fn in_builder(
     let info = base.info(at.cpus)?;
     let parts = Parts { job, resolved: &resolved, base: &base, info: &info, caches: &caches, after, failed };
     let builder = Prepared::new(&parts, &scratch, at.options.offline)?;
+    match binhost::binhosts(job, at) {
+        Ok(hosts) => builder.add_binhosts(&scratch, &hosts, &info)?,
+        Err(error) => at.ui.warn(&format!("{error}: emerge in the shell does not see the packages of that host")),
+    }
     let (command, terminal) = command_or(command, &["/bin/bash", "-l"]);
     let exit = builder.run(command, terminal)?;
     builder.unmount()?;

@@ -70,6 +70,7 @@ impl View {
         for repo in resolved.repos.iter() {
             mounts.push(Mount::read_only(repo.location(), repo.mountpoint()));
         }
+        mounts.extend(binhosts(job, work));
         if job.build.kind == TreeKind::Image {
             mounts.push(Mount::writable(&caches.builder_binpkgs, portage::BUILDER_PKGDIR));
             mounts.push(Mount::writable(work.config(), portage::CONFIGROOT));
@@ -97,6 +98,7 @@ impl View {
         for repo in resolved.repos.iter() {
             mounts.push(Mount::read_only(repo.location(), repo.mountpoint()));
         }
+        mounts.extend(binhosts(job, scratch));
         if job.build.kind == TreeKind::Image {
             mounts.push(Mount::read_only(&caches.builder_binpkgs, portage::BUILDER_PKGDIR));
             mounts.push(Mount::writable(scratch.config(), portage::CONFIGROOT));
@@ -111,7 +113,6 @@ impl View {
         image.then(|| ("PORTAGE_CONFIGROOT".to_owned(), portage::CONFIGROOT.to_owned())).into_iter().collect()
     }
 
-    #[allow(dead_code, reason = "the first question comes with the next change")]
     /// The view of a command that only answers a question: nothing of the host can be written, and there is no network.
     #[must_use]
     pub fn query(&self) -> Self {
@@ -133,6 +134,15 @@ impl View {
         self.mounts.push(Mount::writable(tmp, portage::TMPDIR));
         self.mounts.push(Mount::read_only(work.logs(), portage::LOGDIR));
         self
+    }
+
+    /// The view of a command that only writes the GnuPG home `home`.
+    #[must_use]
+    pub fn trusting(&self, home: &Path) -> Self {
+        let mut view = self.query();
+        view.mounts.retain(|mount| mount.target() != Path::new(portage::TRUST_HOME));
+        view.mounts.push(Mount::writable(home, portage::TRUST_HOME));
+        view
     }
 
     /// Takes the network away if `offline`.
@@ -167,6 +177,19 @@ impl fmt::Display for View {
         self.mounts.iter().try_for_each(|mount| writeln!(f, "{mount}"))?;
         if self.network { Ok(()) } else { writeln!(f, "no network") }
     }
+}
+
+/// Returns the mounts for hosts of binary packages. A command can change neither their indexes nor the trusted certificates.
+fn binhosts(job: &Job, work: &WorkPaths) -> Vec<Mount> {
+    if job.portage.binhost.is_empty() {
+        return Vec::new();
+    }
+    let own = [(work.binhosts(), portage::BINHOST_INDEXES), (work.gnupg(), portage::TRUST_HOME)];
+    let own = own.into_iter().map(|(path, at)| Mount::read_only(path, at));
+    let directories = (1..).zip(&job.portage.binhost).filter_map(|(number, host)| {
+        Some(Mount::read_only(host.directory()?, portage::binhost::directory(host, number)?))
+    });
+    own.chain(directories).collect()
 }
 
 /// Makes a host name of a recipe's name: letters, digits and hyphens, at most 63.

@@ -227,7 +227,7 @@ mod tests {
         job.build.kind = TreeKind::Stage4;
         job.build.baselayout_atoms.clear();
         job.build.unblocker_profile = Some(profile_name("default/linux/amd64/23.0"));
-        job.portage.binhost = vec!["https://x.example".into()];
+        job.portage.binhost = vec![crate::recipe::fixture::binhost("https://x.example")];
         job.emerge.packages = vec!["a/b".into(), "=c/d-1*".into(), "e/f".into()];
         job.emerge.jobs = 2;
         let builder = BuilderInfo { portage: None, ..BUILDER };

@@ -15,6 +15,7 @@ use crate::base::error::Result;
 use crate::base::time::SourceDate;
 use crate::recipe::Job;
 
+pub mod binhost;
 #[allow(dead_code, reason = "the caches of packages use it with the next change")]
 pub mod binpkg;
 pub mod config;
@@ -41,8 +42,14 @@ pub const PKGDIR: &str = "/var/cache/binpkgs";
 pub const BUILDER_PKGDIR: &str = "/var/cache/binpkgs-builder";
 /// DISTDIR.
 pub const DISTDIR: &str = "/var/cache/distfiles";
-/// The directory of packages from remote hosts, in `<name>` below it.
+/// The directory of packages from hosts, in `<name>` below it.
 pub const BINHOST: &str = "/var/cache/binhost";
+/// The directory of the hosts' indexes, in `<number>` below it.
+pub const BINHOST_INDEXES: &str = "/quern/binhost";
+/// The directory of the packages of hosts that are directories of this machine, in `<number>` below it.
+pub const BINHOST_DIRECTORIES: &str = "/quern/packages";
+/// The GnuPG home with the certificates that may sign binary packages.
+pub const TRUST_HOME: &str = "/quern/gnupg";
 /// PORTAGE_TMPDIR.
 pub const TMPDIR: &str = "/var/tmp";
 /// PORTAGE_LOGDIR and EMERGE_LOG_DIR.
@@ -185,6 +192,7 @@ pub fn check(job: &Job) -> Result<()> {
 fn settings(job: &Job) -> Result<()> {
     emerge::check(job)?;
     makeconf::check(job)?;
+    binhost::check(job)?;
     config::check(job)
 }
 

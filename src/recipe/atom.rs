@@ -14,6 +14,18 @@ pub(super) fn package(text: &str) -> Checked {
     }
 }
 
+/// Accepts the name of a package with its category, in which `*` stands for any text, and optionally a slot.
+pub(super) fn name(text: &str) -> Checked {
+    let help = "write category/package, for example sys-kernel/* or dev-lang/python:3.12";
+    if text.starts_with(['<', '>', '=', '~']) || text.contains(['[', ']']) || text.contains("::") {
+        return Err(Problem::new("a name and a slot, without a version").help(help));
+    }
+    if !text.contains('/') {
+        return Err(Problem::new("no category").help(help));
+    }
+    atom(text, true)
+}
+
 /// Accepts a package dependency specification (PMS 8.3) that is not a blocker. `wild` allows `*/*` and similar.
 pub(super) fn atom(text: &str, wild: bool) -> Checked {
     if text.is_empty() {

@@ -42,3 +42,16 @@ pub(crate) fn job() -> Job {
         oci: None,
     }
 }
+
+/// Returns a host of binary packages that must sign them.
+pub(crate) fn binhost(url: &str) -> Binhost {
+    Binhost {
+        url: url.to_owned(),
+        keyring: None,
+        fingerprints: Vec::new(),
+        allow_unsigned: false,
+        priority: None,
+        exclude: Vec::new(),
+        only: Vec::new(),
+    }
+}

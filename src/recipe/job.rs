@@ -131,8 +131,8 @@ pub struct Portage {
     pub binpkg: Option<PathBuf>,
     /// DISTDIR, shared by all builds; by default in the store.
     pub distfiles: Option<PathBuf>,
-    /// Remote hosts of binary packages. Empty means `--getbinpkg=n`.
-    pub binhost: Vec<String>,
+    /// Hosts of binary packages. Empty means `--getbinpkg=n`.
+    pub binhost: Vec<Binhost>,
     /// Variables of make.conf, for the target and for the builder.
     pub make_conf: BTreeMap<String, String>,
     /// Lines of `package.use`, `package.accept_keywords`, …, by the name of the file.
@@ -145,6 +145,38 @@ pub struct Portage {
     /// Lines of the package files in `config`, by the name of the file.
     #[serde(skip)]
     pub config_files: BTreeMap<String, Vec<String>>,
+}
+
+/// A host of binary packages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Binhost {
+    /// Its address without a trailing slash: `https:`, `http:`, or `file://` and the absolute path of a directory on this machine.
+    pub url: String,
+    /// OpenPGP certificates that replace the built-in and the imported ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keyring: Option<PathBuf>,
+    /// Primary fingerprints of trusted signers. Empty: Gentoo's release key, or every certificate of `keyring`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fingerprints: Vec<String>,
+    /// True to accept packages without a signature.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub allow_unsigned: bool,
+    /// `priority` in binrepos.conf. `None`: earlier hosts come first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    /// Packages that are never taken from it: names with `*` and, optionally, a slot.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// The only packages that are taken from it. Empty: all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
+}
+
+impl Binhost {
+    /// Returns its directory, if it is on this machine.
+    pub fn directory(&self) -> Option<&Path> {
+        self.url.strip_prefix("file://").map(Path::new)
+    }
 }
 
 /// An ebuild repository, as the recipe describes it.

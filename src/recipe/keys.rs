@@ -20,7 +20,7 @@ pub(super) enum Type {
     /// An array of strings or integers.
     Ports,
     /// An array of strings or tables.
-    Repositories,
+    Entries(&'static Entries),
     /// A table of strings.
     Map,
     /// A table of strings or integers.
@@ -43,7 +43,7 @@ impl Type {
             Self::Strs => "an array of strings",
             Self::Words => "an array of strings, or one string of words",
             Self::Ports => "an array of strings or integers",
-            Self::Repositories => "an array of directories or tables",
+            Self::Entries(entries) => entries.expected,
             Self::Map => "a table of strings",
             Self::Variables => "a table of strings or integers",
             Self::Tables => "a table of tables",
@@ -52,8 +52,23 @@ impl Type {
     }
 }
 
+/// The entries of an array of strings or tables.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Entries {
+    /// The key of the array, with its section.
+    pub(super) list: &'static str,
+    /// The kind of thing that an entry describes, with its article.
+    pub(super) of: &'static str,
+    /// The type of the array, for a message.
+    expected: &'static str,
+    /// The type of an entry, for a message.
+    pub(super) entry: &'static str,
+    /// The keys of a table.
+    pub(super) keys: &'static [Key],
+}
+
 /// A key.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Key {
     /// The section; empty for a key at the top of a recipe.
     pub(super) section: &'static str,
@@ -71,8 +86,35 @@ pub(super) const SECTIONS: [&str; 6] = ["source", "portage", "build", "emerge", 
 /// Deprecated spellings, accepted with a warning: section, old, new.
 pub(super) const DEPRECATED: &[(&str, &str, &str)] = &[("portage", "disftiles", "distfiles")];
 
+const REPOSITORIES: Entries = Entries {
+    list: "portage.repositories",
+    of: "a repository",
+    expected: "an array of directories or tables",
+    entry: "a directory or a table",
+    keys: REPOSITORY,
+};
+
+const BINHOSTS: Entries = Entries {
+    list: "portage.binhost",
+    of: "a host of binary packages",
+    expected: "an array of addresses or tables",
+    entry: "an address or a table",
+    keys: BINHOST,
+};
+
+/// The keys of an entry of `portage.binhost`.
+const BINHOST: &[Key] = &[
+    key("", "url", Type::Str, r#"url = "https://example.org/binpkgs""#),
+    key("", "keyring", Type::Str, r#"keyring = "packages.asc""#),
+    key("", "fingerprints", Type::Strs, r#"fingerprints = ["13EBBDBEDE7A12775DFDB1BABB572E0E2D182910"]"#),
+    key("", "allow-unsigned", Type::Bool, "allow-unsigned = true"),
+    key("", "priority", Type::Int, "priority = 50"),
+    key("", "exclude", Type::Words, r#"exclude = ["sys-kernel/*"]"#),
+    key("", "only", Type::Words, r#"only = ["dev-lang/rust", "sys-devel/gcc"]"#),
+];
+
 /// The keys of an entry of `portage.repositories`.
-pub(super) const REPOSITORY: &[Key] = &[
+const REPOSITORY: &[Key] = &[
     key("", "location", Type::Str, r#"location = "../overlays/mine""#),
     key("", "snapshot", Type::Str, r#"snapshot = "latest""#),
     key("", "format", Type::Str, r#"format = "squashfs""#),
@@ -118,12 +160,12 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "portage",
         "repositories",
-        Type::Repositories,
+        Type::Entries(&REPOSITORIES),
         r#"repositories = ["/var/db/repos/gentoo", "../overlays/mine"]"#,
     ),
     key("portage", "binpkg", Type::Str, r#"binpkg = "/var/cache/binpkgs""#),
     key("portage", "distfiles", Type::Str, r#"distfiles = "/var/cache/distfiles""#),
-    key("portage", "binhost", Type::Strs, r#"binhost = ["https://example.org/binpkgs"]"#),
+    key("portage", "binhost", Type::Entries(&BINHOSTS), r#"binhost = ["gentoo"]"#),
     key("portage", "make-conf", Type::Variables, r#"make-conf = { CFLAGS = "-O2 -pipe" }"#),
     key("portage", "use", Type::Words, r#"use = ["nls", "-doc"]"#),
     key("portage", "config", Type::Str, r#"config = "./portage""#),
@@ -255,8 +297,9 @@ pub(super) fn names() -> Vec<(String, String)> {
     let of_recipe = KEYS
         .iter()
         .flat_map(|key| spellings(key).map(move |name| (full(key.section, name), variable(key.section, key.name))));
-    let of_repository = REPOSITORY
-        .iter()
-        .map(|key| (format!("portage.repositories.{}", key.name), variable("portage", "repositories")));
-    of_recipe.chain(of_repository).collect()
+    let of_entries = [&REPOSITORIES, &BINHOSTS].into_iter().flat_map(|entries| {
+        let name = entries.list.rsplit('.').next().unwrap_or_default();
+        entries.keys.iter().map(move |key| (format!("{}.{}", entries.list, key.name), variable("portage", name)))
+    });
+    of_recipe.chain(of_entries).collect()
 }

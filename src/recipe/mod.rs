@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use crate::base::error::Result;
 
 pub use job::{
-    BaseSpec, Bounds, Build, Compression, Emerge, Git, Job, Oci, Origin, Portage, ProfileName, RepositorySpec,
+    BaseSpec, Binhost, Bounds, Build, Compression, Emerge, Git, Job, Oci, Origin, Portage, ProfileName, RepositorySpec,
     SignedFile, Snapshot, SnapshotFormat, Source, Strip, TreeKind, Version,
 };
 
@@ -39,6 +39,9 @@ pub(crate) const DEFAULT_MAX_AGE: u64 = 30 * 86_400;
 
 /// Gentoo's ebuild repository with its metadata. Gentoo signs its commits.
 pub(crate) const GENTOO_GIT: &str = "https://anongit.gentoo.org/git/repo/sync/gentoo.git";
+
+/// The directory of Gentoo's releases, which also has its official binary packages.
+pub(crate) const GENTOO_RELEASES: &str = "https://distfiles.gentoo.org/releases";
 
 /// The server for Funtoo recipes that name none.
 pub(crate) const FUNTOO_MIRROR: &str = "https://build.funtoo.org";
@@ -120,8 +123,8 @@ pub fn load_source(request: &Request) -> Result<Source> {
     }
 }
 
-/// Lists every key as `section.key`, in each spelling, with its environment variable. The keys of a repository's table begin
-/// with `portage.repositories.`.
+/// Lists every key as `section.key`, in each spelling, with its environment variable. The keys of the tables in a list begin with
+/// the name of the list (`portage.repositories.`).
 pub fn key_names() -> Vec<(String, String)> {
     keys::names()
 }

@@ -73,7 +73,7 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
     let raw = &source[start..];
     let at = Place { text, span: start..source.len() };
     let literal = match of {
-        Type::Strs | Type::Words | Type::Ports | Type::Repositories => raw.starts_with('['),
+        Type::Strs | Type::Words | Type::Ports | Type::Entries(_) => raw.starts_with('['),
         Type::Map | Type::Variables | Type::Tables => raw.starts_with('{'),
         Type::Lines(_) => raw.starts_with(['[', '{']),
         Type::Str | Type::Int | Type::Age | Type::Size | Type::Bool => false,
@@ -95,7 +95,7 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
             "false" | "0" | "no" | "off" => Is::Bool(false),
             _ => Is::Str(raw.to_owned()),
         },
-        Type::Strs | Type::Words | Type::Ports | Type::Repositories => {
+        Type::Strs | Type::Words | Type::Ports | Type::Entries(_) => {
             let words = split(raw, char::is_whitespace, text, start);
             if let Some(word) = quoted_in_part(raw, &words) {
                 let finding = Finding::at(&word.at, "quotes do not group words here", "a part of a quoted text");

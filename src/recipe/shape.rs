@@ -2,7 +2,7 @@
 //! wrong type, not only the first.
 
 use super::diagnostic::{Finding, Place, TextKind, Texts};
-use super::keys::{self, Key, SECTIONS, Type};
+use super::keys::{self, Entries, Key, SECTIONS, Type};
 use super::parse::{Is, Item, Table, Value};
 use crate::base::text::{nearest, quoted};
 
@@ -101,7 +101,7 @@ fn typed(texts: &mut Texts, section: &str, key: &Key, value: Value) -> Option<Va
             let list = list.into_iter().map(text).collect();
             Is::List(wrong.strings(texts, list)?)
         }
-        (Type::Repositories, Is::List(list)) => Is::List(wrong.repositories(texts, list)?),
+        (Type::Entries(entries), Is::List(list)) => Is::List(wrong.entries(texts, entries, list)?),
         (Type::Map, Is::Table(table)) => Is::Table(wrong.map(texts, table, |value| value)?),
         (Type::Variables, Is::Table(table)) => Is::Table(wrong.map(texts, table, text)?),
         (Type::Tables, Is::Table(table)) => Is::Table(wrong.tables(texts, table)?),
@@ -179,7 +179,7 @@ impl Wrong<'_> {
         Some(checked)
     }
 
-    fn repositories(&self, texts: &mut Texts, list: Vec<Value>) -> Option<Vec<Value>> {
+    fn entries(&self, texts: &mut Texts, entries: &Entries, list: Vec<Value>) -> Option<Vec<Value>> {
         let mut checked = Vec::new();
         for Value { at, is } in list {
             let table = match is {
@@ -189,24 +189,24 @@ impl Wrong<'_> {
                 }
                 Is::Table(table) => table,
                 other => {
-                    self.note(texts, &at, "a directory or a table", &other);
+                    self.note(texts, &at, entries.entry, &other);
                     return None;
                 }
             };
             let mut items = Table::new();
             for (name, item) in table {
-                let Some(key) = keys::REPOSITORY.iter().find(|key| key.name == name) else {
-                    let known: Vec<&str> = keys::REPOSITORY.iter().map(|key| key.name).collect();
-                    let title = format!("unknown key {} of a repository", quoted(&name));
+                let Some(key) = entries.keys.iter().find(|key| key.name == name) else {
+                    let known: Vec<&str> = entries.keys.iter().map(|key| key.name).collect();
+                    let title = format!("unknown key {} of {}", quoted(&name), entries.of);
                     let meant = nearest(&name, known.iter().copied()).map(|meant| format!("did you mean `{meant}`?"));
-                    texts.find(
-                        Finding::at(&item.key_at, title, "not a key")
-                            .maybe_help(meant)
-                            .help(format!("known keys of a repository: {}", known.join(", "))),
-                    );
+                    texts.find(Finding::at(&item.key_at, title, "not a key").maybe_help(meant).help(format!(
+                        "known keys of {}: {}",
+                        entries.of,
+                        known.join(", ")
+                    )));
                     continue;
                 };
-                if let Some(value) = typed(texts, "portage.repositories", key, item.value) {
+                if let Some(value) = typed(texts, entries.list, key, item.value) {
                     items.insert(name, Item { key_at: item.key_at, value });
                 }
             }

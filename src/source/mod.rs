@@ -11,6 +11,7 @@ use crate::base::error::Result;
 use crate::recipe::Job;
 use crate::store::Store;
 
+pub mod binhost;
 pub mod digests;
 mod download;
 mod freshness;

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
 use crate::base::time::{now, readable};
-use crate::recipe::{BaseSpec, FUNTOO_SIGNERS, Git, Snapshot, Source};
+use crate::recipe::{BaseSpec, Binhost, FUNTOO_SIGNERS, Git, Snapshot, Source};
 use crate::store::Store;
 use crate::verify::{GENTOO_RELEASE, GENTOO_SNAPSHOTS, Keyring};
 
@@ -44,6 +44,11 @@ impl<'a> Trust<'a> {
     pub fn of_snapshot(snapshot: &'a Snapshot) -> Self {
         let (keyring, fingerprints) = (snapshot.keyring.as_deref(), snapshot.fingerprints.as_slice());
         Self { keyring, fingerprints, default: Signers::GentooSnapshots }
+    }
+
+    pub fn of_binhost(host: &'a Binhost) -> Self {
+        let (keyring, fingerprints) = (host.keyring.as_deref(), host.fingerprints.as_slice());
+        Self { keyring, fingerprints, default: Signers::GentooReleases }
     }
 
     pub fn of_git(git: &'a Git) -> Self {

@@ -93,6 +93,16 @@ impl WorkPaths {
         self.directory.join("logs.old")
     }
 
+    /// The indexes of hosts of binary packages, each in a directory with the number of its host.
+    pub fn binhosts(&self) -> PathBuf {
+        self.directory.join("binhosts")
+    }
+
+    /// The GnuPG home with the certificates that may sign binary packages.
+    pub fn gnupg(&self) -> PathBuf {
+        self.directory.join("gnupg")
+    }
+
     /// Everything that emerge printed. The build cannot reach this file.
     pub fn emerge_output(&self) -> PathBuf {
         self.directory.join("emerge.out")
@@ -103,7 +113,7 @@ impl WorkPaths {
     }
 
     /// The directories that a build changes, except the logs.
-    fn changed(&self) -> [PathBuf; 10] {
+    fn changed(&self) -> [PathBuf; 12] {
         [
             self.upper(),
             self.uppers(),
@@ -113,14 +123,16 @@ impl WorkPaths {
             self.tree(),
             self.image(),
             self.config(),
+            self.binhosts(),
+            self.gnupg(),
             self.tmp(),
             self.run(),
         ]
     }
 
     /// The directories that are useless after a build.
-    fn temporary(&self) -> [PathBuf; 5] {
-        [self.overlay_work(), self.mount_points(), self.host(), self.tmp(), self.run()]
+    fn temporary(&self) -> [PathBuf; 7] {
+        [self.overlay_work(), self.mount_points(), self.host(), self.binhosts(), self.gnupg(), self.tmp(), self.run()]
     }
 }
 

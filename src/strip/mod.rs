@@ -21,7 +21,7 @@ mod tests;
 const DOCUMENTATION: [&str; 4] = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/gtk-doc/*"];
 
 /// Leftovers of a build and files of one machine, which no image contains.
-const ALWAYS: [(&str, &str); 18] = [
+const ALWAYS: [(&str, &str); 19] = [
     ("/var/tmp/*", "temporary files"),
     ("/tmp/*", "temporary files"),
     ("/run/*", "state of a running system"),
@@ -32,6 +32,7 @@ const ALWAYS: [(&str, &str); 18] = [
     ("/var/log/portage/*", "logs of the build"),
     ("/var/cache/edb/dep/*", "Portage's metadata cache"),
     ("/var/cache/edb/mtimedb", "Portage's record of the build's directories"),
+    ("/var/cache/edb/binhost", "copies of the indexes of binary packages"),
     ("/var/cache/binpkgs/*", "the shared cache"),
     ("/var/cache/binpkgs-builder", "the shared cache"),
     ("/var/cache/binhost/*", "the shared cache"),

@@ -88,6 +88,7 @@ fn userns_a_dry_run_shows_the_commands_that_run() {
         let lines = told.lines().skip_while(|line| *line != "emerge").skip(1).take_while(|line| !line.is_empty());
         lines.map(|line| line.trim().to_owned()).collect::<Vec<_>>()
     };
+    env.write("packages/Packages", "ARCH: amd64\nTIMESTAMP: 1\nVERSION: 0\n\n");
     // The store does not have the stage3, and the options depend on its Portage.
     let early = commands(&["--set", "emerge.jobs=3"]);
     assert!(early.last().unwrap().contains("not in the store yet"), "{early:?}");
@@ -96,12 +97,7 @@ fn userns_a_dry_run_shows_the_commands_that_run() {
         &["--set", "emerge.jobs=3"][..],
         &["--set", "emerge.jobs=1", "--set", "build.include-system=true"],
         &["--set", "build.kind=stage4", "--set", "emerge.options=[\"--keep-going\"]"],
-        &[
-            "--set",
-            "build.unblocker-profile=default/linux/amd64/23.0",
-            "--set",
-            "portage.binhost=[\"https://x.example\"]",
-        ],
+        &["--set", "build.unblocker-profile=default/linux/amd64/23.0", "--set", "portage.binhost=[\"file:packages\"]"],
         &["--offline"],
     ]
     .into_iter()

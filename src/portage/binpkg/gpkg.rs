@@ -284,13 +284,22 @@ impl<S: Source> Gpkg<S> {
         Ok(())
     }
 
-    fn read_manifest(&self) -> Result<Vec<Record>> {
+    /// Returns the Manifest as it is in the package, with its signature if it has one.
+    ///
+    /// # Errors
+    /// [`Fault`] if it is missing or too large.
+    pub fn manifest(&self) -> Result<Vec<u8>> {
         let member = self.member("Manifest").ok_or_else(|| Fault::new("it has no Manifest"))?;
         if member.size > MAX_MANIFEST {
             return Err(Fault::new("its Manifest is too large"));
         }
         let mut bytes = vec![0; member.size as usize];
         full(self.source.as_ref(), &mut bytes, member.at)?;
+        Ok(bytes)
+    }
+
+    fn read_manifest(&self) -> Result<Vec<Record>> {
+        let bytes = self.manifest()?;
         let text = match bytes.starts_with(b"-----BEGIN PGP") {
             true => cleartext::document(&bytes).map_err(|why| Fault::new(format!("Manifest: {why}")))?.text,
             false => String::from_utf8(bytes).map_err(|_| Fault::new("its Manifest is not text"))?,

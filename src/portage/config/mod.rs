@@ -11,7 +11,7 @@ use crate::base::error::{Error, Result};
 use crate::base::text::plain;
 use crate::portage::makeconf::{env_file, flags, line, quote, recipe_variables};
 use crate::portage::profile::link_target;
-use crate::portage::{self, BuilderInfo, ConfigTree, Entry, Profile, Repos, Resolved};
+use crate::portage::{self, BuilderInfo, ConfigTree, Entry, Profile, Repos, Resolved, binhost};
 use crate::recipe::{BaseSpec, Job, ProfileName, TreeKind};
 
 mod existing;
@@ -53,7 +53,6 @@ pub fn check(job: &Job) -> Result<()> {
         package_text(name, lines)?;
     }
     let urls = job.source.mirrors.iter().map(|url| ("source.mirrors", url));
-    let urls = urls.chain(job.portage.binhost.iter().map(|url| ("portage.binhost", url)));
     for (key, url) in urls {
         if url.is_empty() || url.contains(|c: char| c.is_whitespace() || c.is_control() || "\"'\\$%`".contains(c)) {
             return Err(Error::usage(format!("{key}: ‘{}’ is not a URL", plain(url, 200))));
@@ -73,9 +72,7 @@ pub fn target(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Exi
     existing.add(&mut tree, Path::new(MAKE_CONF), &make_conf(job, info, &paths, job.strip.doc)?);
     tree.symlink(MAKE_PROFILE, resolved.profile.link_target(portage::CONFIGROOT));
     repositories(&mut tree, &resolved.repos);
-    if !job.portage.binhost.is_empty() {
-        binary_hosts(&mut tree, &job.portage.binhost);
-    }
+    binary_hosts(&mut tree, job);
     date(&mut tree, job, info, existing);
     package_files(&mut tree, job, &job.portage.package_files, existing)?;
     Ok(tree)
@@ -105,9 +102,7 @@ pub fn builder(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Ex
     repositories(&mut tree, &resolved.repos);
     // A stage3 configures its distribution's binary package host, which the recipe did not ask for.
     tree.remove.insert(BINREPOS_CONF.into());
-    if !job.portage.binhost.is_empty() {
-        binary_hosts(&mut tree, &job.portage.binhost);
-    }
+    binary_hosts(&mut tree, job);
     date(&mut tree, job, info, existing);
     let files = if stage4 { job.portage.package_files.clone() } else { of_builder(job) };
     package_files(&mut tree, job, &files, existing)?;
@@ -200,6 +195,7 @@ fn make_conf(job: &Job, info: &BuilderInfo, paths: &[(&str, &str)], nodoc: bool)
         text.push_str(&line(&name, &value));
     }
     text.push_str(&flags(&job.portage.make_conf));
+    text.push_str(&binhost::make_conf(job));
     Ok(text)
 }
 
@@ -238,17 +234,10 @@ fn repositories(tree: &mut ConfigTree, repos: &Repos) {
     tree.file(Path::new(REPOS_CONF).join("quern.conf"), repos.repos_conf());
 }
 
-fn binary_hosts(tree: &mut ConfigTree, hosts: &[String]) {
-    let mut text = String::new();
-    for (index, host) in hosts.iter().enumerate() {
-        // Portage asks the host with the highest priority first.
-        let (number, priority) = (index + 1, hosts.len() - index);
-        text.push_str(&format!(
-            "[quern-{number}]\npriority = {priority}\nsync-uri = {host}\nlocation = {}/quern-{number}\n\n",
-            portage::BINHOST
-        ));
+fn binary_hosts(tree: &mut ConfigTree, job: &Job) {
+    if !job.portage.binhost.is_empty() {
+        tree.file(Path::new(BINREPOS_CONF).join("quern.conf"), binhost::binrepos_conf(job));
     }
-    tree.file(Path::new(BINREPOS_CONF).join("quern.conf"), text);
 }
 
 /// Returns the package files of an image's builder: the files of `portage.config`, which lie in the image's configuration alone, and

@@ -1,6 +1,7 @@
 //! The merged tree → a [`Job`]: checks what the values mean, and that the files they name exist. Notes every mistake; the
 //! caller asks at the end if there were any.
 
+mod binhost;
 mod build;
 mod config;
 mod oci;

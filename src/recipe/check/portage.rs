@@ -17,7 +17,7 @@ impl Checker<'_> {
         let (repositories, known) = self.repositories(source);
         let binpkg = self.path_of("portage", "binpkg", Must::BeMade);
         let distfiles = self.path_of("portage", "distfiles", Must::BeMade);
-        let binhost = self.each("portage", "binhost", "binary package host", words::url).unwrap_or_default();
+        let binhost = self.binhosts(source);
         let make_conf = self.make_conf();
         let config = self.path_of("portage", "config", Must::Directory);
         let mut envs: BTreeSet<String> = config.iter().flat_map(|directory| config::envs(directory)).collect();

@@ -38,16 +38,7 @@ impl Checker<'_> {
             }
             _ => self.origin(&value.at, table, source)?,
         };
-        let priority = match table.get("priority").map(|item| &item.value) {
-            Some(Value { at, is: Is::Int(number) }) => match i32::try_from(*number) {
-                Ok(priority) => Some(priority),
-                Err(_) => {
-                    self.texts.problem(at, "a priority must fit into 32 bits", Problem::new("more than 32 bits"));
-                    None
-                }
-            },
-            _ => None,
-        };
+        let priority = self.priority(table);
         let masters = self.words_in(table, "masters", "repository name", unchanged(words::repository));
         let eclass_overrides =
             self.words_in(table, "eclass-overrides", "repository name", unchanged(words::repository));
@@ -193,8 +184,20 @@ impl Checker<'_> {
         Some((keyring, fingerprints.into_iter().map(|(_, text)| text).collect(), max_age))
     }
 
+    /// Returns the priority in a table.
+    pub(super) fn priority(&mut self, table: &Table) -> Option<i32> {
+        let Some(Value { at, is: Is::Int(number) }) = table.get("priority").map(|item| &item.value) else {
+            return None;
+        };
+        let priority = i32::try_from(*number).ok();
+        if priority.is_none() {
+            self.texts.problem(at, "a priority must fit into 32 bits", Problem::new("more than 32 bits"));
+        }
+        priority
+    }
+
     /// Applies a rule to the words of a list in a table. Returns `None` if the key is absent.
-    fn words_in<T>(
+    pub(super) fn words_in<T>(
         &mut self,
         table: &Table,
         key: &str,
