@@ -5,7 +5,8 @@
 
 use crate::base::digest::Algorithm;
 use std::io::{self, Read as _};
-use std::path::Component;
+use std::path::{Component, Path};
+use std::time::SystemTime;
 
 use crate::archive::unpack;
 use crate::archive::unpack::decode::{Decoder, Format};
@@ -18,6 +19,7 @@ use crate::oci::whiteout;
 use crate::plan::packages::{Packages, Target};
 use crate::portage::binpkg::gpkg::Gpkg;
 use crate::portage::binpkg::index::{FileFacts, Index, Stanza};
+use crate::portage::failure;
 use crate::recipe;
 use crate::source::digests;
 use crate::source::pointer;
@@ -27,13 +29,14 @@ use crate::verify::{self, Keyring, cleartext};
 pub type Body = fn(&[u8]);
 
 /// Every body, by the name of its target.
-pub const TARGETS: [(&str, Body); 16] = [
+pub const TARGETS: &[(&str, Body)] = &[
     ("pointer", pointer),
     ("digests", digests),
     ("hash_file", hash_file),
     ("cleartext", cleartext),
     ("signature", signature),
     ("recipe", recipe),
+    ("refusals", refusals),
     ("lockfile", lockfile),
     ("tar", tar),
     ("pax", pax),
@@ -290,6 +293,23 @@ pub fn plan(bytes: &[u8]) {
     }
 }
 
+/// Reads the output of a failed emerge. The error must be safe to show and of a bounded size, and its lines for the recipe valid.
+pub fn refusals(bytes: &[u8]) {
+    let (output, pretended) = bytes.split_at(bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len()));
+    let mut failure = failure::find(Path::new("/nonexistent"), SystemTime::UNIX_EPOCH, output);
+    failure.learn(pretended);
+    let present = failure::PackageFiles::from([("package.use".to_owned(), vec!["a/b c".to_owned()])]);
+    let error = failure.into_error("merging a/b", &present);
+    harmless(&error);
+    let hint = error.hint().unwrap_or_default();
+    assert!(hint.len() + error.to_string().len() < 1 << 20);
+    if let Some(at) = hint.find("\n[portage]\n") {
+        let lines =
+            hint[at..].lines().take_while(|line| !line.starts_with("the whole log")).collect::<Vec<_>>().join("\n");
+        assert!(toml::from_str::<toml::Table>(&lines).is_ok(), "{lines}");
+    }
+}
+
 /// Checks that an error contains no control characters.
 fn harmless(error: &Error) {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
@@ -306,7 +326,6 @@ fn plain(text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::time::{Duration, Instant};
 
     use super::*;
@@ -355,7 +374,7 @@ mod tests {
         if !root.exists() {
             return;
         }
-        for (name, body) in TARGETS {
+        for &(name, body) in TARGETS {
             let mut paths: Vec<_> =
                 fs_err::read_dir(root.join("corpus").join(name)).unwrap().map(|entry| entry.unwrap().path()).collect();
             paths.sort();
@@ -382,7 +401,7 @@ mod tests {
             return;
         }
         let manifest = fs_err::read_to_string(root.join("Cargo.toml")).unwrap();
-        for (name, _) in TARGETS {
+        for &(name, _) in TARGETS {
             assert!(manifest.contains(&format!("name = \"{name}\"")), "{name}");
             let source = fs_err::read_to_string(root.join(format!("fuzz_targets/{name}.rs"))).unwrap();
             assert!(source.contains(&format!("run(\"{name}\", bytes)")), "{name}");

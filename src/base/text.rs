@@ -82,6 +82,9 @@ pub fn json(value: &impl serde::Serialize) -> serde_json::Result<String> {
 /// is cut to `max` characters, between words if possible. Where carriage returns overwrote the line, the last text written is kept.
 pub fn plain(text: &str, max: usize) -> String {
     let text = text.trim_end_matches(['\n', '\r']);
+    if text.len() <= max && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return text.to_owned();
+    }
     let text = text.rsplit('\r').find(|part| !part.trim().is_empty()).unwrap_or(text);
     let mut out = String::with_capacity(text.len().min(max));
     let mut chars = text.chars().peekable();
@@ -104,20 +107,6 @@ pub fn plain(text: &str, max: usize) -> String {
         count += 1;
     }
     out
-}
-
-/// Returns the last `count` lines of `bytes`, each reduced by [`plain`] to `width` characters. Blank lines at the end are dropped.
-pub fn last_lines(bytes: &[u8], count: usize, width: usize) -> Vec<String> {
-    let text = String::from_utf8_lossy(bytes);
-    let mut lines: Vec<String> = text
-        .lines()
-        .rev()
-        .map(|line| plain(line, width))
-        .skip_while(|line| line.trim().is_empty())
-        .take(count)
-        .collect();
-    lines.reverse();
-    lines
 }
 
 /// Returns the known name nearest to `written`, if it is near enough to be a slip of the pen. Case and the kind of separator
@@ -299,12 +288,6 @@ mod tests {
     }
 
     #[test]
-    fn last_lines_drops_blank_lines_at_the_end() {
-        assert_eq!(last_lines(b"1\n2\n3\n\n \n", 2, 80), ["2", "3"]);
-        assert!(last_lines(b"", 2, 80).is_empty());
-    }
-
-    #[test]
     fn nearest_finds_a_slip_and_nothing_far_away() {
         let keys = ["stage3", "mirrors", "include-system"];
         assert_eq!(nearest("stag3", keys), Some("stage3"));
@@ -326,13 +309,6 @@ mod tests {
             }
             prop_assert!(plain(&text, max).chars().count() <= max + 1);
             prop_assert!(!block(&text).chars().any(|c| is_unsafe(c) && !"\n\t".contains(c)));
-        }
-
-        #[test]
-        fn last_lines_takes_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
-            let lines = last_lines(&bytes, 5, 40);
-            prop_assert!(lines.len() <= 5);
-            prop_assert!(lines.iter().all(|line| !line.contains(is_unsafe)));
         }
     }
 }

@@ -11,8 +11,8 @@ mod observe;
 pub mod overlays;
 mod prepare;
 pub mod prepared;
-#[allow(dead_code, reason = "the first question comes with the next change")]
 pub mod query;
+mod refused;
 pub mod trial;
 
 use crate::base::error::Result;
@@ -98,11 +98,13 @@ impl<'a> Builder<'a> {
         if let Some(error) = portage::binhost::refusal(&String::from_utf8_lossy(&observer.tail())) {
             return Err(error);
         }
-        let error = failure::find(&paths.logs(), began, &observer.tail());
-        if let Some(cpv) = &error.cpv {
-            self.work.record_failed(cpv)?;
+        let mut failure = failure::find(&paths.logs(), began, &observer.tail()).offline(at.options.offline);
+        if let Some(package) = failure.packages.first() {
+            self.work.record_failed(&package.cpv)?;
         }
-        let error = error.offline(at.options.offline).into_error(&step.what);
+        let refused = !observer.began_to_merge();
+        refused::look_closer(|query| self.ask(query), self.view, step, refused, &mut failure);
+        let error = failure.into_error(&step.what, &self.job.portage.package_files);
         if exit.code() == KILLED && error.hint().is_none() {
             return Err(error.with_hint(
                 "emerge was killed, perhaps because memory ran out: set a smaller emerge.jobs or a smaller MAKEOPTS",
@@ -111,7 +113,6 @@ impl<'a> Builder<'a> {
         Err(error)
     }
 
-    #[allow(dead_code, reason = "the first question to a whole build comes with the next change")]
     /// Asks the builder, with the configurations of the build. The command cannot write anything that lasts, apart from the builder
     /// tree, and has no network.
     ///

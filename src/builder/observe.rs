@@ -6,19 +6,25 @@ use std::io::Write;
 
 use crate::base::error::{Context, Result};
 use crate::base::progress::{Event, Packages, Progress, Target};
+use crate::base::text::plain;
 use crate::enter::{Left, Observer};
 use crate::portage::events::Watcher;
-use crate::portage::left;
+use crate::portage::{failure, left};
 use crate::store::work::WorkPaths;
 
 /// The number of lines of output that are kept for the failure report.
-const TAIL: usize = 400;
+const TAIL: usize = 2_000;
+
+/// The number of characters of a line that are looked at.
+const WIDTH: usize = 200;
 
 /// The observer of one emerge command.
 pub(super) struct Emerge<'a> {
     ui: &'a dyn Progress,
     log: File,
     tail: VecDeque<Vec<u8>>,
+    /// True if emerge has resolved all dependencies.
+    began: bool,
     watcher: Watcher,
     last: Packages,
     /// True if the builder tree is the image.
@@ -30,7 +36,12 @@ impl<'a> Emerge<'a> {
         let log = fs_err::OpenOptions::new().append(true).create(true).open(work.emerge_output());
         let log = log.system(|| "opening the file for emerge's output")?.into_file();
         let watcher = Watcher::new(&work.run().join("portage"), &work.logs().join("emerge.log"));
-        Ok(Self { ui, log, tail: VecDeque::new(), watcher, last: Packages::default(), in_place })
+        Ok(Self { ui, log, tail: VecDeque::new(), began: false, watcher, last: Packages::default(), in_place })
+    }
+
+    /// Returns true if emerge began to merge packages: it has not refused to.
+    pub(super) fn began_to_merge(&self) -> bool {
+        self.began
     }
 
     /// The last lines, oldest first.
@@ -43,11 +54,17 @@ impl Observer for Emerge<'_> {
     fn line(&mut self, line: &[u8]) {
         // On a full disk the lines in memory still tell why emerge failed.
         self.log.write_all(line).and_then(|()| self.log.write_all(b"\n")).ok();
+        let text = String::from_utf8_lossy(line);
+        self.ui.emit(Event::Output(&text));
+        let text = plain(&text, WIDTH);
+        self.began |= failure::begins_to_merge(&text);
+        if failure::is_chatter(&text) {
+            return;
+        }
         if self.tail.len() == TAIL {
             self.tail.pop_front();
         }
         self.tail.push_back(line.to_vec());
-        self.ui.emit(Event::Output(&String::from_utf8_lossy(line)));
     }
 
     fn left(&mut self, process: &Left) {

@@ -9,13 +9,14 @@ use super::base::Base;
 use super::failed::Failed;
 use super::overlays::{OverlayMount, Tree, like};
 use super::query::{self, Answer, Query};
-use super::{binhost, prepare};
+use super::{binhost, prepare, refused};
 use crate::base::error::{Context, Result};
 use crate::enter::overlay::{self, Mounted, Overlay};
 use crate::enter::{self, Io, Terminal};
 use crate::os::process::Exit;
 use crate::plan::view::{Caches, View};
 use crate::portage::emerge::Step;
+use crate::portage::failure::PackageFiles;
 use crate::portage::query::plan::{self, Package};
 use crate::portage::{BuilderInfo, Resolved, failure};
 use crate::recipe::{Job, TreeKind};
@@ -47,6 +48,8 @@ pub struct Prepared {
     root: PathBuf,
     logs: PathBuf,
     offline: bool,
+    /// The recipe's lines for package files.
+    package_files: PackageFiles,
     tree: Tree,
     /// The image and the temporary files of the last build.
     more: Vec<Mounted>,
@@ -91,7 +94,8 @@ impl Prepared {
         texts.write(tree.root(), paths)?;
         prepare::resolver(tree.root())?;
         let directory = failed.map_or_else(|| "/".into(), |failed| failed.directory().to_owned());
-        Ok(Self { view, root: paths.tree(), logs: paths.logs(), offline, tree, more, directory })
+        let package_files = job.portage.package_files.clone();
+        Ok(Self { view, root: paths.tree(), logs: paths.logs(), offline, package_files, tree, more, directory })
     }
 
     /// Returns the packages that emerge would merge with the options and atoms `arguments`, which it may refuse. `step` names the
@@ -113,7 +117,9 @@ impl Prepared {
         if answer.exit.success() {
             return plan::read(&answer.stdout);
         }
-        Err(failure::find(&self.logs, began, &answer.stderr).offline(self.offline).into_error(&step.what))
+        let mut failure = failure::find(&self.logs, began, &answer.stderr).offline(self.offline);
+        refused::look_closer(|query| self.ask(query), &self.view, step, true, &mut failure);
+        Err(failure.into_error(&step.what, &self.package_files))
     }
 
     /// Asks a question. The command may write to the tree and the image, which are thrown away, and to nothing else.

@@ -32,6 +32,7 @@ impl Query {
     }
 
     /// Makes Portage read the image's configuration.
+    #[allow(dead_code, reason = "a question to the builder alone comes with the next change")]
     #[must_use]
     pub fn of_target(mut self) -> Self {
         self.env.insert("PORTAGE_CONFIGROOT".into(), portage::CONFIGROOT.into());

@@ -151,6 +151,14 @@ impl View {
         Self { network: self.network && !offline, ..self }
     }
 
+    /// Returns the directory of the host that is mounted at `target`.
+    pub fn source_of(&self, at: &str) -> Option<&Path> {
+        self.mounts.iter().find_map(|mount| match mount {
+            Mount::Bind { source, target, .. } if target == Path::new(at) => Some(source.as_path()),
+            _ => None,
+        })
+    }
+
     /// The mount points, absolute paths in the tree.
     pub fn targets(&self) -> Vec<&Path> {
         self.mounts.iter().map(Mount::target).collect()

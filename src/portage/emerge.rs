@@ -20,6 +20,41 @@ pub enum Root {
     Builder,
 }
 
+/// Options that make a command pretend, and propose changes of every kind.
+const PRETENDING: [&str; 9] = [
+    "--pretend",
+    "--package-moves=n",
+    "--autounmask=y",
+    "--autounmask-use=y",
+    "--autounmask-license=y",
+    "--autounmask-keep-keywords=n",
+    "--autounmask-keep-masks=n",
+    "--autounmask-backtrack=y",
+    "--autounmask-write=n",
+];
+
+/// Options that a pretending command must not have: for binary packages, which leave no changes to propose (Portage turns proposals off
+/// with --binpkg-respect-use=y), and for other actions. Portage tests some only for their presence.
+const NOT_PRETENDING: [&str; 17] = [
+    "--usepkg",
+    "--usepkgonly",
+    "--getbinpkg",
+    "--getbinpkgonly",
+    "--binpkg-respect-use",
+    "--binpkg-changed-deps",
+    "--autounmask",
+    "--autounmask-use",
+    "--autounmask-license",
+    "--autounmask-keep-keywords",
+    "--autounmask-keep-masks",
+    "--autounmask-backtrack",
+    "--autounmask-continue",
+    "--autounmask-write",
+    "--autounmask-only",
+    "--ask",
+    "--package-moves",
+];
+
 /// An emerge command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
@@ -37,6 +72,24 @@ pub struct Step {
 }
 
 impl Step {
+    /// Returns a command that only pretends to merge the same packages, and proposes changes of the configuration.
+    pub fn pretending(&self) -> Vec<String> {
+        let mut argv: Vec<String> = Vec::new();
+        let mut words = self.argv.iter().peekable();
+        while let Some(word) = words.next() {
+            let short = ["-k", "-K", "-g", "-G", "-a"].contains(&word.as_str());
+            let name = word.split('=').next().unwrap_or_default();
+            if !short && !NOT_PRETENDING.contains(&name) {
+                argv.push(word.clone());
+            } else if !word.contains('=') {
+                // The value may be a word of its own.
+                words.next_if(|value| matches!(value.as_str(), "y" | "n"));
+            }
+        }
+        argv.extend(PRETENDING.map(str::to_owned));
+        argv
+    }
+
     /// Returns the command in the syntax of a shell.
     pub fn display(&self) -> String {
         let env = self.env.iter().map(|(name, value)| format!("{name}={}", shell_quote(value)));
@@ -252,6 +305,23 @@ mod tests {
             profile: None,
         };
         assert_eq!(step.display(), "A='b c' emerge '>=a/b-1[x]' 'it'\\''s' '' '\u{fffd}[0m'");
+    }
+
+    #[test]
+    fn a_pretending_command_proposes_changes() {
+        let argv = "emerge --usepkg=y --binpkg-respect-use=y --getbinpkg=n --oneshot -K --usepkgonly y --backtrack=50 --autounmask n a/b y/z";
+        let argv = argv.split(' ').map(str::to_owned).collect();
+        let step = Step {
+            what: String::new(),
+            argv,
+            atoms: Vec::new(),
+            env: BTreeMap::new(),
+            root: Root::Target,
+            profile: None,
+        };
+        let pretending = step.pretending();
+        assert_eq!(pretending[..5], ["emerge", "--oneshot", "--backtrack=50", "a/b", "y/z"]);
+        assert_eq!(pretending[5..], PRETENDING);
     }
 
     #[test]

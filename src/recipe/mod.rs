@@ -129,6 +129,21 @@ pub fn key_names() -> Vec<(String, String)> {
     keys::names()
 }
 
+/// Returns the key with the lines of one of Portage's package files (`package.use`).
+pub fn package_key(file: &str) -> Option<&'static str> {
+    keys::of_section("portage").find(|key| matches!(key.of, keys::Type::Lines(of) if of == file)).map(|key| key.name)
+}
+
+/// Parses a line of one of Portage's package files as a recipe does. `None` if it is wrong.
+pub fn package_line(file: &str, line: &str) -> Option<String> {
+    package_files::line(file, line).ok()
+}
+
+/// Writes a string of TOML.
+pub fn toml_string(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
 /// Returns a value in the form that `--set` takes as exactly this value.
 pub fn set_value(value: &str) -> String {
     parse::spelled(value)

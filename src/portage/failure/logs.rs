@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::refusal::is_cpv;
 use crate::base::text::plain;
 use crate::portage::dir::Dir;
 
@@ -105,14 +106,6 @@ pub(super) fn log_name(name: &str, category: Option<&str>) -> Option<String> {
     };
     let cpv = format!("{category}/{pf}");
     (stamp && is_cpv(&cpv)).then_some(cpv)
-}
-
-/// Returns true for text of the form `category/package-version`.
-pub(in crate::portage) fn is_cpv(text: &str) -> bool {
-    let word = |part: &str| {
-        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"+_.-".contains(&b)) && part.len() < 200
-    };
-    text.split_once('/').is_some_and(|(category, pf)| word(category) && word(pf))
 }
 
 /// The failure that a log reports about its own package.

@@ -1,43 +1,47 @@
-//! The report of a failed emerge: the package, its phase, its log and the log's last lines, and hints.
+//! The report of a failed emerge: the failed packages and their logs, the words of the cause, what emerge refuses and why, and the lines
+//! of the recipe that help.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::base::error::{Error, Kind};
-use crate::base::text::{last_lines, plain};
 use crate::portage::dir::Dir;
 
+mod fix;
 mod known;
 mod logs;
+mod packages;
+mod refusal;
+mod report;
+mod text;
 
+use fix::Fix;
+pub use fix::PackageFiles;
 use known::KNOWN;
-pub(in crate::portage) use logs::is_cpv;
+pub use packages::sources;
+use refusal::Refusal;
+pub(in crate::portage) use refusal::is_cpv;
+pub use text::{begins_to_merge, is_chatter};
 
 /// The number of log lines that are shown.
 pub const LINES: usize = 40;
 /// The number of characters of a line that are shown.
 const WIDTH: usize = 240;
-/// The limit on the missing files that are collected, and on those that are named.
-const MAX_MISSING: usize = 1_000;
-const MISSING_NAMED: usize = 20;
 
 /// The facts about a failed emerge.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Failure {
-    /// `category/package-version`.
-    pub cpv: Option<String>,
-    /// The repository of its ebuild.
-    pub repo: Option<String>,
-    /// The phase that failed.
-    pub phase: Option<String>,
-    /// Its build log, on the host.
-    pub log: Option<PathBuf>,
-    /// The last lines of the log, or of emerge's own output; safe to show.
+    /// The packages that failed. The first is the one whose log is shown.
+    pub packages: Vec<Package>,
+    /// The words of the cause, from the log or from emerge's own output; safe to show.
     pub lines: Vec<String>,
-    /// Next steps.
-    pub hints: Vec<&'static str>,
+    /// Refusals that are known by their messages, the cause first.
+    refusals: Vec<Refusal>,
+    /// Changes of the recipe that emerge itself proposes.
+    proposed: Vec<Fix>,
+    /// Next steps for messages of the system.
+    hints: Vec<&'static str>,
     /// True if the system is to blame, not the package.
-    pub system: bool,
+    system: bool,
     /// True if the build had no network ([`Failure::offline`]).
     offline: bool,
     /// True if emerge could not download something.
@@ -48,39 +52,64 @@ pub struct Failure {
     prefetch: Vec<String>,
 }
 
+/// A failed package.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Package {
+    /// `category/package-version`.
+    pub cpv: String,
+    /// The repository of its ebuild.
+    pub repo: Option<String>,
+    /// The phase that failed.
+    pub phase: Option<String>,
+    /// Its build log, on the host.
+    pub log: Option<PathBuf>,
+}
+
 /// Finds out what failed. `logs` is PORTAGE_LOGDIR on the host, `began` the start of the build, `output` the end of emerge's
 /// own output.
 pub fn find(logs: &Path, began: SystemTime, output: &[u8]) -> Failure {
-    let named = failed_packages(output);
+    let said = text::lines(output);
+    let named = packages::failed(&said);
     let mut failure = Failure::default();
-    missing_files(output, &mut failure.missing);
+    packages::missing_files(output, &mut failure.missing);
     // A package that emerge named is certain, one whose log reports an error less so. The newest log comes first.
-    let mut best = None;
-    let mut best_rank = (false, false);
+    let mut found: Vec<((bool, bool), Package, Vec<String>)> = Vec::new();
     if let Some(top) = Dir::open(logs) {
-        for found in logs::of_builds(&top, began) {
-            let Some(bytes) = found.tail(&top) else { continue };
-            let report = logs::report(&bytes, &found.cpv);
-            missing_files(&bytes, &mut failure.missing);
-            let rank = (named.contains(&found.cpv), report.phase.is_some());
-            if rank > best_rank {
-                best_rank = rank;
-                best = Some((found, report, bytes));
+        for log in logs::of_builds(&top, began) {
+            let Some(bytes) = log.tail(&top) else { continue };
+            packages::missing_files(&bytes, &mut failure.missing);
+            let report = logs::report(&bytes, &log.cpv);
+            let rank = (named.contains(&log.cpv), report.phase.is_some());
+            if rank != (false, false) && !found.iter().any(|(_, known, _)| known.cpv == log.cpv) {
+                let path = Some(logs.join(log.path()));
+                let package = Package { cpv: log.cpv, repo: report.repo, phase: report.phase, log: path };
+                found.push((rank, package, text::lines(&bytes)));
             }
         }
-        missing_files(&logs::of_prefetch(&top, began), &mut failure.prefetch);
+        packages::missing_files(&logs::of_prefetch(&top, began), &mut failure.prefetch);
     }
-    if let Some((found, report, bytes)) = best {
-        failure.lines = last_lines(&bytes, LINES, WIDTH);
-        failure.log = Some(logs.join(found.path()));
-        failure.cpv = Some(found.cpv);
-        failure.repo = report.repo;
-        failure.phase = report.phase;
-    } else {
-        failure.cpv = named.into_iter().next();
-        failure.lines = last_lines(output, LINES, WIDTH);
+    found.sort_by_key(|(rank, ..)| std::cmp::Reverse(*rank));
+    // With a name from emerge, another log's error is that of an earlier attempt.
+    found.retain(|((is_named, _), ..)| *is_named || named.is_empty());
+    failure.lines = match found.first() {
+        Some((_, _, lines)) => text::cause(lines, LINES),
+        None if named.is_empty() => text::last(text::without_chatter(&said), LINES),
+        None => text::cause(&said, LINES),
+    };
+    failure.lines.iter_mut().for_each(|line| *line = crate::base::text::plain(line, WIDTH));
+    failure.proposed = fix::proposed(&said);
+    failure.add(refusal::parse(&said));
+    for (_, package, lines) in found {
+        failure.add(refusal::parse(&lines));
+        failure.packages.push(package);
     }
-    failure.look_up(output);
+    for cpv in named {
+        if !failure.packages.iter().any(|known| known.cpv == cpv) {
+            let report = logs::report(output, &cpv);
+            failure.packages.push(Package { cpv, repo: report.repo, phase: report.phase, log: None });
+        }
+    }
+    failure.look_up(&said);
     failure
 }
 
@@ -91,14 +120,40 @@ impl Failure {
         self
     }
 
+    /// Takes over what a pretending emerge says about the same packages: the changes that it proposes, and refusals behind the first.
+    pub fn learn(&mut self, output: &[u8]) {
+        let said = text::lines(output);
+        for fix in fix::proposed(&said) {
+            if !self.proposed.iter().any(|known| (known.file, &known.line) == (fix.file, &fix.line)) {
+                self.proposed.push(fix);
+            }
+        }
+        self.add(refusal::parse(&said));
+    }
+
+    /// Returns the packages whose sources must be downloaded by hand, as `category/package-version`.
+    pub fn fetch_restricted(&self) -> impl Iterator<Item = &str> {
+        self.refusals.iter().filter_map(Refusal::fetch_restricted)
+    }
+
+    /// Names the files of a package whose sources must be downloaded by hand.
+    pub fn name_sources(&mut self, cpv: &str, files: &[String]) {
+        self.refusals.iter_mut().for_each(|refusal| refusal.name_sources(cpv, files));
+    }
+
+    fn add(&mut self, refusals: Vec<Refusal>) {
+        for refusal in refusals {
+            if !self.refusals.iter().any(|known| known.is_same(&refusal)) {
+                self.refusals.push(refusal);
+            }
+        }
+        self.refusals.sort_by_key(Refusal::is_aside);
+    }
+
     /// Collects the hints for known messages in emerge's output and in the lines of the log.
-    fn look_up(&mut self, output: &[u8]) {
-        let text = String::from_utf8_lossy(output);
-        // Colour sequences would split the words that are looked for.
-        let text: Vec<String> = text.lines().map(|line| plain(line, 1_000)).collect();
+    fn look_up(&mut self, said: &[String]) {
         for known in KNOWN {
-            let shown = |line: &String| line.contains(known.needle);
-            if text.iter().any(shown) || self.lines.iter().any(shown) {
+            if said.iter().chain(&self.lines).any(|line| line.contains(known.needle)) {
                 self.system |= known.system;
                 self.fetch |= known.fetch;
                 if !known.fetch && !self.hints.contains(&known.hint) {
@@ -107,92 +162,6 @@ impl Failure {
             }
         }
         self.fetch |= !self.missing.is_empty();
-    }
-
-    /// Returns the error to report; `what` is the step that failed.
-    pub fn into_error(self, what: &str) -> Error {
-        let message = match (&self.cpv, &self.repo, &self.phase) {
-            (Some(cpv), Some(repo), Some(phase)) => format!("{what}: {cpv}::{repo} failed in its {phase} phase"),
-            (Some(cpv), None, Some(phase)) => format!("{what}: {cpv} failed in its {phase} phase"),
-            (Some(cpv), ..) => format!("{what}: {cpv} failed"),
-            _ => format!("{what}: emerge failed"),
-        };
-        let mut error = Error::new(if self.system { Kind::System } else { Kind::Build }, message);
-        if !self.lines.is_empty() {
-            error = error.with_details(self.lines.join("\n"));
-        }
-        let mut hints: Vec<String> = self.fetch_hints();
-        hints.extend(self.hints.iter().map(|&hint| hint.to_owned()));
-        if let Some(log) = &self.log {
-            hints.push(format!("the whole log: {}", plain(&log.display().to_string(), 4_096)));
-        }
-        if hints.is_empty() { error } else { error.with_hint(hints.join("\n")) }
-    }
-
-    /// Names the files that could not be downloaded, and the next step.
-    fn fetch_hints(&self) -> Vec<String> {
-        if !self.fetch {
-            return Vec::new();
-        }
-        let mut missing = self.missing.clone();
-        // With a network, what could not be fetched ahead may well have been fetched later.
-        missing.extend(self.prefetch.iter().filter(|name| self.offline && !self.missing.contains(name)).cloned());
-        let mut hints = Vec::new();
-        if !missing.is_empty() {
-            let mut names = missing[..missing.len().min(MISSING_NAMED)].join(", ");
-            if missing.len() > MISSING_NAMED {
-                names += &format!(" and {} more", missing.len() - MISSING_NAMED);
-            }
-            hints.push(format!("missing in portage.distfiles: {names}"));
-        }
-        hints.push(if self.offline {
-            "a build with --offline has no network: run it once without --offline to download the missing files".into()
-        } else {
-            "sources could not be downloaded: check source.mirrors, or put the files into portage.distfiles".into()
-        });
-        hints
-    }
-}
-
-/// Returns the packages that emerge itself reports as failed, in its order.
-fn failed_packages(output: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(output);
-    let mut failed: Vec<String> = Vec::new();
-    for line in text.lines().filter(|line| line.contains("Failed to ") || line.contains("Fetch failed for")) {
-        let line = plain(line, 1_000);
-        let cpv = if let Some((_, rest)) = line.split_once(">>> Failed to ") {
-            rest.split_whitespace().nth(1)
-        } else if let Some((_, rest)) = line.split_once("Fetch failed for '") {
-            rest.split('\'').next()
-        } else {
-            None
-        };
-        if let Some(cpv) = cpv.map(|cpv| cpv.trim_end_matches(',')).filter(|cpv| logs::is_cpv(cpv))
-            && !failed.iter().any(|known| known == cpv)
-            && failed.len() < 100
-        {
-            failed.push(cpv.to_owned());
-        }
-    }
-    failed
-}
-
-/// Adds the names of distfiles that a text reports as not downloaded.
-fn missing_files(text: &[u8], missing: &mut Vec<String>) {
-    for line in String::from_utf8_lossy(text).lines() {
-        let name = ["Couldn't download '", "No mirrors available for file '"].iter().find_map(|said| {
-            let (_, rest) = line.split_once(said)?;
-            rest.rsplit_once('\'').map(|(name, _)| plain(name, 200))
-        });
-        // Portage also fetches the layout of each mirror.
-        let Some(name) =
-            name.filter(|name| !name.is_empty() && !name.contains('/') && !name.starts_with(".layout.conf"))
-        else {
-            continue;
-        };
-        if missing.len() < MAX_MISSING && !missing.contains(&name) {
-            missing.push(name);
-        }
     }
 }
 
