@@ -81,8 +81,8 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// [`Kind::Build`](crate::base::error::Kind::Build) with the package, the phase, the end of its log and the log's path.
     pub fn run(&self, step: &Step, at: &Site<'_>) -> Result<()> {
-        if let Some(target) = &step.profile {
-            prepare::set_profile(self.tree.root(), target)?;
+        if let Some(profile) = &step.profile {
+            prepare::set_profile(self.tree.root(), profile)?;
         }
         let began = std::time::SystemTime::now();
         let paths = self.work.paths();

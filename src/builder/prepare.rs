@@ -8,7 +8,7 @@ use rustix::fs::FileType;
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::fs::rootfs::Rootfs;
 use crate::portage::config::{self, Existing, Seen};
-use crate::portage::{BuilderInfo, ConfigTree, Entry, Resolved};
+use crate::portage::{BuilderInfo, ConfigTree, Entry, MakeProfile, Resolved};
 use crate::recipe::{Job, TreeKind};
 use crate::store::work::WorkPaths;
 
@@ -92,9 +92,9 @@ pub(super) fn resolver(root: &Rootfs) -> Result<()> {
     root.write(Path::new("etc/resolv.conf"), &text, 0o644)
 }
 
-/// Sets the profile of the builder: the symlink `make.profile`.
-pub(super) fn set_profile(root: &Rootfs, target: &Path) -> Result<()> {
-    root.symlink(target, Path::new("etc/portage/make.profile"))
+/// Sets the profile of the builder.
+pub(super) fn set_profile(root: &Rootfs, profile: &MakeProfile) -> Result<()> {
+    write(root, &config::make_profile(profile))
 }
 
 fn existing(root: &Rootfs) -> Result<Existing> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::base::arch::{self, Platform};
-use crate::recipe::{BaseSpec, Job};
+use crate::recipe::{BaseSpec, Job, ProfileSpec};
 
 /// Finds the platform of the image that `job` builds: by the stage3's variant or file name, otherwise by the profile's path, otherwise
 /// this machine's.
@@ -14,7 +14,12 @@ pub fn of_job(job: &Job) -> Platform {
         BaseSpec::File { path, .. } => of_file(path),
         BaseSpec::Host { .. } => None,
     };
-    stage3.or_else(|| arch::of_profile(&job.build.profile.path)).unwrap_or_else(arch::host)
+    let profile = || match &job.build.profile {
+        ProfileSpec::Named(name) => arch::of_profile(&name.path),
+        ProfileSpec::Parents(names) => names.iter().find_map(|name| arch::of_profile(&name.path)),
+        ProfileSpec::Funtoo(parts) => arch::of_funtoo(&parts.arch),
+    };
+    stage3.or_else(profile).unwrap_or_else(arch::host)
 }
 
 fn of_file(path: &Path) -> Option<Platform> {

@@ -13,7 +13,7 @@ use crate::archive::pack::{Format, Packed};
 use crate::base::digest::{Sha256, Sha512};
 use crate::base::progress::Silent;
 use crate::base::time::SourceDate;
-use crate::recipe::{BaseSpec, Job, Oci, Origin, RepositorySpec, fixture};
+use crate::recipe::{BaseSpec, Job, Oci, Origin, ProfileName, ProfileSpec, RepositorySpec, fixture};
 use crate::source::RepositoryVersion;
 use crate::store::Store;
 
@@ -33,7 +33,8 @@ pub(crate) fn job(outdir: &Path) -> Job {
     job.portage.distfiles = Some("/secret/distfiles".into());
     job.portage.make_conf.insert("CFLAGS".to_owned(), "-O2".to_owned());
     job.portage.config = Some("/secret/etc".into());
-    job.build.profile.path = "default/linux/amd64/23.0/musl".to_owned();
+    let path = "default/linux/amd64/23.0/musl".to_owned();
+    job.build.profile = ProfileSpec::Named(ProfileName { repo: None, path });
     job.build.outdir = outdir.to_owned();
     job.emerge.jobs = 2;
     job.strip.doc = true;

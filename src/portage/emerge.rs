@@ -1,11 +1,10 @@
 //! The emerge commands of a build, in order.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use crate::base::error::{Error, Result};
 use crate::base::text::plain;
-use crate::portage::{self, BuilderInfo, Resolved};
+use crate::portage::{self, BuilderInfo, MakeProfile, Resolved};
 use crate::recipe::{Job, TreeKind};
 
 /// The first version of Portage with `--jobs-tmpdir-require-free-gb`. Without the option, it runs fewer jobs without notice.
@@ -67,8 +66,8 @@ pub struct Step {
     /// Additions to the environment. Other variables of Portage are never set there.
     pub env: BTreeMap<String, String>,
     pub root: Root,
-    /// The target of the builder's `etc/portage/make.profile` during the command; `None` leaves the link alone.
-    pub profile: Option<PathBuf>,
+    /// The builder's `etc/portage/make.profile` during the command; `None` leaves it alone.
+    pub profile: Option<MakeProfile>,
 }
 
 impl Step {
@@ -145,7 +144,7 @@ pub fn steps(job: &Job, resolved: &Resolved, builder: &BuilderInfo) -> Vec<Step>
         let update = &["--oneshot", "--newuse", "--update"];
         let what = format!("updating the builder under {unblocker}");
         let mut first = step(what, Root::Builder, jobs, update, &["@world".into()]);
-        first.profile = Some(unblocker.link_target("/"));
+        first.profile = Some(unblocker.make_profile("/"));
         steps.push(first);
     }
     // A step does not merge again what an earlier one merged. In a stage4, it does if the stage3 has other USE flags.
@@ -169,7 +168,7 @@ pub fn steps(job: &Job, resolved: &Resolved, builder: &BuilderInfo) -> Vec<Step>
     if root == Root::Builder
         && let Some(first) = steps.get_mut(before)
     {
-        first.profile = Some(resolved.profile.link_target("/"));
+        first.profile = Some(resolved.profile.make_profile("/"));
     }
     steps
 }
@@ -261,10 +260,8 @@ mod tests {
         assert!(steps[1].argv.contains(&"--jobs=1".to_owned()));
         assert_eq!(steps[0].root, Root::Builder);
         assert!(steps[0].env.is_empty());
-        assert_eq!(
-            steps[0].profile.as_deref().unwrap().to_str(),
-            Some("../../var/db/repos/gentoo/profiles/default/linux/amd64/23.0")
-        );
+        let link = "../../var/db/repos/gentoo/profiles/default/linux/amd64/23.0";
+        assert_eq!(steps[0].profile, Some(MakeProfile::Link(link.into())));
         for step in &steps[1..] {
             assert_eq!(step.env.iter().collect::<Vec<_>>(), [(&"PORTAGE_CONFIGROOT".into(), &"/quern/config".into())]);
             assert_eq!((step.root, &step.profile), (Root::Target, &None));
@@ -289,8 +286,8 @@ mod tests {
         assert_eq!(tail(&steps[1]), "--noreplace --changed-use a/b =c/d-1* e/f");
         assert!(steps[1].argv.contains(&"--getbinpkg=y".to_owned()) && steps[1].argv.contains(&"--jobs=2".to_owned()));
         assert_eq!((steps[1].root, steps[1].env.len()), (Root::Builder, 0));
-        let profile = steps[1].profile.as_deref().unwrap();
-        assert_eq!(profile.to_str(), Some("../../var/db/repos/quern/profiles/musl-python3"));
+        let link = "../../var/db/repos/quern/profiles/musl-python3";
+        assert_eq!(steps[1].profile, Some(MakeProfile::Link(link.into())));
         assert_eq!(steps[1].what, "merging a/b and 2 more");
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::recipe::{Job, Origin, ProfileName, RepositorySpec, fixture};
+use crate::recipe::{Job, Origin, ProfileName, ProfileSpec, RepositorySpec, fixture};
 
 pub(crate) struct World {
     directory: tempfile::TempDir,
@@ -80,7 +80,7 @@ pub(crate) fn job(repositories: Vec<RepositorySpec>) -> Job {
     job.name = "musl-python3".into();
     job.source.mirrors = vec!["https://mirror.example/gentoo".into(), "https://other.example".into()];
     job.portage.repositories = repositories;
-    job.build.profile = profile_name("quern:musl-python3");
+    job.build.profile = ProfileSpec::Named(profile_name("quern:musl-python3"));
     job.build.baselayout_atoms = vec!["sys-apps/baselayout".into()];
     job.strip.doc = true;
     job

@@ -9,7 +9,7 @@
 //! a stage4 is packed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::error::Result;
 use crate::base::time::SourceDate;
@@ -31,7 +31,7 @@ pub mod repos;
 pub mod text;
 pub mod workdir;
 
-pub use profile::Profile;
+pub use profile::{MakeProfile, Profile};
 pub use repos::{Repo, Repos};
 
 /// The directory of repositories inside the sandbox, each under its own name.
@@ -80,6 +80,19 @@ pub enum Entry {
 impl ConfigTree {
     fn file(&mut self, path: impl Into<PathBuf>, text: impl Into<String>) {
         self.entries.insert(path.into(), Entry::File(text.into()));
+    }
+
+    /// Writes `etc/portage/make.profile` in place of a link or directory.
+    fn make_profile(&mut self, profile: &MakeProfile) {
+        let path = Path::new(config::MAKE_PROFILE);
+        self.remove.insert(path.into());
+        match profile {
+            MakeProfile::Link(target) => self.symlink(path, target),
+            MakeProfile::Parents(parent) => {
+                self.file(path.join("eapi"), "8\n");
+                self.file(path.join("parent"), parent.as_str());
+            }
+        }
     }
 
     fn symlink(&mut self, path: impl Into<PathBuf>, target: impl Into<PathBuf>) {
@@ -153,7 +166,8 @@ impl Resolved {
     }
 
     fn of(job: &Job, repos: Repos) -> Result<Self> {
-        let mut profile = Profile::resolve(&job.build.profile, &repos)?;
+        let mut profile = Profile::of(&job.build.profile, &repos)?;
+        job.build.profile_packages.iter().for_each(|line| profile.add_package(line));
         if let Some(directory) = &job.portage.config {
             profile.add_user_packages(&directory.join("profile"))?;
         }

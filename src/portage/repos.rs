@@ -160,6 +160,18 @@ impl Repos {
         self.iter().find(|repo| repo.name == name).or_else(|| self.iter().find(|repo| repo.answers_to(name)))
     }
 
+    /// Finds the repository that a profile names.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] if there is none.
+    pub fn named(&self, name: &str) -> Result<&Repo> {
+        self.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.iter().map(Repo::name).collect();
+            Error::usage(format!("the profile names an unknown repository, ‘{}’", plain(name, 40)))
+                .with_hint(format!("portage.repositories contains: {}", known.join(", ")))
+        })
+    }
+
     /// Returns warnings for the user.
     pub fn warnings(&self) -> Vec<String> {
         self.iter()

@@ -26,7 +26,8 @@ pub(crate) fn job() -> Job {
             config_files: BTreeMap::new(),
         },
         build: Build {
-            profile: ProfileName { repo: None, path: "p".to_owned() },
+            profile: ProfileSpec::Named(ProfileName { repo: None, path: "p".to_owned() }),
+            profile_packages: Vec::new(),
             unblocker_profile: None,
             kind: TreeKind::Image,
             outdir: "/nonexistent".into(),

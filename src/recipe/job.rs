@@ -273,7 +273,10 @@ pub struct Git {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Build {
     /// The profile.
-    pub profile: ProfileName,
+    pub profile: ProfileSpec,
+    /// Lines that the file `packages` of the profile gets in addition.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub profile_packages: Vec<String>,
     /// A profile under which the builder itself is updated first (Quern's `unblocker_profile`).
     pub unblocker_profile: Option<ProfileName>,
     /// Image or stage4.
@@ -294,6 +297,36 @@ pub struct Build {
     /// The compression of the tarball.
     #[serde(skip_serializing_if = "Compression::is_default")]
     pub compression: Compression,
+}
+
+/// A request for a profile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum ProfileSpec {
+    /// A profile of a repository.
+    Named(ProfileName),
+    /// Parents, in order, of a profile that belongs to no repository.
+    Parents(Vec<ProfileName>),
+    /// The same, by the names of Funtoo's parts.
+    Funtoo(FuntooProfile),
+}
+
+/// The parts of a Funtoo profile. A name may begin with a repository, as in `own:server`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct FuntooProfile {
+    /// The architecture, for example `x86-64bit`.
+    pub arch: String,
+    /// The build, for example `current`.
+    pub build: Option<String>,
+    /// The processor, for example `generic_64`.
+    pub subarch: Option<String>,
+    /// The flavor, for example `core`.
+    pub flavor: Option<String>,
+    /// Mix-ins, in order.
+    pub mix_ins: Vec<String>,
+    /// Branches of kits that have a profile, by the name of the kit.
+    pub kits: BTreeMap<String, String>,
 }
 
 /// A profile, written as `repository:path`.

@@ -21,6 +21,8 @@ pub(super) enum Type {
     Ports,
     /// An array of strings or tables.
     Entries(&'static Entries),
+    /// A string, an array of strings, or a table.
+    Profile,
     /// A table of strings.
     Map,
     /// A table of strings or integers.
@@ -44,6 +46,7 @@ impl Type {
             Self::Words => "an array of strings, or one string of words",
             Self::Ports => "an array of strings or integers",
             Self::Entries(entries) => entries.expected,
+            Self::Profile => "a string, an array of strings, or a table",
             Self::Map => "a table of strings",
             Self::Variables => "a table of strings or integers",
             Self::Tables => "a table of tables",
@@ -133,6 +136,16 @@ const REPOSITORY: &[Key] = &[
     key("", "eclass-overrides", Type::Words, r#"eclass-overrides = ["mine"]"#),
 ];
 
+/// The keys of `build.profile` as a table.
+pub(super) const PROFILE: &[Key] = &[
+    key("", "arch", Type::Str, r#"arch = "x86-64bit""#),
+    key("", "build", Type::Str, r#"build = "current""#),
+    key("", "subarch", Type::Str, r#"subarch = "generic_64""#),
+    key("", "flavor", Type::Str, r#"flavor = "core""#),
+    key("", "mix-ins", Type::Words, r#"mix-ins = ["no-systemd"]"#),
+    key("", "kits", Type::Map, r#"kits = { python-kit = "3.7-release" }"#),
+];
+
 /// All keys.
 pub(super) const KEYS: &[Key] = &[
     key("", "name", Type::Str, r#"name = "musl-python3""#),
@@ -199,7 +212,8 @@ pub(super) const KEYS: &[Key] = &[
         r#"package-provided = ["sys-kernel/gentoo-sources-6.12.8"]"#,
     ),
     key("portage", "env", Type::Tables, r#"env = { "no-lto.conf" = { CFLAGS = "-O2" } }"#),
-    key("build", "profile", Type::Str, r#"profile = "quern:musl-python3""#),
+    key("build", "profile", Type::Profile, r#"profile = "quern:musl-python3""#),
+    key("build", "profile-packages", Type::Strs, r#"profile-packages = ["app-misc/hello"]"#),
     key("build", "unblocker-profile", Type::Str, r#"unblocker-profile = "quern:unblocker""#),
     key("build", "kind", Type::Str, r#"kind = "image""#),
     key("build", "outdir", Type::Str, r#"outdir = "./out""#),
@@ -301,5 +315,6 @@ pub(super) fn names() -> Vec<(String, String)> {
         let name = entries.list.rsplit('.').next().unwrap_or_default();
         entries.keys.iter().map(move |key| (format!("{}.{}", entries.list, key.name), variable("portage", name)))
     });
-    of_recipe.chain(of_entries).collect()
+    let of_profile = PROFILE.iter().map(|key| (format!("build.profile.{}", key.name), variable("build", "profile")));
+    of_recipe.chain(of_entries).chain(of_profile).collect()
 }

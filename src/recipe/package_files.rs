@@ -18,11 +18,14 @@ pub(super) fn line(file: &str, text: &str) -> Checked<String> {
     let words: Vec<&str> = words.collect();
     match file {
         "package.provided" => provided(first, &words)?,
-        "package.mask" | "package.unmask" => {
-            if !words.is_empty() {
-                return Err(Problem::new(format!("a line of {file} must contain only an atom")));
-            }
-            wild(first.strip_prefix('-').unwrap_or(first))?;
+        "package.mask" | "package.unmask" | "packages" if !words.is_empty() => {
+            return Err(Problem::new(format!("a line of {file} must contain only an atom")));
+        }
+        "package.mask" | "package.unmask" => wild(first.strip_prefix('-').unwrap_or(first))?,
+        // An asterisk puts an atom into @system.
+        "packages" => {
+            let bare = first.strip_prefix('-').unwrap_or(first);
+            wild(bare.strip_prefix('*').unwrap_or(bare))?;
         }
         "package.use" => {
             wild(first)?;
@@ -153,6 +156,7 @@ mod tests {
             ("package.properties", "*/* -interactive", ""),
             ("package.accept_restrict", "*/* * -fetch", ""),
             ("package.provided", "sys-kernel/gentoo-sources-6.12.8-r1", ""),
+            ("packages", "-*sys-apps/baselayout", ""),
         ] {
             let tidy = if tidy.is_empty() { text } else { tidy };
             assert_eq!(line(file, text), Ok(tidy.to_owned()), "{file}");

@@ -75,7 +75,7 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
     let literal = match of {
         Type::Strs | Type::Words | Type::Ports | Type::Entries(_) => raw.starts_with('['),
         Type::Map | Type::Variables | Type::Tables => raw.starts_with('{'),
-        Type::Lines(_) => raw.starts_with(['[', '{']),
+        Type::Lines(_) | Type::Profile => raw.starts_with(['[', '{']),
         Type::Str | Type::Int | Type::Age | Type::Size | Type::Bool => false,
     };
     if literal || is_enclosed(raw.trim()) {
@@ -105,7 +105,9 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
             Is::List(words)
         }
         Type::Lines(_) => Is::List(split(raw, |c| c == '\n', text, start)),
-        Type::Str | Type::Age | Type::Size | Type::Map | Type::Variables | Type::Tables => Is::Str(raw.to_owned()),
+        Type::Str | Type::Age | Type::Size | Type::Map | Type::Variables | Type::Tables | Type::Profile => {
+            Is::Str(raw.to_owned())
+        }
     };
     Some(Value { at, is })
 }

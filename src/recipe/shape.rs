@@ -102,6 +102,11 @@ fn typed(texts: &mut Texts, section: &str, key: &Key, value: Value) -> Option<Va
             Is::List(wrong.strings(texts, list)?)
         }
         (Type::Entries(entries), Is::List(list)) => Is::List(wrong.entries(texts, entries, list)?),
+        (Type::Profile, is @ Is::Str(_)) => is,
+        (Type::Profile, Is::List(list)) => Is::List(wrong.strings(texts, list)?),
+        (Type::Profile, Is::Table(table)) => {
+            Is::Table(inner(texts, table, keys::PROFILE, ("build.profile", "a profile")))
+        }
         (Type::Map, Is::Table(table)) => Is::Table(wrong.map(texts, table, |value| value)?),
         (Type::Variables, Is::Table(table)) => Is::Table(wrong.map(texts, table, text)?),
         (Type::Tables, Is::Table(table)) => Is::Table(wrong.tables(texts, table)?),
@@ -119,6 +124,25 @@ fn typed(texts: &mut Texts, section: &str, key: &Key, value: Value) -> Option<Va
         }
     };
     Some(Value { at, is })
+}
+
+/// Returns the valid items of a table inside a section. `of` is the table's key and the noun for messages.
+fn inner(texts: &mut Texts, table: Table, keys: &'static [Key], of: (&str, &str)) -> Table {
+    let mut items = Table::new();
+    for (name, item) in table {
+        let Some(key) = keys.iter().find(|key| key.name == name) else {
+            let known: Vec<&str> = keys.iter().map(|key| key.name).collect();
+            let title = format!("unknown key {} of {}", quoted(&name), of.1);
+            let meant = nearest(&name, known.iter().copied()).map(|meant| format!("did you mean `{meant}`?"));
+            let finding = Finding::at(&item.key_at, title, "not a key").maybe_help(meant);
+            texts.find(finding.help(format!("known keys of {}: {}", of.1, known.join(", "))));
+            continue;
+        };
+        if let Some(value) = typed(texts, of.0, key, item.value) {
+            items.insert(name, Item { key_at: item.key_at, value });
+        }
+    }
+    items
 }
 
 /// The key of a value, for messages about the value.
@@ -193,23 +217,7 @@ impl Wrong<'_> {
                     return None;
                 }
             };
-            let mut items = Table::new();
-            for (name, item) in table {
-                let Some(key) = entries.keys.iter().find(|key| key.name == name) else {
-                    let known: Vec<&str> = entries.keys.iter().map(|key| key.name).collect();
-                    let title = format!("unknown key {} of {}", quoted(&name), entries.of);
-                    let meant = nearest(&name, known.iter().copied()).map(|meant| format!("did you mean `{meant}`?"));
-                    texts.find(Finding::at(&item.key_at, title, "not a key").maybe_help(meant).help(format!(
-                        "known keys of {}: {}",
-                        entries.of,
-                        known.join(", ")
-                    )));
-                    continue;
-                };
-                if let Some(value) = typed(texts, entries.list, key, item.value) {
-                    items.insert(name, Item { key_at: item.key_at, value });
-                }
-            }
+            let items = inner(texts, table, entries.keys, (entries.list, entries.of));
             checked.push(Value { at, is: Is::Table(items) });
         }
         Some(checked)

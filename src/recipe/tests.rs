@@ -126,7 +126,8 @@ fn a_repository_answers_to_its_aliases() {
     let own =
         r#"portage.repositories=["repo", { location = "own", masters = ["gentoo"], eclass-overrides = ["main2"] }]"#;
     let job = job(&with(&["build.profile=gentoo:base", own]));
-    assert_eq!(job.build.profile.repo.as_deref(), Some("gentoo"));
+    let gentoo = ProfileName { repo: Some("gentoo".into()), path: "base".into() };
+    assert_eq!(job.build.profile, ProfileSpec::Named(gentoo));
     assert!(refusal(&with(&["build.profile=old:base"])).contains("no repository is named `old`"));
 }
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::{
-    BASHRC, BINREPOS_CONF, MAKE_CONF, MAKE_PROFILE, OURS, PACKAGE_FILES, REPOS_CONF, USER_PROFILE, package_path,
+    BASHRC, BINREPOS_CONF, MAKE_CONF, MAKE_PROFILE, OURS, PACKAGE_FILES, PROFILE_PACKAGES, REPOS_CONF, USER_PROFILE,
+    package_path,
 };
 use crate::base::error::{Error, Result};
 use crate::portage::ConfigTree;
@@ -41,7 +42,8 @@ impl Existing {
     /// Those of `look`, and an error for a file that is not text or is too large.
     pub fn gather(mut look: impl FnMut(&Path) -> Result<Option<Seen>>) -> Result<Self> {
         let mut existing = Self::default();
-        let paths = [MAKE_CONF, MAKE_PROFILE, REPOS_CONF, BINREPOS_CONF, USER_PROFILE, BASHRC].map(PathBuf::from);
+        let paths = [MAKE_CONF, MAKE_PROFILE, REPOS_CONF, BINREPOS_CONF, USER_PROFILE, BASHRC, PROFILE_PACKAGES]
+            .map(PathBuf::from);
         let packages = PACKAGE_FILES.iter().map(|name| package_path(name));
         for path in paths.into_iter().chain(packages) {
             let Some(seen) = look(&path)? else { continue };

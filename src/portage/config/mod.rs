@@ -10,8 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::base::error::{Error, Result};
 use crate::base::text::plain;
 use crate::portage::makeconf::{env_file, flags, line, quote, recipe_variables};
-use crate::portage::profile::link_target;
-use crate::portage::{self, BuilderInfo, ConfigTree, Entry, Profile, Repos, Resolved, binhost};
+use crate::portage::{self, BuilderInfo, ConfigTree, Entry, MakeProfile, Profile, Repos, Resolved, binhost};
 use crate::recipe::{BaseSpec, Job, ProfileName, TreeKind};
 
 mod existing;
@@ -21,8 +20,10 @@ pub use existing::{Existing, Seen};
 /// Our file in a directory of configuration files. Portage reads the files in the order of their names, ours last.
 const OURS: &str = "zz-quern";
 const MAKE_CONF: &str = "etc/portage/make.conf";
-const MAKE_PROFILE: &str = "etc/portage/make.profile";
+pub(super) const MAKE_PROFILE: &str = "etc/portage/make.profile";
 const REPOS_CONF: &str = "etc/portage/repos.conf";
+/// The user's own lines of `packages`.
+const PROFILE_PACKAGES: &str = "etc/portage/profile/packages";
 /// The directory of the files that package.env names.
 const ENV: &str = "etc/portage/env";
 /// The user's own part of the profile.
@@ -70,7 +71,8 @@ pub fn target(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Exi
     let mut tree = ConfigTree::default();
     let paths = [("ROOT", portage::ROOT), ("PKGDIR", portage::PKGDIR)];
     existing.add(&mut tree, Path::new(MAKE_CONF), &make_conf(job, info, &paths, job.strip.doc)?);
-    tree.symlink(MAKE_PROFILE, resolved.profile.link_target(portage::CONFIGROOT));
+    tree.make_profile(&resolved.profile.make_profile(portage::CONFIGROOT));
+    profile_packages(&mut tree, job, existing);
     repositories(&mut tree, &resolved.repos);
     binary_hosts(&mut tree, job);
     date(&mut tree, job, info, existing);
@@ -95,9 +97,12 @@ pub fn builder(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Ex
     }
     existing.add(&mut tree, Path::new(MAKE_CONF), &text);
     match (&resolved.unblocker, stage4) {
-        (Some(profile), _) => tree.symlink(MAKE_PROFILE, profile.link_target("/")),
-        (None, true) => tree.symlink(MAKE_PROFILE, resolved.profile.link_target("/")),
+        (Some(profile), _) => tree.make_profile(&profile.make_profile("/")),
+        (None, true) => tree.make_profile(&resolved.profile.make_profile("/")),
         (None, false) => own_profile(&mut tree, &resolved.repos, existing, host)?,
+    }
+    if stage4 {
+        profile_packages(&mut tree, job, existing);
     }
     repositories(&mut tree, &resolved.repos);
     // A stage3 configures its distribution's binary package host, which the recipe did not ask for.
@@ -130,7 +135,7 @@ pub fn shipped(job: &Job, resolved: &Resolved, existing: &Existing) -> Result<Co
     } else {
         existing.add(&mut tree, Path::new(MAKE_CONF), &text);
     }
-    tree.symlink(MAKE_PROFILE, resolved.profile.link_target("/"));
+    tree.make_profile(&resolved.profile.make_profile("/"));
     for path in [REPOS_CONF, BINREPOS_CONF].map(Path::new) {
         tree.remove.insert(path.into());
         existing.restore(&mut tree, path);
@@ -146,6 +151,7 @@ pub fn shipped(job: &Job, resolved: &Resolved, existing: &Existing) -> Result<Co
     let user_profile = existing.has_directory(Path::new(USER_PROFILE));
     tree.remove.insert(if user_profile { BASHRC } else { USER_PROFILE }.into());
     existing.restore(&mut tree, Path::new(BASHRC));
+    profile_packages(&mut tree, job, existing);
     package_files(&mut tree, job, &job.portage.package_files, existing)?;
     Ok(tree)
 }
@@ -227,6 +233,22 @@ fn features(info: &BuilderInfo, nodoc: bool) -> Vec<&'static str> {
         features.extend(["-sandbox", "-usersandbox"]);
     }
     features
+}
+
+/// Changes the builder's profile.
+pub fn make_profile(profile: &MakeProfile) -> ConfigTree {
+    let mut tree = ConfigTree::default();
+    tree.make_profile(profile);
+    tree
+}
+
+/// Writes the recipe's lines of `packages`. Only in the user's own part of a profile do they add to `@profile`, whatever the formats of
+/// repositories are.
+fn profile_packages(tree: &mut ConfigTree, job: &Job, existing: &Existing) {
+    let lines = &job.build.profile_packages;
+    if !lines.is_empty() {
+        existing.add(tree, Path::new(PROFILE_PACKAGES), &(lines.join("\n") + "\n"));
+    }
 }
 
 fn repositories(tree: &mut ConfigTree, repos: &Repos) {
@@ -342,7 +364,7 @@ fn own_profile(tree: &mut ConfigTree, repos: &Repos, existing: &Existing, host: 
         Error::usage(format!("no repository of portage.repositories contains the {what}'s own profile {shown}"))
             .with_hint(hint)
     })?;
-    tree.symlink(path, link_target("/", profile.repo(), profile.path()));
+    tree.make_profile(&profile.make_profile("/"));
     Ok(())
 }
 

@@ -2,6 +2,7 @@ use super::*;
 use crate::base::error::Kind;
 use crate::base::time::SourceDate;
 use crate::portage::fixture::{World, job, profile_name};
+use crate::recipe::ProfileSpec;
 use crate::recipe::fixture::binhost;
 
 const BUILDER: BuilderInfo = BuilderInfo { sandbox: true, cpus: 4, portage: None, date: None };
@@ -233,6 +234,33 @@ fn package_files_of_the_users_directory_and_env_files_reach_both_trees() {
 }
 
 #[test]
+fn a_profile_of_several_parents_is_a_directory_in_every_configuration() {
+    let world = World::new();
+    let mut job = job(world.usual());
+    let parents = ["gentoo:default/linux/amd64/23.0", "quern:musl-python3"];
+    job.build.profile = ProfileSpec::Parents(parents.map(profile_name).into());
+    job.build.profile_packages = vec!["app-misc/hello".into()];
+    job.build.kind = TreeKind::Stage4;
+    let resolved = Resolved::new(&job).unwrap();
+    assert_eq!(resolved.profile.packages(), ["dev-lang/python:3.11", "app-misc/hello"]);
+    let trees = [
+        target(&job, &resolved, &BUILDER, &Existing::default()).unwrap(),
+        builder(&job, &resolved, &BUILDER, &stage3()).unwrap(),
+        shipped(&job, &resolved, &stage3()).unwrap(),
+    ];
+    for tree in trees {
+        let make_profile = Path::new(MAKE_PROFILE);
+        assert!(tree.remove.contains(make_profile));
+        assert_eq!(
+            tree.text(make_profile.join("parent")),
+            Some("gentoo:default/linux/amd64/23.0\nquern:musl-python3\n")
+        );
+        assert_eq!(tree.text(make_profile.join("eapi")), Some("8\n"));
+        assert_eq!(tree.text("etc/portage/profile/packages"), Some("app-misc/hello\n"));
+    }
+}
+
+#[test]
 fn package_provided_belongs_to_the_profile_directory() {
     let world = World::new();
     let mut job = job(world.usual());
@@ -254,7 +282,7 @@ fn values_that_cannot_be_written_are_refused_before_any_download() {
     bad(|job| drop(job.portage.package_files.insert("package.use".into(), vec!["a/b \x1b[0m".into()])));
     bad(|job| job.source.mirrors.push("http://x y".into()));
     bad(|job| drop(job.portage.make_conf.insert("ROOT".into(), "/".into())));
-    bad(|job| job.build.profile = profile_name("quern:nothing"));
+    bad(|job| job.build.profile = ProfileSpec::Named(profile_name("quern:nothing")));
     bad(|job| job.emerge.packages.push("--unmerge".into()));
 }
 

@@ -9,8 +9,9 @@ use crate::base::error::{Error, Result};
 use crate::base::text::{nearest, plain};
 use crate::portage::repos::{Repo, Repos, read};
 use crate::portage::text::list_lines;
-use crate::recipe::ProfileName;
+use crate::recipe::{ProfileName, ProfileSpec};
 
+mod funtoo;
 mod walk;
 
 use walk::{Node, Walk};
@@ -18,8 +19,7 @@ use walk::{Node, Walk};
 /// A profile with a complete chain of parents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
-    repo: String,
-    path: String,
+    place: Place,
     packages: Vec<String>,
     system: Vec<String>,
     warnings: Vec<String>,
@@ -29,42 +29,70 @@ pub struct Profile {
     packages_file: Option<PathBuf>,
 }
 
+/// The place of a profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Repository(InRepository),
+    /// No repository: `make.profile` is a directory with these parents.
+    Configuration(Vec<InRepository>),
+}
+
+/// A profile's repository and its path below `profiles/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct InRepository {
+    repo: String,
+    path: String,
+}
+
+/// The content of `etc/portage/make.profile`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MakeProfile {
+    /// A symlink to this target.
+    Link(PathBuf),
+    /// A directory with a file `parent` of this text.
+    Parents(String),
+}
+
 impl Profile {
-    /// Finds a profile and its parents.
+    /// Finds the profile that a recipe asks for.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::base::error::Kind::Usage) if the profile, its repository or a parent does not exist, or if parents form a cycle.
-    pub fn resolve(name: &ProfileName, repos: &Repos) -> Result<Self> {
-        let repo = match &name.repo {
-            None => repos.main(),
-            Some(repo) => repos.get(repo).ok_or_else(|| {
-                let known: Vec<&str> = repos.iter().map(Repo::name).collect();
-                Error::usage(format!("the profile {} names an unknown repository", shown(name)))
-                    .with_hint(format!("portage.repositories contains: {}", known.join(", ")))
-            })?,
-        };
-        let path = plain_path(&name.path)
-            .ok_or_else(|| Error::usage(format!("{} is not a valid path of a profile", shown(name))))?;
-        let host = repo.location().join("profiles").join(&path);
-        if !host.is_dir() {
-            return Err(missing(name, repo, &path));
+    /// [`Kind::Usage`](crate::base::error::Kind::Usage) if a profile, its repository or a parent does not exist, or if parents form a cycle.
+    pub fn of(spec: &ProfileSpec, repos: &Repos) -> Result<Self> {
+        match spec {
+            ProfileSpec::Named(name) => Self::resolve(name, repos),
+            ProfileSpec::Parents(parents) => Self::with_parents(parents, repos),
+            ProfileSpec::Funtoo(parts) => Self::with_parents(&funtoo::parents(parts, repos)?, repos),
         }
+    }
+
+    /// Finds a profile of a repository and its parents.
+    ///
+    /// # Errors
+    /// Those of [`Profile::of`].
+    pub fn resolve(name: &ProfileName, repos: &Repos) -> Result<Self> {
         let mut walk = Walk::new(repos);
-        let first = walk
-            .node_at(&host)
-            .ok_or_else(|| Error::usage(format!("the profile {} is a symlink out of the repositories", shown(name))))?;
-        walk.visit(first)?;
-        let packages_file = (repo.name() != repos.main().name()).then(|| host.join("packages"));
-        let mut profile = Self {
-            repo: repo.name().to_owned(),
-            path,
-            packages: Vec::new(),
-            system: Vec::new(),
-            warnings: Vec::new(),
-            without_set: None,
-            packages_file,
-        };
+        let (repo, at) = visit(name, &mut walk, repos)?;
+        let packages_file = repo.location().join("profiles").join(&at.path).join("packages");
+        let packages_file = (repo.name() != repos.main().name()).then_some(packages_file);
+        Self::new(Place::Repository(at), packages_file, &walk)
+    }
+
+    /// Finds the parents of a profile that belongs to no repository.
+    fn with_parents(parents: &[ProfileName], repos: &Repos) -> Result<Self> {
+        let mut walk = Walk::new(repos);
+        let parents = parents.iter().map(|name| visit(name, &mut walk, repos).map(|(_, at)| at));
+        let place = Place::Configuration(parents.collect::<Result<_>>()?);
+        Self::new(place, None, &walk)
+    }
+
+    fn new(place: Place, packages_file: Option<PathBuf>, walk: &Walk<'_>) -> Result<Self> {
+        let (packages, system, warnings) = (Vec::new(), Vec::new(), Vec::new());
+        let mut profile = Self { place, packages, system, warnings, without_set: None, packages_file };
         profile.collect(walk.nodes())?;
+        for node in walk.chosen() {
+            profile.warnings.extend(deprecation(node)?);
+        }
         Ok(profile)
     }
 
@@ -87,16 +115,6 @@ impl Profile {
         }
         self.packages.retain(|token| !token.starts_with('*'));
         self.system = all.iter().filter_map(|token| token.strip_prefix('*').map(str::to_owned)).collect();
-        if let Some(own) = nodes.last()
-            && let Some(text) = read(&own.host.join("deprecated"))?
-        {
-            let instead = text.lines().next().map(|line| plain(line, 200)).unwrap_or_default();
-            let mut warning = format!("the profile {self} is deprecated");
-            if !instead.trim().is_empty() {
-                warning.push_str(&format!("; its repository recommends {}", instead.trim()));
-            }
-            self.warnings.push(warning);
-        }
         Ok(())
     }
 
@@ -106,14 +124,17 @@ impl Profile {
     /// [`Kind::Usage`](crate::base::error::Kind::Usage) if the file cannot be read.
     pub fn add_user_packages(&mut self, directory: &Path) -> Result<()> {
         if let Some(text) = read(&directory.join("packages"))? {
-            for (_, token) in list_lines(&text) {
-                match token.strip_prefix('*') {
-                    Some(atom) => stack(&mut self.system, atom),
-                    None => stack(&mut self.packages, &token),
-                }
-            }
+            list_lines(&text).for_each(|(_, token)| self.add_package(&token));
         }
         Ok(())
+    }
+
+    /// Adds a line of the user's own file `packages`.
+    pub fn add_package(&mut self, token: &str) {
+        match token.strip_prefix('*') {
+            Some(atom) => stack(&mut self.system, atom),
+            None => stack(&mut self.packages, token),
+        }
     }
 
     /// Refuses an empty `@profile`, with which emerge would do nothing and succeed.
@@ -136,16 +157,6 @@ impl Profile {
         Err(Error::usage(format!("@profile is empty in the profile {self}")).with_hint(hint))
     }
 
-    /// Returns the name of its repository.
-    pub fn repo(&self) -> &str {
-        &self.repo
-    }
-
-    /// Returns its path below `profiles/`.
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
     /// Returns the atoms of `@profile`.
     #[cfg(test)]
     pub fn packages(&self) -> &[String] {
@@ -163,27 +174,70 @@ impl Profile {
         &self.warnings
     }
 
-    /// Returns the target of the symlink `etc/portage/make.profile` below `config_root` inside the sandbox, in the form that
-    /// `eselect profile set` writes.
-    pub fn link_target(&self, config_root: &str) -> PathBuf {
-        link_target(config_root, &self.repo, &self.path)
+    /// Returns `etc/portage/make.profile` below `config_root` inside the sandbox: a symlink as `eselect profile set` writes it, or a
+    /// directory as Funtoo's `ego` does.
+    pub fn make_profile(&self, config_root: &str) -> MakeProfile {
+        match &self.place {
+            Place::Repository(at) => MakeProfile::Link(link_target(config_root, at)),
+            Place::Configuration(parents) => {
+                MakeProfile::Parents(parents.iter().map(|parent| format!("{parent}\n")).collect())
+            }
+        }
     }
 }
 
-/// Implements [`Profile::link_target`].
-pub(super) fn link_target(config_root: &str, repo: &str, path: &str) -> PathBuf {
+fn link_target(config_root: &str, at: &InRepository) -> PathBuf {
     let depth = Path::new(config_root).components().filter(|part| matches!(part, Component::Normal(_))).count() + 2;
     let mut target: PathBuf = std::iter::repeat_n("..", depth).collect();
     target.push(super::REPOS.trim_start_matches('/'));
-    target.push(repo);
+    target.push(&at.repo);
     target.push("profiles");
-    target.push(path);
+    target.push(&at.path);
     target
+}
+
+/// Visits a profile and its parents.
+fn visit<'a>(name: &ProfileName, walk: &mut Walk<'a>, repos: &'a Repos) -> Result<(&'a Repo, InRepository)> {
+    let repo = name.repo.as_ref().map_or_else(|| Ok(repos.main()), |repo| repos.named(repo))?;
+    let path = plain_path(&name.path)
+        .ok_or_else(|| Error::usage(format!("{} is not a valid path of a profile", shown(name))))?;
+    let host = repo.location().join("profiles").join(&path);
+    if !host.is_dir() {
+        return Err(missing(name, repo, &path));
+    }
+    let first = walk
+        .node_at(&host)
+        .ok_or_else(|| Error::usage(format!("the profile {} is a symlink out of the repositories", shown(name))))?;
+    walk.choose(first)?;
+    Ok((repo, InRepository { repo: repo.name().to_owned(), path }))
+}
+
+/// Returns the warning about a deprecated profile.
+fn deprecation(node: &Node<'_>) -> Result<Option<String>> {
+    let Some(text) = read(&node.host.join("deprecated"))? else { return Ok(None) };
+    let instead = text.lines().next().map(|line| plain(line, 200)).unwrap_or_default();
+    let mut warning = format!("the profile {node} is deprecated");
+    if !instead.trim().is_empty() {
+        warning.push_str(&format!("; its repository recommends {}", instead.trim()));
+    }
+    Ok(Some(warning))
+}
+
+impl std::fmt::Display for InRepository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.repo, self.path)
+    }
 }
 
 impl std::fmt::Display for Profile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.repo, self.path)
+        match &self.place {
+            Place::Repository(at) => at.fmt(f),
+            Place::Configuration(parents) => {
+                let parents: Vec<String> = parents.iter().map(ToString::to_string).collect();
+                f.write_str(&parents.join(" + "))
+            }
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use super::walk::normal;
 use super::*;
 use crate::base::error::Kind;
 use crate::portage::fixture::{World, profile_name};
+use crate::recipe::{FuntooProfile, Origin, RepositorySpec};
 
 fn resolve(world: &World, name: &str) -> Result<Profile> {
     Profile::resolve(&profile_name(name), &Repos::load(&world.usual()).unwrap())
@@ -22,7 +23,7 @@ fn a_profile_has_the_packages_of_parents_in_two_repositories() {
 #[test]
 fn the_main_repository_is_the_default() {
     let profile = resolve(&World::new(), "default/linux/amd64/23.0/").unwrap();
-    assert_eq!((profile.repo(), profile.path()), ("gentoo", "default/linux/amd64/23.0"));
+    assert_eq!(profile.to_string(), "gentoo:default/linux/amd64/23.0");
     assert_eq!(profile.system(), ["sys-apps/baselayout", "app-shells/bash"]);
 }
 
@@ -30,12 +31,13 @@ fn the_main_repository_is_the_default() {
 fn the_link_resolves_from_both_configuration_roots() {
     let profile = resolve(&World::new(), "quern:musl-python3").unwrap();
     for root in ["/", "/quern/config"] {
-        let target = profile.link_target(root);
+        let MakeProfile::Link(target) = profile.make_profile(root) else { panic!("a directory") };
         let from = Path::new(root).join("etc/portage").join(&target);
         assert_eq!(normal(&from).unwrap(), Path::new("/var/db/repos/quern/profiles/musl-python3"), "{root}");
         assert!(target.is_relative());
     }
-    assert_eq!(profile.link_target("/"), Path::new("../../var/db/repos/quern/profiles/musl-python3"));
+    let link = "../../var/db/repos/quern/profiles/musl-python3";
+    assert_eq!(profile.make_profile("/"), MakeProfile::Link(link.into()));
 }
 
 #[test]
@@ -178,6 +180,91 @@ fn a_deprecated_profile_is_a_warning() {
         profile.warnings(),
         ["the profile quern:musl-python3 is deprecated; its repository recommends quern:musl-python4"]
     );
+}
+
+/// The imitation of core-kit, and an overlay `own` with a mix-in.
+fn kits(world: &World) -> Repos {
+    let core = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/profiles/repos/core-kit");
+    let own = world.repo("own", "masters = core-kit\n");
+    world.write("repo-own/profiles/profiles.ego.desc", r#"{"mix-ins": "mine"}"#);
+    world.write("repo-own/profiles/mine/server/make.defaults", "USE=\"server\"\n");
+    let core = RepositorySpec { origin: Origin::Location(core), ..own.clone() };
+    Repos::load(&[core, own]).unwrap()
+}
+
+fn parts() -> FuntooProfile {
+    FuntooProfile {
+        arch: "x86-64bit".into(),
+        build: Some("current".into()),
+        subarch: Some("generic_64".into()),
+        flavor: Some("core".into()),
+        mix_ins: vec!["no-systemd".into(), "pure64".into(), "own:server".into()],
+        kits: [("python-kit".to_owned(), "3.7-release".to_owned())].into(),
+    }
+}
+
+#[test]
+fn the_parts_of_a_funtoo_profile_become_its_parents() {
+    let world = World::new();
+    let repos = kits(&world);
+    let profile = Profile::of(&ProfileSpec::Funtoo(parts()), &repos).unwrap();
+    let expected = "core-kit:funtoo/1.0/linux-gnu/arch/x86-64bit\ncore-kit:funtoo/1.0/linux-gnu/build/current\n\
+                    core-kit:funtoo/1.0/linux-gnu/arch/x86-64bit/subarch/generic_64\n\
+                    core-kit:funtoo/1.0/linux-gnu/flavor/core\ncore-kit:funtoo/1.0/linux-gnu/mix-ins/no-systemd\n\
+                    core-kit:funtoo/1.0/linux-gnu/arch/x86-64bit/mix-ins/pure64\nown:mine/server\n\
+                    core-kit:funtoo/kits/python-kit/3.7-release\n";
+    assert_eq!(profile.make_profile("/quern/config"), MakeProfile::Parents(expected.into()));
+    assert_eq!(profile.system(), ["sys-apps/baselayout"]);
+    assert!(profile.require_packages().is_err());
+    // The same as a list, with an alias.
+    let list = expected.lines().map(|line| profile_name(&line.replace("core-kit:", "gentoo:"))).collect();
+    assert_eq!(Profile::of(&ProfileSpec::Parents(list), &repos).unwrap(), profile);
+}
+
+#[test]
+fn an_unknown_part_suggests_a_similar_one() {
+    let world = World::new();
+    let repos = kits(&world);
+    let refused = |change: fn(&mut FuntooProfile)| {
+        let mut parts = parts();
+        change(&mut parts);
+        let error = Profile::of(&ProfileSpec::Funtoo(parts), &repos).unwrap_err();
+        assert_eq!(error.kind(), Kind::Usage);
+        format!("{error}; {}", error.hint().unwrap_or_default())
+    };
+    for (told, expected) in [
+        (
+            refused(|parts| parts.arch = "x86-64bits".into()),
+            "core-kit has no arch ‘x86-64bits’; did you mean x86-64bit?",
+        ),
+        (refused(|parts| parts.flavor = Some("cor".into())), "core-kit has no flavor ‘cor’; did you mean core?"),
+        (refused(|parts| parts.flavor = Some("desktop".into())), "no flavor ‘desktop’; known names: core, minimal"),
+        (refused(|parts| parts.build = Some("..".into())), "no build ‘..’"),
+        (
+            refused(|parts| parts.mix_ins = vec!["no-systemdd".into()]),
+            "no mix-in ‘no-systemdd’; did you mean no-systemd?",
+        ),
+        (refused(|parts| parts.mix_ins = vec!["owm:server".into()]), "unknown repository, ‘owm’"),
+        (refused(|parts| drop(parts.kits.insert("python-kit".into(), "3.7".into()))), "known names: 3.7-release"),
+    ] {
+        assert!(told.contains(expected), "{told}");
+    }
+    world.write("repo-own/profiles/profiles.ego.desc", r#"{"mix-ins": "../../../etc"}"#);
+    assert!(refused(|_| {}).contains("is not an object of paths"));
+    let gentoo = Repos::load(&World::new().usual()).unwrap();
+    let error = Profile::of(&ProfileSpec::Funtoo(parts()), &gentoo).unwrap_err();
+    assert!(error.to_string().contains("no repository has the file profiles/profiles.ego.desc"), "{error}");
+}
+
+#[test]
+fn each_deprecated_parent_is_a_warning() {
+    let world = World::new();
+    let repos = Repos::load(&world.usual()).unwrap();
+    world.write("repo-gentoo/profiles/default/linux/amd64/23.0/deprecated", "new\n");
+    let names = ["default/linux/amd64/23.0", "default/linux/amd64/23.0/musl"].map(profile_name);
+    let profile = Profile::of(&ProfileSpec::Parents(names.into()), &repos).unwrap();
+    assert_eq!(profile.warnings().len(), 1, "{:?}", profile.warnings());
+    assert!(profile.warnings()[0].contains("gentoo:default/linux/amd64/23.0 is deprecated"));
 }
 
 proptest! {

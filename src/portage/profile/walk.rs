@@ -28,16 +28,37 @@ pub(super) struct Walk<'a> {
     /// The profiles in the order in which Portage reads them: parents first.
     nodes: Vec<Node<'a>>,
     stack: Vec<PathBuf>,
+    /// The indexes of the profiles that [`Walk::choose`] got.
+    chosen: Vec<usize>,
+}
+
+impl std::fmt::Display for Node<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path = self.path.strip_prefix("profiles").unwrap_or(&self.path);
+        write!(f, "{}:{}", self.repo.name(), path.display())
+    }
 }
 
 impl<'a> Walk<'a> {
     pub(super) fn new(repos: &'a Repos) -> Self {
-        Self { repos, nodes: Vec::new(), stack: Vec::new() }
+        Self { repos, nodes: Vec::new(), stack: Vec::new(), chosen: Vec::new() }
     }
 
     /// Returns the visited profiles, parents first.
     pub(super) fn nodes(&self) -> &[Node<'a>] {
         &self.nodes
+    }
+
+    /// Returns the profiles that a recipe names, without their parents.
+    pub(super) fn chosen(&self) -> impl Iterator<Item = &Node<'a>> {
+        self.chosen.iter().map(|index| &self.nodes[*index])
+    }
+
+    /// Visits a profile that a recipe names, after its parents.
+    pub(super) fn choose(&mut self, node: Node<'a>) -> Result<()> {
+        self.visit(node)?;
+        self.chosen.push(self.nodes.len() - 1);
+        Ok(())
     }
 
     /// Finds the profile in a directory of the host, with symlinks resolved.
@@ -50,7 +71,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Visits a profile after its parents.
-    pub(super) fn visit(&mut self, node: Node<'a>) -> Result<()> {
+    fn visit(&mut self, node: Node<'a>) -> Result<()> {
         let real = fs_err::canonicalize(&node.host)
             .context(Kind::Usage, || format!("opening the profile {}", node.host.display()))?;
         let file = node.host.join("parent");

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::path::{Must, absolute};
-use super::repositories::{Known, similar};
-use super::{Checker, Word, unchanged};
-use crate::base::text::{escaped, nearest, quoted};
+use super::repositories::Known;
+use super::{Checker, unchanged};
+use crate::base::text::{escaped, nearest};
 use crate::recipe::diagnostic::{Finding, Place, Problem};
 use crate::recipe::parse::Is;
-use crate::recipe::{Build, Compression, Emerge, ProfileName, Strip, TreeKind, atom, words};
+use crate::recipe::{Build, Compression, Emerge, Strip, TreeKind, atom, package_files, words};
 
 /// The limit on `jobs`. A greater number is a typing error.
 const MAX_JOBS: i64 = 1024;
@@ -16,8 +16,8 @@ const MAX_JOBS: i64 = 1024;
 impl Checker<'_> {
     /// Returns the section and the kind, on which other defaults depend; `None` if the kind is wrong.
     pub(super) fn build(&mut self, known: &Known) -> Option<(Option<Build>, TreeKind)> {
-        let profile = match self.word("build", "profile") {
-            Some(word) => self.profile(&word, known),
+        let profile = match self.value("build", "profile").cloned() {
+            Some(value) => self.profile_spec(&value, known),
             None => {
                 self.texts.find(
                     Finding::missing("no profile is given").help("in [build] write profile = \"repository:path\""),
@@ -25,6 +25,8 @@ impl Checker<'_> {
                 None
             }
         };
+        let line = |line: &str| package_files::line("packages", line);
+        let profile_packages = self.each("build", "profile-packages", "line of packages", line).unwrap_or_default();
         let unblocker = self.word("build", "unblocker-profile");
         let unblocker_profile = unblocker.and_then(|word| self.profile(&word, known));
         let outdir = self.outdir();
@@ -44,6 +46,7 @@ impl Checker<'_> {
         let keep_failed = self.bool("build", "keep-failed").unwrap_or(true);
         let build = profile.zip(outdir).map(|(profile, outdir)| Build {
             profile,
+            profile_packages,
             unblocker_profile,
             kind,
             outdir,
@@ -100,46 +103,6 @@ impl Checker<'_> {
                 None
             }
         }
-    }
-
-    /// Returns a profile. It must exist if its repository is on this machine.
-    fn profile(&mut self, word: &Word, known: &Known) -> Option<ProfileName> {
-        let profile = self.follow(word, "profile", words::profile)?;
-        let repository = match &profile.repo {
-            Some(name) => known.named(name),
-            None => known.main(),
-        };
-        let Some(repository) = repository else {
-            // A repository that is not fetched yet may have that name.
-            if let (Some(name), true) = (&profile.repo, known.complete()) {
-                let title = format!("no repository is named {}", quoted(name));
-                let mut finding = Finding::at(&word.at, title, "not a repository of this recipe");
-                if let Some(meant) = nearest(name, known.directories().map(|known| known.name.as_str())) {
-                    finding = finding.help(format!("did you mean `{}:{}`?", escaped(meant), escaped(&profile.path)));
-                }
-                self.texts.find(finding.help(known.listed()));
-                return None;
-            }
-            return Some(profile);
-        };
-        let mut dir = repository.location.join("profiles");
-        let mut found = Vec::new();
-        for part in profile.path.split('/') {
-            let next = dir.join(part);
-            if !next.is_dir() {
-                let meant = similar(&dir, part).map(|meant| {
-                    found.push(meant.as_str().to_owned());
-                    format!("did you mean `{}:{}`?", escaped(&repository.name), found.join("/"))
-                });
-                let label = format!("{} has no {}", escaped(&dir.to_string_lossy()), quoted(part));
-                let title = format!("no such profile: {}", quoted(&word.text));
-                self.texts.problem(&word.at, title, Problem { label, help: meant });
-                return None;
-            }
-            found.push(part.to_owned());
-            dir = next;
-        }
-        Some(profile)
     }
 
     pub(super) fn emerge(&mut self, kind: TreeKind) -> Option<Emerge> {

@@ -7,6 +7,7 @@ mod config;
 mod oci;
 mod path;
 mod portage;
+mod profile;
 mod repositories;
 mod repository;
 mod source;

@@ -69,6 +69,15 @@ pub(super) fn profile(text: &str) -> Checked<ProfileName> {
     Ok(ProfileName { repo: repo.map(str::to_owned), path: path.to_owned() })
 }
 
+/// Accepts the name of a part of a Funtoo profile: `name`, or `repository:name`.
+pub(super) fn profile_part(text: &str) -> Checked {
+    match profile(text) {
+        Ok(name) if name.path.contains('/') => Err(Problem::new("a name must not contain `/`")),
+        Ok(_) => Ok(()),
+        Err(problem) => Err(Problem { help: None, ..problem }),
+    }
+}
+
 /// Accepts a repository's name (PMS 3.1.5).
 pub(super) fn repository(text: &str) -> Checked {
     let letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
