@@ -23,6 +23,7 @@
 //! | 11 | [`cli`] | one file per command: its arguments, its help, what it calls | hold the logic of a stage |
 //! | 10 | [`ui`] | the terminal: progress, colours, the log, rendered errors | know recipes or images |
 //! | 9 | [`pipeline`] | build, lock, shell, plan: one straight function per file | open files, use the network or start processes itself |
+//! | 9 | [`serve`] | the web server for a directory of binary packages | write, follow symlinks |
 //! | 8 | [`builder`] | the builder tree of one build: overlays, configuration, emerge | know how a sandbox is made |
 //! | 8 | [`output`] | results: tarball, checksums, listings, provenance, OCI layout | show a name before the result is whole and on disk |
 //! | 7 | [`plan`] | what a build does, as a value: mounts, commands, removals, results | do any of it |
@@ -99,6 +100,7 @@ mod pipeline;
 mod plan;
 mod portage;
 mod recipe;
+mod serve;
 mod source;
 mod store;
 mod strip;
@@ -121,7 +123,7 @@ pub const FLOORS: &[&[&str]] = &[
     &["portage", "strip", "source"],
     &["plan"],
     &["builder", "output"],
-    &["pipeline"],
+    &["pipeline", "serve"],
     &["ui"],
     &["cli"],
 ];

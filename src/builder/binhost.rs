@@ -116,9 +116,8 @@ fn gpg(place: Place<'_>, home: &Path, arguments: &[&str]) -> Result<()> {
     if answer.exit.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&answer.stderr);
     Err(Error::system("making the GnuPG home for binary packages: gpg of the builder failed")
-        .with_details(plain(&said, 2000)))
+        .with_details(answer.complaint()))
 }
 
 /// Compares every package that came from a host with its stanza in the index, which nobody signs, and verifies its signature again,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::error::Result;
+use crate::base::text::plain;
 use crate::enter::{self, Captured, Io, Terminal};
 use crate::os::process::Exit;
 use crate::plan::view::View;
@@ -49,6 +50,16 @@ pub struct Answer {
     pub stdout: Vec<u8>,
     /// Its standard error.
     pub stderr: Vec<u8>,
+}
+
+impl Answer {
+    /// Returns the last lines of both streams, printable.
+    pub fn complaint(&self) -> String {
+        let said = [self.stdout.as_slice(), &self.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        let lines: Vec<String> = said.lines().rev().take(30).map(|line| plain(line, 200)).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
 }
 
 /// Runs a query in the tree mounted at `root`.

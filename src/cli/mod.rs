@@ -12,6 +12,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use crate::base::error::Result;
 use crate::ui::{self, Terminal};
 
+pub mod binhost;
 pub mod build;
 pub mod clean;
 pub mod completions;
@@ -114,6 +115,7 @@ enum Command {
     Lock(lock::Args),
     Keys(keys::Args),
     Clean(clean::Args),
+    Binhost(binhost::Args),
     Store(store::Args),
     Completions(completions::Args),
     Oci(oci::Args),
@@ -171,6 +173,7 @@ impl Command {
             Self::Lock(args) => args.run(ui),
             Self::Keys(args) => args.run(ui),
             Self::Clean(args) => args.run(ui),
+            Self::Binhost(args) => args.run(ui),
             Self::Store(args) => args.run(ui),
             Self::Completions(args) => args.run(),
             Self::Oci(args) => args.run(ui),
