@@ -6,6 +6,7 @@ use super::fields;
 use crate::base::digest::{Blake2b, Sha256, Sha512};
 use crate::base::error::{Error, Result};
 use crate::base::text::printable;
+use crate::base::time::readable;
 
 /// The inputs that a recipe is locked to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,24 @@ pub struct Locked {
     /// The ebuild repositories, in the recipe's order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub repository: Vec<LockedRepository>,
+    /// The indexes of hosts of binary packages, in the recipe's order. Directories of this machine are not locked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub binhost: Vec<LockedIndex>,
+}
+
+/// The index of a host of binary packages as it was when it was locked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedIndex {
+    /// The address of the host.
+    #[serde(deserialize_with = "fields::line")]
+    pub url: String,
+    /// The digest of the index, unpacked.
+    #[serde(deserialize_with = "fields::sha512")]
+    pub sha512: Sha512,
+    /// The time at which the host wrote it, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<u64>,
 }
 
 /// A stage3 or a snapshot as it was verified when it was locked.
@@ -199,7 +218,37 @@ impl Locked {
         if before != after {
             changes.push(format!("{before} repositories → {after}"));
         }
+        changes.extend(self.changed_indexes(new));
         changes
+    }
+
+    fn changed_indexes(&self, new: &Self) -> Vec<String> {
+        let of = |url: &str, all: &[LockedIndex]| all.iter().find(|index| index.url == url).cloned();
+        let time = |index: &LockedIndex| index.timestamp.map_or_else(|| "no date".to_owned(), readable);
+        let described = |index: &Option<LockedIndex>| match index {
+            Some(index) => format!("{} ({})", &index.sha512.hex()[..12], time(index)),
+            None => "none".to_owned(),
+        };
+        let added = new.binhost.iter().filter(|index| of(&index.url, &self.binhost).is_none());
+        let urls = self.binhost.iter().chain(added).map(|index| index.url.as_str());
+        urls.filter_map(|url| {
+            let (old, new) = (of(url, &self.binhost), of(url, &new.binhost));
+            let differ = old.as_ref().map(|index| index.sha512) != new.as_ref().map(|index| index.sha512);
+            let (old, new) = (described(&old), described(&new));
+            differ.then(|| format!("binary packages of {}: {old} → {new}", printable(url)))
+        })
+        .collect()
+    }
+
+    /// Returns the locked index of a host of binary packages.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::base::error::Kind::Usage) if there is none.
+    pub fn index(&self, url: &str) -> Result<&LockedIndex> {
+        self.binhost.iter().find(|index| index.url == url).ok_or_else(|| {
+            Error::usage(format!("the binary packages of {} are not locked", printable(url)))
+                .with_hint("lock them with `quern-builder lock`")
+        })
     }
 
     /// Returns `self`, with entries that did not change kept as they are in `old`. This avoids differences in wording alone.
@@ -238,8 +287,8 @@ impl Locked {
             }
             present.content = locked.content;
         }
-        let locked = Self { stage3: None, repository: self.repository.clone() };
-        let changes = locked.changes(&Self { stage3: None, repository: comparable });
+        let locked = Self { repository: self.repository.clone(), ..Self::default() };
+        let changes = locked.changes(&Self { repository: comparable, ..Self::default() });
         if changes.is_empty() {
             return Ok(warnings);
         }

@@ -24,7 +24,7 @@ fn file() -> LockedFile {
 }
 
 fn of(stage3: LockedFile) -> Locked {
-    Locked { stage3: Some(stage3), repository: Vec::new() }
+    Locked { stage3: Some(stage3), ..Locked::default() }
 }
 
 fn entry() -> Locked {
@@ -180,7 +180,7 @@ fn a_locked_commit_is_written_and_read() {
         git: Some(git.clone()),
         ..LockedRepository::default()
     };
-    let of = |git: &LockedCommit| Locked { stage3: None, repository: vec![repository(git)] };
+    let of = |git: &LockedCommit| Locked { repository: vec![repository(git)], ..Locked::default() };
     let mut lockfile = Lockfile::default();
     lockfile.set("a", of(&pin));
     let text = lockfile.text().unwrap();
@@ -192,7 +192,8 @@ fn a_locked_commit_is_written_and_read() {
     assert!(Lockfile::parse("x", &text.replace(&id("a"), "HEAD")).is_err());
     let moved = of(&pin).changes(&of(&LockedCommit { commit: id("b"), ..pin.clone() }));
     assert!(moved.len() == 1 && moved[0].contains("stable") && moved[0].contains(&id("b")), "{moved:?}");
-    let directory = Locked { stage3: None, repository: vec![LockedRepository { git: None, ..repository(&pin) }] };
+    let directory =
+        Locked { repository: vec![LockedRepository { git: None, ..repository(&pin) }], ..Locked::default() };
     assert!(of(&pin).changes(&directory)[0].ends_with("→ a directory"));
 }
 
@@ -264,4 +265,24 @@ proptest! {
         prop_assert_eq!(read.text().unwrap(), text);
         prop_assert!(read.recipes().eq(names.iter()));
     }
+}
+
+#[test]
+fn indexes_of_binary_packages_are_locked_by_their_address() {
+    let index =
+        |url: &str, byte| LockedIndex { url: url.to_owned(), sha512: sha512(byte), timestamp: Some(1_795_825_081) };
+    let of = |indexes: &[LockedIndex]| Locked { binhost: indexes.to_vec(), ..entry() };
+    let mut lockfile = Lockfile::default();
+    lockfile.set("a", of(&[index("https://one.example", 1), index("https://two.example", 2)]));
+    let text = lockfile.text().unwrap();
+    assert!(text.contains("[[recipe.a.binhost]]\nurl = \"https://one.example\"\n"), "{text}");
+    assert_eq!(Lockfile::parse("x", &text).unwrap(), lockfile);
+    let locked = lockfile.get("a").unwrap();
+    assert_eq!(locked.index("https://two.example").unwrap().sha512, sha512(2));
+    assert!(locked.index("https://three.example").unwrap_err().hint().unwrap().contains("quern-builder lock"));
+    assert_eq!(locked.changes(&of(&[index("https://two.example", 2), index("https://one.example", 1)])), [""; 0]);
+    let changes = locked.changes(&of(&[index("https://one.example", 3), index("https://three.example", 2)]));
+    assert_eq!(changes.len(), 3, "{changes:?}");
+    assert!(changes[0].starts_with("binary packages of https://one.example: 010101010101 (2026-11-"), "{changes:?}");
+    assert!(changes[1].ends_with("→ none") && changes[2].contains("none → 0202"), "{changes:?}");
 }

@@ -10,7 +10,7 @@ use crate::lockfile::{Locked, LockedRepository};
 use crate::portage::{self, Resolved};
 use crate::recipe::{self, Job};
 use crate::source::inputs::{self, RepositoryInput};
-use crate::source::{Site, SourceFile, Wanted};
+use crate::source::{Site, SourceFile, Wanted, binhost};
 use crate::store::Store;
 
 mod build;
@@ -99,7 +99,8 @@ pub fn lock(job: &Job, old: Option<&Locked>, file: &Path, at: &Site<'_>) -> Resu
         recipe::BaseSpec::Host { .. } => None,
         _ => Some(inputs::lock_stage3(job, old.and_then(|old| old.stage3.as_ref()), at)?),
     };
-    Ok(Locked { stage3, repository })
+    let binhost = binhost::lock(&binhost::binhosts(job, at)?);
+    Ok(Locked { stage3, repository, binhost })
 }
 
 fn lock_repositories(

@@ -9,6 +9,7 @@ use super::{Site, Trust};
 use crate::base::digest::{Sha256, Sha512};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::text::printable;
+use crate::lockfile::LockedIndex;
 use crate::net::http::{DocumentVersion, Failure, FailureKind, Http};
 use crate::recipe::{Binhost, Job};
 use crate::store::Store;
@@ -54,6 +55,19 @@ pub fn binhosts(job: &Job, at: &Site<'_>) -> Result<Vec<BinhostInput>> {
     job.portage.binhost.iter().map(|host| binhost(host, at)).collect()
 }
 
+/// Returns the lock entries of the hosts that are servers.
+pub fn lock(hosts: &[BinhostInput]) -> Vec<LockedIndex> {
+    let remote = hosts.iter().filter(|host| host.spec.directory().is_none());
+    let entry = |host: &BinhostInput| {
+        let bytes = host.index.as_deref()?;
+        let header = bytes.split(|byte| *byte == b'\n').take_while(|line| !line.is_empty());
+        let timestamp =
+            header.filter_map(|line| std::str::from_utf8(line).ok()?.strip_prefix("TIMESTAMP: ")?.parse().ok());
+        Some(LockedIndex { url: host.spec.url.clone(), sha512: Sha512::of(bytes), timestamp: timestamp.last() })
+    };
+    remote.filter_map(entry).collect()
+}
+
 fn binhost(host: &Binhost, at: &Site<'_>) -> Result<BinhostInput> {
     let keyring = if host.allow_unsigned { None } else { Some(Trust::of_binhost(host).keyring(at.store)?) };
     let index = match host.directory() {
@@ -62,7 +76,10 @@ fn binhost(host: &Binhost, at: &Site<'_>) -> Result<BinhostInput> {
             at.ui.note(&format!("offline: {} is not used", printable(&host.url)));
             None
         }
-        None => Some(remote(&host.url, at)?),
+        None => Some(match at.options.locked {
+            Some(locked) => pinned(locked.index(&host.url)?, at)?,
+            None => remote(&host.url, at)?,
+        }),
     };
     Ok(BinhostInput { spec: host.clone(), index, keyring })
 }
@@ -84,6 +101,22 @@ fn local(directory: &std::path::Path, url: &str) -> Result<Vec<u8>> {
     }
     Err(Error::usage(format!("{} has no index of binary packages", printable(url)))
         .with_hint("a host of binary packages has a file Packages or Packages.gz in its directory"))
+}
+
+/// Returns the index that a recipe is locked to: the stored one, or that of the server if it is still the same.
+fn pinned(index: &LockedIndex, at: &Site<'_>) -> Result<Vec<u8>> {
+    if let Some(bytes) = blob(&index.sha512, at.store)? {
+        return Ok(bytes);
+    }
+    let bytes = remote(&index.url, at)?;
+    if Sha512::of(&bytes) != index.sha512 {
+        return Err(Error::refused(format!(
+            "the index of the binary packages of {} is not the locked one",
+            printable(&index.url)
+        ))
+        .with_hint("the host has other packages now: `quern-builder lock` takes them"));
+    }
+    Ok(bytes)
 }
 
 /// Asks a server for its index, or takes the stored one if it has not changed.
@@ -132,10 +165,15 @@ fn unreachable(url: &str, failure: &Failure) -> Error {
 /// Reads the stored index of a host. A damaged one counts as missing.
 fn stored(key: &str, store: &Store) -> Result<Option<(Stored, Vec<u8>)>> {
     let Some(stored) = store.read_ref::<Stored>(REFS, key)? else { return Ok(None) };
-    let Some(file) = store.blob(&stored.sha512)? else { return Ok(None) };
+    Ok(blob(&stored.sha512, store)?.map(|bytes| (stored, bytes)))
+}
+
+/// Reads the stored index with this digest.
+fn blob(sha512: &Sha512, store: &Store) -> Result<Option<Vec<u8>>> {
+    let Some(file) = store.blob(sha512)? else { return Ok(None) };
     let mut bytes = Vec::new();
     file.take(MAX + 1).read_to_end(&mut bytes).system(|| "reading a stored index of binary packages")?;
-    Ok((Sha512::of(&bytes) == stored.sha512).then_some((stored, bytes)))
+    Ok((Sha512::of(&bytes) == *sha512).then_some(bytes))
 }
 
 /// Puts an index into the store, under its digest.

@@ -244,7 +244,7 @@ fn a_locked_image_is_fetched_by_its_name_and_digest() {
         trust_basis: "a signed list".to_owned(),
     };
     let repository = LockedRepository { name: "gentoo".to_owned(), snapshot: Some(pin), ..LockedRepository::default() };
-    let locked = crate::lockfile::Locked { stage3: None, repository: vec![repository] };
+    let locked = crate::lockfile::Locked { repository: vec![repository], ..Default::default() };
     let terms = ResolveOptions { locked: Some(&locked), ..ResolveOptions::default() };
     let got = site.get(&latest, terms).unwrap();
     assert!(matches!(&got.version, RepositoryVersion::Snapshot { name, .. } if name == "gentoo-20261120"), "{got:?}");

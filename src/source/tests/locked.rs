@@ -14,7 +14,7 @@ fn pin(job: &Job, store: &Store) -> LockedFile {
 }
 
 fn of(pin: &LockedFile) -> Locked {
-    Locked { stage3: Some(pin.clone()), repository: Vec::new() }
+    Locked { stage3: Some(pin.clone()), ..Locked::default() }
 }
 
 fn locked(job: &Job, pin: &LockedFile, store: &Store) -> Result<crate::verify::Verified> {
