@@ -13,17 +13,18 @@ mod prepare;
 pub mod prepared;
 pub mod query;
 mod refused;
+pub mod resolve;
 pub mod trial;
 
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::enter::{self, Io, Terminal};
 use crate::fs::rootfs::Rootfs;
-use crate::plan::Plan;
 use crate::plan::view::View;
+use crate::plan::{Plan, misses};
 use crate::portage::binhost::HostIndex;
 use crate::portage::config::Existing;
-use crate::portage::emerge::Step;
-use crate::portage::{self, BuilderInfo, Resolved, failure, left};
+use crate::portage::emerge::{self, Step};
+use crate::portage::{self, BuilderInfo, Resolved, failure, left, query as facts};
 use crate::recipe::{Job, TreeKind};
 use crate::source::Site;
 use crate::source::binhost::BinhostInput;
@@ -111,6 +112,20 @@ impl<'a> Builder<'a> {
             ));
         }
         Err(error)
+    }
+
+    /// Adds to the error of a step that may only use binary packages the reasons why none fits, as far as emerge can tell.
+    pub fn explained(&self, error: Error, step: &Step) -> Error {
+        let arguments = emerge::with_sources(&step.argv).into_iter().skip(1);
+        let answer = self.ask(&resolve::query(arguments, step));
+        let packages = match answer.and_then(|answer| facts::plan::read(&answer.stdout)) {
+            Ok(packages) => packages,
+            Err(why) => {
+                tracing::debug!("the missing binary packages are not explained: {why}");
+                return error;
+            }
+        };
+        misses::explain(error, &resolve::misses(&packages, true, self.view))
     }
 
     /// Asks the builder, with the configurations of the build. The command cannot write anything that lasts, apart from the builder

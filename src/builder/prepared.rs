@@ -3,17 +3,18 @@
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::base::Base;
 use super::failed::Failed;
 use super::overlays::{OverlayMount, Tree, like};
 use super::query::{self, Answer, Query};
-use super::{binhost, prepare, refused};
+use super::{binhost, prepare, refused, resolve};
 use crate::base::error::{Context, Result};
 use crate::enter::overlay::{self, Mounted, Overlay};
 use crate::enter::{self, Io, Terminal};
 use crate::os::process::Exit;
+use crate::plan::misses::Miss;
 use crate::plan::view::{Caches, View};
 use crate::portage::emerge::Step;
 use crate::portage::failure::PackageFiles;
@@ -23,9 +24,6 @@ use crate::recipe::{Job, TreeKind};
 use crate::source::binhost::BinhostInput;
 use crate::store::trees::remove_tree;
 use crate::store::work::{Scratch, WorkPaths};
-
-/// The longest time of a resolution. Metadata may have to be generated first.
-const MAX_TIME: Duration = Duration::from_secs(60 * 60);
 
 /// The parts of a builder tree.
 #[derive(Debug, Clone, Copy)]
@@ -107,19 +105,19 @@ impl Prepared {
         if let Some(target) = &step.profile {
             prepare::set_profile(self.tree.root(), target)?;
         }
-        let words = ["python3", "-c", plan::PROGRAM].map(str::to_owned);
-        // Moves of packages concern what is installed, and an image without packages has none.
-        let mut query = Query::new(words.into_iter().chain(arguments).chain(["--package-moves=n".to_owned()]));
-        query.env.extend(step.env.clone());
-        query.time = MAX_TIME;
         let began = SystemTime::now();
-        let answer = self.ask(&query)?;
+        let answer = self.ask(&resolve::query(arguments, step))?;
         if answer.exit.success() {
             return plan::read(&answer.stdout);
         }
         let mut failure = failure::find(&self.logs, began, &answer.stderr).offline(self.offline);
         refused::look_closer(|query| self.ask(query), &self.view, step, true, &mut failure);
         Err(failure.into_error(&step.what, &self.package_files))
+    }
+
+    /// Explains each of `packages` that is built; if `run`, only those needed at run time.
+    pub fn misses(&self, packages: &[Package], run: bool) -> Vec<Miss> {
+        resolve::misses(packages, run, &self.view)
     }
 
     /// Asks a question. The command may write to the tree and the image, which are thrown away, and to nothing else.

@@ -46,6 +46,9 @@ pub struct Args {
     /// Use only files that the store has, and give emerge no network
     #[arg(long)]
     pub offline: bool,
+    /// Use binary packages only, and build nothing [recipe: emerge.binary-only]
+    #[arg(long)]
+    pub binary_only: bool,
     /// Accept a signed list that is older than a previously seen one, this once
     #[arg(long)]
     pub allow_rollback: bool,
@@ -94,11 +97,17 @@ impl Args {
         format!("quern-builder shell {} --image", words.join(" "))
     }
 
-    /// Converts `--outdir` to a `--set` option.
+    /// Converts the options that stand for keys of the recipe to `--set` options.
     fn overrides(&self) -> Result<Vec<String>> {
-        let Some(outdir) = &self.outdir else { return Ok(Vec::new()) };
-        let outdir = outdir.to_str().ok_or_else(|| Error::usage("--outdir: the path is not UTF-8"))?;
-        Ok(vec![format!("build.outdir={}", crate::recipe::set_value(outdir))])
+        let mut sets = Vec::new();
+        if let Some(outdir) = &self.outdir {
+            let outdir = outdir.to_str().ok_or_else(|| Error::usage("--outdir: the path is not UTF-8"))?;
+            sets.push(format!("build.outdir={}", crate::recipe::set_value(outdir)));
+        }
+        if self.binary_only {
+            sets.push("emerge.binary-only=true".to_owned());
+        }
+        Ok(sets)
     }
 
     /// Prints the plan. Needs no root and asks no server.

@@ -16,6 +16,7 @@ pub mod binhost;
 pub mod build;
 pub mod clean;
 pub mod completions;
+pub mod explain;
 pub mod fetch;
 pub mod keys;
 mod limits;
@@ -109,6 +110,7 @@ enum Color {
 enum Command {
     Build(build::Args),
     Plan(plan::Args),
+    Explain(explain::Args),
     Shell(shell::Args),
     Fetch(fetch::Args),
     Verify(verify::Args),
@@ -167,6 +169,7 @@ impl Command {
         match self {
             Self::Build(args) => args.run(ui),
             Self::Plan(args) => args.run(ui),
+            Self::Explain(args) => args.run(ui),
             Self::Shell(args) => args.run(ui),
             Self::Fetch(args) => args.run(ui),
             Self::Verify(args) => args.run(ui),

@@ -71,7 +71,7 @@ pub fn build(job: &Job, origin: &Path, at: &Site<'_>) -> Result<Published> {
     let plan = Plan::new(job, &inputs.resolved, info, &caches, work.paths()).offline(at.options.offline);
     let builder = Builder::new(job, &inputs.resolved, &inputs.base, &plan, &work)?;
     let indexes = builder.add_binhosts(&inputs.binhosts, &plan.info)?;
-    let merged = merge(&builder, &plan, at).and_then(|()| builder.check_binhosts(&inputs.binhosts, &indexes));
+    let merged = merge(job, &builder, &plan, at).and_then(|()| builder.check_binhosts(&inputs.binhosts, &indexes));
     let packages = match merged {
         Ok(packages) => packages,
         Err(error) => {
@@ -114,10 +114,14 @@ fn inputs<'a>(job: &'a Job, at: &Site<'_>) -> Result<Inputs<'a>> {
 }
 
 /// Runs the emerge commands of the plan.
-fn merge(builder: &Builder<'_>, plan: &Plan, at: &Site<'_>) -> Result<()> {
+fn merge(job: &Job, builder: &Builder<'_>, plan: &Plan, at: &Site<'_>) -> Result<()> {
     for step in &plan.steps {
         at.ui.stage(&step.what);
-        builder.run(step, at)?;
+        builder.run(step, at).map_err(
+            |error| {
+                if job.emerge.binary_only { builder.explained(error, step) } else { error }
+            },
+        )?;
         at.ui.done();
     }
     Ok(())

@@ -14,6 +14,7 @@ use crate::source::{Site, SourceFile, Wanted, binhost};
 use crate::store::Store;
 
 mod build;
+mod explain;
 mod packages;
 mod plan;
 mod preconditions;
@@ -21,6 +22,7 @@ mod prepared;
 mod shell;
 
 pub use build::build;
+pub use explain::explain;
 pub use packages::packages;
 pub use plan::{PlanOptions, plan};
 pub use shell::{Place, shell};

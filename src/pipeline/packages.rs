@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::prepared::{Ready, ready};
 use crate::base::error::Result;
+use crate::plan::misses;
 use crate::plan::packages::{Packages, Target};
 use crate::portage::emerge::{self, Step};
 use crate::portage::query::plan::Package;
@@ -16,15 +17,21 @@ use crate::source::Site;
 /// Those of a build whose packages emerge refuses, and those of the inputs.
 pub fn packages(job: &Job, origin: &Path, at: &Site<'_>) -> Result<Packages> {
     ready(job, origin, at, |ready| {
-        let steps = emerge::steps(job, &ready.inputs.resolved, ready.info);
         at.ui.stage("resolving the packages");
-        let mut packages = Packages::default();
-        for group in groups(&steps) {
-            resolve(job, ready, group, &mut packages)?;
-        }
+        let packages = all(job, ready)?;
         at.ui.done();
         Ok(packages)
     })
+}
+
+/// Resolves the packages of all steps.
+pub(super) fn all(job: &Job, ready: &Ready<'_>) -> Result<Packages> {
+    let steps = emerge::steps(job, &ready.inputs.resolved, ready.info);
+    let mut packages = Packages::default();
+    for group in groups(&steps) {
+        resolve(job, ready, group, &mut packages)?;
+    }
+    Ok(packages)
 }
 
 /// Splits the steps where the profile changes.
@@ -45,12 +52,11 @@ fn resolve(job: &Job, ready: &Ready<'_>, steps: &[Step], packages: &mut Packages
             packages.add(found, target);
             return Ok(());
         }
-        Err(error) if steps.len() == 1 => return Err(error),
         Err(error) => error,
     };
     tracing::debug!("the steps are resolved one by one: {error}");
     for step in steps {
-        packages.add(ready.builder.resolve(emerge::together(std::slice::from_ref(step)), step)?, target);
+        packages.add(one(job, ready, step)?, target);
     }
     packages.notes.push(
         "emerge refuses to merge the packages of all steps in one command, so each step was resolved alone. A build merges the \
@@ -58,6 +64,20 @@ fn resolve(job: &Job, ready: &Ready<'_>, steps: &[Step], packages: &mut Packages
             .into(),
     );
     Ok(())
+}
+
+/// Resolves one step.
+fn one(job: &Job, ready: &Ready<'_>, step: &Step) -> Result<Vec<Package>> {
+    let arguments = emerge::together(std::slice::from_ref(step));
+    ready.builder.resolve(arguments.clone(), step).map_err(|error| {
+        if !job.emerge.binary_only {
+            return error;
+        }
+        match ready.builder.resolve(emerge::with_sources(&arguments), step) {
+            Ok(packages) => misses::explain(error, &ready.builder.misses(&packages, true)),
+            Err(_) => error,
+        }
+    })
 }
 
 /// Returns the last of `steps`, with the profile that the first one sets.

@@ -24,10 +24,13 @@ pub(super) fn check(job: &Job, at: &Site<'_>) -> Result<()> {
     check_sandbox(at)?;
     let caches = Caches::of(job, at.store.root());
     caches.make()?;
-    [&caches.binpkgs, &caches.builder_binpkgs].into_iter().try_for_each(|path| trial::writable(path))?;
-    if let Err(error) = trial::writable(&caches.distfiles) {
-        // A read-only directory is enough if it has all sources.
-        at.ui.warn(&format!("{error}: new sources cannot be downloaded"));
+    // A build that uses binary packages only writes to no cache.
+    if !job.emerge.binary_only {
+        [&caches.binpkgs, &caches.builder_binpkgs].into_iter().try_for_each(|path| trial::writable(path))?;
+        if let Err(error) = trial::writable(&caches.distfiles) {
+            // A read-only directory is enough if it has all sources.
+            at.ui.warn(&format!("{error}: new sources cannot be downloaded"));
+        }
     }
     if job.oci.is_some() {
         trial::links(&job.build.outdir)?;

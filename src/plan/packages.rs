@@ -147,14 +147,18 @@ impl fmt::Display for Packages {
     }
 }
 
-/// Writes the lines of one package.
-fn row(f: &mut fmt::Formatter<'_>, package: &Package) -> fmt::Result {
+/// Returns the name of a package with its version, slot and repository: `app-misc/hello-2.10:0::gentoo`.
+pub(super) fn title(package: &Package) -> String {
     let id = if package.build_id.is_empty() { String::new() } else { format!("-{}", package.build_id) };
     let Package { name, version, repository, .. } = package;
-    let title = format!("{name}-{version}{id}:{}::{repository}", slot(package));
+    format!("{name}-{version}{id}:{}::{repository}", slot(package))
+}
+
+/// Writes the lines of one package.
+fn row(f: &mut fmt::Formatter<'_>, package: &Package) -> fmt::Result {
     let bytes = package.fetch.values().fold(0_u64, |sum, size| sum.saturating_add(*size));
     let bytes = if bytes == 0 { String::new() } else { size(bytes) };
-    let line = format!("  {}   {title}", from(package));
+    let line = format!("  {}   {}", from(package), title(package));
     let space = WIDTH.saturating_sub(line.chars().count()).max(bytes.len() + 1);
     if bytes.is_empty() {
         writeln!(f, "{line}")?

@@ -65,14 +65,23 @@ impl View {
             None => Mount::writable(work.tmp(), portage::TMPDIR),
         });
         mounts.push(Mount::writable(work.logs(), portage::LOGDIR));
-        mounts.push(Mount::writable(&caches.distfiles, portage::DISTDIR));
-        mounts.push(Mount::writable(&caches.binpkgs, portage::PKGDIR));
+        // Without sources, nothing is built and nothing is stored.
+        let sources = !job.emerge.binary_only;
+        let cache = |source: &Path, target: &str| Mount::Bind {
+            source: source.into(),
+            target: target.into(),
+            writable: sources,
+        };
+        if sources {
+            mounts.push(cache(&caches.distfiles, portage::DISTDIR));
+        }
+        mounts.push(cache(&caches.binpkgs, portage::PKGDIR));
         for repo in resolved.repos.iter() {
             mounts.push(Mount::read_only(repo.location(), repo.mountpoint()));
         }
         mounts.extend(binhosts(job, work));
         if job.build.kind == TreeKind::Image {
-            mounts.push(Mount::writable(&caches.builder_binpkgs, portage::BUILDER_PKGDIR));
+            mounts.push(cache(&caches.builder_binpkgs, portage::BUILDER_PKGDIR));
             mounts.push(Mount::writable(work.config(), portage::CONFIGROOT));
             mounts.push(Mount::writable(work.image(), portage::ROOT));
         }
@@ -105,6 +114,15 @@ impl View {
             mounts.push(Mount::writable(scratch.image(), portage::ROOT));
         }
         Self { mounts, hostname: hostname(&job.name), network: true }
+    }
+
+    /// Returns the place of a path of the sandbox on the host: the directory that is mounted there, and the path in it.
+    pub fn on_host(&self, path: &Path) -> Option<(PathBuf, PathBuf)> {
+        let bind = |mount: &Mount| match mount {
+            Mount::Bind { source, target, .. } => Some((source.clone(), path.strip_prefix(target).ok()?.to_owned())),
+            Mount::Tmpfs { .. } | Mount::Dev | Mount::Proc => None,
+        };
+        self.mounts.iter().rev().find_map(bind)
     }
 
     /// The variables that make Portage act on the image, if the view has one.

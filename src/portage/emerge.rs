@@ -73,18 +73,8 @@ pub struct Step {
 impl Step {
     /// Returns a command that only pretends to merge the same packages, and proposes changes of the configuration.
     pub fn pretending(&self) -> Vec<String> {
-        let mut argv: Vec<String> = Vec::new();
-        let mut words = self.argv.iter().peekable();
-        while let Some(word) = words.next() {
-            let short = ["-k", "-K", "-g", "-G", "-a"].contains(&word.as_str());
-            let name = word.split('=').next().unwrap_or_default();
-            if !short && !NOT_PRETENDING.contains(&name) {
-                argv.push(word.clone());
-            } else if !word.contains('=') {
-                // The value may be a word of its own.
-                words.next_if(|value| matches!(value.as_str(), "y" | "n"));
-            }
-        }
+        let unwanted = |name: &str| NOT_PRETENDING.contains(&name) || ["-k", "-K", "-g", "-G", "-a"].contains(&name);
+        let mut argv = without(&self.argv, unwanted);
         argv.extend(PRETENDING.map(str::to_owned));
         argv
     }
@@ -180,6 +170,26 @@ pub fn together(steps: &[Step]) -> Vec<String> {
     last.argv.iter().skip(1).chain(atoms).cloned().collect()
 }
 
+/// Returns `words` without the options that forbid ebuilds. Portage takes such an option for set even if its value is `n`.
+pub fn with_sources(words: &[String]) -> Vec<String> {
+    without(words, |name| matches!(name, "--usepkgonly" | "-K" | "--getbinpkgonly" | "-G"))
+}
+
+/// Returns `words` without the options of the names for which `unwanted` returns true, and without their values.
+fn without(words: &[String], unwanted: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut kept = Vec::new();
+    let mut words = words.iter().peekable();
+    while let Some(word) = words.next() {
+        if !unwanted(word.split('=').next().unwrap_or_default()) {
+            kept.push(word.clone());
+        } else if !word.contains('=') {
+            // The value may be a word of its own.
+            words.next_if(|value| matches!(value.as_str(), "y" | "n"));
+        }
+    }
+    kept
+}
+
 fn options(job: &Job, builder: &BuilderInfo, jobs: u32) -> Vec<String> {
     let remote = if job.portage.binhost.is_empty() { 'n' } else { 'y' };
     let mut options = vec![
@@ -197,6 +207,9 @@ fn options(job: &Job, builder: &BuilderInfo, jobs: u32) -> Vec<String> {
         format!("--getbinpkg={remote}"),
         "--with-bdeps=n".to_owned(),
     ];
+    if job.emerge.binary_only {
+        options.push("--usepkgonly=y".to_owned());
+    }
     if jobs > 1 && builder.portage.is_some_and(|version| version >= WITH_TMPDIR_OPTION) {
         options.push("--jobs-tmpdir-require-free-gb=0".to_owned());
     }
@@ -319,6 +332,8 @@ mod tests {
         let pretending = step.pretending();
         assert_eq!(pretending[..5], ["emerge", "--oneshot", "--backtrack=50", "a/b", "y/z"]);
         assert_eq!(pretending[5..], PRETENDING);
+        let words = step.argv.iter().filter(|word| !["-K", "--usepkgonly", "y"].contains(&word.as_str())).cloned();
+        assert_eq!(with_sources(&step.argv), words.collect::<Vec<_>>());
     }
 
     #[test]

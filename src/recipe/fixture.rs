@@ -38,7 +38,7 @@ pub(crate) fn job() -> Job {
             keep_failed: false,
             compression: Compression::default(),
         },
-        emerge: Emerge { packages: vec!["@profile".to_owned()], jobs: 0, options: Vec::new() },
+        emerge: Emerge { packages: vec!["@profile".to_owned()], jobs: 0, options: Vec::new(), binary_only: false },
         strip: Strip { doc: false, paths: Vec::new() },
         oci: None,
     }

@@ -390,6 +390,9 @@ pub struct Emerge {
     pub jobs: u32,
     /// More options for every emerge.
     pub options: Vec<String>,
+    /// Uses binary packages only, and builds nothing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub binary_only: bool,
 }
 
 /// `[strip]`: files to leave out of the image.

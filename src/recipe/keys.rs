@@ -226,6 +226,7 @@ pub(super) const KEYS: &[Key] = &[
     key("emerge", "packages", Type::Strs, r#"packages = ["@profile", "app-misc/hello"]"#),
     key("emerge", "jobs", Type::Int, "jobs = 6"),
     key("emerge", "options", Type::Strs, r#"options = ["--with-bdeps=y"]"#),
+    key("emerge", "binary-only", Type::Bool, "binary-only = true"),
     key("emerge", "ask", Type::Bool, "ask = false"),
     key("strip", "doc", Type::Bool, "doc = true"),
     key("strip", "paths", Type::Strs, r#"paths = ["/var/db/pkg"]"#),

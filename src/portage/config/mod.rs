@@ -194,7 +194,7 @@ fn make_conf(job: &Job, info: &BuilderInfo, paths: &[(&str, &str)], nodoc: bool)
             text.push_str(&line(name, &value));
         }
     }
-    text.push_str(&line("FEATURES", &format!("${{FEATURES}} {}", features(info, nodoc).join(" "))));
+    text.push_str(&line("FEATURES", &format!("${{FEATURES}} {}", features(job, info, nodoc).join(" "))));
     for (name, value) in recipe {
         // FEATURES accumulates between files, but within a file a later value would replace ours.
         let value = if name == "FEATURES" { format!("${{FEATURES}} {value}") } else { value };
@@ -205,9 +205,9 @@ fn make_conf(job: &Job, info: &BuilderInfo, paths: &[(&str, &str)], nodoc: bool)
     Ok(text)
 }
 
-fn features(info: &BuilderInfo, nodoc: bool) -> Vec<&'static str> {
+fn features(job: &Job, info: &BuilderInfo, nodoc: bool) -> Vec<&'static str> {
     let mut features = vec![
-        "buildpkg",
+        if job.emerge.binary_only { "-buildpkg" } else { "buildpkg" },
         "binpkg-multi-instance",
         "parallel-fetch",
         // Of two packages that are merged at the same time, neither sees the files of the other: whether a collision is found would

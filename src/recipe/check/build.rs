@@ -126,7 +126,8 @@ impl Checker<'_> {
             },
             _ => Some(0),
         };
-        Some(Emerge { packages: packages?, jobs: jobs?, options: options.unwrap_or_default() })
+        let binary_only = self.bool("emerge", "binary-only").unwrap_or(false);
+        Some(Emerge { packages: packages?, jobs: jobs?, options: options.unwrap_or_default(), binary_only })
     }
 
     fn packages(&mut self, kind: TreeKind) -> Option<Vec<String>> {

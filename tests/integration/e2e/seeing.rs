@@ -1,5 +1,6 @@
 //! Looks into a build before and after it: the packages that it would merge, and the configuration that it merges them with.
 
+use std::path::Path;
 use std::process::Command;
 
 use super::{Stand, text};
@@ -50,6 +51,7 @@ fn emerge_in_a_shell_answers_for_the_image(privilege: Privilege) {
     let expected = "  source   app-test/tiny-1:0::gentoo\n           USE -bar -foo\n           the binary package differs: USE is bar foo, \
                     wanted is -bar -foo\n";
     assert!(table.contains(expected) && table.lines().all(|line| line.len() <= 80), "{table}");
+    binary_packages_alone(&stand, &recipe);
     let refused = stand.env.run(["plan", text(&recipe), "--set", "emerge.packages=[\"app-test/none\"]"]).code(1);
     assert!(refused.stderr.contains("error: merging app-test/none: emerge failed"), "{}", refused.stderr);
     assert!(pretend(&["cat", "/etc/portage/package.use/zz-quern"]).contains("-foo"));
@@ -63,4 +65,31 @@ fn emerge_in_a_shell_answers_for_the_image(privilege: Privilege) {
         "/etc/portage/package.use/zz-quern",
     ]);
     assert_eq!(none.code, 2, "{}{}", none.stdout, none.stderr);
+}
+
+/// Builds the recipe, whose USE flags no binary package has, of binary packages only.
+fn binary_packages_alone(stand: &Stand, recipe: &Path) {
+    let before = listing(&stand.packages());
+    let refused = stand.env.run(["build", text(recipe), "--binary-only"]).code(1);
+    for expected in [
+        "error: merging app-test/tiny: emerge failed",
+        "app-test/tiny-1:0::gentoo\n  wanted:   USE=\"-bar -foo\" CFLAGS=\"-O2 -pipe\"",
+        "  present:  USE=\"bar foo\" CFLAGS=\"-O2 -pipe\" CHOST=",
+        "  differs:  USE is bar foo, wanted is -bar -foo\n",
+    ] {
+        assert!(refused.stderr.contains(expected), "{expected}\n{}", refused.stderr);
+    }
+    let explained = stand.env.run(["explain", text(recipe), "app-test/tiny"]).success().stdout;
+    assert!(explained.contains("  differs:  USE is bar foo, wanted is -bar -foo\n"), "{explained}");
+    let wrong = stand.env.run(["explain", text(recipe), "app-test/tiny;ls"]);
+    assert_ne!(wrong.code, 0, "{}", wrong.stdout);
+    let flags = "portage.package-use=[\"app-test/tiny bar\"]";
+    let built = stand.env.run(["build", text(recipe), "--binary-only", "--set", flags]).success();
+    assert!(built.stderr.contains("2 packages (2 reused)"), "{}", built.stderr);
+    assert_eq!(listing(&stand.packages()), before, "a build without sources changed the cache");
+}
+
+/// Lists the files below a directory with sizes, times and modes.
+fn listing(directory: &Path) -> String {
+    output(Command::new("find").arg(directory).args(["-printf", "%P %s %T@ %m %l\\n"])).success().stdout
 }
