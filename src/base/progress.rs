@@ -56,12 +56,22 @@ pub struct Merged {
 }
 
 /// A tree that packages are merged into.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Target {
     /// The tree that the image is built in.
     Builder,
     /// The image.
     Image,
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Builder => "builder",
+            Self::Image => "image",
+        })
+    }
 }
 
 /// A package being worked on.

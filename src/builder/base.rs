@@ -54,6 +54,14 @@ impl Base {
         }
     }
 
+    /// Names the kind of base for the key of a package cache: the name of the stage3 without its date.
+    pub fn variant(&self) -> String {
+        match self {
+            Self::Stage3(tree) => variant(tree.name()),
+            Self::Host(_) => "host".to_owned(),
+        }
+    }
+
     /// The nodes that the kernel refused to make when the shipped tree was unpacked. A stage4 contains the stage3.
     pub fn record(&self, job: &Job) -> Deferred {
         match (job.build.kind, self) {
@@ -98,4 +106,29 @@ fn installed_portage(root: &Rootfs, seen: impl Fn(&Path) -> bool) -> Result<Opti
         }
     }
     Ok(None)
+}
+
+/// Takes the dates and the suffix out of the name of a stage3.
+fn variant(name: &str) -> String {
+    let stem = name.split(".tar").next().unwrap_or(name);
+    let is_date = |word: &str| word.len() >= 8 && word.bytes().all(|b| b.is_ascii_digit() || b"TZ".contains(&b));
+    // Funtoo writes `2026-11-28`.
+    let is_part = |word: &str| (word.len() == 2 || word.len() == 4) && word.bytes().all(|b| b.is_ascii_digit());
+    let mut words: Vec<&str> = stem.split('-').filter(|word| !is_date(word)).collect();
+    while words.len() > 3 && words[words.len() - 3..].iter().all(|word| is_part(word)) {
+        words.truncate(words.len() - 3);
+    }
+    words.join("-").trim_start_matches("stage3-").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::variant;
+
+    #[test]
+    fn the_variant_of_a_stage3_has_no_date() {
+        assert_eq!(variant("stage3-amd64-openrc-20261126T225959Z.tar.xz"), "amd64-openrc");
+        assert_eq!(variant("stage3-generic_64-1.4-release-std-2026-11-28.tar.xz"), "generic_64-1.4-release-std");
+        assert_eq!(variant("my-own.tar.gz"), "my-own");
+    }
 }

@@ -9,6 +9,7 @@ pub mod failed;
 pub mod host;
 mod observe;
 pub mod overlays;
+pub mod packages;
 mod prepare;
 pub mod prepared;
 pub mod query;
@@ -19,7 +20,7 @@ pub mod trial;
 use crate::base::error::{Error, Result};
 use crate::enter::{self, Io, Terminal};
 use crate::fs::rootfs::Rootfs;
-use crate::plan::view::View;
+use crate::plan::view::{Caches, View};
 use crate::plan::{Plan, misses};
 use crate::portage::binhost::HostIndex;
 use crate::portage::config::Existing;
@@ -28,10 +29,11 @@ use crate::portage::{self, BuilderInfo, Resolved, failure, left, query as facts}
 use crate::recipe::{Job, TreeKind};
 use crate::source::Site;
 use crate::source::binhost::BinhostInput;
-use crate::store::work::Work;
+use crate::store::work::{Work, WorkPaths};
 use base::Base;
 use binhost::FromHost;
 use overlays::Tree;
+use packages::Packages;
 use query::{Answer, Query};
 
 /// Exit code of a command that SIGKILL ended.
@@ -43,7 +45,7 @@ pub struct Builder<'a> {
     job: &'a Job,
     resolved: &'a Resolved,
     work: &'a Work,
-    view: &'a View,
+    view: View,
     tree: Tree,
     before: Existing,
 }
@@ -57,7 +59,29 @@ impl<'a> Builder<'a> {
         let tree = Tree::mount(&base.overlays(work.paths())?, work.paths(), &plan.view.targets())?;
         let before = prepare::configure(job, resolved, tree.root(), work.paths(), &plan.info)?;
         prepare::resolver(tree.root())?;
-        Ok(Self { job, resolved, work, view: &plan.view, tree, before })
+        Ok(Self { job, resolved, work, view: plan.view.clone(), tree, before })
+    }
+
+    /// Finds the packages of the build, and offers it those of earlier builds. Run it once, before the first step.
+    ///
+    /// # Errors
+    /// Those of [`Packages::new`] and [`Packages::offer`].
+    pub fn packages(&mut self, base: &Base, info: &BuilderInfo, caches: &Caches) -> Result<Packages> {
+        let work = self.work.paths();
+        let place = packages::Place {
+            job: self.job,
+            resolved: self.resolved,
+            base,
+            info,
+            caches,
+            root: self.tree.root(),
+            work,
+            ask: &|query| self.ask(query),
+        };
+        let packages = Packages::new(&place)?;
+        packages.offer(work, &mut self.view)?;
+        packages.record(work)?;
+        Ok(packages)
     }
 
     /// Writes the indexes of the hosts, and the GnuPG home with which Portage verifies their packages.
@@ -65,7 +89,7 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// Those of [`binhost::add`].
     pub fn add_binhosts(&self, hosts: &[BinhostInput], info: &BuilderInfo) -> Result<Vec<HostIndex>> {
-        let place = binhost::Place { view: self.view, paths: self.work.paths(), root: self.tree.root() };
+        let place = binhost::Place { view: &self.view, paths: self.work.paths(), root: self.tree.root() };
         binhost::add(place, hosts, info)
     }
 
@@ -104,7 +128,7 @@ impl<'a> Builder<'a> {
             self.work.record_failed(&package.cpv)?;
         }
         let refused = !observer.began_to_merge();
-        refused::look_closer(|query| self.ask(query), self.view, step, refused, &mut failure);
+        refused::look_closer(|query| self.ask(query), &self.view, step, refused, &mut failure);
         let error = failure.into_error(&step.what, &self.job.portage.package_files);
         if exit.code() == KILLED && error.hint().is_none() {
             return Err(error.with_hint(
@@ -125,7 +149,7 @@ impl<'a> Builder<'a> {
                 return error;
             }
         };
-        misses::explain(error, &resolve::misses(&packages, true, self.view))
+        misses::explain(error, &resolve::misses(&packages, true, &self.view))
     }
 
     /// Asks the builder, with the configurations of the build. The command cannot write anything that lasts, apart from the builder
@@ -135,6 +159,11 @@ impl<'a> Builder<'a> {
     /// Those of [`query::ask`].
     pub fn ask(&self, query: &Query) -> Result<Answer> {
         query::ask(&self.view.query(), self.work.paths().tree(), query)
+    }
+
+    /// Returns the paths of the work directory.
+    pub fn work(&self) -> &WorkPaths {
+        self.work.paths()
     }
 
     /// Opens the tree that is shipped.

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use super::base::Base;
 use super::failed::Failed;
 use super::overlays::{OverlayMount, Tree, like};
+use super::packages::{self, Packages};
 use super::query::{self, Answer, Query};
 use super::{binhost, prepare, refused, resolve};
 use crate::base::error::{Context, Result};
@@ -94,6 +95,17 @@ impl Prepared {
         let directory = failed.map_or_else(|| "/".into(), |failed| failed.directory().to_owned());
         let package_files = job.portage.package_files.clone();
         Ok(Self { view, root: paths.tree(), logs: paths.logs(), offline, package_files, tree, more, directory })
+    }
+
+    /// Offers the packages of earlier builds with the same key, read-only.
+    ///
+    /// # Errors
+    /// Those of [`Packages::new`] and [`Packages::offer`].
+    pub fn offer_packages(&mut self, parts: &Parts<'_>, scratch: &Scratch) -> Result<()> {
+        let Parts { job, resolved, base, info, caches, .. } = *parts;
+        let (root, work) = (self.tree.root(), scratch.paths());
+        let place = packages::Place { job, resolved, base, info, caches, root, work, ask: &|query| self.ask(query) };
+        Packages::new(&place)?.read_only().offer(work, &mut self.view)
     }
 
     /// Returns the packages that emerge would merge with the options and atoms `arguments`, which it may refuse. `step` names the

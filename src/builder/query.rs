@@ -32,7 +32,6 @@ impl Query {
         Self { argv, env: BTreeMap::new(), time: Duration::from_secs(60) }
     }
 
-    #[allow(dead_code, reason = "the keys of package caches come with the next change")]
     /// Makes Portage read the image's configuration.
     #[allow(dead_code, reason = "a question to the builder alone comes with the next change")]
     #[must_use]

@@ -222,8 +222,13 @@ fn recipe(job: &Job, repositories: &[RepositoryOrigin<'_>]) -> serde_json::Resul
     job.portage.config = job.portage.config.as_deref().map(file_name);
     let mut value = serde_json::to_value(&job)?;
     // The places of caches and results do not decide the image.
-    for (table, key) in [("portage", "binpkg"), ("portage", "distfiles"), ("build", "outdir"), ("build", "keep_failed")]
-    {
+    for (table, key) in [
+        ("portage", "binpkg"),
+        ("portage", "binpkg_write"),
+        ("portage", "distfiles"),
+        ("build", "outdir"),
+        ("build", "keep_failed"),
+    ] {
         if let Some(table) = value.get_mut(table).and_then(Value::as_object_mut) {
             table.remove(key);
         }

@@ -9,6 +9,7 @@ use crate::base::error::Result;
 use crate::builder::Builder;
 use crate::builder::base::Base;
 use crate::builder::binhost::FromHost;
+use crate::builder::packages::Packages;
 use crate::fs::rootfs::Rootfs;
 use crate::os::space;
 use crate::output::provenance::{BaseOrigin, BinhostOrigin, Command, RepositoryOrigin};
@@ -62,6 +63,7 @@ pub fn build(job: &Job, origin: &Path, at: &Site<'_>) -> Result<Published> {
 
     let waiting = || at.ui.note("waiting for another build of this recipe to end");
     let work = at.store.work(&job.name, origin, Mode::Exclusive, waiting)?;
+    Packages::recover(work.paths(), at.ui)?;
     let mut state = State { below: inputs.base.below(), finished: false, failed: None };
     work.begin(&state)?;
     let _used = at.store.use_caches()?;
@@ -69,13 +71,17 @@ pub fn build(job: &Job, origin: &Path, at: &Site<'_>) -> Result<Published> {
     caches.make()?;
     let info = BuilderInfo { date: Some(at.date), ..inputs.base.info(at.cpus)? };
     let plan = Plan::new(job, &inputs.resolved, info, &caches, work.paths()).offline(at.options.offline);
-    let builder = Builder::new(job, &inputs.resolved, &inputs.base, &plan, &work)?;
+    let mut builder = Builder::new(job, &inputs.resolved, &inputs.base, &plan, &work)?;
     let indexes = builder.add_binhosts(&inputs.binhosts, &plan.info)?;
-    let merged = merge(job, &builder, &plan, at).and_then(|()| builder.check_binhosts(&inputs.binhosts, &indexes));
+    let mut packages = builder.packages(&inputs.base, &plan.info, &caches)?;
+    let merged = merge(job, &builder, &mut packages, &plan, at);
+    packages.done(work.paths())?;
+    let merged = merged.and_then(|()| builder.check_binhosts(&inputs.binhosts, &indexes));
     let packages = match merged {
         Ok(packages) => packages,
         Err(error) => {
-            let error = space::crowded(error, &[work.paths().directory(), &caches.binpkgs, &caches.distfiles]);
+            let cache = caches.binpkg.as_ref().unwrap_or(&caches.packages);
+            let error = space::crowded(error, &[work.paths().directory(), cache, &caches.distfiles]);
             if !job.build.keep_failed {
                 builder.unmount()?;
                 work.empty()?;
@@ -113,15 +119,17 @@ fn inputs<'a>(job: &'a Job, at: &Site<'_>) -> Result<Inputs<'a>> {
     Ok(Inputs { job, repositories, resolved, binhosts, base, located })
 }
 
-/// Runs the emerge commands of the plan.
-fn merge(job: &Job, builder: &Builder<'_>, plan: &Plan, at: &Site<'_>) -> Result<()> {
+/// Runs the emerge commands of the plan. Keeps the packages of each, also of one that fails.
+fn merge(job: &Job, builder: &Builder<'_>, packages: &mut Packages, plan: &Plan, at: &Site<'_>) -> Result<()> {
     for step in &plan.steps {
         at.ui.stage(&step.what);
-        builder.run(step, at).map_err(
-            |error| {
-                if job.emerge.binary_only { builder.explained(error, step) } else { error }
-            },
-        )?;
+        if let Err(error) = builder.run(step, at) {
+            if let Err(other) = packages.keep(builder.work(), at.ui) {
+                at.ui.warn(&format!("the packages of this step are lost: {other}"));
+            }
+            return Err(if job.emerge.binary_only { builder.explained(error, step) } else { error });
+        }
+        packages.keep(builder.work(), at.ui)?;
         at.ui.done();
     }
     Ok(())

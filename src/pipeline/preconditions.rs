@@ -1,7 +1,7 @@
 //! Checks before anything is downloaded: whatever can be known at the start must not fail after an hour.
 
 use crate::base::arch;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Context, Error, Result};
 use crate::builder::{host, trial};
 use crate::os::{probe, space, userns};
 use crate::output::platform;
@@ -26,7 +26,10 @@ pub(super) fn check(job: &Job, at: &Site<'_>) -> Result<()> {
     caches.make()?;
     // A build that uses binary packages only writes to no cache.
     if !job.emerge.binary_only {
-        [&caches.binpkgs, &caches.builder_binpkgs].into_iter().try_for_each(|path| trial::writable(path))?;
+        if let Some(path) = caches.binpkg.as_ref().filter(|_| job.portage.binpkg_write) {
+            fs_err::create_dir_all(path).system(|| format!("making the cache {}", path.display()))?;
+            trial::writable(path)?;
+        }
         if let Err(error) = trial::writable(&caches.distfiles) {
             // A read-only directory is enough if it has all sources.
             at.ui.warn(&format!("{error}: new sources cannot be downloaded"));

@@ -55,7 +55,8 @@ pub(super) fn ready<T>(
         after: None,
         failed: None,
     };
-    let builder = Prepared::new(&parts, &scratch, at.options.offline)?;
+    let mut builder = Prepared::new(&parts, &scratch, at.options.offline)?;
+    builder.offer_packages(&parts, &scratch)?;
     builder.add_binhosts(&scratch, &binhost::binhosts(job, at)?, &info)?;
     let done = look(&Ready { builder: &builder, inputs: &inputs, info: &info })?;
     builder.unmount()?;

@@ -65,7 +65,10 @@ fn in_builder(
     caches.make()?;
     let info = base.info(at.cpus)?;
     let parts = Parts { job, resolved: &resolved, base: &base, info: &info, caches: &caches, after, failed };
-    let builder = Prepared::new(&parts, &scratch, at.options.offline)?;
+    let mut builder = Prepared::new(&parts, &scratch, at.options.offline)?;
+    if let Err(error) = builder.offer_packages(&parts, &scratch) {
+        at.ui.note(&format!("{error}: emerge in the shell does not see the packages of earlier builds"));
+    }
     match binhost::binhosts(job, at) {
         Ok(hosts) => builder.add_binhosts(&scratch, &hosts, &info)?,
         Err(error) => at.ui.warn(&format!("{error}: emerge in the shell does not see the packages of that host")),

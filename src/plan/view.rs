@@ -6,27 +6,55 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::base::error::{Context, Result};
+use crate::base::progress::Target;
 use crate::enter::plan::{base_env, base_mounts};
 use crate::enter::{Mount, Terminal};
-use crate::portage::{self, Resolved};
-use crate::recipe::{BaseSpec, Job, TreeKind};
+use crate::portage::{self, PackageDirs, Resolved};
+use crate::recipe::{Job, TreeKind};
+use crate::store::Store;
 use crate::store::work::WorkPaths;
 
 /// The mounts of a sandbox, its host name, and whether it has a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
     mounts: Vec<Mount>,
+    packages: Vec<PackageMounts>,
     hostname: String,
     network: bool,
+}
+
+/// The mounts of the binary packages for one tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct PackageMounts {
+    target: Target,
+    /// The host's directories for PKGDIR and for the index.
+    own: [PathBuf; 2],
+    /// The packages of earlier builds on the host, in a directory of this name or below.
+    shared: PathBuf,
+    /// False until the key of the packages is known. Nothing of them is mounted before.
+    known: bool,
+}
+
+impl PackageMounts {
+    fn new(target: Target, shared: &Path, work: &WorkPaths) -> Self {
+        let own = [work.private_packages(target), work.package_index(target)];
+        Self { target, own, shared: shared.to_owned(), known: false }
+    }
+
+    fn mounts(&self) -> [Mount; 3] {
+        let PackageDirs { pkgdir, shared, index } = PackageDirs::of(self.target);
+        let [private, own_index] = &self.own;
+        [Mount::writable(private, pkgdir), Mount::read_only(own_index, index), Mount::read_only(&self.shared, shared)]
+    }
 }
 
 /// The directories of the caches that builds share, on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caches {
-    /// `PKGDIR` of the target.
-    pub binpkgs: PathBuf,
-    /// `PKGDIR` of the builder itself, whose packages are built for another profile.
-    pub builder_binpkgs: PathBuf,
+    /// The packages of all keys, each in a directory of its own.
+    pub packages: PathBuf,
+    /// The directory that the recipe names for the packages of the image.
+    pub binpkg: Option<PathBuf>,
     /// `DISTDIR`.
     pub distfiles: PathBuf,
 }
@@ -34,24 +62,28 @@ pub struct Caches {
 impl Caches {
     /// Returns the caches of a recipe: the directories that it names, or those of the store at `home`. Makes nothing.
     pub fn of(job: &Job, home: &Path) -> Self {
-        // Packages that are built with the host's own flags must not reach a stage3.
-        let host = matches!(job.source.base, BaseSpec::Host { .. });
-        let own = |path: &Option<PathBuf>, name| path.clone().unwrap_or_else(|| home.join("cache").join(name));
         Self {
-            binpkgs: own(&job.portage.binpkg, "binpkgs"),
-            builder_binpkgs: own(&None, if host { "host-binpkgs" } else { "builder-binpkgs" }),
-            distfiles: own(&job.portage.distfiles, "distfiles"),
+            packages: Store::packages(home),
+            binpkg: job.portage.binpkg.clone(),
+            distfiles: job.portage.distfiles.clone().unwrap_or_else(|| home.join("cache/distfiles")),
         }
     }
 
-    /// Makes the directories that are missing.
+    /// Makes the directories that are missing, except those of packages.
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if a directory cannot be made.
     pub fn make(&self) -> Result<()> {
-        [&self.binpkgs, &self.builder_binpkgs, &self.distfiles]
-            .into_iter()
-            .try_for_each(|path| fs_err::create_dir_all(path).system(|| format!("making the cache {}", path.display())))
+        let path = &self.distfiles;
+        fs_err::create_dir_all(path).system(|| format!("making the cache {}", path.display()))
+    }
+
+    /// The mounts for the packages of a build in `work`. Those for the image come first.
+    fn mounts(&self, job: &Job, work: &WorkPaths) -> Vec<PackageMounts> {
+        let any = self.packages.join("KEY");
+        let image = PackageMounts::new(Target::Image, self.binpkg.as_ref().unwrap_or(&any), work);
+        let builder = (job.build.kind == TreeKind::Image).then(|| PackageMounts::new(Target::Builder, &any, work));
+        std::iter::once(image).chain(builder).collect()
     }
 }
 
@@ -66,33 +98,25 @@ impl View {
         });
         mounts.push(Mount::writable(work.logs(), portage::LOGDIR));
         // Without sources, nothing is built and nothing is stored.
-        let sources = !job.emerge.binary_only;
-        let cache = |source: &Path, target: &str| Mount::Bind {
-            source: source.into(),
-            target: target.into(),
-            writable: sources,
-        };
-        if sources {
-            mounts.push(cache(&caches.distfiles, portage::DISTDIR));
+        if !job.emerge.binary_only {
+            mounts.push(Mount::writable(&caches.distfiles, portage::DISTDIR));
         }
-        mounts.push(cache(&caches.binpkgs, portage::PKGDIR));
         for repo in resolved.repos.iter() {
             mounts.push(Mount::read_only(repo.location(), repo.mountpoint()));
         }
         mounts.extend(binhosts(job, work));
         if job.build.kind == TreeKind::Image {
-            mounts.push(cache(&caches.builder_binpkgs, portage::BUILDER_PKGDIR));
             mounts.push(Mount::writable(work.config(), portage::CONFIGROOT));
             mounts.push(Mount::writable(work.image(), portage::ROOT));
         }
-        Self { mounts, hostname: hostname(&job.name), network: true }
+        Self { mounts, packages: caches.mounts(job, work), hostname: hostname(&job.name), network: true }
     }
 
     /// The view of a shell in an image: nothing of the host.
     pub fn image(job: &Job) -> Self {
         let mut mounts = base_mounts();
         mounts.push(Mount::Tmpfs { target: "/run".into(), mode: 0o755, size: None });
-        Self { mounts, hostname: hostname(&job.name), network: true }
+        Self { mounts, packages: Vec::new(), hostname: hostname(&job.name), network: true }
     }
 
     /// The view of a shell or a question in a builder tree whose changes go to `scratch`: that of a build, with temporary directories of
@@ -103,17 +127,15 @@ impl View {
             mounts.push(Mount::Tmpfs { target: at.into(), mode: 0o1777, size: None });
         }
         mounts.push(Mount::read_only(&caches.distfiles, portage::DISTDIR));
-        mounts.push(Mount::read_only(&caches.binpkgs, portage::PKGDIR));
         for repo in resolved.repos.iter() {
             mounts.push(Mount::read_only(repo.location(), repo.mountpoint()));
         }
         mounts.extend(binhosts(job, scratch));
         if job.build.kind == TreeKind::Image {
-            mounts.push(Mount::read_only(&caches.builder_binpkgs, portage::BUILDER_PKGDIR));
             mounts.push(Mount::writable(scratch.config(), portage::CONFIGROOT));
             mounts.push(Mount::writable(scratch.image(), portage::ROOT));
         }
-        Self { mounts, hostname: hostname(&job.name), network: true }
+        Self { mounts, packages: caches.mounts(job, scratch), hostname: hostname(&job.name), network: true }
     }
 
     /// Returns the place of a path of the sandbox on the host: the directory that is mounted there, and the path in it.
@@ -122,7 +144,7 @@ impl View {
             Mount::Bind { source, target, .. } => Some((source.clone(), path.strip_prefix(target).ok()?.to_owned())),
             Mount::Tmpfs { .. } | Mount::Dev | Mount::Proc => None,
         };
-        self.mounts.iter().rev().find_map(bind)
+        self.all_mounts().iter().rev().find_map(bind)
     }
 
     /// The variables that make Portage act on the image, if the view has one.
@@ -142,7 +164,8 @@ impl View {
             Mount::Bind { source, target, .. } => Mount::read_only(source, target),
             other => other.clone(),
         };
-        Self { mounts: self.mounts.iter().map(read_only).collect(), hostname: self.hostname.clone(), network: false }
+        let mounts = self.all_mounts().iter().map(read_only).collect();
+        Self { mounts, packages: Vec::new(), hostname: self.hostname.clone(), network: false }
     }
 
     /// Shows the directory `tmp` as `PORTAGE_TMPDIR`, and the logs of the build in `work`.
@@ -179,14 +202,28 @@ impl View {
 
     /// The mount points, absolute paths in the tree.
     pub fn targets(&self) -> Vec<&Path> {
-        self.mounts.iter().map(Mount::target).collect()
+        let packages = self.packages.iter().flat_map(|packages| PackageDirs::of(packages.target).all().map(Path::new));
+        self.mounts.iter().map(Mount::target).chain(packages).collect()
+    }
+
+    /// Provides the packages for a tree: those of earlier builds are in the directory `shared`.
+    pub fn provide(&mut self, target: Target, shared: &Path) {
+        for packages in self.packages.iter_mut().filter(|packages| packages.target == target) {
+            (packages.shared, packages.known) = (shared.to_owned(), true);
+        }
+    }
+
+    /// Returns all mounts, with those of packages whose key is known.
+    fn all_mounts(&self) -> Vec<Mount> {
+        let packages = self.packages.iter().filter(|packages| packages.known).flat_map(PackageMounts::mounts);
+        self.mounts.iter().cloned().chain(packages).collect()
     }
 
     /// Returns a plan for a command in the tree `root`.
     pub fn plan(&self, root: PathBuf, argv: Vec<OsString>, terminal: Terminal) -> crate::enter::Plan {
         crate::enter::Plan {
             root,
-            mounts: self.mounts.clone(),
+            mounts: self.all_mounts(),
             hostname: self.hostname.clone(),
             network: self.network,
             argv,
@@ -200,7 +237,8 @@ impl View {
 
 impl fmt::Display for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.mounts.iter().try_for_each(|mount| writeln!(f, "{mount}"))?;
+        let packages = self.packages.iter().flat_map(PackageMounts::mounts);
+        self.mounts.iter().cloned().chain(packages).try_for_each(|mount| writeln!(f, "{mount}"))?;
         if self.network { Ok(()) } else { writeln!(f, "no network") }
     }
 }

@@ -71,6 +71,11 @@ impl Dir {
 }
 
 impl Regular {
+    /// Returns the open file.
+    pub fn into_file(self) -> File {
+        self.file
+    }
+
     /// Reads up to `max` bytes from `offset`.
     pub fn read(&mut self, offset: u64, max: u64) -> Option<Vec<u8>> {
         self.file.seek(SeekFrom::Start(offset)).ok()?;

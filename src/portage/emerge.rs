@@ -191,7 +191,6 @@ fn without(words: &[String], unwanted: impl Fn(&str) -> bool) -> Vec<String> {
 }
 
 fn options(job: &Job, builder: &BuilderInfo, jobs: u32) -> Vec<String> {
-    let remote = if job.portage.binhost.is_empty() { 'n' } else { 'y' };
     let mut options = vec![
         "--ask=n".to_owned(),
         "--color=n".to_owned(),
@@ -204,7 +203,8 @@ fn options(job: &Job, builder: &BuilderInfo, jobs: u32) -> Vec<String> {
         // Portage adds the C library in ROOT to the dependencies of what it builds there. In an empty ROOT, it would then
         // consider its own binary packages outdated. A changed ebuild still has a new revision; the line above handles USE.
         "--binpkg-changed-deps=n".to_owned(),
-        format!("--getbinpkg={remote}"),
+        // The packages of earlier builds are a local host.
+        "--getbinpkg=y".to_owned(),
         "--with-bdeps=n".to_owned(),
     ];
     if job.emerge.binary_only {
@@ -278,7 +278,7 @@ mod tests {
         for step in &steps[1..] {
             assert_eq!(step.env.iter().collect::<Vec<_>>(), [(&"PORTAGE_CONFIGROOT".into(), &"/quern/config".into())]);
             assert_eq!((step.root, &step.profile), (Root::Target, &None));
-            assert!(step.argv.contains(&"--getbinpkg=n".to_owned()));
+            assert!(step.argv.contains(&"--getbinpkg=y".to_owned()));
         }
         assert_eq!(steps[3].what, "merging @profile");
     }

@@ -12,11 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::base::error::Result;
+use crate::base::progress::Target;
 use crate::base::time::SourceDate;
 use crate::recipe::Job;
 
 pub mod binhost;
-#[allow(dead_code, reason = "the caches of packages use it with the next change")]
 pub mod binpkg;
 pub mod config;
 pub mod dir;
@@ -36,10 +36,15 @@ pub use repos::{Repo, Repos};
 
 /// The directory of repositories inside the sandbox, each under its own name.
 pub const REPOS: &str = "/var/db/repos";
-/// PKGDIR for packages that are shipped.
-pub const PKGDIR: &str = "/var/cache/binpkgs";
-/// PKGDIR for packages of the builder itself, which has another profile and other USE flags.
-pub const BUILDER_PKGDIR: &str = "/var/cache/binpkgs-builder";
+/// The directories of packages that are shipped.
+pub const PACKAGES: PackageDirs =
+    PackageDirs { pkgdir: "/var/cache/binpkgs", shared: "/quern/shared/image", index: "/quern/index/image" };
+/// The directories of packages of the builder itself, which has another profile and other USE flags.
+pub const BUILDER_PACKAGES: PackageDirs = PackageDirs {
+    pkgdir: "/var/cache/binpkgs-builder",
+    shared: "/quern/shared/builder",
+    index: "/quern/index/builder",
+};
 /// DISTDIR.
 pub const DISTDIR: &str = "/var/cache/distfiles";
 /// The directory of packages from hosts, in `<name>` below it.
@@ -58,6 +63,32 @@ pub const LOGDIR: &str = "/var/log/portage";
 pub const CONFIGROOT: &str = "/quern/config";
 /// ROOT of the target.
 pub const ROOT: &str = "/quern/image";
+
+/// Directories of binary packages inside the sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PackageDirs {
+    /// PKGDIR, for the packages that this build makes.
+    pub pkgdir: &'static str,
+    /// The packages of earlier builds with the same key, read-only.
+    pub shared: &'static str,
+    /// An index of those that this build may take.
+    pub index: &'static str,
+}
+
+impl PackageDirs {
+    /// Returns the directories of the packages for a tree.
+    pub fn of(target: Target) -> Self {
+        match target {
+            Target::Image => PACKAGES,
+            Target::Builder => BUILDER_PACKAGES,
+        }
+    }
+
+    /// Returns all three.
+    pub fn all(self) -> [&'static str; 3] {
+        [self.pkgdir, self.shared, self.index]
+    }
+}
 
 /// The files and links of a configuration, by path relative to its root (`etc/portage/make.conf`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

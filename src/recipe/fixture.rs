@@ -17,6 +17,8 @@ pub(crate) fn job() -> Job {
         portage: Portage {
             repositories: Vec::new(),
             binpkg: None,
+            binpkg_shared: false,
+            binpkg_write: true,
             distfiles: None,
             binhost: Vec::new(),
             make_conf: BTreeMap::new(),

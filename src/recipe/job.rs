@@ -127,8 +127,14 @@ pub enum Version {
 pub struct Portage {
     /// Ebuild repositories; the first is the main one. Never empty.
     pub repositories: Vec<RepositorySpec>,
-    /// PKGDIR, shared by all builds; by default in the store.
+    /// The directory of the image's binary packages; by default one in the store for each key.
     pub binpkg: Option<PathBuf>,
+    /// True to mix packages of different settings in `binpkg`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub binpkg_shared: bool,
+    /// False if later builds must not take the packages that this one makes.
+    #[serde(skip_serializing_if = "Clone::clone")]
+    pub binpkg_write: bool,
     /// DISTDIR, shared by all builds; by default in the store.
     pub distfiles: Option<PathBuf>,
     /// Hosts of binary packages. Empty means `--getbinpkg=n`.

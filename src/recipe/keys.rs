@@ -177,6 +177,8 @@ pub(super) const KEYS: &[Key] = &[
         r#"repositories = ["/var/db/repos/gentoo", "../overlays/mine"]"#,
     ),
     key("portage", "binpkg", Type::Str, r#"binpkg = "/var/cache/binpkgs""#),
+    key("portage", "binpkg-shared", Type::Bool, "binpkg-shared = true"),
+    key("portage", "binpkg-write", Type::Bool, "binpkg-write = false"),
     key("portage", "distfiles", Type::Str, r#"distfiles = "/var/cache/distfiles""#),
     key("portage", "binhost", Type::Entries(&BINHOSTS), r#"binhost = ["gentoo"]"#),
     key("portage", "make-conf", Type::Variables, r#"make-conf = { CFLAGS = "-O2 -pipe" }"#),

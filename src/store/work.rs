@@ -11,6 +11,7 @@ use super::lock::{self, Lock, Mode};
 use super::trees::remove_tree;
 use crate::base::digest::{Sha256, Sha512};
 use crate::base::error::{Context, Error, Kind, Result};
+use crate::base::progress::Target;
 use crate::fs::atomic;
 
 /// Prefix of the names of shells' directories.
@@ -108,13 +109,34 @@ impl WorkPaths {
         self.directory.join("emerge.out")
     }
 
+    /// The packages of a build: what it makes, and the index of what it may take.
+    pub fn packages(&self) -> PathBuf {
+        self.directory.join("packages")
+    }
+
+    /// PKGDIR of the packages for a tree.
+    pub fn private_packages(&self, target: Target) -> PathBuf {
+        self.packages().join(format!("{target}"))
+    }
+
+    /// The index of the packages that a build may take for a tree.
+    pub fn package_index(&self, target: Target) -> PathBuf {
+        self.packages().join(format!("{target}-index"))
+    }
+
+    /// The record of the packages of a build that has not ended yet.
+    pub fn packages_record(&self) -> PathBuf {
+        self.directory.join("packages.json")
+    }
+
     fn state(&self) -> PathBuf {
         self.directory.join("state.json")
     }
 
     /// The directories that a build changes, except the logs.
-    fn changed(&self) -> [PathBuf; 12] {
+    fn changed(&self) -> [PathBuf; 13] {
         [
+            self.packages(),
             self.upper(),
             self.uppers(),
             self.mount_points(),
@@ -131,8 +153,17 @@ impl WorkPaths {
     }
 
     /// The directories that are useless after a build.
-    fn temporary(&self) -> [PathBuf; 7] {
-        [self.overlay_work(), self.mount_points(), self.host(), self.binhosts(), self.gnupg(), self.tmp(), self.run()]
+    fn temporary(&self) -> [PathBuf; 8] {
+        [
+            self.packages(),
+            self.overlay_work(),
+            self.mount_points(),
+            self.host(),
+            self.binhosts(),
+            self.gnupg(),
+            self.tmp(),
+            self.run(),
+        ]
     }
 }
 
@@ -237,7 +268,7 @@ impl Work {
     /// # Errors
     /// [`Kind::System`] if something cannot be removed.
     pub fn empty(&self) -> Result<()> {
-        for file in [self.paths.state(), self.paths.emerge_output()] {
+        for file in [self.paths.state(), self.paths.emerge_output(), self.paths.packages_record()] {
             match fs_err::remove_file(file) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(Error::system("clearing the work directory").with_source(error));

@@ -8,13 +8,19 @@ use std::process::Command;
 use crate::env::{Output, PROGRAM, Privilege, TestEnv, output, twins};
 use crate::sandbox::tiny_with;
 
+/// The answer of the Portage in the tiny stage3 when it is asked for its settings, as a word of a shell.
+const SETTINGS: &str =
+    r#"{\"variables\":{\"CHOST\":\"x86_64-pc-linux-musl\"},\"configured\":[],\"profile\":\"gentoo:p\"}"#;
+
 /// Adds to the tiny stage3: a Portage of a version that knows all options, and an emerge that runs `script`.
 fn with_emerge(env: TestEnv, script: &str) -> TestEnv {
     let script = script.replace('\'', r"'\''");
     let more = format!(
         "mkdir -p tree/var/db/pkg/sys-apps/portage-3.0.83 tree/etc/portage\n\
          ln -s ../../var/db/repos/gentoo/profiles/default/linux/amd64/23.0/musl tree/etc/portage/make.profile\n\
-         printf '%s\\n' '#!/bin/sh' '{script}' > tree/bin/emerge\nchmod 755 tree/bin/emerge\n"
+         printf '%s\\n' '#!/bin/sh' '{script}' > tree/bin/emerge\n\
+         printf '%s\\n' '#!/bin/sh' 'one={SETTINGS}' '[ $# = 5 ] || more=\",$one\"' 'echo \"[$one$more]\"' > tree/bin/python3\n\
+         chmod 755 tree/bin/emerge tree/bin/python3\n"
     );
     tiny_with(env, &more)
 }
@@ -40,7 +46,7 @@ fn a_failed_stage_leaves_no_mount(privilege: Privilege) {
     // While mounting, while configuring, and when the first command starts.
     broken("rmdir tree/var; touch tree/var", "making the mount point");
     broken("touch tree/etc/portage", "etc/portage");
-    broken("", "starting \"emerge\" in the tree");
+    broken("", "starting \"python3\" in the tree");
 
     let Some(env) = TestEnv::with(privilege) else { return };
     let env = with_emerge(env, "touch /usr/installed; [ \"$FAIL\" != x ]; [ ! -e /var/db/repos/gentoo/fail ]");

@@ -27,7 +27,7 @@ fn append(builder: &mut tar::Builder<Vec<u8>>, name: &str, mode: u32, mtime: u64
 /// A package to be made.
 pub struct Make {
     pf: String,
-    keys: Vec<(String, String)>,
+    keys: Vec<(String, Vec<u8>)>,
     metadata: Option<Vec<u8>>,
     image: Vec<u8>,
     more: Vec<(String, Vec<u8>, bool)>,
@@ -40,7 +40,7 @@ impl Make {
             [("CATEGORY", category), ("PF", pf), ("SLOT", "0"), ("BUILD_ID", "1"), ("CHOST", "x86_64-pc-linux-gnu")];
         Self {
             pf: pf.to_owned(),
-            keys: keys.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            keys: keys.map(|(key, value)| (key.to_owned(), value.as_bytes().to_vec())).into(),
             metadata: None,
             image: tar(&[("image/file", 0o644, 1, "content of a file")]),
             more: Vec::new(),
@@ -48,9 +48,14 @@ impl Make {
         }
     }
 
-    pub fn key(mut self, key: &str, value: &str) -> Self {
+    pub fn key(self, key: &str, value: &str) -> Self {
+        self.file(key, value.as_bytes().to_vec())
+    }
+
+    /// Sets a file of the metadata.
+    pub fn file(mut self, key: &str, bytes: Vec<u8>) -> Self {
         self.keys.retain(|(own, _)| own != key);
-        self.keys.push((key.to_owned(), value.to_owned()));
+        self.keys.push((key.to_owned(), bytes));
         self
     }
 
@@ -81,10 +86,13 @@ impl Make {
     }
 
     pub fn bytes(self) -> Vec<u8> {
-        let keys: Vec<(String, String)> =
-            self.keys.iter().map(|(key, value)| (format!("metadata/{key}"), value.clone())).collect();
-        let files: Vec<_> = keys.iter().map(|(key, value)| (key.as_str(), 0o644, 0, value.as_str())).collect();
-        let metadata = self.metadata.unwrap_or_else(|| tar(&files));
+        let metadata = self.metadata.unwrap_or_else(|| {
+            let mut builder = tar::Builder::new(Vec::new());
+            for (key, bytes) in &self.keys {
+                append(&mut builder, &format!("metadata/{key}"), 0o644, 0, bytes);
+            }
+            builder.into_inner().unwrap()
+        });
         let pack = |bytes: Vec<u8>| match self.suffix {
             ".zst" => zstd::encode_all(&bytes[..], 1).unwrap(),
             _ => bytes,

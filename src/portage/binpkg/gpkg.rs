@@ -159,11 +159,6 @@ impl<S: Source> Gpkg<S> {
         &self.prefix
     }
 
-    /// Returns true if any member is signed.
-    pub fn is_signed(&self) -> bool {
-        self.members.iter().any(|member| member.name.ends_with(".sig"))
-    }
-
     /// Checks the digests of all members.
     ///
     /// # Errors

@@ -155,6 +155,11 @@ impl Stanza {
         self.get("CPV")
     }
 
+    /// Removes the keys for which `wanted` returns false.
+    pub fn retain(&mut self, wanted: impl Fn(&str) -> bool) {
+        self.fields.retain(|name, _| wanted(name));
+    }
+
     /// Returns all keys and values.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         self.fields.iter().map(|(key, value)| (key.as_str(), value.as_str()))

@@ -1,22 +1,28 @@
-//! Binary packages: their files ([`gpkg`]) and the index of a directory of them ([`index`]).
+//! Binary packages: their files ([`gpkg`]), the index of a directory of them ([`index`]), the key of a cache ([`key`]), and the present
+//! state of their sources ([`source`]).
 //!
-//! Both formats are foreign: a package may have been written by a hostile build, and an index by anyone. The readers bound every size
-//! and fail closed.
+//! Packages and indexes are foreign: a package may have been written by a hostile build, and an index by anyone. The readers bound every
+//! size and fail closed.
 
 use std::fmt;
 
 use crate::base::text::plain;
 
+pub mod built;
 mod depend;
 pub mod gpkg;
 pub mod index;
+pub mod key;
+pub mod settings;
+pub mod source;
 
 /// A reason for refusing a package or an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault(String);
 
 impl Fault {
-    fn new(text: impl AsRef<str>) -> Self {
+    /// A fault with this text, without control characters.
+    pub fn new(text: impl AsRef<str>) -> Self {
         Self(plain(text.as_ref(), 300))
     }
 }

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use crate::base::error::{Error, Result};
 use crate::base::text::plain;
 use crate::portage::makeconf::{env_file, flags, line, quote, recipe_variables};
-use crate::portage::{self, BuilderInfo, ConfigTree, Entry, MakeProfile, Profile, Repos, Resolved, binhost};
+use crate::portage::{
+    self, BuilderInfo, ConfigTree, Entry, MakeProfile, PackageDirs, Profile, Repos, Resolved, binhost,
+};
 use crate::recipe::{BaseSpec, Job, ProfileName, TreeKind};
 
 mod existing;
@@ -31,6 +33,8 @@ const USER_PROFILE: &str = "etc/portage/profile";
 /// The shell script that Portage runs before each phase of each package.
 const BASHRC: &str = "etc/portage/profile/profile.bashrc";
 const BINREPOS_CONF: &str = "etc/portage/binrepos.conf";
+/// Our file for the packages of earlier builds.
+const SHARED: &str = "quern-shared.conf";
 /// The package files that a recipe may set.
 pub const PACKAGE_FILES: [&str; 9] = [
     "package.accept_keywords",
@@ -69,12 +73,20 @@ pub fn check(job: &Job) -> Result<()> {
 /// Those of [`check`].
 pub fn target(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Existing) -> Result<ConfigTree> {
     let mut tree = ConfigTree::default();
-    let paths = [("ROOT", portage::ROOT), ("PKGDIR", portage::PKGDIR)];
+    let paths = [("ROOT", portage::ROOT), ("PKGDIR", portage::PACKAGES.pkgdir)];
     existing.add(&mut tree, Path::new(MAKE_CONF), &make_conf(job, info, &paths, job.strip.doc)?);
     tree.make_profile(&resolved.profile.make_profile(portage::CONFIGROOT));
     profile_packages(&mut tree, job, existing);
     repositories(&mut tree, &resolved.repos);
+    if !asks_hosts(job) {
+        tree.remove.insert(BINREPOS_CONF.into());
+    }
     binary_hosts(&mut tree, job);
+    if asks_hosts(job) && existing.has_file(Path::new(BINREPOS_CONF)) {
+        existing.add(&mut tree, Path::new(BINREPOS_CONF), &shared_packages(portage::PACKAGES));
+    } else {
+        tree.file(Path::new(BINREPOS_CONF).join(SHARED), shared_packages(portage::PACKAGES));
+    }
     date(&mut tree, job, info, existing);
     package_files(&mut tree, job, &job.portage.package_files, existing)?;
     Ok(tree)
@@ -88,8 +100,8 @@ pub fn target(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Exi
 pub fn builder(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Existing) -> Result<ConfigTree> {
     let mut tree = ConfigTree::default();
     let stage4 = job.build.kind == TreeKind::Stage4;
-    let packages = if stage4 { portage::PKGDIR } else { portage::BUILDER_PKGDIR };
-    let mut text = make_conf(job, info, &[("PKGDIR", packages)], stage4 && job.strip.doc)?;
+    let packages = if stage4 { portage::PACKAGES } else { portage::BUILDER_PACKAGES };
+    let mut text = make_conf(job, info, &[("PKGDIR", packages.pkgdir)], stage4 && job.strip.doc)?;
     let host = matches!(job.source.base, BaseSpec::Host { .. });
     if host {
         // The host's settings apply to the builder, but its keys and helper programs are not available there.
@@ -108,6 +120,7 @@ pub fn builder(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Ex
     // A stage3 configures its distribution's binary package host, which the recipe did not ask for.
     tree.remove.insert(BINREPOS_CONF.into());
     binary_hosts(&mut tree, job);
+    tree.file(Path::new(BINREPOS_CONF).join(SHARED), shared_packages(packages));
     date(&mut tree, job, info, existing);
     let files = if stage4 { job.portage.package_files.clone() } else { of_builder(job) };
     package_files(&mut tree, job, &files, existing)?;
@@ -254,6 +267,20 @@ fn profile_packages(tree: &mut ConfigTree, job: &Job, existing: &Existing) {
 fn repositories(tree: &mut ConfigTree, repos: &Repos) {
     tree.remove.insert(REPOS_CONF.into());
     tree.file(Path::new(REPOS_CONF).join("quern.conf"), repos.repos_conf());
+}
+
+/// Returns true if the recipe asks for packages of other hosts.
+fn asks_hosts(job: &Job) -> bool {
+    let option = |option: &String| option == "-g" || option.starts_with("--getbinpkg");
+    !job.portage.binhost.is_empty() || job.emerge.options.iter().any(option)
+}
+
+/// Returns the section for the packages of earlier builds: a local host that is asked first and from which nothing is copied.
+fn shared_packages(packages: PackageDirs) -> String {
+    let PackageDirs { index, shared, .. } = packages;
+    format!(
+        "[quern-shared]\npriority = 9999\nsync-uri = file://{index}\nlocation = {shared}\nverify-signature = false\n"
+    )
 }
 
 fn binary_hosts(tree: &mut ConfigTree, job: &Job) {

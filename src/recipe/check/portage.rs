@@ -16,6 +16,8 @@ impl Checker<'_> {
     pub(super) fn portage(&mut self, source: Option<&Source>) -> (Option<Portage>, Known) {
         let (repositories, known) = self.repositories(source);
         let binpkg = self.path_of("portage", "binpkg", Must::BeMade);
+        let binpkg_shared = self.bool("portage", "binpkg-shared").unwrap_or(false);
+        let binpkg_write = self.bool("portage", "binpkg-write").unwrap_or(true);
         let distfiles = self.path_of("portage", "distfiles", Must::BeMade);
         let binhost = self.binhosts(source);
         let make_conf = self.make_conf();
@@ -28,6 +30,8 @@ impl Checker<'_> {
         let portage = repositories.map(|repositories| Portage {
             repositories,
             binpkg,
+            binpkg_shared,
+            binpkg_write,
             distfiles,
             binhost,
             make_conf,

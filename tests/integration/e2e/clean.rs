@@ -33,7 +33,7 @@ fn clean_leaves_a_running_build_alone(privilege: Privilege) {
     let said = listed(&cleaned.stdout);
     assert_eq!(listed(&pretended.stdout), said, "{pretended:?} {cleaned:?}");
     let of = |name: &str| said.iter().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{name}: {said:#?}"));
-    for used in ["builds/busy-", "trees/", "cache/binpkgs"] {
+    for used in ["builds/busy-", "trees/", "cache/packages"] {
         assert!(of(used).ends_with("(in use, not removed)"), "{used}: {said:#?}");
     }
     assert!(!of("builds/idle-").contains("in use"), "{said:#?}");

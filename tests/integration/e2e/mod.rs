@@ -20,6 +20,7 @@ mod hostile;
 mod image;
 mod listing;
 mod lock;
+mod packages;
 mod python;
 mod readme;
 mod repeat;
@@ -72,6 +73,11 @@ impl Stand {
     fn with_own_packages(mut self) -> Self {
         self.env.set("QUERN_PORTAGE_BINPKG", self.packages());
         self
+    }
+
+    /// Returns the path of the store.
+    fn store(&self) -> PathBuf {
+        self.env.get("QUERN_HOME").map_or_else(|| self.env.store(), PathBuf::from)
     }
 
     /// Returns the path of the own cache of binary packages.

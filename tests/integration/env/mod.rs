@@ -103,6 +103,11 @@ impl TestEnv {
         self
     }
 
+    /// Returns a variable that was set.
+    pub(crate) fn get(&self, name: &str) -> Option<&OsStr> {
+        self.vars.iter().rev().find(|(own, _)| own == name).map(|(_, value)| value.as_os_str())
+    }
+
     /// Makes recipes use the world's mirror, key and main repository, and the overlays of this repository.
     pub(crate) fn use_world(&mut self, world: &World, server: &Server) -> &mut Self {
         let overlay = Path::new(env!("CARGO_MANIFEST_DIR")).join("overlays/quern");

@@ -19,7 +19,7 @@ fn fault(bytes: Vec<u8>) -> String {
 fn a_package_is_read() {
     let gpkg = open(Make::new("app-misc", "demo-1.0-r1").key("CFLAGS", "-O2\n  -pipe\n").bytes()).unwrap();
     gpkg.verify().unwrap();
-    assert_eq!((gpkg.prefix(), gpkg.is_signed()), ("demo-1.0-r1-1", false));
+    assert_eq!(gpkg.prefix(), "demo-1.0-r1-1");
     let metadata = gpkg.metadata().unwrap();
     assert_eq!(metadata.cpv().unwrap(), "app-misc/demo-1.0-r1");
     assert_eq!(metadata.value("CFLAGS"), "-O2 -pipe");

@@ -1,0 +1,219 @@
+//! The binary packages of one build: those of earlier builds with the same key, which it may take, and its own, which later builds may
+//! take.
+//!
+//! A build writes into a PKGDIR of its own. It sees the packages of earlier builds read-only, through an index that leaves out those
+//! whose sources have changed since. After each step, [`Packages::keep`] takes over the new packages, outside any sandbox.
+
+mod configured;
+mod keep;
+mod shelf;
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::base::Base;
+use super::query::{Answer, Query};
+use crate::base::error::{Context, Error, Kind, Result};
+use crate::base::progress::{Progress, Target};
+use crate::base::text::plain;
+use crate::fs::atomic;
+use crate::fs::rootfs::Rootfs;
+use crate::plan::view::{Caches, View};
+use crate::portage::binpkg::key::Key;
+use crate::portage::binpkg::settings::{self, Settings};
+use crate::portage::binpkg::source::Sources;
+use crate::portage::{BuilderInfo, Resolved};
+use crate::recipe::{Job, TreeKind};
+use crate::store::packages::Shelf;
+use crate::store::work::WorkPaths;
+
+/// The packages of a build. They are recorded in its work directory, so that the next build keeps those of a killed one.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Packages {
+    /// The beginning of the build, in seconds since 1970.
+    began: i64,
+    /// True if the builder tree is shipped.
+    in_place: bool,
+    /// True if later builds may take them.
+    write: bool,
+    sources: Sources,
+    parts: Vec<Part>,
+}
+
+/// The packages for one tree.
+#[derive(Debug, Serialize, Deserialize)]
+struct Part {
+    target: Target,
+    /// The directory of the packages of earlier builds.
+    directory: PathBuf,
+    key: Key,
+    /// True if the directory may have another key.
+    any_key: bool,
+    /// The header of an index of them.
+    header: std::collections::BTreeMap<String, String>,
+    /// Paths of the private packages that were looked at.
+    #[serde(skip)]
+    seen: std::collections::BTreeSet<PathBuf>,
+}
+
+/// A builder tree, mounted and configured, that packages are made or taken in.
+pub struct Place<'a> {
+    pub job: &'a Job,
+    pub resolved: &'a Resolved,
+    pub base: &'a Base,
+    pub info: &'a BuilderInfo,
+    pub caches: &'a Caches,
+    /// The root of the builder tree.
+    pub root: &'a Rootfs,
+    pub work: &'a WorkPaths,
+    /// Runs a command in it.
+    pub ask: &'a dyn Fn(&Query) -> Result<Answer>,
+}
+
+impl Packages {
+    /// Finds the keys of the packages of a build. Run it before anything is merged.
+    ///
+    /// # Errors
+    /// [`Kind::Build`] if Portage does not report its settings.
+    pub fn new(place: &Place<'_>) -> Result<Self> {
+        let Place { job, caches, .. } = *place;
+        let image = job.build.kind == TreeKind::Image;
+        let reported = reported(place, image)?;
+        let builder = if image { Target::Builder } else { Target::Image };
+        let mut parts = Vec::new();
+        for (settings, target) in reported.iter().zip([builder, Target::Image]) {
+            let key = configured::key(place, settings, target)?;
+            let own = caches.binpkg.as_ref().filter(|_| target == Target::Image);
+            let directory = own.cloned().unwrap_or_else(|| caches.packages.join(key.name()));
+            let any_key = own.is_some() && job.portage.binpkg_shared;
+            parts.push(Part { target, directory, key, any_key, header: settings.header(), seen: Default::default() });
+        }
+        let began = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        Ok(Self {
+            began: i64::try_from(began).unwrap_or(0),
+            in_place: !image,
+            write: job.portage.binpkg_write && !job.emerge.binary_only,
+            sources: Sources::new(job, &place.resolved.repos),
+            parts,
+        })
+    }
+
+    /// Takes away the right to change anything in the cache.
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        Self { write: false, ..self }
+    }
+
+    /// Offers the packages of earlier builds: writes the indexes that emerge reads, and adds the mounts to `view`.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] if a directory of the recipe has packages of another key, [`Kind::System`] if something cannot be read or
+    /// written.
+    pub fn offer(&self, work: &WorkPaths, view: &mut View) -> Result<()> {
+        for part in &self.parts {
+            let (private, index) = (work.private_packages(part.target), work.package_index(part.target));
+            for path in [&work.packages(), &private, &index] {
+                let making = || "making the directories for packages";
+                fs_err::create_dir_all(path).system(making)?;
+                // Portage's own user must reach them, whatever the umask is.
+                fs_err::set_permissions(path, Permissions::from_mode(0o755)).system(making)?;
+            }
+            // A directory that nothing may be written to need not exist. An empty one takes its place.
+            let shelf = match self.write || part.directory.exists() {
+                true if self.write => Shelf::make(&part.directory)?,
+                true => Shelf::open(&part.directory)?,
+                false => {
+                    let empty = work.packages().join("empty");
+                    Shelf::make(&empty)?
+                }
+            };
+            shelf::claim(&shelf, part, self.write)?;
+            shelf::offer(&shelf, part, &self.sources, self.write, &Shelf::open(&index)?)?;
+            view.provide(part.target, shelf.path());
+        }
+        Ok(())
+    }
+
+    /// Records them in the work directory.
+    ///
+    /// # Errors
+    /// [`Kind::System`] if the record cannot be written.
+    pub fn record(&self, work: &WorkPaths) -> Result<()> {
+        let text = serde_json::to_vec(self).context(Kind::System, || "recording the packages of the build")?;
+        atomic::replace(&work.packages_record(), &text, 0o600)
+    }
+
+    /// Takes over the new packages of the build in `work` for later builds. Warns of everything in its PKGDIR that is not a package it
+    /// built.
+    ///
+    /// # Errors
+    /// [`Kind::System`] if a package cannot be copied or an index cannot be written.
+    pub fn keep(&mut self, work: &WorkPaths, ui: &dyn Progress) -> Result<()> {
+        if !self.write {
+            return Ok(());
+        }
+        let Self { began, in_place, sources, parts, .. } = self;
+        let run = keep::Run { began: *began, sources, built: keep::built(work, *in_place) };
+        parts.iter_mut().try_for_each(|part| keep::part(part, &run, work, ui))
+    }
+
+    /// Removes the record of a build that ended.
+    ///
+    /// # Errors
+    /// [`Kind::System`] if it cannot be removed.
+    pub fn done(self, work: &WorkPaths) -> Result<()> {
+        forget(work)
+    }
+
+    /// Takes over the packages of a build in `work` that was killed, if there are any.
+    ///
+    /// # Errors
+    /// Those of [`Packages::keep`].
+    pub fn recover(work: &WorkPaths, ui: &dyn Progress) -> Result<()> {
+        let Ok(text) = fs_err::read(work.packages_record()) else { return Ok(()) };
+        if let Ok(mut packages) = serde_json::from_slice::<Self>(&text) {
+            packages.keep(work, ui)?;
+        }
+        forget(work)
+    }
+}
+
+fn forget(work: &WorkPaths) -> Result<()> {
+    fs_err::remove_file(work.packages_record()).system(|| "removing the record of the packages of a build")
+}
+
+/// Asks Portage for its settings: the builder's, and the image's if there is one.
+fn reported(place: &Place<'_>, image: bool) -> Result<Vec<Settings>> {
+    let mut query = Query::new(settings::command(image));
+    // Compiled files of Python would change the tree.
+    query.env.insert("PYTHONDONTWRITEBYTECODE".into(), "1".into());
+    let answer = (place.ask)(&query)?;
+    let told = match answer.exit.success() {
+        true => settings::parse(&answer.stdout).ok().filter(|told| told.len() == 1 + usize::from(image)),
+        false => None,
+    };
+    told.ok_or_else(|| {
+        Error::build("the builder's Portage does not report its settings")
+            .with_details(tail(&answer.stderr))
+            .with_hint("the builder needs a Portage that its python3 can import")
+    })
+}
+
+/// Returns the last lines of an output.
+fn tail(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let mut lines: Vec<String> = text.lines().rev().take(10).map(|line| plain(line, 200)).collect();
+    lines.reverse();
+    lines.join("\n")
+}
+
+impl Part {
+    /// Returns the path of the directory of earlier builds' packages.
+    fn directory(&self) -> &Path {
+        &self.directory
+    }
+}

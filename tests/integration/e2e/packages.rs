@@ -1,0 +1,211 @@
+//! The caches of binary packages: keyed by what Portage does not compare, written only by the program, offered only while current.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::listing::content;
+use super::traces::names;
+use super::{Stand, ask, text};
+use crate::env::{Output, Privilege, twins, wait_for};
+
+/// An ebuild whose package tells how it was built.
+const FLAGS: &str = "IUSE=\"foo\"\n\
+    src_install() {\n\
+    \tinsinto /etc\n\
+    \techo \"${CFLAGS} $(usex foo) $(<\"${FILESDIR}\"/word)\" > flags || die\n\
+    \tdoins flags\n\
+    }\n";
+
+/// Returns a recipe for `packages` that sets `portage` keys. The variable gives the test directories of its own in a shared store.
+fn recipe(packages: &str, mark: &str, flags: &str, portage: &str) -> String {
+    format!(
+        "baselayout-atoms = []\n[emerge]\npackages = [{packages}]\n[strip]\npaths = [\"/var/db/pkg\"]\n[portage]\n\
+         make-conf = {{ CFLAGS = \"{flags}\", EXTRA_ECONF = \"--{mark}\" }}\n{portage}\n"
+    )
+}
+
+/// Returns the directories of the store's packages that were built with the variable `mark`.
+fn shelves(stand: &Stand, mark: &str) -> Vec<PathBuf> {
+    let all = stand.store().join("cache/packages");
+    let own = |path: &PathBuf| {
+        fs::read_to_string(path.join("key.json")).is_ok_and(|key| key.contains(&format!("--{mark}\"")))
+    };
+    names(&all).iter().map(|name| all.join(name)).filter(own).collect()
+}
+
+/// Lists the files of a directory of packages with their contents' digests.
+fn state(shelf: &Path) -> String {
+    ask("sh", &["-c", "cd \"$1\" && find . -type f -o -type l | sort | xargs sha256sum; ls -lR .", "sh", text(shelf)])
+}
+
+#[track_caller]
+fn compiled(output: &Output) -> bool {
+    let line = output.stderr.lines().find(|line| line.starts_with("built ")).expect("a summary");
+    match (line.contains("(1 built)"), line.contains("(1 reused)")) {
+        (true, false) => true,
+        (false, true) => false,
+        _ => panic!("{line}"),
+    }
+}
+
+twins!(packages_are_kept_by_their_key => root_packages_are_kept_by_their_key, userns_packages_are_kept_by_their_key);
+
+fn packages_are_kept_by_their_key(privilege: Privilege) {
+    let Some(stand) = Stand::sharing(privilege) else { return };
+    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
+    let stand = stand.with_repositories(&[&overlay]);
+    stand.ebuild("app-own", "flags", FLAGS);
+    stand.env.write("overlay/app-own/flags/files/word", "one\n");
+    let build = |name: &str, flags: &str, portage: &str| {
+        let recipe = stand.recipe(name, &recipe("\"app-own/flags\"", "kept", flags, portage));
+        let output = stand.build(&recipe).success();
+        let told = content(&output.results()[0], "etc/flags");
+        (compiled(&output), told.trim_end().to_owned())
+    };
+    let said = |text: &str| text.to_owned();
+    assert_eq!(build("slow", "-O2", ""), (true, said("-O2 no one")));
+    // Other flags are other packages; each has its own.
+    assert_eq!(build("fast", "-O3", ""), (true, said("-O3 no one")));
+    assert_eq!(build("slow", "-O2 -pipe", ""), (false, said("-O2 no one")));
+    assert_eq!(build("fast", "-O3", ""), (false, said("-O3 no one")));
+    let found = shelves(&stand, "kept");
+    assert_eq!(found.len(), 2, "{found:?}");
+    let slow = found
+        .iter()
+        .find(|path| fs::read_to_string(path.join("key.json")).unwrap().contains("\"CFLAGS\": \"-O2\""))
+        .unwrap();
+    // Portage compares USE flags: both instances are in one directory.
+    assert_eq!(build("slow", "-O2", "package-use = [\"app-own/flags foo\"]"), (true, said("-O2 yes one")));
+    assert_eq!(build("other", "-O2", ""), (false, said("-O2 no one")));
+    assert_eq!(names(&slow.join("app-own/flags")), ["flags-1-1.gpkg.tar", "flags-1-2.gpkg.tar"]);
+
+    // A build that must not write reads, and leaves everything as it is.
+    let before = state(slow);
+    assert_eq!(build("reader", "-O2", "binpkg-write = false"), (false, said("-O2 no one")));
+    // The files of an ebuild are edited without a new revision.
+    stand.env.write("overlay/app-own/flags/files/word", "two\n");
+    assert_eq!(build("reader", "-O2", "binpkg-write = false"), (true, said("-O2 no two")));
+    assert_eq!(state(slow), before);
+    assert_eq!(build("slow", "-O2", ""), (true, said("-O2 no two")));
+    assert_eq!(build("other", "-O2", ""), (false, said("-O2 no two")));
+    accepted_by_portage(&stand, &stand.env.path("slow.toml"));
+    for file in ["Packages", "Packages.gz", "key.json", "app-own/flags/flags-1-1.gpkg.tar"] {
+        assert_eq!(fs::metadata(slow.join(file)).unwrap().permissions().mode() & 0o7777, 0o644, "{file}");
+    }
+}
+
+/// Lets Portage compare the index with the packages.
+#[track_caller]
+fn accepted_by_portage(stand: &Stand, recipe: &Path) {
+    let check =
+        stand.shell(recipe, &[], &["env", "PKGDIR=/quern/shared/image", "emaint", "--check", "binhost"]).success();
+    assert!(!check.stdout.contains("is not in"), "{}{}", check.stdout, check.stderr);
+}
+
+#[test]
+fn root_a_directory_of_the_user_has_one_key() {
+    let Some(stand) = Stand::sharing(Privilege::Root) else { return };
+    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
+    let stand = stand.with_repositories(&[&overlay]).with_own_packages();
+    stand.ebuild("app-own", "flags", FLAGS);
+    stand.env.write("overlay/app-own/flags/files/word", "one\n");
+    let build = |flags: &str, portage: &str| {
+        stand.build(&stand.recipe("own", &recipe("\"app-own/flags\"", "own", flags, portage)))
+    };
+    // The meaning of `native` is that of the compiler on this machine.
+    assert!(compiled(&build("-O2 -march=native", "").success()));
+    assert!(!compiled(&build("-O2 -march=native", "").success()));
+    let key = fs::read_to_string(stand.packages().join("key.json")).unwrap();
+    assert!(key.contains("\"native\": \"sha256:"), "{key}");
+    let refused = build("-O3", "").code(2);
+    for said in
+        ["CFLAGS: -O2 -march=native, not -O3", "portage.binpkg-shared = true mixes them", text(&stand.packages())]
+    {
+        assert!(refused.stderr.contains(said), "{said}: {}", refused.stderr);
+    }
+    assert!(!compiled(&build("-O3", "binpkg-shared = true").success()), "the user asked for a mixture");
+    // A configuration file that decides the content is a part of the key.
+    let config = stand.env.write("config/bashrc", ": nothing\n");
+    let config = format!("config = {:?}", config.parent().unwrap());
+    let refused = build("-O2 -march=native", &config).code(2);
+    assert!(refused.stderr.contains("bashrc: nothing, not sha256:"), "{}", refused.stderr);
+}
+
+/// An ebuild that writes to the PKGDIR of the build. Its package phases run as root.
+const HOSTILE: &str = "\
+pkg_postinst() {\n\
+\tcd /var/cache/binpkgs || die\n\
+\techo x > garbage; chmod 4755 garbage\n\
+\tmkdir -p app-own/other app-own/link app-own/huge app-own/lie sys-apps/evil\n\
+\tln -s /etc/passwd app-own/link/link-1-1.gpkg.tar\n\
+\ttruncate -s 100G app-own/huge/huge-1-1.gpkg.tar\n\
+\tcp app-own/flags/flags-1-1.gpkg.tar app-own/other/other-1-1.gpkg.tar\n\
+\tcp app-own/flags/flags-1-1.gpkg.tar app-own/lie/lie-1-7.gpkg.tar\n\
+\techo x >> app-own/flags/flags-1-1.gpkg.tar; chmod 6777 app-own/flags/flags-1-1.gpkg.tar\n\
+\tcp app-own/flags/flags-1-1.gpkg.tar sys-apps/evil/evil-1-1.gpkg.tar\n\
+\tsed -i 's/^USE: /USE: foo /' Packages\n\
+}\n";
+
+#[test]
+fn root_a_hostile_package_reaches_no_other_build() {
+    let Some(stand) = Stand::sharing(Privilege::Root) else { return };
+    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
+    let stand = stand.with_repositories(&[&overlay]);
+    stand.ebuild("app-own", "flags", FLAGS);
+    stand.env.write("overlay/app-own/flags/files/word", "one\n");
+    stand.ebuild("app-own", "lie", &format!("RDEPEND=\"app-own/flags\"\n{HOSTILE}"));
+    let hostile = stand.recipe("hostile", &recipe("\"app-own/lie\"", "hostile", "-O2", ""));
+    let told = stand.build(&hostile).success().stderr;
+    for said in [
+        "garbage: it is not a package",
+        "app-own/link/link-1-1.gpkg.tar: it is not a regular file",
+        "app-own/huge/huge-1-1.gpkg.tar: this build did not make such a package",
+        "app-own/flags/flags-1-1.gpkg.tar: other data follow the package",
+        "app-own/lie/lie-1-7.gpkg.tar: ",
+        " 2 more files",
+    ] {
+        assert!(
+            told.contains(&format!("left out of the package cache: {said}")) || told.contains(said),
+            "{said}: {told}"
+        );
+    }
+    let [shelf] = &shelves(&stand, "hostile")[..] else { panic!("one directory") };
+    let packages = ask("find", &[text(shelf), "-name", "*.gpkg.tar"]);
+    assert!(packages.ends_with("/app-own/lie/lie-1-1.gpkg.tar\n") && packages.lines().count() == 1, "{packages}");
+    assert!(!names(shelf).contains(&"garbage".to_owned()));
+    accepted_by_portage(&stand, &hostile);
+    // The next build is not affected.
+    let next = stand.recipe("next", &recipe("\"app-own/flags\"", "hostile", "-O2", ""));
+    assert!(compiled(&stand.build(&next).success()));
+    assert!(!compiled(&stand.build(&next).success()));
+}
+
+#[test]
+fn root_the_packages_of_a_killed_build_are_kept() {
+    let Some(stand) = Stand::sharing(Privilege::Root) else { return };
+    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
+    let stand = stand.with_repositories(&[&overlay]);
+    stand.ebuild("app-own", "flags", FLAGS);
+    stand.env.write("overlay/app-own/flags/files/word", "one\n");
+    let wait = "src_compile() {\n\twhile [[ ! -e /var/db/repos/own/go-on ]]; do sleep 0.1; done\n}\n";
+    stand.ebuild("app-own", "waiting", &format!("DEPEND=\"app-own/flags\"\nRDEPEND=\"app-own/flags\"\n{wait}"));
+    let killed = stand.recipe("killed", &recipe("\"app-own/waiting\"", "killed", "-O2", ""));
+    let (mut child, log) = stand.env.start(["build", text(&killed)]);
+    let work = stand.store().join("builds");
+    let own = |name: &&String| name.starts_with("killed-");
+    let built = |path: &str| names(&work).iter().filter(own).any(|name| work.join(name).join(path).exists());
+    wait_for("the first package to be merged", Duration::from_secs(120), || {
+        assert!(child.try_wait().unwrap().is_none(), "{}", fs::read_to_string(&log).unwrap_or_default());
+        built("image/var/db/pkg/app-own/flags-1")
+    });
+    child.kill().unwrap();
+    let _ = child.wait().unwrap();
+    assert_eq!(shelves(&stand, "killed").len(), 1);
+
+    stand.env.write("overlay/go-on", "");
+    let told = stand.build(&killed).success().stderr;
+    assert!(told.contains("(1 built, 1 reused)"), "{told}");
+    accepted_by_portage(&stand, &killed);
+}
