@@ -9,6 +9,7 @@ use super::overlays::OverlayMount;
 use crate::archive::unpack::Deferred;
 use crate::base::error::Result;
 use crate::fs::rootfs::Rootfs;
+use crate::portage::accelerate::Tools;
 use crate::portage::{BuilderInfo, portage_version};
 use crate::recipe::{Job, TreeKind};
 use crate::store::trees::Tree;
@@ -78,7 +79,7 @@ impl Base {
 pub fn info(root: &Rootfs, seen: impl Fn(&Path) -> bool, cpus: u32) -> Result<BuilderInfo> {
     let sandbox = Path::new("usr/bin/sandbox");
     let sandbox = seen(sandbox) && root.stat(sandbox)?.is_some();
-    Ok(BuilderInfo { sandbox, cpus, portage: installed_portage(root, seen)?, date: None })
+    Ok(BuilderInfo { sandbox, cpus, portage: installed_portage(root, seen)?, date: None, tools: Tools::UNKNOWN })
 }
 
 /// Finds Portage's version in the package database, or in the name of its Python distribution.

@@ -3,6 +3,7 @@
 //! This room knows what Portage needs to see ([`crate::portage`] has it as text) and where that lies in the store;
 //! [`crate::enter`] knows how a command gets to see it.
 
+mod accelerate;
 pub mod base;
 pub mod binhost;
 pub mod failed;
@@ -17,9 +18,13 @@ mod refused;
 pub mod resolve;
 pub mod trial;
 
+use std::time::SystemTime;
+
 use crate::base::error::{Error, Result};
+use crate::base::progress::Event;
 use crate::enter::{self, Io, Terminal};
 use crate::fs::rootfs::Rootfs;
+use crate::os::process::Exit;
 use crate::plan::view::{Caches, View};
 use crate::plan::{Plan, misses};
 use crate::portage::binhost::HostIndex;
@@ -30,6 +35,7 @@ use crate::recipe::{Job, TreeKind};
 use crate::source::Site;
 use crate::source::binhost::BinhostInput;
 use crate::store::work::{Work, WorkPaths};
+use accelerate::Helpers;
 use base::Base;
 use binhost::FromHost;
 use overlays::Tree;
@@ -48,6 +54,7 @@ pub struct Builder<'a> {
     view: View,
     tree: Tree,
     before: Existing,
+    helpers: Helpers,
 }
 
 impl<'a> Builder<'a> {
@@ -57,9 +64,11 @@ impl<'a> Builder<'a> {
     /// [`Kind::System`](crate::base::error::Kind::System) if the kernel refuses a mount, or a file cannot be written.
     pub fn new(job: &'a Job, resolved: &'a Resolved, base: &Base, plan: &'a Plan, work: &'a Work) -> Result<Self> {
         let tree = Tree::mount(&base.overlays(work.paths())?, work.paths(), &plan.view.targets())?;
-        let before = prepare::configure(job, resolved, tree.root(), work.paths(), &plan.info)?;
+        let helpers = Helpers::prepare(job, &plan.view, work.paths(), plan.info.cpus)?;
+        let info = BuilderInfo { tools: helpers.tools.clone(), ..plan.info.clone() };
+        let before = prepare::configure(job, resolved, tree.root(), work.paths(), &info)?;
         prepare::resolver(tree.root())?;
-        Ok(Self { job, resolved, work, view: plan.view.clone(), tree, before })
+        Ok(Self { job, resolved, work, view: plan.view.clone(), tree, before, helpers })
     }
 
     /// Finds the packages of the build, and offers it those of earlier builds. Run it once, before the first step.
@@ -109,14 +118,16 @@ impl<'a> Builder<'a> {
         if let Some(profile) = &step.profile {
             prepare::set_profile(self.tree.root(), profile)?;
         }
-        let began = std::time::SystemTime::now();
+        let began = SystemTime::now();
         let paths = self.work.paths();
+        self.check_helpers(step)?;
         let mut plan = self.view.plan(paths.tree(), step.argv.iter().map(Into::into).collect(), Terminal::None);
         plan.env.extend(step.env.clone());
         plan.left = Some(left::VARIABLES.map(str::to_owned).to_vec());
         let in_place = self.job.build.kind == TreeKind::Stage4;
         let mut observer = observe::Emerge::new(paths, in_place, at.ui)?;
         let exit = enter::run(&plan, Io::Observe(&mut observer))?;
+        self.account(began, exit, at)?;
         if exit.success() {
             return Ok(());
         }
@@ -164,6 +175,52 @@ impl<'a> Builder<'a> {
     /// Returns the paths of the work directory.
     pub fn work(&self) -> &WorkPaths {
         self.work.paths()
+    }
+
+    /// Checks that the builder has the helpers of the recipe. The step that updates the builder may bring them.
+    fn check_helpers(&self, step: &Step) -> Result<()> {
+        let unblocker = self.resolved.unblocker.as_ref().map(|profile| profile.make_profile("/"));
+        if unblocker.is_some() && step.profile == unblocker {
+            return Ok(());
+        }
+        accelerate::check(self.job, self.tree.root(), &self.view, self.work.paths())
+    }
+
+    /// Looks after a step that began at `began`: counts the jobs, and names packages that distcc did not distribute.
+    fn account(&self, began: SystemTime, exit: Exit, at: &Site<'_>) -> Result<()> {
+        if let Some(jobs) = &self.helpers.jobs
+            && let Some(sentence) = jobs.recount()?
+            && exit.success()
+        {
+            at.ui.warn(&sentence);
+        }
+        if !self.job.accelerate.distcc.is_empty() {
+            let local = failure::mentioning(&self.work.paths().logs(), began, "running locally instead");
+            if !local.is_empty() {
+                at.ui.warn(&format!(
+                    "distcc reached no host for a part of {}, which this machine compiled",
+                    local.join(", ")
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells which helpers the build uses.
+    pub fn announce(&self, at: &Site<'_>) {
+        if let Some(sentence) = self.helpers.tools.without_jobserver(self.job) {
+            at.ui.emit(Event::Output(&sentence));
+        }
+    }
+
+    /// Tells how many compilations ccache saved.
+    ///
+    /// # Errors
+    /// Those of [`query::ask`].
+    pub fn tell_compilations(&self, at: &Site<'_>) -> Result<()> {
+        let told = self.helpers.compilations(self.job, &self.view, self.work.paths())?;
+        told.iter().for_each(|sentence| at.ui.note(sentence));
+        Ok(())
     }
 
     /// Opens the tree that is shipped.

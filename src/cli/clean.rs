@@ -28,7 +28,7 @@ pub struct Args {
     /// Downloaded stage3s, snapshots and git repositories
     #[arg(long)]
     pub blobs: bool,
-    /// Binary packages built here
+    /// Binary packages built here, and compiler caches
     #[arg(long)]
     pub packages: bool,
     /// Sources of packages (distfiles)

@@ -121,6 +121,7 @@ fn inputs<'a>(job: &'a Job, at: &Site<'_>) -> Result<Inputs<'a>> {
 
 /// Runs the emerge commands of the plan. Keeps the packages of each, also of one that fails.
 fn merge(job: &Job, builder: &Builder<'_>, packages: &mut Packages, plan: &Plan, at: &Site<'_>) -> Result<()> {
+    builder.announce(at);
     for step in &plan.steps {
         at.ui.stage(&step.what);
         if let Err(error) = builder.run(step, at) {
@@ -132,7 +133,7 @@ fn merge(job: &Job, builder: &Builder<'_>, packages: &mut Packages, plan: &Plan,
         packages.keep(builder.work(), at.ui)?;
         at.ui.done();
     }
-    Ok(())
+    builder.tell_compilations(at)
 }
 
 /// Packs the tree `image` and publishes all results.

@@ -13,6 +13,7 @@ use crate::lockfile::Locked;
 use crate::output::{Claim, ImageSpec, Role};
 use crate::plan::view::Caches;
 use crate::plan::{DryRun, Known, Plan};
+use crate::portage::accelerate::Tools;
 use crate::portage::{self, BuilderInfo, Resolved};
 use crate::recipe::{BaseSpec, Job};
 use crate::source::{self, Wanted};
@@ -72,7 +73,7 @@ pub fn plan(job: &Job, origin: &Path, home: &Path, options: &PlanOptions<'_>) ->
     match builder_info(job, store.as_ref(), options)? {
         Some(info) => run.set(plan(info)),
         None => run.set_without_builder(|portage| {
-            plan(BuilderInfo { sandbox: true, cpus: options.cpus, portage, date: None })
+            plan(BuilderInfo { sandbox: true, cpus: options.cpus, portage, date: None, tools: Tools::UNKNOWN })
         }),
     }
     Ok(run)

@@ -9,7 +9,7 @@ use crate::base::error::{Context, Result};
 use crate::base::progress::Target;
 use crate::enter::plan::{base_env, base_mounts};
 use crate::enter::{Mount, Terminal};
-use crate::portage::{self, PackageDirs, Resolved};
+use crate::portage::{self, PackageDirs, Resolved, accelerate};
 use crate::recipe::{Job, TreeKind};
 use crate::store::Store;
 use crate::store::work::WorkPaths;
@@ -100,6 +100,9 @@ impl View {
         // Without sources, nothing is built and nothing is stored.
         if !job.emerge.binary_only {
             mounts.push(Mount::writable(&caches.distfiles, portage::DISTDIR));
+        }
+        if let Some(directory) = ccache(job, work) {
+            mounts.push(Mount::writable(directory, accelerate::CCACHE_DIR));
         }
         for repo in resolved.repos.iter() {
             mounts.push(Mount::read_only(repo.location(), repo.mountpoint()));
@@ -254,6 +257,13 @@ fn binhosts(job: &Job, work: &WorkPaths) -> Vec<Mount> {
         Some(Mount::read_only(host.directory()?, portage::binhost::directory(host, number)?))
     });
     own.chain(directories).collect()
+}
+
+/// Returns the directory of ccache of a recipe whose work directory is `work`. Every package may write to it, so that by default no two
+/// recipes share one.
+pub fn ccache(job: &Job, work: &WorkPaths) -> Option<PathBuf> {
+    let ccache = job.accelerate.ccache.as_ref()?;
+    Some(ccache.dir.clone().unwrap_or_else(|| work.ccache()))
 }
 
 /// Makes a host name of a recipe's name: letters, digits and hyphens, at most 63.

@@ -207,6 +207,9 @@ fn options(job: &Job, builder: &BuilderInfo, jobs: u32) -> Vec<String> {
         "--getbinpkg=y".to_owned(),
         "--with-bdeps=n".to_owned(),
     ];
+    if let Some(load) = job.emerge.load_average {
+        options.push(format!("--load-average={load}"));
+    }
     if job.emerge.binary_only {
         options.push("--usepkgonly=y".to_owned());
     }
@@ -241,9 +244,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::portage::accelerate::Tools;
     use crate::portage::fixture::{World, job, profile_name};
 
-    const BUILDER: BuilderInfo = BuilderInfo { sandbox: true, cpus: 4, portage: Some([3, 0, 83]), date: None };
+    const BUILDER: BuilderInfo =
+        BuilderInfo { sandbox: true, cpus: 4, portage: Some([3, 0, 83]), date: None, tools: Tools::UNKNOWN };
 
     fn tail(step: &Step) -> String {
         let at = step.argv.iter().position(|word| word == "--with-bdeps=n").unwrap();

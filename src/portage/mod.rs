@@ -16,6 +16,7 @@ use crate::base::progress::Target;
 use crate::base::time::SourceDate;
 use crate::recipe::Job;
 
+pub mod accelerate;
 pub mod binhost;
 pub mod binpkg;
 pub mod config;
@@ -151,6 +152,8 @@ pub struct BuilderInfo {
     pub portage: Option<[u32; 3]>,
     /// The date that packages get as SOURCE_DATE_EPOCH, if the tree is for a build.
     pub date: Option<SourceDate>,
+    /// The tools that compile.
+    pub tools: accelerate::Tools,
 }
 
 /// Parses Portage's version from the name of its entry in the package database (`portage-3.0.83-r1`) or of its Python
@@ -211,6 +214,7 @@ impl Resolved {
         if let Some(unblocker) = &unblocker {
             warnings.extend(unblocker.warnings().iter().cloned());
         }
+        warnings.extend(accelerate::warnings(job));
         settings(job)?;
         warnings.dedup();
         Ok(Self { repos, profile, unblocker, warnings })

@@ -40,7 +40,14 @@ pub(crate) fn job() -> Job {
             keep_failed: false,
             compression: Compression::default(),
         },
-        emerge: Emerge { packages: vec!["@profile".to_owned()], jobs: 0, options: Vec::new(), binary_only: false },
+        emerge: Emerge {
+            packages: vec!["@profile".to_owned()],
+            jobs: 0,
+            load_average: None,
+            options: Vec::new(),
+            binary_only: false,
+        },
+        accelerate: Accelerate::default(),
         strip: Strip { doc: false, paths: Vec::new() },
         oci: None,
     }

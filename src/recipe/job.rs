@@ -20,6 +20,9 @@ pub struct Job {
     pub build: Build,
     /// The packages.
     pub emerge: Emerge,
+    /// The helpers of compilers. They change no result, so they are not a part of the provenance.
+    #[serde(skip)]
+    pub accelerate: Accelerate,
     /// Files to leave out of the image.
     pub strip: Strip,
     /// The OCI image, if the recipe has a table `[oci]`.
@@ -394,11 +397,46 @@ pub struct Emerge {
     pub packages: Vec<String>,
     /// The number of packages built at once; 0 means one per processor.
     pub jobs: u32,
+    /// The load of the machine above which emerge and make start nothing more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_average: Option<u32>,
     /// More options for every emerge.
     pub options: Vec<String>,
     /// Uses binary packages only, and builds nothing.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub binary_only: bool,
+}
+
+/// `[accelerate]`: the helpers of compilers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Accelerate {
+    /// The compiler cache.
+    pub ccache: Option<Ccache>,
+    /// Compilers on other machines, as distcc's list of hosts; empty without distcc.
+    pub distcc: Vec<String>,
+    /// The jobserver that all packages share.
+    pub jobserver: Jobserver,
+}
+
+/// The compiler cache.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ccache {
+    /// Its directory; by default one for each recipe in the store.
+    pub dir: Option<PathBuf>,
+    /// Its greatest size in bytes; by default ccache's own.
+    pub max_size: Option<u64>,
+}
+
+/// The number of jobs that all packages share.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Jobserver {
+    /// Not shared: every package starts as many as MAKEOPTS says.
+    #[default]
+    Off,
+    /// One per processor.
+    Auto,
+    /// This number.
+    Jobs(u32),
 }
 
 /// `[strip]`: files to leave out of the image.

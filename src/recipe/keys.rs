@@ -31,6 +31,10 @@ pub(super) enum Type {
     Tables,
     /// An array of lines or a table of atoms, for this file of Portage.
     Lines(&'static str),
+    /// A boolean, or a table with these keys, which means true.
+    Tool(&'static [Key]),
+    /// A boolean, a word or an integer.
+    Choice,
 }
 
 impl Type {
@@ -50,6 +54,8 @@ impl Type {
             Self::Map => "a table of strings",
             Self::Variables => "a table of strings or integers",
             Self::Tables => "a table of tables",
+            Self::Tool(_) => "true, false or a table",
+            Self::Choice => "a word, an integer or false",
             Self::Lines(_) => "an array of lines, or a table of package = \"words\"",
         }
     }
@@ -84,7 +90,7 @@ pub(super) struct Key {
 }
 
 /// The sections, in the order of messages.
-pub(super) const SECTIONS: [&str; 6] = ["source", "portage", "build", "emerge", "strip", "oci"];
+pub(super) const SECTIONS: [&str; 7] = ["source", "portage", "build", "emerge", "accelerate", "strip", "oci"];
 
 /// Deprecated spellings, accepted with a warning: section, old, new.
 pub(super) const DEPRECATED: &[(&str, &str, &str)] = &[("portage", "disftiles", "distfiles")];
@@ -145,6 +151,15 @@ pub(super) const PROFILE: &[Key] = &[
     key("", "mix-ins", Type::Words, r#"mix-ins = ["no-systemd"]"#),
     key("", "kits", Type::Map, r#"kits = { python-kit = "3.7-release" }"#),
 ];
+
+/// The keys of `accelerate.ccache`.
+const CCACHE: &[Key] = &[
+    key("", "dir", Type::Str, r#"dir = "/var/cache/ccache""#),
+    key("", "max-size", Type::Size, r#"max-size = "10 GiB""#),
+];
+
+/// The keys of `accelerate.distcc`.
+const DISTCC: &[Key] = &[key("", "hosts", Type::Words, r#"hosts = ["192.0.2.7/8"]"#)];
 
 /// All keys.
 pub(super) const KEYS: &[Key] = &[
@@ -230,6 +245,10 @@ pub(super) const KEYS: &[Key] = &[
     key("emerge", "options", Type::Strs, r#"options = ["--with-bdeps=y"]"#),
     key("emerge", "binary-only", Type::Bool, "binary-only = true"),
     key("emerge", "ask", Type::Bool, "ask = false"),
+    key("emerge", "load-average", Type::Int, "load-average = 8"),
+    key("accelerate", "ccache", Type::Tool(CCACHE), "ccache = true"),
+    key("accelerate", "distcc", Type::Tool(DISTCC), r#"distcc = { hosts = ["192.0.2.7/8"] }"#),
+    key("accelerate", "jobserver", Type::Choice, r#"jobserver = "auto""#),
     key("strip", "doc", Type::Bool, "doc = true"),
     key("strip", "paths", Type::Strs, r#"paths = ["/var/db/pkg"]"#),
     key("oci", "tag", Type::Str, r#"tag = "{date}""#),
@@ -319,5 +338,10 @@ pub(super) fn names() -> Vec<(String, String)> {
         entries.keys.iter().map(move |key| (format!("{}.{}", entries.list, key.name), variable("portage", name)))
     });
     let of_profile = PROFILE.iter().map(|key| (format!("build.profile.{}", key.name), variable("build", "profile")));
-    of_recipe.chain(of_entries).chain(of_profile).collect()
+    let of_tools = KEYS.iter().flat_map(|key| {
+        let keys = if let Type::Tool(keys) = key.of { keys } else { &[] };
+        let full = move |name: &str| format!("{}.{}.{name}", key.section, key.name);
+        keys.iter().map(move |inner| (full(inner.name), variable(key.section, key.name)))
+    });
+    of_recipe.chain(of_entries).chain(of_profile).chain(of_tools).collect()
 }

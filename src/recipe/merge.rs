@@ -231,13 +231,17 @@ impl Merger<'_> {
             return;
         }
         let of = keys::find(section, key).map(|key| key.of);
-        let is_table = matches!(of, Some(Type::Map | Type::Variables | Type::Tables | Type::Lines(_)));
-        let of_item = if of == Some(Type::Tables) { Type::Variables } else { Type::Str };
+        let is_table = matches!(of, Some(Type::Map | Type::Variables | Type::Tables | Type::Lines(_) | Type::Tool(_)));
         let value = if let Some((name, name_at)) = item {
             if of.is_some() && !is_table {
                 self.texts.find(Finding::at(&name_at, format!("{} is not a table", quoted(key)), "has no items"));
                 return;
             }
+            let of_item = match of {
+                Some(Type::Tables) => Type::Variables,
+                Some(Type::Tool(keys)) => keys.iter().find(|key| key.name == name).map_or(Type::Str, |key| key.of),
+                _ => Type::Str,
+            };
             let Some(value) = parse::argument(self.texts, text, start, of_item) else { return };
             let at = value.at.clone();
             Value { at, is: Is::Table(Table::from([(name, Item { key_at: name_at, value })])) }

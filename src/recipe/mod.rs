@@ -26,8 +26,9 @@ use std::path::PathBuf;
 use crate::base::error::Result;
 
 pub use job::{
-    BaseSpec, Binhost, Bounds, Build, Compression, Emerge, FuntooProfile, Git, Job, Oci, Origin, Portage, ProfileName,
-    ProfileSpec, RepositorySpec, SignedFile, Snapshot, SnapshotFormat, Source, Strip, TreeKind, Version,
+    Accelerate, BaseSpec, Binhost, Bounds, Build, Ccache, Compression, Emerge, FuntooProfile, Git, Job, Jobserver, Oci,
+    Origin, Portage, ProfileName, ProfileSpec, RepositorySpec, SignedFile, Snapshot, SnapshotFormat, Source, Strip,
+    TreeKind, Version,
 };
 
 /// The mirror for recipes that name none: Gentoo's own.

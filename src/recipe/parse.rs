@@ -74,9 +74,9 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
     let at = Place { text, span: start..source.len() };
     let literal = match of {
         Type::Strs | Type::Words | Type::Ports | Type::Entries(_) => raw.starts_with('['),
-        Type::Map | Type::Variables | Type::Tables => raw.starts_with('{'),
+        Type::Map | Type::Variables | Type::Tables | Type::Tool(_) => raw.starts_with('{'),
         Type::Lines(_) | Type::Profile => raw.starts_with(['[', '{']),
-        Type::Str | Type::Int | Type::Age | Type::Size | Type::Bool => false,
+        Type::Str | Type::Int | Type::Age | Type::Size | Type::Bool | Type::Choice => false,
     };
     if literal || is_enclosed(raw.trim()) {
         let begin = source.len() - raw.trim_start().len();
@@ -90,7 +90,11 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
     }
     let is = match of {
         Type::Int => raw.trim().parse().map_or_else(|_| Is::Str(raw.to_owned()), Is::Int),
-        Type::Bool => match raw.trim().to_ascii_lowercase().as_str() {
+        Type::Choice => match raw.trim() {
+            "false" => Is::Bool(false),
+            word => word.parse().map_or_else(|_| Is::Str(word.to_owned()), Is::Int),
+        },
+        Type::Bool | Type::Tool(_) => match raw.trim().to_ascii_lowercase().as_str() {
             "true" | "1" | "yes" | "on" => Is::Bool(true),
             "false" | "0" | "no" | "off" => Is::Bool(false),
             _ => Is::Str(raw.to_owned()),

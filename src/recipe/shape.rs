@@ -110,6 +110,11 @@ fn typed(texts: &mut Texts, section: &str, key: &Key, value: Value) -> Option<Va
         (Type::Map, Is::Table(table)) => Is::Table(wrong.map(texts, table, |value| value)?),
         (Type::Variables, Is::Table(table)) => Is::Table(wrong.map(texts, table, text)?),
         (Type::Tables, Is::Table(table)) => Is::Table(wrong.tables(texts, table)?),
+        (Type::Tool(_), is @ Is::Bool(_)) | (Type::Choice, is @ (Is::Bool(_) | Is::Str(_) | Is::Int(_))) => is,
+        (Type::Tool(keys), Is::Table(table)) => {
+            let (list, of) = (format!("{section}.{}", key.name), format!("`{}`", key.name));
+            Is::Table(inner(texts, table, keys, (&list, &of)))
+        }
         (Type::Lines(_), Is::List(list)) => Is::List(wrong.strings(texts, list)?),
         (Type::Lines(_), Is::Table(table)) => Is::Table(wrong.map(texts, table, |value| match value.is {
             Is::List(list) if list.iter().all(|word| matches!(word.is, Is::Str(_))) => {

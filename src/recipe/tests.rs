@@ -68,6 +68,56 @@ fn refusal(request: &Request) -> String {
 }
 
 #[test]
+fn helpers_of_compilers_are_switches_or_tables() {
+    let place = Place::new();
+    let of = |sets: &[&str]| job(&place.with(&[], sets)).accelerate;
+    assert_eq!(of(&[]), Accelerate::default());
+    let cache = of(&["accelerate.ccache=true"]).ccache.unwrap();
+    assert_eq!(cache, Ccache::default());
+    let cache = of(&["accelerate.ccache.dir=cache", "accelerate.ccache.max-size=2 GiB"]).ccache.unwrap();
+    assert_eq!((cache.dir, cache.max_size), (Some(place.path().join("cache")), Some(2 << 30)));
+    assert_eq!(of(&["accelerate.ccache={ max-size = \"1M\" }", "accelerate.ccache=false"]).ccache, None);
+    assert_eq!(of(&["accelerate.distcc.hosts=a/2 [::1]:3632,lzo --localslots=1"]).distcc.len(), 3);
+    for (value, jobserver) in
+        [("auto", Jobserver::Auto), ("\"auto\"", Jobserver::Auto), ("1", Jobserver::Jobs(1)), ("false", Jobserver::Off)]
+    {
+        assert_eq!(of(&[&format!("accelerate.jobserver={value}")]).jobserver, jobserver, "{value}");
+    }
+    // They are not a part of the provenance, because they change no result.
+    let json = |sets: &[&str]| serde_json::to_string(&job(&place.with(&[], sets))).unwrap();
+    assert_eq!(json(&[]), json(&["accelerate.ccache=true", "accelerate.jobserver=2"]));
+}
+
+#[test]
+fn helpers_of_compilers_that_cannot_work_are_refused() {
+    let place = Place::new();
+    for (sets, said) in [
+        (&["accelerate.distcc=true"][..], "distcc needs the hosts that compile"),
+        (&["accelerate.distcc={ hosts = [] }"], "distcc needs the hosts that compile"),
+        (&["accelerate.distcc.hosts=me@far"], "ssh has no keys in the build"),
+        (&["accelerate.distcc.hosts=far,cpp,lzo"], "pump mode does not work in a build"),
+        (&["accelerate.distcc={ hosts = [\"a b\"] }"], "a host must not contain"),
+        (
+            &["accelerate.distcc.hosts=a", "portage.make-conf={ COMMON_FLAGS = \"-march=native\" }"],
+            "this machine's processor",
+        ),
+        (
+            &["accelerate.jobserver=2", "portage.make-conf={ MAKEOPTS = \"-j9\" }"],
+            "MAKEOPTS in portage.make-conf replaces",
+        ),
+        (&["accelerate.jobserver=0"], "not a valid jobserver"),
+        (&["accelerate.jobserver=/dev/steve"], "not a valid jobserver"),
+        (&["accelerate.ccache.size=1G"], "known keys of `ccache`: dir, max-size"),
+        (&["accelerate.ccache=yes please"], "expected true, false or a table"),
+        (&["accelerate.ccache.max-size=0"], "a size must be greater than 0"),
+        (&["emerge.load-average=0"], "not a valid value of `load-average`"),
+    ] {
+        let refused = refusal(&place.with(&[], sets));
+        assert!(refused.contains(said), "{sets:?}: {refused}");
+    }
+}
+
+#[test]
 fn an_image_has_defaults() {
     let place = Place::new();
     let job = job(&place.request(&["good.toml"]));

@@ -129,6 +129,12 @@ impl WorkPaths {
         self.directory.join("packages.json")
     }
 
+    /// The compiler cache of the recipe, in the store's cache.
+    pub fn ccache(&self) -> PathBuf {
+        let home = self.directory.parent().and_then(Path::parent).unwrap_or(&self.directory);
+        home.join("cache/ccache").join(self.directory.file_name().unwrap_or_default())
+    }
+
     fn state(&self) -> PathBuf {
         self.directory.join("state.json")
     }

@@ -11,9 +11,9 @@ use crate::base::error::{Error, Result};
 use crate::base::text::plain;
 use crate::portage::makeconf::{env_file, flags, line, quote, recipe_variables};
 use crate::portage::{
-    self, BuilderInfo, ConfigTree, Entry, MakeProfile, PackageDirs, Profile, Repos, Resolved, binhost,
+    self, BuilderInfo, ConfigTree, Entry, MakeProfile, PackageDirs, Profile, Repos, Resolved, accelerate, binhost,
 };
-use crate::recipe::{BaseSpec, Job, ProfileName, TreeKind};
+use crate::recipe::{BaseSpec, Job, Jobserver, ProfileName, TreeKind};
 
 mod existing;
 
@@ -32,6 +32,8 @@ const ENV: &str = "etc/portage/env";
 const USER_PROFILE: &str = "etc/portage/profile";
 /// The shell script that Portage runs before each phase of each package.
 const BASHRC: &str = "etc/portage/profile/profile.bashrc";
+/// Our rules for the program `sandbox`, which forbids writing elsewhere.
+const SANDBOX: &str = "etc/sandbox.d/90quern";
 const BINREPOS_CONF: &str = "etc/portage/binrepos.conf";
 /// Our file for the packages of earlier builds.
 const SHARED: &str = "quern-shared.conf";
@@ -122,6 +124,9 @@ pub fn builder(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Ex
     binary_hosts(&mut tree, job);
     tree.file(Path::new(BINREPOS_CONF).join(SHARED), shared_packages(packages));
     date(&mut tree, job, info, existing);
+    if info.sandbox && info.tools.jobserver.is_some() {
+        tree.file(SANDBOX, line("SANDBOX_WRITE", accelerate::JOBS));
+    }
     let files = if stage4 { job.portage.package_files.clone() } else { of_builder(job) };
     package_files(&mut tree, job, &files, existing)?;
     Ok(tree)
@@ -165,6 +170,9 @@ pub fn shipped(job: &Job, resolved: &Resolved, existing: &Existing) -> Result<Co
     tree.remove.insert(if user_profile { BASHRC } else { USER_PROFILE }.into());
     existing.restore(&mut tree, Path::new(BASHRC));
     profile_packages(&mut tree, job, existing);
+    if job.accelerate.jobserver != Jobserver::Off {
+        tree.remove.insert(SANDBOX.into());
+    }
     package_files(&mut tree, job, &job.portage.package_files, existing)?;
     Ok(tree)
 }
@@ -191,23 +199,25 @@ fn make_conf(job: &Job, info: &BuilderInfo, paths: &[(&str, &str)], nodoc: bool)
         text.push_str(&line(name, value));
     }
     let recipe = recipe_variables(job)?;
-    let jobs = format!("-j{}", info.cpus.max(1));
     let mirrors = job.source.distfiles().join(" ");
+    let helpers = accelerate::variables(job, info);
     let defaults = [
-        ("MAKEOPTS", jobs.as_str()),
-        ("GENTOO_MIRRORS", &mirrors),
+        ("GENTOO_MIRRORS", mirrors.as_str()),
         ("EMERGE_DEFAULT_OPTS", ""),
         // The failure report looks for English words in logs. Stage3s set the same value.
         ("LC_MESSAGES", "C.utf8"),
     ];
-    for (name, value) in defaults {
+    for (name, value) in helpers.iter().map(|(name, value)| (*name, value.as_str())).chain(defaults) {
         let absent = name == "GENTOO_MIRRORS" && value.is_empty();
         if !absent && !job.portage.make_conf.contains_key(name) {
             let (value, _) = quote(value).map_err(|why| Error::usage(format!("{name} {why}")))?;
             text.push_str(&line(name, &value));
         }
     }
-    text.push_str(&line("FEATURES", &format!("${{FEATURES}} {}", features(job, info, nodoc).join(" "))));
+    text.push_str(&line(
+        "FEATURES",
+        &format!("${{FEATURES}} {}", [features(job, info, nodoc), accelerate::features(job, info)].concat().join(" ")),
+    ));
     for (name, value) in recipe {
         // FEATURES accumulates between files, but within a file a later value would replace ours.
         let value = if name == "FEATURES" { format!("${{FEATURES}} {value}") } else { value };

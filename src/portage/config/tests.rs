@@ -1,11 +1,12 @@
 use super::*;
 use crate::base::error::Kind;
 use crate::base::time::SourceDate;
+use crate::portage::accelerate::Tools;
 use crate::portage::fixture::{World, job, profile_name};
 use crate::recipe::ProfileSpec;
 use crate::recipe::fixture::binhost;
 
-const BUILDER: BuilderInfo = BuilderInfo { sandbox: true, cpus: 4, portage: None, date: None };
+const BUILDER: BuilderInfo = BuilderInfo { sandbox: true, cpus: 4, portage: None, date: None, tools: Tools::UNKNOWN };
 
 fn seen<'a>(files: &'a [(&'a str, Seen)]) -> impl FnMut(&Path) -> Result<Option<Seen>> + 'a {
     move |path| Ok(files.iter().find(|(name, _)| Path::new(name) == path).map(|(_, seen)| seen.clone()))
@@ -146,6 +147,37 @@ fn a_stage4_without_variables_ships_the_stage3s_make_conf_as_it_was() {
     assert_eq!(tree.text(MAKE_CONF).unwrap(), "COMMON_FLAGS=\"-O2 -pipe\"\nFEATURES=\"-sandbox\"");
     let tree = shipped(&job, &resolved, &Existing::default()).unwrap();
     assert_eq!(tree.text(MAKE_CONF), Some(""));
+}
+
+#[test]
+fn helpers_of_compilers_are_in_both_configurations_and_not_shipped() {
+    let world = World::new();
+    let mut job = job(world.usual());
+    job.accelerate.ccache = Some(crate::recipe::Ccache::default());
+    job.accelerate.jobserver = Jobserver::Jobs(2);
+    let tools = Tools::parse(b"GNU Make 4.4\n/usr/libexec/cc1\n", &job, 4);
+    let facts = BuilderInfo { portage: Some([3, 0, 83]), tools, ..BUILDER };
+    let resolved = Resolved::new(&job).unwrap();
+    let of_builder = builder(&job, &resolved, &facts, &stage3()).unwrap();
+    assert_eq!(of_builder.text("etc/sandbox.d/90quern"), Some("SANDBOX_WRITE=\"/run/quern-jobs\"\n"));
+    for tree in [of_builder, target(&job, &resolved, &facts, &Existing::default()).unwrap()] {
+        let text = tree.text(MAKE_CONF).unwrap();
+        for line in [
+            "MAKEOPTS=\"\"",
+            "MAKEFLAGS=\"--jobserver-auth=fifo:/run/quern-jobs\"",
+            "CCACHE_DIR=\"/var/cache/ccache\"",
+            "CCACHE_COMPILERCHECK=\"content\"",
+            "CCACHE_EXTRAFILES=\"/usr/libexec/cc1\"",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+        let features = text.lines().rfind(|line| line.starts_with("FEATURES")).unwrap();
+        assert!(features.ends_with(" ccache jobserver-token\""), "{features}");
+    }
+    job.build.kind = TreeKind::Stage4;
+    let tree = shipped(&job, &resolved, &stage3()).unwrap();
+    assert!(!tree.text(MAKE_CONF).unwrap().contains("CCACHE"));
+    assert!(tree.remove.contains(Path::new("etc/sandbox.d/90quern")));
 }
 
 #[test]

@@ -113,6 +113,18 @@ pub fn find(logs: &Path, began: SystemTime, output: &[u8]) -> Failure {
     failure
 }
 
+/// Returns the packages whose build logs since `began` contain `text` near their ends.
+pub fn mentioning(logs: &Path, began: SystemTime, text: &str) -> Vec<String> {
+    let Some(top) = Dir::open(logs) else { return Vec::new() };
+    let contains = |log: &logs::Found| {
+        log.tail(&top).is_some_and(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
+    };
+    let mut found: Vec<String> = logs::of_builds(&top, began).into_iter().filter(contains).map(|log| log.cpv).collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
 impl Failure {
     /// Sets whether the build had no network, so that missing files get the right hint.
     pub fn offline(mut self, offline: bool) -> Self {

@@ -11,7 +11,7 @@ use crate::recipe::parse::Is;
 use crate::recipe::{Build, Compression, Emerge, Strip, TreeKind, atom, package_files, words};
 
 /// The limit on `jobs`. A greater number is a typing error.
-const MAX_JOBS: i64 = 1024;
+pub(super) const MAX_JOBS: i64 = 1024;
 
 impl Checker<'_> {
     /// Returns the section and the kind, on which other defaults depend; `None` if the kind is wrong.
@@ -115,19 +115,30 @@ impl Checker<'_> {
         }
         let packages = self.packages(kind);
         let options = self.each("emerge", "options", "option for emerge", unchanged(words::option));
-        let jobs = match self.value("emerge", "jobs").map(|value| (value.at.clone(), &value.is)) {
-            Some((at, Is::Int(number))) => match u32::try_from(*number) {
-                Ok(jobs) if i64::from(jobs) <= MAX_JOBS => Some(jobs),
-                _ => {
-                    let problem = Problem::new(format!("0 to {MAX_JOBS}")).help("0 means one per processor");
-                    self.texts.problem(&at, "not a number of jobs", problem);
-                    None
-                }
-            },
-            _ => Some(0),
+        let jobs = self.number("emerge", "jobs", 0, "0 means one per processor").map(Option::unwrap_or_default);
+        let load_average = self.number("emerge", "load-average", 1, "for example the number of processors");
+        Some(Emerge {
+            packages: packages?,
+            jobs: jobs?,
+            load_average: load_average?,
+            options: options.unwrap_or_default(),
+            binary_only: self.bool("emerge", "binary-only").unwrap_or(false),
+        })
+    }
+
+    /// Returns the number of a key, at least `least`, or `None` if it is wrong.
+    fn number(&mut self, section: &str, key: &str, least: u32, help: &str) -> Option<Option<u32>> {
+        let Some((at, Is::Int(number))) = self.value(section, key).map(|value| (value.at.clone(), &value.is)) else {
+            return Some(None);
         };
-        let binary_only = self.bool("emerge", "binary-only").unwrap_or(false);
-        Some(Emerge { packages: packages?, jobs: jobs?, options: options.unwrap_or_default(), binary_only })
+        match u32::try_from(*number) {
+            Ok(number) if number >= least && i64::from(number) <= MAX_JOBS => Some(Some(number)),
+            _ => {
+                let problem = Problem::new(format!("{least} to {MAX_JOBS}")).help(help);
+                self.texts.problem(&at, format!("not a valid value of `{key}`"), problem);
+                None
+            }
+        }
     }
 
     fn packages(&mut self, kind: TreeKind) -> Option<Vec<String>> {
@@ -153,7 +164,7 @@ impl Checker<'_> {
         Strip { doc, paths }
     }
 
-    fn place(&self, section: &str, key: &str) -> Option<Place> {
+    pub(super) fn place(&self, section: &str, key: &str) -> Option<Place> {
         self.value(section, key).map(|value| value.at.clone())
     }
 }

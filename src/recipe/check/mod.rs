@@ -1,6 +1,7 @@
 //! The merged tree → a [`Job`]: checks what the values mean, and that the files they name exist. Notes every mistake; the
 //! caller asks at the end if there were any.
 
+mod accelerate;
 mod binhost;
 mod build;
 mod config;
@@ -28,6 +29,7 @@ pub(super) fn job(texts: &mut Texts, tree: &Table, request: &Request) -> Option<
     let (portage, known) = checker.portage(source.as_ref());
     let build = checker.build(&known);
     let emerge = build.as_ref().map(|(_, kind)| checker.emerge(*kind));
+    let accelerate = checker.accelerate(portage.as_ref().map(|portage| &portage.make_conf));
     let strip = checker.strip();
     let oci = checker.oci();
     let build = build.and_then(|(build, _)| build);
@@ -39,7 +41,16 @@ pub(super) fn job(texts: &mut Texts, tree: &Table, request: &Request) -> Option<
     if oci.is_some() && build.as_ref().is_some_and(|build| build.compression == Compression::Xz) {
         checker.refuse_a_layer_of_xz();
     }
-    Some(Job { name: name?, source: source?, portage: portage?, build: build?, emerge: emerge??, strip, oci })
+    Some(Job {
+        name: name?,
+        source: source?,
+        portage: portage?,
+        build: build?,
+        emerge: emerge??,
+        accelerate: accelerate?,
+        strip,
+        oci,
+    })
 }
 
 /// Builds only `[source]` of a tree. Notes mistakes in `texts` and returns `None`.

@@ -66,6 +66,20 @@ pub(in crate::recipe) fn use_flag(text: &str) -> Checked {
     chars(flag, "a USE flag", |c| c.is_ascii_alphanumeric(), |c| c.is_ascii_alphanumeric() || "+_@-".contains(c))
 }
 
+/// Accepts a host in distcc's list, such as `192.0.2.7:3632/8,lzo`, or an option of the list, such as `--localslots=2`.
+pub(in crate::recipe) fn distcc_host(text: &str) -> Checked {
+    let of_host = |c: char| c.is_ascii_alphanumeric() || ".:/,=_-[]".contains(c);
+    if text.contains('@') {
+        let help = "run distccd on the host, and write its address";
+        return Err(Problem::new("ssh has no keys in the build").help(help));
+    }
+    chars(text, "a host", |c| c.is_ascii_alphanumeric() || "[-".contains(c), of_host)?;
+    if text.split(',').any(|option| option == "cpp") {
+        return Err(Problem::new("pump mode does not work in a build").help("leave out `,cpp`"));
+    }
+    Ok(())
+}
+
 /// Accepts an option of emerge, unless it would change where or whether emerge works.
 pub(in crate::recipe) fn option(text: &str) -> Checked {
     printable(text)?;

@@ -13,7 +13,7 @@ mod size;
 #[cfg(test)]
 mod tests;
 
-pub(super) use emerge::{make_conf_variable, option, owned_variable, use_flag};
+pub(super) use emerge::{distcc_host, make_conf_variable, option, owned_variable, use_flag};
 pub(super) use image::{port, tag, user};
 pub(super) use path::{host_path, image_path, shown_path, strip_path};
 pub(super) use server::{

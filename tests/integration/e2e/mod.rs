@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 
 use crate::env::{self, Output, Privilege, Server, TestEnv, World, output};
 
+mod accelerate;
 mod clean;
 mod crash;
 mod failed;
