@@ -6,6 +6,7 @@
 mod accelerate;
 pub mod base;
 pub mod binhost;
+pub mod export;
 pub mod failed;
 pub mod host;
 mod observe;

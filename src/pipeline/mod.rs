@@ -15,6 +15,7 @@ use crate::store::Store;
 
 mod build;
 mod explain;
+mod export;
 mod packages;
 mod plan;
 mod preconditions;
@@ -23,6 +24,7 @@ mod shell;
 
 pub use build::build;
 pub use explain::explain;
+pub use export::{ExportOptions, Rules, export, tidy};
 pub use packages::packages;
 pub use plan::{PlanOptions, plan};
 pub use shell::{Place, shell};

@@ -180,6 +180,16 @@ impl View {
         self
     }
 
+    /// The view of a command that signs the packages in `directory` with the keys in `home`: nothing else of the host, and no network.
+    pub fn signing(directory: &Path, home: &Path) -> Self {
+        let mut mounts = base_mounts();
+        mounts.push(Mount::Tmpfs { target: "/run".into(), mode: 0o755, size: None });
+        mounts.push(Mount::Tmpfs { target: portage::TMPDIR.into(), mode: 0o1777, size: None });
+        mounts.push(Mount::writable(directory, portage::SIGNED_DIRECTORY));
+        mounts.push(Mount::read_only(home, portage::SIGNING_KEYS));
+        Self { mounts, packages: Vec::new(), hostname: "signing".to_owned(), network: false }
+    }
+
     /// The view of a command that only writes the GnuPG home `home`.
     #[must_use]
     pub fn trusting(&self, home: &Path) -> Self {

@@ -54,6 +54,10 @@ pub const BINHOST: &str = "/var/cache/binhost";
 pub const BINHOST_INDEXES: &str = "/quern/binhost";
 /// The directory of the packages of hosts that are directories of this machine, in `<number>` below it.
 pub const BINHOST_DIRECTORIES: &str = "/quern/packages";
+/// The directory of packages that are signed.
+pub const SIGNED_DIRECTORY: &str = "/quern/signed";
+/// The GnuPG home with the keys that sign packages. No build sees it.
+pub const SIGNING_KEYS: &str = "/quern/keys";
 /// The GnuPG home with the certificates that may sign binary packages.
 pub const TRUST_HOME: &str = "/quern/gnupg";
 /// PORTAGE_TMPDIR.

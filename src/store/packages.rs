@@ -63,6 +63,29 @@ impl Store {
     pub fn packages(home: &Path) -> PathBuf {
         home.join("cache/packages")
     }
+
+    /// Lists the directories of packages that have an index: that of each key, and those of earlier versions of this program.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::base::error::Kind::System) if a directory cannot be read.
+    pub fn package_directories(&self) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for directory in [self.root().join("cache"), Self::packages(self.root())] {
+            let entries = match fs_err::read_dir(&directory) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error).system(|| "listing the caches of packages"),
+            };
+            for entry in entries {
+                let path = entry.system(|| "listing the caches of packages")?.path();
+                if path.join(INDEX).is_file() {
+                    found.push(path);
+                }
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
 }
 
 impl Shelf {

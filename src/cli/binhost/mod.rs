@@ -5,6 +5,8 @@ use clap::Subcommand;
 use crate::base::error::Result;
 use crate::ui::Terminal;
 
+mod clean;
+mod export;
 mod serve;
 
 /// Share binary packages with other machines
@@ -19,13 +21,17 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Export(export::Args),
     Serve(serve::Args),
+    Clean(clean::Args),
 }
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
         match self.verb {
+            Verb::Export(args) => args.run(ui),
             Verb::Serve(args) => args.run(ui),
+            Verb::Clean(args) => args.run(ui),
         }
     }
 }

@@ -102,7 +102,7 @@ impl HostIndex {
 /// Returns true if the recipe takes a package from a host.
 fn takes(host: &Binhost, package: &Stanza) -> bool {
     let slot = package.get("SLOT").split('/').next().filter(|slot| !slot.is_empty()).unwrap_or("0");
-    let name = name(package.cpv());
+    let name = package_name(package.cpv());
     let fits = |pattern: &String| {
         let (pattern, wanted) =
             pattern.split_once(':').map_or((pattern.as_str(), None), |(name, slot)| (name, Some(slot)));
@@ -112,7 +112,7 @@ fn takes(host: &Binhost, package: &Stanza) -> bool {
 }
 
 /// Returns `category/package` of `category/package-version`.
-fn name(cpv: &str) -> &str {
+pub fn package_name(cpv: &str) -> &str {
     let Some((head, last)) = cpv.rsplit_once('-') else { return cpv };
     let revision = last.strip_prefix('r').is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
     match head.rsplit_once('-') {

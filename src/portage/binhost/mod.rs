@@ -14,7 +14,7 @@ use crate::recipe::{Binhost, Job};
 mod host_index;
 mod refusal;
 
-pub use host_index::HostIndex;
+pub use host_index::{HostIndex, package_name};
 pub use refusal::refusal;
 
 /// The first version of Portage with `verify-signature` in binrepos.conf. Older versions ignore the key.

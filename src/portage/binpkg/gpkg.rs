@@ -279,6 +279,26 @@ impl<S: Source> Gpkg<S> {
         Ok(())
     }
 
+    /// Returns true if any member is signed.
+    pub fn is_signed(&self) -> bool {
+        self.members.iter().any(|member| member.name.ends_with(".sig"))
+    }
+
+    /// Returns the names and digests of the metadata and the image. A signature does not change them.
+    pub fn content(&self) -> Vec<String> {
+        let parts = self.manifest.iter().filter(|record| !record.name.ends_with(".sig"));
+        let mut lines: Vec<String> = parts
+            .map(|record| {
+                let mut digests: Vec<String> =
+                    record.digests.iter().map(|(algorithm, digest)| format!("{algorithm:?} {digest}")).collect();
+                digests.sort();
+                format!("{} {} {}", record.name, record.size, digests.join(" "))
+            })
+            .collect();
+        lines.sort();
+        lines
+    }
+
     /// Returns the Manifest as it is in the package, with its signature if it has one.
     ///
     /// # Errors

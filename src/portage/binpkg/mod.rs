@@ -13,6 +13,7 @@ mod depend;
 pub mod gpkg;
 pub mod index;
 pub mod key;
+pub mod obsolete;
 pub mod settings;
 pub mod source;
 

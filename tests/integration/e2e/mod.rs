@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use crate::env::{self, Output, Privilege, Server, TestEnv, World, output};
 
 mod accelerate;
+mod binhost;
 mod clean;
 mod crash;
 mod failed;
