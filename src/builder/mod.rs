@@ -31,7 +31,7 @@ use crate::plan::{Plan, misses};
 use crate::portage::binhost::HostIndex;
 use crate::portage::config::Existing;
 use crate::portage::emerge::{self, Step};
-use crate::portage::{self, BuilderInfo, Resolved, failure, left, query as facts};
+use crate::portage::{self, BuilderInfo, Resolved, elog, failure, left, query as facts};
 use crate::recipe::{Job, TreeKind};
 use crate::source::Site;
 use crate::source::binhost::BinhostInput;
@@ -244,6 +244,11 @@ impl<'a> Builder<'a> {
             TreeKind::Image => Ok(()),
             TreeKind::Stage4 => prepare::ship(self.job, self.resolved, self.tree.root(), &self.before),
         }
+    }
+
+    /// Returns the messages that packages left for their users, as a few lines.
+    pub fn messages(&self) -> Vec<String> {
+        elog::summary(&self.work.paths().logs())
     }
 
     /// Unmounts the builder tree.

@@ -99,6 +99,7 @@ pub fn build(job: &Job, origin: &Path, at: &Site<'_>) -> Result<Published> {
     let built = Built { inputs: &inputs, binhosts, plan: &plan, spec: &spec, at };
     let published = publish(&built, &image, staging, &claim)?;
     drop(image);
+    builder.messages().iter().for_each(|line| at.ui.note(line));
     builder.unmount()?;
     state.finished = true;
     work.finish(&state)?;

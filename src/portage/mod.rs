@@ -21,6 +21,7 @@ pub mod binhost;
 pub mod binpkg;
 pub mod config;
 pub mod dir;
+pub mod elog;
 pub mod emerge;
 pub mod events;
 pub mod failure;

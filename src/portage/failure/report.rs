@@ -52,8 +52,10 @@ impl Failure {
             };
         };
         let mut cause = first.failed();
-        if let Some(reason) = reason {
-            cause.push_str(&format!(": {reason}"));
+        match reason {
+            Some(reason) => cause.push_str(&format!(": {reason}")),
+            None if self.fetch && first.phase.is_none() => cause.push_str(": its source could not be downloaded"),
+            None => {}
         }
         if !others.is_empty() {
             let mut names: Vec<String> = others.iter().take(OTHERS_NAMED).map(|other| other.cpv.clone()).collect();

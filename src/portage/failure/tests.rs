@@ -166,7 +166,7 @@ fn missing_files_of_every_failed_package_are_named() {
     }
     assert!(hint.contains("source.mirrors") && !hint.contains("layout.conf") && !hint.contains("later"), "{hint}");
     let error = error(failure.offline(true), "merging x");
-    assert_eq!(error.to_string(), "merging x: sys-apps/sed-4.10 failed");
+    assert_eq!(error.to_string(), "merging x: sys-apps/sed-4.10 failed: its source could not be downloaded");
     let hint = error.hint().unwrap();
     assert!(hint.contains("sed-4.10.tar.xz") && hint.contains("later.tar.gz"), "{hint}");
     assert!(hint.contains("without --offline") && !hint.contains("source.mirrors"), "{hint}");

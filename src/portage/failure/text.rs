@@ -56,8 +56,11 @@ pub(super) fn without_chatter(lines: &[String]) -> Vec<String> {
     for line in lines {
         let line = after_spinner(line);
         let words = line.trim();
-        skipping =
-            if words.is_empty() { false } else { skipping || PARAGRAPHS.iter().any(|start| words.starts_with(start)) };
+        skipping = if words.trim_matches('*').is_empty() {
+            false
+        } else {
+            skipping || PARAGRAPHS.iter().any(|start| words.starts_with(start))
+        };
         let blank = words.is_empty() && kept.last().is_none_or(|last| last.trim().is_empty());
         if !skipping && !blank && !is_chatter(words) {
             kept.push(line.trim_end().to_owned());

@@ -72,7 +72,11 @@ const RECORDED: [Recorded; 25] = [
         "package-license = [\n  # required by sys-firmware/intel-microcode (argument)\n  \
          \">=sys-firmware/intel-microcode-20260512_p20260513 intel-ucode\",\n]",
     ),
-    ("missing-distfile.txt", "sys-apps/sed-4.10-r1 failed", "missing in portage.distfiles: sed-4.10.tar.xz"),
+    (
+        "missing-distfile.txt",
+        "sys-apps/sed-4.10-r1 failed: its source could not be downloaded",
+        "missing in portage.distfiles: sed-4.10.tar.xz",
+    ),
     (
         "no-eclass.txt",
         "every version of app-bad/syntaxerr is masked; app-bad/syntaxerr-1::bad: its metadata cannot be generated: \
