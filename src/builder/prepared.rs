@@ -18,7 +18,7 @@ use crate::os::process::Exit;
 use crate::plan::misses::Miss;
 use crate::plan::view::{Caches, View};
 use crate::portage::emerge::Step;
-use crate::portage::failure::PackageFiles;
+use crate::portage::failure::{Failure, PackageFiles};
 use crate::portage::query::plan::{self, Package};
 use crate::portage::{BuilderInfo, Resolved, failure};
 use crate::recipe::{Job, TreeKind};
@@ -130,6 +130,21 @@ impl Prepared {
     /// Explains each of `packages` that is built; if `run`, only those needed at run time.
     pub fn misses(&self, packages: &[Package], run: bool) -> Vec<Miss> {
         resolve::misses(packages, run, &self.view)
+    }
+
+    /// Returns the refusal of emerge to merge the packages of `step`, with the changes that it proposes; `None` if it would merge them.
+    ///
+    /// # Errors
+    /// Those of [`query::ask`].
+    pub fn refusal(&self, step: &Step) -> Result<Option<Failure>> {
+        if let Some(target) = &step.profile {
+            prepare::set_profile(self.tree.root(), target)?;
+        }
+        let began = SystemTime::now();
+        let query = Query { env: step.env.clone(), time: resolve::MAX_TIME, ..Query::new(step.pretending()) };
+        let answer = self.ask(&query)?;
+        let said = [answer.stdout, answer.stderr].concat();
+        Ok((!answer.exit.success()).then(|| failure::find(&self.logs, began, &said).offline(self.offline)))
     }
 
     /// Asks a question. The command may write to the tree and the image, which are thrown away, and to nothing else.

@@ -15,7 +15,7 @@ use crate::portage::query::plan::{self, Package, Present};
 use crate::portage::query::why::Why;
 
 /// The longest time of a resolution. Metadata may have to be generated first.
-const MAX_TIME: Duration = Duration::from_secs(60 * 60);
+pub(super) const MAX_TIME: Duration = Duration::from_secs(60 * 60);
 
 /// Returns the question for emerge's options and atoms `arguments`, in the configuration of `step`.
 pub(super) fn query(arguments: impl IntoIterator<Item = String>, step: &Step) -> Query {

@@ -1,14 +1,18 @@
-//! `explain`: says why packages are built although there are binary packages.
+//! `explain`: says why packages are built although there are binary packages, and which lines let emerge accept a recipe.
+
+use std::path::Path;
 
 use serde::Serialize;
 
 use super::RecipeArgs;
 use super::lock::LockArgs;
 use super::session::{self, Session};
-use crate::base::error::{Context as _, Kind, Result};
+use crate::base::error::{Context as _, Error, Kind, Result};
 use crate::base::text;
 use crate::pipeline;
 use crate::plan::misses::Miss;
+use crate::portage::failure::Fix;
+use crate::recipe::{self, Job, NewLine};
 use crate::source::{ResolveOptions, Site};
 use crate::ui::Terminal;
 
@@ -17,12 +21,18 @@ use crate::ui::Terminal;
 /// For each package that a build would compile, prints the wanted USE flags, CHOST and compiler flags, those of the nearest binary
 /// package, and the differences. The compiler flags of a binary package are read from the package itself. With `emerge.binary-only`,
 /// the packages that only other packages need while they are compiled are left out. Merges nothing.
+///
+/// With `--fix`, prints the text of the recipe with the lines added that let emerge accept its packages: keywords, USE flags, licences,
+/// masks, properties and restrictions. Above each line, comments name the packages that need it. Lines that accept an untested package or
+/// lift a mask have a warning. Comments and formatting stay, and the file is not changed. If a refusal is left that no line can lift, it
+/// is reported, and the exit code is 1.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
   quern-builder explain demo.toml
   quern-builder explain demo.toml dev-lang/python
-  quern-builder explain demo.toml --json | jq '.misses[].differences'")]
+  quern-builder explain demo.toml --json | jq '.misses[].differences'
+  quern-builder explain --fix demo.toml > fixed.toml")]
 pub struct Args {
     /// The recipe
     #[arg(value_name = "RECIPE")]
@@ -33,6 +43,9 @@ pub struct Args {
     /// Set a key of the recipe: portage.use='["ipv6"]'
     #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Recipe")]
     pub set: Vec<String>,
+    /// Print the recipe with the lines that emerge asks for
+    #[arg(long, conflicts_with_all = ["atoms", "json"])]
+    pub fix: bool,
     /// Print a JSON document
     #[arg(long)]
     pub json: bool,
@@ -57,7 +70,11 @@ impl Args {
             let locked = self.lock.entry(&recipe, job)?;
             let options =
                 ResolveOptions { offline: self.offline, locked: locked.as_ref(), ..ResolveOptions::default() };
-            let misses = pipeline::explain(job, origin, &self.atoms, &Site::new(store, options, ui))?;
+            let at = Site::new(store, options, ui);
+            if self.fix {
+                return fix(job, origin, &at, ui);
+            }
+            let misses = pipeline::explain(job, origin, &self.atoms, &at)?;
             let shown = if self.json {
                 let document = Document { version: 1, misses: misses.iter().map(Miss::document).collect() };
                 text::json(&document).context(Kind::System, || "writing the document")?
@@ -70,4 +87,20 @@ impl Args {
             Ok(0)
         })
     }
+}
+
+/// Prints the recipe in the file `origin` with the lines that emerge asks for.
+fn fix(job: &Job, origin: &Path, at: &Site<'_>, ui: &Terminal) -> Result<i32> {
+    if origin.as_os_str() == "-" {
+        return Err(Error::usage("printing a recipe on standard input with lines added")
+            .with_hint("give the recipe as a file: standard input was read already"));
+    }
+    let text = fs_err::read_to_string(origin).context(Kind::Usage, || "reading the recipe")?;
+    let found = pipeline::fixes(job, origin, at)?;
+    let notes: Vec<Vec<String>> = found.lines.iter().map(Fix::notes).collect();
+    let lines = found.lines.iter().zip(&notes);
+    let lines = lines.map(|(fix, notes)| NewLine { file: fix.file, line: &fix.line, notes });
+    let lines: Vec<NewLine<'_>> = lines.collect();
+    ui.plan(recipe::with_lines(&text, &job.portage.package_files, &lines)?.trim_end());
+    found.left.map_or(Ok(0), Err)
 }

@@ -7,6 +7,7 @@
 mod atom;
 mod check;
 mod diagnostic;
+mod edit;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod job;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 
 use crate::base::error::Result;
 
+pub use edit::{NewLine, with_lines};
 pub use job::{
     Accelerate, BaseSpec, Binhost, Bounds, Build, Ccache, Compression, Emerge, FuntooProfile, Git, Job, Jobserver, Oci,
     Origin, Portage, ProfileName, ProfileSpec, RepositorySpec, SignedFile, Snapshot, SnapshotFormat, Source, Strip,

@@ -50,7 +50,7 @@ impl Fix {
     }
 
     /// Lists its comments and its warning, each safe in a line of TOML.
-    fn notes(&self) -> Vec<String> {
+    pub fn notes(&self) -> Vec<String> {
         let others = self.others.iter().map(|other| format!("or in its place: {other}"));
         let notes = self.comments.iter().cloned().chain(others).chain(self.warning().map(str::to_owned));
         notes.take(MAX_COMMENTS).map(|note| escaped(&note)).collect()

@@ -14,8 +14,7 @@ mod refusal;
 mod report;
 mod text;
 
-use fix::Fix;
-pub use fix::PackageFiles;
+pub use fix::{Fix, PackageFiles};
 use known::KNOWN;
 pub use packages::sources;
 use refusal::Refusal;

@@ -25,7 +25,7 @@ impl Failure {
         let fixes = self.fixes(present);
         if !fixes.is_empty() {
             hints.push(format!(
-                "lines for the recipe; in its [portage], they replace the keys of the same names:\n{}",
+                "lines for the recipe, which `quern-builder explain --fix` can add (in its [portage], they replace the same keys):\n{}",
                 fix::toml(present, &fixes).trim_end()
             ));
         }
@@ -85,7 +85,7 @@ impl Failure {
     }
 
     /// Returns the lines that help: those that emerge proposes, and those that its refusals suggest for other packages.
-    fn fixes(&self, present: &PackageFiles) -> Vec<Fix> {
+    pub fn fixes(&self, present: &PackageFiles) -> Vec<Fix> {
         let wanted = |cpv: &str| wanted(present, cpv);
         let mut fixes = self.proposed.clone();
         for fix in self.refusals.iter().flat_map(|refusal| refusal.fixes(wanted)) {

@@ -25,6 +25,7 @@ mod lock;
 mod packages;
 mod python;
 mod readme;
+mod refusals;
 mod repeat;
 mod repositories;
 mod results;
