@@ -47,6 +47,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("gpkg", gpkg),
     ("packages", packages),
     ("plan", plan),
+    ("audit", audit),
 ];
 
 /// Maximum number of bytes to decompress from an input.
@@ -307,6 +308,17 @@ pub fn refusals(bytes: &[u8]) {
         let lines =
             hint[at..].lines().take_while(|line| !line.starts_with("the whole log")).collect::<Vec<_>>().join("\n");
         assert!(toml::from_str::<toml::Table>(&lines).is_ok(), "{lines}");
+    }
+}
+
+/// Reads the advisories that a program in the builder names.
+pub fn audit(bytes: &[u8]) {
+    match crate::portage::query::audit::read(bytes) {
+        Ok(audit) => {
+            plain(&audit.to_string());
+            audit.warnings().for_each(|warning| plain(&warning));
+        }
+        Err(error) => harmless(&error),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::base::Base;
 use super::failed::Failed;
@@ -11,7 +11,8 @@ use super::overlays::{OverlayMount, Tree, like};
 use super::packages::{self, Packages};
 use super::query::{self, Answer, Query};
 use super::{binhost, prepare, refused, resolve};
-use crate::base::error::{Context, Result};
+use crate::base::error::{Context, Error, Result};
+use crate::base::text::plain;
 use crate::enter::overlay::{self, Mounted, Overlay};
 use crate::enter::{self, Io, Terminal};
 use crate::os::process::Exit;
@@ -19,6 +20,7 @@ use crate::plan::misses::Miss;
 use crate::plan::view::{Caches, View};
 use crate::portage::emerge::Step;
 use crate::portage::failure::{Failure, PackageFiles};
+use crate::portage::query::audit::{self, Audit};
 use crate::portage::query::plan::{self, Package};
 use crate::portage::{BuilderInfo, Resolved, failure};
 use crate::recipe::{Job, TreeKind};
@@ -145,6 +147,25 @@ impl Prepared {
         let answer = self.ask(&query)?;
         let said = [answer.stdout, answer.stderr].concat();
         Ok((!answer.exit.success()).then(|| failure::find(&self.logs, began, &said).offline(self.offline)))
+    }
+
+    /// Returns the security advisories that affect the packages of the arguments or, if there are none, those installed in the image.
+    ///
+    /// # Errors
+    /// [`Kind::Build`](crate::base::error::Kind::Build) if Portage cannot read the advisories, and those of [`audit::read`].
+    pub fn audit(&self, arguments: Vec<String>) -> Result<Audit> {
+        let words = ["python3", "-c", audit::PROGRAM].map(str::to_owned);
+        let mut query = Query::new(words.into_iter().chain(arguments));
+        query.env = self.view.target_env();
+        query.time = Duration::from_secs(600);
+        let answer = self.ask(&query)?;
+        if answer.exit.success() {
+            return audit::read(&answer.stdout);
+        }
+        let said = String::from_utf8_lossy(&answer.stderr);
+        let lines: Vec<String> = said.lines().map(|line| plain(line, 240)).collect();
+        let end = lines[lines.len().saturating_sub(20)..].join("\n");
+        Err(Error::build("reading the security advisories").with_details(end))
     }
 
     /// Asks a question. The command may write to the tree and the image, which are thrown away, and to nothing else.

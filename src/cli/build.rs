@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use clap::ValueEnum;
+
 use super::RecipeArgs;
 use super::lock::LockArgs;
 use super::session::{self, Session};
@@ -49,12 +51,30 @@ pub struct Args {
     /// Use binary packages only, and build nothing [recipe: emerge.binary-only]
     #[arg(long)]
     pub binary_only: bool,
+    /// Fail before anything is merged if security advisories affect packages of the image
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub deny: Option<Deny>,
     /// Accept a signed list that is older than a previously seen one, this once
     #[arg(long)]
     pub allow_rollback: bool,
     /// The lock file.
     #[command(flatten)]
     pub lock: LockArgs,
+}
+
+/// The `--deny` option.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Deny {
+    /// Gentoo Linux Security Advisories in metadata/glsa of the repositories
+    Glsa,
+}
+
+impl Deny {
+    fn reason(self) -> pipeline::Deny {
+        match self {
+            Self::Glsa => pipeline::Deny::Glsa,
+        }
+    }
 }
 
 impl Args {
@@ -70,7 +90,7 @@ impl Args {
             let options =
                 ResolveOptions { offline: self.offline, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
             let site = Site { date, ..Site::new(store, options, ui) };
-            let published = pipeline::build(job, origin, &site)?;
+            let published = pipeline::build(job, origin, self.deny.map(Deny::reason), &site)?;
             let results: Vec<&Path> =
                 published.path(&Role::Tarball).into_iter().chain(published.oci().map(|(path, _)| path)).collect();
             let sizes: Vec<(String, u64)> = results.iter().map(|path| (name(path), size(path))).collect();

@@ -12,6 +12,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use crate::base::error::Result;
 use crate::ui::{self, Terminal};
 
+pub mod audit;
 pub mod binhost;
 pub mod build;
 pub mod clean;
@@ -111,6 +112,7 @@ enum Command {
     Build(build::Args),
     Plan(plan::Args),
     Explain(explain::Args),
+    Audit(audit::Args),
     Shell(shell::Args),
     Fetch(fetch::Args),
     Verify(verify::Args),
@@ -170,6 +172,7 @@ impl Command {
             Self::Build(args) => args.run(ui),
             Self::Plan(args) => args.run(ui),
             Self::Explain(args) => args.run(ui),
+            Self::Audit(args) => args.run(ui),
             Self::Shell(args) => args.run(ui),
             Self::Fetch(args) => args.run(ui),
             Self::Verify(args) => args.run(ui),

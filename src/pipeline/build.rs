@@ -47,12 +47,19 @@ struct Built<'a> {
     at: &'a Site<'a>,
 }
 
+/// A reason to refuse a build before anything is merged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deny {
+    /// A security advisory affects a package of the image.
+    Glsa,
+}
+
 /// Builds the image of `job`, whose recipe is the file `origin`.
 ///
 /// # Errors
 /// Those of the stages; see [`crate::base::error::Kind`]. After an error nothing is published and nothing is mounted. Running the same
 /// command again continues with what the caches have.
-pub fn build(job: &Job, origin: &Path, at: &Site<'_>) -> Result<Published> {
+pub fn build(job: &Job, origin: &Path, deny: Option<Deny>, at: &Site<'_>) -> Result<Published> {
     preconditions::check(job, at)?;
     let spec = ImageSpec::of_job(job, at.date)?;
     spec.expected()?;
@@ -60,6 +67,9 @@ pub fn build(job: &Job, origin: &Path, at: &Site<'_>) -> Result<Published> {
     let claim = Claim::new(at.store, staging.outdir(), &spec.base, origin);
     claim.check()?;
     let inputs = inputs(job, at)?;
+    if let Some(Deny::Glsa) = deny {
+        super::audit::refuse(job, origin, at)?;
+    }
 
     let waiting = || at.ui.note("waiting for another build of this recipe to end");
     let work = at.store.work(&job.name, origin, Mode::Exclusive, waiting)?;

@@ -13,6 +13,7 @@ use crate::source::inputs::{self, RepositoryInput};
 use crate::source::{Site, SourceFile, Wanted, binhost};
 use crate::store::Store;
 
+mod audit;
 mod build;
 mod explain;
 mod export;
@@ -23,7 +24,8 @@ mod preconditions;
 mod prepared;
 mod shell;
 
-pub use build::build;
+pub use audit::audit;
+pub use build::{Deny, build};
 pub use explain::explain;
 pub use export::{ExportOptions, Rules, export, tidy};
 pub use fixes::fixes;

@@ -55,6 +55,34 @@ fn in_builder(
     command: Vec<OsString>,
     at: &Site<'_>,
 ) -> Result<Exit> {
+    let (command, terminal) = command_or(command, &["/bin/bash", "-l"]);
+    in_tree(job, work, failed, at, |builder| builder.run(command, terminal))
+}
+
+/// Calls `look` with the tree of the last build, if it succeeded and its base is still there.
+pub(super) fn with_last_build<T>(
+    job: &Job,
+    origin: &Path,
+    at: &Site<'_>,
+    look: impl FnOnce(&Prepared) -> Result<T>,
+) -> Result<Option<T>> {
+    let waiting = || at.ui.note("waiting for the build of this recipe to end");
+    let work = at.store.work(&job.name, origin, Mode::Shared, waiting)?;
+    let state = work.state()?;
+    if !state.as_ref().is_some_and(|state| state.finished) || built(job, state.as_ref(), at)?.is_none() {
+        return Ok(None);
+    }
+    in_tree(job, &work, None, at, look).map(Some)
+}
+
+/// Calls `look` with the builder tree of a recipe, after its last build if there was one.
+fn in_tree<T>(
+    job: &Job,
+    work: &Work,
+    failed: Option<&Failed<'_>>,
+    at: &Site<'_>,
+    look: impl FnOnce(&Prepared) -> Result<T>,
+) -> Result<T> {
     let scratch = work.scratch()?;
     // Held: they keep their directories in the store.
     let (_repositories, resolved) = known_repositories(job, at)?;
@@ -73,10 +101,9 @@ fn in_builder(
         Ok(hosts) => builder.add_binhosts(&scratch, &hosts, &info)?,
         Err(error) => at.ui.warn(&format!("{error}: emerge in the shell does not see the packages of that host")),
     }
-    let (command, terminal) = command_or(command, &["/bin/bash", "-l"]);
-    let exit = builder.run(command, terminal)?;
+    let done = look(&builder)?;
     builder.unmount()?;
-    Ok(exit)
+    Ok(done)
 }
 
 /// Returns the work directory of the package that made the last build fail.

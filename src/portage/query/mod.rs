@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::text::plain;
 
+pub mod audit;
 pub mod plan;
 pub mod why;
 

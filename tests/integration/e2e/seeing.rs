@@ -9,11 +9,25 @@ use crate::env::{Privilege, output, twins};
 /// A recipe with a USE flag of its own for a small package.
 const FLAGGED: &str = "[portage]\npackage-use = [\"app-test/tiny bar\"]\n[emerge]\npackages = [\"app-test/tiny\"]\n";
 
+/// An advisory about the first version of a package.
+const ADVISORY: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
+<!DOCTYPE glsa SYSTEM "http://www.gentoo.org/dtd/glsa.dtd">
+<glsa id="202601-01">
+<title>tiny: two holes</title><synopsis>Both are large.</synopsis><product type="ebuild">tiny</product>
+<announced>2026-01-01</announced><revised count="1">2026-01-01</revised><access>remote</access>
+<affected><package name="app-test/tiny" auto="yes" arch="*">
+<unaffected range="ge">2</unaffected><vulnerable range="lt">2</vulnerable></package></affected>
+<description><p>Holes.</p></description><impact type="high"><p>Great.</p></impact><workaround><p>None.</p></workaround>
+<resolution><p>Upgrade.</p></resolution><references/>
+</glsa>
+"#;
+
 impl Stand {
     /// Uses a copy of the world's repository that has package moves, as ::gentoo has.
     fn with_moves(mut self) -> Self {
         let copy = self.env.path("gentoo");
         let _ = output(Command::new("cp").arg("-r").arg(self.world.repository()).arg(&copy)).success();
+        self.env.write("gentoo/metadata/glsa/glsa-202601-01.xml", ADVISORY);
         self.env.write("gentoo/profiles/updates/1Q-2026", "move app-test/small app-test/tiny\n");
         self.env.set("QUERN_PORTAGE_REPOSITORIES", format!("{:?}", [copy]));
         self
@@ -34,6 +48,9 @@ fn emerge_in_a_shell_answers_for_the_image(privilege: Privilege) {
     let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
     assert_eq!(plan["totals"]["built"], 2, "{plan}");
     stand.built(&recipe);
+    if privilege == Privilege::Root {
+        advisories(&stand, &recipe);
+    }
     let table = stand.env.run(["plan", text(&recipe)]).success().stdout;
     assert!(table.contains("  binary   app-test/tiny-1-1:0::gentoo\n           USE bar foo\n"), "{table}");
     assert!(table.ends_with("2 packages: 0 to build, 2 reused; 0 B to fetch\n"), "{table}");
@@ -53,7 +70,7 @@ fn emerge_in_a_shell_answers_for_the_image(privilege: Privilege) {
     assert!(table.contains(expected) && table.lines().all(|line| line.len() <= 80), "{table}");
     binary_packages_alone(&stand, &recipe);
     let refused = stand.env.run(["plan", text(&recipe), "--set", "emerge.packages=[\"app-test/none\"]"]).code(1);
-    assert!(refused.stderr.contains("error: merging app-test/none: emerge failed"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("error: merging app-test/none: "), "{}", refused.stderr);
     assert!(pretend(&["cat", "/etc/portage/package.use/zz-quern"]).contains("-foo"));
     let none = stand.env.run([
         "shell",
@@ -72,7 +89,7 @@ fn binary_packages_alone(stand: &Stand, recipe: &Path) {
     let before = listing(&stand.packages());
     let refused = stand.env.run(["build", text(recipe), "--binary-only"]).code(1);
     for expected in [
-        "error: merging app-test/tiny: emerge failed",
+        "error: merging app-test/tiny: ",
         "app-test/tiny-1:0::gentoo\n  wanted:   USE=\"-bar -foo\" CFLAGS=\"-O2 -pipe\"",
         "  present:  USE=\"bar foo\" CFLAGS=\"-O2 -pipe\" CHOST=",
         "  differs:  USE is bar foo, wanted is -bar -foo\n",
@@ -92,4 +109,17 @@ fn binary_packages_alone(stand: &Stand, recipe: &Path) {
 /// Lists the files below a directory with sizes, times and modes.
 fn listing(directory: &Path) -> String {
     output(Command::new("find").arg(directory).args(["-printf", "%P %s %T@ %m %l\\n"])).success().stdout
+}
+
+/// Audits the image of the last build, and packages that a build would merge.
+fn advisories(stand: &Stand, recipe: &Path) {
+    let audit = |options: &[&str]| stand.env.run([&["audit", text(recipe)], options].concat()).success().stdout;
+    let affected = "GLSA 202601-01 (high): tiny: two holes\n  app-test/tiny-1, fixed in >=app-test/tiny-2\n\
+                    1 of 2 packages are affected\n";
+    assert_eq!(audit(&[]), affected);
+    let other = ["--planned", "--set", "emerge.packages=[\"app-misc/mime-types\"]"];
+    assert!(audit(&other).ends_with("0 of 2 packages are affected\n"));
+    let denied = stand.env.run(["build", text(recipe), "--deny", "glsa"]).code(1);
+    assert!(denied.stderr.contains("error: security advisories affect packages of seen\n"), "{}", denied.stderr);
+    assert!(denied.stderr.contains("GLSA 202601-01") && !denied.stderr.contains("merging"), "{}", denied.stderr);
 }

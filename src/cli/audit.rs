@@ -1,0 +1,58 @@
+//! `audit`: lists the security advisories that affect an image.
+
+use super::RecipeArgs;
+use super::lock::LockArgs;
+use super::session::{self, Session};
+use crate::base::error::{Context as _, Kind, Result};
+use crate::base::text;
+use crate::pipeline;
+use crate::source::{ResolveOptions, Site};
+use crate::ui::Terminal;
+
+/// List the security advisories that affect an image
+///
+/// Compares the packages of the image with the Gentoo Linux Security Advisories in the directory metadata/glsa of the repositories. Names
+/// each advisory, its severity, the affected packages and the versions that are not affected. The packages are those of the last build,
+/// if it succeeded and the image has Portage's records; otherwise those that a build would merge. The exit code is 0 also if packages are
+/// affected; `build --deny glsa` fails then.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  quern-builder audit demo.toml
+  quern-builder audit demo.toml --planned --json
+  quern-builder build demo.toml --deny glsa")]
+pub struct Args {
+    /// The recipe.
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// Look at the packages that a build would merge
+    #[arg(long)]
+    pub planned: bool,
+    /// Print a JSON document
+    #[arg(long)]
+    pub json: bool,
+    /// Use only files that the store has, and ask no binary package host
+    #[arg(long)]
+    pub offline: bool,
+    /// The lock file.
+    #[command(flatten)]
+    pub lock: LockArgs,
+}
+
+impl Args {
+    pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
+        session::with(&self.recipe, &[], ui, |Session { job, origin, store }| {
+            let locked = self.lock.entry(&self.recipe, job)?;
+            let options =
+                ResolveOptions { offline: self.offline, locked: locked.as_ref(), ..ResolveOptions::default() };
+            let audit = pipeline::audit(job, origin, self.planned, &Site::new(store, options, ui))?;
+            let shown = if self.json {
+                text::json(&audit).context(Kind::System, || "writing the document")?
+            } else {
+                audit.to_string()
+            };
+            ui.plan(&shown);
+            Ok(0)
+        })
+    }
+}
