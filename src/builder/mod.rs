@@ -6,6 +6,7 @@
 mod accelerate;
 pub mod base;
 pub mod binhost;
+pub mod elf;
 pub mod export;
 pub mod failed;
 pub mod host;
@@ -18,6 +19,7 @@ pub mod query;
 mod refused;
 pub mod resolve;
 pub mod trial;
+mod warnings;
 
 use std::time::SystemTime;
 
@@ -222,6 +224,23 @@ impl<'a> Builder<'a> {
         let told = self.helpers.compilations(self.job, &self.view, self.work.paths())?;
         told.iter().for_each(|sentence| at.ui.note(sentence));
         Ok(())
+    }
+
+    /// Returns a warning if the builder has no compiler for the platform of the packages.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::base::error::Kind::System) if the tree cannot be read.
+    pub fn compiler_warning(&self) -> Result<Option<String>> {
+        let chost = self.job.portage.make_conf.get("CHOST").map(String::as_str).or(self.resolved.profile.chost());
+        chost.map_or(Ok(None), |chost| warnings::compiler(self.tree.root(), chost))
+    }
+
+    /// Returns a warning if the programs of the finished `image` cannot start in it.
+    ///
+    /// # Errors
+    /// Those of [`Builder::compiler_warning`].
+    pub fn image_warning(&self, image: &Rootfs) -> Result<Option<String>> {
+        if self.job.build.kind == TreeKind::Image { warnings::loader(image) } else { Ok(None) }
     }
 
     /// Opens the tree that is shipped.

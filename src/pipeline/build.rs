@@ -82,6 +82,7 @@ pub fn build(job: &Job, origin: &Path, deny: Option<Deny>, at: &Site<'_>) -> Res
     let info = BuilderInfo { date: Some(at.date), ..inputs.base.info(at.cpus)? };
     let plan = Plan::new(job, &inputs.resolved, info, &caches, work.paths()).offline(at.options.offline);
     let mut builder = Builder::new(job, &inputs.resolved, &inputs.base, &plan, &work)?;
+    builder.compiler_warning()?.iter().for_each(|warning| at.ui.warn(warning));
     let indexes = builder.add_binhosts(&inputs.binhosts, &plan.info)?;
     let mut packages = builder.packages(&inputs.base, &plan.info, &caches)?;
     let merged = merge(job, &builder, &mut packages, &plan, at);
@@ -106,6 +107,7 @@ pub fn build(job: &Job, origin: &Path, deny: Option<Deny>, at: &Site<'_>) -> Res
     at.ui.stage("stripping the image");
     strip::apply(&image, &plan.strip, at.ui)?;
     at.ui.done();
+    builder.image_warning(&image)?.iter().for_each(|warning| at.ui.warn(warning));
     let built = Built { inputs: &inputs, binhosts, plan: &plan, spec: &spec, at };
     let published = publish(&built, &image, staging, &claim)?;
     drop(image);

@@ -13,7 +13,7 @@ const SETTINGS: &str =
     r#"{\"variables\":{\"CHOST\":\"x86_64-pc-linux-musl\"},\"configured\":[],\"profile\":\"gentoo:p\"}"#;
 
 /// Adds to the tiny stage3: a Portage of a version that knows all options, and an emerge that runs `script`.
-fn with_emerge(env: TestEnv, script: &str) -> TestEnv {
+pub(crate) fn with_emerge(env: TestEnv, script: &str) -> TestEnv {
     let script = script.replace('\'', r"'\''");
     let more = format!(
         "mkdir -p tree/var/db/pkg/sys-apps/portage-3.0.83 tree/etc/portage\n\

@@ -22,6 +22,7 @@ pub struct Profile {
     place: Place,
     packages: Vec<String>,
     system: Vec<String>,
+    chost: Option<String>,
     warnings: Vec<String>,
     /// The layout.conf without `profile-set` that makes `@profile` ignore a `packages` file.
     without_set: Option<PathBuf>,
@@ -88,7 +89,7 @@ impl Profile {
 
     fn new(place: Place, packages_file: Option<PathBuf>, walk: &Walk<'_>) -> Result<Self> {
         let (packages, system, warnings) = (Vec::new(), Vec::new(), Vec::new());
-        let mut profile = Self { place, packages, system, warnings, without_set: None, packages_file };
+        let mut profile = Self { place, packages, system, chost: None, warnings, without_set: None, packages_file };
         profile.collect(walk.nodes())?;
         for node in walk.chosen() {
             profile.warnings.extend(deprecation(node)?);
@@ -99,6 +100,9 @@ impl Profile {
     fn collect(&mut self, nodes: &[Node<'_>]) -> Result<()> {
         let mut all = Vec::new();
         for node in nodes {
+            if let Some(text) = read(&node.host.join("make.defaults"))? {
+                self.chost = chost(&text).or(self.chost.take());
+            }
             if let Some(text) = read(&node.host.join("packages"))? {
                 let with_set = node.repo.has_format("profile-set");
                 for (_, token) in list_lines(&text) {
@@ -157,6 +161,11 @@ impl Profile {
         Err(Error::usage(format!("@profile is empty in the profile {self}")).with_hint(hint))
     }
 
+    /// Returns its CHOST, as far as it is a plain value.
+    pub fn chost(&self) -> Option<&str> {
+        self.chost.as_deref()
+    }
+
     /// Returns the atoms of `@profile`.
     #[cfg(test)]
     pub fn packages(&self) -> &[String] {
@@ -210,6 +219,15 @@ fn visit<'a>(name: &ProfileName, walk: &mut Walk<'a>, repos: &'a Repos) -> Resul
         .ok_or_else(|| Error::usage(format!("the profile {} is a symlink out of the repositories", shown(name))))?;
     walk.choose(first)?;
     Ok((repo, InRepository { repo: repo.name().to_owned(), path }))
+}
+
+/// Returns the last plain value of CHOST in a make.defaults.
+fn chost(text: &str) -> Option<String> {
+    let mut values =
+        text.lines().filter_map(|line| line.trim().strip_prefix("CHOST=")).map(|value| value.trim_matches(['"', '\'']));
+    let plain =
+        |value: &&str| !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+    values.rfind(plain).map(str::to_owned)
 }
 
 /// Returns the warning about a deprecated profile.

@@ -16,6 +16,7 @@ fn a_profile_has_the_packages_of_parents_in_two_repositories() {
     assert_eq!(profile.packages(), ["dev-lang/python:3.11"]);
     assert_eq!(profile.system(), ["sys-apps/baselayout"]);
     assert_eq!(profile.to_string(), "quern:musl-python3");
+    assert_eq!(profile.chost(), Some("x86_64-pc-linux-musl"));
     profile.require_packages().unwrap();
     assert!(profile.warnings().is_empty());
 }

@@ -33,6 +33,7 @@ mod seeing;
 mod shell;
 mod space;
 mod stage4;
+mod strict;
 mod together;
 mod traces;
 
