@@ -72,6 +72,7 @@ fn spent(tree: &Path, outdir: &Path, oci: Option<&Oci>) -> Result<[f64; 2]> {
         date,
         platform: Platform { architecture: "amd64", variant: None },
         oci,
+        packages: false,
     };
     let staging = Staging::create(outdir, &Silent)?;
     let mut tarball = staging.create_file(&spec.tarball())?;

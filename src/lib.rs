@@ -72,6 +72,14 @@
 //! *image tree* becomes the result: an empty `ROOT` that emerge fills or, for a stage4, the builder tree itself. Portage reads the
 //! image's configuration from `PORTAGE_CONFIGROOT` and the builder's from `/etc/portage`; both are files written from the recipe.
 //!
+//! # Binary packages
+//!
+//! The store keeps packages in one directory for each key ([`portage::binpkg::key`]): the settings that decide the content of a package
+//! and that Portage does not compare. Process B asks Portage for them in the builder, before anything is merged. A build writes into a
+//! PKGDIR in its work directory and sees the packages of its key read-only, as a local binary package host whose index leaves out
+//! packages of edited ebuilds ([`portage::binpkg::source`]). After each step, B checks the new packages, copies them into the directory
+//! of the key and writes its index ([`builder::packages`]).
+//!
 //! # Invariants
 //!
 //! 1. Nothing unverified is unpacked into the store or published. Verification fails closed.

@@ -91,8 +91,9 @@ impl Args {
                 ResolveOptions { offline: self.offline, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
             let site = Site { date, ..Site::new(store, options, ui) };
             let published = pipeline::build(job, origin, self.deny.map(Deny::reason), &site)?;
-            let results: Vec<&Path> =
-                published.path(&Role::Tarball).into_iter().chain(published.oci().map(|(path, _)| path)).collect();
+            let main = [Role::Tarball, Role::Packages];
+            let results = main.iter().filter_map(|role| published.path(role));
+            let results: Vec<&Path> = results.chain(published.oci().map(|(path, _)| path)).collect();
             let sizes: Vec<(String, u64)> = results.iter().map(|path| (name(path), size(path))).collect();
             let run = self.run_command(&published);
             ui.summary(&Summary { name: &job.name, took: began.elapsed(), results: &sizes, run: &run });
@@ -104,6 +105,10 @@ impl Args {
     /// Returns the command that runs the image.
     fn run_command(&self, published: &Published) -> String {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        if let Some(packages) = published.path(&Role::Packages).map(absolute) {
+            let (name, value) = ("PORTAGE_BINHOST", format!("file://{}", packages.display()));
+            return format!("{name}={} emerge --getbinpkg …", summary::quoted(&value));
+        }
         if let Some((layout, tag)) = published.oci() {
             return summary::run_layout(&absolute(layout), tag);
         }

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::fs::File;
+use std::path::PathBuf;
+use std::time::SystemTime;
 
 use super::oci::{self, Layout};
 use super::platform;
@@ -30,6 +32,8 @@ pub enum Role {
         /// The tag of the image.
         tag: String,
     },
+    /// A directory of binary packages with its index.
+    Packages,
 }
 
 /// The body of a result.
@@ -46,6 +50,19 @@ pub enum Body<'a> {
         /// The name of the result that is also the layer.
         layer: String,
     },
+    /// A directory of binary packages.
+    Packages(PackageDirectory),
+}
+
+/// The content of a directory of binary packages.
+#[derive(Debug)]
+pub struct PackageDirectory {
+    /// Its packages: path, open file and modification time.
+    pub packages: Vec<(PathBuf, File, SystemTime)>,
+    /// Other files by name, such as the index.
+    pub documents: Vec<(&'static str, Vec<u8>)>,
+    /// The modification time of the other files.
+    pub time: SystemTime,
 }
 
 /// A result of a build.
@@ -74,6 +91,8 @@ pub struct ImageSpec<'a> {
     pub platform: Platform,
     /// The OCI image, if the recipe asks for one.
     pub oci: Option<&'a Oci>,
+    /// True if the only result is a directory of packages.
+    pub packages: bool,
 }
 
 /// The files that a build made from its tree.
@@ -108,6 +127,7 @@ impl<'a> ImageSpec<'a> {
             date,
             platform: platform::of_job(job),
             oci: job.oci.as_ref(),
+            packages: job.build.packages_only,
         })
     }
 
@@ -121,6 +141,9 @@ impl<'a> ImageSpec<'a> {
     /// # Errors
     /// [`Kind::Usage`](crate::base::error::Kind::Usage) if the tag is not valid.
     pub fn expected(&self) -> Result<Vec<(Role, String)>> {
+        if self.packages {
+            return Ok(vec![(Role::Packages, self.name(&Role::Packages))]);
+        }
         let mut roles = vec![Role::Tarball, Role::Checksum, Role::Contents, Role::Manifest, Role::Provenance];
         if let Some(oci) = self.oci {
             roles.push(Role::OciLayout { tag: oci::tag(oci, self.date)? });
@@ -132,6 +155,11 @@ impl<'a> ImageSpec<'a> {
         Ok(roles.into_iter().map(named).collect())
     }
 
+    /// Returns the only result of a build of packages.
+    pub fn package_artifact(&self, directory: PackageDirectory) -> Artifact<'a> {
+        Artifact { role: Role::Packages, name: self.name(&Role::Packages), body: Body::Packages(directory) }
+    }
+
     fn name(&self, role: &Role) -> String {
         let Self { base, suffix, .. } = self;
         match role {
@@ -141,6 +169,7 @@ impl<'a> ImageSpec<'a> {
             Role::Manifest => format!("{base}{suffix}.mtree.gz"),
             Role::Provenance => format!("{base}.json"),
             Role::OciLayout { .. } => format!("{base}.oci"),
+            Role::Packages => format!("{base}.packages"),
         }
     }
 
@@ -165,6 +194,8 @@ impl<'a> ImageSpec<'a> {
                     let layout = oci::layout(oci, self.title, self.platform, self.date, content.packed)?;
                     Body::Layout { layout, layer: self.tarball() }
                 }
+                // Packages have no tarball.
+                Role::Packages => continue,
             };
             artifacts.push(Artifact { role, name, body });
         }

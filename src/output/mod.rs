@@ -3,6 +3,7 @@
 //! [`artifact`] lists the results with their names and bodies, [`Staging`] holds the incomplete ones, and [`publish`] moves them to their
 //! names. [`claim`] keeps two recipes from overwriting each other's results.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::base::error::{Context, Result};
@@ -18,7 +19,7 @@ pub mod tarball;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use artifact::{Artifact, Body, Content, ImageSpec, Role};
+pub use artifact::{Artifact, Body, Content, ImageSpec, PackageDirectory, Role};
 pub use claim::Claim;
 pub use contents::Contents;
 pub use staging::Staging;
@@ -55,6 +56,7 @@ pub fn publish(staging: Staging, artifacts: Vec<Artifact<'_>>, claim: Option<&Cl
             Body::Staged(file) => file.sync_all().system(|| format!("writing {name} to disk"))?,
             Body::Bytes(bytes) => staging.write(name, bytes)?,
             Body::Layout { layout, layer } => write_layout(&staging, name, layout, layer)?,
+            Body::Packages(directory) => write_packages(&staging, name, directory)?,
         }
     }
     staging.sync(".")?;
@@ -74,6 +76,21 @@ pub fn publish(staging: Staging, artifacts: Vec<Artifact<'_>>, claim: Option<&Cl
     }
     staging.sync_outdir()?;
     Ok(Published(published))
+}
+
+/// Writes a directory of packages, the index last.
+fn write_packages(staging: &Staging, root: &str, directory: &PackageDirectory) -> Result<()> {
+    staging.mkdir(root)?;
+    let parents: BTreeSet<&Path> = directory.packages.iter().flat_map(|(path, ..)| path.ancestors().skip(1)).collect();
+    let parents: Vec<String> = parents.iter().map(|path| format!("{root}/{}", path.display())).collect();
+    parents.iter().skip(1).try_for_each(|path| staging.mkdir(path))?;
+    for (path, from, time) in &directory.packages {
+        staging.copy(from, &format!("{root}/{}", path.display()), *time)?;
+    }
+    for (name, bytes) in &directory.documents {
+        staging.write_dated(&format!("{root}/{name}"), bytes, directory.time)?;
+    }
+    parents.iter().rev().chain([&root.to_owned()]).try_for_each(|path| staging.sync(path.trim_end_matches('/')))
 }
 
 /// Writes an OCI layout. Its layer is a hard link to the file `layer`, not a copy.

@@ -4,14 +4,15 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
-use crate::fs::lock;
 use crate::fs::staging::Directory;
+use crate::fs::{lock, rewound};
 
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -52,6 +53,11 @@ impl Staging {
         file.write_all(bytes).and_then(|()| file.sync_all()).system(|| format!("writing {}", self.show(name)))
     }
 
+    /// Does the same as [`Staging::write`], with the modification time `time`.
+    pub(super) fn write_dated(&self, name: &str, mut bytes: &[u8], time: SystemTime) -> Result<()> {
+        self.fill(name, &mut bytes, time)
+    }
+
     /// Creates a directory.
     pub(super) fn mkdir(&self, name: &str) -> Result<()> {
         rustix::fs::mkdirat(self.dir.fd(), name, Mode::from_raw_mode(0o755))
@@ -69,6 +75,18 @@ impl Staging {
         let mut target = self.create_file(to)?;
         std::io::copy(&mut source, &mut target).system(linking)?;
         target.sync_all().system(linking)
+    }
+
+    /// Copies an open file from its beginning, with the modification time `time`.
+    pub(super) fn copy(&self, from: &File, to: &str, time: SystemTime) -> Result<()> {
+        self.fill(to, &mut rewound(from)?, time)
+    }
+
+    fn fill(&self, name: &str, from: &mut dyn std::io::Read, time: SystemTime) -> Result<()> {
+        let writing = || format!("writing {}", self.show(name));
+        let mut file = self.create_file(name)?;
+        std::io::copy(from, &mut file).system(writing)?;
+        file.set_modified(time).and_then(|()| file.sync_all()).system(writing)
     }
 
     /// Syncs a directory to disk; `.` is the staging directory itself.

@@ -9,11 +9,11 @@ use crate::base::error::Result;
 use crate::builder::Builder;
 use crate::builder::base::Base;
 use crate::builder::binhost::FromHost;
-use crate::builder::packages::Packages;
+use crate::builder::packages::{Packages, Used};
 use crate::fs::rootfs::Rootfs;
 use crate::os::space;
 use crate::output::provenance::{BaseOrigin, BinhostOrigin, Command, RepositoryOrigin};
-use crate::output::{self, Claim, Content, Contents, ImageSpec, Published, Staging, provenance};
+use crate::output::{self, Claim, Content, Contents, ImageSpec, PackageDirectory, Published, Staging, provenance};
 use crate::plan::Plan;
 use crate::plan::view::Caches;
 use crate::portage::binhost::HostIndex;
@@ -88,8 +88,8 @@ pub fn build(job: &Job, origin: &Path, deny: Option<Deny>, at: &Site<'_>) -> Res
     let merged = merge(job, &builder, &mut packages, &plan, at);
     packages.done(work.paths())?;
     let merged = merged.and_then(|()| builder.check_binhosts(&inputs.binhosts, &indexes));
-    let packages = match merged {
-        Ok(packages) => packages,
+    let from_hosts = match merged {
+        Ok(from_hosts) => from_hosts,
         Err(error) => {
             let cache = caches.binpkg.as_ref().unwrap_or(&caches.packages);
             let error = space::crowded(error, &[work.paths().directory(), cache, &caches.distfiles]);
@@ -100,22 +100,39 @@ pub fn build(job: &Job, origin: &Path, deny: Option<Deny>, at: &Site<'_>) -> Res
             return Err(error);
         }
     };
-    let binhosts = binhost_origins(&inputs.binhosts, &indexes, &packages);
+    let binhosts = binhost_origins(&inputs.binhosts, &indexes, &from_hosts);
 
     let image = builder.image()?;
-    builder.ship()?;
-    at.ui.stage("stripping the image");
-    strip::apply(&image, &plan.strip, at.ui)?;
-    at.ui.done();
-    builder.image_warning(&image)?.iter().for_each(|warning| at.ui.warn(warning));
-    let built = Built { inputs: &inputs, binhosts, plan: &plan, spec: &spec, at };
-    let published = publish(&built, &image, staging, &claim)?;
+    let published = if job.build.packages_only {
+        publish_packages(&packages, &image, &spec, staging, &claim)?
+    } else {
+        builder.ship()?;
+        at.ui.stage("stripping the image");
+        strip::apply(&image, &plan.strip, at.ui)?;
+        at.ui.done();
+        builder.image_warning(&image)?.iter().for_each(|warning| at.ui.warn(warning));
+        let built = Built { inputs: &inputs, binhosts, plan: &plan, spec: &spec, at };
+        publish(&built, &image, staging, &claim)?
+    };
     drop(image);
     builder.messages().iter().for_each(|line| at.ui.note(line));
     builder.unmount()?;
     state.finished = true;
     work.finish(&state)?;
     Ok(published)
+}
+
+/// Publishes the packages that `image` consists of.
+fn publish_packages(
+    packages: &Packages,
+    image: &Rootfs,
+    spec: &ImageSpec<'_>,
+    staging: Staging,
+    claim: &Claim<'_>,
+) -> Result<Published> {
+    let Used { packages, documents, time } = packages.used(image)?;
+    let directory = PackageDirectory { packages, documents, time };
+    output::publish(staging, vec![spec.package_artifact(directory)], Some(claim))
 }
 
 /// Gets the repositories and the base of a recipe.

@@ -47,6 +47,8 @@ pub const BUILDER_PACKAGES: PackageDirs = PackageDirs {
     shared: "/quern/shared/builder",
     index: "/quern/index/builder",
 };
+/// The database of installed packages, relative to a root.
+pub const PKGDB: &str = "var/db/pkg";
 /// DISTDIR.
 pub const DISTDIR: &str = "/var/cache/distfiles";
 /// The directory of packages from hosts, in `<name>` below it.

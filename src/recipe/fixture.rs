@@ -32,6 +32,7 @@ pub(crate) fn job() -> Job {
             profile_packages: Vec::new(),
             unblocker_profile: None,
             kind: TreeKind::Image,
+            packages_only: false,
             outdir: "/nonexistent".into(),
             include_system: false,
             baselayout_atoms: Vec::new(),

@@ -290,6 +290,9 @@ pub struct Build {
     pub unblocker_profile: Option<ProfileName>,
     /// Image or stage4.
     pub kind: TreeKind,
+    /// True for `kind = "packages"`: the result is the binary packages of the image, and not the image.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub packages_only: bool,
     /// The directory of the results.
     pub outdir: PathBuf,
     /// True to merge `@system` before the packages.

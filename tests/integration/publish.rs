@@ -49,6 +49,7 @@ fn publish_tree(env: &TestEnv, (compression, format): (Compression, Format)) -> 
         date,
         platform: Platform { architecture: "amd64", variant: None },
         oci: (format != Format::Xz).then_some(&oci),
+        packages: false,
     };
     let staging = Staging::create(&env.outdir(), &Silent).unwrap();
     let mut tarball = staging.create_file(&spec.tarball()).unwrap();

@@ -23,7 +23,7 @@ const MAX_LOG: u64 = 64 << 20;
 /// Names that are looked at in one directory.
 const MAX_NAMES: usize = 100_000;
 /// Names of unwanted files in one warning.
-const MAX_SHOWN: usize = 5;
+const MAX_SHOWN: usize = 10;
 
 /// Facts about the build.
 pub(super) struct Run<'a> {

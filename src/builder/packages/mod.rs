@@ -7,6 +7,9 @@
 mod configured;
 mod keep;
 mod shelf;
+mod used;
+
+pub use used::Used;
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -38,6 +41,8 @@ pub struct Packages {
     began: i64,
     /// True if the builder tree is shipped.
     in_place: bool,
+    /// True until the build has ended.
+    open: bool,
     /// True if later builds may take them.
     write: bool,
     sources: Sources,
@@ -96,6 +101,7 @@ impl Packages {
         Ok(Self {
             began: i64::try_from(began).unwrap_or(0),
             in_place: !image,
+            open: true,
             write: job.portage.binpkg_write && !job.emerge.binary_only,
             sources: Sources::new(job, &place.resolved.repos),
             parts,
@@ -161,12 +167,18 @@ impl Packages {
         parts.iter_mut().try_for_each(|part| keep::part(part, &run, work, ui))
     }
 
-    /// Removes the record of a build that ended.
+    /// Records that they were taken over, or are not to be.
     ///
     /// # Errors
-    /// [`Kind::System`] if it cannot be removed.
-    pub fn done(self, work: &WorkPaths) -> Result<()> {
-        forget(work)
+    /// [`Kind::System`] if the record cannot be written.
+    pub fn done(&mut self, work: &WorkPaths) -> Result<()> {
+        self.open = false;
+        self.record(work)
+    }
+
+    /// Returns the packages of the last build in `work`, if there was one.
+    pub fn of_last_build(work: &WorkPaths) -> Option<Self> {
+        serde_json::from_slice(&fs_err::read(work.packages_record()).ok()?).ok()
     }
 
     /// Takes over the packages of a build in `work` that was killed, if there are any.
@@ -174,16 +186,11 @@ impl Packages {
     /// # Errors
     /// Those of [`Packages::keep`].
     pub fn recover(work: &WorkPaths, ui: &dyn Progress) -> Result<()> {
-        let Ok(text) = fs_err::read(work.packages_record()) else { return Ok(()) };
-        if let Ok(mut packages) = serde_json::from_slice::<Self>(&text) {
-            packages.keep(work, ui)?;
+        match Self::of_last_build(work).filter(|packages| packages.open) {
+            Some(mut packages) => packages.keep(work, ui),
+            None => Ok(()),
         }
-        forget(work)
     }
-}
-
-fn forget(work: &WorkPaths) -> Result<()> {
-    fs_err::remove_file(work.packages_record()).system(|| "removing the record of the packages of a build")
 }
 
 /// Asks Portage for its settings: the builder's, and the image's if there is one.

@@ -18,7 +18,7 @@ use crate::store::packages::{Entry, Locked, Shelf};
 /// Key of an index: the digest of the image in the package.
 pub(super) const IMAGE: &str = "QUERN_IMAGE";
 /// Beginning of the keys that only this program reads.
-const OWN: &str = "QUERN_";
+pub(super) const OWN: &str = "QUERN_";
 /// Keys that differ between two builds of the same package.
 const OF_ONE_BUILD: [&str; 8] = ["BUILD_ID", "BUILD_TIME", "MD5", "MTIME", "PATH", "REPO_REVISIONS", "SHA1", "SIZE"];
 

@@ -145,7 +145,8 @@ impl<S: Source> Gpkg<S> {
             }
         }
         let mut rest = vec![0; MAX_TRAILING as usize + 1];
-        if full(source.as_ref(), &mut rest, end)? > MAX_TRAILING as usize {
+        let count = full(source.as_ref(), &mut rest, end)?;
+        if count > MAX_TRAILING as usize || rest[..count].iter().any(|byte| *byte != 0) {
             return Err(Fault::new("other data follow the package"));
         }
         let mut gpkg = Self { source, prefix, members: inner, manifest: Vec::new() };

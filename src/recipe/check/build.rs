@@ -36,7 +36,7 @@ impl Checker<'_> {
             .and_then(|word| self.follow(&word, "image name", |text| words::image_name(text, compression.suffix())));
         let storage = self.word("build", "workdir-storage");
         let workdir_tmpfs = storage.and_then(|word| self.follow(&word, "workdir storage", words::storage)).flatten();
-        let kind = self.kind()?;
+        let (kind, packages_only) = self.kind()?;
         let atoms = self.each("build", "baselayout-atoms", "package", unchanged(atom::package));
         let baselayout_atoms = atoms.unwrap_or_else(|| match kind {
             TreeKind::Image => vec!["sys-apps/baselayout".to_owned()],
@@ -49,6 +49,7 @@ impl Checker<'_> {
             profile_packages,
             unblocker_profile,
             kind,
+            packages_only,
             outdir,
             include_system,
             baselayout_atoms,
@@ -60,14 +61,17 @@ impl Checker<'_> {
         Some((build, kind))
     }
 
-    fn kind(&mut self) -> Option<TreeKind> {
-        let Some(word) = self.word("build", "kind") else { return Some(TreeKind::Image) };
+    /// Returns the kind of the tree, and true if only its binary packages are a result.
+    fn kind(&mut self) -> Option<(TreeKind, bool)> {
+        let Some(word) = self.word("build", "kind") else { return Some((TreeKind::Image, false)) };
         self.follow(&word, "kind", |text| match text {
-            "image" => Ok(TreeKind::Image),
-            "stage4" => Ok(TreeKind::Stage4),
+            "image" => Ok((TreeKind::Image, false)),
+            "packages" => Ok((TreeKind::Image, true)),
+            "stage4" => Ok((TreeKind::Stage4, false)),
             other => {
-                let meant = nearest(other, ["image", "stage4"]).map(|meant| format!("did you mean \"{meant}\"?"));
-                Err(Problem { label: "not image or stage4".to_owned(), help: meant })
+                let known = ["image", "packages", "stage4"];
+                let meant = nearest(other, known).map(|meant| format!("did you mean \"{meant}\"?"));
+                Err(Problem { label: "not image, packages or stage4".to_owned(), help: meant })
             }
         })
     }

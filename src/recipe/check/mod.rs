@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Finding, Place, Problem, Texts};
 use super::parse::{Is, Item, Table, Value};
-use super::{BaseSpec, Bounds, Compression, Job, Request, Source, TreeKind, words};
+use super::{BaseSpec, Bounds, Compression, Job, Portage, Request, Source, TreeKind, words};
 use crate::base::text::quoted;
 use path::Must;
 
@@ -40,6 +40,9 @@ pub(super) fn job(texts: &mut Texts, tree: &Table, request: &Request) -> Option<
     }
     if oci.is_some() && build.as_ref().is_some_and(|build| build.compression == Compression::Xz) {
         checker.refuse_a_layer_of_xz();
+    }
+    if build.as_ref().is_some_and(|build| build.packages_only) {
+        checker.refuse_what_packages_lack(portage.as_ref());
     }
     Some(Job {
         name: name?,
@@ -135,6 +138,23 @@ impl Checker<'_> {
                 Finding::at(&compression, title, "not for an OCI image").also(&oci, "this asks for an OCI image");
             let help = "use zstd, the smallest that OCI allows, or remove [oci] to make only the .tar.xz";
             self.texts.find(finding.help(help));
+        }
+    }
+
+    /// Refuses an OCI image without an image, and packages that are not kept.
+    fn refuse_what_packages_lack(&mut self, portage: Option<&Portage>) {
+        let Some(kind) = self.value("build", "kind").map(|value| value.at.clone()) else { return };
+        if let Some(oci) = self.tree.get("oci").map(|item| item.key_at.clone()) {
+            let finding = Finding::at(&oci, "a build of packages makes no image", "this asks for an OCI image");
+            self.texts.find(
+                finding.also(&kind, "this asks for packages alone").help("remove [oci], or set kind = \"image\""),
+            );
+        }
+        if portage.is_some_and(|portage| !portage.binpkg_write)
+            && let Some(write) = self.value("portage", "binpkg-write").map(|value| value.at.clone())
+        {
+            let finding = Finding::at(&write, "a build of packages must keep its packages", "this leaves them out");
+            self.texts.find(finding.also(&kind, "this asks for packages").help("remove binpkg-write"));
         }
     }
 

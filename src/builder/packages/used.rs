@@ -1,0 +1,103 @@
+//! The packages that an image consists of, for a build whose result they are.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::{Packages, shelf};
+use crate::base::error::{Context, Error, Result};
+use crate::base::progress::Target;
+use crate::fs::rootfs::Rootfs;
+use crate::portage::PKGDB;
+use crate::portage::binpkg::index::Index;
+use crate::store::packages::Shelf;
+
+/// Longest record that is read, in bytes.
+const MAX_RECORD: u64 = 64 << 10;
+
+/// A directory of packages to be published.
+#[derive(Debug)]
+pub struct Used {
+    /// Path, open file and modification time of each package.
+    pub packages: Vec<(PathBuf, File, SystemTime)>,
+    /// The key and the index, by file name.
+    pub documents: Vec<(&'static str, Vec<u8>)>,
+    /// The time of the index.
+    pub time: SystemTime,
+}
+
+impl Packages {
+    /// Finds the binary package of each package that is installed in `image`: by the digest that Portage records, or else one that was
+    /// built with the same USE flags, since of two equal packages only one is kept.
+    ///
+    /// # Errors
+    /// [`Kind::Build`](crate::base::error::Kind::Build) if one is not among the packages of this key.
+    pub fn used(&self, image: &Rootfs) -> Result<Used> {
+        let part = self.parts.iter().find(|part| part.target == Target::Image);
+        let part = part.ok_or_else(|| Error::build("the build has no packages for an image"))?;
+        let shelf = Shelf::open(part.directory())?;
+        let mut all = shelf::current(&shelf, part, &self.sources)?.0;
+        let mut index = Index { header: all.header.clone(), packages: Vec::new() };
+        let mut packages = Vec::new();
+        for Installed { cpv, md5, flags } in installed(image)? {
+            let find = |key: &str, value: &str| {
+                all.packages.iter().rposition(|package| package.cpv() == cpv && package.get(key) == value)
+            };
+            let found = find("MD5", &md5).or_else(|| find("USE", &flags));
+            let Some(mut package) = found.map(|at| all.packages.swap_remove(at)) else {
+                return Err(Error::build(format!("{cpv} of the image has no binary package of this build's key"))
+                    .with_hint("a build of packages cannot take packages from hosts: remove portage.binhost"));
+            };
+            let path = PathBuf::from(package.path().unwrap_or_default());
+            let file = shelf.file(&path).system(|| format!("opening {}", shelf.path().join(&path).display()))?;
+            let time = UNIX_EPOCH + Duration::from_secs(package.get("MTIME").parse().unwrap_or(0));
+            packages.push((path, file, time));
+            package.retain(|name| !name.starts_with(shelf::OWN));
+            index.packages.push(package);
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let text = index.text(i64::try_from(now).unwrap_or(0));
+        let compressed = Index::compressed(&text);
+        let documents = vec![
+            ("key.json", part.key.text().into_bytes()),
+            ("Packages.gz", compressed),
+            ("Packages", text.into_bytes()),
+        ];
+        Ok(Used { packages, documents, time: UNIX_EPOCH + Duration::from_secs(now) })
+    }
+}
+
+/// An installed package.
+struct Installed {
+    /// `category/package-version`.
+    cpv: String,
+    /// The MD5 of the binary package that it came from.
+    md5: String,
+    /// Its USE flags.
+    flags: String,
+}
+
+/// Lists the packages installed in a tree.
+fn installed(image: &Rootfs) -> Result<Vec<Installed>> {
+    let database = Path::new(PKGDB);
+    let mut installed = Vec::new();
+    if image.stat(database)?.is_none() {
+        return Ok(installed);
+    }
+    for (category, _) in image.read_dir(database)? {
+        for (pf, _) in image.read_dir(&database.join(&category))? {
+            // Portage's own temporary names begin so.
+            if pf.to_string_lossy().starts_with("-MERGING-") {
+                continue;
+            }
+            let record = |name: &str| -> Result<String> {
+                let bytes = image.read(&database.join(&category).join(&pf).join(name), MAX_RECORD)?;
+                let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
+                Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
+            };
+            let cpv = format!("{}/{}", category.to_string_lossy(), pf.to_string_lossy());
+            installed.push(Installed { cpv, md5: record("BINPKGMD5")?, flags: record("USE")? });
+        }
+    }
+    Ok(installed)
+}
