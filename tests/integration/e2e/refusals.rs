@@ -33,7 +33,7 @@ const REFUSED: [(&str, &str, &str); 7] = [
         "app-exp/flags[nosuchflag] needs a USE flag that app-exp/flags-1::exp does not have: nosuchflag",
         "portage.package-mask",
     ),
-    ("\"@nonexistent\"", "there is no set @nonexistent", "emerge.packages"),
+    ("\"@nonexistent\"", "the set @nonexistent does not exist", "emerge.packages"),
     (
         "\"app-field/fetchrestrict\"",
         "app-field/fetchrestrict-1 failed: emerge must not download the source of app-field/fetchrestrict-1: \

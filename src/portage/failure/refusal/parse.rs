@@ -18,7 +18,7 @@ const HEADS: [&str; 12] = [
     "!!! The ebuild selected to satisfy ",
     "!!! Multiple package instances",
     "* Error: ",
-    "emerge: There are no sets",
+    "emerge: There are ",
     "The following keyword changes",
     "The following mask changes",
     "The following USE changes",
@@ -166,7 +166,7 @@ fn slot_conflict(message: &[String]) -> Option<Is> {
 
 /// Reads refusals of names: sets, atoms, lines, the profile and options.
 fn of_names(line: &str, before: &[String], rest: &[String]) -> Option<Is> {
-    if let Some(name) = between(line, "There are no sets to satisfy '", "'") {
+    if let Some(name) = between(line, " sets to satisfy '", "'") {
         return Some(Is::NoSet { name: name.to_owned() });
     }
     if let Some(name) = between(line, "The short ebuild name \"", "\" is ambiguous") {

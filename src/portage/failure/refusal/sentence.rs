@@ -49,7 +49,7 @@ impl Refusal {
                 let whose = owner.as_ref().map_or("another package", String::as_str);
                 format!("{package} has files that belong to {whose}: {}", listed(files, "and"))
             }
-            Is::NoSet { name } => format!("there is no set @{name}"),
+            Is::NoSet { name } => format!("the set @{name} does not exist"),
             Is::Ambiguous { name, candidates } if candidates.is_empty() => format!("the name {name} is ambiguous"),
             Is::Ambiguous { name, candidates } => format!("the name {name} is ambiguous: {}", listed(candidates, "or")),
             Is::InvalidAtom { atom } => format!("{atom} is not a valid atom"),

@@ -88,7 +88,7 @@ const RECORDED: [Recorded; 25] = [
         "no repository has an ebuild for app-misc/helo",
         "similar names: app-misc/jq, app-misc/c_rehash",
     ),
-    ("no-set.txt", "there is no set @nonexistent", "check the name in emerge.packages"),
+    ("no-set.txt", "the set @nonexistent does not exist", "check the name in emerge.packages"),
     ("patch.txt", "app-bad/patchfail-1::bad failed in its prepare phase", ""),
     ("postinst.txt", "app-bad/postfail-1::bad failed in its postinst phase", ""),
     (
