@@ -42,11 +42,10 @@ fn stand(privilege: Privilege) -> Option<Stand> {
     Some(stand)
 }
 
-/// Builds a recipe with options, after its package was removed from the cache. Returns the output and the program of the image.
+/// Builds a recipe with options, after all packages were removed from the cache. Returns the output and the program of the image.
 #[track_caller]
 fn built(stand: &Stand, recipe: &Path, options: &[&str]) -> (Output, Vec<u8>) {
-    drop(fs::remove_dir_all(stand.packages().join("app-own")));
-    drop(fs::remove_file(stand.packages().join("Packages")));
+    drop(fs::remove_dir_all(stand.packages()));
     let output = stand.env.run([&["build", text(recipe)], options].concat()).success();
     let tarball = output.results().remove(0);
     let program = Command::new("tar").args(["-xOzf", text(&tarball), "./usr/bin/p"]).output().unwrap().stdout;
