@@ -30,9 +30,9 @@ const CHATTER: &[&str] = &[
 
 /// The first lines of paragraphs that say nothing about a failure. A paragraph ends at a blank line.
 const PARAGRAPHS: &[&str] = &[
-    "Use --autounmask-write to write changes",
+    "Use --",
     "* In order to avoid wasting time, backtracking",
-    "NOTE: The --autounmask-keep-masks option",
+    "NOTE: The --",
     "It may be possible to solve this problem by using package.mask",
     "For more information, see the MASKED PACKAGES",
     "For more information, see MASKED PACKAGES",

@@ -21,7 +21,7 @@ const REFUSED: [(&str, &str, &str); 7] = [
         "\"app-exp/slota\", \"app-exp/slotb\"",
         "two versions of app-exp/lib:0 are needed, and the slot takes one: app-exp/slotb-1 needs =app-exp/lib-2; \
          app-exp/slota-1 needs =app-exp/lib-1",
-        "--backtrack=50",
+        "backtrack option in emerge.options",
     ),
     (
         "\"app-exp/blocka\", \"app-exp/blockb\"",

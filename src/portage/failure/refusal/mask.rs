@@ -141,7 +141,7 @@ impl Reason {
             }
             Self::Invalid(_) => "correct the ebuild, or choose another version with portage.package-mask",
             Self::Chost(_) | Self::Binary(_) => {
-                "allow emerge to build from source: leave --usepkgonly out of emerge.options, or use the settings that the binary \
+                "allow emerge to build from source: leave usepkgonly out of emerge.options, or use the settings that the binary \
                  package was built with"
             }
             Self::Other(_) => "portage.package-mask or another atom can choose another version",

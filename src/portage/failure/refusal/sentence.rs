@@ -93,15 +93,14 @@ impl Refusal {
                 steps
             }
             Is::NoBinary { .. } => one(
-                "build the package first, name a host that has it in portage.binhost, or leave --usepkgonly out of emerge.options",
+                "build the package first, name a host that has it in portage.binhost, or leave usepkgonly out of emerge.options",
             ),
             Is::Circular { changes, .. } if changes.is_empty() => one(
                 "no USE flag breaks the cycle: correct the dependencies of the ebuilds, or provide a binary package of one of them",
             ),
             Is::Circular { .. } => one("turn off one of the USE flags that cause the cycle in portage.package-use"),
             Is::SlotConflict { .. } => one(
-                "leave one of the packages out, choose a version with portage.package-mask, or let emerge search longer with \
-                 emerge.options = [\"--backtrack=50\"]",
+                "leave one of the packages out, choose a version with portage.package-mask, or raise the limit of emerge's backtrack option in emerge.options",
             ),
             Is::Blocked { .. } => {
                 one("leave one of the two packages out of emerge.packages, or choose a version that is not blocked")

@@ -100,7 +100,7 @@ const RECORDED: [Recorded; 25] = [
         "slot-conflict.txt",
         "two versions of dev-libs/inih:0 are needed, and the slot takes one: app-bad/slot-y-1 needs >=dev-libs/inih-59; \
          app-bad/slot-x-1 needs =dev-libs/inih-58*",
-        "--backtrack=50",
+        "backtrack option in emerge.options",
     ),
     ("src-test.txt", "app-bad/testfail-1::bad failed in its test phase", ""),
     ("system.txt", "no repository has an ebuild for net-mail/mailbase", "portage.repositories"),
