@@ -19,7 +19,7 @@ use crate::oci::whiteout;
 use crate::plan::packages::{Packages, Target};
 use crate::portage::binpkg::gpkg::Gpkg;
 use crate::portage::binpkg::index::{FileFacts, Index, Stanza};
-use crate::portage::failure;
+use crate::portage::{binhost, failure};
 use crate::recipe;
 use crate::source::digests;
 use crate::source::pointer;
@@ -297,6 +297,9 @@ pub fn plan(bytes: &[u8]) {
 /// Reads the output of a failed emerge. The error must be safe to show and of a bounded size, and its lines for the recipe valid.
 pub fn refusals(bytes: &[u8]) {
     let (output, pretended) = bytes.split_at(bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len()));
+    if let Some(error) = binhost::refusal(&String::from_utf8_lossy(output)) {
+        harmless(&error);
+    }
     let mut failure = failure::find(Path::new("/nonexistent"), SystemTime::UNIX_EPOCH, output);
     failure.learn(pretended);
     let present = failure::PackageFiles::from([("package.use".to_owned(), vec!["a/b c".to_owned()])]);
