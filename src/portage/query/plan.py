@@ -72,7 +72,9 @@ def instance(graph, pkg, cpv, bindb):
         "masks": [],
     }
     try:
-        if not bindb.bintree.isremote(cpv):
+        tree = bindb.bintree
+        # The packages of earlier builds are those of a local host.
+        if not tree.isremote(cpv) or tree.get_local_repo_location(cpv):
             found["path"] = bindb.bintree.getname(cpv)
     except (AttributeError, portage.exception.PortageException):
         pass
