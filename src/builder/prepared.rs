@@ -11,7 +11,7 @@ use super::overlays::{OverlayMount, Tree, like};
 use super::packages::{self, Packages};
 use super::query::{self, Answer, Query};
 use super::{binhost, prepare, refused, resolve};
-use crate::base::error::{Context, Error, Result};
+use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::text::plain;
 use crate::enter::overlay::{self, Mounted, Overlay};
 use crate::enter::{self, Io, Terminal};
@@ -56,6 +56,8 @@ pub struct Prepared {
     more: Vec<Mounted>,
     /// The directory in which a shell starts.
     directory: PathBuf,
+    /// The reason why Portage has no configuration in the tree.
+    unconfigured: Option<Error>,
 }
 
 impl Prepared {
@@ -76,7 +78,11 @@ impl Prepared {
         let mut overlays = base.overlays(paths)?;
         let mut tree = Tree::mount(&overlays, paths, &view.targets())?;
         // The base's own files: a build has changed those of its tree.
-        let texts = prepare::Texts::new(job, resolved, tree.root(), paths, info)?;
+        let (texts, unconfigured) = match prepare::Texts::new(job, resolved, tree.root(), paths, info) {
+            Ok(texts) => (Some(texts), None),
+            Err(error) if error.kind() == Kind::Usage => (None, Some(error)),
+            Err(error) => return Err(error),
+        };
         let mut more = Vec::new();
         if let Some(after) = after {
             tree.unmount()?;
@@ -84,7 +90,7 @@ impl Prepared {
             [paths.overlay_work(), paths.mount_points()].iter().try_for_each(|path| remove_tree(path))?;
             overlays = overlays.iter().map(|overlay| overlay.after(after)).collect();
             tree = Tree::mount(&overlays, paths, &view.targets())?;
-            texts.replace(job, tree.root())?;
+            texts.as_ref().map_or(Ok(()), |texts| texts.replace(job, tree.root()))?;
             if job.build.kind == TreeKind::Image {
                 more.push(mount_over(&after.image(), &paths.image(), paths)?);
             }
@@ -92,11 +98,20 @@ impl Prepared {
         if let Some(failed) = failed {
             more.push(mount_over(&failed.work().tmp(), &paths.tmp(), paths)?);
         }
-        texts.write(tree.root(), paths)?;
+        texts.map_or(Ok(()), |texts| texts.write(tree.root(), paths))?;
         prepare::resolver(tree.root())?;
         let directory = failed.map_or_else(|| "/".into(), |failed| failed.directory().to_owned());
         let package_files = job.portage.package_files.clone();
-        Ok(Self { view, root: paths.tree(), logs: paths.logs(), offline, package_files, tree, more, directory })
+        let (root, logs) = (paths.tree(), paths.logs());
+        Ok(Self { view, root, logs, offline, package_files, tree, more, directory, unconfigured })
+    }
+
+    /// Checks that the tree has a configuration for Portage. A shell is useful without one.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] if the base and the recipe do not give one, for example because the base has no profile.
+    pub fn configured(&mut self) -> Result<()> {
+        self.unconfigured.take().map_or(Ok(()), Err)
     }
 
     /// Offers the packages of earlier builds with the same key, read-only.

@@ -56,6 +56,7 @@ pub(super) fn ready<T>(
         failed: None,
     };
     let mut builder = Prepared::new(&parts, &scratch, at.options.offline)?;
+    builder.configured()?;
     builder.offer_packages(&parts, &scratch)?;
     builder.add_binhosts(&scratch, &binhost::binhosts(job, at)?, &info)?;
     let done = look(&Ready { builder: &builder, inputs: &inputs, info: &info })?;

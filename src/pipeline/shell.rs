@@ -94,12 +94,16 @@ fn in_tree<T>(
     let info = base.info(at.cpus)?;
     let parts = Parts { job, resolved: &resolved, base: &base, info: &info, caches: &caches, after, failed };
     let mut builder = Prepared::new(&parts, &scratch, at.options.offline)?;
-    if let Err(error) = builder.offer_packages(&parts, &scratch) {
-        at.ui.note(&format!("{error}: emerge in the shell does not see the packages of earlier builds"));
-    }
-    match binhost::binhosts(job, at) {
-        Ok(hosts) => builder.add_binhosts(&scratch, &hosts, &info)?,
-        Err(error) => at.ui.warn(&format!("{error}: emerge in the shell does not see the packages of that host")),
+    if let Err(error) = builder.configured() {
+        at.ui.warn(&format!("{error}: emerge does not work in this shell"));
+    } else {
+        if let Err(error) = builder.offer_packages(&parts, &scratch) {
+            at.ui.note(&format!("{error}: emerge in the shell does not see the packages of earlier builds"));
+        }
+        match binhost::binhosts(job, at) {
+            Ok(hosts) => builder.add_binhosts(&scratch, &hosts, &info)?,
+            Err(error) => at.ui.warn(&format!("{error}: emerge in the shell does not see the packages of that host")),
+        }
     }
     let done = look(&builder)?;
     builder.unmount()?;
