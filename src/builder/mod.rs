@@ -10,6 +10,7 @@ pub mod elf;
 pub mod export;
 pub mod failed;
 pub mod host;
+pub mod metadata;
 mod observe;
 pub mod overlays;
 pub mod packages;
@@ -173,6 +174,11 @@ impl<'a> Builder<'a> {
     /// Those of [`query::ask`].
     pub fn ask(&self, query: &Query) -> Result<Answer> {
         query::ask(&self.view.query(), self.work.paths().tree(), query)
+    }
+
+    /// Returns the root of the builder tree.
+    pub fn root(&self) -> &Rootfs {
+        self.tree.root()
     }
 
     /// Returns the paths of the work directory.

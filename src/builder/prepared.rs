@@ -15,6 +15,7 @@ use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::text::plain;
 use crate::enter::overlay::{self, Mounted, Overlay};
 use crate::enter::{self, Io, Terminal};
+use crate::fs::rootfs::Rootfs;
 use crate::os::process::Exit;
 use crate::plan::misses::Miss;
 use crate::plan::view::{Caches, View};
@@ -209,6 +210,11 @@ impl Prepared {
     pub fn add_binhosts(&self, scratch: &Scratch, hosts: &[BinhostInput], info: &BuilderInfo) -> Result<()> {
         let place = binhost::Place { view: &self.view, paths: scratch.paths(), root: self.tree.root() };
         binhost::add(place, hosts, info).map(drop)
+    }
+
+    /// Returns the root of the builder tree.
+    pub fn root(&self) -> &Rootfs {
+        self.tree.root()
     }
 
     /// Unmounts the tree.

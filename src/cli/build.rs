@@ -107,7 +107,7 @@ impl Args {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         if let Some(packages) = published.path(&Role::Packages).map(absolute) {
             let (name, value) = ("PORTAGE_BINHOST", format!("file://{}", packages.display()));
-            return format!("{name}={} emerge --getbinpkg …", summary::quoted(&value));
+            return format!("{name}={} emerge -g …", summary::quoted(&value));
         }
         if let Some((layout, tag)) = published.oci() {
             return summary::run_layout(&absolute(layout), tag);

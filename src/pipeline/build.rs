@@ -9,6 +9,7 @@ use crate::base::error::Result;
 use crate::builder::Builder;
 use crate::builder::base::Base;
 use crate::builder::binhost::FromHost;
+use crate::builder::metadata::Metadata;
 use crate::builder::packages::{Packages, Used};
 use crate::fs::rootfs::Rootfs;
 use crate::os::space;
@@ -82,11 +83,14 @@ pub fn build(job: &Job, origin: &Path, deny: Option<Deny>, at: &Site<'_>) -> Res
     let info = BuilderInfo { date: Some(at.date), ..inputs.base.info(at.cpus)? };
     let plan = Plan::new(job, &inputs.resolved, info, &caches, work.paths()).offline(at.options.offline);
     let mut builder = Builder::new(job, &inputs.resolved, &inputs.base, &plan, &work)?;
+    let metadata = Metadata::of(&inputs.resolved.repos, &inputs.repositories, &plan.info, at.store)?;
+    metadata.iter().try_for_each(|metadata| metadata.restore(builder.root()))?;
     builder.compiler_warning()?.iter().for_each(|warning| at.ui.warn(warning));
     let indexes = builder.add_binhosts(&inputs.binhosts, &plan.info)?;
     let mut packages = builder.packages(&inputs.base, &plan.info, &caches)?;
     let merged = merge(job, &builder, &mut packages, &plan, at);
     packages.done(work.paths())?;
+    metadata.iter().try_for_each(|metadata| metadata.keep(builder.root()))?;
     let merged = merged.and_then(|()| builder.check_binhosts(&inputs.binhosts, &indexes));
     let from_hosts = match merged {
         Ok(from_hosts) => from_hosts,

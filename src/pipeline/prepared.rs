@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use super::{base, preconditions, repositories, stored};
+use super::{base, hash, preconditions, repositories, stored};
 use crate::base::error::Result;
 use crate::builder::base::Base;
+use crate::builder::metadata::{self, Metadata};
 use crate::builder::prepared::{Parts, Prepared};
 use crate::plan::view::Caches;
 use crate::portage::{BuilderInfo, Resolved};
@@ -15,7 +16,7 @@ use crate::store::lock::Mode;
 
 /// The inputs of a recipe that a look into its builder needs. The store keeps them for as long as this value lives.
 pub(super) struct Inputs {
-    _repositories: Vec<RepositoryInput>,
+    repositories: Vec<RepositoryInput>,
     pub(super) resolved: Resolved,
     pub(super) base: Base,
 }
@@ -41,8 +42,14 @@ pub(super) fn ready<T>(
     let waiting = || at.ui.note("waiting for the build of this recipe to end");
     let work = at.store.work(&job.name, origin, Mode::Shared, waiting)?;
     let scratch = work.scratch()?;
-    let (repositories, resolved) = known_repositories(job, at)?;
-    let inputs = Inputs { _repositories: repositories, resolved, base: known_base(job, at)? };
+    let (mut repositories, resolved) = known_repositories(job, at)?;
+    // The store knows the state of a downloaded repository only after a build, and such repositories rarely lack metadata.
+    if repositories.iter().all(|repository| repository.spec.location().is_some())
+        && metadata::are_missing(&resolved.repos)
+    {
+        hash(&mut repositories, at.ui)?;
+    }
+    let inputs = Inputs { repositories, resolved, base: known_base(job, at)? };
     let caches = Caches::of(job, at.store.root());
     caches.make()?;
     let info = inputs.base.info(at.cpus)?;
@@ -57,9 +64,13 @@ pub(super) fn ready<T>(
     };
     let mut builder = Prepared::new(&parts, &scratch, at.options.offline)?;
     builder.configured()?;
+    let metadata = Metadata::of(&inputs.resolved.repos, &inputs.repositories, &info, at.store)?;
+    metadata.iter().try_for_each(|metadata| metadata.restore(builder.root()))?;
     builder.offer_packages(&parts, &scratch)?;
     builder.add_binhosts(&scratch, &binhost::binhosts(job, at)?, &info)?;
-    let done = look(&Ready { builder: &builder, inputs: &inputs, info: &info })?;
+    let done = look(&Ready { builder: &builder, inputs: &inputs, info: &info });
+    metadata.iter().try_for_each(|metadata| metadata.keep(builder.root()))?;
+    let done = done?;
     builder.unmount()?;
     Ok(done)
 }

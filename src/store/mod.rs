@@ -6,7 +6,8 @@
 //! refs/      small JSON files by name, such as the content of a signed pointer and its date
 //! trees/     unpacked stage3s and ebuild repositories by the digest of their tarball; read-only
 //! builds/    a work directory for each recipe: changes, image and logs of its last build
-//! cache/     shared by all builds: binary packages by their key, distfiles, compressed chunks of archives, git repositories
+//! cache/     shared by all builds: binary packages by their key, metadata of ebuilds, distfiles, compressed chunks of archives, git
+//!            repositories
 //! ```
 //!
 //! Everything appears under its final name only when it is complete. The next run removes what a killed run left. No file needs

@@ -23,13 +23,7 @@ const TIME: Duration = Duration::from_secs(600);
 
 /// Makes a home for GnuPG from the keys, which are read-only: GnuPG makes locks and sockets in its home. Then exports the certificate, or
 /// signs packages.
-const SCRIPT: &str = "set -e
-mkdir -p /run/lock
-mkdir -m 700 /run/keys
-for key in \"$1\"/*; do case \"$key\" in *.lock|*/S.*|*~) ;; *) ln -s \"$key\" /run/keys/ ;; esac; done
-directory=$2; fingerprint=$3; shift 3
-[ $# -gt 0 ] || exec gpg --homedir /run/keys --batch --no-tty --armor --output \"$directory/certificate\" --export \"$fingerprint\"
-for package; do gpkg-sign \"$directory/$package\"; done";
+const SCRIPT: &str = include_str!("sign.sh");
 
 /// A key that signs, and a builder with the programs for it.
 #[derive(Debug)]

@@ -22,6 +22,7 @@ mod hostile;
 mod image;
 mod listing;
 mod lock;
+mod metadata;
 mod packages;
 mod python;
 mod readme;
