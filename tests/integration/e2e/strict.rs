@@ -74,7 +74,8 @@ fn two_packages_with_the_same_file(stand: &Stand) {
     }
     let packages = "[emerge]\njobs = 2\npackages = [\"app-own/one\", \"app-own/two\"]\n";
     let recipe = stand.recipe("same", &format!("baselayout-atoms = []\n{packages}"));
-    let sets = ["--set", "portage.make-conf.CHOST=riscv64-unknown-linux-gnu"];
+    // The cache has packages of another CHOST.
+    let sets = ["--set", "portage.make-conf.CHOST=riscv64-unknown-linux-gnu", "--set", "portage.binpkg-shared=true"];
     let told = stand.env.run([&["build", text(&recipe)], &sets[..]].concat()).code(1);
     assert!(told.stderr.contains("/usr/share/same"), "{}", told.stderr);
     let compiler = "CHOST is riscv64-unknown-linux-gnu, but the builder has no compiler for it";
