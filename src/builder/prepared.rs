@@ -65,7 +65,7 @@ impl Prepared {
     /// Mounts and configures a builder tree in `scratch`. If `offline`, its commands have no network.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) if the kernel refuses a mount, or a file cannot be written.
+    /// [`Kind::System`] if the kernel refuses a mount, or a file cannot be written.
     pub fn new(parts: &Parts<'_>, scratch: &Scratch, offline: bool) -> Result<Self> {
         let Parts { job, resolved, base, info, caches, after, failed } = *parts;
         let paths = scratch.paths();
@@ -130,7 +130,7 @@ impl Prepared {
     /// packages in an error, and the configuration.
     ///
     /// # Errors
-    /// [`Kind::Build`](crate::base::error::Kind::Build) as in a build if emerge refuses, and those of [`query::ask`].
+    /// [`Kind::Build`] as in a build if emerge refuses, and those of [`query::ask`].
     pub fn resolve(&self, arguments: Vec<String>, step: &Step) -> Result<Vec<Package>> {
         if let Some(target) = &step.profile {
             prepare::set_profile(self.tree.root(), target)?;
@@ -168,7 +168,7 @@ impl Prepared {
     /// Returns the security advisories that affect the packages of the arguments or, if there are none, those installed in the image.
     ///
     /// # Errors
-    /// [`Kind::Build`](crate::base::error::Kind::Build) if Portage cannot read the advisories, and those of [`audit::read`].
+    /// [`Kind::Build`] if Portage cannot read the advisories, and those of [`audit::read`].
     pub fn audit(&self, arguments: Vec<String>) -> Result<Audit> {
         let words = ["python3", "-c", audit::PROGRAM].map(str::to_owned);
         let mut query = Query::new(words.into_iter().chain(arguments));
@@ -220,7 +220,7 @@ impl Prepared {
     /// Unmounts the tree.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) if the kernel refuses.
+    /// [`Kind::System`] if the kernel refuses.
     pub fn unmount(self) -> Result<()> {
         self.more.into_iter().try_for_each(Mounted::unmount)?;
         self.tree.unmount()
@@ -245,7 +245,7 @@ fn mount_over(lower: &Path, at: &Path, paths: &WorkPaths) -> Result<Mounted> {
 /// Runs a command with the caller's streams in the tree of `overlays`, the root's first. Its changes go to `scratch`.
 ///
 /// # Errors
-/// [`Kind::System`](crate::base::error::Kind::System) if the sandbox cannot be made, [`Kind::Usage`](crate::base::error::Kind::Usage)
+/// [`Kind::System`] if the sandbox cannot be made, [`Kind::Usage`]
 /// if the tree has no such command.
 pub fn run_in(
     overlays: &[OverlayMount],
