@@ -13,6 +13,7 @@ use rustix::fs::FileType;
 
 use crate::base::digest::Sha256;
 use crate::base::error::{Context, Kind, Result};
+use crate::base::progress::Progress;
 use crate::fs::atomic;
 use crate::fs::rootfs::Rootfs;
 use crate::portage::{BuilderInfo, Repos};
@@ -74,11 +75,14 @@ impl Metadata {
         self.known.iter().try_for_each(write)
     }
 
-    /// Keeps the entries that the builder tree `root` has now.
-    ///
-    /// # Errors
-    /// [`Kind::System`] if they cannot be read or written.
-    pub fn keep(&self, root: &Rootfs) -> Result<()> {
+    /// Keeps the entries that the builder tree `root` has now. A failure costs the next build some time, and is a warning.
+    pub fn keep(&self, root: &Rootfs, ui: &dyn Progress) {
+        if let Err(error) = self.write(root) {
+            ui.warn(&format!("{error}: the next build generates the metadata of ebuilds again"));
+        }
+    }
+
+    fn write(&self, root: &Rootfs) -> Result<()> {
         let mut entries = Entries::new();
         if root.stat(Path::new(DEPCACHE))?.is_some() {
             collect(root, Path::new(""), MAX_DEPTH, &mut entries)?;
@@ -161,7 +165,7 @@ mod tests {
         fs_err::write(category.join("x-1"), "SLOT=0\n").unwrap();
         fs_err::write(category.join(".update.7.y-1"), "SLOT=").unwrap();
         std::os::unix::fs::symlink("/etc/passwd", category.join("z-1")).unwrap();
-        metadata(place.path()).keep(&Rootfs::open(&first).unwrap()).unwrap();
+        metadata(place.path()).write(&Rootfs::open(&first).unwrap()).unwrap();
         let kept = metadata(place.path());
         let path = PathBuf::from("var/db/repos/own/app-own/x-1");
         assert_eq!(kept.known, Entries::from([(path, "SLOT=0\n".to_owned())]));

@@ -12,8 +12,8 @@ use crate::portage::query::audit::{Audit, argument};
 use crate::recipe::Job;
 use crate::source::Site;
 
-/// Compares the packages of the last build of a recipe with the advisories of its repositories; or, if there is no finished build or
-/// `planned` is true, the packages that a build would merge.
+/// Compares the packages of the last build of a recipe with the advisories of its repositories. If the last build did not end, or
+/// `planned` is true, compares the packages that a build would merge.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::base::error::Kind::Usage) if no repository has advisories, and those of [`packages`](super::packages()).

@@ -89,8 +89,9 @@ pub fn build(job: &Job, origin: &Path, deny: Option<Deny>, at: &Site<'_>) -> Res
     let indexes = builder.add_binhosts(&inputs.binhosts, &plan.info)?;
     let mut packages = builder.packages(&inputs.base, &plan.info, &caches)?;
     let merged = merge(job, &builder, &mut packages, &plan, at);
-    packages.done(work.paths())?;
-    metadata.iter().try_for_each(|metadata| metadata.keep(builder.root()))?;
+    metadata.iter().for_each(|metadata| metadata.keep(builder.root(), at.ui));
+    // An error of the merge tells more than one that follows from it, as on a full disk.
+    let merged = merged.and(packages.done(work.paths()));
     let merged = merged.and_then(|()| builder.check_binhosts(&inputs.binhosts, &indexes));
     let from_hosts = match merged {
         Ok(from_hosts) => from_hosts,

@@ -69,7 +69,7 @@ pub(super) fn ready<T>(
     builder.offer_packages(&parts, &scratch)?;
     builder.add_binhosts(&scratch, &binhost::binhosts(job, at)?, &info)?;
     let done = look(&Ready { builder: &builder, inputs: &inputs, info: &info });
-    metadata.iter().try_for_each(|metadata| metadata.keep(builder.root()))?;
+    metadata.iter().for_each(|metadata| metadata.keep(builder.root(), at.ui));
     let done = done?;
     builder.unmount()?;
     Ok(done)

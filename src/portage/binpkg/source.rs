@@ -109,7 +109,7 @@ impl Sources {
     }
 
     /// Computes the digest of an ebuild, its files, the Manifest lines of its downloads, and its eclasses in repositories other than the
-    /// main one. `None` if there is no such ebuild any more.
+    /// main one. `None` if the ebuild was removed.
     fn digest(&self, ebuild: &Ebuild<'_>, stanza: &Stanza) -> Option<Sha256> {
         let mut hasher = Hasher::with(&[Algorithm::Sha256], false);
         let mut field = |name: &[u8], bytes: &[u8]| {
