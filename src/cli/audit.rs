@@ -1,12 +1,10 @@
 //! `audit`: lists the security advisories that affect an image.
 
 use super::RecipeArgs;
-use super::lock::LockArgs;
+use super::look::LookArgs;
 use super::session::{self, Session};
-use crate::base::error::{Context as _, Kind, Result};
-use crate::base::text;
+use crate::base::error::Result;
 use crate::pipeline;
-use crate::source::{ResolveOptions, Site};
 use crate::ui::Terminal;
 
 /// List the security advisories that affect an image
@@ -28,31 +26,17 @@ pub struct Args {
     /// Look at the packages that a build would merge
     #[arg(long)]
     pub planned: bool,
-    /// Print a JSON document
-    #[arg(long)]
-    pub json: bool,
-    /// Use only files that the store has, and ask no binary package host
-    #[arg(long)]
-    pub offline: bool,
-    /// The lock file.
+    /// The form of the answer, and the inputs.
     #[command(flatten)]
-    pub lock: LockArgs,
+    pub look: LookArgs,
 }
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
         session::with(&self.recipe, &[], ui, |Session { job, origin, store }| {
-            let locked = self.lock.entry(&self.recipe, job)?;
-            let options =
-                ResolveOptions { offline: self.offline, locked: locked.as_ref(), ..ResolveOptions::default() };
-            let audit = pipeline::audit(job, origin, self.planned, &Site::new(store, options, ui))?;
-            let shown = if self.json {
-                text::json(&audit).context(Kind::System, || "writing the document")?
-            } else {
-                audit.to_string()
-            };
-            ui.plan(&shown);
-            Ok(0)
+            let locked = self.look.lock.entry(&self.recipe, job)?;
+            let audit = pipeline::audit(job, origin, self.planned, &self.look.site(store, locked.as_ref(), ui))?;
+            self.look.print(&audit, || audit.to_string(), ui)
         })
     }
 }

@@ -5,15 +5,14 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::RecipeArgs;
-use super::lock::LockArgs;
+use super::look::LookArgs;
 use super::session::{self, Session};
 use crate::base::error::{Context as _, Error, Kind, Result};
-use crate::base::text;
 use crate::pipeline;
 use crate::plan::misses::Miss;
 use crate::portage::failure::Fix;
 use crate::recipe::{self, Job, NewLine};
-use crate::source::{ResolveOptions, Site};
+use crate::source::Site;
 use crate::ui::Terminal;
 
 /// Explain why packages are built although there are binary packages
@@ -46,15 +45,9 @@ pub struct Args {
     /// Print the recipe with the lines that emerge asks for
     #[arg(long, conflicts_with_all = ["atoms", "json"])]
     pub fix: bool,
-    /// Print a JSON document
-    #[arg(long)]
-    pub json: bool,
-    /// Use only files that the store has, and ask no binary package host
-    #[arg(long)]
-    pub offline: bool,
-    /// The lock file.
+    /// The form of the answer, and the inputs.
     #[command(flatten)]
-    pub lock: LockArgs,
+    pub look: LookArgs,
 }
 
 #[derive(Serialize)]
@@ -67,24 +60,18 @@ impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
         let recipe = RecipeArgs { files: vec![self.file.clone()], set: self.set.clone() };
         session::with(&recipe, &[], ui, |Session { job, origin, store }| {
-            let locked = self.lock.entry(&recipe, job)?;
-            let options =
-                ResolveOptions { offline: self.offline, locked: locked.as_ref(), ..ResolveOptions::default() };
-            let at = Site::new(store, options, ui);
+            let locked = self.look.lock.entry(&recipe, job)?;
+            let at = self.look.site(store, locked.as_ref(), ui);
             if self.fix {
                 return fix(job, origin, &at, ui);
             }
             let misses = pipeline::explain(job, origin, &self.atoms, &at)?;
-            let shown = if self.json {
-                let document = Document { version: 1, misses: misses.iter().map(Miss::document).collect() };
-                text::json(&document).context(Kind::System, || "writing the document")?
-            } else if misses.is_empty() {
-                "every package is there as a binary package".to_owned()
-            } else {
-                misses.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+            let document = Document { version: 1, misses: misses.iter().map(Miss::document).collect() };
+            let text = || match misses.is_empty() {
+                true => "every package is there as a binary package".to_owned(),
+                false => misses.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
             };
-            ui.plan(&shown);
-            Ok(0)
+            self.look.print(&document, text, ui)
         })
     }
 }

@@ -22,6 +22,7 @@ pub mod fetch;
 pub mod keys;
 mod limits;
 pub mod lock;
+mod look;
 mod named;
 pub mod oci;
 pub mod plan;
