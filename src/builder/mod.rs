@@ -138,7 +138,8 @@ impl<'a> Builder<'a> {
         if let Some(error) = portage::binhost::refusal(&String::from_utf8_lossy(&observer.tail())) {
             return Err(error);
         }
-        let mut failure = failure::find(&paths.logs(), began, &observer.tail()).offline(at.options.offline);
+        let mut failure =
+            failure::find(&paths.logs(), began, &observer.tail()).offline(at.options.offline).on(step.root);
         if let Some(package) = failure.packages.first() {
             self.work.record_failed(&package.cpv)?;
         }

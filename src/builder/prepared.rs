@@ -140,9 +140,16 @@ impl Prepared {
         if answer.exit.success() {
             return plan::read(&answer.stdout);
         }
-        let mut failure = failure::find(&self.logs, began, &answer.stderr).offline(self.offline);
+        let mut failure = failure::find(&self.logs, began, &answer.stderr).offline(self.offline).on(step.root);
         refused::look_closer(|query| self.ask(query), &self.view, step, true, &mut failure);
-        Err(failure.into_error(&step.what, &self.package_files))
+        let error = failure.into_error(&step.resolving(), &self.package_files);
+        match error.hint() {
+            Some(_) => Err(error),
+            None => Err(error.with_hint(format!(
+                "to try changes by hand, run `emerge --pretend --verbose {}` in `quern-builder shell`",
+                step.atoms.join(" ")
+            ))),
+        }
     }
 
     /// Explains each of `packages` that is built; if `run`, only those needed at run time.
@@ -162,7 +169,8 @@ impl Prepared {
         let query = Query { env: step.env.clone(), time: resolve::MAX_TIME, ..Query::new(step.pretending()) };
         let answer = self.ask(&query)?;
         let said = [answer.stdout, answer.stderr].concat();
-        Ok((!answer.exit.success()).then(|| failure::find(&self.logs, began, &said).offline(self.offline)))
+        Ok((!answer.exit.success())
+            .then(|| failure::find(&self.logs, began, &said).offline(self.offline).on(step.root)))
     }
 
     /// Returns the security advisories that affect the packages of the arguments or, if there are none, those installed in the image.

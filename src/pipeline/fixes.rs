@@ -33,7 +33,7 @@ pub fn fixes(job: &Job, origin: &Path, at: &Site<'_>) -> Result<Fixes> {
         let refused = ready(&job, origin, at, |ready| {
             for step in emerge::steps(&job, &ready.inputs.resolved, ready.info) {
                 if let Some(failure) = ready.builder.refusal(&step)? {
-                    return Ok(Some((failure, step.what)));
+                    return Ok(Some((failure, step.resolving())));
                 }
             }
             Ok(None)

@@ -79,6 +79,14 @@ impl Step {
         argv
     }
 
+    /// Describes the resolution of its packages, in the present participle ("resolving @profile").
+    pub fn resolving(&self) -> String {
+        match self.what.strip_prefix("merging ") {
+            Some(packages) => format!("resolving {packages}"),
+            None => format!("resolving the packages for {}", self.what),
+        }
+    }
+
     /// Returns the command in the syntax of a shell.
     pub fn display(&self) -> String {
         let env = self.env.iter().map(|(name, value)| format!("{name}={}", shell_quote(value)));

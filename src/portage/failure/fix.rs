@@ -23,6 +23,8 @@ pub struct Fix {
     pub comments: Vec<String>,
     /// Lines that would do in its place.
     pub others: Vec<String>,
+    /// True if emerge needs it for the root `/`, which is the builder, or for the tree of a stage4.
+    pub(super) builder: bool,
 }
 
 /// The files that emerge proposes changes of, by the word in the message.
@@ -35,7 +37,7 @@ const PROPOSED: [(&str, &str); 4] = [
 
 impl Fix {
     pub(super) fn new(file: &'static str, line: String) -> Self {
-        Self { file, line, comments: Vec::new(), others: Vec::new() }
+        Self { file, line, comments: Vec::new(), others: Vec::new(), builder: false }
     }
 
     /// Returns a warning about a line that lifts a serious mask.
@@ -62,22 +64,45 @@ pub(super) fn proposed(lines: &[String]) -> Vec<Fix> {
     let mut fixes = Vec::new();
     let mut file = None;
     let mut comments: Vec<String> = Vec::new();
+    // With changes for several roots, each has a heading.
+    let mut heading = None;
     for line in lines {
         let line = line.trim();
-        if let Some((_, named)) = PROPOSED.iter().find(|(head, _)| line.starts_with(head)) {
+        if let Some(directory) =
+            line.strip_prefix("For /").filter(|rest| rest.ends_with("/etc/portage:") || *rest == "etc/portage:")
+        {
+            heading = Some(directory == "etc/portage:");
+            file = None;
+        } else if let Some((_, named)) = PROPOSED.iter().find(|(head, _)| line.starts_with(head)) {
             file = Some(*named);
             comments.clear();
         } else if let (Some(named), false) = (file, line.is_empty()) {
             if let Some(comment) = line.strip_prefix('#') {
                 comments.push(comment.trim_start_matches(['#', ' ']).to_owned());
             } else if !line.starts_with("(see ") {
-                fixes.push(Fix { comments: std::mem::take(&mut comments), ..Fix::new(named, line.to_owned()) });
+                let builder = heading.unwrap_or_else(|| is_merged_into_builder(lines, line));
+                let comments = std::mem::take(&mut comments);
+                fixes.push(Fix { comments, builder, ..Fix::new(named, line.to_owned()) });
             }
         } else {
             file = None;
         }
     }
     accepted(fixes)
+}
+
+/// Returns true if the list of packages to merge has the package of a proposed line for the root `/` alone. Portage names only other roots
+/// (`to /quern/image/`).
+fn is_merged_into_builder(lines: &[String], fix: &str) -> bool {
+    let cpv = fix.split([' ', ':']).next().unwrap_or_default().trim_start_matches(['=', '>', '<', '~']);
+    let entry = |line: &String| {
+        let (state, rest) = line.trim_start().strip_prefix('[')?.split_once("] ")?;
+        let mut words = rest.split_whitespace();
+        let is_it = words.next()?.split("::").next() == Some(cpv) && !state.starts_with("nomerge");
+        is_it.then(|| words.next() != Some("to"))
+    };
+    let mut roots = lines.iter().filter_map(entry).peekable();
+    roots.peek().is_some() && roots.all(|builder| builder)
 }
 
 /// Keeps the lines that a recipe accepts, each once.
@@ -173,6 +198,22 @@ Use --autounmask-write to write changes to config files (honoring
         assert_eq!(read, expected);
         assert_eq!(fixes[0].comments, ["required by app-exp/needs-1::exp", "required by app-exp/needs (argument)"]);
         assert!(fixes[3].comments.is_empty());
+    }
+
+    #[test]
+    fn a_proposal_for_the_builder_is_told_apart() {
+        let of_builder =
+            |output: &str| -> Vec<bool> { proposed(&lines(output.as_bytes())).iter().map(|fix| fix.builder).collect() };
+        let proposal = "\nThe following keyword changes are necessary to proceed:\n=a/b-1 ~amd64\n>=a/c-2:0 ~amd64\n";
+        let list =
+            "[ebuild  N    ~] a/b-1::x to /quern/image/ USE=\"y\" 0 KiB\n[ebuild  N    ~]  a/c-2::x  USE=\"y\"\n";
+        assert_eq!(of_builder(&format!("{list}{proposal}")), [false, true]);
+        let both = "[ebuild  N    ~] a/c-2::x to /quern/image/\n";
+        assert_eq!(of_builder(&format!("{list}{both}{proposal}")), [false, false]);
+        assert_eq!(of_builder(proposal), [false, false]);
+        let headed =
+            format!("For /quern/config/etc/portage:\n{proposal}\nFor /etc/portage:\n{}", proposal.replace("a/", "z/"));
+        assert_eq!(of_builder(&headed), [false, false, true, true]);
     }
 
     #[test]

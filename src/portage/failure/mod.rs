@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::portage::dir::Dir;
+use crate::portage::emerge::Root;
 
 mod fix;
 mod known;
@@ -43,6 +44,8 @@ pub struct Failure {
     system: bool,
     /// True if the build had no network ([`Failure::offline`]).
     offline: bool,
+    /// True if emerge acts on an image beside the builder ([`Failure::on`]).
+    image: bool,
     /// True if emerge could not download something.
     fetch: bool,
     /// Distfiles of the failed packages that could not be downloaded.
@@ -128,6 +131,12 @@ impl Failure {
     /// Sets whether the build had no network, so that missing files get the right hint.
     pub fn offline(mut self, offline: bool) -> Self {
         self.offline = offline;
+        self
+    }
+
+    /// Sets the tree that emerge acts on, so that refusals for another one can be told apart.
+    pub fn on(mut self, root: Root) -> Self {
+        self.image = root == Root::Target;
         self
     }
 

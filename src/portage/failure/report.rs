@@ -10,6 +10,8 @@ use crate::base::text::plain;
 const MISSING_NAMED: usize = 20;
 const OTHERS_NAMED: usize = 10;
 const REFUSALS: usize = 6;
+/// A comment on a line for a package of the builder. The lines of a recipe apply to both trees.
+const FOR_BUILDER: &str = "for the builder; the line applies to the image too";
 /// The limit on the characters of a sentence.
 const WIDTH: usize = 600;
 
@@ -43,7 +45,7 @@ impl Failure {
 
     /// Says what failed, and the first reason.
     fn cause(&self) -> String {
-        let reason = self.refusals.first().map(|refusal| plain(&refusal.sentence(), WIDTH));
+        let reason = self.refusals.first().map(|refusal| self.sentence(refusal));
         let Some((first, others)) = self.packages.split_first() else {
             return match reason {
                 Some(reason) => reason,
@@ -67,12 +69,21 @@ impl Failure {
         cause
     }
 
+    /// Says a refusal, and that it concerns the builder if a recipe's reader would think of the image.
+    fn sentence(&self, refusal: &Refusal) -> String {
+        let sentence = refusal.sentence();
+        match self.image && refusal.is_for_builder() {
+            true => plain(&format!("for the builder, {sentence}"), WIDTH),
+            false => plain(&sentence, WIDTH),
+        }
+    }
+
     /// Lists the next steps of all refusals, the first of which is in the message.
     fn steps(&self) -> Vec<String> {
         let mut steps = self.fetch_steps();
         for (index, refusal) in self.refusals.iter().take(REFUSALS).enumerate() {
             if index > 0 {
-                steps.push(format!("also, {}", plain(&refusal.sentence(), WIDTH)));
+                steps.push(format!("also, {}", self.sentence(refusal)));
             }
             for step in refusal.next().iter().map(|step| plain(step, WIDTH)) {
                 if !steps.contains(&step) {
@@ -93,6 +104,9 @@ impl Failure {
             if !self.proposed.iter().any(covered) {
                 fixes.push(fix);
             }
+        }
+        for fix in fixes.iter_mut().filter(|fix| self.image && fix.builder) {
+            fix.comments.push(FOR_BUILDER.to_owned());
         }
         fix::accepted(fixes)
     }

@@ -113,6 +113,19 @@ fn root_a_recipe_is_printed_with_the_lines_that_emerge_asks_for() {
     let listed = stand.env.run(["plan", text(&fixed)]).success().stdout;
     assert!(["masked", "licensed", "unstable", "opt"].iter().all(|name| listed.contains(name)), "{listed}");
 
+    let for_builder = recipe(&stand, "built", "\"app-exp/needsbuilt\"", "");
+    let said = stand.env.run(["plan", text(&for_builder)]).code(1).stderr;
+    let head = "error: resolving app-exp/needsbuilt: for the builder, every version of app-exp/unstable is masked; ";
+    assert!(said.contains(head), "{said}");
+    let lines = pasted(&said);
+    assert!(
+        lines.contains("# for the builder; the line applies to the image too\n  \"=app-exp/unstable-1 ~amd64\""),
+        "{lines}"
+    );
+    let accepted = recipe(&stand, "built", "\"app-exp/needsbuilt\"", &lines);
+    let listed = stand.env.run(["plan", text(&accepted)]).success().stdout;
+    assert!(listed.starts_with("for the builder\n  source   app-exp/unstable-1"), "{listed}");
+
     let hopeless = recipe(&stand, "hopeless", "\"app-exp/unstable\", \"app-exp/missingdep\"", "");
     let explained = stand.env.run(["explain", "--fix", text(&hopeless)]).code(1);
     assert!(explained.stdout.contains("\"=app-exp/unstable-1 ~amd64\""), "{}", explained.stdout);

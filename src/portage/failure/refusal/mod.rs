@@ -21,6 +21,8 @@ pub struct Refusal {
     is: Is,
     /// The packages and arguments that need the refused one, the nearest first.
     chain: Vec<String>,
+    /// True if it is about the root `/`, which Portage does not name.
+    builder: bool,
 }
 
 /// The kind of a refusal.
@@ -131,7 +133,13 @@ enum Is {
 impl Refusal {
     /// Returns true if both say the same, whatever led to it.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        self.is == other.is || matches!((&self.is, &other.is), (Is::Changed { .. }, Is::Changed { .. }))
+        (self.builder, &self.is) == (other.builder, &other.is)
+            || matches!((&self.is, &other.is), (Is::Changed { .. }, Is::Changed { .. }))
+    }
+
+    /// Returns true for a refusal about the root `/`: the builder, or the tree of a stage4.
+    pub(super) fn is_for_builder(&self) -> bool {
+        self.builder
     }
 
     /// Returns the package whose source must be downloaded by hand.
@@ -188,6 +196,7 @@ impl Refusal {
             _ => Vec::new(),
         };
         for fix in &mut fixes {
+            fix.builder = self.builder;
             fix.comments.splice(0..0, self.chain.iter().map(|by| format!("required by {by}")));
         }
         fixes

@@ -45,9 +45,11 @@ pub(in crate::portage::failure) fn parse(lines: &[String]) -> Vec<Refusal> {
             .or_else(|| of_merge(line, &lines[..at], rest));
         if let Some(is) = found
             && refusals.len() < MAX
-            && !refusals.iter().any(|known| known.is == is)
         {
-            refusals.push(Refusal { is, chain: chain(message) });
+            let refusal = Refusal { builder: is_for_builder(&is, line, message), is, chain: chain(message) };
+            if !refusals.iter().any(|known| known.is_same(&refusal)) {
+                refusals.push(refusal);
+            }
         }
     }
     refusals
@@ -57,6 +59,23 @@ pub(in crate::portage::failure) fn parse(lines: &[String]) -> Vec<Refusal> {
 fn between<'a>(line: &'a str, before: &str, after: &str) -> Option<&'a str> {
     let (_, rest) = line.split_once(before)?;
     rest.split_once(after).map(|(text, _)| text)
+}
+
+/// Returns true for a refusal whose message names no root: Portage names each but `/`.
+fn is_for_builder(is: &Is, line: &str, message: &[String]) -> bool {
+    match is {
+        Is::Masked { .. }
+        | Is::UseFlags { .. }
+        | Is::NoSuchFlag { .. }
+        | Is::RequiredUse { .. }
+        | Is::NoEbuild { .. }
+        | Is::NoBinary { .. } => !line.contains("\" for /"),
+        Is::SlotConflict { slot, .. } => !message
+            .iter()
+            .any(|line| line.trim().strip_prefix(slot.as_str()).is_some_and(|rest| rest.starts_with(" for /"))),
+        Is::Circular { .. } => !message.iter().any(|line| line.contains(" to '/")),
+        _ => false,
+    }
 }
 
 /// Returns the packages and arguments that need the refused package.

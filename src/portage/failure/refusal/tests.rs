@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::portage::emerge::Root;
 use crate::portage::failure::{Failure, PackageFiles, find, text};
 
 fn read(text: &str) -> Vec<Refusal> {
@@ -295,4 +296,40 @@ fn a_message_ends_where_the_next_one_begins() {
     assert_eq!(refusals.len(), 2);
     assert_eq!(refusals[0].chain, ["app-exp/y-1::exp", "app-exp/y (argument)"]);
     assert_eq!(refusals[1].chain, ["app-exp/w-1::exp", "app-exp/w (argument)"]);
+}
+
+#[test]
+fn a_refusal_for_the_builder_says_so() {
+    let masked = MASKED.replace(" for /quern/image/", "");
+    let cases = [
+        (MASKED, false),
+        (masked.as_str(), true),
+        ("emerge: there are no ebuilds to satisfy \"a/b\" for /quern/image/.\n", false),
+        ("emerge: there are no ebuilds to satisfy \"a/b\".\n", true),
+        (
+            "!!! Multiple package instances within a single package slot have been pulled\n\
+          !!! into the dependency graph, resulting in a slot conflict:\n\na/b:0 for /quern/image/\n",
+            false,
+        ),
+        ("!!! into the dependency graph, resulting in a slot conflict:\n\na/b:0\n", true),
+        (
+            " * Error: circular dependencies:\n\n(a/x-1:0/0::e, ebuild scheduled for merge to '/quern/image/') depends on\n",
+            false,
+        ),
+        (" * Error: circular dependencies:\n\n(a/x-1:0/0::e, ebuild scheduled for merge) depends on\n", true),
+    ];
+    for (output, builder) in cases {
+        let said =
+            |root| failure(output.as_bytes()).on(root).into_error("resolving x", &PackageFiles::new()).to_string();
+        let head = "resolving x: for the builder, ";
+        assert_eq!(said(Root::Target).starts_with(head), builder, "{output}: {}", said(Root::Target));
+        // A stage4 is built in the root `/`.
+        assert!(!said(Root::Builder).starts_with(head), "{output}");
+    }
+    let hint = |output: &str, root| {
+        failure(output.as_bytes()).on(root).into_error("x", &PackageFiles::new()).hint().unwrap().to_owned()
+    };
+    let note = "# for the builder; the line applies to the image too";
+    assert!(hint(&masked, Root::Target).contains(note) && !hint(&masked, Root::Builder).contains(note));
+    assert!(!hint(MASKED, Root::Target).contains(note));
 }
