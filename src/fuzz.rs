@@ -8,6 +8,7 @@ use std::io::{self, Read as _};
 use std::path::{Component, Path};
 use std::time::SystemTime;
 
+use crate::archive::changes::{Change, Changes};
 use crate::archive::unpack;
 use crate::archive::unpack::decode::{Decoder, Format};
 use crate::archive::unpack::limits::Limits;
@@ -48,6 +49,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("packages", packages),
     ("plan", plan),
     ("audit", audit),
+    ("changes", changes),
 ];
 
 /// Maximum number of bytes to decompress from an input.
@@ -323,6 +325,21 @@ pub fn audit(bytes: &[u8]) {
         }
         Err(error) => harmless(&error),
     }
+}
+
+/// Reads a list of changes, which another store may have exported. Paths must stay inside the tree, and no other text may be accepted
+/// for the same list.
+pub fn changes(bytes: &[u8]) {
+    let changes = match Changes::parse_plain(bytes) {
+        Ok(changes) => changes,
+        Err(error) => return harmless(&error),
+    };
+    let inside = |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_)));
+    for entry in changes.entries() {
+        let first = if let Change::Hardlink(first) = &entry.change { Some(first) } else { None };
+        assert!(inside(&entry.path) && first.is_none_or(|first| inside(first)), "{entry:?}");
+    }
+    assert_eq!(changes.plain(), bytes);
 }
 
 /// Checks that an error contains no control characters.

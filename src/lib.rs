@@ -32,9 +32,9 @@
 //! | 6 | [`strip`] | removal rules, applied through [`fs::rootfs`] | decide while removing |
 //! | 5 | [`recipe`] | TOML files, variables and options → a typed, valid [`recipe::Job`] | touch any file but those it is given |
 //! | 5 | [`lockfile`] | `quern.lock`, read and written | find out or judge its contents |
-//! | 5 | [`store`] | blobs, trees, work directories, caches: whole or absent, locked while in use | know what they mean |
+//! | 5 | [`store`] | blobs, trees, layers, work directories, caches: whole or absent, locked while in use | know what they mean |
 //! | 5 | [`oci`] | image layouts: validated, and unpacked into trees | trust a blob before its digest |
-//! | 4 | [`archive`] | tar bytes to a tree ([`archive::unpack`]) and back ([`archive::pack`]) | write outside the tree, whatever the archive says |
+//! | 4 | [`archive`] | tar bytes to a tree ([`archive::unpack`]) and back ([`archive::pack`]); the changes in an overlay | write outside the tree, whatever the archive says |
 //! | 4 | [`net`] | the HTTP client: bounded answers | trust an answer |
 //! | 4 | [`verify`] | bytes and evidence → verified bytes; the only user of OpenPGP | reach the network or a tree |
 //! | 4 | [`enter`] | runs a command in a tree; the only room that mounts | know Gentoo |

@@ -1,5 +1,6 @@
 //! The items that `tests/` and `benches/` use beside the program itself. Not a public interface.
 
+pub use crate::archive::changes;
 pub use crate::archive::pack::{Format, Options, Outputs, Tree, pack};
 pub use crate::archive::unpack::Deferred;
 pub use crate::base::arch::Platform;
@@ -13,3 +14,5 @@ pub use crate::enter::overlay;
 pub use crate::fs::rootfs::Rootfs;
 pub use crate::output::{Content, Contents, ImageSpec, Published, Role, Staging, publish};
 pub use crate::recipe::{Compression, Oci, Request, key_names as recipe_keys, load};
+pub use crate::store::Store;
+pub use crate::store::layers;

@@ -5,6 +5,7 @@
 //! keys/      imported certificates by primary fingerprint
 //! refs/      small JSON files by name, such as the content of a signed pointer and its date
 //! trees/     unpacked stage3s and ebuild repositories by the digest of their tarball; read-only
+//! layers/    results of steps by the key of the step; read-only
 //! builds/    a work directory for each recipe: changes, image and logs of its last build
 //! cache/     shared by all builds: binary packages by their key, metadata of ebuilds, distfiles, compressed chunks of archives, git
 //!            repositories
@@ -23,6 +24,7 @@ pub mod clean;
 pub mod export;
 pub mod import;
 pub mod keys;
+pub mod layers;
 pub mod lock;
 pub mod packages;
 pub mod refs;
@@ -57,7 +59,9 @@ impl Store {
             return Err(Error::system(format!("{}: it belongs to another user", doing()))
                 .with_hint("run as its owner, or set QUERN_HOME to a directory of your own"));
         }
-        ["blobs", "keys", "refs", "trees", "builds", "cache"].iter().try_for_each(|name| make(&home.join(name)))?;
+        ["blobs", "keys", "refs", "trees", "layers", "builds", "cache"]
+            .iter()
+            .try_for_each(|name| make(&home.join(name)))?;
         Ok(Self { root: home.to_owned() })
     }
 

@@ -176,7 +176,7 @@ pub(crate) fn remove_tree(path: &Path) -> Result<()> {
 }
 
 /// Returns a name for the ID mapping of the current user namespace; `root` for that of the host.
-fn id_map() -> Result<String> {
+pub(super) fn id_map() -> Result<String> {
     let read =
         |kind| fs_err::read_to_string(format!("/proc/self/{kind}")).system(|| "reading the ID mapping of this process");
     let maps = read("uid_map")? + &read("gid_map")?;

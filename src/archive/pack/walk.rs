@@ -29,6 +29,9 @@ pub const RESULT_IN_TREE: &str = "the archive would contain its own output: writ
 const UNMAPPED: &str = "ids outside your ranges in /etc/subuid and /etc/subgid all look like 65534: pack as root, or change the owner \
                         with chown";
 
+/// The attributes that mark an opaque directory, in overlays with the option `userxattr` and in others.
+const OPAQUE: [&[u8]; 2] = [b"user.overlay.opaque", b"trusted.overlay.opaque"];
+
 /// Names of left-out attributes that are counted one by one.
 const MAX_LEFT_OUT: usize = 16;
 
@@ -49,6 +52,15 @@ pub struct Item {
     pub holes: bool,
     /// More names of its inode may follow.
     pub linked: bool,
+    /// A directory with the mark of overlayfs that hides the content of lower layers.
+    pub opaque: bool,
+}
+
+impl Item {
+    /// An item without data and without other names.
+    pub fn new(path: PathBuf, kind: NodeKind, meta: Meta) -> Self {
+        Self { path, kind, meta, size: 0, file: None, holes: false, linked: false, opaque: false }
+    }
 }
 
 /// A device and an inode number.
@@ -187,8 +199,8 @@ impl Walker<'_> {
     fn enter(&mut self, fd: OwnedFd, path: PathBuf, take: &mut dyn FnMut(Item) -> Result<()>) -> Result<Level> {
         let stat = rustix::fs::fstat(&fd).system(|| self.tree.doing("examining", &path))?;
         self.refuse_result(&stat, &path)?;
-        let meta = self.meta(&stat, fd.as_fd(), &Of::Open(fd.as_fd()), &path)?;
-        take(Item { path: path.clone(), kind: NodeKind::Dir, meta, size: 0, file: None, holes: false, linked: false })?;
+        let (meta, opaque) = self.meta(&stat, fd.as_fd(), &Of::Open(fd.as_fd()), &path)?;
+        take(Item { opaque, ..Item::new(path.clone(), NodeKind::Dir, meta) })?;
 
         let listed = rootfs::list(fd.as_fd()).system(|| self.tree.doing("listing", &path))?;
         let mut rest: Vec<(OsString, Known)> =
@@ -254,15 +266,13 @@ impl Walker<'_> {
             return Err(self.changed(&path));
         }
         self.refuse_result(&stat, &path)?;
-        let meta = self.meta(&stat, fd.as_fd(), &Of::Open(fd.as_fd()), &path)?;
+        let (meta, _) = self.meta(&stat, fd.as_fd(), &Of::Open(fd.as_fd()), &path)?;
         let (first, linked) = self.first_name(&stat, &path);
         let size = stat.st_size as u64;
         let holes = (stat.st_blocks as u64).saturating_mul(512) < size;
         Ok(match first {
-            Some(first) => {
-                Item { path, kind: NodeKind::Hardlink(first), meta, size: 0, file: None, holes: false, linked }
-            }
-            None => Item { path, kind: NodeKind::File, meta, size, file: Some(fd), holes, linked },
+            Some(first) => Item { linked, ..Item::new(path, NodeKind::Hardlink(first), meta) },
+            None => Item { size, file: Some(fd), holes, linked, ..Item::new(path, NodeKind::File, meta) },
         })
     }
 
@@ -281,10 +291,10 @@ impl Walker<'_> {
             FileType::BlockDevice => NodeKind::Block(device().0, device().1),
             _ => return Err(self.changed(&path)),
         };
-        let meta = self.meta(&stat, fd.as_fd(), &Of::Name(at, name), &path)?;
+        let (meta, _) = self.meta(&stat, fd.as_fd(), &Of::Name(at, name), &path)?;
         let (first, linked) = self.first_name(&stat, &path);
         let kind = first.map_or(kind, NodeKind::Hardlink);
-        Ok(Item { path, kind, meta, size: 0, file: None, holes: false, linked })
+        Ok(Item { linked, ..Item::new(path, kind, meta) })
     }
 
     /// Refuses a file or directory that the caller writes to.
@@ -333,11 +343,12 @@ impl Walker<'_> {
         let mut meta = Meta { mode: node.mode, uid: node.uid, gid: node.gid, mtime: node.mtime, xattrs: node.xattrs };
         meta.xattrs.retain(|(name, _)| !self.leave_out(name, rootfs::is_host_xattr(name)));
         meta.xattrs.sort_unstable();
-        Item { path, kind, meta, size: 0, file: None, holes: false, linked }
+        Item { linked, ..Item::new(path, kind, meta) }
     }
 
-    fn meta(&mut self, stat: &Stat, fd: BorrowedFd<'_>, of: &Of<'_>, path: &Path) -> Result<Meta> {
-        let mut xattrs = self.xattrs(of).system(|| self.tree.doing("reading the attributes of", path))?;
+    /// Reads the metadata of an inode, and whether it is an opaque directory.
+    fn meta(&mut self, stat: &Stat, fd: BorrowedFd<'_>, of: &Of<'_>, path: &Path) -> Result<(Meta, bool)> {
+        let (mut xattrs, opaque) = self.xattrs(of).system(|| self.tree.doing("reading the attributes of", path))?;
         let unmapped = match self.owners.unmapped(fd, stat)? {
             true => Some("its owner or its group"),
             false if xattrs.iter().any(is_unmapped_acl) => Some("a user or group in its ACL"),
@@ -355,29 +366,27 @@ impl Walker<'_> {
         }
         xattrs.sort_unstable();
         let mtime = Time { sec: stat.st_mtime, nsec: stat.st_mtime_nsec as u32 };
-        Ok(Meta { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime, xattrs })
+        Ok((Meta { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime, xattrs }, opaque))
     }
 
-    /// Reads all extended attributes, except those of the host and of overlays, which are counted.
-    fn xattrs(&mut self, of: &Of<'_>) -> rustix::io::Result<Xattrs> {
+    /// Reads all extended attributes, except those of the host and of overlays, which are counted. Returns true beside them if one of
+    /// the latter marks an opaque directory.
+    fn xattrs(&mut self, of: &Of<'_>) -> rustix::io::Result<(Xattrs, bool)> {
         let names = rootfs::all_xattr_names(|to| match of {
             Of::Open(fd) => rustix::fs::flistxattr(fd, to),
             Of::Name(at, name) => at::list_xattrs(*at, name, to),
         })?;
-        let mut all = Vec::new();
+        let (mut all, mut opaque) = (Vec::new(), false);
         for name in names {
-            if self.leave_out(&name, rootfs::is_host_xattr(&name) || rootfs::is_overlay_xattr(&name)) {
-                continue;
+            if OPAQUE.contains(&name.as_slice()) {
+                opaque |= of.get(&name)? == b"y";
             }
-            let mut value = vec![0; MAX_XATTR];
-            let length = match of {
-                Of::Open(fd) => rustix::fs::fgetxattr(fd, &name[..], &mut value[..]),
-                Of::Name(at, of) => at::get_xattr(*at, of, &name, &mut value[..]),
-            };
-            value.truncate(length?);
-            all.push((name, value));
+            if !self.leave_out(&name, rootfs::is_host_xattr(&name) || rootfs::is_overlay_xattr(&name)) {
+                let value = of.get(&name)?;
+                all.push((name, value));
+            }
         }
-        Ok(all)
+        Ok((all, opaque))
     }
 
     /// Counts an attribute if it is to be left out, and returns that.
@@ -413,4 +422,17 @@ enum Of<'a> {
     Open(BorrowedFd<'a>),
     /// A name in an open directory.
     Name(BorrowedFd<'a>, &'a OsStr),
+}
+
+impl Of<'_> {
+    /// Reads the value of an attribute.
+    fn get(&self, name: &[u8]) -> rustix::io::Result<Vec<u8>> {
+        let mut value = vec![0; MAX_XATTR];
+        let length = match self {
+            Self::Open(fd) => rustix::fs::fgetxattr(fd, name, &mut value[..]),
+            Self::Name(at, of) => at::get_xattr(*at, of, name, &mut value[..]),
+        };
+        value.truncate(length?);
+        Ok(value)
+    }
 }

@@ -37,15 +37,7 @@ impl Args {
                 return lines.entry(entry);
             }
             let (path, kind, meta) = (entry.path.clone(), entry.kind.clone(), entry.meta.clone());
-            lines.text(&listing.line(&Item {
-                path,
-                kind,
-                meta,
-                size: entry.size,
-                file: None,
-                holes: false,
-                linked: false,
-            }))
+            lines.text(&listing.line(&Item { size: entry.size, ..Item::new(path, kind, meta) }))
         });
         if let (true, Err(error)) = (self.json, &listed) {
             lines.refused(error)?;

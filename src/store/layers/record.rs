@@ -1,0 +1,61 @@
+//! The record of a layer.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::archive::changes::Changes;
+use crate::base::digest::Sha256;
+
+/// Version of the layers' form. Layers with another one count as missing.
+pub const FORMAT: u32 = 1;
+
+/// The record of a layer, stored in `layer.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRecord {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The key of the step: everything that decides its result.
+    pub key: Sha256,
+    /// The [`chain`](Self::chain) of the layer below, or the identity of the base.
+    pub parent: Sha256,
+    /// The [`result`] of the step.
+    pub result: Sha256,
+    /// Name of the image whose build made the layer.
+    pub image: String,
+    /// Name of the step.
+    pub step: String,
+    /// The inputs of the key by name, for explanations.
+    #[serde(default)]
+    pub inputs: BTreeMap<String, String>,
+    /// When the step began, in seconds since 1970.
+    pub started: u64,
+    /// Duration of the step in milliseconds.
+    pub milliseconds: u64,
+    /// Bytes of data in the files that the step wrote.
+    pub bytes: u64,
+    /// Facts about the run that later builds show again, such as processes that outlived the step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+impl LayerRecord {
+    /// Parses a record. Returns `None` for one of another format.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        serde_json::from_slice(text).ok().filter(|record: &Self| record.format == FORMAT)
+    }
+
+    /// The identity of the state above the layer: that below it, and the result. It is the `parent` of the next layer. Steps with other
+    /// keys and the same result lead to the same state.
+    pub fn chain(&self) -> Sha256 {
+        Sha256::of(format!("{}\n{}\n", self.parent, self.result).as_bytes())
+    }
+}
+
+/// The digest of the changes of a step, for each of its overlays: mount point and changes.
+pub fn result(changes: &[(&str, Changes)]) -> Sha256 {
+    let mut lines: Vec<_> =
+        changes.iter().map(|(place, changes)| format!("{} {}\n", changes.digest(), place.escape_default())).collect();
+    lines.sort();
+    Sha256::of(lines.concat().as_bytes())
+}
