@@ -40,6 +40,7 @@ pub(crate) fn job() -> Job {
             workdir_tmpfs: None,
             keep_failed: false,
             compression: Compression::default(),
+            epoch: None,
         },
         emerge: Emerge {
             packages: vec!["@profile".to_owned()],
@@ -49,6 +50,8 @@ pub(crate) fn job() -> Job {
             binary_only: false,
         },
         accelerate: Accelerate::default(),
+        steps: Vec::new(),
+        skipped: Vec::new(),
         strip: Strip { doc: false, paths: Vec::new() },
         oci: None,
     }

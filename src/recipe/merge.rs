@@ -192,6 +192,10 @@ impl Merger<'_> {
             rank: OPTIONS,
         });
         let place = |from: usize, to: usize| Place { text, span: DASHES.len() + from..DASHES.len() + to };
+        if let Some(rest) = option.strip_prefix("step.") {
+            self.step_option(rest, text, DASHES.len() + option.len() - rest.len());
+            return;
+        }
         let dot = option.find(['.', '=']).filter(|at| option[*at..].starts_with('.'));
         let (section, from) = dot.map_or(("", 0), |dot| (&option[..dot], dot + 1));
         if dot.is_some() && !SECTIONS.contains(&section) {
@@ -231,24 +235,7 @@ impl Merger<'_> {
             return;
         }
         let of = keys::find(section, key).map(|key| key.of);
-        let is_table = matches!(of, Some(Type::Map | Type::Variables | Type::Tables | Type::Lines(_) | Type::Tool(_)));
-        let value = if let Some((name, name_at)) = item {
-            if of.is_some() && !is_table {
-                self.texts.find(Finding::at(&name_at, format!("{} is not a table", quoted(key)), "has no items"));
-                return;
-            }
-            let of_item = match of {
-                Some(Type::Tables) => Type::Variables,
-                Some(Type::Tool(keys)) => keys.iter().find(|key| key.name == name).map_or(Type::Str, |key| key.of),
-                _ => Type::Str,
-            };
-            let Some(value) = parse::argument(self.texts, text, start, of_item) else { return };
-            let at = value.at.clone();
-            Value { at, is: Is::Table(Table::from([(name, Item { key_at: name_at, value })])) }
-        } else {
-            let Some(value) = parse::argument(self.texts, text, start, of.unwrap_or(Type::Str)) else { return };
-            value
-        };
+        let Some(value) = self.value(of, key, item, (text, start)) else { return };
         let mut layer = Table::from([(key.to_owned(), Item { key_at: key_at.clone(), value })]);
         if !section.is_empty() {
             let value = Value { at: key_at.clone(), is: Is::Table(layer) };
@@ -257,6 +244,96 @@ impl Merger<'_> {
         let layer = shape::check(self.texts, layer);
         lay(&mut self.tree, layer);
     }
+
+    /// Parses the value of a key, or of an item of the key's table. The value begins at byte `from.1` of text `from.0`.
+    fn value(
+        &mut self,
+        of: Option<Type>,
+        key: &str,
+        item: Option<(String, Place)>,
+        from: (usize, usize),
+    ) -> Option<Value> {
+        let (text, start) = from;
+        let Some((name, name_at)) = item else {
+            return parse::argument(self.texts, text, start, of.unwrap_or(Type::Str));
+        };
+        let is_table = matches!(of, Some(Type::Map | Type::Variables | Type::Tables | Type::Lines(_) | Type::Tool(_)));
+        if of.is_some() && !is_table {
+            self.texts.find(Finding::at(&name_at, format!("{} is not a table", quoted(key)), "has no items"));
+            return None;
+        }
+        let of_item = match of {
+            Some(Type::Tables) => Type::Variables,
+            Some(Type::Tool(keys)) => keys.iter().find(|key| key.name == name).map_or(Type::Str, |key| key.of),
+            _ => Type::Str,
+        };
+        let value = parse::argument(self.texts, text, start, of_item)?;
+        let at = value.at.clone();
+        Some(Value { at, is: Is::Table(Table::from([(name, Item { key_at: name_at, value })])) })
+    }
+
+    /// Lays `--set step.NAME.KEY=value` over the step of that name. `rest` is the part from NAME on, at byte `start` of the text.
+    fn step_option(&mut self, rest: &str, text: usize, start: usize) {
+        let place = |from: usize, to: usize| Place { text, span: start + from..start + to };
+        let names = step_names(self.tree.get("step").map(|item| &item.value.is), "");
+        // A name may contain a dot, so the longest one wins.
+        let known =
+            names.iter().filter(|name| rest.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('.')));
+        let Some(name) = known.max_by_key(|name| name.len()) else {
+            let end = rest.find(['.', '=']).unwrap_or(rest.len());
+            let title = format!("no step is named {}", quoted(&rest[..end]));
+            let meant = nearest(&rest[..end], names.iter().map(String::as_str));
+            let finding = Finding::at(&place(0, end), title, "not a step");
+            self.texts.find(finding.maybe_help(meant.map(|meant| format!("did you mean {}?", quoted(meant)))));
+            return;
+        };
+        let begin = name.len() + 1;
+        let end = rest[begin..].find(['.', '=']).map_or(rest.len(), |at| begin + at);
+        let key = &rest[begin..end];
+        let item = rest[end..].strip_prefix('.').and_then(|item| {
+            let (name, length) = item_name(item)?;
+            Some((name, place(end + 1, end + 1 + length), end + 1 + length))
+        });
+        let equals = item.as_ref().map_or(end, |item| item.2);
+        if !rest[equals..].starts_with('=') {
+            let finding = Finding::at(&place(0, rest.len()), "`--set` takes step.NAME.KEY=value", "no `=`");
+            self.texts.find(finding.help(format!("for example: --set step.{name}.skip=true")));
+            return;
+        }
+        if key == "name" {
+            let finding = Finding::at(&place(begin, end), "a step cannot be renamed", "its name is how it is found");
+            self.texts.find(finding);
+            return;
+        }
+        let of = keys::STEP.iter().find(|known| known.name == key).map(|known| known.of);
+        let item = item.map(|(name, at, _)| (name, at));
+        let Some(value) = self.value(of, key, item, (text, start + equals + 1)) else { return };
+        let key_at = place(begin, end);
+        let mut table = Table::from([(key.to_owned(), Item { key_at, value })]);
+        for part in name.rsplit('/') {
+            let at = place(0, name.len());
+            let value = Value { at: at.clone(), is: Is::Str(part.to_owned()) };
+            table.insert("name".to_owned(), Item { key_at: at.clone(), value });
+            let step = Value { at: at.clone(), is: Is::Table(table) };
+            let value = Value { at: at.clone(), is: Is::List(vec![step]) };
+            table = Table::from([("step".to_owned(), Item { key_at: at, value })]);
+        }
+        let layer = shape::check(self.texts, table);
+        lay(&mut self.tree, layer);
+    }
+}
+
+/// Lists the names of all steps; a step of a group is `group/name`.
+fn step_names(steps: Option<&Is>, group: &str) -> Vec<String> {
+    let Some(Is::Steps(steps)) = steps else { return Vec::new() };
+    let mut names = Vec::new();
+    for step in steps {
+        let (Some(name), Is::Table(table)) = (step.name(), &step.value.is) else { continue };
+        let name = format!("{group}{name}");
+        names.extend(step_names(table.get("step").map(|item| &item.value.is), &format!("{name}/")));
+        names.push(name);
+    }
+    names
 }
 
 /// Splits the name of a variable, without `QUERN_`, into section and key. The key may be empty.
@@ -295,10 +372,22 @@ fn lay(under: &mut Table, over: Table) {
     for (key, item) in over {
         match (under.get_mut(&key).map(|item| &mut item.value.is), item.value.is) {
             (Some(Is::Table(below)), Is::Table(above)) => lay(below, above),
+            (Some(Is::Steps(below)), Is::Steps(above)) => lay_steps(below, above),
             (_, is) => {
                 let value = Value { at: item.value.at, is };
                 under.insert(key, Item { key_at: item.key_at, value });
             }
+        }
+    }
+}
+
+/// Lays steps over others: a step of the same name in its place, any other at the end.
+fn lay_steps(under: &mut Vec<Item>, over: Vec<Item>) {
+    for item in over {
+        let below = under.iter_mut().find(|below| below.name() == item.name()).map(|below| &mut below.value.is);
+        match (below, item.value.is) {
+            (Some(Is::Table(below)), Is::Table(above)) => lay(below, above),
+            (_, is) => under.push(Item { key_at: item.key_at, value: Value { at: item.value.at, is } }),
         }
     }
 }

@@ -28,9 +28,9 @@ use crate::base::error::Result;
 
 pub use edit::{NewLine, with_lines};
 pub use job::{
-    Accelerate, BaseSpec, Binhost, Bounds, Build, Ccache, Compression, Emerge, FuntooProfile, Git, Job, Jobserver, Oci,
-    Origin, Portage, ProfileName, ProfileSpec, RepositorySpec, SignedFile, Snapshot, SnapshotFormat, Source, Strip,
-    TreeKind, Version,
+    Accelerate, Action, BaseSpec, Binhost, Bounds, Build, Ccache, Compression, CopySpec, Emerge, FuntooProfile, Git,
+    Job, Jobserver, Oci, Origin, Phase, Portage, ProfileName, ProfileSpec, Rebuild, Refresh, RepositorySpec, Script,
+    SignedFile, Snapshot, SnapshotFormat, Source, Step, StepRoot, StepTmpfs, Strip, TreeKind, Version, WriteSpec,
 };
 
 /// The mirror for recipes that name none: Gentoo's own.

@@ -25,6 +25,8 @@ pub(super) enum Is {
     Bool(bool),
     List(Vec<Value>),
     Table(Table),
+    /// Tables with a name, in order. A later layer's table of the same name is laid over an earlier one.
+    Steps(Vec<Item>),
     /// A value that no key takes, by the name that messages show.
     Other(&'static str),
 }
@@ -36,7 +38,7 @@ impl Is {
             Self::Str(_) => "a string",
             Self::Int(_) => "an integer",
             Self::Bool(_) => "a boolean",
-            Self::List(_) => "an array",
+            Self::List(_) | Self::Steps(_) => "an array",
             Self::Table(_) => "a table",
             Self::Other(what) => what,
         }
@@ -73,7 +75,7 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
     let raw = &source[start..];
     let at = Place { text, span: start..source.len() };
     let literal = match of {
-        Type::Strs | Type::Words | Type::Ports | Type::Entries(_) => raw.starts_with('['),
+        Type::Strs | Type::Words | Type::Ports | Type::Entries(_) | Type::Steps => raw.starts_with('['),
         Type::Map | Type::Variables | Type::Tables | Type::Tool(_) => raw.starts_with('{'),
         Type::Lines(_) | Type::Profile => raw.starts_with(['[', '{']),
         Type::Str | Type::Int | Type::Age | Type::Size | Type::Bool | Type::Choice => false,
@@ -109,9 +111,14 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
             Is::List(words)
         }
         Type::Lines(_) => Is::List(split(raw, |c| c == '\n', text, start)),
-        Type::Str | Type::Age | Type::Size | Type::Map | Type::Variables | Type::Tables | Type::Profile => {
-            Is::Str(raw.to_owned())
-        }
+        Type::Str
+        | Type::Age
+        | Type::Size
+        | Type::Map
+        | Type::Variables
+        | Type::Tables
+        | Type::Profile
+        | Type::Steps => Is::Str(raw.to_owned()),
     };
     Some(Value { at, is })
 }

@@ -123,6 +123,7 @@ fn typed(texts: &mut Texts, section: &str, key: &Key, value: Value) -> Option<Va
             }
             is => Value { at: value.at, is },
         })?),
+        (Type::Steps, Is::List(list)) => Is::Steps(wrong.steps(texts, list)?),
         (of, is) => {
             wrong.note(texts, &at, of.expected(), &is);
             return None;
@@ -158,10 +159,14 @@ struct Wrong<'a> {
 
 impl Wrong<'_> {
     fn note(&self, texts: &mut Texts, at: &Place, expected: &str, found: &Is) {
-        let place = if self.section.is_empty() { String::new() } else { format!(" in [{}]", self.section) };
+        let place = match self.section {
+            "" => String::new(),
+            "step" => " of a step".to_owned(),
+            section => format!(" in [{section}]"),
+        };
         let example = match texts.get(at.text).kind {
-            TextKind::File => self.key.example.to_owned(),
-            TextKind::Variable | TextKind::Option => in_words(self.key),
+            TextKind::Variable | TextKind::Option if self.key.section == self.section => in_words(self.key),
+            _ => self.key.example.to_owned(),
         };
         texts.find(
             Finding::at(
@@ -212,7 +217,7 @@ impl Wrong<'_> {
         let mut checked = Vec::new();
         for Value { at, is } in list {
             let table = match is {
-                Is::Str(_) => {
+                Is::Str(_) if entries.strings => {
                     checked.push(Value { at, is });
                     continue;
                 }
@@ -226,6 +231,44 @@ impl Wrong<'_> {
             checked.push(Value { at, is: Is::Table(items) });
         }
         Some(checked)
+    }
+
+    /// Returns the steps that have a name. The place of an item's key is that of its name.
+    fn steps(&self, texts: &mut Texts, list: Vec<Value>) -> Option<Vec<Item>> {
+        let mut checked: Vec<Item> = Vec::new();
+        for Value { at, is } in list {
+            let Is::Table(table) = is else {
+                self.note(texts, &at, "a table", &is);
+                return None;
+            };
+            let named = table.contains_key("name");
+            let table = inner(texts, table, keys::STEP, ("step", "a step"));
+            let Some(name) = table.get("name") else {
+                if !named {
+                    let finding = Finding::at(&at, "a step needs a name", "no `name`");
+                    texts.find(finding.help("for example: name = \"configure\""));
+                }
+                continue;
+            };
+            let (key_at, word) = (name.value.at.clone(), name.value.as_str());
+            if let Some(first) = checked.iter().find(|other| other.name() == word) {
+                let title = format!("two steps are named {}", quoted(word.unwrap_or_default()));
+                texts.find(Finding::at(&key_at, title, "again here").also(&first.key_at, "first here"));
+                continue;
+            }
+            checked.push(Item { key_at, value: Value { at, is: Is::Table(table) } });
+        }
+        Some(checked)
+    }
+}
+
+impl Item {
+    /// Returns the string `name` of a table.
+    pub(super) fn name(&self) -> Option<&str> {
+        match &self.value.is {
+            Is::Table(table) => table.get("name")?.value.as_str(),
+            _ => None,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::base::error::Kind;
 
 /// A directory with an ebuild repository in `repo`, and a good recipe in `good.toml`.
-struct Place {
+pub(super) struct Place {
     dir: TempDir,
 }
 
@@ -22,7 +22,7 @@ profile = "main:base"
 "#;
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs_err::create_dir_all(dir.path().join("repo/profiles/base")).unwrap();
         let place = Self { dir };
@@ -31,36 +31,36 @@ impl Place {
         place
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+    pub(super) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
         let path = self.path().join(name);
         fs_err::create_dir_all(path.parent().unwrap()).unwrap();
         fs_err::write(path, text).unwrap();
     }
 
-    fn request(&self, files: &[&str]) -> Request {
+    pub(super) fn request(&self, files: &[&str]) -> Request {
         let files = files.iter().map(PathBuf::from).collect();
         Request { files, cwd: self.path().to_owned(), ..Request::default() }
     }
 
-    fn with(&self, env: &[(&str, &str)], sets: &[&str]) -> Request {
+    pub(super) fn with(&self, env: &[(&str, &str)], sets: &[&str]) -> Request {
         let env = env.iter().map(|(name, value)| (name.into(), value.into())).collect();
         let sets = sets.iter().map(|set| (*set).to_owned()).collect();
         Request { env, sets, ..self.request(&["good.toml"]) }
     }
 }
 
-fn job(request: &Request) -> Job {
+pub(super) fn job(request: &Request) -> Job {
     match load(request) {
         Ok(loaded) => loaded.job,
         Err(error) => panic!("{error}\n{}", error.details().unwrap_or_default()),
     }
 }
 
-fn refusal(request: &Request) -> String {
+pub(super) fn refusal(request: &Request) -> String {
     let error = load(request).expect_err("a mistake");
     assert_eq!(error.kind(), Kind::Usage);
     let hint = error.hint().unwrap_or_default();

@@ -13,6 +13,9 @@ use crate::recipe::{Build, Compression, Emerge, Strip, TreeKind, atom, package_f
 /// The limit on `jobs`. A greater number is a typing error.
 pub(super) const MAX_JOBS: i64 = 1024;
 
+/// The limit on times, in seconds since 1970: the year 9999, the last that all formats have.
+const MAX_EPOCH: u64 = 253_402_300_799;
+
 impl Checker<'_> {
     /// Returns the section and the kind, on which other defaults depend; `None` if the kind is wrong.
     pub(super) fn build(&mut self, known: &Known) -> Option<(Option<Build>, TreeKind)> {
@@ -44,6 +47,7 @@ impl Checker<'_> {
         });
         let include_system = self.bool("build", "include-system").unwrap_or(false);
         let keep_failed = self.bool("build", "keep-failed").unwrap_or(true);
+        let epoch = self.epoch();
         let build = profile.zip(outdir).map(|(profile, outdir)| Build {
             profile,
             profile_packages,
@@ -57,8 +61,22 @@ impl Checker<'_> {
             workdir_tmpfs,
             keep_failed,
             compression,
+            epoch,
         });
         Some((build, kind))
+    }
+
+    fn epoch(&mut self) -> Option<u64> {
+        let Some((at, Is::Int(seconds))) = self.value("build", "epoch").map(|value| (value.at.clone(), &value.is))
+        else {
+            return None;
+        };
+        let epoch = u64::try_from(*seconds).ok().filter(|seconds| *seconds <= MAX_EPOCH);
+        if epoch.is_none() {
+            let problem = Problem::new("not a number of seconds since 1970").help("for example 1700000000");
+            self.texts.problem(&at, "not a valid time", problem);
+        }
+        epoch
     }
 
     /// Returns the kind of the tree, and true if only its binary packages are a result.
@@ -147,15 +165,20 @@ impl Checker<'_> {
 
     fn packages(&mut self, kind: TreeKind) -> Option<Vec<String>> {
         let written = self.list("emerge", "packages");
-        if written.as_ref().is_some_and(Vec::is_empty) {
+        // Steps can make an image alone.
+        let steps = self.value("", "step").is_some();
+        if written.as_ref().is_some_and(Vec::is_empty) && !steps {
             let at = self.place("emerge", "packages")?;
             let problem = Problem::new("empty").help("\"@profile\" stands for the packages that the profile lists");
             self.texts.problem(&at, "no package is given", problem);
             return None;
         }
         if written.is_none() && kind == TreeKind::Stage4 {
+            if steps {
+                return Some(Vec::new());
+            }
             let finding = Finding::missing("a stage4 needs packages, but no package is given");
-            self.texts.find(finding.help("in [emerge] write packages = [\"…\"]"));
+            self.texts.find(finding.help("in [emerge] write packages = [\"…\"], or add a [[step]]"));
             return None;
         }
         let packages = self.each("emerge", "packages", "package", unchanged(atom::package));

@@ -12,6 +12,7 @@ mod profile;
 mod repositories;
 mod repository;
 mod source;
+mod steps;
 
 use std::path::{Path, PathBuf};
 
@@ -30,6 +31,7 @@ pub(super) fn job(texts: &mut Texts, tree: &Table, request: &Request) -> Option<
     let build = checker.build(&known);
     let emerge = build.as_ref().map(|(_, kind)| checker.emerge(*kind));
     let accelerate = checker.accelerate(portage.as_ref().map(|portage| &portage.make_conf));
+    let (steps, skipped) = checker.steps();
     let strip = checker.strip();
     let oci = checker.oci();
     let build = build.and_then(|(build, _)| build);
@@ -51,6 +53,8 @@ pub(super) fn job(texts: &mut Texts, tree: &Table, request: &Request) -> Option<
         build: build?,
         emerge: emerge??,
         accelerate: accelerate?,
+        steps,
+        skipped,
         strip,
         oci,
     })
@@ -72,6 +76,11 @@ impl Word {
     fn of(value: &Value) -> Option<Self> {
         value.as_str().map(|text| Self { text: text.to_owned(), at: value.at.clone() })
     }
+
+    /// Returns the word of a key in a table.
+    fn in_table(table: &Table, key: &str) -> Option<Self> {
+        table.get(key).and_then(|item| Self::of(&item.value))
+    }
 }
 
 /// Wraps a rule that only accepts or refuses, so that it returns the word.
@@ -84,12 +93,15 @@ struct Checker<'a> {
     tree: &'a Table,
     request: &'a Request,
     home: Option<PathBuf>,
+    /// True if keys or types are wrong, so that a missing key may be there under another name.
+    misspelt: bool,
 }
 
 impl<'a> Checker<'a> {
     fn new(texts: &'a mut Texts, tree: &'a Table, request: &'a Request) -> Self {
         let home = request.env.get(std::ffi::OsStr::new("HOME")).map(PathBuf::from).filter(|home| home.is_absolute());
-        Self { texts, tree, request, home }
+        let misspelt = texts.is_wrong();
+        Self { texts, tree, request, home, misspelt }
     }
 }
 

@@ -16,6 +16,8 @@ pub(super) enum Must {
     File,
     /// An existing directory.
     Directory,
+    /// An existing regular file or directory.
+    Exist,
     /// A directory that need not exist yet.
     BeMade,
 }
@@ -49,12 +51,18 @@ impl Checker<'_> {
         let problem = match (must, fs_err::metadata(&path)) {
             (Must::File, Ok(found)) if found.is_file() => return Some(path),
             (Must::Directory | Must::BeMade, Ok(found)) if found.is_dir() => return Some(path),
+            (Must::Exist, Ok(found)) if found.is_dir() || found.is_file() => return Some(path),
+            (Must::Exist, Ok(_)) => Problem::new("not a regular file or directory"),
             (Must::BeMade, Err(error)) if error.kind() == io::ErrorKind::NotFound => return Some(path),
             (Must::File, Ok(_)) => Problem::new("not a regular file"),
             (_, Ok(_)) => Problem::new("not a directory"),
             (_, Err(error)) => Problem::new(reason(&error)),
         };
-        let what = if must == Must::File { "cannot use the file" } else { "cannot use the directory" };
+        let what = match must {
+            Must::File => "cannot use the file",
+            Must::Directory | Must::BeMade => "cannot use the directory",
+            Must::Exist => "cannot use",
+        };
         self.texts.problem(&word.at, format!("{what} {shown}"), problem);
         None
     }

@@ -15,11 +15,11 @@ mod tests;
 
 pub(super) use emerge::{distcc_host, make_conf_variable, option, owned_variable, use_flag};
 pub(super) use image::{port, tag, user};
-pub(super) use path::{host_path, image_path, shown_path, strip_path};
+pub(super) use path::{exclude, host_path, image_path, mode, shown_path, strip_path, tmpfs};
 pub(super) use server::{
     branch, commit, day, ending, fingerprint, server_path, sha512, snapshot_format, timestamp, url, variant,
 };
-pub(super) use size::{age, bytes, max_bytes, max_entries, storage};
+pub(super) use size::{age, bytes, duration, max_bytes, max_entries, storage};
 
 /// The value that a rule makes of a word, or the mistake in the word.
 pub(super) type Checked<T = ()> = Result<T, Problem>;
@@ -31,6 +31,12 @@ pub(super) fn name(text: &str) -> Checked {
         return Err(Problem::new("longer than 128 characters"));
     }
     Ok(())
+}
+
+/// Accepts the name of a step, and of other things that a recipe names.
+pub(super) fn item_name(text: &str) -> Checked {
+    chars(text, "a name", |c| c.is_ascii_alphanumeric(), |c| c.is_ascii_alphanumeric() || "._-".contains(c))?;
+    if text.len() > 64 { Err(Problem::new("longer than 64 characters")) } else { Ok(()) }
 }
 
 /// Accepts the base name of the results, and drops their suffix if it is written.
@@ -96,6 +102,12 @@ pub(super) fn printable(text: &str) -> Checked {
 /// Accepts text that can be an argument or an environment variable of a program.
 pub(super) fn argument(text: &str) -> Checked {
     if text.contains('\0') { Err(Problem::new("a NUL byte")) } else { Ok(()) }
+}
+
+/// Accepts the name of an environment variable.
+pub(super) fn environment_variable(text: &str) -> Checked {
+    let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+    chars(text, "a variable's name", letter, |c| letter(c) || c.is_ascii_digit())
 }
 
 /// Accepts a text that is not empty and has only allowed characters. `what` names the kind of text for the message.

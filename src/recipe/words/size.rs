@@ -24,6 +24,27 @@ pub(in crate::recipe) fn age(text: &str) -> Checked<u64> {
     }
 }
 
+/// Parses a duration into seconds: a number with the unit `s`, `m`, `h`, `d` or `w`.
+pub(in crate::recipe) fn duration(text: &str) -> Checked<u64> {
+    let help = "write a number with a unit, for example \"30s\", \"10m\", \"2h\", \"7d\" or \"4w\"";
+    let unit = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3600,
+        Some('d') => 86_400,
+        Some('w') => 7 * 86_400,
+        _ => return Err(Problem::new("not a duration").help(help)),
+    };
+    let number = &text[..text.len() - 1];
+    let number = digits(number).then(|| number.parse::<u64>().ok()).flatten();
+    match number.and_then(|number| number.checked_mul(unit)) {
+        Some(0) => Err(Problem::new("a duration must be greater than 0").help(help)),
+        Some(seconds) if seconds <= MAX_AGE => Ok(seconds),
+        Some(_) => Err(Problem::new("more than a hundred years").help(help)),
+        None => Err(Problem::new("not a duration").help(help)),
+    }
+}
+
 /// Parses a number of bytes: a plain number, or one with the unit `K`, `M`, `G` or `T` (powers of 1024). The unit may also be
 /// written as in `20 GiB`.
 pub(in crate::recipe) fn bytes(text: &str) -> Option<u64> {

@@ -1,5 +1,9 @@
 //! The table of all keys of a recipe: section, type, other spellings, and an example for messages.
 
+mod steps;
+
+pub(super) use steps::STEP;
+
 /// The type of a key's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Type {
@@ -35,6 +39,8 @@ pub(super) enum Type {
     Tool(&'static [Key]),
     /// A boolean, a word or an integer.
     Choice,
+    /// An array of steps, which are merged by name.
+    Steps,
 }
 
 impl Type {
@@ -56,6 +62,7 @@ impl Type {
             Self::Tables => "a table of tables",
             Self::Tool(_) => "true, false or a table",
             Self::Choice => "a word, an integer or false",
+            Self::Steps => "an array of tables",
             Self::Lines(_) => "an array of lines, or a table of package = \"words\"",
         }
     }
@@ -72,6 +79,8 @@ pub(super) struct Entries {
     expected: &'static str,
     /// The type of an entry, for a message.
     pub(super) entry: &'static str,
+    /// True if an entry may be a string.
+    pub(super) strings: bool,
     /// The keys of a table.
     pub(super) keys: &'static [Key],
 }
@@ -100,6 +109,7 @@ const REPOSITORIES: Entries = Entries {
     of: "a repository",
     expected: "an array of directories or tables",
     entry: "a directory or a table",
+    strings: true,
     keys: REPOSITORY,
 };
 
@@ -108,6 +118,7 @@ const BINHOSTS: Entries = Entries {
     of: "a host of binary packages",
     expected: "an array of addresses or tables",
     entry: "an address or a table",
+    strings: true,
     keys: BINHOST,
 };
 
@@ -165,6 +176,7 @@ const DISTCC: &[Key] = &[key("", "hosts", Type::Words, r#"hosts = ["192.0.2.7/8"
 pub(super) const KEYS: &[Key] = &[
     key("", "name", Type::Str, r#"name = "musl-python3""#),
     key("", "include", Type::Strs, r#"include = ["base.toml"]"#),
+    key("", "step", Type::Steps, r#"step = [{ name = "hello", run = "echo hello > /etc/motd" }]"#),
     key("source", "distro", Type::Str, r#"distro = "gentoo""#),
     key("source", "stage3", Type::Str, r#"stage3 = "amd64-musl""#),
     key("source", "version", Type::Str, r#"version = "latest""#),
@@ -239,6 +251,7 @@ pub(super) const KEYS: &[Key] = &[
     key("build", "image-name", Type::Str, r#"image-name = "rootfs""#),
     key("build", "workdir-storage", Type::Str, r#"workdir-storage = "tmpfs:4G""#),
     key("build", "keep-failed", Type::Bool, "keep-failed = false"),
+    key("build", "epoch", Type::Int, "epoch = 1700000000"),
     key("build", "compression", Type::Str, r#"compression = "gzip""#),
     key("emerge", "packages", Type::Strs, r#"packages = ["@profile", "app-misc/hello"]"#),
     key("emerge", "jobs", Type::Int, "jobs = 6"),
@@ -343,5 +356,9 @@ pub(super) fn names() -> Vec<(String, String)> {
         let full = move |name: &str| format!("{}.{}.{name}", key.section, key.name);
         keys.iter().map(move |inner| (full(inner.name), variable(key.section, key.name)))
     });
-    of_recipe.chain(of_entries).chain(of_profile).chain(of_tools).collect()
+    let of_step = STEP.iter().map(|key| (format!("step.{}", key.name), variable("", "step")));
+    let of_lists = steps::LISTS.into_iter().flat_map(|entries| {
+        entries.keys.iter().map(|key| (format!("{}.{}", entries.list, key.name), variable("", "step")))
+    });
+    of_recipe.chain(of_entries).chain(of_profile).chain(of_tools).chain(of_step).chain(of_lists).collect()
 }

@@ -1,11 +1,15 @@
 //! The typed recipe.
 
+mod steps;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::dated;
+
+pub use steps::{Action, CopySpec, Phase, Rebuild, Refresh, Script, Step, StepRoot, StepTmpfs, WriteSpec};
 
 /// One image to build. Every path is absolute and every value is valid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,6 +27,12 @@ pub struct Job {
     /// The helpers of compilers. They change no result, so they are not a part of the provenance.
     #[serde(skip)]
     pub accelerate: Accelerate,
+    /// The steps, in the order in which they run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
+    /// The names of steps that are left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<String>,
     /// Files to leave out of the image.
     pub strip: Strip,
     /// The OCI image, if the recipe has a table `[oci]`.
@@ -309,6 +319,9 @@ pub struct Build {
     /// The compression of the tarball.
     #[serde(skip_serializing_if = "Compression::is_default")]
     pub compression: Compression,
+    /// SOURCE_DATE_EPOCH in steps, in seconds since 1970. `None`: the time of the base.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
 }
 
 /// A request for a profile.

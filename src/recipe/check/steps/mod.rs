@@ -1,0 +1,209 @@
+//! `[[step]]`: named changes of the tree.
+
+mod action;
+mod order;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::{Checker, Word, unchanged};
+use crate::base::text::{nearest, quoted};
+use crate::recipe::diagnostic::{Finding, Place, Problem};
+use crate::recipe::parse::{Is, Item, Table};
+use crate::recipe::{Phase, Refresh, Step, StepRoot, StepTmpfs, words};
+use order::Node;
+
+/// The limit on groups in groups.
+const MAX_DEPTH: usize = 8;
+/// The limit on the steps of a recipe.
+const MAX_STEPS: usize = 1000;
+
+/// The context of a step: the groups around it.
+#[derive(Debug, Clone)]
+struct Around {
+    /// The name of the group with a `/`; empty at the top.
+    prefix: String,
+    depth: usize,
+    /// The phase of the group.
+    at: Phase,
+    skip: bool,
+}
+
+impl Checker<'_> {
+    /// Returns the steps in the order in which they run, and the names of those that are left out.
+    pub(super) fn steps(&mut self) -> (Vec<Step>, Vec<String>) {
+        let Some(Is::Steps(written)) = self.value("", "step").map(|value| value.is.clone()) else {
+            return (Vec::new(), Vec::new());
+        };
+        let mut nodes = Vec::new();
+        let around = Around { prefix: String::new(), depth: 1, at: Phase::Packages, skip: false };
+        let top = self.nodes(&written, &around, &mut nodes);
+        if nodes.len() > MAX_STEPS
+            && let Some(at) = written.last().map(|item| item.key_at.clone())
+        {
+            self.texts.problem(&at, "too many steps", Problem::new(format!("more than {MAX_STEPS} steps")));
+            return (Vec::new(), Vec::new());
+        }
+        let skipped = nodes.iter().filter(|node| node.skip).map(|node| node.name.clone()).collect();
+        (self.in_order_of_run(top, nodes), skipped)
+    }
+
+    /// Appends steps and the steps in them. Returns the indices of the steps at this level.
+    fn nodes(&mut self, written: &[Item], around: &Around, nodes: &mut Vec<Node>) -> Vec<usize> {
+        let mut level = Vec::new();
+        for item in written {
+            let Is::Table(table) = &item.value.is else { continue };
+            let Some(name) = Word::in_table(table, "name") else { continue };
+            if self.follow(&name, "name of a step", unchanged(words::item_name)).is_none() {
+                continue;
+            }
+            if around.depth > MAX_DEPTH {
+                let problem = Problem::new(format!("deeper than {MAX_DEPTH} groups"));
+                self.texts.problem(&name.at, "groups of steps are nested too deep", problem);
+                continue;
+            }
+            let full = format!("{}{}", around.prefix, name.text);
+            let at = self.phase(table);
+            let phase = at.as_ref().map_or(around.at, |(_, phase)| *phase);
+            let skip = around.skip || flag(table, "skip");
+            let inner = Around { prefix: format!("{full}/"), depth: around.depth + 1, at: phase, skip };
+            let group = match table.get("step").map(|item| &item.value.is) {
+                Some(Is::Steps(steps)) => steps.clone(),
+                _ => Vec::new(),
+            };
+            let children = self.nodes(&group, &inner, nodes);
+            let step = self.step(table, &name.at, &full, phase, !group.is_empty());
+            let anchor = self.anchor(table);
+            let at = at.map(|(at, _)| at);
+            nodes.push(Node { name: full, name_at: name.at, at, phase, skip, children, anchor, step });
+            level.push(nodes.len() - 1);
+        }
+        level
+    }
+
+    fn phase(&mut self, table: &Table) -> Option<(Place, Phase)> {
+        let word = Word::in_table(table, "at")?;
+        let known = Phase::ALL.map(Phase::name);
+        let phase = self.one_of(&word, "`at`", &known)?;
+        Some((word.at, Phase::ALL[phase]))
+    }
+
+    /// Returns the index of a word in a list of known words.
+    fn one_of(&mut self, word: &Word, what: &str, known: &[&str]) -> Option<usize> {
+        self.follow(word, what, |text| {
+            known.iter().position(|name| *name == text).ok_or_else(|| {
+                let help = match nearest(text, known.iter().copied()) {
+                    Some(meant) => format!("did you mean \"{meant}\"?"),
+                    None => format!("known: {}", known.join(", ")),
+                };
+                Problem::new("not known").help(help)
+            })
+        })
+    }
+
+    /// Returns true and the step to run before, or false and the step to run after.
+    fn anchor(&mut self, table: &Table) -> Option<(bool, Word)> {
+        let (before, after) = (Word::in_table(table, "before"), Word::in_table(table, "after"));
+        if let (Some(before), Some(after)) = (&before, &after) {
+            let (one, other) = (self.texts.rank(&before.at), self.texts.rank(&after.at));
+            if one == other {
+                let finding = Finding::at(&after.at, "a step has one place", "remove one of the two");
+                self.texts.find(finding.also(&before.at, "because of `before`"));
+                return None;
+            }
+            return Some(if one > other { (true, before.clone()) } else { (false, after.clone()) });
+        }
+        before.map(|word| (true, word)).or_else(|| after.map(|word| (false, word)))
+    }
+
+    /// Returns the step of a table, or `None` if it is a group alone or has mistakes.
+    fn step(&mut self, table: &Table, at: &Place, name: &str, phase: Phase, group: bool) -> Option<Step> {
+        let action = self.action(table, at, group);
+        let root = match Word::in_table(table, "in") {
+            Some(word) => self.one_of(&word, "tree", &["image", "builder"]),
+            None => Some(0),
+        };
+        let shell = self.shell(table);
+        let args = self.texts_in(table, "args", "argument");
+        let env = self.environment(table, "env");
+        let network = table.get("network").map(|_| flag(table, "network"));
+        let user = Word::in_table(table, "user").map(|word| self.follow(&word, "user", unchanged(words::user)));
+        let workdir = Word::in_table(table, "workdir");
+        let workdir = workdir.map(|word| self.follow(&word, "working directory", words::image_path));
+        let timeout = Word::in_table(table, "timeout").map(|word| self.follow(&word, "timeout", words::duration));
+        let creates = self.words_in(table, "creates", "path in the image", words::image_path).unwrap_or_default();
+        let refresh = Word::in_table(table, "refresh").map(|word| {
+            self.follow(&word, "age", |text| match text {
+                "always" => Ok(Refresh::Always),
+                _ => words::duration(text).map(Refresh::After),
+            })
+        });
+        let tmpfs = self.words_in(table, "tmpfs", "file system in memory", words::tmpfs).unwrap_or_default();
+        self.once(tmpfs.iter().map(|(word, (at, _))| (&word.at, at)));
+        let action = action?;
+        Some(Step {
+            name: name.to_owned(),
+            at: phase,
+            network: network.unwrap_or(action.has_network()),
+            action,
+            root: if root? == 0 { StepRoot::Image } else { StepRoot::Builder },
+            shell,
+            args,
+            env,
+            user: user.map_or(Some(None), |user| user.map(Some))?,
+            workdir: PathBuf::from(workdir.unwrap_or_else(|| Some("/".to_owned()))?),
+            tty: flag(table, "tty"),
+            timeout: timeout.map_or(Some(None), |timeout| timeout.map(Some))?,
+            creates: creates.into_iter().map(|(_, path)| PathBuf::from(path)).collect(),
+            refresh: refresh.map_or(Some(None), |refresh| refresh.map(Some))?,
+            tmpfs: tmpfs.into_iter().map(|(_, (at, size))| StepTmpfs { at, size }).collect(),
+        })
+    }
+
+    fn shell(&mut self, table: &Table) -> Option<Vec<String>> {
+        let shell = self.texts_in(table, "shell", "word of the shell");
+        let at = &table.get("shell")?.value.at;
+        if shell.first().is_none_or(String::is_empty) {
+            let problem = Problem::new("no program").help("for example shell = [\"/bin/sh\", \"-e\"]");
+            self.texts.problem(at, "a shell needs a program", problem);
+        }
+        Some(shell)
+    }
+
+    /// Returns the strings of a list, each of which can be an argument of a program.
+    fn texts_in(&mut self, table: &Table, key: &str, what: &str) -> Vec<String> {
+        let words = self.words_in(table, key, what, unchanged(words::argument)).unwrap_or_default();
+        words.into_iter().map(|(_, text)| text).collect()
+    }
+
+    /// Returns the environment variables of a table.
+    fn environment(&mut self, table: &Table, key: &str) -> BTreeMap<String, String> {
+        let Some(Is::Table(written)) = table.get(key).map(|item| &item.value.is) else { return BTreeMap::new() };
+        let mut variables = BTreeMap::new();
+        for (name, value) in self.in_order(written) {
+            let named = self.follow(&name, "environment variable", words::environment_variable).is_some();
+            if self.follow(&value, "value", words::argument).is_some() && named {
+                variables.insert(name.text, value.text);
+            }
+        }
+        variables
+    }
+
+    /// Refuses two mounts at one place.
+    fn once<'a>(&mut self, mounts: impl Iterator<Item = (&'a Place, &'a PathBuf)>) {
+        let mut seen = BTreeSet::new();
+        for (place, at) in mounts {
+            if !seen.insert(at) {
+                let title = format!("a step has two mounts at {}", quoted(&at.to_string_lossy()));
+                self.texts.problem(place, title, Problem::new("again here"));
+            }
+        }
+    }
+}
+
+/// Returns the value of a boolean key, or false.
+fn flag(table: &Table, key: &str) -> bool {
+    table.get(key).is_some_and(|item| matches!(item.value.is, Is::Bool(true)))
+}
