@@ -117,7 +117,7 @@ impl<'a> ImageSpec<'a> {
     /// [`Kind::Usage`](crate::base::error::Kind::Usage) if the name cannot be the name of a file.
     pub fn of_job(job: &'a Job, date: SourceDate) -> Result<Self> {
         let base = match &job.build.image_name {
-            Some(name) => name.clone(),
+            Some(name) => name.replace("{date}", &date.dashed()),
             None => format!("{}-{}", job.name, date.dashed()),
         };
         Ok(Self {

@@ -1,6 +1,7 @@
 //! Merges the texts of a recipe. Later layers win: defaults files < recipe files in order (an included file before the one
 //! that includes it) < environment < `--set`. Tables merge key by key; a later layer replaces everything else.
 
+use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -153,6 +154,10 @@ impl Merger<'_> {
         for (name, value) in &request.env {
             let Some(name) = name.to_str() else { continue };
             let Some(rest) = name.strip_prefix("QUERN_") else { continue };
+            if let Some(of_vars) = rest.strip_prefix("VARS_") {
+                self.of_vars(name, of_vars, value, request);
+                continue;
+            }
             let Some((section, key)) = named_by(rest) else { continue };
             let text = self.texts.add(Text {
                 label: String::new(),
@@ -181,6 +186,43 @@ impl Merger<'_> {
         }
     }
 
+    /// Lays `QUERN_VARS_<NAME>` over the variable of that name, in upper or lower case.
+    fn of_vars(&mut self, name: &str, of_vars: &str, value: &OsStr, request: &Request) {
+        let text = self.texts.add(Text {
+            label: String::new(),
+            text: format!("{name}={}", value.to_string_lossy()),
+            dir: request.cwd.clone(),
+            kind: TextKind::Variable,
+            rank: VARIABLES,
+        });
+        let place = |from: usize, to: usize| Place { text, span: from..to };
+        let name_at = place(name.len() - of_vars.len(), name.len());
+        let declared: Vec<String> = match self.tree.get("vars").map(|item| &item.value.is) {
+            Some(Is::Table(table)) => table.keys().cloned().collect(),
+            _ => Vec::new(),
+        };
+        let mut same = declared.iter().filter(|declared| declared.eq_ignore_ascii_case(of_vars));
+        let finding = match (same.next(), same.next()) {
+            (Some(one), None) if value.to_str().is_some() => {
+                let item = Some((one.clone(), name_at.clone()));
+                self.argument("", "vars", item, name_at, name.len() + 1);
+                return;
+            }
+            (Some(_), None) => Finding::at(&name_at, format!("the value of {name} is not UTF-8"), "not UTF-8"),
+            (Some(one), Some(other)) => {
+                let title = format!("two variables have this name: {} and {}", quoted(one), quoted(other));
+                Finding::at(&name_at, title, "means both").help("use --set for variables that differ in case only")
+            }
+            (None, _) => {
+                let title = format!("the recipe has no variable {}", quoted(of_vars));
+                let meant = nearest(of_vars, declared.iter().map(String::as_str));
+                let meant = meant.map(|meant| format!("did you mean {}?", keys::variable("vars", meant)));
+                Finding::at(&name_at, title, "not in [vars]").maybe_help(meant)
+            }
+        };
+        self.texts.find(finding);
+    }
+
     /// Lays one `--set` over the tree.
     fn option(&mut self, option: &str, request: &Request) {
         const DASHES: &str = "--set ";
@@ -197,8 +239,11 @@ impl Merger<'_> {
             return;
         }
         let dot = option.find(['.', '=']).filter(|at| option[*at..].starts_with('.'));
-        let (section, from) = dot.map_or(("", 0), |dot| (&option[..dot], dot + 1));
-        if dot.is_some() && !SECTIONS.contains(&section) {
+        let (section, from) = match dot {
+            Some(dot) if keys::find("", &option[..dot]).is_none() => (&option[..dot], dot + 1),
+            _ => ("", 0),
+        };
+        if !section.is_empty() && !SECTIONS.contains(&section) {
             let meant = nearest(section, SECTIONS).map(|meant| format!("did you mean `{meant}`?"));
             let finding =
                 Finding::at(&place(0, section.len()), format!("unknown section {}", quoted(section)), "not a section");
@@ -338,7 +383,7 @@ fn step_names(steps: Option<&Is>, group: &str) -> Vec<String> {
 
 /// Splits the name of a variable, without `QUERN_`, into section and key. The key may be empty.
 fn named_by(rest: &str) -> Option<(&'static str, &str)> {
-    if rest == "NAME" {
+    if ["NAME", "VARS"].contains(&rest) {
         return Some(("", rest));
     }
     SECTIONS.iter().find_map(|section| {

@@ -1,7 +1,7 @@
 //! Reads recipes into a typed, valid [`Job`]. The rest of the program knows neither TOML nor where a value came from.
 //!
 //! `keys` lists what a recipe may contain. `parse` turns each file, variable and option into a tree, `shape` checks its keys and
-//! types, `merge` lays the trees over each other, and `check` gives the result a meaning, with the rules in `words`, `atom` and
+//! types, `merge` lays the trees over each other, and `variables` fills `{{NAME}}` in, and `check` gives the result a meaning, with the rules in `words`, `atom` and
 //! `package_files`. `diagnostic` shows every mistake with a caret under it.
 
 mod atom;
@@ -18,6 +18,7 @@ mod parse;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod variables;
 mod words;
 
 use std::collections::BTreeMap;
@@ -75,7 +76,7 @@ pub struct Request {
     pub files: Vec<PathBuf>,
     /// Values of `--set`, as `section.key=value`. A later one wins over an earlier one, and all of them win over the rest.
     pub sets: Vec<String>,
-    /// The environment. Only `QUERN_<SECTION>_<KEY>`, `QUERN_NAME` and `HOME` (for `~/` in paths) are used.
+    /// The environment. Only `QUERN_<SECTION>_<KEY>`, `QUERN_VARS_<NAME>`, `QUERN_NAME` and `HOME` (for `~/` in paths) are used.
     pub env: BTreeMap<OsString, OsString>,
     /// Files with defaults, which need not exist; a later one wins.
     pub defaults: Vec<PathBuf>,
@@ -102,7 +103,10 @@ pub fn load(request: &Request) -> Result<Loaded> {
     let mut texts = diagnostic::Texts::default();
     let tree = merge::tree(request, &mut texts)?;
     let misspelt = texts.is_wrong();
-    let job = tree.and_then(|tree| check::job(&mut texts, &tree, request));
+    let job = tree.and_then(|mut tree| {
+        let variables = variables::fill_in(&mut texts, &mut tree, request);
+        check::job(&mut texts, &tree, request, variables)
+    });
     if misspelt {
         texts.forgive_missing();
     }
@@ -119,7 +123,11 @@ pub fn load(request: &Request) -> Result<Loaded> {
 /// Those of [`load`].
 pub fn load_source(request: &Request) -> Result<Source> {
     let mut texts = diagnostic::Texts::default();
-    let source = merge::tree(request, &mut texts)?.and_then(|tree| check::source_alone(&mut texts, &tree, request));
+    let source = merge::tree(request, &mut texts)?.and_then(|mut tree| {
+        tree.retain(|key, _| ["source", "vars"].contains(&key.as_str()));
+        variables::fill_in(&mut texts, &mut tree, request);
+        check::source_alone(&mut texts, &tree, request)
+    });
     match source {
         Some(source) if !texts.is_wrong() => Ok(source),
         _ => Err(texts.error(request.colour)),
@@ -163,7 +171,7 @@ pub fn size(text: &str) -> Option<u64> {
     words::bytes(text)
 }
 
-/// Replaces the placeholders `{date}` and `$$DATE$$` (Quern's spelling) by a date (`YYYYMMDD`).
+/// Replaces the placeholders `{date}` and `$$DATE$$` (Quern's spelling) by a date.
 pub(crate) fn dated(text: &str, date: &str) -> String {
-    text.replace("{date}", date).replace("$$DATE$$", date)
+    text.replace(words::DATE, date).replace("$$DATE$$", date)
 }

@@ -18,13 +18,14 @@ use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Finding, Place, Problem, Texts};
 use super::parse::{Is, Item, Table, Value};
+use super::variables::Variables;
 use super::{BaseSpec, Bounds, Compression, Job, Portage, Request, Source, TreeKind, words};
 use crate::base::text::quoted;
 use path::Must;
 
 /// Builds the job that a tree describes. Notes mistakes in `texts` and returns `None`.
-pub(super) fn job(texts: &mut Texts, tree: &Table, request: &Request) -> Option<Job> {
-    let mut checker = Checker::new(texts, tree, request);
+pub(super) fn job(texts: &mut Texts, tree: &Table, request: &Request, variables: Variables) -> Option<Job> {
+    let mut checker = Checker { variables, ..Checker::new(texts, tree, request) };
     let name = checker.name();
     let source = checker.source();
     let (portage, known) = checker.portage(source.as_ref());
@@ -95,13 +96,14 @@ struct Checker<'a> {
     home: Option<PathBuf>,
     /// True if keys or types are wrong, so that a missing key may be there under another name.
     misspelt: bool,
+    variables: Variables,
 }
 
 impl<'a> Checker<'a> {
     fn new(texts: &'a mut Texts, tree: &'a Table, request: &'a Request) -> Self {
         let home = request.env.get(std::ffi::OsStr::new("HOME")).map(PathBuf::from).filter(|home| home.is_absolute());
         let misspelt = texts.is_wrong();
-        Self { texts, tree, request, home, misspelt }
+        Self { texts, tree, request, home, misspelt, variables: Variables::default() }
     }
 }
 

@@ -309,7 +309,7 @@ pub struct Build {
     pub include_system: bool,
     /// Atoms merged first, one by one; by default `sys-apps/baselayout` for an image.
     pub baselayout_atoms: Vec<String>,
-    /// The base name of the results in place of `<name>-<date>`.
+    /// The base name of the results in place of `<name>-<date>`; `{date}` stands for the day as `YYYY-MM-DD`.
     pub image_name: Option<String>,
     /// `workdir-storage`: the size in bytes of a tmpfs for PORTAGE_TMPDIR; `None` keeps it on the disk.
     #[serde(rename = "tmpfs")]

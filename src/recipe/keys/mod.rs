@@ -99,7 +99,7 @@ pub(super) struct Key {
 }
 
 /// The sections, in the order of messages.
-pub(super) const SECTIONS: [&str; 7] = ["source", "portage", "build", "emerge", "accelerate", "strip", "oci"];
+pub(super) const SECTIONS: [&str; 8] = ["source", "portage", "build", "emerge", "steps", "accelerate", "strip", "oci"];
 
 /// Deprecated spellings, accepted with a warning: section, old, new.
 pub(super) const DEPRECATED: &[(&str, &str, &str)] = &[("portage", "disftiles", "distfiles")];
@@ -176,6 +176,7 @@ const DISTCC: &[Key] = &[key("", "hosts", Type::Words, r#"hosts = ["192.0.2.7/8"
 pub(super) const KEYS: &[Key] = &[
     key("", "name", Type::Str, r#"name = "musl-python3""#),
     key("", "include", Type::Strs, r#"include = ["base.toml"]"#),
+    key("", "vars", Type::Map, r#"vars = { HOST_NAME = "box" }"#),
     key("", "step", Type::Steps, r#"step = [{ name = "hello", run = "echo hello > /etc/motd" }]"#),
     key("source", "distro", Type::Str, r#"distro = "gentoo""#),
     key("source", "stage3", Type::Str, r#"stage3 = "amd64-musl""#),
@@ -259,6 +260,12 @@ pub(super) const KEYS: &[Key] = &[
     key("emerge", "binary-only", Type::Bool, "binary-only = true"),
     key("emerge", "ask", Type::Bool, "ask = false"),
     key("emerge", "load-average", Type::Int, "load-average = 8"),
+    key("steps", "env", Type::Map, r#"env = { LANG = "C" }"#),
+    key("steps", "shell", Type::Strs, r#"shell = ["/bin/sh", "-e"]"#),
+    key("steps", "network", Type::Bool, "network = true"),
+    key("steps", "timeout", Type::Str, r#"timeout = "1h""#),
+    key("steps", "user", Type::Str, r#"user = "portage:portage""#),
+    key("steps", "workdir", Type::Str, r#"workdir = "/srv""#),
     key("accelerate", "ccache", Type::Tool(CCACHE), "ccache = true"),
     key("accelerate", "distcc", Type::Tool(DISTCC), r#"distcc = { hosts = ["192.0.2.7/8"] }"#),
     key("accelerate", "jobserver", Type::Choice, r#"jobserver = "auto""#),

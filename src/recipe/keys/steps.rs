@@ -21,6 +21,8 @@ pub(in crate::recipe) const STEP: &[Key] = &[
     key("", "in", Type::Str, r#"in = "builder""#),
     key("", "shell", Type::Strs, r#"shell = ["/bin/sh", "-e"]"#),
     key("", "args", Type::Strs, r#"args = ["--verbose"]"#),
+    key("", "template", Type::Bool, "template = true"),
+    key("", "vars", Type::Strs, r#"vars = ["HOST_NAME"]"#),
     key("", "env", Type::Map, r#"env = { LANG = "C" }"#),
     key("", "network", Type::Bool, "network = true"),
     key("", "user", Type::Str, r#"user = "portage:portage""#),
@@ -61,6 +63,7 @@ const WRITES: Entries = Entries {
         key("", "text", Type::Str, r#"text = "hello\n""#),
         key("", "mode", Type::Str, r#"mode = "0644""#),
         key("", "owner", Type::Str, r#"owner = "root:wheel""#),
+        key("", "template", Type::Bool, "template = true"),
     ],
 };
 

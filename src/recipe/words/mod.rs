@@ -1,8 +1,8 @@
 //! Rules for single words of a recipe: names, addresses, paths, sizes. Pure. Each rule explains a mistake in a few words that
 //! fit beside a caret. Most of these words end up in file names, configuration files or command lines.
 
-use super::ProfileName;
 use super::diagnostic::Problem;
+use super::{ProfileName, dated};
 use crate::base::text::quoted;
 
 mod emerge;
@@ -20,6 +20,9 @@ pub(super) use server::{
     branch, commit, day, ending, fingerprint, server_path, sha512, snapshot_format, timestamp, url, variant,
 };
 pub(super) use size::{age, bytes, duration, max_bytes, max_entries, storage};
+
+/// The placeholder of a date.
+pub(super) const DATE: &str = "{date}";
 
 /// The value that a rule makes of a word, or the mistake in the word.
 pub(super) type Checked<T = ()> = Result<T, Problem>;
@@ -42,7 +45,7 @@ pub(super) fn item_name(text: &str) -> Checked {
 /// Accepts the base name of the results, and drops their suffix if it is written.
 pub(super) fn image_name(text: &str, suffix: &str) -> Checked<String> {
     let base = text.strip_suffix(suffix).unwrap_or(text);
-    name(base)?;
+    name(&dated(base, "2000-01-01"))?;
     if let Some(other) = [".tar", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".gz"].iter().find(|end| base.ends_with(**end))
     {
         return Err(Problem::new(format!("this recipe does not make `{other}`"))

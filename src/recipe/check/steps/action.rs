@@ -13,9 +13,9 @@ use crate::recipe::{Action, CopySpec, Rebuild, Script, WriteSpec, atom, words};
 /// The keys that are actions, in the order of messages.
 const ACTIONS: [&str; 9] = ["run", "script", "emerge", "unmerge", "depclean", "rebuild", "copy", "write", "delete"];
 /// Keys with an effect on scripts only.
-const OF_SCRIPTS: [&str; 5] = ["shell", "args", "user", "workdir", "tty"];
+const OF_SCRIPTS: [&str; 6] = ["shell", "args", "user", "workdir", "tty", "template"];
 /// Keys with an effect on scripts and emerge only.
-const OF_PROGRAMS: [&str; 4] = ["env", "network", "timeout", "tmpfs"];
+const OF_PROGRAMS: [&str; 5] = ["vars", "env", "network", "timeout", "tmpfs"];
 /// The size limit of a script, in bytes.
 const MAX_SCRIPT: u64 = 16 << 20;
 
@@ -23,6 +23,11 @@ impl Action {
     /// Returns true if a step with this action uses the network by default.
     pub(super) fn has_network(&self) -> bool {
         matches!(self, Self::Emerge(_) | Self::Rebuild(_))
+    }
+
+    /// Returns true if a step with this action runs a program.
+    pub(super) fn is_program(&self) -> bool {
+        !matches!(self, Self::Copy(_) | Self::Write(_) | Self::Delete(_))
     }
 }
 
@@ -114,13 +119,46 @@ impl Checker<'_> {
         let word = Word::in_table(table, key)?;
         if key == "run" {
             self.not_empty(table, key)?;
-            return Some(Script { bytes: word.text.into_bytes(), file: None });
+            let text = self.text(table, &word)?;
+            return Some(Script { bytes: text.into_bytes(), file: None });
         }
         let path = self.path(&word, Must::File)?;
-        match content(&path, MAX_SCRIPT) {
-            Ok(bytes) => Some(Script { bytes, file: Some(path) }),
+        let bytes = self.content(&path, &word.at, MAX_SCRIPT)?;
+        if !flag(table, "template") {
+            return Some(Script { bytes, file: Some(path) });
+        }
+        let bytes = self.filled(bytes, &word.at)?;
+        Some(Script { bytes, file: Some(path) })
+    }
+
+    /// Returns a text of the recipe, with its variables if `table` says that it is a template.
+    pub(super) fn text(&mut self, table: &Table, word: &Word) -> Option<String> {
+        if flag(table, "template") {
+            return self.variables.fill(self.texts, &word.text, &word.at, "step");
+        }
+        if let Some(name) = self.variables.mentioned(&word.text) {
+            let advice = format!("write ${name} and vars = [\"{name}\"], or template = true");
+            let advice = if table.contains_key("run") { advice } else { "write template = true".to_owned() };
+            self.texts.warn(&word.at, &format!("`{{{{{name}}}}}` is not replaced in a text: {advice}"));
+        }
+        Some(word.text.clone())
+    }
+
+    /// Returns the content of a file with its variables.
+    pub(super) fn filled(&mut self, bytes: Vec<u8>, at: &Place) -> Option<Vec<u8>> {
+        let Ok(text) = String::from_utf8(bytes) else {
+            self.texts.problem(at, "a template must be UTF-8", Problem::new("not UTF-8"));
+            return None;
+        };
+        self.variables.fill(self.texts, &text, at, "step").map(String::into_bytes)
+    }
+
+    /// Reads a file of limited size, in bytes.
+    pub(super) fn content(&mut self, path: &Path, at: &Place, limit: u64) -> Option<Vec<u8>> {
+        match content(path, limit) {
+            Ok(bytes) => Some(bytes),
             Err(error) => {
-                self.texts.problem(&word.at, "cannot read the script", Problem::new(reason(&error)));
+                self.texts.problem(at, "cannot read the file", Problem::new(reason(&error)));
                 None
             }
         }
@@ -179,8 +217,9 @@ impl Checker<'_> {
             "/" => Err(Problem::new("this is the whole tree")),
             path => Ok(PathBuf::from(path)),
         });
+        let text = self.text(entry, &text?);
         let (mode, owner) = self.mode_and_owner(entry)?;
-        Some(WriteSpec { to: to?, text: text?.text, mode, owner })
+        Some(WriteSpec { to: to?, text: text?, mode, owner })
     }
 
     /// Returns the word of a key that a table must have.
@@ -211,8 +250,7 @@ fn entries(table: &Table, key: &str) -> Vec<(Place, Table)> {
         .collect()
 }
 
-/// Reads a file of limited size.
-pub(super) fn content(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
+fn content(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fs_err::File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {

@@ -12,7 +12,7 @@ use super::{Checker, Word, unchanged};
 use crate::base::text::{nearest, quoted};
 use crate::recipe::diagnostic::{Finding, Place, Problem};
 use crate::recipe::parse::{Is, Item, Table};
-use crate::recipe::{Phase, Refresh, Step, StepRoot, StepTmpfs, words};
+use crate::recipe::{Action, Phase, Refresh, Step, StepRoot, StepTmpfs, words};
 use order::Node;
 
 /// The limit on groups in groups.
@@ -29,6 +29,37 @@ struct Around {
     /// The phase of the group.
     at: Phase,
     skip: bool,
+    /// The keys of `[steps]`.
+    defaults: Common,
+}
+
+/// Keys of a step that also have defaults for all steps.
+#[derive(Debug, Clone, Default)]
+struct Common {
+    env: BTreeMap<String, String>,
+    shell: Option<Vec<String>>,
+    network: Option<bool>,
+    timeout: Option<u64>,
+    user: Option<String>,
+    workdir: Option<PathBuf>,
+}
+
+impl Common {
+    /// Adds the defaults for the steps of an action.
+    fn or(self, defaults: &Self, action: &Action) -> Self {
+        let (script, program) = (matches!(action, Action::Run(_)), action.is_program());
+        let of_scripts = if script { defaults.clone() } else { Self::default() };
+        let mut env = if program { defaults.env.clone() } else { BTreeMap::new() };
+        env.extend(self.env);
+        Self {
+            env,
+            shell: self.shell.or(of_scripts.shell),
+            network: self.network.or(of_scripts.network),
+            timeout: self.timeout.or(defaults.timeout.filter(|_| program)),
+            user: self.user.or(of_scripts.user),
+            workdir: self.workdir.or(of_scripts.workdir),
+        }
+    }
 }
 
 impl Checker<'_> {
@@ -37,8 +68,18 @@ impl Checker<'_> {
         let Some(Is::Steps(written)) = self.value("", "step").map(|value| value.is.clone()) else {
             return (Vec::new(), Vec::new());
         };
+        let defaults = match self.tree.get("steps").map(|item| &item.value.is) {
+            Some(Is::Table(table)) => self.common(table),
+            _ => Some(Common::default()),
+        };
         let mut nodes = Vec::new();
-        let around = Around { prefix: String::new(), depth: 1, at: Phase::Packages, skip: false };
+        let around = Around {
+            prefix: String::new(),
+            depth: 1,
+            at: Phase::Packages,
+            skip: false,
+            defaults: defaults.unwrap_or_default(),
+        };
         let top = self.nodes(&written, &around, &mut nodes);
         if nodes.len() > MAX_STEPS
             && let Some(at) = written.last().map(|item| item.key_at.clone())
@@ -68,13 +109,14 @@ impl Checker<'_> {
             let at = self.phase(table);
             let phase = at.as_ref().map_or(around.at, |(_, phase)| *phase);
             let skip = around.skip || flag(table, "skip");
-            let inner = Around { prefix: format!("{full}/"), depth: around.depth + 1, at: phase, skip };
+            let inner =
+                Around { prefix: format!("{full}/"), depth: around.depth + 1, at: phase, skip, ..around.clone() };
             let group = match table.get("step").map(|item| &item.value.is) {
                 Some(Is::Steps(steps)) => steps.clone(),
                 _ => Vec::new(),
             };
             let children = self.nodes(&group, &inner, nodes);
-            let step = self.step(table, &name.at, &full, phase, !group.is_empty());
+            let step = self.step(table, &name.at, (&full, phase, !group.is_empty()), &around.defaults);
             let anchor = self.anchor(table);
             let at = at.map(|(at, _)| at);
             nodes.push(Node { name: full, name_at: name.at, at, phase, skip, children, anchor, step });
@@ -118,21 +160,17 @@ impl Checker<'_> {
         before.map(|word| (true, word)).or_else(|| after.map(|word| (false, word)))
     }
 
-    /// Returns the step of a table, or `None` if it is a group alone or has mistakes.
-    fn step(&mut self, table: &Table, at: &Place, name: &str, phase: Phase, group: bool) -> Option<Step> {
-        let action = self.action(table, at, group);
+    /// Returns the step of a table, or `None` if it is a group alone or has mistakes. `of` is its name, its phase, and true for a
+    /// group.
+    fn step(&mut self, table: &Table, at: &Place, of: (&str, Phase, bool), defaults: &Common) -> Option<Step> {
+        let action = self.action(table, at, of.2);
         let root = match Word::in_table(table, "in") {
             Some(word) => self.one_of(&word, "tree", &["image", "builder"]),
             None => Some(0),
         };
-        let shell = self.shell(table);
         let args = self.texts_in(table, "args", "argument");
-        let env = self.environment(table, "env");
-        let network = table.get("network").map(|_| flag(table, "network"));
-        let user = Word::in_table(table, "user").map(|word| self.follow(&word, "user", unchanged(words::user)));
-        let workdir = Word::in_table(table, "workdir");
-        let workdir = workdir.map(|word| self.follow(&word, "working directory", words::image_path));
-        let timeout = Word::in_table(table, "timeout").map(|word| self.follow(&word, "timeout", words::duration));
+        let common = self.common(table);
+        let vars = self.vars(table);
         let creates = self.words_in(table, "creates", "path in the image", words::image_path).unwrap_or_default();
         let refresh = Word::in_table(table, "refresh").map(|word| {
             self.follow(&word, "age", |text| match text {
@@ -143,23 +181,66 @@ impl Checker<'_> {
         let tmpfs = self.words_in(table, "tmpfs", "file system in memory", words::tmpfs).unwrap_or_default();
         self.once(tmpfs.iter().map(|(word, (at, _))| (&word.at, at)));
         let action = action?;
+        let common = common?.or(defaults, &action);
+        let mut env = common.env;
+        env.extend(vars);
         Some(Step {
-            name: name.to_owned(),
-            at: phase,
-            network: network.unwrap_or(action.has_network()),
+            name: of.0.to_owned(),
+            at: of.1,
+            network: common.network.unwrap_or(action.has_network()),
             action,
             root: if root? == 0 { StepRoot::Image } else { StepRoot::Builder },
-            shell,
+            shell: common.shell,
             args,
             env,
-            user: user.map_or(Some(None), |user| user.map(Some))?,
-            workdir: PathBuf::from(workdir.unwrap_or_else(|| Some("/".to_owned()))?),
+            user: common.user,
+            workdir: common.workdir.unwrap_or_else(|| PathBuf::from("/")),
             tty: flag(table, "tty"),
-            timeout: timeout.map_or(Some(None), |timeout| timeout.map(Some))?,
+            timeout: common.timeout,
             creates: creates.into_iter().map(|(_, path)| PathBuf::from(path)).collect(),
             refresh: refresh.map_or(Some(None), |refresh| refresh.map(Some))?,
             tmpfs: tmpfs.into_iter().map(|(_, (at, size))| StepTmpfs { at, size }).collect(),
         })
+    }
+
+    /// Returns the keys that a step and `[steps]` have in common.
+    fn common(&mut self, table: &Table) -> Option<Common> {
+        let env = self.environment(table, "env");
+        let shell = self.shell(table);
+        let network = table.get("network").map(|_| flag(table, "network"));
+        let timeout = Word::in_table(table, "timeout").map(|word| self.follow(&word, "timeout", words::duration));
+        let user = Word::in_table(table, "user").map(|word| self.follow(&word, "user", unchanged(words::user)));
+        let workdir = Word::in_table(table, "workdir");
+        let workdir = workdir.map(|word| self.follow(&word, "working directory", words::image_path));
+        // A wrong value is an error; an absent one is not.
+        Some(Common {
+            env,
+            shell,
+            network,
+            timeout: timeout.map_or(Some(None), |timeout| timeout.map(Some))?,
+            user: user.map_or(Some(None), |user| user.map(Some))?,
+            workdir: workdir.map_or(Some(None), |workdir| workdir.map(PathBuf::from).map(Some))?,
+        })
+    }
+
+    /// Returns the variables of the recipe that a step names, as environment variables.
+    fn vars(&mut self, table: &Table) -> BTreeMap<String, String> {
+        let Some(Is::List(list)) = table.get("vars").map(|item| &item.value.is) else { return BTreeMap::new() };
+        let mut variables = BTreeMap::new();
+        for word in list.iter().filter_map(Word::of) {
+            let own = match table.get("env").map(|item| &item.value.is) {
+                Some(Is::Table(env)) => env.get(&word.text),
+                _ => None,
+            };
+            if let Some(item) = own {
+                let title = format!("the variable {} is given twice", quoted(&word.text));
+                let finding = Finding::at(&word.at, title, "as a variable of the recipe");
+                self.texts.find(finding.also(&item.key_at, "and here"));
+            } else if let Some(value) = self.variables.get(self.texts, &word.text, &word.at) {
+                variables.insert(word.text, value);
+            }
+        }
+        variables
     }
 
     fn shell(&mut self, table: &Table) -> Option<Vec<String>> {
