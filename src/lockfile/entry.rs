@@ -15,6 +15,9 @@ pub struct Locked {
     /// The stage3. `None` for a recipe that is built from the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage3: Option<LockedFile>,
+    /// The fetched meta-repos, in the recipe's order. Their kits are among the repositories.
+    #[serde(default, rename = "meta-repo", skip_serializing_if = "Vec::is_empty")]
+    pub meta_repo: Vec<LockedCommit>,
     /// The ebuild repositories, in the recipe's order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub repository: Vec<LockedRepository>,
@@ -159,6 +162,14 @@ impl LockedFile {
     }
 }
 
+impl LockedCommit {
+    fn described(&self) -> String {
+        let signer = self.signer.as_deref().unwrap_or("nobody");
+        let branch = self.branch.as_ref().map_or_else(String::new, |branch| format!(" branch {branch}"));
+        format!("{}{branch} commit {} by {signer}", self.url, self.commit)
+    }
+}
+
 impl LockedRepository {
     /// Describes the first difference to `new`.
     fn change(&self, new: &Self) -> Option<String> {
@@ -189,11 +200,7 @@ impl LockedRepository {
     fn described(&self) -> String {
         match (&self.snapshot, &self.git) {
             (Some(_), _) => "a snapshot".to_owned(),
-            (None, Some(git)) => {
-                let signer = git.signer.as_deref().unwrap_or("nobody");
-                let branch = git.branch.as_ref().map_or_else(String::new, |branch| format!(" branch {branch}"));
-                format!("{}{branch} commit {} by {signer}", git.url, git.commit)
-            }
+            (None, Some(git)) => git.described(),
             (None, None) => "a directory".to_owned(),
         }
     }
@@ -212,6 +219,17 @@ impl Locked {
                 vec![format!("stage3 {} → {}", name(old), name(new))]
             }
         };
+        let meta_repos =
+            self.meta_repo.iter().zip(&new.meta_repo).filter(|(old, new)| old.described() != new.described());
+        changes.extend(
+            meta_repos.map(|(old, new)| {
+                format!("meta-repo {} → {}", printable(&old.described()), printable(&new.described()))
+            }),
+        );
+        let (before, after) = (self.meta_repo.len(), new.meta_repo.len());
+        if before != after {
+            changes.push(format!("{before} meta-repos → {after}"));
+        }
         let repositories = self.repository.iter().zip(&new.repository).filter_map(|(old, new)| old.change(new));
         changes.extend(repositories.map(|change| format!("repository {change}")));
         let (before, after) = (self.repository.len(), new.repository.len());

@@ -12,7 +12,7 @@ use crate::archive::pack::Packed;
 use crate::base::digest::Sha512;
 use crate::base::error::{Context, Kind, Result};
 use crate::base::time::SourceDate;
-use crate::recipe::{BaseSpec, Git, Job, Origin, Snapshot};
+use crate::recipe::{BaseSpec, Git, Job, MetaRepo, MetaRepoPlace, Origin, Snapshot};
 use crate::source::RepositoryVersion;
 
 /// The type that defines the meaning of `externalParameters` and `internalParameters`.
@@ -69,6 +69,8 @@ const CONTENT: &str =
 pub struct RepositoryOrigin<'a> {
     /// The `repo_name`.
     pub name: &'a str,
+    /// Its directory, if the recipe names it.
+    pub location: Option<&'a Path>,
     /// The version that the build used.
     pub version: &'a RepositoryVersion,
 }
@@ -200,17 +202,20 @@ fn recipe(job: &Job, repositories: &[RepositoryOrigin<'_>]) -> serde_json::Resul
         *signature = signature.as_deref().map(file_name);
     }
     job.source.keyring = job.source.keyring.as_deref().map(file_name);
-    for (index, repository) in job.portage.repositories.iter_mut().enumerate() {
+    for repository in &mut job.portage.repositories {
         match &mut repository.origin {
             Origin::Location(path) => {
-                *path = match repositories.get(index) {
+                *path = match repositories.iter().find(|origin| origin.location == Some(path)) {
                     Some(origin) => PathBuf::from(origin.name),
                     None => file_name(path),
                 }
             }
-            Origin::Snapshot(Snapshot { keyring, .. }) | Origin::Git(Git { keyring, .. }) => {
+            Origin::Snapshot(Snapshot { keyring, .. })
+            | Origin::Git(Git { keyring, .. })
+            | Origin::MetaRepo(MetaRepo { at: MetaRepoPlace::Git(Git { keyring, .. }), .. }) => {
                 *keyring = keyring.as_deref().map(file_name);
             }
+            Origin::MetaRepo(MetaRepo { at: MetaRepoPlace::Directory(path), .. }) => *path = file_name(path),
         }
     }
     for host in &mut job.portage.binhost {

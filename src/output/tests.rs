@@ -28,7 +28,8 @@ pub(crate) fn job(outdir: &Path) -> Job {
     };
     job.source.keyring = Some("/secret/keys.asc".into());
     let origin = Origin::Location("/secret/repos/main".into());
-    job.portage.repositories = vec![RepositorySpec { origin, priority: None, masters: None, eclass_overrides: None }];
+    job.portage.repositories =
+        vec![RepositorySpec { origin, priority: None, masters: None, eclass_overrides: None, kit: None }];
     job.portage.binpkg = Some("/secret/binpkg".into());
     job.portage.distfiles = Some("/secret/distfiles".into());
     job.portage.make_conf.insert("CFLAGS".to_owned(), "-O2".to_owned());
@@ -181,7 +182,11 @@ fn provenance_names_the_inputs_and_no_path_of_this_machine() {
             signer: Some("13EB"),
             verification: "OpenPGP signature",
         },
-        repositories: vec![RepositoryOrigin { name: "gentoo", version: &fact }],
+        repositories: vec![RepositoryOrigin {
+            name: "gentoo",
+            location: Some(Path::new("/secret/repos/main")),
+            version: &fact,
+        }],
         binhosts: vec![BinhostOrigin {
             url: "https://packages.example",
             sha512: Sha512::from([3; 64]),

@@ -225,8 +225,11 @@ impl Inputs<'_> {
             Base::Host(host) => BaseOrigin::Host { name: host.name() },
         };
         let named = self.resolved.repos.iter().zip(&self.repositories);
-        let repositories =
-            named.map(|(repo, repository)| RepositoryOrigin { name: repo.name(), version: &repository.version });
+        let repositories = named.map(|(repo, repository)| RepositoryOrigin {
+            name: repo.name(),
+            location: repository.spec.location(),
+            version: &repository.version,
+        });
         let command = |step: &Step| Command { purpose: step.what.clone(), argv: step.argv.clone() };
         provenance::Inputs {
             base,

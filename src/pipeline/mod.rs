@@ -6,7 +6,7 @@ use crate::base::error::Result;
 use crate::base::progress::Progress;
 use crate::builder::base::Base;
 use crate::builder::host::Host;
-use crate::lockfile::{Locked, LockedRepository};
+use crate::lockfile::{Locked, LockedCommit, LockedRepository};
 use crate::portage::{self, Resolved};
 use crate::recipe::{self, Job};
 use crate::source::inputs::{self, RepositoryInput};
@@ -75,8 +75,8 @@ pub fn stored(job: &Job, store: &Store) -> Result<Option<(Vec<RepositoryInput>, 
 }
 
 fn resolved(job: &Job, inputs: &[RepositoryInput]) -> Result<Resolved> {
-    let directories: Vec<_> = inputs.iter().map(|input| input.directory().to_owned()).collect();
-    Resolved::at(job, &directories)
+    let located = inputs.iter().map(|input| (&input.spec, input.directory()));
+    Resolved::at(job, &located.collect::<Vec<_>>())
 }
 
 /// Computes the digests of the repositories that are directories of this machine.
@@ -87,11 +87,11 @@ fn hash(repositories: &mut [RepositoryInput], ui: &dyn Progress) -> Result<()> {
 /// Judges the stage3 and the fetched repositories of a recipe again. Returns a paragraph about each.
 ///
 /// # Errors
-/// Those of [`Wanted::judge`].
+/// Those of [`Wanted::judge`] and [`inputs::judge`].
 pub fn judge(job: &Job, at: &Site<'_>) -> Result<Vec<String>> {
-    let repositories = job.portage.repositories.iter().enumerate();
-    let repositories = repositories.filter_map(|(index, repository)| Wanted::repository(repository, index));
-    std::iter::once(Wanted::base(job)?).chain(repositories).map(|wanted| wanted.judge(at)).collect()
+    let mut verdicts = vec![Wanted::base(job)?.judge(at)?];
+    verdicts.extend(inputs::judge(job, at)?);
+    Ok(verdicts)
 }
 
 /// Returns the inputs to lock a recipe to: the latest stage3, verified, and its repositories. An `old` entry can spare the download
@@ -108,7 +108,9 @@ pub fn lock(job: &Job, old: Option<&Locked>, file: &Path, at: &Site<'_>) -> Resu
         _ => Some(inputs::lock_stage3(job, old.and_then(|old| old.stage3.as_ref()), at)?),
     };
     let binhost = binhost::lock(&binhost::binhosts(job, at)?);
-    Ok(Locked { stage3, repository, binhost })
+    let mut meta_repo: Vec<LockedCommit> = repositories.iter().filter_map(|one| one.meta_repo.clone()).collect();
+    meta_repo.dedup();
+    Ok(Locked { stage3, meta_repo, repository, binhost })
 }
 
 fn lock_repositories(

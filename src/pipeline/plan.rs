@@ -15,7 +15,7 @@ use crate::plan::view::Caches;
 use crate::plan::{DryRun, Known, Plan};
 use crate::portage::accelerate::Tools;
 use crate::portage::{self, BuilderInfo, Resolved};
-use crate::recipe::{BaseSpec, Job};
+use crate::recipe::{BaseSpec, Job, MetaRepo, MetaRepoPlace, Origin};
 use crate::source::{self, Wanted};
 use crate::store::Store;
 use crate::strip;
@@ -113,7 +113,10 @@ fn sources(job: &Job, locked: Option<&Locked>) -> Result<Vec<String>> {
 /// Returns the locations that are tried first for the fetched repositories.
 fn repositories(job: &Job) -> Result<Vec<String>> {
     let fetched = job.portage.repositories.iter().enumerate();
-    let fetched = fetched.filter_map(|(index, repository)| Wanted::repository(repository, index));
+    let fetched = fetched.filter_map(|(index, repository)| match &repository.origin {
+        Origin::MetaRepo(MetaRepo { at: MetaRepoPlace::Git(git), .. }) => Some(Wanted::Commit { git, index }),
+        _ => Wanted::repository(repository, index),
+    });
     let urls: Result<Vec<_>> = fetched.map(|wanted| wanted.first_urls()).collect();
     Ok(urls?.concat())
 }

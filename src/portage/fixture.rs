@@ -31,6 +31,7 @@ impl World {
             priority: None,
             masters: None,
             eclass_overrides: None,
+            kit: None,
         }
     }
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::base::error::Result;
 use crate::base::progress::Target;
 use crate::base::time::SourceDate;
-use crate::recipe::Job;
+use crate::recipe::{Job, RepositorySpec};
 
 pub mod accelerate;
 pub mod binhost;
@@ -38,6 +38,8 @@ pub use repos::{Repo, Repos};
 
 /// The directory of repositories inside the sandbox, each under its own name.
 pub const REPOS: &str = "/var/db/repos";
+/// The directory of the kits of a meta-repo inside the sandbox, as `ego` lays them out.
+pub const KITS: &str = "/var/git/meta-repo/kits";
 /// The directories of packages that are shipped.
 pub const PACKAGES: PackageDirs =
     PackageDirs { pkgdir: "/var/cache/binpkgs", shared: "/quern/shared/image", index: "/quern/index/image" };
@@ -198,12 +200,12 @@ impl Resolved {
         Self::of(job, Repos::load(&job.portage.repositories)?)
     }
 
-    /// Does the same as [`Resolved::new`], with the directory of each repository, which may have been downloaded.
+    /// Does the same as [`Resolved::new`], with the repositories and the directory of each, which may have been downloaded.
     ///
     /// # Errors
     /// Those of [`Resolved::new`].
-    pub fn at(job: &Job, directories: &[PathBuf]) -> Result<Self> {
-        Self::of(job, Repos::load_from(&job.portage.repositories, directories)?)
+    pub fn at(job: &Job, located: &[(&RepositorySpec, &Path)]) -> Result<Self> {
+        Self::of(job, Repos::load_from(located)?)
     }
 
     fn of(job: &Job, repos: Repos) -> Result<Self> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::text::plain;
-use crate::recipe::{Origin, RepositorySpec};
+use crate::recipe::RepositorySpec;
 
 /// The size limit of a repository's configuration file, in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -44,6 +44,10 @@ impl Repo {
             return Err(Error::usage(format!("the repository {} has the invalid name ‘{shown}’", directory.display()))
                 .with_hint("a name consists of letters, digits, _ and -, and does not begin with -"));
         }
+        if let Some(kit) = recipe.kit.as_ref().filter(|kit| **kit != name) {
+            return Err(Error::usage(format!("the kit {kit} calls itself {name}"))
+                .with_hint(format!("the meta-repo and {} disagree", name_file.display())));
+        }
         let words = |key| value(&layout, key).map(|text| text.split_whitespace().map(str::to_owned).collect());
         Ok(Self {
             name,
@@ -64,9 +68,20 @@ impl Repo {
         &self.location
     }
 
+    /// Returns true for a kit of a meta-repo.
+    pub fn is_kit(&self) -> bool {
+        self.recipe.kit.is_some()
+    }
+
+    /// Returns true if the recipe names its directory, so that the user may edit it.
+    pub fn is_of_this_machine(&self) -> bool {
+        self.recipe.location().is_some()
+    }
+
     /// Returns its directory inside the sandbox.
     pub fn mountpoint(&self) -> PathBuf {
-        Path::new(super::REPOS).join(&self.name)
+        let directory = if self.is_kit() { super::KITS } else { super::REPOS };
+        Path::new(directory).join(&self.name)
     }
 
     /// Returns true if its layout.conf lists this profile format.
@@ -96,21 +111,19 @@ impl Repos {
     /// # Errors
     /// Those of [`Repos::load_from`], and [`Kind::Usage`] for a repository that is not on this machine.
     pub fn load(recipes: &[RepositorySpec]) -> Result<Self> {
-        let directories = recipes.iter().map(|recipe| match &recipe.origin {
-            Origin::Location(path) => Ok(path.clone()),
-            Origin::Snapshot(_) | Origin::Git(_) => {
-                Err(Error::usage("a repository of the recipe is not downloaded yet"))
-            }
+        let located = recipes.iter().map(|recipe| match recipe.location() {
+            Some(path) => Ok((recipe, path)),
+            None => Err(Error::usage("a repository of the recipe is not downloaded yet")),
         });
-        Self::load_from(recipes, &directories.collect::<Result<Vec<_>>>()?)
+        Self::load_from(&located.collect::<Result<Vec<_>>>()?)
     }
 
     /// Reads the repositories of a recipe, each from its directory.
     ///
     /// # Errors
     /// [`Kind::Usage`] if a repository cannot be read, two have the same name, or one needs another that is missing.
-    pub fn load_from(recipes: &[RepositorySpec], directories: &[PathBuf]) -> Result<Self> {
-        let each = recipes.iter().zip(directories).map(|(recipe, directory)| Repo::load(recipe, directory));
+    pub fn load_from(located: &[(&RepositorySpec, &Path)]) -> Result<Self> {
+        let each = located.iter().map(|(recipe, directory)| Repo::load(recipe, directory));
         let repos = Self { repos: each.collect::<Result<_>>()? };
         if repos.repos.is_empty() {
             return Err(Error::usage("portage.repositories is empty")
@@ -190,7 +203,7 @@ impl Repos {
 
     /// Writes repos.conf for the sandbox.
     pub fn repos_conf(&self) -> String {
-        let mut text = format!("[DEFAULT]\nmain-repo = {}\n", self.main().name);
+        let mut text = self.default_section();
         for repo in self.iter() {
             text.push_str(&section(repo));
         }
@@ -202,13 +215,27 @@ impl Repos {
         text
     }
 
-    /// Writes the repos.conf that a stage4 ships. `gentoo` keeps Portage's default, so that it can be synced.
+    /// Writes the files of repos.conf that a stage4 ships for the kits of a meta-repo, as `ego` does: `ego-<kit>` for each.
+    pub fn shipped_kits(&self) -> Vec<(String, String)> {
+        let file = |repo: &Repo| {
+            let main = repo.name == self.main().name;
+            let text = format!("{}{}", if main { self.default_section() } else { String::new() }, section(repo));
+            (format!("ego-{}", repo.name), text)
+        };
+        self.iter().filter(|repo| repo.is_kit()).map(file).collect()
+    }
+
+    fn default_section(&self) -> String {
+        format!("[DEFAULT]\nmain-repo = {}\n", self.main().name)
+    }
+
+    /// Writes the repos.conf that a stage4 ships, without kits. `gentoo` keeps Portage's default, so that it can be synced.
     pub fn shipped_repos_conf(&self) -> Option<String> {
         let mut text = String::new();
-        if self.main().name != "gentoo" {
-            text.push_str(&format!("[DEFAULT]\nmain-repo = {}\n", self.main().name));
+        if self.main().name != "gentoo" && !self.main().is_kit() {
+            text.push_str(&self.default_section());
         }
-        for repo in self.iter().filter(|repo| repo.name != "gentoo") {
+        for repo in self.iter().filter(|repo| repo.name != "gentoo" && !repo.is_kit()) {
             text.push_str(&section(repo));
         }
         if self.get("gentoo").is_some_and(|repo| repo.name != "gentoo") {
@@ -295,6 +322,7 @@ mod tests {
 
     use super::*;
     use crate::portage::fixture::World;
+    use crate::recipe::Origin;
 
     #[test]
     fn repositories_are_written_to_repos_conf() {
@@ -328,6 +356,25 @@ mod tests {
         for text in [repos.repos_conf(), shipped] {
             assert!(text.contains("[core-kit]\n") && text.ends_with("\n[gentoo]\nlocation =\n"), "{text}");
         }
+    }
+
+    #[test]
+    fn kits_lie_below_the_meta_repo_and_are_shipped_in_files_of_their_own() {
+        let world = World::new();
+        let kit = |name: &str, repo_name: &str| RepositorySpec {
+            kit: Some(name.to_owned()),
+            priority: Some(1),
+            ..world.repo_at(name, repo_name, "masters =\naliases = gentoo\n")
+        };
+        let repos = Repos::load(&[kit("core-kit", "core-kit"), world.repo("own", "masters = core-kit\n")]).unwrap();
+        let section = "\n[core-kit]\nlocation = /var/git/meta-repo/kits/core-kit\npriority = 1\nauto-sync = no\n";
+        assert!(repos.repos_conf().contains(section));
+        let core = ("ego-core-kit".to_owned(), format!("[DEFAULT]\nmain-repo = core-kit\n{section}"));
+        assert_eq!(repos.shipped_kits(), [core]);
+        let rest = repos.shipped_repos_conf().unwrap();
+        assert!(rest.contains("[own]\n") && !rest.contains("core-kit"), "{rest}");
+        let error = Repos::load(&[kit("core-kit", "other")]).unwrap_err();
+        assert!(error.to_string().contains("the kit core-kit calls itself other"), "{error}");
     }
 
     #[test]

@@ -30,9 +30,20 @@ use crate::base::error::Result;
 pub use edit::{NewLine, with_lines};
 pub use job::{
     Accelerate, Action, BaseSpec, Binhost, Bounds, Build, Ccache, Compression, CopySpec, Emerge, FuntooProfile, Git,
-    Job, Jobserver, Oci, Origin, Phase, Portage, ProfileName, ProfileSpec, Rebuild, Refresh, RepositorySpec, Script,
-    SignedFile, Snapshot, SnapshotFormat, Source, Step, StepRoot, StepTmpfs, Strip, TreeKind, Version, WriteSpec,
+    Job, Jobserver, MetaRepo, MetaRepoPlace, Oci, Origin, Phase, Portage, ProfileName, ProfileSpec, Rebuild, Refresh,
+    RepositorySpec, Script, SignedFile, Snapshot, SnapshotFormat, Source, Step, StepRoot, StepTmpfs, Strip, TreeKind,
+    Version, WriteSpec,
 };
+
+/// Returns true for a name that a git branch may have.
+pub fn is_branch(text: &str) -> bool {
+    words::branch(text).is_ok()
+}
+
+/// Returns true for a name that an ebuild repository may have.
+pub fn is_repository_name(text: &str) -> bool {
+    words::repository(text).is_ok()
+}
 
 /// The mirror for recipes that name none: Gentoo's own.
 pub(crate) const DEFAULT_MIRROR: &str = "https://distfiles.gentoo.org";

@@ -98,10 +98,10 @@ impl<'a> Wanted<'a> {
         })
     }
 
-    /// Returns the repository at `index` of a recipe, unless it is a directory of this machine.
+    /// Returns the repository at `index` of a recipe, unless it is a directory of this machine or a meta-repo.
     pub fn repository(repository: &'a RepositorySpec, index: usize) -> Option<Self> {
         match &repository.origin {
-            Origin::Location(_) => None,
+            Origin::Location(_) | Origin::MetaRepo(_) => None,
             Origin::Snapshot(snapshot) => Some(Self::Snapshot { snapshot, index }),
             Origin::Git(git) => Some(Self::Commit { git, index }),
         }

@@ -103,7 +103,7 @@ impl Packages {
             in_place: !image,
             open: true,
             write: job.portage.binpkg_write && !job.emerge.binary_only,
-            sources: Sources::new(job, &place.resolved.repos),
+            sources: Sources::new(&place.resolved.repos),
             parts,
         })
     }

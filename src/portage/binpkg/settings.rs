@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::{Fault, Result};
-use crate::portage::{CONFIGROOT, REPOS, ROOT};
+use crate::portage::{CONFIGROOT, KITS, REPOS, ROOT};
 
 /// Prints the settings of each pair of a configuration root and a root as one JSON document.
 const SCRIPT: &str = r#"
@@ -17,7 +17,7 @@ def told(config_root, root):
     profile = os.path.realpath(settings.profile_path or "/")
     name, inside, path = profile.partition("/profiles/")
     parent = os.path.join(profile, "parent")
-    if inside and os.path.dirname(name) == sys.argv[1]:
+    if inside and os.path.dirname(name) in sys.argv[1].split(":"):
         profile = os.path.basename(name) + ":" + path
     elif os.path.exists(parent):
         with open(parent) as lines:
@@ -63,7 +63,8 @@ pub struct Settings {
 
 /// Returns the command that prints the builder's settings and, if `image`, those of the image.
 pub fn command(image: bool) -> Vec<String> {
-    let mut words = vec!["python3", "-c", SCRIPT, REPOS, "/", "/"];
+    let repositories = format!("{REPOS}:{KITS}");
+    let mut words = vec!["python3", "-c", SCRIPT, &repositories, "/", "/"];
     if image {
         words.extend([CONFIGROOT, ROOT]);
     }

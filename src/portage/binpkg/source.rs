@@ -13,7 +13,6 @@ use super::index::Stanza;
 use crate::archive::unpack::decode::{Decoder, Format};
 use crate::base::digest::{Algorithm, Hasher, Sha256};
 use crate::portage::Repos;
-use crate::recipe::Job;
 
 /// Key of an index: the digest of the sources that the package was built from.
 const SOURCE: &str = "QUERN_SOURCE";
@@ -52,14 +51,16 @@ struct Ebuild<'a> {
 }
 
 impl Sources {
-    /// The repositories of `job`, found at `repos`.
-    pub fn new(job: &Job, repos: &Repos) -> Self {
-        let named = job.portage.repositories.iter().zip(repos.iter()).enumerate();
-        let directory = |(index, (recipe, repo)): (usize, (&crate::recipe::RepositorySpec, &crate::portage::Repo))| {
-            recipe.location()?;
-            Some(Directory { name: repo.name().to_owned(), path: repo.location().to_owned(), main: index == 0 })
+    /// The repositories of this machine among `repos`.
+    pub fn new(repos: &Repos) -> Self {
+        let directory = |(index, repo): (usize, &crate::portage::Repo)| {
+            repo.is_of_this_machine().then(|| Directory {
+                name: repo.name().to_owned(),
+                path: repo.location().to_owned(),
+                main: index == 0,
+            })
         };
-        Self(named.filter_map(directory).collect())
+        Self(repos.iter().enumerate().filter_map(directory).collect())
     }
 
     /// Records in the stanza of a package that was just built the sources that it was built from. Returns false if they have changed

@@ -158,13 +158,13 @@ pub fn shipped(job: &Job, resolved: &Resolved, existing: &Existing) -> Result<Co
         tree.remove.insert(path.into());
         existing.restore(&mut tree, path);
     }
-    if let Some(text) = resolved.repos.shipped_repos_conf() {
-        let path = Path::new(REPOS_CONF);
-        if existing.has_file(path) {
-            existing.add(&mut tree, path, &text);
-        } else {
-            tree.file(path.join("quern.conf"), text);
-        }
+    let own = resolved.repos.shipped_repos_conf().map(|text| ("quern.conf".to_owned(), text));
+    let files: Vec<_> = resolved.repos.shipped_kits().into_iter().chain(own).collect();
+    let path = Path::new(REPOS_CONF);
+    if existing.has_file(path) && !files.is_empty() {
+        existing.add(&mut tree, path, &files.into_iter().map(|(_, text)| text).collect::<String>());
+    } else {
+        files.into_iter().for_each(|(name, text)| tree.file(path.join(name), text));
     }
     let user_profile = existing.has_directory(Path::new(USER_PROFILE));
     tree.remove.insert(if user_profile { BASHRC } else { USER_PROFILE }.into());

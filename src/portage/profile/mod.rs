@@ -11,7 +11,7 @@ use crate::portage::repos::{Repo, Repos, read};
 use crate::portage::text::list_lines;
 use crate::recipe::{ProfileName, ProfileSpec};
 
-mod funtoo;
+pub mod funtoo;
 mod walk;
 
 use walk::{Node, Walk};
@@ -42,6 +42,8 @@ enum Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct InRepository {
     repo: String,
+    /// Its directory inside the sandbox.
+    mountpoint: PathBuf,
     path: String,
 }
 
@@ -198,8 +200,7 @@ impl Profile {
 fn link_target(config_root: &str, at: &InRepository) -> PathBuf {
     let depth = Path::new(config_root).components().filter(|part| matches!(part, Component::Normal(_))).count() + 2;
     let mut target: PathBuf = std::iter::repeat_n("..", depth).collect();
-    target.push(super::REPOS.trim_start_matches('/'));
-    target.push(&at.repo);
+    target.extend(at.mountpoint.components().skip(1));
     target.push("profiles");
     target.push(&at.path);
     target
@@ -218,7 +219,7 @@ fn visit<'a>(name: &ProfileName, walk: &mut Walk<'a>, repos: &'a Repos) -> Resul
         .node_at(&host)
         .ok_or_else(|| Error::usage(format!("the profile {} is a symlink out of the repositories", shown(name))))?;
     walk.choose(first)?;
-    Ok((repo, InRepository { repo: repo.name().to_owned(), path }))
+    Ok((repo, InRepository { repo: repo.name().to_owned(), mountpoint: repo.mountpoint(), path }))
 }
 
 /// Returns the last plain value of CHOST in a make.defaults.

@@ -131,7 +131,8 @@ impl Checker<'_> {
         match Directory::read(&location) {
             Ok(directory) => {
                 let origin = Origin::Location(location);
-                let repository = RepositorySpec { origin, priority: None, masters: None, eclass_overrides: None };
+                let repository =
+                    RepositorySpec { origin, priority: None, masters: None, eclass_overrides: None, kit: None };
                 (Some(vec![repository]), Known(vec![Some(directory)]))
             }
             Err(Unreadable { problem, .. }) => {

@@ -1,4 +1,5 @@
-//! One entry of `portage.repositories`: a directory, a snapshot from a mirror, or a commit of a git repository.
+//! One entry of `portage.repositories`: a directory, a snapshot from a mirror, a commit of a git repository, or the kits of a
+//! meta-repo.
 
 use std::path::PathBuf;
 
@@ -8,16 +9,31 @@ use super::{Checker, Word, unchanged};
 use crate::recipe::diagnostic::{Finding, Place, Problem};
 use crate::recipe::parse::{Is, Table, Value};
 use crate::recipe::{
-    DEFAULT_MAX_AGE, DEFAULT_MIRROR, GENTOO_GIT, Git, Origin, RepositorySpec, Snapshot, SnapshotFormat, Source, words,
+    DEFAULT_MAX_AGE, DEFAULT_MIRROR, GENTOO_GIT, Git, MetaRepo, MetaRepoPlace, Origin, RepositorySpec, Snapshot,
+    SnapshotFormat, Source, words,
 };
 
 /// The keys that name the origin of a repository, each with the keys that go with it.
-const ORIGINS: [(&str, &[&str]); 3] = [
+const ORIGINS: [(&str, &[&str]); 4] = [
     ("location", &[]),
     ("snapshot", &["format", "mirrors", "keyring", "fingerprints", "max-age", "max-unpacked", "max-entries"]),
     (
         "git",
         &["commit", "branch", "keyring", "fingerprints", "max-age", "allow-unsigned", "max-unpacked", "max-entries"],
+    ),
+    (
+        "meta-repo",
+        &[
+            "release",
+            "kits",
+            "commit",
+            "keyring",
+            "fingerprints",
+            "max-age",
+            "allow-unsigned",
+            "max-unpacked",
+            "max-entries",
+        ],
     ),
 ];
 
@@ -47,7 +63,7 @@ impl Checker<'_> {
         let texts =
             |list: Option<Vec<(Word, String)>>| list.map(|list| list.into_iter().map(|(_, text)| text).collect());
         let (masters, eclass_overrides) = (texts(masters), texts(eclass_overrides));
-        let repository = RepositorySpec { origin: origin?, priority, masters, eclass_overrides };
+        let repository = RepositorySpec { origin: origin?, priority, masters, eclass_overrides, kit: None };
         Some(Written { at, repository, others })
     }
 
@@ -59,7 +75,7 @@ impl Checker<'_> {
                 "for example { location = \"../overlays/mine\", priority = 50 }, { snapshot = \"latest\" } or \
                  { git = \"https://…\", branch = \"stable\" }",
             );
-            self.texts.problem(at, "a repository needs `location`, `snapshot` or `git`", problem);
+            self.texts.problem(at, "a repository needs `location`, `snapshot`, `git` or `meta-repo`", problem);
             return None;
         };
         if let Some((other, _, second)) = given.next() {
@@ -80,6 +96,7 @@ impl Checker<'_> {
         let origin = match key {
             "snapshot" => self.snapshot(&word, table, source).map(Origin::Snapshot),
             "git" => self.git(&word, table).map(Origin::Git),
+            "meta-repo" => self.meta_repo(&word, table).map(Origin::MetaRepo),
             _ => self.path(&word, Must::Directory).map(Origin::Location),
         };
         Some((word.at, origin))
@@ -118,14 +135,51 @@ impl Checker<'_> {
         Some(Snapshot { date: date?, format: format?, mirrors, keyring, fingerprints, max_age, bounds })
     }
 
+    fn meta_repo(&mut self, word: &Word, table: &Table) -> Option<MetaRepo> {
+        for key in ["masters", "eclass-overrides"] {
+            if let Some(item) = table.get(key) {
+                let problem =
+                    Problem::new("remove this").help("each kit names its masters in its own metadata/layout.conf");
+                self.texts.problem(&item.key_at, format!("`{key}` does not apply to the kits of a meta-repo"), problem);
+                return None;
+            }
+        }
+        let Some(release) = table.get("release").and_then(|item| Word::of(&item.value)) else {
+            let problem = Problem::new("no release").help("add release = \"1.4\"");
+            self.texts.problem(&word.at, "a meta-repo needs the release of its kits", problem);
+            return None;
+        };
+        let release = self.follow(&release, "release", unchanged(words::branch));
+        let kits = self.words_in(table, "kits", "name of a kit", unchanged(words::repository)).unwrap_or_default();
+        let kits = kits.into_iter().map(|(_, name)| name).collect();
+        let place = if word.text.contains("://") {
+            let branch = MetaRepo::branch_of(release.as_deref()?);
+            self.git_at(word, table, Some(Some(branch))).map(MetaRepoPlace::Git)
+        } else {
+            let of_git =
+                ["commit", "keyring", "fingerprints", "max-age", "allow-unsigned", "max-unpacked", "max-entries"];
+            for item in of_git.iter().filter_map(|key| table.get(*key)) {
+                let problem = Problem::new("remove this");
+                self.texts.problem(&item.key_at, "this key does not apply to a meta-repo in a directory", problem);
+            }
+            self.path(word, Must::Directory).map(MetaRepoPlace::Directory)
+        };
+        Some(MetaRepo { at: place?, release: release?, kits })
+    }
+
     fn git(&mut self, word: &Word, table: &Table) -> Option<Git> {
+        let branch = match table.get("branch").and_then(|item| Word::of(&item.value)) {
+            Some(word) => self.follow(&word, "branch", unchanged(words::branch)).map(Some),
+            None => Some(None),
+        };
+        self.git_at(word, table, branch)
+    }
+
+    /// Returns the commit of a repository or, if there is none, of its branch. `branch` is `None` if it has mistakes.
+    fn git_at(&mut self, word: &Word, table: &Table, branch: Option<Option<String>>) -> Option<Git> {
         let url = self.follow(word, "address of a git repository", words::url);
         let commit = match table.get("commit").and_then(|item| Word::of(&item.value)) {
             Some(word) => self.follow(&word, "commit", words::commit).map(Some),
-            None => Some(None),
-        };
-        let branch = match table.get("branch").and_then(|item| Word::of(&item.value)) {
-            Some(word) => self.follow(&word, "branch", unchanged(words::branch)).map(Some),
             None => Some(None),
         };
         if let (Some(None), Some(None)) = (&commit, &branch) {
@@ -136,8 +190,8 @@ impl Checker<'_> {
         let allow_unsigned = matches!(table.get("allow-unsigned").map(|item| &item.value.is), Some(Is::Bool(true)));
         let (keyring, fingerprints, max_age) = self.trust(table)?;
         let (url, commit, branch) = (url?, commit?, branch?);
-        let git =
-            Git { url, commit, branch, keyring, fingerprints, max_age, allow_unsigned, bounds: Default::default() };
+        let (bounds, named_by) = (Default::default(), None);
+        let git = Git { url, commit, branch, keyring, fingerprints, max_age, allow_unsigned, bounds, named_by };
         self.check_signers(&git, word, table)?;
         if let (Some(_), Some(age)) = (&git.commit, table.get("max-age")) {
             let problem = Problem::new("only for a branch").help("an exact commit may have any age");

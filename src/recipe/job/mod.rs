@@ -210,6 +210,9 @@ pub struct RepositorySpec {
     pub masters: Option<Vec<String>>,
     /// `eclass-overrides` in repos.conf.
     pub eclass_overrides: Option<Vec<String>>,
+    /// The name of the kit, for a repository that a meta-repo lists.
+    #[serde(skip)]
+    pub kit: Option<String>,
 }
 
 impl RepositorySpec {
@@ -217,7 +220,7 @@ impl RepositorySpec {
     pub fn location(&self) -> Option<&Path> {
         match &self.origin {
             Origin::Location(path) => Some(path),
-            Origin::Snapshot(_) | Origin::Git(_) => None,
+            Origin::Snapshot(_) | Origin::Git(_) | Origin::MetaRepo(_) => None,
         }
     }
 }
@@ -231,6 +234,40 @@ pub enum Origin {
     /// A signed snapshot from a mirror.
     Snapshot(Snapshot),
     /// A commit of a git repository.
+    Git(Git),
+    /// The kits of a Funtoo meta-repo. Each kit is a repository of its own.
+    MetaRepo(MetaRepo),
+}
+
+/// The kits that a Funtoo meta-repo lists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MetaRepo {
+    /// Its place.
+    pub at: MetaRepoPlace,
+    /// The release of Funtoo, such as `1.4`.
+    pub release: String,
+    /// The names of the wanted kits. Empty: every kit of the release.
+    pub kits: Vec<String>,
+}
+
+impl MetaRepo {
+    /// Returns the branch of a release, as `ego` names it.
+    pub fn branch_of(release: &str) -> String {
+        match release {
+            "1.0" | "1.2" => "master".to_owned(),
+            "1.4" => "1.4-release".to_owned(),
+            other => other.to_owned(),
+        }
+    }
+}
+
+/// The place of a meta-repo.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MetaRepoPlace {
+    /// A directory on this machine, with the kits in `kits/` as `ego sync` writes them.
+    Directory(PathBuf),
+    /// A commit of a git repository. Each kit is a repository beside it.
     Git(Git),
 }
 
@@ -286,6 +323,9 @@ pub struct Git {
     /// Limits on unpacking it.
     #[serde(flatten)]
     pub bounds: Bounds,
+    /// The document that names the commit of an unsigned repository, in words, if it is not the recipe.
+    #[serde(skip)]
+    pub named_by: Option<String>,
 }
 
 /// `[build]`: the kind, the profile and the place of the results.

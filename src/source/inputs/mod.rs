@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use super::locked;
 use super::obtain::{Located, Wanted};
+use super::repository::meta_repo::{self, Listed};
 use super::repository::{checkout, content, snapshot, tree};
-use super::{Site, SourceFile};
+use super::{ResolveOptions, Site, SourceFile};
 use crate::base::digest::{Sha256, Sha512};
-use crate::base::error::{Error, Result};
-use crate::base::progress::Progress;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::{Progress, Silent};
 use crate::fs::rootfs::Rootfs;
 use crate::lockfile::{LockedCommit, LockedFile, LockedRepository};
 use crate::recipe::{Job, Origin, RepositorySpec};
@@ -61,6 +62,8 @@ pub struct RepositoryInput {
     pub spec: RepositorySpec,
     /// The version that the build uses.
     pub version: RepositoryVersion,
+    /// The commit of the meta-repo that lists it, if that was fetched.
+    pub meta_repo: Option<LockedCommit>,
     directory: PathBuf,
     _tree: Option<Tree>,
 }
@@ -68,7 +71,7 @@ pub struct RepositoryInput {
 impl RepositoryInput {
     fn of_directory(spec: &RepositorySpec, path: &Path) -> Self {
         let version = RepositoryVersion::Directory { commit: checkout::commit(path), content: None };
-        Self { spec: spec.clone(), version, directory: path.to_owned(), _tree: None }
+        Self { spec: spec.clone(), version, meta_repo: None, directory: path.to_owned(), _tree: None }
     }
 
     /// Returns its directory on this machine.
@@ -134,7 +137,11 @@ impl RepositoryInput {
 /// # Errors
 /// Those of [`Wanted::tree`].
 pub fn repositories(job: &Job, at: &Site<'_>) -> Result<Vec<RepositoryInput>> {
-    job.portage.repositories.iter().enumerate().map(|(index, spec)| repository(spec, index, at)).collect()
+    let each = meta_repo::listed(job, at)?
+        .into_iter()
+        .enumerate()
+        .map(|(index, Listed { spec, meta_repo })| Ok(RepositoryInput { meta_repo, ..repository(&spec, index, at)? }));
+    each.collect()
 }
 
 pub(super) fn repository(spec: &RepositorySpec, index: usize, at: &Site<'_>) -> Result<RepositoryInput> {
@@ -142,6 +149,7 @@ pub(super) fn repository(spec: &RepositorySpec, index: usize, at: &Site<'_>) -> 
         Origin::Location(path) => return Ok(RepositoryInput::of_directory(spec, path)),
         Origin::Snapshot(snapshot) => Wanted::Snapshot { snapshot, index },
         Origin::Git(git) => Wanted::Commit { git, index },
+        Origin::MetaRepo(_) => return Err(Error::system("a meta-repo is not a repository")),
     };
     let (located, tree) = wanted.tree(at)?;
     let top = tree::top(&Rootfs::open(&tree.root())?, tree.name(), wanted.top().as_deref())?;
@@ -162,7 +170,7 @@ pub(super) fn repository(spec: &RepositorySpec, index: usize, at: &Site<'_>) -> 
             trust_basis: file.trust_basis().to_owned(),
         },
     };
-    Ok(RepositoryInput { spec: spec.clone(), version, directory, _tree: Some(tree) })
+    Ok(RepositoryInput { spec: spec.clone(), version, meta_repo: None, directory, _tree: Some(tree) })
 }
 
 fn sha512(file: &SourceFile) -> Result<Sha512> {
@@ -175,8 +183,13 @@ fn sha512(file: &SourceFile) -> Result<Sha512> {
 /// # Errors
 /// Those of the keyring and the store.
 pub fn stored(job: &Job, store: &Store) -> Result<Option<Vec<RepositoryInput>>> {
+    let offline = ResolveOptions { offline: true, ..ResolveOptions::default() };
+    let listed = match meta_repo::listed(job, &Site::new(store, offline, &Silent)) {
+        Err(error) if error.kind() == Kind::Network => return Ok(None),
+        listed => listed?,
+    };
     let mut all = Vec::new();
-    for (index, spec) in job.portage.repositories.iter().enumerate() {
+    for (index, Listed { spec, meta_repo }) in listed.iter().enumerate() {
         let Some(wanted) = Wanted::repository(spec, index) else {
             all.extend(spec.location().map(|path| RepositoryInput::of_directory(spec, path)));
             continue;
@@ -185,9 +198,27 @@ pub fn stored(job: &Job, store: &Store) -> Result<Option<Vec<RepositoryInput>>> 
         let Some(tree) = store.tree_of_anyone(&key)? else { return Ok(None) };
         let top = tree::top(&Rootfs::open(&tree.root())?, tree.name(), wanted.top().as_deref())?;
         let version = RepositoryVersion::Directory { commit: None, content: None };
-        all.push(RepositoryInput { spec: spec.clone(), version, directory: tree.root().join(top), _tree: Some(tree) });
+        all.push(RepositoryInput {
+            spec: spec.clone(),
+            version,
+            meta_repo: meta_repo.clone(),
+            directory: tree.root().join(top),
+            _tree: Some(tree),
+        });
     }
     Ok(Some(all))
+}
+
+/// Judges the meta-repos and the fetched repositories of a recipe again. Returns a paragraph about each.
+///
+/// # Errors
+/// Those of [`Wanted::judge`].
+pub fn judge(job: &Job, at: &Site<'_>) -> Result<Vec<String>> {
+    let mut verdicts = meta_repo::judge(job, at)?;
+    for (index, Listed { spec, .. }) in meta_repo::listed(job, at)?.iter().enumerate() {
+        verdicts.extend(Wanted::repository(spec, index).map(|wanted| wanted.judge(at)).transpose()?);
+    }
+    Ok(verdicts)
 }
 
 /// Returns the lock entry of a recipe's stage3. An `old` entry of the same bytes spares the download that would tell their size.

@@ -111,6 +111,7 @@ impl Publisher {
                 priority: None,
                 masters: None,
                 eclass_overrides: None,
+                kit: None,
             };
             repository(&spec, 0, &Site::new(&self.store, terms, &Silent))
         }

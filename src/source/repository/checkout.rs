@@ -3,6 +3,12 @@
 use std::io::Read as _;
 use std::path::Path;
 
+/// Reads the name of the branch that is checked out in a directory. `None` if the directory is not a plain checkout of a branch.
+pub fn branch(directory: &Path) -> Option<String> {
+    let head = read(&directory.join(".git/HEAD"))?;
+    head.trim().strip_prefix("ref: refs/heads/").map(str::to_owned)
+}
+
 /// Reads the commit that is checked out in a directory, without running git. `None` if the directory is not a plain checkout.
 pub fn commit(directory: &Path) -> Option<String> {
     let git = directory.join(".git");
@@ -24,13 +30,14 @@ pub fn commit(directory: &Path) -> Option<String> {
         .and_then(|(commit, _)| id(commit))
 }
 
-fn id(text: &str) -> Option<String> {
+/// Returns a commit's id in lower case. `None` if the text is not an id.
+pub fn id(text: &str) -> Option<String> {
     let hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
     (hex && matches!(text.len(), 40 | 64)).then(|| text.to_ascii_lowercase())
 }
 
 /// Reads the text of a small regular file. `None` if there is none.
-fn read(path: &Path) -> Option<String> {
+pub fn read(path: &Path) -> Option<String> {
     const LIMIT: u64 = 1 << 20;
     if !fs_err::metadata(path).ok()?.is_file() {
         return None;

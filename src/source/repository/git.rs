@@ -33,6 +33,8 @@ const ATTRIBUTES: &str = "* -export-ignore -export-subst -text -eol -ident -filt
 pub struct Commit {
     url: String,
     meta: CommitMeta,
+    /// The document that names its ID, if it is not the recipe.
+    named_by: Option<String>,
 }
 
 /// Facts about a commit, as the store remembers them.
@@ -63,7 +65,7 @@ impl Commit {
     pub fn trust_basis(&self) -> String {
         match self.signer() {
             Some(signer) => format!("commit signed by {signer}"),
-            None => "commit id in the recipe, unsigned".to_owned(),
+            None => format!("commit id in {}, unsigned", self.named_by.as_deref().unwrap_or("the recipe")),
         }
     }
 
@@ -133,14 +135,31 @@ pub(in crate::source) fn judge(git: &Git, at: &Site<'_>) -> Result<Commit> {
     let meta = CommitMeta { commit, signer, trust: keyring.map(|keyring| keyring.id().to_owned()).unwrap_or_default() };
     at.store.write_ref(REFS, &ref_name(git), &meta)?;
     at.ui.done();
-    Ok(Commit { url: git.url.clone(), meta })
+    Ok(Commit { url: git.url.clone(), meta, named_by: git.named_by.clone() })
 }
 
 /// Returns the commit that the store remembers, without asking a server.
 pub(in crate::source) fn known(git: &Git, store: &Store) -> Result<Option<Commit>> {
     let trust = keyring(git, store)?.map(|keyring| keyring.id().to_owned()).unwrap_or_default();
     let meta = store.read_ref::<CommitMeta>(REFS, &ref_name(git))?.filter(|meta| meta.trust == trust);
-    Ok(meta.map(|meta| Commit { url: git.url.clone(), meta }))
+    Ok(meta.map(|meta| Commit { url: git.url.clone(), meta, named_by: git.named_by.clone() }))
+}
+
+/// Reads a file of the commit's tree, at most [`MAX_DOCUMENT`] bytes. `None` if the commit has no such file.
+pub(in crate::source) fn file(git: &Git, commit: &Commit, path: &str, at: &Site<'_>) -> Result<Option<Vec<u8>>> {
+    let bare = Bare::open(git, at)?;
+    bare.bring(git, commit, at)?;
+    let (exit, bytes, _) = ask(bare.git(&["cat-file", "blob", &format!("{}:{path}", commit.id())])?, MAX_DOCUMENT)?;
+    Ok(exit.success().then_some(bytes))
+}
+
+/// Asks the server for the names of its branches.
+pub(in crate::source) fn branches(git: &Git, at: &Site<'_>) -> Result<Vec<String>> {
+    let bare = Bare::open(git, at)?;
+    let (_, output, _) = ask(bare.git(&["ls-remote", "--heads", "--", &git.url])?, MAX_DOCUMENT)?;
+    let output = String::from_utf8_lossy(&output).into_owned();
+    let names = output.lines().filter_map(|line| line.split_once("\trefs/heads/"));
+    Ok(names.map(|(_, name)| printable(name)).collect())
 }
 
 /// Gives `unpack` a tarball of the commit's tree, with one top directory.
@@ -151,13 +170,7 @@ pub(in crate::source) fn archive<T>(
     unpack: impl FnOnce(Box<dyn Read + Send>) -> Result<T>,
 ) -> Result<T> {
     let bare = Bare::open(git, at)?;
-    if !bare.has(commit.id())? {
-        if at.options.offline {
-            return Err(Error::network(format!("the store does not have {} of {}", commit.id(), git.url))
-                .with_hint(without_network(&at.options)));
-        }
-        bare.fetch(&Git { commit: Some(commit.id().to_owned()), ..git.clone() })?;
-    }
+    bare.bring(git, commit, at)?;
     fs_err::create_dir_all(bare.path.join("info")).system(|| "preparing git's repository")?;
     fs_err::write(bare.path.join("info/attributes"), ATTRIBUTES).system(|| "preparing git's repository")?;
     let mut helper = bare.git(&["archive", "--format=tar", "--prefix=repository/", commit.id()])?;
@@ -262,6 +275,18 @@ impl Bare {
         // This ref records that the commit is here as a whole.
         self.run(&["update-ref", &format!("refs/quern/{id}"), &id])?;
         Ok(id)
+    }
+
+    /// Fetches a commit again if it is not here any more.
+    fn bring(&self, git: &Git, commit: &Commit, at: &Site<'_>) -> Result<()> {
+        if self.has(commit.id())? {
+            return Ok(());
+        }
+        if at.options.offline {
+            return Err(Error::network(format!("the store does not have {} of {}", commit.id(), git.url))
+                .with_hint(without_network(&at.options)));
+        }
+        self.fetch(&Git { commit: Some(commit.id().to_owned()), ..git.clone() }).map(drop)
     }
 
     /// Returns true if a commit was fetched as a whole.

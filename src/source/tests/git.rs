@@ -1,16 +1,18 @@
 //! Commits with signatures by GnuPG, fetched from git's own server.
 #![allow(clippy::disallowed_methods, reason = "tests start git themselves")]
 
-use std::io::BufRead;
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use super::git_server::serve;
 use super::mirror::store;
 use super::*;
+use crate::lockfile::Locked;
 use crate::recipe::Git;
+use crate::recipe::Job;
 use crate::source::repository::git::{archive, judge, known, locate};
+use crate::source::repository::meta_repo;
 
 const DAY: u64 = 86_400;
 const OFFLINE: ResolveOptions<'_> = ResolveOptions { offline: true, allow_rollback: false, locked: None };
@@ -95,6 +97,7 @@ impl Forge {
             max_age: 30 * DAY,
             bounds: Default::default(),
             allow_unsigned: false,
+            named_by: None,
         }
     }
 
@@ -123,60 +126,6 @@ impl Forge {
         .unwrap();
         files
     }
-}
-
-/// Serves the repositories below a directory with `git http-backend`.
-fn serve(root: PathBuf, requests: std::sync::Arc<Mutex<usize>>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            *requests.lock().unwrap() += 1;
-            // The client may disconnect early.
-            let _ = answer(&root, stream);
-        }
-    });
-    url
-}
-
-fn answer(root: &Path, mut stream: TcpStream) -> std::io::Result<()> {
-    let mut reader = std::io::BufReader::new(stream.try_clone()?);
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    let mut words = line.split(' ');
-    let (method, target) = (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
-    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    let mut command = Command::new("git");
-    command.arg("http-backend").env("GIT_PROJECT_ROOT", root).env("GIT_HTTP_EXPORT_ALL", "1");
-    command.env("REQUEST_METHOD", method).env("PATH_INFO", path).env("QUERY_STRING", query);
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
-        match name.to_ascii_lowercase().as_str() {
-            "content-length" => {
-                length = value.parse().unwrap();
-                command.env("CONTENT_LENGTH", value);
-            }
-            "content-type" => _ = command.env("CONTENT_TYPE", value),
-            "content-encoding" => _ = command.env("HTTP_CONTENT_ENCODING", value),
-            "git-protocol" => _ = command.env("GIT_PROTOCOL", value),
-            _ => {}
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body)?;
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-    child.stdin.take().unwrap().write_all(&body)?;
-    let output = child.wait_with_output()?.stdout;
-    let status = match output.strip_prefix(b"Status: ") {
-        Some(status) => String::from_utf8_lossy(&status[..3]).into_owned(),
-        None => "200".to_owned(),
-    };
-    stream.write_all(format!("HTTP/1.1 {status} so\r\nConnection: close\r\n").as_bytes())?;
-    stream.write_all(&output)?;
-    stream.shutdown(std::net::Shutdown::Write)
 }
 
 #[track_caller]
@@ -293,7 +242,7 @@ fn a_commit_is_unpacked_once_and_only_if_it_is_a_repository() {
     let (_home, store) = store();
     let repository = |git: &Git| {
         let origin = crate::recipe::Origin::Git(git.clone());
-        crate::recipe::RepositorySpec { origin, priority: None, masters: None, eclass_overrides: None }
+        crate::recipe::RepositorySpec { origin, priority: None, masters: None, eclass_overrides: None, kit: None }
     };
     let found =
         |git: Git| inputs::repository(&repository(&git), 0, &Site::new(&store, ResolveOptions::default(), &Silent));
@@ -324,4 +273,68 @@ fn a_commit_is_unpacked_once_and_only_if_it_is_a_repository() {
     let error = found(forge.branch()).map(drop).unwrap_err();
     assert!(error.kind() == Kind::Refused && error.to_string().contains("profiles/repo_name"), "{error:?}");
     assert_eq!(trees(), 1);
+}
+
+#[test]
+fn the_kits_of_a_release_are_those_of_a_signed_meta_repo() {
+    use crate::recipe::{MetaRepo, MetaRepoPlace, Origin};
+    let Some(forge) = Forge::new() else { return };
+    let (_home, store) = store();
+    let pin = "a".repeat(40);
+    forge.write("metadata/kit-info.json", r#"{"release_defs": {"core-kit": ["1.4-release"], "x-kit": ["3.7"]}}"#);
+    forge.write("metadata/kit-sha1.json", &format!(r#"{{"core-kit": {{"1.4-release": "{pin}"}}, "x-kit": {{}}}}"#));
+    let unsigned = forge.commit(None, 3600);
+    forge.git(&["branch", "--move", "1.4-release"], b"", 0);
+    let job = |git: Git, release: &str, kits: &[&str]| {
+        let kits = kits.iter().map(|kit| (*kit).to_owned()).collect();
+        let git = Git { branch: Some(MetaRepo::branch_of(release)), ..git };
+        let meta = MetaRepo { at: MetaRepoPlace::Git(git), release: release.to_owned(), kits };
+        let mut job = crate::recipe::fixture::job();
+        job.portage.repositories = vec![crate::recipe::RepositorySpec {
+            origin: Origin::MetaRepo(meta),
+            priority: None,
+            masters: None,
+            eclass_overrides: None,
+            kit: None,
+        }];
+        job
+    };
+    let listed = |job: &Job, terms| meta_repo::listed(job, &Site::new(&store, terms, &Silent));
+    let online = ResolveOptions::default();
+    let core = job(forge.branch(), "1.4", &["core-kit"]);
+    assert_eq!(listed(&core, OFFLINE).unwrap_err().kind(), Kind::Network);
+    assert_eq!(listed(&core, online).unwrap_err().kind(), Kind::Refused);
+    let id = forge.commit(Some("good"), 1800);
+    let found = listed(&core, online).unwrap();
+    let Origin::Git(kit) = &found[0].spec.origin else { panic!("{found:?}") };
+    assert_eq!((kit.commit.as_ref(), kit.branch.as_deref()), (Some(&pin), Some("1.4-release")));
+    assert!(kit.allow_unsigned && kit.url.ends_with("/core-kit.git"), "{kit:?}");
+    assert!(kit.named_by.as_ref().unwrap().contains(&id[..12]), "{kit:?}");
+    let locked = found[0].meta_repo.clone().unwrap();
+    assert_eq!((locked.commit.as_str(), locked.branch.as_deref()), (id.as_str(), Some("1.4-release")));
+    assert_eq!(listed(&core, OFFLINE).unwrap()[0].spec, found[0].spec);
+    // The lock holds the meta-repo, whatever the branch has now.
+    forge.write("metadata/kit-info.json", "{}");
+    forge.commit(Some("good"), 900);
+    assert!(listed(&core, online).unwrap_err().to_string().contains("kit-info.json"));
+    let lock = Locked { meta_repo: vec![locked], ..Locked::default() };
+    let held = ResolveOptions { locked: Some(&lock), ..online };
+    assert_eq!(listed(&core, held).unwrap()[0].spec, found[0].spec);
+    let empty = ResolveOptions { locked: Some(&Locked::default()), ..online };
+    assert_eq!(listed(&core, empty).unwrap_err().kind(), Kind::Usage);
+    // Mistakes of the recipe, and of the meta-repo.
+    for (git, release, kit, hint) in [
+        (forge.branch(), "1.5-release", "core-kit", "1.4"),
+        (forge.at(&id), "1.4", "core-kid", "did you mean core-kit?"),
+        (forge.at(&id), "1.4", "x-kit", ""),
+    ] {
+        let error = listed(&job(git, release, &[kit]), online).unwrap_err();
+        assert_eq!(error.kind(), Kind::Usage, "{error:?}");
+        assert!(error.hint().unwrap_or_default().contains(hint), "{error:?}");
+    }
+    let allowed = Git { keyring: None, allow_unsigned: true, ..forge.at(&unsigned) };
+    assert_eq!(
+        listed(&job(allowed, "1.4", &["core-kit"]), online).unwrap()[0].meta_repo.as_ref().unwrap().signer,
+        None
+    );
 }

@@ -256,6 +256,7 @@ fn a_branch_is_held_to_its_locked_commit() {
         max_age: 1,
         bounds: Default::default(),
         allow_unsigned: false,
+        named_by: None,
     };
     let pin = LockedCommit {
         branch: Some("stable".to_owned()),

@@ -26,6 +26,7 @@ use crate::verify::verify;
 mod attacks;
 mod forms;
 mod git;
+mod git_server;
 mod liars;
 mod locked;
 mod mirror;

@@ -20,6 +20,7 @@ mod formats;
 mod host;
 mod hostile;
 mod image;
+mod kits;
 mod listing;
 mod lock;
 mod metadata;
