@@ -18,12 +18,15 @@ use crate::base::error::Error;
 use crate::lockfile::Lockfile;
 use crate::oci::whiteout;
 use crate::plan::packages::{Packages, Target};
+use crate::portage::accelerate::Statistics;
 use crate::portage::binpkg::gpkg::Gpkg;
 use crate::portage::binpkg::index::{FileFacts, Index, Stanza};
-use crate::portage::{binhost, failure};
+use crate::portage::profile::funtoo::Directories;
+use crate::portage::{binhost, failure, workdir};
 use crate::recipe;
 use crate::source::digests;
 use crate::source::pointer;
+use crate::source::repository::meta_repo;
 use crate::verify::{self, Keyring, cleartext};
 
 /// A fuzz body.
@@ -50,6 +53,12 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("plan", plan),
     ("audit", audit),
     ("changes", changes),
+    ("ego", ego),
+    ("kits", kits),
+    ("elf", elf),
+    ("stat", stat),
+    ("environment", environment),
+    ("ccache", ccache),
 ];
 
 /// Maximum number of bytes to decompress from an input.
@@ -340,6 +349,63 @@ pub fn changes(bytes: &[u8]) {
         assert!(inside(&entry.path) && first.is_none_or(|first| inside(first)), "{entry:?}");
     }
     assert_eq!(changes.plain(), bytes);
+}
+
+/// Reads the directories of the parts of a Funtoo profile. None may lead out of a repository.
+pub fn ego(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Some(directories) = Directories::parse(text) else { return };
+    for kind in ["arch", "build", "subarch", "flavor", "mix-ins"] {
+        for path in directories.of(kind, "x86-64bit") {
+            assert!(Path::new(&path).components().all(|part| matches!(part, Component::Normal(_))), "{path:?}");
+        }
+    }
+}
+
+/// Reads the kits of a meta-repo: the two documents, with a zero byte between them.
+pub fn kits(bytes: &[u8]) {
+    let (info, commits) = bytes.split_at(bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len()));
+    match meta_repo::kits(info, commits.get(1..).unwrap_or_default(), "1.4", &[]) {
+        Ok(kits) => {
+            for kit in kits {
+                assert!(recipe::is_repository_name(&kit.name) && recipe::is_branch(&kit.branch), "{kit:?}");
+                assert!(matches!(kit.commit.len(), 40 | 64), "{kit:?}");
+                assert!(kit.commit.bytes().all(|byte| b"0123456789abcdef".contains(&byte)), "{kit:?}");
+            }
+        }
+        Err(error) => harmless(&error),
+    }
+}
+
+/// Reads the head of a program.
+pub fn elf(bytes: &[u8]) {
+    if let Some(loader) = crate::builder::elf::loader(bytes) {
+        assert!(loader.starts_with('/') && loader.len() <= 256);
+        plain(&loader);
+    }
+}
+
+/// Reads what `/proc` says about processes, one in each line.
+pub fn stat(bytes: &[u8]) {
+    let stats = bytes.split(|byte| *byte == b'\n');
+    let processes = stats.clone().count();
+    assert!(crate::enter::left::count_descendants(stats) <= processes);
+}
+
+/// Finds the sources of a package in the environment of its phases. They must lie in its own work directory.
+pub fn environment(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Some(path) = workdir::sources(&text, "a/b-1") {
+        assert!(path.starts_with(workdir::builddir("a/b-1").join("work")), "{path:?}");
+        let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+        assert!(path.components().all(plain), "{path:?}");
+    }
+}
+
+/// Reads the statistics of ccache.
+pub fn ccache(bytes: &[u8]) {
+    let (before, after) = bytes.split_at(bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len()));
+    plain(&Statistics::parse(after).since(Statistics::parse(before)));
 }
 
 /// Checks that an error contains no control characters.

@@ -223,6 +223,13 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     })
 }
 
+/// Reads the `stat` of the processes 1, 2, … and returns the number of descendants of the first, for the fuzz body.
+#[cfg(any(test, fuzzing))]
+pub fn count_descendants<'a>(stats: impl Iterator<Item = &'a [u8]>) -> usize {
+    let stats = (1..).zip(stats).filter_map(|(pid, bytes)| Some((pid, parse_stat(bytes)?)));
+    descendants(1, &stats.collect()).len()
+}
+
 fn short(text: &str) -> String {
     let mut end = text.len().min(MAX_TEXT);
     while !text.is_char_boundary(end) {

@@ -17,7 +17,7 @@
 mod capture;
 mod child;
 mod init;
-mod left;
+pub mod left;
 mod mounts;
 pub mod overlay;
 mod parent;

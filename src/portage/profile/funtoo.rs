@@ -16,18 +16,18 @@ const SHOWN: usize = 30;
 
 /// The directories below `profiles/` by kind of part: `arch`, `build`, `flavor`, `mix-ins`.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Directories(BTreeMap<String, String>);
+pub struct Directories(BTreeMap<String, String>);
 
 impl Directories {
     /// Parses the text of `profiles.ego.desc`. Returns `None` for any other text and for a path that leads elsewhere.
-    fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let found: BTreeMap<String, String> = serde_json::from_str(text).ok()?;
         let plain = found.into_iter().map(|(kind, path)| Some((kind, plain_path(&path)?)));
         plain.collect::<Option<_>>().map(Self)
     }
 
     /// Returns the directories in which a part of a kind may lie. Some lie below the architecture.
-    fn of(&self, kind: &str, arch: &str) -> Vec<String> {
+    pub fn of(&self, kind: &str, arch: &str) -> Vec<String> {
         let below = |kind: &str, directory: &str| self.0.get(kind).map(|path| format!("{path}/{arch}/{directory}"));
         let all = match kind {
             "subarch" => vec![below("arch", "subarch")],
