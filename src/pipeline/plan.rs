@@ -47,7 +47,7 @@ pub fn plan(job: &Job, origin: &Path, home: &Path, options: &PlanOptions<'_>) ->
     let mut run = DryRun {
         source: sources(job, options.locked)?,
         repositories: repositories(job)?,
-        strip: strip::rules(&job.strip, job.build.kind),
+        strip: strip::rules(&job.strip, job.build.kind, job.portage.with_kits()),
         results: results(&spec, &job.build.outdir)?,
         ..DryRun::default()
     };
@@ -145,7 +145,7 @@ mod tests {
         let results = results(&ImageSpec::of_job(&job, SourceDate::new(0)).unwrap(), &job.build.outdir).unwrap();
         let run = DryRun {
             source: vec!["a".to_owned()],
-            strip: strip::rules(&job.strip, job.build.kind),
+            strip: strip::rules(&job.strip, job.build.kind, job.portage.with_kits()),
             results,
             ..DryRun::default()
         };

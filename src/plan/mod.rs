@@ -32,7 +32,7 @@ impl Plan {
         Self {
             view: View::build(job, resolved, caches, work),
             steps: emerge::steps(job, resolved, &info),
-            strip: strip::rules(&job.strip, job.build.kind),
+            strip: strip::rules(&job.strip, job.build.kind, job.portage.with_kits()),
             info,
         }
     }

@@ -74,8 +74,9 @@ impl fmt::Display for Rule {
     }
 }
 
-/// Returns the rules for an image. The recipe's come first, so that no other rule makes their paths missing.
-pub fn rules(strip: &Strip, kind: TreeKind) -> Vec<Rule> {
+/// Returns the rules for an image, `with_kits` for a builder that saw the kits of a meta-repo. The recipe's come first, so that no other
+/// rule makes their paths missing.
+pub fn rules(strip: &Strip, kind: TreeKind, with_kits: bool) -> Vec<Rule> {
     let rule = |path: &str, why, scope| Rule { path: path.to_owned(), why, wanted: false, scope };
     let wanted = strip.paths.iter().map(|path| Rule {
         path: path.clone(),
@@ -95,6 +96,10 @@ pub fn rules(strip: &Strip, kind: TreeKind) -> Vec<Rule> {
     rules.push(rule("/etc/._cfg????_*", "configuration updates left by Portage", Scope::FilesBelow));
     if kind == TreeKind::Stage4 {
         rules.push(rule("/var/db/repos/*", "mount points of repositories", Scope::Anything));
+        if with_kits {
+            // `ego sync` refuses a directory that is not a git repository.
+            rules.push(rule("/var/git/meta-repo", "mount points of kits", Scope::Anything));
+        }
     }
     rules
 }

@@ -20,7 +20,7 @@ impl Progress for Warnings {
 fn strip(tree: &Rootfs, paths: &[&str], doc: bool, kind: TreeKind) -> Result<Vec<String>> {
     let paths = paths.iter().map(|path| (*path).to_owned()).collect();
     let warnings = Warnings::default();
-    apply(tree, &rules(&Strip { doc, paths }, kind), &warnings)?;
+    apply(tree, &rules(&Strip { doc, paths }, kind, true), &warnings)?;
     Ok(warnings.0.into_inner().unwrap())
 }
 
@@ -73,6 +73,7 @@ fn only_files_that_match_a_rule_are_removed() {
         "var/cache/ldconfig/aux-cache",
         "var/db/pkg/a/b/CONTENTS",
         "var/db/repos/gentoo/x",
+        "var/git/meta-repo/kits/core-kit/x",
         "var/log/portage/x.log",
         "var/tmp/portage/x",
     ];
@@ -85,13 +86,14 @@ fn only_files_that_match_a_rule_are_removed() {
     for directory in ["tmp", "usr/share/doc", "var/log/portage", "var/db/repos"] {
         assert!(root.path().join(directory).is_dir(), "{directory} stays");
     }
+    assert!(!root.path().join("var/git/meta-repo").exists());
     assert!(strip(&rootfs, &[], true, TreeKind::Stage4).unwrap().is_empty());
     assert_eq!(listing(root.path()), keep);
 }
 
 #[test]
 fn documentation_and_repositories_stay_in_an_image_by_default() {
-    let files = ["usr/share/doc/x/README", "var/db/repos/mine/x"];
+    let files = ["usr/share/doc/x/README", "var/db/repos/mine/x", "var/git/meta-repo/x"];
     let (root, rootfs) = tree(&files);
     strip(&rootfs, &[], false, TreeKind::Image).unwrap();
     assert_eq!(listing(root.path()), files);

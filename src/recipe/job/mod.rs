@@ -198,6 +198,13 @@ impl Binhost {
     }
 }
 
+impl Portage {
+    /// Returns true if a repository is the kits of a meta-repo.
+    pub fn with_kits(&self) -> bool {
+        self.repositories.iter().any(|repository| matches!(repository.origin, Origin::MetaRepo(_)))
+    }
+}
+
 /// An ebuild repository, as the recipe describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RepositorySpec {

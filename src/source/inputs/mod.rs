@@ -94,7 +94,7 @@ impl RepositoryInput {
     /// alone, because no commit could name the lock file that names the commit.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) when the size of a snapshot is not known.
+    /// [`Kind::System`] when the size of a snapshot is not known.
     pub fn lock(&self, name: &str, file: Option<&Path>) -> Result<LockedRepository> {
         let mut entry = LockedRepository { name: name.to_owned(), ..LockedRepository::default() };
         match (&self.spec.origin, self.version.clone()) {
@@ -224,7 +224,7 @@ pub fn judge(job: &Job, at: &Site<'_>) -> Result<Vec<String>> {
 /// Returns the lock entry of a recipe's stage3. An `old` entry of the same bytes spares the download that would tell their size.
 ///
 /// # Errors
-/// Those of [`Wanted::bytes`]; [`Kind::Refused`](crate::base::error::Kind::Refused) when the stage3 is older than the locked one.
+/// Those of [`Wanted::bytes`]; [`Kind::Refused`] when the stage3 is older than the locked one.
 pub fn lock_stage3(job: &Job, old: Option<&LockedFile>, at: &Site<'_>) -> Result<LockedFile> {
     let wanted = Wanted::base(job)?;
     let asked = || locked::asked(&job.source);
