@@ -39,7 +39,7 @@ impl Entry {
     }
 
     /// Returns its path below `autobuilds/`.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn path(&self) -> String {
         format!("{}/{}", self.timestamp, self.name())
     }

@@ -74,7 +74,7 @@ impl Certificate {
 
 impl Keyring {
     /// Returns the built-in certificate of Gentoo's release engineering.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn embedded() -> Result<Self> {
         Self::from_bytes("the built-in release certificate", RELEASE, &[super::GENTOO_RELEASE.to_owned()])
     }
