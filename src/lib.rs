@@ -75,7 +75,8 @@
 //! # Binary packages
 //!
 //! The store keeps packages in one directory for each key ([`portage::binpkg::key`]): the settings that decide the content of a package
-//! and that Portage does not compare. Process B asks Portage for them in the builder, before anything is merged. A build writes into a
+//! and that Portage does not compare. Process B asks Portage for them in the builder, before anything is merged, and the
+//! store keeps the answer for each state of the configuration and the profiles. A build writes into a
 //! PKGDIR in its work directory and sees the packages of its key read-only, as a local binary package host whose index leaves out
 //! packages of edited ebuilds ([`portage::binpkg::source`]). After each step, B checks the new packages, copies them into the directory
 //! of the key and writes its index ([`builder::packages`]).

@@ -32,7 +32,6 @@ use crate::os::process::Exit;
 use crate::plan::view::{Caches, View};
 use crate::plan::{Plan, misses};
 use crate::portage::binhost::HostIndex;
-use crate::portage::config::Existing;
 use crate::portage::emerge::{self, Step};
 use crate::portage::{self, BuilderInfo, Resolved, elog, failure, left, query as facts};
 use crate::recipe::{Job, TreeKind};
@@ -44,6 +43,7 @@ use base::Base;
 use binhost::FromHost;
 use overlays::Tree;
 use packages::Packages;
+use prepare::Texts;
 use query::{Answer, Query};
 
 /// Exit code of a command that SIGKILL ended.
@@ -57,7 +57,7 @@ pub struct Builder<'a> {
     work: &'a Work,
     view: View,
     tree: Tree,
-    before: Existing,
+    texts: Texts,
     helpers: Helpers,
 }
 
@@ -70,9 +70,10 @@ impl<'a> Builder<'a> {
         let tree = Tree::mount(&base.overlays(work.paths())?, work.paths(), &plan.view.targets())?;
         let helpers = Helpers::prepare(job, &plan.view, work.paths(), plan.info.cpus)?;
         let info = BuilderInfo { tools: helpers.tools.clone(), ..plan.info.clone() };
-        let before = prepare::configure(job, resolved, tree.root(), work.paths(), &info)?;
+        let texts = prepare::Texts::new(job, resolved, tree.root(), work.paths(), &info)?;
+        texts.write(tree.root(), work.paths())?;
         prepare::resolver(tree.root())?;
-        Ok(Self { job, resolved, work, view: plan.view.clone(), tree, before, helpers })
+        Ok(Self { job, resolved, work, view: plan.view.clone(), tree, texts, helpers })
     }
 
     /// Finds the packages of the build, and offers it those of earlier builds. Run it once, before the first step.
@@ -89,6 +90,8 @@ impl<'a> Builder<'a> {
             caches,
             root: self.tree.root(),
             work,
+            configuration: &self.texts.identity,
+            fresh: true,
             ask: &|query| self.ask(query),
         };
         let packages = Packages::new(&place)?;
@@ -268,7 +271,7 @@ impl<'a> Builder<'a> {
     pub fn ship(&self) -> Result<()> {
         match self.job.build.kind {
             TreeKind::Image => Ok(()),
-            TreeKind::Stage4 => prepare::ship(self.job, self.resolved, self.tree.root(), &self.before),
+            TreeKind::Stage4 => prepare::ship(self.job, self.resolved, self.tree.root(), &self.texts.before),
         }
     }
 

@@ -7,6 +7,7 @@ use rustix::fs::FileType;
 
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::fs::rootfs::Rootfs;
+use crate::portage::accelerate::Tools;
 use crate::portage::config::{self, Existing, Seen};
 use crate::portage::{BuilderInfo, ConfigTree, Entry, MakeProfile, Resolved};
 use crate::recipe::{Job, TreeKind};
@@ -15,23 +16,14 @@ use crate::store::work::WorkPaths;
 /// Limit on the size of a configuration file, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// Writes both configurations. Returns the configuration that the builder tree had before.
-pub(super) fn configure(
-    job: &Job,
-    resolved: &Resolved,
-    root: &Rootfs,
-    work: &WorkPaths,
-    info: &BuilderInfo,
-) -> Result<Existing> {
-    let texts = Texts::new(job, resolved, root, work, info)?;
-    texts.write(root, work)?;
-    Ok(texts.before)
-}
-
 /// Both configurations of a builder, to be written.
+#[derive(Debug)]
 pub(super) struct Texts {
     /// The configuration that the builder tree had before.
-    before: Existing,
+    pub(super) before: Existing,
+    /// Both configurations, without the parts that differ between a build and a shell: its date, processors and tools that compile. The
+    /// key of binary packages does not depend on them.
+    pub(super) identity: String,
     builder: ConfigTree,
     /// The configuration of an image.
     target: Option<ConfigTree>,
@@ -46,12 +38,12 @@ impl Texts {
         work: &WorkPaths,
         info: &BuilderInfo,
     ) -> Result<Self> {
-        let target = match job.build.kind {
+        let of_target = match job.build.kind {
             TreeKind::Image => {
                 let target = Rootfs::open(&work.config())?;
                 overlay_user_files(job, &target)?;
                 overlay_env(job, root)?;
-                Some(config::target(job, resolved, info, &existing(&target)?)?)
+                Some(existing(&target)?)
             }
             TreeKind::Stage4 => {
                 // The user's own files are shipped too: they belong to the configuration from before the build.
@@ -60,7 +52,11 @@ impl Texts {
             }
         };
         let before = existing(root)?;
-        Ok(Self { builder: config::builder(job, resolved, info, &before)?, before, target })
+        let target = |info| of_target.as_ref().map(|before| config::target(job, resolved, info, before)).transpose();
+        let builder = |info| config::builder(job, resolved, info, &before);
+        let plain = BuilderInfo { cpus: 1, date: None, tools: Tools::UNKNOWN, ..info.clone() };
+        let identity = format!("{:?}{:?}{:?}", plain.portage, target(&plain)?, builder(&plain)?);
+        Ok(Self { builder: builder(info)?, target: target(info)?, before, identity })
     }
 
     /// Writes them, for the builder to `root`.

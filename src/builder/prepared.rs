@@ -57,6 +57,8 @@ pub struct Prepared {
     more: Vec<Mounted>,
     /// The directory in which a shell starts.
     directory: PathBuf,
+    /// The identity of Portage's configuration.
+    configuration: String,
     /// The reason why Portage has no configuration in the tree.
     unconfigured: Option<Error>,
 }
@@ -99,12 +101,13 @@ impl Prepared {
         if let Some(failed) = failed {
             more.push(mount_over(&failed.work().tmp(), &paths.tmp(), paths)?);
         }
-        texts.map_or(Ok(()), |texts| texts.write(tree.root(), paths))?;
+        texts.as_ref().map_or(Ok(()), |texts| texts.write(tree.root(), paths))?;
+        let configuration = texts.map(|texts| texts.identity).unwrap_or_default();
         prepare::resolver(tree.root())?;
         let directory = failed.map_or_else(|| "/".into(), |failed| failed.directory().to_owned());
         let package_files = job.portage.package_files.clone();
         let (root, logs) = (paths.tree(), paths.logs());
-        Ok(Self { view, root, logs, offline, package_files, tree, more, directory, unconfigured })
+        Ok(Self { view, root, logs, offline, package_files, tree, more, directory, configuration, unconfigured })
     }
 
     /// Checks that the tree has a configuration for Portage. A shell is useful without one.
@@ -120,9 +123,11 @@ impl Prepared {
     /// # Errors
     /// Those of [`Packages::new`] and [`Packages::offer`].
     pub fn offer_packages(&mut self, parts: &Parts<'_>, scratch: &Scratch) -> Result<()> {
-        let Parts { job, resolved, base, info, caches, .. } = *parts;
+        let Parts { job, resolved, base, info, caches, after, .. } = *parts;
         let (root, work) = (self.tree.root(), scratch.paths());
-        let place = packages::Place { job, resolved, base, info, caches, root, work, ask: &|query| self.ask(query) };
+        let (configuration, fresh) = (self.configuration.as_str(), after.is_none());
+        let ask = &|query: &Query| self.ask(query);
+        let place = packages::Place { job, resolved, base, info, caches, root, work, configuration, fresh, ask };
         Packages::new(&place)?.read_only().offer(work, &mut self.view)
     }
 

@@ -57,6 +57,8 @@ pub struct Caches {
     pub binpkg: Option<PathBuf>,
     /// `DISTDIR`.
     pub distfiles: PathBuf,
+    /// The settings that Portage reported.
+    pub settings: PathBuf,
 }
 
 impl Caches {
@@ -66,6 +68,7 @@ impl Caches {
             packages: Store::packages(home),
             binpkg: job.portage.binpkg.clone(),
             distfiles: job.portage.distfiles.clone().unwrap_or_else(|| home.join("cache/distfiles")),
+            settings: home.join("cache/settings"),
         }
     }
 

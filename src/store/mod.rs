@@ -7,8 +7,8 @@
 //! trees/     unpacked stage3s and ebuild repositories by the digest of their tarball; read-only
 //! layers/    results of steps by the key of the step; read-only
 //! builds/    a work directory for each recipe: changes, image and logs of its last build
-//! cache/     shared by all builds: binary packages by their key, metadata of ebuilds, distfiles, compressed chunks of archives, git
-//!            repositories
+//! cache/     shared by all builds: binary packages by their key, metadata of ebuilds, settings that Portage reported, distfiles,
+//!            compressed chunks of archives, git repositories
 //! ```
 //!
 //! Everything appears under its final name only when it is complete. The next run removes what a killed run left. No file needs

@@ -4,6 +4,7 @@
 //! A build writes into a PKGDIR of its own. It sees the packages of earlier builds read-only, through an index that leaves out those
 //! whose sources have changed since. After each step, [`Packages::keep`] takes over the new packages, outside any sandbox.
 
+mod answers;
 mod configured;
 mod keep;
 mod shelf;
@@ -75,6 +76,10 @@ pub struct Place<'a> {
     /// The root of the builder tree.
     pub root: &'a Rootfs,
     pub work: &'a WorkPaths,
+    /// Portage's configuration in it, without the parts that differ between a build and a shell.
+    pub configuration: &'a str,
+    /// True if nothing was merged into it yet.
+    pub fresh: bool,
     /// Runs a command in it.
     pub ask: &'a dyn Fn(&Query) -> Result<Answer>,
 }
@@ -193,8 +198,13 @@ impl Packages {
     }
 }
 
-/// Asks Portage for its settings: the builder's, and the image's if there is one.
+/// Returns Portage's settings: the builder's, and the image's if there is one. Asks Portage if the store does not know them.
 fn reported(place: &Place<'_>, image: bool) -> Result<Vec<Settings>> {
+    let kept = answers::Kept::of(place);
+    if let Some(known) = kept.as_ref().and_then(answers::Kept::read).filter(|told| told.len() == 1 + usize::from(image))
+    {
+        return Ok(known);
+    }
     let mut query = Query::new(settings::command(image));
     // Compiled files of Python would change the tree.
     query.env.insert("PYTHONDONTWRITEBYTECODE".into(), "1".into());
@@ -203,6 +213,10 @@ fn reported(place: &Place<'_>, image: bool) -> Result<Vec<Settings>> {
         true => settings::parse(&answer.stdout).ok().filter(|told| told.len() == 1 + usize::from(image)),
         false => None,
     };
+    // A package that was merged could have changed the answer, and with it the key of later builds.
+    if let (Some(kept), true, true) = (kept, place.fresh, told.is_some()) {
+        kept.write(&answer.stdout)?;
+    }
     told.ok_or_else(|| {
         Error::build("the builder's Portage does not report its settings")
             .with_details(tail(&answer.stderr))

@@ -41,8 +41,27 @@ fn root_metadata_are_generated_once_for_each_state_of_the_repositories() {
     assert_eq!(slot(), "7");
     stand.built(&recipe);
     assert_eq!(kept(&stand), files, "a build has the same repositories");
+    settings_are_asked_once(&stand, &recipe);
     // Every other state of a repository has its own file.
     stand.ebuild("app-own", "plain", "# changed\n");
     assert_eq!(slot(), "0");
     assert_eq!(kept(&stand).len(), 2);
+}
+
+/// The settings that Portage reports are kept for each state of the configuration and the profiles.
+fn settings_are_asked_once(stand: &Stand, recipe: &Path) {
+    let offered = || {
+        let index = stand.shell(recipe, &[], &["cat", "/quern/index/image/Packages"]).success().stdout;
+        index.contains("CPV: app-own/plain-1\n")
+    };
+    assert!(offered());
+    let kept = super::traces::names(&stand.env.path("store/cache/settings"));
+    assert_eq!(kept.len(), 1, "a plan, a build and a shell have the same: {kept:?}");
+    // Packages that were built with other settings show that the kept answer is used.
+    let file = stand.env.path("store/cache/settings").join(&kept[0]);
+    let changed = entries(&file).replace("-O2", "-O3");
+    fs::write(&file, zstd::encode_all(changed.as_bytes(), 1).unwrap()).unwrap();
+    assert!(!offered());
+    stand.env.write("overlay/profiles/package.mask", "app-own/other\n");
+    assert!(offered(), "another state of a profile");
 }
