@@ -20,6 +20,9 @@ Examples:
   quern-builder plan demo.toml --set emerge.packages='[\"dev-lang/python\"]'
   quern-builder plan demo.toml --json | jq '.packages[] | select(.from == \"source\") | .package'
 
+The JSON document has Portage's own names of USE flags, such as python_targets_python3_13; the table groups them by their variables:
+PYTHON_TARGETS=\"python3_13\". `why` is a sentence for people.
+
 If emerge refuses the packages, the error is that of `build`.")]
 pub struct Args {
     /// The recipe.

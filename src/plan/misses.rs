@@ -105,11 +105,11 @@ struct Side {
 impl fmt::Display for Miss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", title(&self.package))?;
-        writeln!(f, "  wanted:   {}", facts(&self.package.flags, &self.package.settings))?;
+        writeln!(f, "  wanted:   {}", facts(&self.package.flags, &self.package.expand, &self.package.settings))?;
         let Why::Differs { present, differences } = &self.why else { return writeln!(f, "  present:  {}", self.why) };
         let seconds = present.built.as_str().parse().unwrap_or(0);
         let date = readable(seconds);
-        writeln!(f, "  present:  {}", facts(&present.flags, &self.settings))?;
+        writeln!(f, "  present:  {}", facts(&present.flags, &self.package.expand, &self.settings))?;
         writeln!(f, "            build {} of {date}", present.build_id)?;
         if differences.is_empty() {
             return writeln!(f, "  {}", self.why);
@@ -119,10 +119,8 @@ impl fmt::Display for Miss {
 }
 
 /// Writes USE flags and settings as in make.conf.
-fn facts(flags: &Flags, settings: &BTreeMap<Text, Text>) -> String {
-    let disabled = flags.disabled.iter().map(|flag| format!("-{flag}"));
-    let words: Vec<String> = flags.enabled.iter().map(ToString::to_string).chain(disabled).collect();
-    let used = (!words.is_empty()).then(|| format!("USE=\"{}\"", words.join(" ")));
+fn facts(flags: &Flags, expand: &[Text], settings: &BTreeMap<Text, Text>) -> String {
+    let used = flags.assignments(expand);
     let settings = settings.iter().filter(|(_, value)| !value.is_empty());
     let all: Vec<String> =
         used.into_iter().chain(settings.map(|(name, value)| format!("{name}=\"{value}\""))).collect();

@@ -165,11 +165,8 @@ fn row(f: &mut fmt::Formatter<'_>, package: &Package) -> fmt::Result {
     } else {
         writeln!(f, "{line}{bytes:>space$}")?
     }
-    let disabled = package.flags.disabled.iter().map(|flag| format!("-{flag}"));
-    let flags: Vec<String> = package.flags.enabled.iter().map(ToString::to_string).chain(disabled).collect();
-    if !flags.is_empty() {
-        wrap(f, INDENT, &format!("USE {}", flags.join(" ")))?;
-    }
+    let flags = package.flags.assignments(&package.expand);
+    flags.iter().try_for_each(|flags| wrap(f, INDENT, flags))?;
     if !package.replaces.is_empty() {
         let replaced: Vec<&str> = package.replaces.iter().map(Text::as_str).collect();
         wrap(f, INDENT, &format!("replaces {}", replaced.join(", ")))?;
@@ -217,9 +214,13 @@ mod tests {
             source,
             build_id: text(if source { "" } else { "4" }),
             flags: Flags {
-                enabled: (0..9).map(|number| text(&format!("flag-{number}"))).collect(),
+                enabled: (0..9)
+                    .map(|number| text(&format!("flag-{number}")))
+                    .chain([text("python_targets_python3_13")])
+                    .collect(),
                 disabled: vec![text("off")],
             },
+            expand: vec![text("PYTHON_TARGETS")],
             fetch: [(text("file.tar"), 3 << 20)].into(),
             ..Package::default()
         }
@@ -240,27 +241,31 @@ mod tests {
         packages.notes.push("a note".into());
         let table = packages.to_string();
         assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
-        let expected = "\
-for the builder
+        let expected = r#"for the builder
   binary   sys-libs/musl-1.2-4:0::gentoo                                 3.0 MiB
-           USE flag-0 flag-1 flag-2 flag-3 flag-4 flag-5 flag-6 flag-7 flag-8
-           -off
+           USE="flag-0 flag-1 flag-2 flag-3 flag-4 flag-5 flag-6 flag-7 flag-8
+           -off"
+           PYTHON_TARGETS="python3_13"
   binary   app-misc/b-1.2-4:0::gentoo                                    3.0 MiB
-           USE flag-0 flag-1 flag-2 flag-3 flag-4 flag-5 flag-6 flag-7 flag-8
-           -off
+           USE="flag-0 flag-1 flag-2 flag-3 flag-4 flag-5 flag-6 flag-7 flag-8
+           -off"
+           PYTHON_TARGETS="python3_13"
 
 for the image
   source   sys-libs/musl-1.2:0/3::gentoo                                 3.0 MiB
-           USE flag-0 flag-1 flag-2 flag-3 flag-4 flag-5 flag-6 flag-7 flag-8
-           -off
+           USE="flag-0 flag-1 flag-2 flag-3 flag-4 flag-5 flag-6 flag-7 flag-8
+           -off"
+           PYTHON_TARGETS="python3_13"
            no binary package
 
 note: a note
 3 packages: 1 to build, 2 reused; 3.0 MiB to fetch
-";
+"#;
         assert_eq!(table, expected);
         let document = serde_json::to_value(packages.document()).unwrap();
         assert_eq!(document["totals"]["fetch"], 3 << 20);
+        // The document has Portage's own names of flags.
+        assert_eq!(document["packages"][0]["use"]["enabled"][9], "python_targets_python3_13");
         assert_eq!(document["packages"][0]["why"], "no binary package");
         assert_eq!(document["packages"][1]["target"], "builder");
         assert_eq!(document["packages"][1]["build_id"], "4");

@@ -42,6 +42,12 @@ def use(pkg):
     }
 
 
+def expanded(pkg):
+    """Returns the USE_EXPAND variables that the package has flags of."""
+    names = pkg.root_config.settings.get("USE_EXPAND", "").split()
+    return sorted({name for name in names if any(flag.startswith(name.lower() + "_") for flag in shown(pkg))})
+
+
 def needed_to_run(graph):
     """Returns the packages that are not needed at build time alone, or None if this Portage does not tell."""
     try:
@@ -111,6 +117,7 @@ def describe(graph, pkg, run):
         "source": source,
         "build_id": "" if source else str(getattr(pkg.cpv, "build_id", None) or ""),
         "use": use(pkg),
+        "expand": expanded(pkg),
         "run": run is None or pkg in run,
         "fetch": {},
         "replaces": [],

@@ -31,6 +31,9 @@ pub struct Package {
     pub build_id: Text,
     #[serde(rename = "use")]
     pub flags: Flags,
+    /// The USE_EXPAND variables of its flags, such as `PYTHON_TARGETS`.
+    #[serde(default)]
+    pub expand: Vec<Text>,
     /// False if other packages need it only while they are built.
     pub run: bool,
     /// The files to fetch, and the bytes that are missing of each.
@@ -48,6 +51,40 @@ pub struct Package {
 pub struct Flags {
     pub enabled: Vec<Text>,
     pub disabled: Vec<Text>,
+}
+
+impl Flags {
+    /// Returns all flags: the enabled ones, with true, and then the disabled ones.
+    pub fn each(&self) -> impl Iterator<Item = (&Text, bool)> {
+        let enabled = self.enabled.iter().map(|flag| (flag, true));
+        enabled.chain(self.disabled.iter().map(|flag| (flag, false)))
+    }
+
+    /// Writes the flags as Portage does: `USE="nls -doc" PYTHON_TARGETS="python3_13"`.
+    pub fn assignments(&self, expand: &[Text]) -> Vec<String> {
+        let groups = by_variable(self.each(), expand);
+        groups.into_iter().map(|(name, words)| format!("{name}=\"{}\"", words.join(" "))).collect()
+    }
+}
+
+/// Groups flags by their variables: `USE`, and those of `expand` in their order. The words are those of a make.conf.
+pub fn by_variable<'a>(
+    flags: impl Iterator<Item = (&'a Text, bool)>,
+    expand: &'a [Text],
+) -> Vec<(&'a str, Vec<String>)> {
+    let mut groups: Vec<(&str, Vec<String>)> = vec![("USE", Vec::new())];
+    groups.extend(expand.iter().map(|name| (name.as_str(), Vec::new())));
+    for (flag, enabled) in flags {
+        let value = |name: &str| flag.as_str().strip_prefix(&name.to_ascii_lowercase())?.strip_prefix('_');
+        let longest =
+            (1..groups.len()).filter(|at| value(groups[*at].0).is_some()).max_by_key(|at| groups[*at].0.len());
+        let at = longest.unwrap_or(0);
+        let word = if at == 0 { flag.as_str() } else { value(groups[at].0).unwrap_or_default() };
+        let word = if enabled { word.to_owned() } else { format!("-{word}") };
+        groups[at].1.push(word);
+    }
+    groups.retain(|(_, words)| !words.is_empty());
+    groups
 }
 
 /// A binary package that is not used.
@@ -88,6 +125,24 @@ pub fn read(answer: &[u8]) -> Result<Vec<Package>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_are_grouped_by_their_variables() {
+        let texts = |words: &[&str]| words.iter().map(|word| Text::from((*word).to_owned())).collect::<Vec<_>>();
+        let flags = Flags {
+            enabled: texts(&["nls", "python_targets_python3_13", "python_single_target_python3_13"]),
+            disabled: texts(&["doc", "python_targets_python3_12", "python_targets"]),
+        };
+        let expand = texts(&["PYTHON", "PYTHON_SINGLE_TARGET", "PYTHON_TARGETS", "VIDEO_CARDS"]);
+        let expected = [
+            "USE=\"nls -doc\"",
+            "PYTHON=\"-targets\"",
+            "PYTHON_SINGLE_TARGET=\"python3_13\"",
+            "PYTHON_TARGETS=\"python3_13 -python3_12\"",
+        ];
+        assert_eq!(flags.assignments(&expand), expected);
+        assert!(Flags::default().assignments(&expand).is_empty());
+    }
 
     #[test]
     fn an_answer_is_read_and_cleaned() {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Text;
-use super::plan::{Package, Present};
+use super::plan::{Flags, Package, Present, by_variable};
 
 /// The limit on the versions that are named.
 const NAMED: usize = 4;
@@ -27,8 +27,8 @@ pub enum Why {
 /// A difference between the wanted package and one that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Difference {
-    /// USE flags in which both differ, as the binary package has them and as they are wanted.
-    Use { wanted: Vec<String>, present: Vec<String> },
+    /// Flags of one variable, such as `USE`, in which both differ: as the binary package has them and as they are wanted.
+    Use { variable: String, wanted: Vec<String>, present: Vec<String> },
     /// A setting of the compiler or the machine.
     Setting { name: String, wanted: String, present: String },
     /// The repository of the ebuild.
@@ -61,9 +61,22 @@ impl Why {
 /// Compares a package with a binary package of the same version.
 fn differences(package: &Package, present: &Present) -> Vec<Difference> {
     let mut found = Vec::new();
-    let (wanted, has) = flags(package, present);
-    if wanted != has {
-        found.push(Difference::Use { wanted, present: has });
+    let other = |flags: &Flags, flag: &Text, enabled: bool| {
+        !(if enabled { &flags.enabled } else { &flags.disabled }).contains(flag)
+    };
+    let (wanted, has) = (&package.flags, &present.flags);
+    // A flag that one of them lacks has no word there.
+    let mut wanted = by_variable(wanted.each().filter(|(flag, on)| other(has, flag, *on)), &package.expand);
+    let mut has = by_variable(has.each().filter(|(flag, on)| other(&package.flags, flag, *on)), &package.expand);
+    for variable in std::iter::once("USE").chain(package.expand.iter().map(Text::as_str)) {
+        let words = |groups: &mut Vec<(&str, Vec<String>)>| {
+            let at = groups.iter().position(|(name, _)| *name == variable);
+            at.map(|at| groups.swap_remove(at).1).unwrap_or_default()
+        };
+        let (wanted, present) = (words(&mut wanted), words(&mut has));
+        if wanted != present {
+            found.push(Difference::Use { variable: variable.to_owned(), wanted, present });
+        }
     }
     if let Some(chost) = package.settings.get("CHOST").filter(|chost| **chost != present.chost) {
         found.push(Difference::Setting {
@@ -80,30 +93,6 @@ fn differences(package: &Package, present: &Present) -> Vec<Difference> {
     let masks = present.masks.iter().filter(|mask| !mask.as_str().starts_with("CHOST"));
     found.extend(masks.cloned().map(Difference::Masked));
     found
-}
-
-/// Returns the flags in which both differ: as they are wanted, and as the binary package has them. A flag that one of them lacks has no
-/// word there.
-fn flags(package: &Package, present: &Present) -> (Vec<String>, Vec<String>) {
-    let word = |enabled: bool, flag: &Text| if enabled { flag.to_string() } else { format!("-{flag}") };
-    let mut sides = (Vec::new(), Vec::new());
-    let (wanted, has) = (&package.flags, &present.flags);
-    for (flag, enabled) in each(wanted) {
-        if !(if enabled { &has.enabled } else { &has.disabled }).contains(flag) {
-            sides.0.push(word(enabled, flag));
-        }
-    }
-    for (flag, enabled) in each(has) {
-        if !(if enabled { &wanted.enabled } else { &wanted.disabled }).contains(flag) {
-            sides.1.push(word(enabled, flag));
-        }
-    }
-    sides
-}
-
-fn each(flags: &super::plan::Flags) -> impl Iterator<Item = (&Text, bool)> {
-    let enabled = flags.enabled.iter().map(|flag| (flag, true));
-    enabled.chain(flags.disabled.iter().map(|flag| (flag, false)))
 }
 
 impl fmt::Display for Why {
@@ -130,8 +119,8 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let or_none = |words: &[String]| if words.is_empty() { "no such flag".to_owned() } else { words.join(" ") };
         match self {
-            Self::Use { wanted, present } => {
-                write!(f, "USE is {}, wanted is {}", or_none(present), or_none(wanted))
+            Self::Use { variable, wanted, present } => {
+                write!(f, "{variable} is {}, wanted is {}", or_none(present), or_none(wanted))
             }
             Self::Setting { name, wanted, present } => write!(f, "{name} is {present}, wanted is {wanted}"),
             Self::Repository { wanted, present } => write!(f, "its repository is {present}, wanted is {wanted}"),
@@ -142,7 +131,6 @@ impl fmt::Display for Difference {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::Flags;
     use super::*;
 
     fn text(text: &str) -> Text {

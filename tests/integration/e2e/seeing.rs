@@ -52,7 +52,7 @@ fn emerge_in_a_shell_answers_for_the_image(privilege: Privilege) {
         advisories(&stand, &recipe);
     }
     let table = stand.env.run(["plan", text(&recipe)]).success().stdout;
-    assert!(table.contains("  binary   app-test/tiny-1-1:0::gentoo\n           USE bar foo\n"), "{table}");
+    assert!(table.contains("  binary   app-test/tiny-1-1:0::gentoo\n           USE=\"bar foo\"\n"), "{table}");
     assert!(table.ends_with("2 packages: 0 to build, 2 reused; 0 B to fetch\n"), "{table}");
     let after = pretend(&asked);
     assert!(after.contains("[ebuild   R    ] app-test/tiny-1::gentoo to /quern/image/ USE=\"bar foo\""), "{after}");
@@ -65,7 +65,7 @@ fn emerge_in_a_shell_answers_for_the_image(privilege: Privilege) {
     let changed = pretend(&asked);
     assert!(changed.contains("USE=\"-bar* -foo*\""), "{changed}");
     let table = stand.env.run(["plan", text(&recipe)]).success().stdout;
-    let expected = "  source   app-test/tiny-1:0::gentoo\n           USE -bar -foo\n           the binary package differs: USE is bar foo, \
+    let expected = "  source   app-test/tiny-1:0::gentoo\n           USE=\"-bar -foo\"\n           the binary package differs: USE is bar foo, \
                     wanted is -bar -foo\n";
     assert!(table.contains(expected) && table.lines().all(|line| line.len() <= 80), "{table}");
     binary_packages_alone(&stand, &recipe);
