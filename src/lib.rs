@@ -78,7 +78,8 @@
 //! and that Portage does not compare. Process B asks Portage for them in the builder, before anything is merged, and the
 //! store keeps the answer for each state of the configuration and the profiles. A build writes into a
 //! PKGDIR in its work directory and sees the packages of its key read-only, as a local binary package host whose index leaves out
-//! packages of edited ebuilds ([`portage::binpkg::source`]). After each step, B checks the new packages, copies them into the directory
+//! packages of edited ebuilds ([`portage::binpkg::source`]). A recipe with settings of single packages also sees the packages of the key
+//! without these settings, except the packages that have them ([`portage::binpkg::exclude`]). After each step, B checks the new packages, copies them into the directory
 //! of the key and writes its index ([`builder::packages`]).
 //!
 //! # Invariants

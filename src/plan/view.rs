@@ -31,6 +31,8 @@ struct PackageMounts {
     own: [PathBuf; 2],
     /// The packages of earlier builds on the host, in a directory of this name or below.
     shared: PathBuf,
+    /// The packages of the key without settings of single packages, if there are any.
+    plain: Option<PathBuf>,
     /// False until the key of the packages is known. Nothing of them is mounted before.
     known: bool,
 }
@@ -38,13 +40,18 @@ struct PackageMounts {
 impl PackageMounts {
     fn new(target: Target, shared: &Path, work: &WorkPaths) -> Self {
         let own = [work.private_packages(target), work.package_index(target)];
-        Self { target, own, shared: shared.to_owned(), known: false }
+        Self { target, own, shared: shared.to_owned(), plain: None, known: false }
     }
 
-    fn mounts(&self) -> [Mount; 3] {
-        let PackageDirs { pkgdir, shared, index } = PackageDirs::of(self.target);
+    fn mounts(&self) -> Vec<Mount> {
+        let PackageDirs { pkgdir, shared, plain, index } = PackageDirs::of(self.target);
         let [private, own_index] = &self.own;
-        [Mount::writable(private, pkgdir), Mount::read_only(own_index, index), Mount::read_only(&self.shared, shared)]
+        let own = [
+            Mount::writable(private, pkgdir),
+            Mount::read_only(own_index, index),
+            Mount::read_only(&self.shared, shared),
+        ];
+        own.into_iter().chain(self.plain.iter().map(|source| Mount::read_only(source, plain))).collect()
     }
 }
 
@@ -222,10 +229,11 @@ impl View {
         self.mounts.iter().map(Mount::target).chain(packages).collect()
     }
 
-    /// Provides the packages for a tree: those of earlier builds are in the directory `shared`.
-    pub fn provide(&mut self, target: Target, shared: &Path) {
+    /// Provides the packages for a tree: those of earlier builds are in the directories `shared` and `plain`.
+    pub fn provide(&mut self, target: Target, shared: &Path, plain: Option<&Path>) {
         for packages in self.packages.iter_mut().filter(|packages| packages.target == target) {
             (packages.shared, packages.known) = (shared.to_owned(), true);
+            packages.plain = plain.map(Path::to_owned);
         }
     }
 

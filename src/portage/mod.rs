@@ -41,14 +41,21 @@ pub const REPOS: &str = "/var/db/repos";
 /// The directory of the kits of a meta-repo inside the sandbox, as `ego` lays them out.
 pub const KITS: &str = "/var/git/meta-repo/kits";
 /// The directories of packages that are shipped.
-pub const PACKAGES: PackageDirs =
-    PackageDirs { pkgdir: "/var/cache/binpkgs", shared: "/quern/shared/image", index: "/quern/index/image" };
+pub const PACKAGES: PackageDirs = PackageDirs {
+    pkgdir: "/var/cache/binpkgs",
+    shared: "/quern/shared/image",
+    plain: "/quern/shared/image-plain",
+    index: "/quern/index/image",
+};
 /// The directories of packages of the builder itself, which has another profile and other USE flags.
 pub const BUILDER_PACKAGES: PackageDirs = PackageDirs {
     pkgdir: "/var/cache/binpkgs-builder",
     shared: "/quern/shared/builder",
+    plain: "/quern/shared/builder-plain",
     index: "/quern/index/builder",
 };
+/// The directory above those of the packages of earlier builds. Paths in the indexes are relative to it.
+pub const SHARED: &str = "/quern/shared";
 /// The database of installed packages, relative to a root.
 pub const PKGDB: &str = "var/db/pkg";
 /// DISTDIR.
@@ -81,6 +88,8 @@ pub struct PackageDirs {
     pub pkgdir: &'static str,
     /// The packages of earlier builds with the same key, read-only.
     pub shared: &'static str,
+    /// The packages of earlier builds with the same key but for settings of single packages, read-only.
+    pub plain: &'static str,
     /// An index of those that this build may take.
     pub index: &'static str,
 }
@@ -94,9 +103,9 @@ impl PackageDirs {
         }
     }
 
-    /// Returns all three.
-    pub fn all(self) -> [&'static str; 3] {
-        [self.pkgdir, self.shared, self.index]
+    /// Returns all four.
+    pub fn all(self) -> [&'static str; 4] {
+        [self.pkgdir, self.shared, self.plain, self.index]
     }
 }
 

@@ -11,6 +11,7 @@ use crate::base::error::{Error, Result};
 use crate::base::progress::Target;
 use crate::builder::query::Query;
 use crate::fs::rootfs::Rootfs;
+use crate::portage::binpkg::exclude::Exclusion;
 use crate::portage::binpkg::key::Key;
 use crate::portage::binpkg::settings::Settings;
 use crate::recipe::TreeKind;
@@ -27,8 +28,9 @@ const MAX_DEPTH: usize = 8;
 /// Longest text that is shown in a key instead of its digest, in bytes.
 const MAX_TEXT: usize = 400;
 
-/// Returns the key of the packages that are built with `settings` for a tree.
-pub(super) fn key(place: &Place<'_>, settings: &Settings, target: Target) -> Result<Key> {
+/// Returns the key of the packages that are built with `settings` for a tree and, if the tree has settings of single packages, the key
+/// without them and the packages that have them.
+pub(super) fn keys(place: &Place<'_>, settings: &Settings, target: Target) -> Result<(Key, Option<(Key, Exclusion)>)> {
     let own;
     let root = match (target, place.job.build.kind) {
         (Target::Image, TreeKind::Image) => {
@@ -50,7 +52,39 @@ pub(super) fn key(place: &Place<'_>, settings: &Settings, target: Target) -> Res
     if let Some(options) = key.native() {
         key.set("native", native(place, key.get("CHOST"), &options)?);
     }
-    Ok(key)
+    let plain = key.without(is_of_packages);
+    match plain == key {
+        true => Ok((key, None)),
+        false => {
+            let exclusion = exclusion(root, &key)?;
+            Ok((key, Some((plain, exclusion))))
+        }
+    }
+}
+
+/// Returns true for a part of a key that decides the content of single packages. A file in `env` does if `package.env` names it.
+fn is_of_packages(name: &str) -> bool {
+    name == "package.env" || ["package.env/", "patches/", "env/"].iter().any(|start| name.starts_with(start))
+}
+
+/// Finds the packages that have settings of their own.
+fn exclusion(root: &Rootfs, key: &Key) -> Result<Exclusion> {
+    let mut exclusion = Exclusion::default();
+    for name in key.names().filter(|name| is_of_packages(name)) {
+        let mut path = name.split('/');
+        match (path.next(), path.next(), path.next()) {
+            (Some("package.env"), ..) => {
+                let bytes = root.read(&Path::new("etc/portage").join(name), MAX_FILE)?.unwrap_or_default();
+                let text = String::from_utf8_lossy(&bytes);
+                let atoms = text.lines().filter_map(|line| line.split_whitespace().next());
+                atoms.filter(|atom| !atom.starts_with('#')).for_each(|atom| exclusion.add_atom(atom));
+            }
+            // Patches lie in the directories of their packages, and so do scripts that Portage runs for one package.
+            (_, Some(category), Some(package)) => exclusion.add_directory(category, package),
+            _ => {}
+        }
+    }
+    Ok(exclusion)
 }
 
 /// Adds the files at `path` below `base`: short texts as they are, others as digests.
@@ -106,6 +140,31 @@ fn native(place: &Place<'_>, chost: &str, options: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packages_with_settings_of_their_own_are_excluded() {
+        let place = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = place.path().join("etc/portage").join(path);
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(path, text).unwrap();
+        };
+        write("package.env/zz-quern", "# a/comment x\n\n  =a/lined-2 slow.conf # why\n");
+        write("env/slow.conf", "CFLAGS=\"-O1\"");
+        write("env/a/scripted", "x");
+        write("patches/a/patched-1:0/x.patch", "x");
+        write("bashrc", "x");
+        let root = Rootfs::open(place.path()).unwrap();
+        let mut parts = Vec::new();
+        for name in FILES.into_iter().chain(["patches"]) {
+            collect(&root, Path::new("etc/portage"), Path::new(name), MAX_DEPTH, &mut parts).unwrap();
+        }
+        let key = Key::new(&Settings::default(), parts);
+        assert_eq!(key.without(is_of_packages).names().collect::<Vec<_>>(), ["bashrc"]);
+        let exclusion = exclusion(&root, &key).unwrap();
+        let all = ["a/lined-1", "a/scripted-1", "a/patched-7", "a/comment-1", "a/other-1"];
+        assert_eq!(all.map(|cpv| exclusion.has(cpv)), [true, true, true, false, false]);
+    }
 
     #[test]
     fn files_are_described_without_the_date_and_without_empty_lines() {

@@ -27,6 +27,7 @@ use crate::base::text::plain;
 use crate::fs::atomic;
 use crate::fs::rootfs::Rootfs;
 use crate::plan::view::{Caches, View};
+use crate::portage::binpkg::exclude::Exclusion;
 use crate::portage::binpkg::key::Key;
 use crate::portage::binpkg::settings::{self, Settings};
 use crate::portage::binpkg::source::Sources;
@@ -57,6 +58,9 @@ struct Part {
     /// The directory of the packages of earlier builds.
     directory: PathBuf,
     key: Key,
+    /// Packages that were built without settings of single packages, if this build has such settings.
+    #[serde(default)]
+    plain: Option<Plain>,
     /// True if the directory may have another key.
     any_key: bool,
     /// The header of an index of them.
@@ -64,6 +68,15 @@ struct Part {
     /// Paths of the private packages that were looked at.
     #[serde(skip)]
     seen: std::collections::BTreeSet<PathBuf>,
+}
+
+/// The packages of the key without settings of single packages: user patches, lines of `package.env`, scripts in `env`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Plain {
+    directory: PathBuf,
+    key: Key,
+    /// The packages that have such settings.
+    exclusion: Exclusion,
 }
 
 /// A builder tree, mounted and configured, that packages are made or taken in.
@@ -96,11 +109,18 @@ impl Packages {
         let builder = if image { Target::Builder } else { Target::Image };
         let mut parts = Vec::new();
         for (settings, target) in reported.iter().zip([builder, Target::Image]) {
-            let key = configured::key(place, settings, target)?;
+            let (key, others) = configured::keys(place, settings, target)?;
             let own = caches.binpkg.as_ref().filter(|_| target == Target::Image);
             let directory = own.cloned().unwrap_or_else(|| caches.packages.join(key.name()));
+            // A directory that the recipe names has no other beside it.
+            let plain = others.filter(|_| own.is_none()).map(|(key, exclusion)| Plain {
+                directory: caches.packages.join(key.name()),
+                key,
+                exclusion,
+            });
             let any_key = own.is_some() && job.portage.binpkg_shared;
-            parts.push(Part { target, directory, key, any_key, header: settings.header(), seen: Default::default() });
+            let (header, seen) = (settings.header(), Default::default());
+            parts.push(Part { target, directory, key, plain, any_key, header, seen });
         }
         let began = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         Ok(Self {
@@ -143,8 +163,10 @@ impl Packages {
                 }
             };
             shelf::claim(&shelf, part, self.write)?;
-            shelf::offer(&shelf, part, &self.sources, self.write, &Shelf::open(&index)?)?;
-            view.provide(part.target, shelf.path());
+            let plain = shelf::plain(part)?;
+            let shelves = shelf::Shelves { own: &shelf, plain: plain.as_ref() };
+            shelf::offer(shelves, part, &self.sources, self.write, &Shelf::open(&index)?)?;
+            view.provide(part.target, shelf.path(), plain.as_ref().map(Shelf::path));
         }
         Ok(())
     }

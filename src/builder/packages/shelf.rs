@@ -7,12 +7,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Part;
 use crate::base::error::{Error, Result};
-use crate::portage::PackageDirs;
 use crate::portage::binpkg::gpkg::{Gpkg, Metadata};
 use crate::portage::binpkg::index::{FileFacts, Index, Stanza};
 use crate::portage::binpkg::key::Key;
 use crate::portage::binpkg::source::Sources;
 use crate::portage::binpkg::{self, Fault};
+use crate::portage::{PackageDirs, SHARED};
 use crate::store::packages::{Entry, Locked, Shelf};
 
 /// Key of an index: the digest of the image in the package.
@@ -49,8 +49,34 @@ pub(super) fn claim(shelf: &Shelf, part: &Part, write: bool) -> Result<()> {
     }
 }
 
+/// The directories whose packages a build may take.
+pub(super) struct Shelves<'a> {
+    pub(super) own: &'a Shelf,
+    /// The packages of the key without settings of single packages.
+    pub(super) plain: Option<&'a Shelf>,
+}
+
+/// Opens the packages of the key without settings of single packages, if there are any.
+///
+/// # Errors
+/// [`Kind::System`](crate::base::error::Kind::System) if the directory cannot be read.
+pub(super) fn plain(part: &Part) -> Result<Option<Shelf>> {
+    let Some(plain) = part.plain.as_ref().filter(|plain| plain.directory.exists()) else { return Ok(None) };
+    let shelf = Shelf::open(&plain.directory)?;
+    let key = shelf.key()?.and_then(|text| Key::parse(&text));
+    Ok((key.as_ref() == Some(&plain.key)).then_some(shelf))
+}
+
+/// Returns the index of the packages of the key without settings of single packages. Packages that have such settings are left out.
+pub(super) fn without_excluded(shelf: &Shelf, part: &Part, sources: &Sources) -> Result<Index> {
+    let mut index = current(shelf, part, sources)?.0;
+    index.packages.retain(|package| part.plain.as_ref().is_some_and(|plain| !plain.exclusion.has(package.cpv())));
+    Ok(index)
+}
+
 /// Writes the index of the packages that a build may take to the directory `to`.
-pub(super) fn offer(shelf: &Shelf, part: &Part, sources: &Sources, write: bool, to: &Shelf) -> Result<()> {
+pub(super) fn offer(from: Shelves<'_>, part: &Part, sources: &Sources, write: bool, to: &Shelf) -> Result<()> {
+    let shelf = from.own;
     let mut index = match write {
         true => {
             let locked = shelf.lock()?;
@@ -62,12 +88,27 @@ pub(super) fn offer(shelf: &Shelf, part: &Part, sources: &Sources, write: bool, 
         }
         false => current(shelf, part, sources)?.0,
     };
+    let dirs = PackageDirs::of(part.target);
+    place(&mut index, dirs.shared);
+    if let Some(shelf) = from.plain {
+        let mut plain = without_excluded(shelf, part, sources)?;
+        place(&mut plain, dirs.plain);
+        index.packages.extend(plain.packages);
+    }
     index.packages.retain(|package| sources.is_current(package));
     index.packages.iter_mut().for_each(|package| package.retain(|name| !name.starts_with(OWN)));
     // Portage before 3.0.67 copies the packages from there.
-    let shared = PackageDirs::of(part.target).shared;
-    index.header.insert("URI".to_owned(), format!("file://{shared}"));
+    index.header.insert("URI".to_owned(), format!("file://{SHARED}"));
     publish(&to.lock()?, &index)
+}
+
+/// Makes the paths of an index relative to the directory above all packages of earlier builds. `at` is its own directory in the sandbox.
+fn place(index: &mut Index, at: &str) {
+    let below = at.strip_prefix(SHARED).unwrap_or(at).trim_start_matches('/');
+    for package in &mut index.packages {
+        let path = format!("{below}/{}", package.get("PATH"));
+        package.set("PATH", path);
+    }
 }
 
 /// Returns the index of a directory, with its packages as they are on disk, and true if that differs from the index on disk.

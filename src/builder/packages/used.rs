@@ -36,15 +36,24 @@ impl Packages {
         let part = self.parts.iter().find(|part| part.target == Target::Image);
         let part = part.ok_or_else(|| Error::build("the build has no packages for an image"))?;
         let shelf = Shelf::open(part.directory())?;
+        let plain = shelf::plain(part)?;
         let mut all = shelf::current(&shelf, part, &self.sources)?.0;
+        let mut shared = match &plain {
+            Some(plain) => shelf::without_excluded(plain, part, &self.sources)?,
+            None => Index::default(),
+        };
         let mut index = Index { header: all.header.clone(), packages: Vec::new() };
         let mut packages = Vec::new();
         for Installed { cpv, md5, flags } in installed(image)? {
-            let find = |key: &str, value: &str| {
-                all.packages.iter().rposition(|package| package.cpv() == cpv && package.get(key) == value)
+            let find = |all: &Index| {
+                let find = |key: &str, value: &str| {
+                    all.packages.iter().rposition(|package| package.cpv() == cpv && package.get(key) == value)
+                };
+                find("MD5", &md5).or_else(|| find("USE", &flags))
             };
-            let found = find("MD5", &md5).or_else(|| find("USE", &flags));
-            let Some(mut package) = found.map(|at| all.packages.swap_remove(at)) else {
+            let own = find(&all).map(|at| (&shelf, all.packages.swap_remove(at)));
+            let found = own.or_else(|| Some((plain.as_ref()?, shared.packages.swap_remove(find(&shared)?))));
+            let Some((shelf, mut package)) = found else {
                 return Err(Error::build(format!("{cpv} of the image has no binary package of this build's key"))
                     .with_hint("a build of packages cannot take packages from hosts: remove portage.binhost"));
             };

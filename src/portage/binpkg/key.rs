@@ -112,6 +112,18 @@ impl Key {
         self.parts.insert(name.to_owned(), value);
     }
 
+    /// Returns the key without the parts for whose names `unwanted` returns true.
+    #[must_use]
+    pub fn without(&self, unwanted: impl Fn(&str) -> bool) -> Self {
+        let parts = self.parts.iter().filter(|(name, _)| !unwanted(name));
+        Self { parts: parts.map(|(name, value)| (name.clone(), value.clone())).collect() }
+    }
+
+    /// Returns the names of its parts.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.parts.keys().map(String::as_str)
+    }
+
     /// Parses the text of a `key.json`.
     pub fn parse(text: &[u8]) -> Option<Self> {
         serde_json::from_slice(text).ok()

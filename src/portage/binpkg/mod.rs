@@ -10,6 +10,7 @@ use crate::base::text::plain;
 
 pub mod built;
 mod depend;
+pub mod exclude;
 pub mod gpkg;
 pub mod index;
 pub mod key;

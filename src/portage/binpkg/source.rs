@@ -184,7 +184,7 @@ fn distfiles(metadata: &Metadata) -> Vec<String> {
 }
 
 /// Splits the version off `name-version`.
-fn name_of(pf: &str) -> Option<&str> {
+pub(super) fn name_of(pf: &str) -> Option<&str> {
     let (rest, last) = pf.rsplit_once('-')?;
     let revision =
         last.strip_prefix('r').is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));

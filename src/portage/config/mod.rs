@@ -287,7 +287,7 @@ fn asks_hosts(job: &Job) -> bool {
 
 /// Returns the section for the packages of earlier builds: a local host that is asked first and from which nothing is copied.
 fn shared_packages(packages: PackageDirs) -> String {
-    let PackageDirs { index, shared, .. } = packages;
+    let (index, shared) = (packages.index, portage::SHARED);
     format!(
         "[quern-shared]\npriority = 9999\nsync-uri = file://{index}\nlocation = {shared}\nverify-signature = false\n"
     )

@@ -59,7 +59,7 @@ fn the_configuration_of_the_target_is_complete() {
     assert!(tree.text("etc/portage/repos.conf/quern.conf").unwrap().contains("main-repo = gentoo"));
     assert_eq!(tree.text("etc/portage/package.use/zz-quern").unwrap(), "dev-lang/python -ncurses\na/b c\n");
     let shared = "[quern-shared]\npriority = 9999\nsync-uri = file:///quern/index/image\n\
-                  location = /quern/shared/image\nverify-signature = false\n";
+                  location = /quern/shared\nverify-signature = false\n";
     assert_eq!(tree.text("etc/portage/binrepos.conf/quern-shared.conf"), Some(shared));
     assert_eq!(tree.entries.keys().filter(|path| path.starts_with(BINREPOS_CONF)).count(), 1);
     assert!(tree.remove.contains(Path::new(BINREPOS_CONF)), "hosts that the recipe did not ask for");

@@ -223,3 +223,30 @@ fn root_the_packages_of_a_killed_build_are_kept() {
     assert!(told.contains("(1 built, 1 reused)"), "{told}");
     accepted_by_portage(&stand, &killed);
 }
+
+#[test]
+fn root_settings_of_one_package_compile_it_alone() {
+    let Some(stand) = Stand::sharing(Privilege::Root) else { return };
+    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
+    let stand = stand.with_repositories(&[&overlay]);
+    stand.ebuild("app-own", "flags", FLAGS);
+    stand.ebuild("app-own", "other", "RDEPEND=\"app-own/flags\"\n");
+    stand.env.write("overlay/app-own/flags/files/word", "one\n");
+    let build = |name: &str, portage: &str| {
+        let recipe = stand.recipe(name, &recipe("\"app-own/other\"", "single", "-O2", portage));
+        let output = stand.build(&recipe).success();
+        let built = output.stderr.lines().find(|line| line.starts_with("built ")).expect("a summary").to_owned();
+        (built, content(&output.results()[0], "etc/flags"))
+    };
+    let (built, flags) = build("plain", "");
+    assert!(built.contains("(2 built)") && flags == "-O2 no one\n", "{built}: {flags}");
+    let [plain] = &shelves(&stand, "single")[..] else { panic!("one key") };
+    let before = state(plain);
+    // The package with settings of its own is compiled, whatever the version of the line is.
+    let own = "package-env = [\">=app-own/flags-0.5 slow.conf\"]\nenv = { \"slow.conf\" = { CFLAGS = \"-O1\" } }";
+    let (built, flags) = build("own", own);
+    assert!(built.contains("(1 built, 1 reused)") && flags == "-O1 no one\n", "{built}: {flags}");
+    assert_eq!(state(plain), before, "the packages without settings are only read");
+    let (built, flags) = build("plain", "");
+    assert!(built.contains("(2 reused)") && flags == "-O2 no one\n", "{built}: {flags}");
+}
