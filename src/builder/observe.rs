@@ -7,7 +7,7 @@ use std::io::Write;
 use crate::base::error::{Context, Result};
 use crate::base::progress::{Event, Packages, Progress, Target};
 use crate::base::text::plain;
-use crate::enter::{Left, Observer};
+use crate::enter::{Fate, Left, Observer};
 use crate::portage::events::Watcher;
 use crate::portage::{failure, left};
 use crate::store::work::WorkPaths;
@@ -68,8 +68,10 @@ impl Observer for Emerge<'_> {
     }
 
     fn left(&mut self, process: &Left) {
-        if let Some(sentence) = left::sentence(&process.command, &process.variables, process.waited) {
-            self.ui.warn(&sentence);
+        match left::sentence(&process.command, &process.variables, process.fate) {
+            Some(sentence) if process.fate == Fate::Awaited => self.ui.note(&sentence),
+            Some(sentence) => self.ui.warn(&sentence),
+            None => {}
         }
     }
 

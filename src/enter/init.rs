@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use caps::{CapSet, Capability};
 use nix::sched::{CloneFlags, unshare};
@@ -80,7 +81,7 @@ pub(super) fn run(
     let Ok(lifeline) = channel.try_clone() else { return NOT_STARTED };
     let mut orphans = plan.left.as_ref().map(|wanted| Orphans::new(proc, child, wanted));
     let mut tell = |left: Vec<Left>| left.into_iter().for_each(|left| report(channel, &Report::Left(left)));
-    let mut look = || _ = orphans.as_mut().map(|orphans| tell(orphans.end_idle()));
+    let mut look = || _ = orphans.as_mut().map(|orphans| tell(orphans.end_waited_for(Instant::now())));
     let tick: Option<&mut dyn FnMut()> = if plan.left.is_some() { Some(&mut look) } else { None };
     let exit = process::supervise(child, signals, forward, Some(lifeline.as_fd()), tick);
     if let Some(orphans) = &mut orphans {

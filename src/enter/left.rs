@@ -15,8 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::fs::rootfs;
 
-/// The time that a process must be idle before it is ended.
+/// The time that a process must be idle before it is ended, and that the command waits for a busy one before it is reported.
 const IDLE: Duration = Duration::from_secs(5);
+
+/// The time that the command waits for a busy process before it is ended. Packages start short jobs and do not wait for them.
+const BUSY: Duration = Duration::from_secs(60);
 
 /// Processor time, in ticks between two looks, up to which a process counts as idle.
 const IDLE_TICKS: u64 = 1;
@@ -37,8 +40,18 @@ pub struct Left {
     pub command: String,
     /// Those of the [wanted](super::Plan::left) variables that its environment has.
     pub variables: BTreeMap<String, String>,
-    /// True if the command waited for it; false if it still ran when the command ended.
-    pub waited: bool,
+    pub fate: Fate,
+}
+
+/// The end of a process that was left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fate {
+    /// None yet: it is busy, and the command waits for it.
+    Awaited,
+    /// The command waited for it, so it is ended.
+    Ended,
+    /// It still ran when the command ended.
+    Outlived,
 }
 
 /// A look at one process.
@@ -51,6 +64,19 @@ struct Stat {
     ticks: u64,
 }
 
+/// A process that the command waits for.
+#[derive(Debug)]
+struct Wait {
+    /// Its processor time at the last look, with that of its descendants.
+    ticks: u64,
+    /// The time of the first look at it.
+    since: Instant,
+    /// The time of the last look at which it was not idle.
+    busy: Instant,
+    /// True if it was reported as busy.
+    reported: bool,
+}
+
 /// The end of a pipe or of a terminal, by the name that `/proc` gives it.
 type Name = String;
 
@@ -58,56 +84,62 @@ type Name = String;
 #[derive(Debug)]
 pub(super) struct Orphans<'a> {
     proc: OwnedFd,
+    /// The process that inherits orphans.
+    reaper: i32,
     command: i32,
     wanted: &'a [String],
-    /// For each process that the command waits for: its processor time, and the time of the last look at which it was not idle.
-    waited: BTreeMap<i32, (u64, Instant)>,
+    waited: BTreeMap<i32, Wait>,
     /// Processes that got SIGTERM.
     asked: BTreeSet<i32>,
     reports: usize,
 }
 
 impl<'a> Orphans<'a> {
-    /// Looks for processes that the child `command` of this process, which is PID 1 of `proc`, leaves behind.
+    /// Looks for processes that the child `command` of this process leaves behind. This process inherits them, and `proc` shows them.
     pub(super) fn new(proc: OwnedFd, command: Pid, wanted: &'a [String]) -> Self {
-        Self { proc, command: command.as_raw(), wanted, waited: BTreeMap::new(), asked: BTreeSet::new(), reports: 0 }
+        let reaper = nix::unistd::getpid().as_raw();
+        let command = command.as_raw();
+        Self { proc, reaper, command, wanted, waited: BTreeMap::new(), asked: BTreeSet::new(), reports: 0 }
     }
 
-    /// Ends processes that the command waits for, once they are idle. Returns those that were asked to end now.
-    pub(super) fn end_idle(&mut self) -> Vec<Left> {
+    /// Ends processes that the command waits for: idle ones soon, and busy ones after a time. Their parent, such as the shell of an
+    /// ebuild's phase, has ended. Returns those that were asked to end now, and those that are busy, once.
+    pub(super) fn end_waited_for(&mut self, now: Instant) -> Vec<Left> {
         let stats = self.stats();
         let waited_for = self.waited_for(&stats);
         self.waited.retain(|pid, _| waited_for.contains_key(pid));
-        let mut ended = Vec::new();
+        let mut reports = Vec::new();
         for (root, tree) in waited_for {
             let ticks = tree.iter().map(|pid| stats[pid].ticks).sum();
-            let busy = tree.iter().any(|pid| stats[pid].busy);
-            let (before, since) = *self.waited.entry(root).or_insert((ticks, Instant::now()));
-            if busy || ticks > before + IDLE_TICKS {
-                self.waited.insert(root, (ticks, Instant::now()));
-                continue;
+            let new = Wait { ticks, since: now, busy: now, reported: false };
+            let wait = self.waited.entry(root).or_insert(new);
+            if tree.iter().any(|pid| stats[pid].busy) || ticks > wait.ticks + IDLE_TICKS {
+                wait.busy = now;
             }
-            self.waited.insert(root, (ticks, since));
-            if since.elapsed() < IDLE {
+            wait.ticks = ticks;
+            if now - wait.busy < IDLE && now - wait.since < BUSY {
+                if now - wait.since >= IDLE && !std::mem::replace(&mut wait.reported, true) {
+                    reports.extend(self.report(root, Fate::Awaited));
+                }
                 continue;
             }
             let signal = if self.asked.insert(root) {
-                ended.extend(self.report(root, true));
+                reports.extend(self.report(root, Fate::Ended));
                 Signal::SIGTERM
             } else {
                 Signal::SIGKILL
             };
             tree.iter().for_each(|pid| _ = kill(Pid::from_raw(*pid), signal));
         }
-        ended
+        reports
     }
 
     /// Returns the processes that still run after the command has ended.
     pub(super) fn remaining(&mut self) -> Vec<Left> {
         let stats = self.stats();
-        let new = |(pid, stat): &(&i32, &Stat)| stat.parent == 1 && !self.asked.contains(*pid);
+        let new = |(pid, stat): &(&i32, &Stat)| stat.parent == self.reaper && !self.asked.contains(*pid);
         let roots: Vec<i32> = stats.iter().filter(new).map(|(pid, _)| *pid).collect();
-        roots.into_iter().filter_map(|root| self.report(root, false)).collect()
+        roots.into_iter().filter_map(|root| self.report(root, Fate::Outlived)).collect()
     }
 
     fn stats(&self) -> BTreeMap<i32, Stat> {
@@ -118,8 +150,8 @@ impl<'a> Orphans<'a> {
 
     /// Returns the orphans that the command waits for, each with its descendants and itself.
     fn waited_for(&self, stats: &BTreeMap<i32, Stat>) -> BTreeMap<i32, BTreeSet<i32>> {
-        let roots: Vec<i32> =
-            stats.iter().filter(|(pid, stat)| stat.parent == 1 && **pid != self.command).map(|(pid, _)| *pid).collect();
+        let orphan = |(pid, stat): &(&i32, &Stat)| stat.parent == self.reaper && **pid != self.command;
+        let roots: Vec<i32> = stats.iter().filter(orphan).map(|(pid, _)| *pid).collect();
         let mut trees: BTreeMap<i32, BTreeSet<i32>> =
             roots.into_iter().map(|root| (root, descendants(root, stats))).collect();
         if trees.is_empty() {
@@ -132,7 +164,7 @@ impl<'a> Orphans<'a> {
         }
         // An end of a terminal or a pipe that another process also writes to says nothing: that process may still work.
         let (mut written, mut read) = (BTreeSet::new(), BTreeSet::new());
-        for pid in stats.keys().filter(|pid| **pid != 1 && !all.contains(pid)) {
+        for pid in stats.keys().filter(|pid| **pid != self.reaper && !all.contains(pid)) {
             let (writes, reads) = self.ends(*pid);
             written.extend(writes);
             if *pid == self.command {
@@ -170,7 +202,7 @@ impl<'a> Orphans<'a> {
         (writes, reads)
     }
 
-    fn report(&mut self, pid: i32, waited: bool) -> Option<Left> {
+    fn report(&mut self, pid: i32, fate: Fate) -> Option<Left> {
         if self.reports == MAX_REPORTS {
             return None;
         }
@@ -182,7 +214,7 @@ impl<'a> Orphans<'a> {
             let (name, value) = std::str::from_utf8(variable).ok()?.split_once('=')?;
             self.wanted.iter().any(|wanted| wanted == name).then(|| (name.to_owned(), short(value)))
         });
-        Some(Left { command: short(words.join(" ").trim_end()), variables: variables.collect(), waited })
+        Some(Left { command: short(words.join(" ").trim_end()), variables: variables.collect(), fate })
     }
 
     fn read(&self, pid: i32, file: &str) -> Option<Vec<u8>> {
@@ -240,6 +272,8 @@ fn short(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -258,6 +292,55 @@ mod tests {
         let stat = |parent| Stat { parent, busy: false, ticks: 0 };
         let stats = BTreeMap::from([(5, stat(1)), (3, stat(9)), (9, stat(5)), (7, stat(1))]);
         assert_eq!(descendants(5, &stats), BTreeSet::from([3, 5, 9]));
+    }
+
+    /// Returns the only child of this process that is not `command`, once it is there.
+    fn orphan(orphans: &Orphans<'_>) -> i32 {
+        loop {
+            let stats = orphans.stats();
+            let own = |(pid, stat): &(&i32, &Stat)| stat.parent == orphans.reaper && **pid != orphans.command;
+            if let Some((pid, _)) = stats.iter().find(own) {
+                return *pid;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    #[ignore = "the child process of the next test: it inherits orphans"]
+    fn a_process_with_orphans() {
+        nix::sys::prctl::set_child_subreaper(true).unwrap();
+        let (read, write) = std::io::pipe().unwrap();
+        let mut command = Command::new("cat").stdin(read).stdout(Stdio::null()).spawn().unwrap();
+        let wanted = ["PF".to_owned()];
+        let proc = fs_err::File::open("/proc").unwrap().into_file();
+        let mut orphans = Orphans::new(proc.into(), Pid::from_raw(command.id() as i32), &wanted);
+        // The orphan and nobody else holds the pipe that the command reads.
+        let script = "while :; do :; done </dev/null 2>/dev/null &";
+        Command::new("sh").args(["-c", script]).env("PF", "busy-1").stdout(write).status().unwrap();
+        let busy = orphan(&orphans);
+        let began = Instant::now();
+        let mut look = |seconds: u64| {
+            let left = orphans.end_waited_for(began + Duration::from_secs(seconds));
+            left.into_iter().map(|left| (left.fate, left.variables["PF"].clone())).collect::<Vec<_>>()
+        };
+        for (seconds, said) in [(0, None), (4, None), (5, Some(Fate::Awaited)), (30, None), (59, None)] {
+            assert_eq!(look(seconds), Vec::from_iter(said.map(|fate| (fate, "busy-1".to_owned()))), "{seconds}");
+        }
+        kill(Pid::from_raw(busy), None).expect("it still runs");
+        assert_eq!(look(60), [(Fate::Ended, "busy-1".to_owned())]);
+        nix::sys::wait::waitpid(Pid::from_raw(busy), None).unwrap();
+        command.wait().unwrap();
+        assert_eq!(look(61), []);
+    }
+
+    #[test]
+    fn a_busy_process_is_named_and_ended_later() {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--ignored", "--exact", "--test-threads=1", "enter::left::tests::a_process_with_orphans"]);
+        let output = child.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
     }
 
     #[test]

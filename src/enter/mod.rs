@@ -25,7 +25,7 @@ pub mod plan;
 
 pub use capture::Captured;
 pub use child::run_if_child;
-pub use left::Left;
+pub use left::{Fate, Left};
 pub use parent::{Io, Observer, run, try_out};
 pub use plan::{Mount, Plan, Terminal};
 

@@ -29,8 +29,8 @@ pub struct Plan {
     pub env: BTreeMap<String, String>,
     /// The command's share of the caller's terminal.
     pub terminal: Terminal,
-    /// Makes PID 1 end idle processes that outlive their parent and keep the command waiting, and report them to the observer with
-    /// these variables of their environment. `None` leaves such processes alone.
+    /// Makes PID 1 end processes that outlive their parent and keep the command waiting, and report them to the observer with these
+    /// variables of their environment. `None` leaves such processes alone.
     pub left: Option<Vec<String>>,
 }
 

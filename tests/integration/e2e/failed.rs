@@ -1,10 +1,33 @@
 //! Packages that misbehave: one that leaves a process running, and one that fails and is looked at afterwards.
 
+use std::time::Duration;
+
 use super::{Stand, text};
-use crate::env::{Privilege, twins};
+use crate::env::{Privilege, twins, wait_for};
 
 /// Leaves a process running that holds the terminal of its phase, so that emerge waits for it.
 const DAEMON: &str = "pkg_postinst() {\n\t( exec setsid sleep 98765 ) &\n}\n";
+
+/// Leaves a process running that is busy until a file exists.
+const BUSY: &str =
+    "pkg_postinst() {\n\t( exec setsid bash -c 'until [[ -e /var/db/repos/own/go-on ]]; do :; done' ) &\n}\n";
+
+#[test]
+fn userns_a_busy_process_that_emerge_waits_for_is_named() {
+    let Some(stand) = Stand::sharing(Privilege::Userns).map(Stand::with_own_packages) else { return };
+    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
+    let stand = stand.with_repositories(&[&overlay]);
+    stand.ebuild("app-own", "busy", BUSY);
+    let recipe = stand.recipe("busy", "baselayout-atoms = []\n[emerge]\npackages = [\"app-own/busy\"]\n");
+    let (mut child, log) = stand.env.start(["build", text(&recipe)]);
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    let named = || {
+        said().contains("app-own/busy-1 left the process ‘bash -c until") && said().contains("; emerge waits for it\n")
+    };
+    wait_for("the name of the process", Duration::from_secs(120), || named() || child.try_wait().unwrap().is_some());
+    stand.env.write("overlay/go-on", "");
+    assert!(child.wait().unwrap().success() && named(), "{}", said());
+}
 
 /// Fails after it has written a file to its sources.
 const BROKEN: &str = "S=\"${WORKDIR}/sources\"\nsrc_unpack() {\n\tmkdir sources || die\n}\n\
