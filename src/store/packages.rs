@@ -185,12 +185,13 @@ impl Locked<'_> {
         self.replace(KEY, text.as_bytes())
     }
 
-    /// Writes the index and its compressed form, with the modification time `time` in seconds since 1970.
+    /// Writes the index and its compressed form, with the modification time `time` in seconds since 1970. The index is written last: if it
+    /// is the new one, the compressed form is too.
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if they cannot be written. A reader finds the old index or the new one.
     pub fn set_index(&self, text: &str, compressed: &[u8], time: i64) -> Result<()> {
-        for (name, bytes) in [(INDEX, text.as_bytes()), (COMPRESSED, compressed)] {
+        for (name, bytes) in [(COMPRESSED, compressed), (INDEX, text.as_bytes())] {
             self.replace(name, bytes)?;
             let path = self.shelf.path.join(name);
             let time = UNIX_EPOCH + Duration::from_secs(u64::try_from(time).unwrap_or(0));

@@ -74,6 +74,13 @@ pub(super) fn part(part: &mut Part, run: &Run<'_>, work: &WorkPaths, ui: &dyn Pr
         if index.packages.iter().any(same) {
             continue;
         }
+        // A run that was killed before it wrote the index has copied the same file. Its sources are known only now.
+        if let Some(copy) = index.packages.iter_mut().find(|other| shelf::is_copy(other, &stanza)) {
+            let own = |name: &&str| name.starts_with(shelf::OWN);
+            stanza.fields().filter(|(name, _)| own(name)).for_each(|(name, value)| copy.set(name, value));
+            changed = true;
+            continue;
+        }
         let path = free_name(&shelf, &directory, &pf);
         let added = file.seek(SeekFrom::Start(0)).and_then(|_| locked.add(&path, &mut file));
         let entry = added.system(|| adding(shelf.path()))?;

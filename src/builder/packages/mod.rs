@@ -7,6 +7,8 @@
 mod answers;
 mod configured;
 mod keep;
+#[cfg(test)]
+mod killed;
 mod shelf;
 mod used;
 

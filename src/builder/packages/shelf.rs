@@ -136,8 +136,9 @@ pub(super) fn current(shelf: &Shelf, part: &Part, sources: &Sources) -> Result<(
         }
     }
     // Packages in the older format are kept as another program indexed them.
-    let older = known.into_values().filter(|package| is_there(shelf, package));
+    let (older, missing): (Vec<_>, Vec<_>) = known.into_values().partition(|package| is_there(shelf, package));
     index.packages.extend(older);
+    changed |= !missing.is_empty();
     index.packages.sort_by(|a, b| (a.cpv(), a.get("PATH")).cmp(&(b.cpv(), b.get("PATH"))));
     Ok((index, changed))
 }
@@ -153,6 +154,11 @@ pub(super) fn publish(locked: &Locked<'_>, index: &Index) -> Result<()> {
 /// Returns the parts of a stanza that two builds of the same package share.
 pub(super) fn identity(package: &Stanza) -> Vec<(&str, &str)> {
     package.fields().filter(|(name, _)| !OF_ONE_BUILD.contains(name)).collect()
+}
+
+/// Returns true if two packages are the same file.
+pub(super) fn is_copy(one: &Stanza, other: &Stanza) -> bool {
+    ["CPV", "SHA1", "SIZE", IMAGE].iter().all(|name| one.get(name) == other.get(name))
 }
 
 /// Reads a package completely. Returns its stanza, with the digest of its image, and its metadata.
@@ -177,8 +183,7 @@ pub(super) fn examined(file: &File, path: String, mtime: i64) -> binpkg::Result<
 fn adopted(shelf: &Shelf, entry: &Entry, known: Option<Stanza>, sources: &Sources) -> binpkg::Result<Stanza> {
     let file = shelf.file(&entry.path).map_err(|error| Fault::new(error.to_string()))?;
     let (mut stanza, metadata) = examined(&file, entry.path.to_string_lossy().into_owned(), entry.mtime)?;
-    let same = |known: &Stanza| ["SHA1", "SIZE", IMAGE].iter().all(|name| known.get(name) == stanza.get(name));
-    if let Some(mut known) = known.filter(same) {
+    if let Some(mut known) = known.filter(|known| is_copy(known, &stanza)) {
         known.set("MTIME", entry.mtime.to_string());
         return Ok(known);
     }

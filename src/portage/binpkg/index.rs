@@ -138,9 +138,10 @@ impl Stanza {
         self.fields.get(key).map_or("", String::as_str)
     }
 
-    /// Sets a key. Portage ignores keys that it does not know.
+    /// Sets a key. Portage ignores keys that it does not know. An empty value removes the key, since an index has none.
     pub fn set(&mut self, key: &str, value: impl Into<String>) {
         self.fields.insert(key.to_owned(), value.into());
+        self.fields.retain(|_, value| !value.is_empty());
     }
 
     /// Returns the path of the package below the index. Paths that leave the directory and absolute ones count as none.
@@ -185,7 +186,7 @@ impl Index {
         Self::parse(&text)
     }
 
-    /// Parses the text of an index. Values that a stanza inherits from the header are filled in.
+    /// Parses the text of an index. Values that a stanza inherits from the header, and those that an index leaves out, are filled in.
     ///
     /// # Errors
     /// [`Fault`] for another version of the format.
@@ -206,8 +207,10 @@ impl Index {
             if fields.get("CPV").is_none_or(String::is_empty) {
                 continue;
             }
-            if let Some(chost) = &chost {
-                fields.entry("CHOST".to_owned()).or_insert_with(|| chost.clone());
+            for (key, default) in [("CHOST", chost.as_deref()), ("EAPI", Some("0")), ("SLOT", Some("0"))] {
+                if let Some(default) = default {
+                    fields.entry(key.to_owned()).or_insert_with(|| default.to_owned());
+                }
             }
             index.packages.push(Stanza { fields });
         }

@@ -250,3 +250,48 @@ fn root_settings_of_one_package_compile_it_alone() {
     let (built, flags) = build("plain", "");
     assert!(built.contains("(2 reused)") && flags == "-O2 no one\n", "{built}: {flags}");
 }
+
+#[test]
+fn root_simultaneous_builds_lose_no_package_and_double_none() {
+    let Some(stand) = Stand::sharing(Privilege::Root) else { return };
+    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
+    let stand = stand.with_repositories(&[&overlay]);
+    // Both builds compile it at the same time.
+    let same = "src_compile() {\n\twhile [[ ! -e /var/db/repos/own/go-on ]]; do sleep 0.1; done\n}\n\
+                src_install() {\n\tinsinto /etc\n\techo same >same || die\n\tdoins same\n}\n";
+    stand.ebuild("app-own", "same", same);
+    for name in ["left", "right"] {
+        stand.ebuild("app-own", name, "RDEPEND=\"app-own/same\"\n");
+    }
+    let write = |name: &str, packages: &str| stand.recipe(name, &recipe(packages, "twice", "-O2", ""));
+    let recipes = [write("first", "\"app-own/left\""), write("second", "\"app-own/right\"")];
+    let work = stand.store().join("builds");
+    let compiles = |recipe: &Path| {
+        let own = format!("{}-", recipe.file_stem().unwrap().display());
+        let mut logs = names(&work).into_iter().filter(|name| name.starts_with(&own));
+        logs.any(|name| {
+            let log = fs::read_to_string(work.join(name).join("logs/emerge.log")).unwrap_or_default();
+            log.contains("Compiling/Packaging (app-own/same-1")
+        })
+    };
+    std::thread::scope(|scope| {
+        let running: Vec<_> = recipes.iter().map(|recipe| scope.spawn(|| stand.build(recipe))).collect();
+        wait_for("both builds to compile", Duration::from_secs(120), || {
+            recipes.iter().all(|recipe| compiles(recipe)) || running.iter().any(|thread| thread.is_finished())
+        });
+        stand.env.write("overlay/go-on", "");
+        for thread in running {
+            let told = thread.join().expect("a thread").success().stderr;
+            assert!(told.contains("(2 built)"), "{told}");
+        }
+    });
+    let [shelf] = &shelves(&stand, "twice")[..] else { panic!("one directory") };
+    for name in ["left", "right", "same"] {
+        assert_eq!(names(&shelf.join("app-own").join(name)), [format!("{name}-1-1.gpkg.tar")]);
+    }
+    let index = fs::read_to_string(shelf.join("Packages")).unwrap();
+    assert!(index.contains("\nPACKAGES: 3\n"), "{index}");
+    accepted_by_portage(&stand, &recipes[0]);
+    let told = stand.build(&write("third", "\"app-own/left\", \"app-own/right\"")).success().stderr;
+    assert!(told.contains("(3 reused)"), "{told}");
+}
