@@ -27,7 +27,7 @@ mod shell;
 pub use audit::audit;
 pub use build::{Deny, build};
 pub use explain::explain;
-pub use export::{ExportOptions, Rules, export, tidy};
+pub use export::{Change, ExportOptions, Rules, export, tidy};
 pub use fixes::fixes;
 pub use packages::packages;
 pub use plan::{PlanOptions, plan};

@@ -1,20 +1,22 @@
 //! Directories of binary packages that builds share: `category/name/file`, beside an index and the key of the directory.
 //!
-//! Files are added and never changed, so a reader needs no lock. A writer holds the lock of the directory. The meaning of the index and
-//! of the key is the caller's.
+//! Files are added and never changed, so a reader needs no lock. A writer holds the lock of the directory. Before a file is removed, it is
+//! retired: it stays for a time for readers that have an older index, and counts as not there. The meaning of the index and of the key is
+//! the caller's.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{Dir, FileType, Mode as FileMode, OFlags};
 
 use super::Store;
-use crate::base::error::{Context, Result};
+use crate::base::error::{Context, Kind, Result};
 use crate::fs::atomic;
 use crate::fs::lock::{self, Mode};
 
@@ -24,7 +26,9 @@ const INDEX: &str = "Packages";
 const COMPRESSED: &str = "Packages.gz";
 /// Name of the file with the key.
 const KEY: &str = "key.json";
-/// Longest index and longest key that are read, in bytes.
+/// Name of the list of retired packages.
+const RETIRED: &str = "retired.json";
+/// Longest index, and longest other file, that are read, in bytes.
 const MAX_INDEX: u64 = 256 << 20;
 const MAX_KEY: u64 = 1 << 20;
 /// Suffix of a package.
@@ -32,6 +36,9 @@ const SUFFIX: &[u8] = b".gpkg.tar";
 
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const FILE: OFlags = OFlags::NONBLOCK.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Retired packages, by path below the directory, each with the time of its retirement in seconds since 1970.
+pub type Retired = BTreeMap<PathBuf, u64>;
 
 /// A directory of packages.
 #[derive(Debug)]
@@ -141,14 +148,41 @@ impl Shelf {
         regular(directory.as_fd(), path.file_name().unwrap_or_default())
     }
 
-    /// Lists the packages, sorted: regular files `*.gpkg.tar` in directories of directories.
+    /// Reads the list of retired packages. Paths that leave the directory do not count.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::base::error::Kind::System) if it cannot be read.
+    pub fn retired(&self) -> Result<Retired> {
+        let reading = || format!("reading {}", self.path.join(RETIRED).display());
+        let bytes = self.read(RETIRED, MAX_INDEX)?;
+        let Some(bytes) = bytes else { return Ok(Retired::new()) };
+        let mut retired: Retired = serde_json::from_slice(&bytes).context(Kind::System, reading)?;
+        retired.retain(|path, _| path.components().all(|part| matches!(part, Component::Normal(_))));
+        Ok(retired)
+    }
+
+    /// Lists the packages, sorted: regular files `*.gpkg.tar` in directories of directories, without retired ones.
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if a directory cannot be read.
     pub fn entries(&self) -> Result<Vec<Entry>> {
+        self.listed(false)
+    }
+
+    /// Lists the retired packages whose files are still there, sorted.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::base::error::Kind::System) if a directory cannot be read.
+    pub fn retired_entries(&self) -> Result<Vec<Entry>> {
+        self.listed(true)
+    }
+
+    fn listed(&self, want_retired: bool) -> Result<Vec<Entry>> {
+        let retired = self.retired()?;
         let mut entries = Vec::new();
         list(self.fd.as_fd(), Path::new(""), 2, &mut entries)
             .system(|| format!("listing the cache {}", self.path.display()))?;
+        entries.retain(|entry| retired.contains_key(&entry.path) == want_retired);
         entries.sort();
         Ok(entries)
     }
@@ -201,6 +235,18 @@ impl Locked<'_> {
         Ok(())
     }
 
+    /// Writes the list of retired packages.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::base::error::Kind::System) if it cannot be written.
+    pub fn set_retired(&self, retired: &Retired) -> Result<()> {
+        if retired.is_empty() && self.shelf.read(RETIRED, 0)?.is_none() {
+            return Ok(());
+        }
+        let text = serde_json::to_vec(retired).context(Kind::System, || "listing the retired packages")?;
+        self.replace(RETIRED, &text)
+    }
+
     /// Adds a package with the bytes of `from`, readable for everyone. Its name must be free. Nobody sees it before it is whole.
     ///
     /// # Errors
@@ -213,6 +259,11 @@ impl Locked<'_> {
                 Err(error) => return Err(error.into()),
             }
             directory = rustix::fs::openat(&directory, name, DIRECTORY, FileMode::empty())?;
+        }
+        // A run that was killed has removed the file, and not its name in the list.
+        let mut retired = self.shelf.retired().map_err(io::Error::other)?;
+        if retired.remove(path).is_some() {
+            self.set_retired(&retired).map_err(io::Error::other)?;
         }
         let name = path.file_name().unwrap_or_default();
         atomic::replace_at(directory.as_fd(), name, 0o644, from)?;
@@ -306,6 +357,26 @@ mod tests {
         for path in ["a/b/link-1.gpkg.tar", "a/b/pipe-1.gpkg.tar", "other/b/real-1.gpkg.tar"] {
             assert!(shelf.file(Path::new(path)).is_err(), "{path}");
         }
+    }
+
+    #[test]
+    fn a_retired_package_is_not_listed_until_its_name_is_used_again() {
+        let place = tempfile::tempdir().unwrap();
+        let shelf = Shelf::open(place.path()).unwrap();
+        let locked = shelf.lock().unwrap();
+        let path = Path::new("a/b/b-1-1.gpkg.tar");
+        locked.set_retired(&Retired::new()).unwrap();
+        assert!(!place.path().join(RETIRED).exists());
+        locked.add(path, &mut &b"old"[..]).unwrap();
+        locked.set_retired(&Retired::from([(path.to_owned(), 7), ("../../c".into(), 7)])).unwrap();
+        assert_eq!(shelf.retired().unwrap().len(), 1);
+        assert_eq!((paths(&shelf).len(), shelf.retired().unwrap()[path]), (0, 7));
+        assert_eq!(shelf.retired_entries().unwrap()[0].path, path);
+        fs_err::remove_file(place.path().join(path)).unwrap();
+        locked.add(path, &mut &b"new"[..]).unwrap();
+        assert_eq!((paths(&shelf).len(), shelf.retired().unwrap().len()), (1, 0));
+        fs_err::write(place.path().join(RETIRED), "[").unwrap();
+        assert!(shelf.entries().is_err());
     }
 
     #[test]

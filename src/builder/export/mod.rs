@@ -1,7 +1,7 @@
 //! Copies of binary packages for other machines: the packages of one directory, signed if asked, in another directory with an index.
 //!
-//! A package in the target directory is never replaced, and the index is written last. So whoever reads the directory meanwhile finds
-//! every package that an index names.
+//! A package in the target directory is never replaced, and the index is written last. A package without the wanted signature is retired;
+//! [`tidy`] removes it later. So whoever reads the directory meanwhile finds every package that an index names.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,7 +16,7 @@ use crate::fs::atomic;
 use crate::portage::binpkg::gpkg::{Gpkg, Metadata};
 use crate::portage::binpkg::index::{FileFacts, Index, Stanza};
 use crate::portage::binpkg::{self, Fault};
-use crate::store::packages::{Locked, Shelf};
+use crate::store::packages::{Entry, Locked, Shelf};
 use crate::verify::{self, Keyring};
 
 mod sign;
@@ -58,11 +58,19 @@ struct Package {
 pub fn export(from: &Shelf, to: &Shelf, signer: Option<&Signer<'_>>, ui: &dyn Progress) -> Result<Exported> {
     let keyring = signer.map(Signer::keyring).transpose()?;
     let locked = to.lock()?;
-    let mut present = packages(to, keyring.as_ref())?;
+    let mut retired = to.retired()?;
+    let mut present = packages(to, to.entries()?, keyring.as_ref())?;
+    let mut returning = packages(to, to.retired_entries()?, keyring.as_ref())?;
     let mut exported = Exported::default();
     let mut missing = Vec::new();
-    for package in packages(from, None)? {
-        if present.iter().any(|other| other.good && other.content == package.content) {
+    for package in packages(from, from.entries()?, None)? {
+        let same = |other: &Package| other.good && other.content == package.content;
+        if present.iter().any(same) {
+            exported.kept += 1;
+        } else if let Some(at) = returning.iter().position(same) {
+            let other = returning.swap_remove(at);
+            retired.remove(&other.path);
+            present.push(other);
             exported.kept += 1;
         } else {
             missing.push(package);
@@ -85,21 +93,19 @@ pub fn export(from: &Shelf, to: &Shelf, signer: Option<&Signer<'_>>, ui: &dyn Pr
     }
     exported.added = missing.len();
     let (kept, replaced): (Vec<_>, Vec<_>) = present.into_iter().partition(|package| package.good || package.signed);
+    retired.extend(replaced.into_iter().map(|package| (package.path, now())));
+    locked.set_retired(&retired)?;
     publish(&locked, from, to, kept)?;
     if let Some(signer) = signer {
         atomic::replace(&to.path().join(CERTIFICATE), &signer.certificate()?, 0o644)?;
     }
-    for package in replaced {
-        let path = to.path().join(&package.path);
-        fs_err::remove_file(&path).system(|| format!("removing {}", path.display()))?;
-    }
     Ok(exported)
 }
 
-/// Reads the packages of a directory. With a keyring, those that it has not signed are not good.
-fn packages(shelf: &Shelf, keyring: Option<&Keyring>) -> Result<Vec<Package>> {
+/// Reads packages of a directory. With a keyring, those that it has not signed are not good.
+fn packages(shelf: &Shelf, entries: Vec<Entry>, keyring: Option<&Keyring>) -> Result<Vec<Package>> {
     let mut packages = Vec::new();
-    for entry in shelf.entries()? {
+    for entry in entries {
         let file = open(shelf, &entry.path)?;
         let (gpkg, stanza) =
             read(&file, &entry.path, entry.mtime).map_err(|fault| unusable(shelf, &entry.path, &fault))?;
@@ -203,6 +209,52 @@ fn unusable(shelf: &Shelf, path: &Path, fault: &Fault) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::progress::Silent;
+    use crate::portage::binpkg::fixture::Make;
+
+    /// Returns the packages that an index names, with their sizes.
+    fn named(index: &[u8]) -> Vec<(PathBuf, u64)> {
+        let packages = Index::read(index).unwrap().packages;
+        packages.iter().map(|package| (package.path().unwrap().into(), package.get("SIZE").parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn readers_find_every_package_that_an_index_names() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+
+        let place = tempfile::tempdir().unwrap();
+        let from = Shelf::make(&place.path().join("from")).unwrap();
+        let to = Shelf::make(&place.path().join("to")).unwrap();
+        let round = |number: usize| {
+            // Of each package, a new build with the same USE flags.
+            let name = format!("p{}", number % 5);
+            let make = Make::new("a", &format!("{name}-1")).key("BUILD_TIME", &number.to_string());
+            let path = PathBuf::from(format!("a/{name}/{name}-1-{number}.gpkg.tar"));
+            from.lock().unwrap().add(&path, &mut &make.bytes()[..]).unwrap();
+            export(&from, &to, None, &Silent).unwrap();
+            if number % 7 == 0 {
+                let rules = tidy::Rules { younger: 0, grace: 3600, repositories: &[] };
+                tidy::tidy(to.path(), &rules, &Default::default(), false, &mut |_, _, _| ()).unwrap();
+            }
+        };
+        round(0);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (1..40).for_each(round);
+                done.store(true, Ordering::Relaxed);
+            });
+            let mut reads = 0;
+            while reads < 200 || !done.load(Ordering::Relaxed) {
+                let index = fs_err::read(to.path().join(["Packages", "Packages.gz"][reads % 2])).unwrap();
+                for (path, size) in named(&index) {
+                    assert_eq!(to.file(&path).expect("it is there").metadata().unwrap().len(), size);
+                }
+                reads += 1;
+            }
+        });
+        assert!(!named(&to.index().unwrap().unwrap()).is_empty());
+    }
 
     #[test]
     fn a_package_gets_the_next_free_number() {

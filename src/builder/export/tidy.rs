@@ -1,6 +1,7 @@
-//! Removes packages from a directory: the index first, then the files.
+//! Removes packages from a directory: first from the index, and after a time their files. Readers that have the older index find them
+//! meanwhile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -17,16 +18,28 @@ const MAX_NAMES: usize = 100_000;
 /// Longest file of a package database that is read, in bytes.
 const MAX_FILE: u64 = 4096;
 
-/// The packages that stay, beside the newest.
+/// The packages that stay, beside the newest, and the time that files stay.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules<'a> {
     /// Packages that are younger stay, in seconds.
     pub younger: u64,
+    /// The files of packages that left the index stay for this time, in seconds.
+    pub grace: u64,
     /// Packages without an ebuild in these repositories go. Empty: they stay.
     pub repositories: &'a [PathBuf],
 }
 
-/// Removes the packages that no build needs from a directory.
+/// A change to a package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It leaves the index. Its file stays for a time.
+    Retired,
+    /// Its file is removed.
+    Removed,
+}
+
+/// Takes the packages that no build needs out of the index of a directory, and removes the files of those that left it before the time of
+/// grace. Calls `report` with the path and the size of each.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::base::error::Kind::Usage) if the directory has no index,
@@ -36,41 +49,57 @@ pub fn tidy(
     rules: &Rules<'_>,
     used: &BTreeSet<(String, String)>,
     dry_run: bool,
-    report: &mut dyn FnMut(&Path, u64),
+    report: &mut dyn FnMut(&Path, u64, Change),
 ) -> Result<()> {
     let shelf = Shelf::open(directory)?;
     let locked = shelf.lock()?;
     let unusable = |why: &str| Error::usage(format!("cleaning {}: {why}", directory.display()));
     let bytes = shelf.index()?.ok_or_else(|| unusable("it has no file Packages"))?;
     let mut index = Index::read(&bytes).map_err(|fault| unusable(&fault.to_string()))?;
-    let since = i64::try_from(now().saturating_sub(rules.younger)).unwrap_or(0);
+    let now = now();
+    let since = i64::try_from(now.saturating_sub(rules.younger)).unwrap_or(0);
     let has = |package: &Stanza| rules.repositories.iter().any(|repository| ebuild(repository, package).is_some());
     let has_ebuild: Option<&dyn Fn(&Stanza) -> bool> = if rules.repositories.is_empty() { None } else { Some(&has) };
     let gone = obsolete(&index.packages, &Keep { since, used, has_ebuild });
-    let files: Vec<(PathBuf, u64)> = gone
-        .iter()
-        .filter_map(|at| index.packages[*at].path().map(|path| (path, index.packages[*at].get("SIZE"))))
-        .map(|(path, size)| (directory.join(path), size.parse().unwrap_or(0)))
-        .collect();
-    if !dry_run && !gone.is_empty() {
-        let mut at = 0..;
-        index.packages.retain(|_| at.next().is_some_and(|at: usize| !gone.contains(&at)));
-        let time = i64::try_from(now()).unwrap_or(0);
+    let mut retired = shelf.retired()?;
+    let (mut at, mut left) = (0.., BTreeMap::new());
+    index.packages.retain(|package| {
+        let is_gone = at.next().is_some_and(|at: usize| gone.contains(&at));
+        let Some(path) = package.path().map(PathBuf::from) else { return !is_gone };
+        // A run that was killed has retired it, and left it in the index.
+        if !is_gone && !retired.contains_key(&path) {
+            return true;
+        }
+        left.insert(path, package.get("SIZE").parse().unwrap_or(0));
+        false
+    });
+    retired.extend(left.keys().map(|path| (path.clone(), now)));
+    if !dry_run && !left.is_empty() {
+        locked.set_retired(&retired)?;
+        let time = i64::try_from(now).unwrap_or(0);
         let text = index.text(time);
         locked.set_index(&text, &Index::compressed(&text), time)?;
     }
-    for (file, size) in &files {
-        if !dry_run {
-            match fs_err::remove_file(file) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).system(|| format!("removing {}", file.display()));
-                }
-                _ => {}
-            }
-        }
-        report(file, *size);
+    let is_due = |since: &u64| since.saturating_add(rules.grace) <= now;
+    for (path, size) in left.iter().filter(|(path, _)| !is_due(&retired[*path])) {
+        report(&directory.join(path), *size, Change::Retired);
     }
-    Ok(())
+    let due: Vec<PathBuf> = retired.iter().filter(|(_, since)| is_due(since)).map(|(path, _)| path.clone()).collect();
+    for path in due {
+        let removing = || format!("removing {}", directory.join(&path).display());
+        match shelf.file(&path).and_then(|file| Ok(file.metadata()?.len())) {
+            Ok(size) => {
+                if !dry_run {
+                    fs_err::remove_file(directory.join(&path)).system(removing)?;
+                }
+                report(&directory.join(&path), size, Change::Removed);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).system(removing),
+        }
+        retired.remove(&path);
+    }
+    if dry_run { Ok(()) } else { locked.set_retired(&retired) }
 }
 
 /// Returns the path of the ebuild of a package in a repository.
@@ -126,24 +155,31 @@ mod tests {
 
     fn run(place: &Path, rules: &Rules<'_>, dry_run: bool) -> Vec<String> {
         let mut gone = Vec::new();
-        let mut report = |path: &Path, size: u64| gone.push(format!("{} {size}", path.file_name().unwrap().display()));
+        let mut report = |path: &Path, size: u64, change: Change| {
+            gone.push(format!("{change:?} {} {size}", path.file_name().unwrap().display()));
+        };
         tidy(place, rules, &BTreeSet::new(), dry_run, &mut report).unwrap();
         gone
+    }
+
+    fn left(place: &Path) -> Vec<String> {
+        let names = |entry: std::io::Result<fs_err::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+        let mut left: Vec<_> = fs_err::read_dir(place.join("a/b")).unwrap().map(names).collect();
+        left.sort();
+        left
     }
 
     #[test]
     fn a_dry_run_lists_what_a_run_removes() {
         let place = tempfile::tempdir().unwrap();
         shelf(place.path(), &[("b-1", 1, 40), ("b-1", 2, 35), ("b-1", 3, 3), ("b-1", 4, 1), ("b-2", 1, 50)]);
-        let rules = Rules { younger: 30 * 86_400, repositories: &[] };
+        let rules = Rules { younger: 30 * 86_400, grace: 0, repositories: &[] };
         let before = fs_err::read(place.path().join("Packages")).unwrap();
         let planned = run(place.path(), &rules, true);
-        assert_eq!(planned, ["b-1-1.gpkg.tar 5", "b-1-2.gpkg.tar 5"]);
+        assert_eq!(planned, ["Removed b-1-1.gpkg.tar 5", "Removed b-1-2.gpkg.tar 5"]);
         assert_eq!(fs_err::read(place.path().join("Packages")).unwrap(), before);
         assert_eq!(run(place.path(), &rules, false), planned);
-        let left: Vec<_> =
-            Shelf::open(place.path()).unwrap().entries().unwrap().into_iter().map(|entry| entry.path).collect();
-        assert_eq!(left, ["a/b/b-1-3.gpkg.tar", "a/b/b-1-4.gpkg.tar", "a/b/b-2-1.gpkg.tar"].map(PathBuf::from));
+        assert_eq!(left(place.path()), ["b-1-3.gpkg.tar", "b-1-4.gpkg.tar", "b-2-1.gpkg.tar"]);
         let index = Index::read(&fs_err::read(place.path().join("Packages.gz")).unwrap()).unwrap();
         assert_eq!(index.packages.len(), 3);
         assert_eq!(run(place.path(), &rules, false), [""; 0]);
@@ -152,7 +188,32 @@ mod tests {
         fs_err::create_dir_all(repository.join("a/b")).unwrap();
         fs_err::write(repository.join("a/b/b-1.ebuild"), "").unwrap();
         let gone = Rules { repositories: std::slice::from_ref(&repository), ..rules };
-        assert_eq!(run(place.path(), &gone, false), ["b-2-1.gpkg.tar 5"]);
+        assert_eq!(run(place.path(), &gone, false), ["Removed b-2-1.gpkg.tar 5"]);
+    }
+
+    #[test]
+    fn a_file_stays_for_readers_of_the_old_index() {
+        let place = tempfile::tempdir().unwrap();
+        shelf(place.path(), &[("b-1", 1, 40), ("b-1", 2, 35)]);
+        let rules = Rules { younger: 0, grace: 3600, repositories: &[] };
+        let old = fs_err::read(place.path().join("Packages")).unwrap();
+        assert_eq!(run(place.path(), &rules, true), ["Retired b-1-1.gpkg.tar 5"]);
+        assert_eq!(run(place.path(), &rules, false), ["Retired b-1-1.gpkg.tar 5"]);
+        assert_eq!(left(place.path()), ["b-1-1.gpkg.tar", "b-1-2.gpkg.tar"]);
+        assert!(!fs_err::read_to_string(place.path().join("Packages")).unwrap().contains("b-1-1.gpkg.tar"));
+        assert_eq!(run(place.path(), &rules, false), [""; 0], "not yet");
+        // A killed run left the index as it was: the time begins again.
+        fs_err::write(place.path().join("Packages"), old).unwrap();
+        let shelf = Shelf::open(place.path()).unwrap();
+        let path = PathBuf::from("a/b/b-1-1.gpkg.tar");
+        let long_ago = BTreeMap::from([(path.clone(), 1)]);
+        shelf.lock().unwrap().set_retired(&long_ago).unwrap();
+        assert_eq!(run(place.path(), &rules, false), ["Retired b-1-1.gpkg.tar 5"]);
+        shelf.lock().unwrap().set_retired(&BTreeMap::from([(path, now() - 3601)])).unwrap();
+        assert_eq!(run(place.path(), &rules, true), ["Removed b-1-1.gpkg.tar 5"]);
+        assert_eq!(run(place.path(), &rules, false), ["Removed b-1-1.gpkg.tar 5"]);
+        assert_eq!(left(place.path()), ["b-1-2.gpkg.tar"]);
+        assert!(shelf.retired().unwrap().is_empty());
     }
 
     #[test]

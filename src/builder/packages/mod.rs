@@ -210,6 +210,11 @@ impl Packages {
         serde_json::from_slice(&fs_err::read(work.packages_record()).ok()?).ok()
     }
 
+    /// Returns the directory with the packages of the image and those of other builds with the same key.
+    pub fn directory(&self) -> Option<&Path> {
+        self.parts.iter().find(|part| part.target == Target::Image).map(Part::directory)
+    }
+
     /// Takes over the packages of a build in `work` that was killed, if there are any.
     ///
     /// # Errors

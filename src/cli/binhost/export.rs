@@ -13,14 +13,14 @@ use crate::ui::Terminal;
 
 /// Copy the binary packages of a recipe to a directory that other machines can use
 ///
-/// The directory gets copies of all packages of another directory (--from, or portage.binpkg of the recipe), and then an index. Packages that it has
-/// already are left alone, and packages of several recipes may be in one directory. With --sign, the copies are signed with Portage's
+/// The directory gets copies of all packages that have the settings of the recipe's last build, or of those in another directory (--from),
+/// and then an index. Packages that it has already are left alone, and packages of several recipes may be in one directory. With --sign, the copies are signed with Portage's
 /// gpkg-sign in the recipe's builder, in a sandbox without network that sees only the copies and the keys. The certificate is written
 /// beside the index, as packages.asc. No build ever sees the keys.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  quern-builder binhost export demo.toml --from ./binpkgs --to ./packages --sign 2C44695DB9F6043D2C44695DB9F6043D2C44695D
+  quern-builder binhost export demo.toml --to ./packages --sign 2C44695DB9F6043D2C44695DB9F6043D2C44695D
 
 On the way to a server, copy the packages before the index: readers then find every package that an index names.")]
 pub(super) struct Args {
@@ -29,7 +29,7 @@ pub(super) struct Args {
     /// The directory for the copies and the index
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
-    /// Copy the packages of this directory [default: portage.binpkg of the recipe]
+    /// Copy the packages of this directory [default: those of the recipe's last build]
     #[arg(long, value_name = "DIR")]
     from: Option<PathBuf>,
     /// Sign the copies with this key

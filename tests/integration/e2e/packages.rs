@@ -91,6 +91,13 @@ fn packages_are_kept_by_their_key(privilege: Privilege) {
     assert_eq!(build("slow", "-O2", ""), (true, said("-O2 no two")));
     assert_eq!(build("other", "-O2", ""), (false, said("-O2 no two")));
     accepted_by_portage(&stand, &stand.env.path("slow.toml"));
+    // The packages of the last build can be exported without naming their directory.
+    let exported = stand.env.path("exported");
+    let export = |recipe: &Path| stand.env.run(["binhost", "export", text(recipe), "--to", text(&exported)]);
+    let _ = export(&stand.env.path("slow.toml")).success();
+    assert_eq!(names(&exported.join("app-own/flags")), names(&slow.join("app-own/flags")));
+    let told = export(&stand.recipe("never", &recipe("\"app-own/flags\"", "kept", "-O2", ""))).code(2);
+    assert!(told.stderr.contains("no build of the recipe has made packages"), "{}", told.stderr);
     the_packages_are_a_result(&stand);
     for file in ["Packages", "Packages.gz", "key.json", "app-own/flags/flags-1-1.gpkg.tar"] {
         assert_eq!(fs::metadata(slow.join(file)).unwrap().permissions().mode() & 0o7777, 0o644, "{file}");
