@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
 
-use super::{Stand, ask, text};
+use super::{Stand, ask, fetched, text};
 use crate::env::{Output, Privilege, output, require_program, twins, wait_for};
 
 /// The end of a recipe for one small package and nothing else.
 const ONE: &str = "baselayout-atoms = []\n[emerge]\npackages = [\"app-test/tiny\"]\n";
 
 /// A running `binhost serve`, which is killed at the end.
-struct Served {
+pub(super) struct Served {
     child: Child,
     log: PathBuf,
-    url: String,
+    pub(super) url: String,
 }
 
 impl Drop for Served {
@@ -36,7 +36,7 @@ impl Served {
         Self { child, log, url }
     }
 
-    fn log(&self) -> String {
+    pub(super) fn log(&self) -> String {
         fs::read_to_string(&self.log).expect("the log of the server")
     }
 }
@@ -84,11 +84,15 @@ impl Stand {
         self.env.run([&fixed, options].concat()).success()
     }
 
-    /// Builds a recipe that takes its packages from a host only, and has an empty cache of packages.
-    fn install(&self, name: &str, host: &str) -> Output {
+    /// Writes a recipe that takes its packages from a host only, and has an empty cache of packages.
+    pub(super) fn installing(&self, name: &str, host: &str) -> PathBuf {
         let cache = self.env.path(format!("home/cache-{name}"));
-        let rest = format!("{ONE}[portage]\nbinpkg = {cache:?}\nbinhost = [{host}]\n");
-        let recipe = self.recipe(name, &rest);
+        self.recipe(name, &format!("{ONE}[portage]\nbinpkg = {cache:?}\nbinhost = [{host}]\n"))
+    }
+
+    /// Builds such a recipe.
+    pub(super) fn install(&self, name: &str, host: &str) -> Output {
+        let recipe = self.installing(name, host);
         // The variable with the store's own packages would win over the recipe.
         output(self.env.program(["build", text(&recipe)]).env_remove("QUERN_PORTAGE_BINPKG"))
     }
@@ -98,7 +102,8 @@ twins!(packages_move_between_stores => root_packages_move_between_stores, userns
 
 fn packages_move_between_stores(privilege: Privilege) {
     let (Some(stand), true) = (Stand::sharing(privilege), require_program("gpg")) else { return };
-    let stand = stand.with_own_packages();
+    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
+    let stand = stand.with_own_packages().with_repositories(&[&overlay]);
     let recipe = stand.recipe("maker", ONE);
     let _ = stand.built(&recipe);
     let (one, two) = (stand.key("one"), stand.key("two"));
@@ -141,6 +146,10 @@ fn packages_move_between_stores(privilege: Privilege) {
     if privilege == Privilege::Userns {
         return;
     }
+
+    fetched::an_interrupted_download_is_resumed(&stand, &served, &keyring("one"));
+    fetched::a_locked_index_is_used_or_refused(&stand, &served, &keyring("one"));
+    fetched::no_package_finds_the_signing_key(&stand, &host("signed", &keyring("one")));
 
     let _ = stand.export(&recipe, "unsigned", &[]);
     let unsigned = stand.install("unsigned", &host("unsigned", &keyring("one"))).code(3);

@@ -16,6 +16,7 @@ mod clean;
 mod crash;
 mod failed;
 mod failure;
+mod fetched;
 mod formats;
 mod host;
 mod hostile;

@@ -42,6 +42,23 @@ const REFUSED: [(&str, &str, &str); 7] = [
     ),
 ];
 
+/// The same for recipes with an option.
+const REFUSED_WITH: [(&str, &str, &str, &str); 3] = [
+    (
+        "--set=portage.make-conf={ ACCEPT_RESTRICT = \"* -fetch\" }",
+        "\"app-field/fetchrestrict\"",
+        "app-field/fetchrestrict-1::field: its RESTRICT is not accepted: fetch",
+        "add a line to portage.package-accept-restrict",
+    ),
+    ("--binary-only", "\"app-exp/flags\"", "no binary package satisfies app-exp/flags", "emerge.binary-only = false"),
+    (
+        "--set=emerge.jobs=1",
+        "\"app-exp/colla\", \"app-exp/collb\"",
+        "has files that belong to app-exp/coll",
+        "remove the file from one of them with INSTALL_MASK",
+    ),
+];
+
 /// Packages that a line lets emerge accept, one for each kind of line.
 const ACCEPTABLE: &str = "\"app-exp/needsunstable\", \"app-exp/masked\", \"app-exp/armonly\", \"app-exp/requse\", \"app-exp/cyca\", \
                           \"app-field/licensed\", \"app-field/depflag\"";
@@ -68,9 +85,10 @@ fn pasted(said: &str) -> String {
 #[test]
 fn root_each_refusal_has_its_sentence() {
     let Some(stand) = stand(Privilege::Root) else { return };
-    for (packages, sentence, next) in REFUSED {
+    let plain = REFUSED.map(|(packages, sentence, next)| ("--color=never", packages, sentence, next));
+    for (option, packages, sentence, next) in plain.into_iter().chain(REFUSED_WITH) {
         let recipe = recipe(&stand, "refused", packages, "");
-        let said = stand.build(&recipe).code(1).stderr;
+        let said = stand.env.run(["build", option, text(&recipe)]).code(1).stderr;
         let head = said.lines().find(|line| line.starts_with("error: ")).expect("an error");
         assert!(head.contains(sentence), "{packages}: {said}");
         let (_, hint) = said.split_once("hint: ").expect("a hint");
@@ -89,6 +107,19 @@ fn pasted_lines(privilege: Privilege) {
     let lines = pasted(&said);
     assert!(lines.contains("# required by app-exp/usedep-1::exp"), "{lines}");
     stand.built(&recipe(&stand, "pasted", "\"app-exp/usedep\"", &lines));
+    if privilege == Privilege::Userns {
+        return;
+    }
+    let option = "--set=portage.make-conf={ ACCEPT_PROPERTIES = \"* -interactive\" }";
+    let build = |lines: &str| {
+        let recipe = recipe(&stand, "asking", "\"app-exp/interactive\"", lines);
+        stand.env.run(["build", option, text(&recipe)])
+    };
+    let said = build("").code(1).stderr;
+    assert!(said.contains("app-exp/interactive-1::exp: its PROPERTIES are not accepted: interactive"), "{said}");
+    let lines = pasted(&said);
+    assert!(lines.contains("package-properties"), "{said}");
+    let _ = build(&lines).success();
 }
 
 #[test]
