@@ -271,6 +271,7 @@ fn short(text: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "the tests start processes")]
 mod tests {
     use std::process::{Command, Stdio};
 

@@ -232,7 +232,7 @@ mod tests {
             let path = PathBuf::from(format!("a/{name}/{name}-1-{number}.gpkg.tar"));
             from.lock().unwrap().add(&path, &mut &make.bytes()[..]).unwrap();
             export(&from, &to, None, &Silent).unwrap();
-            if number % 7 == 0 {
+            if number.is_multiple_of(7) {
                 let rules = tidy::Rules { younger: 0, grace: 3600, repositories: &[] };
                 tidy::tidy(to.path(), &rules, &Default::default(), false, &mut |_, _, _| ()).unwrap();
             }

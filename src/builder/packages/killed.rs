@@ -1,4 +1,5 @@
 //! A merge of new packages that is killed before each of its changes to the shared directory.
+#![allow(clippy::disallowed_methods, reason = "the test starts processes")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
