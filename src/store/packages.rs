@@ -74,7 +74,7 @@ impl Store {
     /// Lists the directories of packages that have an index: that of each key, and those of earlier versions of this program.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) if a directory cannot be read.
+    /// [`Kind::System`] if a directory cannot be read.
     pub fn package_directories(&self) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
         for directory in [self.root().join("cache"), Self::packages(self.root())] {
@@ -99,7 +99,7 @@ impl Shelf {
     /// Opens the directory `path`, and makes it if it is missing.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) if it cannot be made or opened.
+    /// [`Kind::System`] if it cannot be made or opened.
     pub fn make(path: &Path) -> Result<Self> {
         fs_err::create_dir_all(path).system(|| format!("making the cache {}", path.display()))?;
         Self::open(path)
@@ -108,7 +108,7 @@ impl Shelf {
     /// Opens the directory `path`.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) if it cannot be opened.
+    /// [`Kind::System`] if it cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, FileMode::empty())
@@ -123,7 +123,7 @@ impl Shelf {
     /// Reads the key, if the directory has one.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) if it cannot be read.
+    /// [`Kind::System`] if it cannot be read.
     pub fn key(&self) -> Result<Option<Vec<u8>>> {
         self.read(KEY, MAX_KEY)
     }
@@ -131,7 +131,7 @@ impl Shelf {
     /// Reads the index, if the directory has one.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) if it cannot be read.
+    /// [`Kind::System`] if it cannot be read.
     pub fn index(&self) -> Result<Option<Vec<u8>>> {
         self.read(INDEX, MAX_INDEX)
     }
@@ -151,7 +151,7 @@ impl Shelf {
     /// Reads the list of retired packages. Paths that leave the directory do not count.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) if it cannot be read.
+    /// [`Kind::System`] if it cannot be read.
     pub fn retired(&self) -> Result<Retired> {
         let reading = || format!("reading {}", self.path.join(RETIRED).display());
         let bytes = self.read(RETIRED, MAX_INDEX)?;
@@ -164,7 +164,7 @@ impl Shelf {
     /// Lists the packages, sorted: regular files `*.gpkg.tar` in directories of directories, without retired ones.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) if a directory cannot be read.
+    /// [`Kind::System`] if a directory cannot be read.
     pub fn entries(&self) -> Result<Vec<Entry>> {
         self.listed(false)
     }
@@ -172,7 +172,7 @@ impl Shelf {
     /// Lists the retired packages whose files are still there, sorted.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) if a directory cannot be read.
+    /// [`Kind::System`] if a directory cannot be read.
     pub fn retired_entries(&self) -> Result<Vec<Entry>> {
         self.listed(true)
     }
@@ -190,7 +190,7 @@ impl Shelf {
     /// Waits for the lock. A file system without locks is used without one.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) if the lock cannot be taken.
+    /// [`Kind::System`] if the lock cannot be taken.
     pub fn lock(&self) -> Result<Locked<'_>> {
         let locking = || format!("locking the cache {}", self.path.display());
         let own = rustix::fs::openat(&self.fd, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty());
@@ -214,7 +214,7 @@ impl Locked<'_> {
     /// Writes the key.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) if it cannot be written.
+    /// [`Kind::System`] if it cannot be written.
     pub fn set_key(&self, text: &str) -> Result<()> {
         self.replace(KEY, text.as_bytes())
     }
@@ -223,7 +223,7 @@ impl Locked<'_> {
     /// is the new one, the compressed form is too.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) if they cannot be written. A reader finds the old index or the new one.
+    /// [`Kind::System`] if they cannot be written. A reader finds the old index or the new one.
     pub fn set_index(&self, text: &str, compressed: &[u8], time: i64) -> Result<()> {
         for (name, bytes) in [(COMPRESSED, compressed), (INDEX, text.as_bytes())] {
             self.replace(name, bytes)?;
@@ -238,7 +238,7 @@ impl Locked<'_> {
     /// Writes the list of retired packages.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) if it cannot be written.
+    /// [`Kind::System`] if it cannot be written.
     pub fn set_retired(&self, retired: &Retired) -> Result<()> {
         if retired.is_empty() && self.shelf.read(RETIRED, 0)?.is_none() {
             return Ok(());
