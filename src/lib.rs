@@ -24,9 +24,9 @@
 //! | 10 | [`ui`] | the terminal: progress, colours, the log, rendered errors | know recipes or images |
 //! | 9 | [`pipeline`] | build, lock, shell, plan: one straight function per file | open files, use the network or start processes itself |
 //! | 9 | [`serve`] | the web server for a directory of binary packages | write, follow symlinks |
-//! | 8 | [`builder`] | the builder tree of one build: overlays, configuration, emerge | know how a sandbox is made |
+//! | 8 | [`builder`] | the trees of one build: overlays, and the steps that change them | know how a sandbox is made |
 //! | 8 | [`output`] | results: tarball, checksums, listings, provenance, OCI layout | show a name before the result is whole and on disk |
-//! | 7 | [`plan`] | what a build does, as a value: mounts, commands, removals, results | do any of it |
+//! | 7 | [`plan`] | what a build does, as a value: steps and their keys, mounts, removals, results | do any of it |
 //! | 6 | [`source`] | a recipe's inputs: located, fetched, verified, unpacked | judge signatures |
 //! | 6 | [`portage`] | Portage's configuration, command lines and reports as values | touch a tree |
 //! | 6 | [`strip`] | removal rules, applied through [`fs::rootfs`] | decide while removing |
@@ -71,6 +71,19 @@
 //! the builder tree is made of directories of the running system instead, each behind an overlay of its own ([`builder::host`]). The
 //! *image tree* becomes the result: an empty `ROOT` that emerge fills or, for a stage4, the builder tree itself. Portage reads the
 //! image's configuration from `PORTAGE_CONFIGROOT` and the builder's from `/etc/portage`; both are files written from the recipe.
+//!
+//! # Steps and layers
+//!
+//! A build is a list of steps ([`plan::nodes`]): the recipe's own, around those of the program, which write Portage's configuration
+//! (`@configure`) and run emerge (`@unblocker`, `@baselayout`, `@system`, `@packages`). Each step has a *key*, made of the state of the
+//! trees before it and of its inputs by content. If the store has a *layer* for the key, the step does not run. Otherwise the trees are
+//! mounted with an empty upper directory on top of the layers so far, the step runs, and its changes become a layer
+//! ([`store::layers`]). The state after a step is made of the digest of its result, not of its key: a changed script with the same result
+//! makes no later step run. A layer is never shipped: the image is the merged tree, without what the strip rules remove in one last upper
+//! directory.
+//!
+//! `@configure` always runs, because it takes no time and depends on the machine. The state after it leaves out what does, such as the
+//! number of processors. The state of a running system is not known, so a build from the host uses no layer of another build.
 //!
 //! # Binary packages
 //!

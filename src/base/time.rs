@@ -97,6 +97,23 @@ impl SourceDate {
     }
 }
 
+/// Returns the seconds since 1970 of a build's timestamp (`YYYYMMDDTHHMMSSZ`), `None` for anything else.
+pub fn of_build_timestamp(text: &str) -> Option<u64> {
+    if !is_build_timestamp(text) {
+        return None;
+    }
+    let part = |from: usize, to: usize| text.get(from..to)?.parse::<i64>().ok();
+    let (year, month, day) = (part(0, 4)?, part(4, 6)?, part(6, 8)?);
+    // The number of days: http://howardhinnant.github.io/date_algorithms.html, days_from_civil.
+    let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
+    let era = year.div_euclid(400);
+    let of_era = year.rem_euclid(400);
+    let of_year = (153 * month + 2) / 5 + day - 1;
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
+    let seconds = part(9, 11)? * 3600 + part(11, 13)? * 60 + part(13, 15)?;
+    u64::try_from(days * 86_400 + seconds).ok()
+}
+
 /// Converts days since 1970-01-01, which may be negative, to year, month and day (Howard Hinnant, `civil_from_days`).
 pub(crate) fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;

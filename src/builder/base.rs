@@ -8,12 +8,16 @@ use super::host::Host;
 use super::overlays::OverlayMount;
 use crate::archive::unpack::Deferred;
 use crate::base::error::Result;
+use crate::base::time;
 use crate::fs::rootfs::Rootfs;
 use crate::portage::accelerate::Tools;
 use crate::portage::{BuilderInfo, portage_version};
 use crate::recipe::{Job, TreeKind};
 use crate::store::trees::Tree;
 use crate::store::work::{Below, WorkPaths};
+
+/// The time of a base that has none: the first one that zip archives can hold.
+const FIRST_EPOCH: u64 = 315_532_800;
 
 /// The read-only part of a builder tree. The store keeps a stage3 for as long as this value lives.
 #[derive(Debug)]
@@ -30,6 +34,14 @@ impl Base {
         match self {
             Self::Stage3(tree) => Below::Stage3(tree.sha512()),
             Self::Host(_) => Below::Host,
+        }
+    }
+
+    /// The time of the base, in seconds since 1970: the one in the name of a stage3, or else the beginning of 1980.
+    pub fn epoch(&self) -> u64 {
+        match self {
+            Self::Stage3(tree) => date_in(tree.name()).unwrap_or(FIRST_EPOCH),
+            Self::Host(_) => FIRST_EPOCH,
         }
     }
 
@@ -107,6 +119,11 @@ fn installed_portage(root: &Rootfs, seen: impl Fn(&Path) -> bool) -> Result<Opti
         }
     }
     Ok(None)
+}
+
+/// Finds the timestamp in the name of a stage3.
+fn date_in(name: &str) -> Option<u64> {
+    name.split(['-', '.']).find_map(time::of_build_timestamp)
 }
 
 /// Takes the dates and the suffix out of the name of a stage3.

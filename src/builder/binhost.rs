@@ -45,24 +45,31 @@ pub struct FromHost {
 /// # Errors
 /// [`Kind::Usage`](crate::base::error::Kind::Usage) if the builder cannot verify signatures,
 /// [`Kind::Refused`](crate::base::error::Kind::Refused) for an index that cannot be read.
-pub(super) fn add(place: Place<'_>, hosts: &[BinhostInput], info: &BuilderInfo) -> Result<Vec<HostIndex>> {
-    let mut indexes = Vec::new();
-    for (number, host) in (1..).zip(hosts) {
-        let index = match &host.index {
-            Some(bytes) => HostIndex::read(&host.spec, number, bytes)?,
-            None => HostIndex::default(),
-        };
+pub(super) fn add(place: Place<'_>, hosts: &[BinhostInput], info: &BuilderInfo) -> Result<()> {
+    let indexes = indexes(hosts)?;
+    for (number, index) in (1..).zip(&indexes) {
         let directory = place.paths.binhosts().join(number.to_string());
         let writing = || format!("writing the index {}", directory.display());
         fs_err::create_dir(&directory).system(writing)?;
         fs_err::write(directory.join("Packages"), index.text()).system(writing)?;
-        indexes.push(index);
     }
     if hosts.iter().any(|host| host.keyring.is_some()) {
         check_verification(place.root, info)?;
         make_trust_home(place, hosts)?;
     }
-    Ok(indexes)
+    Ok(())
+}
+
+/// Reads the indexes of the hosts.
+///
+/// # Errors
+/// [`Kind::Refused`](crate::base::error::Kind::Refused) for one that cannot be read.
+pub(super) fn indexes(hosts: &[BinhostInput]) -> Result<Vec<HostIndex>> {
+    let read = |(number, host): (usize, &BinhostInput)| match &host.index {
+        Some(bytes) => HostIndex::read(&host.spec, number, bytes),
+        None => Ok(HostIndex::default()),
+    };
+    (1..).zip(hosts).map(read).collect()
 }
 
 /// Checks that the builder has Portage and GnuPG with which it can verify packages.

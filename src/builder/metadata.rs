@@ -17,7 +17,7 @@ use crate::base::progress::Progress;
 use crate::fs::atomic;
 use crate::fs::rootfs::Rootfs;
 use crate::portage::{BuilderInfo, Repos};
-use crate::source::inputs::{RepositoryInput, RepositoryVersion};
+use crate::source::inputs::RepositoryInput;
 use crate::store::Store;
 
 /// Portage's directory of metadata that it has generated.
@@ -56,7 +56,7 @@ impl Metadata {
         }
         let mut text = format!("quern-builder metadata 1\nportage {:?}\n", info.portage);
         for (repo, input) in repos.iter().zip(inputs) {
-            let Some(state) = state(&input.version) else { return Ok(None) };
+            let Some(state) = input.version.state() else { return Ok(None) };
             text.push_str(&format!("{} {state}\n", repo.name()));
         }
         let name = format!("{}.json.zst", &Sha256::of(text.as_bytes()).hex()[..32]);
@@ -97,18 +97,21 @@ impl Metadata {
     }
 }
 
+/// Removes the entries of the builder tree `root`: a layer must not depend on what the store knew before.
+///
+/// # Errors
+/// [`Kind::System`] if one cannot be removed.
+pub fn remove(root: &Rootfs) -> Result<()> {
+    let directory = Path::new(DEPCACHE);
+    if root.stat(directory)?.is_none() {
+        return Ok(());
+    }
+    root.read_dir(directory)?.iter().try_for_each(|(name, _)| root.remove(&directory.join(name)).map(drop))
+}
+
 /// Returns true if a repository does not come with the metadata of its ebuilds.
 pub fn are_missing(repos: &Repos) -> bool {
     repos.iter().any(|repo| !repo.location().join("metadata/md5-cache").is_dir())
-}
-
-/// Names the state of a repository.
-fn state(version: &RepositoryVersion) -> Option<String> {
-    match version {
-        RepositoryVersion::Directory { content, .. } => content.as_ref().map(|digest| digest.hex()),
-        RepositoryVersion::Snapshot { sha512, .. } => Some(sha512.hex()),
-        RepositoryVersion::Git { commit, .. } => Some(commit.clone()),
-    }
 }
 
 /// Reads the entries of a file of the store. `None` if they are damaged.

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
 
-use crate::base::error::{Context, Result};
+use super::layer::open_log;
+use crate::base::error::Result;
 use crate::base::progress::{Event, Packages, Progress, Target};
 use crate::base::text::plain;
 use crate::enter::{Fate, Left, Observer};
@@ -21,7 +22,8 @@ const WIDTH: usize = 200;
 /// The observer of one emerge command.
 pub(super) struct Emerge<'a> {
     ui: &'a dyn Progress,
-    log: File,
+    /// The output of all emerge commands of the build, and that of this one.
+    logs: [File; 2],
     tail: VecDeque<Vec<u8>>,
     /// True if emerge has resolved all dependencies.
     began: bool,
@@ -33,10 +35,9 @@ pub(super) struct Emerge<'a> {
 
 impl<'a> Emerge<'a> {
     pub(super) fn new(work: &WorkPaths, in_place: bool, ui: &'a dyn Progress) -> Result<Self> {
-        let log = fs_err::OpenOptions::new().append(true).create(true).open(work.emerge_output());
-        let log = log.system(|| "opening the file for emerge's output")?.into_file();
+        let logs = [open_log(&work.emerge_output())?, open_log(&work.log())?];
         let watcher = Watcher::new(&work.run().join("portage"), &work.logs().join("emerge.log"));
-        Ok(Self { ui, log, tail: VecDeque::new(), began: false, watcher, last: Packages::default(), in_place })
+        Ok(Self { ui, logs, tail: VecDeque::new(), began: false, watcher, last: Packages::default(), in_place })
     }
 
     /// Returns true if emerge began to merge packages: it has not refused to.
@@ -53,7 +54,9 @@ impl<'a> Emerge<'a> {
 impl Observer for Emerge<'_> {
     fn line(&mut self, line: &[u8]) {
         // On a full disk the lines in memory still tell why emerge failed.
-        self.log.write_all(line).and_then(|()| self.log.write_all(b"\n")).ok();
+        for log in &mut self.logs {
+            log.write_all(line).and_then(|()| log.write_all(b"\n")).ok();
+        }
         let text = String::from_utf8_lossy(line);
         self.ui.emit(Event::Output(&text));
         let text = plain(&text, WIDTH);

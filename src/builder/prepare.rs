@@ -78,14 +78,10 @@ pub(super) fn ship(job: &Job, resolved: &Resolved, root: &Rootfs, before: &Exist
     write(root, &config::shipped(job, resolved, before)?)
 }
 
-/// Copies the host's name servers into the builder tree. A bind mount would not do: the host's file may be a symlink into a
-/// directory that the tree does not have.
-pub(super) fn resolver(root: &Rootfs) -> Result<()> {
-    let text = match fs_err::read("/etc/resolv.conf") {
-        Ok(text) if text.len() as u64 <= MAX_FILE => text,
-        _ => Vec::new(),
-    };
-    root.write(Path::new("etc/resolv.conf"), &text, 0o644)
+/// Writes an empty file in place of the builder tree's name servers: commands see those of the host while the tree is mounted, and no
+/// image contains them.
+pub(super) fn no_name_servers(root: &Rootfs) -> Result<()> {
+    root.write(Path::new("etc/resolv.conf"), &[], 0o644)
 }
 
 /// Sets the profile of the builder.

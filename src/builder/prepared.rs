@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::base::Base;
+use super::chain::Chain;
 use super::failed::Failed;
 use super::overlays::{OverlayMount, Tree, like};
 use super::packages::{self, Packages};
 use super::query::{self, Answer, Query};
-use super::{binhost, prepare, refused, resolve};
+use super::{binhost, prepare, refused, resolve, trees};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::text::plain;
 use crate::enter::overlay::{self, Mounted, Overlay};
@@ -37,10 +38,42 @@ pub struct Parts<'a> {
     pub base: &'a Base,
     pub info: &'a BuilderInfo,
     pub caches: &'a Caches,
-    /// The work directory of a build whose changes the tree shows; `None` for a builder in which nothing was merged yet.
-    pub after: Option<&'a WorkPaths>,
+    /// A build whose changes the tree shows; `None` for a builder in which nothing was merged yet.
+    pub after: Option<After<'a>>,
     /// The package whose work directory the tree shows and commands start in.
     pub failed: Option<&'a Failed<'a>>,
+}
+
+/// A build that has ended: its layers, and its work directory with the changes that are not a layer.
+#[derive(Debug, Clone, Copy)]
+pub struct After<'a> {
+    pub chain: &'a Chain,
+    pub work: &'a WorkPaths,
+}
+
+impl After<'_> {
+    /// Returns `overlay` with the changes over the layers: those of the step that failed, or those of the build itself.
+    fn over(&self, overlay: OverlayMount) -> OverlayMount {
+        let failed = self.work.on(&self.work.failed());
+        let top = overlay.changes(&failed).or_else(|| overlay.changes(self.work));
+        overlay.below(top)
+    }
+
+    /// Returns the overlays of the builder tree on `base`. Directories for them are created in `paths`.
+    ///
+    /// # Errors
+    /// Those of [`Chain::builder`].
+    pub fn builder(&self, base: &Base, paths: &WorkPaths) -> Result<Vec<OverlayMount>> {
+        Ok(self.chain.builder(base, paths)?.into_iter().map(|overlay| self.over(overlay)).collect())
+    }
+
+    /// Returns the overlay of the image. A directory for it is created in `paths`.
+    ///
+    /// # Errors
+    /// Those of [`Chain::image`].
+    pub fn image(&self, paths: &WorkPaths) -> Result<OverlayMount> {
+        Ok(self.over(self.chain.image(paths)?))
+    }
 }
 
 /// A builder tree, mounted and configured in a scratch directory. Dropping it unmounts it.
@@ -78,8 +111,8 @@ impl Prepared {
         if let Some(failed) = failed {
             view = view.of_failed(paths.tmp(), failed.work());
         }
-        let mut overlays = base.overlays(paths)?;
-        let mut tree = Tree::mount(&overlays, paths, &view.targets())?;
+        let servers = if offline { Vec::new() } else { vec![trees::name_servers()] };
+        let mut tree = Tree::mount(&base.overlays(paths)?, paths, &trees::shown(&view, &servers))?;
         // The base's own files: a build has changed those of its tree.
         let (texts, unconfigured) = match prepare::Texts::new(job, resolved, tree.root(), paths, info) {
             Ok(texts) => (Some(texts), None),
@@ -91,11 +124,12 @@ impl Prepared {
             tree.unmount()?;
             // The kernel refuses the work directory of another overlay, and other lower layers lack other mount points.
             [paths.overlay_work(), paths.mount_points()].iter().try_for_each(|path| remove_tree(path))?;
-            overlays = overlays.iter().map(|overlay| overlay.after(after)).collect();
-            tree = Tree::mount(&overlays, paths, &view.targets())?;
+            tree = Tree::mount(&after.builder(base, paths)?, paths, &trees::shown(&view, &servers))?;
             texts.as_ref().map_or(Ok(()), |texts| texts.replace(job, tree.root()))?;
             if job.build.kind == TreeKind::Image {
-                more.push(mount_over(&after.image(), &paths.image(), paths)?);
+                let at = paths.image();
+                let open = fs_err::File::open(&at).system(|| "opening the image")?;
+                more.push(after.image(paths)?.mount_at(open.as_fd(), paths, &at)?);
             }
         }
         if let Some(failed) = failed {
@@ -103,7 +137,6 @@ impl Prepared {
         }
         texts.as_ref().map_or(Ok(()), |texts| texts.write(tree.root(), paths))?;
         let configuration = texts.map(|texts| texts.identity).unwrap_or_default();
-        prepare::resolver(tree.root())?;
         let directory = failed.map_or_else(|| "/".into(), |failed| failed.directory().to_owned());
         let package_files = job.portage.package_files.clone();
         let (root, logs) = (paths.tree(), paths.logs());
@@ -222,7 +255,7 @@ impl Prepared {
     /// Those of [`binhost::add`].
     pub fn add_binhosts(&self, scratch: &Scratch, hosts: &[BinhostInput], info: &BuilderInfo) -> Result<()> {
         let place = binhost::Place { view: &self.view, paths: scratch.paths(), root: self.tree.root() };
-        binhost::add(place, hosts, info).map(drop)
+        binhost::add(place, hosts, info)
     }
 
     /// Returns the root of the builder tree.
@@ -268,8 +301,8 @@ pub fn run_in(
     terminal: Terminal,
 ) -> Result<Exit> {
     let paths = scratch.paths();
-    let tree = Tree::mount(overlays, paths, &view.targets())?;
-    prepare::resolver(tree.root())?;
+    let servers = if view.has_network() { vec![trees::name_servers()] } else { Vec::new() };
+    let tree = Tree::mount(overlays, paths, &trees::shown(view, &servers))?;
     let exit = enter::run(&view.plan(paths.tree(), argv, terminal), Io::Inherit)?;
     tree.unmount()?;
     Ok(exit)

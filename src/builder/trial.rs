@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{StatVfsMountFlags, XattrFlags};
 
-use super::overlays::{OverlayMount, Tree};
+use super::overlays::{OverlayMount, Shown, Tree};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::enter;
@@ -41,7 +41,7 @@ pub fn run(store: &Path, ui: &dyn Progress) -> Result<()> {
         Some(_) => error,
         None => error.with_hint(hint),
     })?;
-    let tree = Tree::mount(&[OverlayMount::root(lower)], &paths, &[])?;
+    let tree = Tree::mount(&[OverlayMount::root(lower)], &paths, &Shown::default())?;
     changes(&paths.tree()).map_err(|error| error.with_hint(hint))?;
     enter::try_out(&paths.tree())?;
     tree.unmount()

@@ -12,7 +12,7 @@ use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
 use crate::os::userns;
 use crate::output::{Published, Role};
-use crate::pipeline::{self, PlanOptions};
+use crate::pipeline::{self, BuildOptions, PlanOptions, StepOptions};
 use crate::source::{ResolveOptions, Site};
 use crate::store::Store;
 use crate::ui::Terminal;
@@ -54,6 +54,12 @@ pub struct Args {
     /// Fail before anything is merged if security advisories affect packages of the image
     #[arg(long, value_enum, value_name = "WHAT")]
     pub deny: Option<Deny>,
+    /// Stop after this step and publish nothing
+    #[arg(long, value_name = "STEP")]
+    pub until: Option<String>,
+    /// Run this step and all later ones although the store has their results; `all` runs every step
+    #[arg(long, value_name = "STEP")]
+    pub again: Option<String>,
     /// Accept a signed list that is older than a previously seen one, this once
     #[arg(long)]
     pub allow_rollback: bool,
@@ -90,7 +96,9 @@ impl Args {
             let options =
                 ResolveOptions { offline: self.offline, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
             let site = Site { date, ..Site::new(store, options, ui) };
-            let published = pipeline::build(job, origin, self.deny.map(Deny::reason), &site)?;
+            let steps = StepOptions { until: self.until.clone(), again: self.again.clone() };
+            let wishes = BuildOptions { deny: self.deny.map(Deny::reason), steps };
+            let Some(published) = pipeline::build(job, origin, &wishes, &site)? else { return Ok(0) };
             let main = [Role::Tarball, Role::Packages];
             let results = main.iter().filter_map(|role| published.path(role));
             let results: Vec<&Path> = results.chain(published.oci().map(|(path, _)| path)).collect();

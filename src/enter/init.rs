@@ -14,7 +14,7 @@ use std::time::Instant;
 use caps::{CapSet, Capability};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::SigSet;
-use nix::unistd::Pid;
+use nix::unistd::{Gid, Pid, Uid};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
@@ -22,7 +22,7 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use super::child::report;
 use super::left::{Left, Orphans};
 use super::mounts::{self, Root};
-use super::{Plan, Report, Terminal};
+use super::{Identity, Plan, Report, Terminal};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::os::process::{self, Forward};
 use crate::os::sys;
@@ -103,6 +103,9 @@ fn prepare(plan: &Plan) -> Result<(i32, OwnedFd)> {
         namespaces |= CloneFlags::CLONE_NEWNET;
     }
     unshare(namespaces).map_err(|errno| userns::refused("making the namespaces of the sandbox", errno))?;
+    if !plan.network {
+        sys::bring_up_loopback().system(|| "bringing up the loopback interface of the sandbox")?;
+    }
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .system(|| "cutting the sandbox's mounts off from the host's")?;
     // This is still the builder's /proc.
@@ -197,11 +200,14 @@ fn start(plan: &Plan) -> Result<Option<Pid>> {
     #[allow(clippy::disallowed_methods, reason = "this room runs commands")]
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(&plan.env).current_dir(&plan.directory);
-    let terminal = plan.terminal;
-    let as_planned = move || match terminal {
-        Terminal::None => nix::unistd::setsid().map(drop),
-        Terminal::Shared => Ok(()),
-        Terminal::Foreground => process::take_foreground(),
+    let (terminal, user) = (plan.terminal, plan.user.clone());
+    let as_planned = move || {
+        match terminal {
+            Terminal::None => nix::unistd::setsid().map(drop),
+            Terminal::Shared => Ok(()),
+            Terminal::Foreground => process::take_foreground(),
+        }?;
+        user.as_ref().map_or(Ok(()), become_user)
     };
     sys::fresh_start(&mut command, as_planned);
     let child = command.spawn().map_err(|error| {
@@ -215,4 +221,12 @@ fn start(plan: &Plan) -> Result<Option<Pid>> {
             .with_hint("give the path of a command in the tree, or a name that is in its PATH")
     })?;
     Ok(Some(Pid::from_raw(child.id() as i32)))
+}
+
+/// Takes the ids of a user. The process loses all capabilities, unless the user is root.
+fn become_user(user: &Identity) -> nix::Result<()> {
+    let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    nix::unistd::setgroups(&groups)?;
+    nix::unistd::setgid(Gid::from_raw(user.gid))?;
+    nix::unistd::setuid(Uid::from_raw(user.uid))
 }

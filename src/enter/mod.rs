@@ -27,7 +27,7 @@ pub use capture::Captured;
 pub use child::run_if_child;
 pub use left::{Fate, Left};
 pub use parent::{Io, Observer, run, try_out};
-pub use plan::{Mount, Plan, Terminal};
+pub use plan::{Identity, Mount, Plan, Terminal};
 
 use serde::{Deserialize, Serialize};
 

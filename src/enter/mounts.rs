@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string,
     fsmount, fsopen, move_mount, open_tree,
@@ -19,6 +20,9 @@ use crate::os::userns;
 
 /// The device nodes of the host that a sandbox sees.
 const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// The type of a tmpfs in statfs(2).
+const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 
 /// Attributes of binds that are only read, or used as a device.
 const READ_ONLY: MountAttrFlags =
@@ -56,6 +60,7 @@ impl Root {
                     attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
                 }
                 sys::mount_setattr(tree.as_fd(), attributes.bits().into(), true).system(doing)?;
+                self.make_point(tree.as_fd(), target).system(doing)?;
                 attach(tree.as_fd(), self.open(target)?.as_fd()).system(doing)
             }
             Mount::Tmpfs { target, mode, size } => {
@@ -145,6 +150,38 @@ impl Root {
     ) -> Result<(), Error> {
         let mount = new_fs(kind, options, attributes)?;
         attach(mount.as_fd(), self.open(target)?.as_fd()).system(|| format!("mounting a {kind}"))
+    }
+
+    /// Makes a missing mount point for `source` if it lies in a tmpfs of the sandbox, which is empty. A mount point anywhere else exists.
+    fn make_point(&self, source: BorrowedFd<'_>, target: &Path) -> rustix::io::Result<()> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let open = |path: &Path| openat2(&self.0, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
+        let mut missing: Vec<&OsStr> = Vec::new();
+        let mut existing = target;
+        let mut directory = loop {
+            match (open(existing), existing.parent(), existing.file_name()) {
+                (Err(Errno::NOENT), Some(parent), Some(name)) => {
+                    missing.push(name);
+                    existing = parent;
+                }
+                (found, ..) => break found?,
+            }
+        };
+        if missing.is_empty() || rustix::fs::fstatfs(&directory)?.f_type != TMPFS_MAGIC {
+            return Ok(());
+        }
+        let is_file = !FileType::from_raw_mode(rustix::fs::fstat(source)?.st_mode).is_dir();
+        while let Some(name) = missing.pop() {
+            if missing.is_empty() && is_file {
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+                rustix::fs::openat(&directory, name, flags, Mode::from_raw_mode(0o644))?;
+            } else {
+                rustix::fs::mkdirat(&directory, name, Mode::from_raw_mode(0o755))?;
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                directory = rustix::fs::openat(&directory, name, flags, Mode::empty())?;
+            }
+        }
+        Ok(())
     }
 
     /// Opens a mount point, with symlinks resolved inside the tree. Refuses the root itself, where a mount would cover everything else.

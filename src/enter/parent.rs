@@ -112,7 +112,9 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
         kill(pid, Signal::SIGKILL).ok();
     }
     let watched = match (&started, output) {
-        (Ok(channel), Some(Output::Observed(read, observer))) => watch(read, channel, observer),
+        (Ok(channel), Some(Output::Observed(read, observer))) => {
+            watch(read, channel, observer, Limit::new(plan.limit, pid))
+        }
         (Ok(_), Some(Output::Captured([out, err], captured))) => captured.read(out, err),
         _ => Ok(()),
     };
@@ -151,6 +153,8 @@ pub fn try_out(root: &std::path::Path) -> Result<()> {
         argv: Vec::new(),
         directory: "/".into(),
         env: std::collections::BTreeMap::new(),
+        user: None,
+        limit: None,
         terminal: Terminal::None,
         left: None,
     };
@@ -216,8 +220,36 @@ fn unexpected(report: Report) -> Error {
     }
 }
 
+/// The end of a command's time.
+struct Limit {
+    at: Option<Instant>,
+    /// S1, which passes the signal on.
+    sandbox: Pid,
+}
+
+impl Limit {
+    /// The limit of a command that starts now in the sandbox of the process `sandbox` and may run for some seconds.
+    fn new(seconds: Option<u64>, sandbox: Pid) -> Self {
+        let at = seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
+        Self { at, sandbox }
+    }
+
+    /// Asks the command to end, once, when its time is over. The sandbox kills it if it does not.
+    fn enforce(&mut self) {
+        if self.at.is_some_and(|at| Instant::now() >= at) {
+            self.at = None;
+            kill(self.sandbox, Signal::SIGTERM).ok();
+        }
+    }
+}
+
 /// Passes output to the observer until every process of the sandbox has closed the pipe, which happens at the latest when PID 1 ends.
-fn watch(mut pipe: std::io::PipeReader, channel: &UnixStream, observer: &mut dyn Observer) -> Result<()> {
+fn watch(
+    mut pipe: std::io::PipeReader,
+    channel: &UnixStream,
+    observer: &mut dyn Observer,
+    mut limit: Limit,
+) -> Result<()> {
     let mut pending = Vec::new();
     let mut reports = Vec::new();
     let mut buffer = vec![0; LINE];
@@ -229,6 +261,7 @@ fn watch(mut pipe: std::io::PipeReader, channel: &UnixStream, observer: &mut dyn
             Err(Errno::EINTR) => continue,
             Err(errno) => return Err(Error::system("waiting for the command's output").with_source(errno)),
         };
+        limit.enforce();
         if ticked.elapsed() >= TICK {
             observer.tick();
             processes_left(channel, &mut reports, observer);

@@ -17,7 +17,7 @@ pub struct Plan {
     pub mounts: Vec<Mount>,
     /// The host name inside.
     pub hostname: String,
-    /// True if the command can reach the network. Otherwise the sandbox has no network interface that is up.
+    /// True if the command can reach the network. Otherwise it has a network namespace of its own, with nothing but loopback.
     pub network: bool,
     /// The command and its arguments. A command without a slash is looked up in [`PATH`]. If this is empty, the sandbox is made and ends
     /// at once.
@@ -27,11 +27,24 @@ pub struct Plan {
     pub directory: PathBuf,
     /// The whole environment.
     pub env: BTreeMap<String, String>,
+    /// The user and the groups of the command; `None` for root.
+    pub user: Option<Identity>,
+    /// Longest run, in seconds. Then the command gets SIGTERM and, ten seconds later, SIGKILL. Only an observed command has a limit.
+    pub limit: Option<u64>,
     /// The command's share of the caller's terminal.
     pub terminal: Terminal,
     /// Makes PID 1 end processes that outlive their parent and keep the command waiting, and report them to the observer with these
     /// variables of their environment. `None` leaves such processes alone.
     pub left: Option<Vec<String>>,
+}
+
+/// The user of a command, as ids of the tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    pub uid: u32,
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
 }
 
 /// A command's share of the caller's terminal.
@@ -88,6 +101,16 @@ impl Mount {
     /// A bind that the command may write to.
     pub fn writable(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
         Self::Bind { source: source.into(), target: target.into(), writable: true }
+    }
+
+    /// Returns true for a part of the host's files.
+    pub fn is_bind(&self) -> bool {
+        matches!(self, Self::Bind { .. })
+    }
+
+    /// Returns true for a file of the host. The mount point is a file then.
+    pub fn is_file(&self) -> bool {
+        matches!(self, Self::Bind { source, .. } if source.is_file())
     }
 
     /// The mount point in the tree.
@@ -184,6 +207,8 @@ mod tests {
             argv: vec!["true".into()],
             directory: "/".into(),
             env: BTreeMap::new(),
+            user: Some(Identity { uid: 250, gid: 250, groups: vec![3] }),
+            limit: Some(9),
             terminal: Terminal::None,
             left: Some(vec!["PF".into()]),
         };

@@ -8,6 +8,7 @@ use std::path::Path;
 use rustix::fs::AtFlags;
 
 pub(crate) mod atomic;
+pub(crate) mod contents;
 pub(crate) mod lock;
 pub mod rootfs;
 pub(crate) mod staging;

@@ -75,6 +75,29 @@ pub(crate) fn inherited_fd(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(owned)
 }
 
+/// Brings up the interface `lo` of the current network namespace (netdevice(7)).
+///
+/// # Errors
+/// Those of socket(2) and of the requests `SIOCGIFFLAGS` and `SIOCSIFFLAGS` of ioctl(2).
+pub(crate) fn bring_up_loopback() -> io::Result<()> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    // SAFETY: all bytes zero are a valid `ifreq`: it has an array and a union of plain numbers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    for ioctl in [libc::SIOCGIFFLAGS, libc::SIOCSIFFLAGS] {
+        // SAFETY: `request` is an `ifreq` with a name that ends with zero, and outlives the call. The first call sets the flags.
+        if unsafe { libc::ioctl(socket.as_raw_fd(), ioctl as _, &raw mut request) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: both requests use the member `ifru_flags` of the union.
+        unsafe { request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short };
+    }
+    Ok(())
+}
+
 /// Sets or clears `FD_CLOEXEC`.
 ///
 /// # Errors

@@ -5,12 +5,12 @@ use std::path::Path;
 use super::{base, hash, lock_repositories, preconditions};
 use crate::archive::pack;
 use crate::base::digest::Sha512;
-use crate::base::error::Result;
-use crate::builder::Builder;
+use crate::base::error::{Error, Result};
+use crate::base::text::{nearest, quoted};
 use crate::builder::base::Base;
 use crate::builder::binhost::FromHost;
-use crate::builder::metadata::Metadata;
 use crate::builder::packages::{Packages, Used};
+use crate::builder::{ALL_STEPS, BuildParts, Builder, StepOptions};
 use crate::fs::rootfs::Rootfs;
 use crate::os::space;
 use crate::output::provenance::{BaseOrigin, BinhostOrigin, Command, RepositoryOrigin};
@@ -55,12 +55,21 @@ pub enum Deny {
     Glsa,
 }
 
-/// Builds the image of `job`, whose recipe is the file `origin`.
+/// The wishes of a user about one build.
+#[derive(Debug, Clone, Default)]
+pub struct BuildOptions {
+    pub deny: Option<Deny>,
+    pub steps: StepOptions,
+}
+
+/// Builds the image of `job`, whose recipe is the file `origin`. Returns `None` if the build was to stop after a step.
 ///
 /// # Errors
 /// Those of the stages; see [`crate::base::error::Kind`]. After an error nothing is published and nothing is mounted. Running the same
 /// command again continues with what the caches have.
-pub fn build(job: &Job, origin: &Path, deny: Option<Deny>, at: &Site<'_>) -> Result<Published> {
+pub fn build(job: &Job, origin: &Path, options: &BuildOptions, at: &Site<'_>) -> Result<Option<Published>> {
+    let BuildOptions { deny, steps } = options;
+    check_steps(job, steps)?;
     preconditions::check(job, at)?;
     let spec = ImageSpec::of_job(job, at.date)?;
     spec.expected()?;
@@ -68,74 +77,103 @@ pub fn build(job: &Job, origin: &Path, deny: Option<Deny>, at: &Site<'_>) -> Res
     let claim = Claim::new(at.store, staging.outdir(), &spec.base, origin);
     claim.check()?;
     let inputs = inputs(job, at)?;
-    if let Some(Deny::Glsa) = deny {
+    if *deny == Some(Deny::Glsa) {
         super::audit::refuse(job, origin, at)?;
     }
 
     let waiting = || at.ui.note("waiting for another build of this recipe to end");
     let work = at.store.work(&job.name, origin, Mode::Exclusive, waiting)?;
     Packages::recover(work.paths(), at.ui)?;
-    let mut state = State { below: inputs.base.below(), finished: false, failed: None };
+    let mut state = State::begun(inputs.base.below());
     work.begin(&state)?;
     let _used = at.store.use_caches()?;
     let caches = Caches::of(job, at.store.root());
     caches.make()?;
     let info = BuilderInfo { date: Some(at.date), ..inputs.base.info(at.cpus)? };
     let plan = Plan::new(job, &inputs.resolved, info, &caches, work.paths()).offline(at.options.offline);
-    let mut builder = Builder::new(job, &inputs.resolved, &inputs.base, &plan, &work)?;
-    let metadata = Metadata::of(&inputs.resolved.repos, &inputs.repositories, &plan.info, at.store)?;
-    metadata.iter().try_for_each(|metadata| metadata.restore(builder.root()))?;
-    builder.compiler_warning()?.iter().for_each(|warning| at.ui.warn(warning));
-    let indexes = builder.add_binhosts(&inputs.binhosts, &plan.info)?;
-    let mut packages = builder.packages(&inputs.base, &plan.info, &caches)?;
-    let merged = merge(job, &builder, &mut packages, &plan, at);
-    metadata.iter().for_each(|metadata| metadata.keep(builder.root(), at.ui));
-    // An error of the merge tells more than one that follows from it, as on a full disk.
-    let merged = merged.and(packages.done(work.paths()));
-    let merged = merged.and_then(|()| builder.check_binhosts(&inputs.binhosts, &indexes));
-    let from_hosts = match merged {
-        Ok(from_hosts) => from_hosts,
-        Err(error) => {
-            let cache = caches.binpkg.as_ref().unwrap_or(&caches.packages);
-            let error = space::crowded(error, &[work.paths().directory(), cache, &caches.distfiles]);
-            if !job.build.keep_failed {
-                builder.unmount()?;
-                work.empty()?;
-            }
-            return Err(error);
-        }
+    let plan = plan.at(job.build.epoch.unwrap_or_else(|| inputs.base.epoch()));
+    let parts = BuildParts {
+        job,
+        resolved: &inputs.resolved,
+        repositories: &inputs.repositories,
+        binhosts: &inputs.binhosts,
+        base: &inputs.base,
+        plan: &plan,
+        caches: &caches,
+        work: &work,
     };
+    let mut builder = Builder::new(parts, steps.clone());
+    if let Err(error) = run(&mut builder, &plan, &mut state, at) {
+        let cache = caches.binpkg.as_ref().unwrap_or(&caches.packages);
+        let error = space::crowded(error, &[work.paths().directory(), cache, &caches.distfiles]);
+        if !job.build.keep_failed {
+            builder.unmount()?;
+            work.empty()?;
+        }
+        return Err(error);
+    }
+    if let Some(last) = &steps.until {
+        at.ui.note(&format!("stopped after the step {last}: nothing is published"));
+        builder.unmount()?;
+        work.finish(&state)?;
+        return Ok(None);
+    }
+    let (indexes, from_hosts) = builder.check_binhosts()?;
     let binhosts = binhost_origins(&inputs.binhosts, &indexes, &from_hosts);
 
-    let image = builder.image()?;
     let published = if job.build.packages_only {
-        publish_packages(&packages, &image, &spec, staging, &claim)?
+        publish_packages(builder.packages()?, &spec, staging, &claim)?
     } else {
         builder.ship()?;
+        let image = builder.image()?;
         at.ui.stage("stripping the image");
         strip::apply(&image, &plan.strip, at.ui)?;
         at.ui.done();
-        builder.image_warning(&image)?.iter().for_each(|warning| at.ui.warn(warning));
+        builder.image_warning()?.iter().for_each(|warning| at.ui.warn(warning));
         let built = Built { inputs: &inputs, binhosts, plan: &plan, spec: &spec, at };
         publish(&built, &image, staging, &claim)?
     };
-    drop(image);
     builder.messages().iter().for_each(|line| at.ui.note(line));
     builder.unmount()?;
     state.finished = true;
     work.finish(&state)?;
-    Ok(published)
+    Ok(Some(published))
 }
 
-/// Publishes the packages that `image` consists of.
-fn publish_packages(
-    packages: &Packages,
-    image: &Rootfs,
-    spec: &ImageSpec<'_>,
-    staging: Staging,
-    claim: &Claim<'_>,
-) -> Result<Published> {
-    let Used { packages, documents, time } = packages.used(image)?;
+/// Refuses steps that the recipe does not have.
+fn check_steps(job: &Job, options: &StepOptions) -> Result<()> {
+    let named = options.until.iter().chain(options.again.iter().filter(|name| *name != ALL_STEPS));
+    for name in named.filter(|name| !name.starts_with('@')) {
+        if !job.steps.iter().any(|step| step.name == *name) {
+            let error = Error::usage(format!("the recipe has no step {}", quoted(name)));
+            let names = job.steps.iter().map(|step| step.name.as_str());
+            return Err(match nearest(name, names) {
+                Some(meant) => error.with_hint(format!("did you mean {meant}?")),
+                None => error.with_hint("`quern-builder build RECIPE --dry-run` lists the steps"),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Runs the steps of the plan, and mounts the trees after the last one. `state` gets the layers.
+fn run(builder: &mut Builder<'_>, plan: &Plan, state: &mut State, at: &Site<'_>) -> Result<()> {
+    let steps = builder.advance_all(&plan.nodes, at);
+    state.layers = builder.chain().keys();
+    // An error of a step tells more than one that follows from it, as on a full disk.
+    let ended = builder.end_merging(at);
+    builder.record(state)?;
+    steps.and(ended)?;
+    let cached = builder.tally().cached.len();
+    if cached > 0 {
+        at.ui.note(&format!("{} of {} steps are cached", cached, cached + builder.tally().run.len()));
+    }
+    builder.finish()
+}
+
+/// Publishes the packages that an image consists of.
+fn publish_packages(used: Used, spec: &ImageSpec<'_>, staging: Staging, claim: &Claim<'_>) -> Result<Published> {
+    let Used { packages, documents, time } = used;
     let directory = PackageDirectory { packages, documents, time };
     output::publish(staging, vec![spec.package_artifact(directory)], Some(claim))
 }
@@ -152,23 +190,6 @@ fn inputs<'a>(job: &'a Job, at: &Site<'_>) -> Result<Inputs<'a>> {
     let binhosts = binhost::binhosts(job, at)?;
     let (base, located) = base(job, at)?;
     Ok(Inputs { job, repositories, resolved, binhosts, base, located })
-}
-
-/// Runs the emerge commands of the plan. Keeps the packages of each, also of one that fails.
-fn merge(job: &Job, builder: &Builder<'_>, packages: &mut Packages, plan: &Plan, at: &Site<'_>) -> Result<()> {
-    builder.announce(at);
-    for step in &plan.steps {
-        at.ui.stage(&step.what);
-        if let Err(error) = builder.run(step, at) {
-            if let Err(other) = packages.keep(builder.work(), at.ui) {
-                at.ui.warn(&format!("the packages of this step are lost: {other}"));
-            }
-            return Err(if job.emerge.binary_only { builder.explained(error, step) } else { error });
-        }
-        packages.keep(builder.work(), at.ui)?;
-        at.ui.done();
-    }
-    builder.tell_compilations(at)
 }
 
 /// Packs the tree `image` and publishes all results.

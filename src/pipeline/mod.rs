@@ -24,8 +24,9 @@ mod preconditions;
 mod prepared;
 mod shell;
 
+pub use crate::builder::StepOptions;
 pub use audit::audit;
-pub use build::{Deny, build};
+pub use build::{BuildOptions, Deny, build};
 pub use explain::explain;
 pub use export::{Change, ExportOptions, Rules, export, tidy};
 pub use fixes::fixes;

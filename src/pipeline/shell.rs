@@ -6,9 +6,9 @@ use std::path::Path;
 use super::prepared::{known_base, known_repositories};
 use crate::base::error::{Error, Result};
 use crate::builder::base::Base;
+use crate::builder::chain::Chain;
 use crate::builder::failed::Failed;
-use crate::builder::overlays::OverlayMount;
-use crate::builder::prepared::{Parts, Prepared, run_in};
+use crate::builder::prepared::{After, Parts, Prepared, run_in};
 use crate::enter::Terminal;
 use crate::os::process::Exit;
 use crate::plan::view::{Caches, View};
@@ -87,8 +87,11 @@ fn in_tree<T>(
     // Held: they keep their directories in the store.
     let (_repositories, resolved) = known_repositories(job, at)?;
     let built = built(job, work.state()?.as_ref(), at)?;
-    let after = built.as_ref().map(|_| work.paths());
-    let base = built.map_or_else(|| known_base(job, at), Ok)?;
+    let (base, chain) = match built {
+        Some((base, chain)) => (base, Some(chain)),
+        None => (known_base(job, at)?, None),
+    };
+    let after = chain.as_ref().map(|chain| After { chain, work: work.paths() });
     let caches = Caches::of(job, at.store.root());
     caches.make()?;
     let info = base.info(at.cpus)?;
@@ -137,17 +140,15 @@ fn in_image(job: &Job, work: &Work, command: Vec<OsString>, at: &Site<'_>) -> Re
             .with_hint("build it first; without --image the shell enters the tree that it is built in"));
     }
     let scratch = work.scratch()?;
-    let base = match job.build.kind {
-        TreeKind::Image => None,
-        TreeKind::Stage4 => built(job, state.as_ref(), at)?,
+    let Some((base, chain)) = built(job, state.as_ref(), at)? else {
+        return Err(
+            Error::system(format!("the layers of the image of {} are gone", job.name)).with_hint("build it again")
+        );
     };
-    let overlays = match (&base, job.build.kind) {
-        (Some(base), _) => base.overlays(scratch.paths())?.iter().map(|overlay| overlay.after(work.paths())).collect(),
-        (None, TreeKind::Image) => vec![OverlayMount::root(work.paths().image())],
-        (None, TreeKind::Stage4) => {
-            return Err(Error::system(format!("the stage3 below the image of {} is gone", job.name))
-                .with_hint("build it again"));
-        }
+    let after = After { chain: &chain, work: work.paths() };
+    let overlays = match job.build.kind {
+        TreeKind::Stage4 => after.builder(&base, scratch.paths())?,
+        TreeKind::Image => vec![after.image(scratch.paths())?],
     };
     let (command, terminal) = command_or(command, &["/bin/sh"]);
     run_in(&overlays, &View::image(job).offline(at.options.offline), &scratch, command, terminal)
@@ -162,15 +163,18 @@ fn command_or(command: Vec<OsString>, shell: &[&str]) -> (Vec<OsString>, Termina
     }
 }
 
-/// Returns the base that the changes of the last build belong to, if it is still there.
-fn built(job: &Job, state: Option<&State>, at: &Site<'_>) -> Result<Option<Base>> {
-    match state.map(|state| &state.below) {
+/// Returns the base and the layers of the last build, if they are still there.
+fn built(job: &Job, state: Option<&State>, at: &Site<'_>) -> Result<Option<(Base, Chain)>> {
+    let Some(state) = state else { return Ok(None) };
+    let base = match state.below {
         // Its own stage3, even if there is a newer one now.
-        Some(Below::Stage3(sha512)) if at.options.locked.is_none_or(|locked| locked.has_stage3(*sha512)) => {
-            Ok(at.store.tree(sha512, || {})?.map(Base::Stage3))
+        Below::Stage3(sha512) if at.options.locked.is_none_or(|locked| locked.has_stage3(sha512)) => {
+            at.store.tree(&sha512, || {})?.map(Base::Stage3)
         }
         // The host as it is now.
-        Some(Below::Host) if matches!(job.source.base, BaseSpec::Host { .. }) => known_base(job, at).map(Some),
-        Some(Below::Stage3(_) | Below::Host) | None => Ok(None),
-    }
+        Below::Host if matches!(job.source.base, BaseSpec::Host { .. }) => Some(known_base(job, at)?),
+        Below::Stage3(_) | Below::Host => None,
+    };
+    let chain = Chain::find(&state.layers, at.store)?;
+    Ok(base.zip(chain))
 }

@@ -1,6 +1,7 @@
 //! The plan of a build as a value. A dry run prints the plan that a build would run.
 
 pub mod misses;
+pub mod nodes;
 pub mod packages;
 pub mod view;
 
@@ -11,6 +12,7 @@ use crate::portage::{BuilderInfo, Resolved};
 use crate::recipe::Job;
 use crate::store::work::WorkPaths;
 use crate::strip::{self, Rule};
+use nodes::Node;
 use view::{Caches, View};
 
 /// Everything that a build does to its trees, in order.
@@ -22,6 +24,10 @@ pub struct Plan {
     pub view: View,
     /// The emerge commands.
     pub steps: Vec<Step>,
+    /// All steps, in order.
+    pub nodes: Vec<Node>,
+    /// The time that scripts get as SOURCE_DATE_EPOCH, in seconds since 1970.
+    pub epoch: u64,
     /// The removals from the image.
     pub strip: Vec<Rule>,
 }
@@ -29,12 +35,21 @@ pub struct Plan {
 impl Plan {
     /// The plan for a recipe whose repositories and builder are known. `work` are the paths of its work directory.
     pub fn new(job: &Job, resolved: &Resolved, info: BuilderInfo, caches: &Caches, work: &WorkPaths) -> Self {
+        let steps = emerge::steps(job, resolved, &info);
         Self {
             view: View::build(job, resolved, caches, work),
-            steps: emerge::steps(job, resolved, &info),
+            nodes: nodes::nodes(job, &steps),
+            steps,
+            epoch: 0,
             strip: strip::rules(&job.strip, job.build.kind, job.portage.with_kits()),
             info,
         }
+    }
+
+    /// Sets the time that scripts get.
+    #[must_use]
+    pub fn at(self, epoch: u64) -> Self {
+        Self { epoch, ..self }
     }
 
     /// Takes the network away if `offline`.

@@ -10,9 +10,12 @@ use crate::base::progress::Target;
 use crate::enter::plan::{base_env, base_mounts};
 use crate::enter::{Mount, Terminal};
 use crate::portage::{self, PackageDirs, Resolved, accelerate};
-use crate::recipe::{Job, TreeKind};
+use crate::recipe::{Job, Step, StepTmpfs, TreeKind};
 use crate::store::Store;
 use crate::store::work::WorkPaths;
+
+/// The host name of all steps of recipes, so that two images can share their layers.
+const STEP_HOSTNAME: &str = "quern";
 
 /// The mounts of a sandbox, its host name, and whether it has a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +135,28 @@ impl View {
         Self { mounts, packages: Vec::new(), hostname: hostname(&job.name), network: true }
     }
 
+    /// The view of a step of a recipe: nothing of the host but what it names, and no network unless it asks for it.
+    pub fn step(step: &Step, offline: bool) -> Self {
+        let mut mounts = base_mounts();
+        mounts.push(Mount::Tmpfs { target: "/run".into(), mode: 0o755, size: None });
+        let tmpfs = |tmpfs: &StepTmpfs| Mount::Tmpfs { target: tmpfs.at.clone(), mode: 0o755, size: tmpfs.size };
+        mounts.extend(step.tmpfs.iter().map(tmpfs));
+        let network = step.network && !offline;
+        Self { mounts, packages: Vec::new(), hostname: STEP_HOSTNAME.to_owned(), network }
+    }
+
+    /// Adds a mount.
+    #[must_use]
+    pub fn with(mut self, mount: Mount) -> Self {
+        self.mounts.push(mount);
+        self
+    }
+
+    /// Returns true if commands can reach the network.
+    pub fn has_network(&self) -> bool {
+        self.network
+    }
+
     /// The view of a shell or a question in a builder tree whose changes go to `scratch`: that of a build, with temporary directories of
     /// its own and read-only caches.
     pub fn scratch(job: &Job, resolved: &Resolved, caches: &Caches, scratch: &WorkPaths) -> Self {
@@ -229,6 +254,17 @@ impl View {
         self.mounts.iter().map(Mount::target).chain(packages).collect()
     }
 
+    /// The mount points that a tree must have: directories, and files. Mount points in a file system that the sandbox makes are not
+    /// among them.
+    pub fn points(&self) -> (Vec<&Path>, Vec<&Path>) {
+        let made: Vec<&Path> = self.mounts.iter().filter(|mount| !mount.is_bind()).map(Mount::target).collect();
+        let inside = |path: &Path| made.iter().any(|at| path.starts_with(at) && path != *at);
+        let files: Vec<&Path> = self.mounts.iter().filter(|mount| mount.is_file()).map(Mount::target).collect();
+        let (files, directories): (Vec<&Path>, Vec<&Path>) =
+            self.targets().into_iter().filter(|path| !inside(path)).partition(|path| files.contains(path));
+        (directories, files)
+    }
+
     /// Provides the packages for a tree: those of earlier builds are in the directories `shared` and `plain`.
     pub fn provide(&mut self, target: Target, shared: &Path, plain: Option<&Path>) {
         for packages in self.packages.iter_mut().filter(|packages| packages.target == target) {
@@ -253,6 +289,8 @@ impl View {
             argv,
             directory: "/".into(),
             env: base_env(std::env::vars_os()),
+            user: None,
+            limit: None,
             terminal,
             left: None,
         }

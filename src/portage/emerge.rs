@@ -57,6 +57,8 @@ const NOT_PRETENDING: [&str; 17] = [
 /// An emerge command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
+    /// Its name among the steps of a build.
+    pub name: &'static str,
     /// The work, in the present participle ("merging @profile").
     pub what: String,
     /// The command. The first word is looked up in PATH.
@@ -126,7 +128,7 @@ pub fn check(job: &Job) -> Result<()> {
 pub fn steps(job: &Job, resolved: &Resolved, builder: &BuilderInfo) -> Vec<Step> {
     let mut steps = Vec::new();
     let jobs = if job.emerge.jobs == 0 { builder.cpus.max(1) } else { job.emerge.jobs };
-    let step = |what: String, root: Root, jobs: u32, extra: &[&str], atoms: &[String]| {
+    let step = |name: &'static str, what: String, root: Root, jobs: u32, extra: &[&str], atoms: &[String]| {
         let mut argv: Vec<String> = vec!["emerge".into()];
         argv.extend(options(job, builder, jobs));
         argv.extend(extra.iter().map(|&option| option.to_owned()));
@@ -136,12 +138,12 @@ pub fn steps(job: &Job, resolved: &Resolved, builder: &BuilderInfo) -> Vec<Step>
         if root == Root::Target {
             env.insert("PORTAGE_CONFIGROOT".into(), portage::CONFIGROOT.into());
         }
-        Step { what, argv, atoms: atoms.to_vec(), env, root, profile: None }
+        Step { name, what, argv, atoms: atoms.to_vec(), env, root, profile: None }
     };
     if let Some(unblocker) = &resolved.unblocker {
         let update = &["--oneshot", "--newuse", "--update"];
         let what = format!("updating the builder under {unblocker}");
-        let mut first = step(what, Root::Builder, jobs, update, &["@world".into()]);
+        let mut first = step("@unblocker", what, Root::Builder, jobs, update, &["@world".into()]);
         first.profile = Some(unblocker.make_profile("/"));
         steps.push(first);
     }
@@ -154,14 +156,14 @@ pub fn steps(job: &Job, resolved: &Resolved, builder: &BuilderInfo) -> Vec<Step>
     if !job.build.baselayout_atoms.is_empty() {
         let atoms = &job.build.baselayout_atoms;
         let extra: Vec<&str> = ["--oneshot"].into_iter().chain(again.iter().copied()).collect();
-        steps.push(step(format!("merging {}", short(atoms)), root, 1, &extra, atoms));
+        steps.push(step("@baselayout", format!("merging {}", short(atoms)), root, 1, &extra, atoms));
     }
     if job.build.include_system {
-        steps.push(step("merging @system".into(), root, jobs, again, &["@system".into()]));
+        steps.push(step("@system", "merging @system".into(), root, jobs, again, &["@system".into()]));
     }
     if !job.emerge.packages.is_empty() {
         let atoms = &job.emerge.packages;
-        steps.push(step(format!("merging {}", short(atoms)), root, jobs, again, atoms));
+        steps.push(step("@packages", format!("merging {}", short(atoms)), root, jobs, again, atoms));
     }
     if root == Root::Builder
         && let Some(first) = steps.get_mut(before)
@@ -176,6 +178,15 @@ pub fn together(steps: &[Step]) -> Vec<String> {
     let Some((last, others)) = steps.split_last() else { return Vec::new() };
     let atoms = others.iter().flat_map(|step| &step.atoms).filter(|atom| !last.atoms.contains(atom));
     last.argv.iter().skip(1).chain(atoms).cloned().collect()
+}
+
+/// Returns the words of a command that decide its result: without the options for the number of jobs and for the output.
+pub fn essential(argv: &[String]) -> Vec<String> {
+    let unwanted = |name: &str| {
+        let long = ["--jobs", "--load-average", "--color", "--nospinner", "--jobs-tmpdir-require-free-gb", "--verbose"];
+        long.contains(&name) || name.starts_with("--quiet") || name.starts_with("-j")
+    };
+    without(argv, unwanted)
 }
 
 /// Returns `words` without the options that forbid ebuilds. Portage takes such an option for set even if its value is `n`.
@@ -320,6 +331,7 @@ mod tests {
     #[test]
     fn a_displayed_command_can_be_pasted_into_a_shell() {
         let step = Step {
+            name: "@packages",
             what: String::new(),
             argv: vec!["emerge".into(), ">=a/b-1[x]".into(), "it's".into(), String::new(), "\x1b[0m".into()],
             atoms: Vec::new(),
@@ -335,6 +347,7 @@ mod tests {
         let argv = "emerge --usepkg=y --binpkg-respect-use=y --getbinpkg=n --oneshot -K --usepkgonly y --backtrack=50 --autounmask n a/b y/z";
         let argv = argv.split(' ').map(str::to_owned).collect();
         let step = Step {
+            name: "@packages",
             what: String::new(),
             argv,
             atoms: Vec::new(),

@@ -21,12 +21,41 @@ const SCRATCH: &str = "shell-";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkPaths {
     directory: PathBuf,
+    /// The directory for the changes to trees.
+    changes: PathBuf,
 }
 
 impl WorkPaths {
     /// The parts of the work directory `directory`, which need not exist.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into() }
+        let directory = directory.into();
+        Self { changes: directory.clone(), directory }
+    }
+
+    /// Returns the same paths with another directory for the changes to trees.
+    #[must_use]
+    pub fn on(&self, changes: &Path) -> Self {
+        Self { changes: changes.to_owned(), ..self.clone() }
+    }
+
+    /// The changes of a step that failed.
+    pub fn failed(&self) -> PathBuf {
+        self.directory.join("failed")
+    }
+
+    /// The changes of questions that a build asks. They are thrown away.
+    pub fn questions(&self) -> PathBuf {
+        self.directory.join("questions")
+    }
+
+    /// An empty directory, over which the layers of an image lie.
+    pub fn empty(&self) -> PathBuf {
+        self.directory.join("empty")
+    }
+
+    /// The files that steps see: scripts and texts.
+    pub fn step_files(&self) -> PathBuf {
+        self.directory.join("step")
     }
 
     /// The work directory itself.
@@ -41,22 +70,27 @@ impl WorkPaths {
 
     /// Changes to the root of the builder tree: the upper directory of its overlay.
     pub fn upper(&self) -> PathBuf {
-        self.directory.join("upper")
+        self.changes.join("upper")
     }
 
-    /// Changes to directories of the host that the builder tree shows, one directory for each overlay.
+    /// Changes to the image, and to directories of the host that the builder tree shows: one directory for each overlay.
     pub fn uppers(&self) -> PathBuf {
-        self.directory.join("uppers")
+        self.changes.join("uppers")
     }
 
     /// Work directories of the overlays themselves.
     pub fn overlay_work(&self) -> PathBuf {
-        self.directory.join("work")
+        self.changes.join("work")
+    }
+
+    /// The output of the step that makes the changes.
+    pub fn log(&self) -> PathBuf {
+        self.changes.join("log")
     }
 
     /// Layers that hold nothing but mount points.
     pub fn mount_points(&self) -> PathBuf {
-        self.directory.join("points")
+        self.changes.join("points")
     }
 
     /// The skeleton and the masks of a build from the host.
@@ -64,7 +98,7 @@ impl WorkPaths {
         self.directory.join("host")
     }
 
-    /// The image tree (`ROOT`).
+    /// Mount point of the image tree (`ROOT`).
     pub fn image(&self) -> PathBuf {
         self.directory.join("image")
     }
@@ -129,6 +163,11 @@ impl WorkPaths {
         self.directory.join("packages.json")
     }
 
+    /// The record of the steps of the last build.
+    pub fn steps_record(&self) -> PathBuf {
+        self.directory.join("steps.json")
+    }
+
     /// The compiler cache of the recipe, in the store's cache.
     pub fn ccache(&self) -> PathBuf {
         let home = self.directory.parent().and_then(Path::parent).unwrap_or(&self.directory);
@@ -140,8 +179,12 @@ impl WorkPaths {
     }
 
     /// The directories that a build changes, except the logs.
-    fn changed(&self) -> [PathBuf; 13] {
+    fn changed(&self) -> [PathBuf; 17] {
         [
+            self.failed(),
+            self.questions(),
+            self.empty(),
+            self.step_files(),
             self.packages(),
             self.upper(),
             self.uppers(),
@@ -159,8 +202,11 @@ impl WorkPaths {
     }
 
     /// The directories that are useless after a build.
-    fn temporary(&self) -> [PathBuf; 8] {
+    fn temporary(&self) -> [PathBuf; 11] {
         [
+            self.questions(),
+            self.empty(),
+            self.step_files(),
             self.packages(),
             self.overlay_work(),
             self.mount_points(),
@@ -217,9 +263,22 @@ pub struct State {
     pub below: Below,
     /// True if the build succeeded.
     pub finished: bool,
+    /// The keys of the layers of its tree, lowest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<Sha256>,
+    /// The step that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_step: Option<String>,
     /// The package whose build failed, as `category/package-version`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
+}
+
+impl State {
+    /// The state of a build that has just begun.
+    pub fn begun(below: Below) -> Self {
+        Self { below, finished: false, layers: Vec::new(), failed_step: None, failed: None }
+    }
 }
 
 impl Store {
@@ -323,15 +382,12 @@ impl Work {
         }
     }
 
-    /// Records the package `cpv`, whose build failed.
+    /// Records the state of a build that failed.
     ///
     /// # Errors
-    /// [`Kind::System`] if the state cannot be read or written.
-    pub fn record_failed(&self, cpv: &str) -> Result<()> {
-        match self.state()? {
-            Some(state) => self.write(&State { failed: Some(cpv.to_owned()), ..state }),
-            None => Ok(()),
-        }
+    /// [`Kind::System`] if the state cannot be written.
+    pub fn record(&self, state: &State) -> Result<()> {
+        self.write(state)
     }
 
     fn write(&self, state: &State) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Shell patterns: `*`, `?`, `[a-z]`, `[!a-z]`.
 
 /// Returns true if a name of one component matches a shell pattern.
-pub(super) fn matches(pattern: &[u8], name: &[u8]) -> bool {
+pub(crate) fn matches(pattern: &[u8], name: &[u8]) -> bool {
     // If the text after the last `*` does not match, retry one byte further in the name.
     let mut retry: Option<(usize, usize)> = None;
     let (mut at, mut byte) = (0, 0);

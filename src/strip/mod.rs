@@ -13,7 +13,7 @@ use crate::base::progress::Progress;
 use crate::fs::rootfs::Rootfs;
 use crate::recipe::{Strip, TreeKind};
 
-mod glob;
+pub(crate) mod glob;
 #[cfg(test)]
 mod tests;
 

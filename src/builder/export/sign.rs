@@ -9,6 +9,7 @@ use crate::base::error::{Context, Error, Result};
 use crate::builder::base::Base;
 use crate::builder::overlays::Tree;
 use crate::builder::query::{self, Query};
+use crate::builder::trees;
 use crate::plan::view::View;
 use crate::portage::{SIGNED_DIRECTORY, SIGNING_KEYS};
 use crate::store::work::Scratch;
@@ -84,7 +85,7 @@ impl Signer<'_> {
     fn run(&self, packages: &[String]) -> Result<()> {
         let paths = self.scratch.paths();
         let view = View::signing(&self.directory()?, self.home);
-        let tree = Tree::mount(&self.base.overlays(paths)?, paths, &view.targets())?;
+        let tree = Tree::mount(&self.base.overlays(paths)?, paths, &trees::shown(&view, &[]))?;
         let fixed = ["/bin/sh", "-c", SCRIPT, "sh", SIGNING_KEYS, SIGNED_DIRECTORY, self.fingerprint];
         let mut query = Query::new(fixed.into_iter().chain(packages.iter().map(String::as_str)));
         query.time = TIME.saturating_mul(u32::try_from(packages.len().max(1)).unwrap_or(u32::MAX));

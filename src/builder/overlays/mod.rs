@@ -18,6 +18,8 @@ use crate::store::work::WorkPaths;
 pub struct OverlayMount {
     /// Mount point, an absolute path in the tree.
     at: PathBuf,
+    /// The path of the builder tree that its changes belong to.
+    place: PathBuf,
     /// Read-only layers, uppermost first.
     lowers: Vec<PathBuf>,
 }
@@ -25,7 +27,8 @@ pub struct OverlayMount {
 impl OverlayMount {
     /// An overlay of `lowers`, uppermost first, at the path `at` of the tree.
     pub fn new(at: impl Into<PathBuf>, lowers: Vec<PathBuf>) -> Self {
-        Self { at: at.into(), lowers }
+        let at = at.into();
+        Self { place: at.clone(), at, lowers }
     }
 
     /// An overlay of one layer at the root of the tree.
@@ -33,49 +36,87 @@ impl OverlayMount {
         Self::new("/", vec![lower])
     }
 
-    /// Returns the same mount with the changes of the build in `paths` as the uppermost layer.
+    /// An overlay at the root of a tree of its own, for what the builder tree has at `place`.
+    pub fn alone(place: impl Into<PathBuf>, lower: PathBuf) -> Self {
+        Self { at: "/".into(), place: place.into(), lowers: vec![lower] }
+    }
+
+    /// The path of the builder tree that its changes belong to.
+    pub fn place(&self) -> &Path {
+        &self.place
+    }
+
+    /// Returns the same mount with `uppers`, uppermost first, over its layers.
     #[must_use]
-    pub fn after(&self, paths: &WorkPaths) -> Self {
-        let upper = Some(self.upper(paths)).filter(|upper| upper.exists());
-        Self { at: self.at.clone(), lowers: upper.into_iter().chain(self.lowers.iter().cloned()).collect() }
+    pub fn below(mut self, uppers: impl IntoIterator<Item = PathBuf>) -> Self {
+        self.lowers.splice(0..0, uppers);
+        self
+    }
+
+    /// The changes to it that `paths` has, if there are any.
+    pub fn changes(&self, paths: &WorkPaths) -> Option<PathBuf> {
+        Some(self.upper(paths)).filter(|upper| upper.exists())
     }
 
     /// The directory for changes to it.
     fn upper(&self, paths: &WorkPaths) -> PathBuf {
-        if self.at == Path::new("/") { paths.upper() } else { paths.uppers().join(self.name()) }
+        if self.place == Path::new("/") { paths.upper() } else { paths.uppers().join(self.name()) }
     }
 
-    /// Its mount point as a file name.
+    /// Its place as a file name.
     fn name(&self) -> String {
-        self.at.as_os_str().as_bytes().escape_ascii().to_string().replace('%', "%25").replace('/', "%2F")
+        self.place.as_os_str().as_bytes().escape_ascii().to_string().replace('%', "%25").replace('/', "%2F")
     }
 
     /// Mounts it read-only, with `layer` on top, in the tree that `root` is the root of.
     fn look(&self, layer: &Path, root: &Rootfs) -> Result<Mounted> {
         let lowers: Vec<PathBuf> = [layer.to_owned()].into_iter().chain(self.lowers.iter().cloned()).collect();
-        overlay::mount(Overlay { lowers: &lowers, upper: None }, root.open_dir(&self.at)?.as_fd(), &self.place(root))
+        overlay::mount(Overlay { lowers: &lowers, upper: None }, root.open_dir(&self.at)?.as_fd(), &self.shown(root))
     }
 
     /// Mounts it in the tree that `root` is the root of, with its changes in `paths`. `points` is a layer of mount points.
     fn mount(&self, points: Option<&Path>, paths: &WorkPaths, root: &Rootfs) -> Result<Mounted> {
+        // Opened inside the tree: a build may have left a symlink where the next one mounts.
+        let at = root.open_dir(&self.at)?;
+        self.mount_with(points, paths, at.as_fd(), &self.shown(root))
+    }
+
+    /// Mounts it at the directory `at`, which messages call `name`, with its changes in `paths`.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::base::error::Kind::System) if the kernel refuses the mount.
+    pub(super) fn mount_at(&self, at: BorrowedFd<'_>, paths: &WorkPaths, name: &Path) -> Result<Mounted> {
+        self.mount_with(None, paths, at, name)
+    }
+
+    fn mount_with(&self, points: Option<&Path>, paths: &WorkPaths, at: BorrowedFd<'_>, name: &Path) -> Result<Mounted> {
         let (upper, work) = (self.upper(paths), paths.overlay_work().join(self.name()));
         for path in [&upper, &work] {
             fs_err::create_dir_all(path).system(|| "making directories for an overlay")?;
         }
-        if let Some(lower) = self.lowers.last() {
+        if let Some(lower) = self.lowers.first() {
             let open = |path| fs_err::File::open(path).system(|| "preparing an overlay");
             like(open(lower)?.as_fd(), open(&upper)?.as_fd()).system(|| "preparing an overlay")?;
         }
         let lowers: Vec<PathBuf> = points.map(Path::to_owned).into_iter().chain(self.lowers.iter().cloned()).collect();
-        // Opened inside the tree: a build may have left a symlink where the next one mounts.
-        let at = root.open_dir(&self.at)?;
-        overlay::mount(Overlay { lowers: &lowers, upper: Some((&upper, &work)) }, at.as_fd(), &self.place(root))
+        overlay::mount(Overlay { lowers: &lowers, upper: Some((&upper, &work)) }, at, name)
     }
 
     /// Its mount point, for messages.
-    fn place(&self, root: &Rootfs) -> PathBuf {
+    fn shown(&self, root: &Rootfs) -> PathBuf {
         root.path().join(self.at.strip_prefix("/").unwrap_or(&self.at))
     }
+}
+
+/// What a tree shows while it is mounted, of which no layer has a trace.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shown<'a> {
+    /// Absolute paths that are directories. Those that are missing are made.
+    pub(super) directories: Vec<&'a Path>,
+    /// Absolute paths at which files are mounted. Empty files are made where there is none.
+    pub(super) files: Vec<&'a Path>,
+    /// Absolute paths of files, and their content. A file whose directory is missing is left out.
+    pub(super) texts: Vec<(&'a Path, &'a [u8])>,
 }
 
 /// A mounted builder tree. Dropping it unmounts it.
@@ -87,13 +128,12 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Mounts `overlays`, the root's first, at the mount point in `paths`, which also has the directories for changes. Every path of
-    /// `targets` is then a directory in the tree; no upper layer has a trace of those that were missing.
+    /// Mounts `overlays`, the root's first, at the mount point in `paths`, which also has the directories for changes.
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if the kernel refuses a mount.
-    pub(super) fn mount(overlays: &[OverlayMount], paths: &WorkPaths, targets: &[&Path]) -> Result<Self> {
-        let points = points::make(overlays, paths, targets)?;
+    pub(super) fn mount(overlays: &[OverlayMount], paths: &WorkPaths, shown: &Shown<'_>) -> Result<Self> {
+        let points = points::make(overlays, paths, shown)?;
         let mut tree = Self::empty(paths)?;
         for (overlay, points) in overlays.iter().zip(&points) {
             let mounted = overlay.mount(points.as_deref(), paths, &tree.root)?;

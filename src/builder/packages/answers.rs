@@ -11,6 +11,7 @@ use crate::base::digest::{Algorithm, Hasher};
 use crate::base::error::{Context, Kind, Result};
 use crate::fs::atomic;
 use crate::portage::binpkg::settings::{self, Settings};
+use crate::recipe::Phase;
 use crate::store::work::Below;
 
 /// Longest answer, in bytes.
@@ -30,6 +31,10 @@ impl Kept {
     /// that cannot be read.
     pub(super) fn of(place: &Place<'_>) -> Option<Self> {
         let Below::Stage3(sha512) = place.base.below() else { return None };
+        // A step before the packages may have changed anything.
+        if place.job.steps.iter().any(|step| step.at <= Phase::BeforePackages) {
+            return None;
+        }
         let mut state = State { hasher: Hasher::with(&[Algorithm::Sha256], false), files: 0 };
         settings::command(true).iter().for_each(|word| state.field(word.as_bytes()));
         state.field(sha512.hex().as_bytes());

@@ -166,6 +166,19 @@ impl Rootfs {
         }
     }
 
+    /// Changes the owner of `path` and, unless it is a symlink, its mode.
+    pub fn own(&self, path: &Path, (uid, gid): (u32, u32), mode: Option<u32>) -> Result<()> {
+        let path = cleaned(path);
+        let (above, name) = split(&path).ok_or_else(|| self.nameless(&path))?;
+        let changed = self.openat2(above, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).and_then(|parent| {
+            let (uid, gid) = owner(uid, gid);
+            rustix::fs::chownat(&parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+            // A new owner takes the setuid bit away.
+            mode.map_or(Ok(()), |mode| at::chmod(parent.as_fd(), name, mode))
+        });
+        changed.system(|| self.doing("changing the owner of", &path))
+    }
+
     /// Renames `from` to `to`, which may be an empty directory if `from` is one.
     pub fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         let (from_above, from_name) = split(from).ok_or_else(|| self.nameless(from))?;

@@ -55,6 +55,17 @@ pub enum RepositoryVersion {
     },
 }
 
+impl RepositoryVersion {
+    /// Names the state of its files. `None` for a directory whose digest was not computed.
+    pub fn state(&self) -> Option<String> {
+        match self {
+            Self::Directory { content, .. } => content.as_ref().map(|digest| digest.hex()),
+            Self::Snapshot { sha512, .. } => Some(sha512.hex()),
+            Self::Git { commit, .. } => Some(commit.clone()),
+        }
+    }
+}
+
 /// A repository of a recipe, ready to be read. It stays in the store while this value lives.
 #[derive(Debug)]
 pub struct RepositoryInput {

@@ -36,6 +36,7 @@ mod seeing;
 mod shell;
 mod space;
 mod stage4;
+mod steps;
 mod strict;
 mod together;
 mod traces;

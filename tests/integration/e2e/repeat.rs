@@ -13,7 +13,7 @@ const RECIPE: &str =
 /// A recipe with Portage's records. They contain the order in which packages were merged, which is fixed only with one job.
 const WITH_RECORDS: &str = "[emerge]\npackages = [\"app-test/tiny\", \"app-test/odd\"]\njobs = 1\n";
 
-/// Builds, and copies the results to a place where the next build does not replace them.
+/// Builds, running every step, and copies the results to a place where the next build does not replace them.
 fn built(stand: &mut Stand, rest: &str, keep: &str) -> PathBuf {
     built_under("022", stand, rest, keep)
 }
@@ -23,7 +23,17 @@ fn built_under(umask: &str, stand: &mut Stand, rest: &str, keep: &str) -> PathBu
     stand.env.set("SOURCE_DATE_EPOCH", EPOCH);
     let recipe = stand.recipe("same", rest);
     let mut command = stand.env.command("sh");
-    command.args(["-c", "umask $1; shift; exec \"$@\"", "sh", umask, PROGRAM, "build", text(&recipe)]);
+    command.args([
+        "-c",
+        "umask $1; shift; exec \"$@\"",
+        "sh",
+        umask,
+        PROGRAM,
+        "build",
+        "--again",
+        "all",
+        text(&recipe),
+    ]);
     assert!(!output(&mut command).success().results().is_empty());
     let kept = stand.env.path(keep);
     ask("cp", &["--recursive", text(&stand.env.outdir()), text(&kept)]);
@@ -68,6 +78,12 @@ fn userns_two_builds_give_the_same_bytes() {
     let other: Vec<_> = found.iter().filter(|line| !times(line)).collect();
     assert!(other.is_empty(), "{other:#?}");
     assert!(!found.is_empty(), "Portage has stopped keeping times: compare the bytes here too");
+
+    // Nothing runs, and the result is the same.
+    let recipe = stand.recipe("same", WITH_RECORDS);
+    let again = stand.build(&recipe).success();
+    assert!(again.stderr.contains("2 of 2 steps are cached"), "{}", again.stderr);
+    assert_eq!(differences(&fourth.join(tarball), &stand.env.outdir().join(tarball)), BTreeSet::new());
 }
 
 #[test]

@@ -1,0 +1,84 @@
+//! The step that writes Portage's configuration. It always runs: that takes no time, and the configuration depends on the machine, on
+//! which no later step does.
+
+use super::{Builder, accelerate, prepare, warnings};
+use crate::archive::changes;
+use crate::base::digest::Sha256;
+use crate::base::error::{Context, Result};
+use crate::fs::rootfs::Rootfs;
+use crate::plan::nodes::{self, CONFIGURE, Inputs};
+use crate::portage::BuilderInfo;
+use crate::source::Site;
+use crate::source::repository::content;
+use crate::store::layers::{Found, LayerRecord};
+use crate::store::trees::remove_tree;
+
+impl Builder<'_> {
+    /// Writes Portage's configuration, for the builder as a layer, and that of the image into the work directory.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::base::error::Kind::System) if something cannot be written, and those of the configuration itself.
+    pub(super) fn configure(&mut self, at: &Site<'_>) -> Result<()> {
+        let parts = self.parts;
+        let work = parts.work.paths();
+        let paths = work.on(&work.questions());
+        fs_err::create_dir_all(work.questions()).system(|| "making a directory for the configuration")?;
+        let began = changes::now(&work.questions())?;
+        let trees = self.builder_trees(&paths, &self.view)?;
+        let helpers = accelerate::Helpers::prepare(parts.job, &self.view, work, parts.plan.info.cpus)?;
+        if let Some(chost) =
+            parts.job.portage.make_conf.get("CHOST").map(String::as_str).or(parts.resolved.profile.chost())
+            && let Some(warning) = warnings::compiler(trees.root(), chost)?
+        {
+            at.ui.warn(&warning);
+        }
+        let info = BuilderInfo { tools: helpers.tools.clone(), ..parts.plan.info.clone() };
+        let texts = prepare::Texts::new(parts.job, parts.resolved, trees.root(), work, &info)?;
+        let user =
+            parts.job.portage.config.as_deref().map(|directory| content::digest(directory, at.ui)).transpose()?;
+        let identity = Sha256::of(format!("{user:?}\n{}", texts.identity).as_bytes());
+        texts.write(trees.root(), work)?;
+        prepare::no_name_servers(trees.root())?;
+        trees.unmount()?;
+        self.texts = Some(texts);
+        self.helpers = Some(helpers);
+        self.portage = self.portage_inputs(&identity);
+
+        let upper = Rootfs::open(&paths.upper())?;
+        let written = changes::read(&upper, began, &|_| false, at.ui)?;
+        let inputs =
+            Inputs::from([("configuration".to_owned(), identity.hex()), ("files".to_owned(), written.digest().hex())]);
+        let key = nodes::key(self.chain.state(), &inputs);
+        let layer = match at.store.find_layer(&key, |_| true, || {})? {
+            Found::There(layer) => layer,
+            Found::Missing(partial) => {
+                let to = partial.upper("/");
+                fs_err::rename(paths.upper(), &to).system(|| "keeping the configuration")?;
+                let record = LayerRecord {
+                    result: identity,
+                    bytes: written.bytes(),
+                    ..self.layer_record(CONFIGURE, key, inputs, std::time::Duration::ZERO)
+                };
+                partial.keep(record, &[("/", written)])?
+            }
+        };
+        remove_tree(&work.questions())?;
+        self.chain.push(layer);
+        Ok(())
+    }
+
+    /// Returns the inputs of every emerge command: the configuration with the digest `configuration`, the repositories and the hosts of
+    /// binary packages.
+    fn portage_inputs(&self, configuration: &Sha256) -> Inputs {
+        let mut inputs = Inputs::from([("configuration".to_owned(), configuration.hex())]);
+        for (repo, input) in self.parts.resolved.repos.iter().zip(self.parts.repositories) {
+            let state = input.version.state().unwrap_or_else(|| format!("{:?}", std::time::SystemTime::now()));
+            inputs.insert(format!("repository {}", repo.name()), state);
+        }
+        for host in self.parts.binhosts {
+            let index = host.index.as_deref().map_or_else(|| "none".to_owned(), |bytes| Sha256::of(bytes).hex());
+            inputs.insert(format!("packages of {}", host.spec.url), index);
+        }
+        inputs
+    }
+}

@@ -1,0 +1,199 @@
+//! A step of a build: found in the store, or run and kept there.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::{Builder, steps};
+use crate::archive::changes;
+use crate::base::digest::Sha256;
+use crate::base::error::{Context, Error, Result};
+use crate::base::time;
+use crate::fs::rootfs::Rootfs;
+use crate::plan::nodes::{self, Action, Inputs, Node};
+use crate::portage;
+use crate::recipe::{Refresh, TreeKind};
+use crate::source::Site;
+use crate::store::layers::{self, Found, LayerRecord, Partial};
+use crate::store::trees::remove_tree;
+use crate::store::work::WorkPaths;
+
+/// Returns true for a file of a tree in which emerge writes times or the order of parallel work. The data of such files are not a part of
+/// a result.
+fn varies(path: &Path) -> bool {
+    let in_package = |name: &str| {
+        let parts: Vec<_> = path.strip_prefix("var/db/pkg").map(|rest| rest.iter().collect()).unwrap_or_default();
+        parts.len() == 3 && parts[2] == name
+    };
+    ["COUNTER", "BUILD_TIME", "environment.bz2", "metadata"].into_iter().any(in_package)
+        || ["var/cache/edb/counter", "var/cache/edb/mtimedb"].into_iter().any(|file| path == Path::new(file))
+        || path.starts_with("var/log")
+}
+
+/// The word for all steps.
+pub const ALL_STEPS: &str = "all";
+
+/// What became of the steps of a build.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Tally {
+    /// Names of the steps that the store had.
+    pub cached: Vec<String>,
+    /// Names of the steps that ran.
+    pub run: Vec<String>,
+}
+
+impl Builder<'_> {
+    /// Brings the trees into the state after all of `nodes`, or after the step that the user wants to be the last one.
+    ///
+    /// # Errors
+    /// Those of a step, and [`Kind::Usage`](crate::base::error::Kind::Usage) if the build has no step of that name.
+    pub fn advance_all(&mut self, nodes: &[Node], at: &Site<'_>) -> Result<()> {
+        let until = self.options.until.clone();
+        let last = until.as_ref().map(|name| nodes.iter().position(|node| node.name == *name));
+        let nodes = match last {
+            None => nodes,
+            Some(Some(last)) => &nodes[..=last],
+            Some(None) => {
+                let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+                return Err(Error::usage(format!("the build has no step {}", until.unwrap_or_default()))
+                    .with_hint(format!("its steps are {}", names.join(", "))));
+            }
+        };
+        nodes.iter().try_for_each(|node| self.advance(node, at))
+    }
+
+    /// Brings the trees into the state after the step `node`: takes its layer from the store, or runs it.
+    ///
+    /// # Errors
+    /// [`Kind::Build`](crate::base::error::Kind::Build) if the step fails; nothing of it is kept as a layer.
+    /// [`Kind::System`](crate::base::error::Kind::System) if a layer cannot be read or written.
+    fn advance(&mut self, node: &Node, at: &Site<'_>) -> Result<()> {
+        if node.action == Action::Configure {
+            return self.configure(at);
+        }
+        let inputs = self.inputs(node, at)?;
+        let key = nodes::key(self.chain.state(), &inputs);
+        if self.options.again.as_ref().is_some_and(|again| *again == node.name || again == ALL_STEPS) {
+            self.again = true;
+        }
+        self.seen.1.note(&node.name, self.chain.state(), &inputs);
+        let waiting = || at.ui.note(&format!("waiting for another build that runs the step {}", node.name));
+        match at.store.find_layer(&key, |record| self.is_good(node, record), waiting)? {
+            Found::There(layer) => {
+                for note in &layer.record().notes {
+                    at.ui.warn(note);
+                }
+                self.tally.cached.push(node.name.clone());
+                self.chain.push(layer);
+                Ok(())
+            }
+            Found::Missing(partial) => self.make(node, (key, inputs), partial, at),
+        }
+    }
+
+    /// Returns the inputs of a step.
+    fn inputs(&self, node: &Node, at: &Site<'_>) -> Result<Inputs> {
+        match &node.action {
+            Action::Configure => Ok(Inputs::new()),
+            Action::Emerge(step) => {
+                let mut inputs = nodes::of_command(step);
+                inputs.extend(self.portage.clone());
+                Ok(inputs)
+            }
+            Action::Step(step) => steps::inputs(step, self.parts.plan.epoch, at),
+        }
+    }
+
+    /// Returns true if a layer may be used: it is not too old, and its packages themselves are not wanted.
+    fn is_good(&self, node: &Node, layer: &LayerRecord) -> bool {
+        if self.again {
+            return false;
+        }
+        match &node.action {
+            Action::Emerge(_) => !self.parts.job.build.packages_only,
+            Action::Step(step) => match step.refresh {
+                None => true,
+                Some(Refresh::Always) => false,
+                Some(Refresh::After(seconds)) => time::now().saturating_sub(layer.started) < seconds,
+            },
+            Action::Configure => true,
+        }
+    }
+
+    /// Runs the step and keeps its result.
+    fn make(&mut self, node: &Node, (key, inputs): (Sha256, Inputs), partial: Partial, at: &Site<'_>) -> Result<()> {
+        let (start, began) = (Instant::now(), changes::now(partial.directory())?);
+        let paths = self.parts.work.paths().on(partial.directory());
+        let why = self.seen.0.why(&node.name, self.chain.state(), &inputs);
+        tracing::debug!("the step {} runs: {why}", node.name);
+        let done = match &node.action {
+            Action::Emerge(step) => self.merge(step, &paths, at),
+            Action::Step(step) => self.run_step(step, &paths, at),
+            Action::Configure => Ok(()),
+        };
+        if let Err(error) = done {
+            if self.parts.job.build.keep_failed {
+                clear(&paths)?;
+                self.failed_step = Some(node.name.clone());
+                partial.move_to(&self.parts.work.paths().failed())?;
+            }
+            return Err(error);
+        }
+        clear(&paths)?;
+        let places = self.places();
+        let mut changed = Vec::new();
+        for place in &places {
+            let upper = partial.upper(place);
+            if upper.exists() {
+                let emerge = matches!(node.action, Action::Emerge(_));
+                let upper = Rootfs::open(&upper)?;
+                changed.push((*place, changes::read(&upper, began, &|path| emerge && varies(path), at.ui)?));
+            }
+        }
+        let bytes = changed.iter().map(|(_, changes)| changes.bytes()).sum();
+        let result = layers::result(&changed);
+        let record = LayerRecord { result, bytes, ..self.layer_record(&node.name, key, inputs, start.elapsed()) };
+        let layer = partial.keep(record, &changed)?;
+        self.tally.run.push(node.name.clone());
+        self.chain.push(layer);
+        Ok(())
+    }
+
+    /// The paths of the builder tree that steps may change.
+    fn places(&self) -> Vec<&'static str> {
+        match self.parts.job.build.kind {
+            TreeKind::Image => vec!["/", portage::ROOT],
+            TreeKind::Stage4 => vec!["/"],
+        }
+    }
+
+    /// Returns the record of the layer of the step `name`, without its result.
+    pub(super) fn layer_record(&self, name: &str, key: Sha256, inputs: Inputs, took: Duration) -> LayerRecord {
+        LayerRecord {
+            format: layers::FORMAT,
+            key,
+            parent: *self.chain.state(),
+            result: Sha256::of(b""),
+            image: self.parts.job.name.clone(),
+            step: name.to_owned(),
+            inputs,
+            started: time::now().saturating_sub(took.as_secs()),
+            milliseconds: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            bytes: 0,
+            notes: Vec::new(),
+        }
+    }
+}
+
+/// Removes the directories of the overlay mounts, apart from the changes.
+fn clear(paths: &WorkPaths) -> Result<()> {
+    [paths.overlay_work(), paths.mount_points()].iter().try_for_each(|path| remove_tree(path))
+}
+
+/// Opens the log of a step whose changes are in `paths`.
+///
+/// # Errors
+/// [`Kind::System`](crate::base::error::Kind::System) if it cannot be made.
+pub(super) fn open_log(path: &Path) -> Result<std::fs::File> {
+    let log = fs_err::OpenOptions::new().append(true).create(true).open(path);
+    Ok(log.system(|| "making the log of a step")?.into_file())
+}

@@ -1,0 +1,209 @@
+//! A step that runs emerge in the builder tree.
+
+use std::time::SystemTime;
+
+use super::metadata::{self, Metadata};
+use super::packages::{self, Packages};
+use super::query::{self, Answer, Query};
+use super::trees::Trees;
+use super::{Builder, accelerate, binhost, observe, prepare, refused, resolve};
+use crate::base::error::{Error, Result};
+use crate::base::progress::Event;
+use crate::enter::{self, Io, Terminal};
+use crate::os::process::Exit;
+use crate::plan::misses;
+use crate::portage::emerge::{self, Step};
+use crate::portage::{self, failure, left, query as facts};
+use crate::recipe::TreeKind;
+use crate::source::Site;
+use crate::store::trees::remove_tree;
+use crate::store::work::WorkPaths;
+
+/// Exit code of a command that SIGKILL ended.
+const KILLED: i32 = 128 + 9;
+
+/// What the emerge commands of a build share. A build whose layers are all in the store needs none of it.
+#[derive(Debug)]
+pub(super) struct Merging {
+    pub(super) packages: Packages,
+    metadata: Option<Metadata>,
+}
+
+/// A step that runs, and its trees.
+struct Run<'a> {
+    step: &'a Step,
+    trees: &'a Trees,
+    paths: &'a WorkPaths,
+    at: &'a Site<'a>,
+}
+
+impl Builder<'_> {
+    /// Runs the step `step`, whose changes go to `paths`. Its output goes to a file in the work directory, and to the user interface of
+    /// `at`. The packages that it made are kept, also if it fails.
+    ///
+    /// # Errors
+    /// [`Kind::Build`](crate::base::error::Kind::Build) with the package, the phase, the end of its log and the log's path.
+    pub(super) fn merge(&mut self, step: &Step, paths: &WorkPaths, at: &Site<'_>) -> Result<()> {
+        self.begin_merging(at)?;
+        let trees = self.builder_trees(paths, &self.view)?;
+        at.ui.stage(&step.what);
+        let restored = self.merging.iter().filter_map(|merging| merging.metadata.as_ref());
+        restored.clone().try_for_each(|metadata| metadata.restore(trees.root()))?;
+        let done = self.emerge(&Run { step, trees: &trees, paths, at });
+        restored.for_each(|metadata| metadata.keep(trees.root(), at.ui));
+        let kept = self.keep_packages(at);
+        if let Err(error) = done {
+            if let Err(other) = kept {
+                at.ui.warn(&format!("the packages of this step are lost: {other}"));
+            }
+            let binary_only = self.parts.job.emerge.binary_only;
+            return Err(if binary_only { self.explained(error, step) } else { error });
+        }
+        kept?;
+        metadata::remove(trees.root())?;
+        at.ui.done();
+        trees.unmount()
+    }
+
+    /// Prepares what all emerge commands need, before the first one.
+    fn begin_merging(&mut self, at: &Site<'_>) -> Result<()> {
+        if self.merging.is_some() {
+            return Ok(());
+        }
+        let parts = self.parts;
+        let (work, info) = (parts.work.paths(), &parts.plan.info);
+        let paths = work.on(&work.questions());
+        let trees = self.builder_trees(&paths, &self.view)?;
+        if let Some(sentence) = self.helpers.as_ref().and_then(|helpers| helpers.tools.without_jobserver(parts.job)) {
+            at.ui.emit(Event::Output(&sentence));
+        }
+        let metadata = Metadata::of(&parts.resolved.repos, parts.repositories, info, at.store)?;
+        let place = binhost::Place { view: &self.view, paths: work, root: trees.root() };
+        binhost::add(place, parts.binhosts, info)?;
+        let place = packages::Place {
+            job: parts.job,
+            resolved: parts.resolved,
+            base: parts.base,
+            info,
+            caches: parts.caches,
+            root: trees.root(),
+            work,
+            configuration: self.texts.as_ref().map_or("", |texts| &texts.identity),
+            // Only the configuration was written so far.
+            fresh: self.chain.keys().len() == 1,
+            ask: &|query| self.ask(query),
+        };
+        let packages = Packages::new(&place)?;
+        packages.offer(work, &mut self.view)?;
+        packages.record(work)?;
+        trees.unmount()?;
+        remove_tree(&work.questions())?;
+        self.merging = Some(Merging { packages, metadata });
+        Ok(())
+    }
+
+    /// Ends the emerge commands of a build.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::base::error::Kind::System) if the record of the packages cannot be written.
+    pub fn end_merging(&mut self, at: &Site<'_>) -> Result<()> {
+        let work = self.parts.work.paths();
+        self.merging.as_mut().map_or(Ok(()), |merging| merging.packages.done(work))?;
+        if let (Some(_), Some(helpers), Some(_)) = (&self.merging, &self.helpers, &self.finished)
+            && let Some(sentence) = helpers.compilations(self.parts.job, &self.view, work)?
+        {
+            at.ui.note(&sentence);
+        }
+        Ok(())
+    }
+
+    fn keep_packages(&mut self, at: &Site<'_>) -> Result<()> {
+        let work = self.parts.work.paths();
+        self.merging.as_mut().map_or(Ok(()), |merging| merging.packages.keep(work, at.ui))
+    }
+
+    /// Asks the builder, with the configurations of the build. The command cannot write anything that lasts, apart from the mounted
+    /// builder tree, and has no network.
+    fn ask(&self, query: &Query) -> Result<Answer> {
+        query::ask(&self.view.query(), self.parts.work.paths().tree(), query)
+    }
+
+    fn emerge(&self, run: &Run<'_>) -> Result<()> {
+        let Run { step, trees, paths, at } = *run;
+        if let Some(profile) = &step.profile {
+            prepare::set_profile(trees.root(), profile)?;
+        }
+        let began = SystemTime::now();
+        self.check_helpers(run)?;
+        let mut plan = self.view.plan(paths.tree(), step.argv.iter().map(Into::into).collect(), Terminal::None);
+        plan.env.extend(step.env.clone());
+        plan.left = Some(left::VARIABLES.map(str::to_owned).to_vec());
+        let in_place = self.parts.job.build.kind == TreeKind::Stage4;
+        let mut observer = observe::Emerge::new(paths, in_place, at.ui)?;
+        let exit = enter::run(&plan, Io::Observe(&mut observer))?;
+        self.account(began, exit, at)?;
+        if exit.success() {
+            return Ok(());
+        }
+        if let Some(error) = portage::binhost::refusal(&String::from_utf8_lossy(&observer.tail())) {
+            return Err(error);
+        }
+        let mut failure =
+            failure::find(&paths.logs(), began, &observer.tail()).offline(at.options.offline).on(step.root);
+        if let Some(package) = failure.packages.first() {
+            self.failed_package.replace(Some(package.cpv.clone()));
+        }
+        let refused = !observer.began_to_merge();
+        refused::look_closer(|query| self.ask(query), &self.view, step, refused, &mut failure);
+        let error = failure.into_error(&step.what, &self.parts.job.portage.package_files);
+        if exit.code() == KILLED && error.hint().is_none() {
+            return Err(error.with_hint(
+                "emerge was killed, perhaps because memory ran out: set a smaller emerge.jobs or a smaller MAKEOPTS",
+            ));
+        }
+        Err(error)
+    }
+
+    /// Adds to the error of a step that may only use binary packages the reasons why none fits, as far as emerge can tell.
+    fn explained(&self, error: Error, step: &Step) -> Error {
+        let arguments = emerge::with_sources(&step.argv).into_iter().skip(1);
+        let answer = self.ask(&resolve::query(arguments, step));
+        let packages = match answer.and_then(|answer| facts::plan::read(&answer.stdout)) {
+            Ok(packages) => packages,
+            Err(why) => {
+                tracing::debug!("the missing binary packages are not explained: {why}");
+                return error;
+            }
+        };
+        misses::explain(error, &resolve::misses(&packages, true, &self.view))
+    }
+
+    /// Checks that the builder has the helpers of the recipe. The step that updates the builder may bring them.
+    fn check_helpers(&self, run: &Run<'_>) -> Result<()> {
+        let unblocker = self.parts.resolved.unblocker.as_ref().map(|profile| profile.make_profile("/"));
+        if unblocker.is_some() && run.step.profile == unblocker {
+            return Ok(());
+        }
+        accelerate::check(self.parts.job, run.trees.root(), &self.view, run.paths)
+    }
+
+    /// Looks after a step that began at `began`: counts the jobs, and names packages that distcc did not distribute.
+    fn account(&self, began: SystemTime, exit: Exit, at: &Site<'_>) -> Result<()> {
+        if let Some(jobs) = self.helpers.as_ref().and_then(|helpers| helpers.jobs.as_ref())
+            && let Some(sentence) = jobs.recount()?
+            && exit.success()
+        {
+            at.ui.warn(&sentence);
+        }
+        if !self.parts.job.accelerate.distcc.is_empty() {
+            let local = failure::mentioning(&self.parts.work.paths().logs(), began, "running locally instead");
+            if !local.is_empty() {
+                at.ui.warn(&format!(
+                    "distcc reached no host for a part of {}, which this machine compiled",
+                    local.join(", ")
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,67 @@
+//! What the result of a step depends on: its text, its parameters, and the content of the files that it names.
+
+use std::path::Path;
+
+use super::files::left_out;
+use crate::base::digest::Sha256;
+use crate::base::error::Result;
+use crate::fs::contents;
+use crate::plan::nodes::Inputs;
+use crate::recipe::{Action, Step, StepRoot};
+use crate::source::Site;
+
+/// Returns the inputs of a step. `epoch` is the time that its commands get as SOURCE_DATE_EPOCH. Its name, its time limit, and places on
+/// this machine are not among them.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::base::error::Kind::Usage) if a file that it names cannot be read.
+pub(in crate::builder) fn inputs(step: &Step, epoch: u64, at: &Site<'_>) -> Result<Inputs> {
+    let mut inputs = Inputs::new();
+    let mut add = |name: &str, value: String| _ = inputs.insert(name.to_owned(), value);
+    match &step.action {
+        Action::Run(script) => {
+            add("script", Sha256::of(&script.bytes).hex());
+            add("shell", format!("{:?}", step.shell));
+            add("args", format!("{:?}", step.args));
+            add("user", step.user.clone().unwrap_or_default());
+            add("workdir", step.workdir.display().to_string());
+            add("terminal", step.tty.to_string());
+            // Offline, a step that may use the network sees none, which it may notice.
+            add("network", (step.network && !at.options.offline).to_string());
+            add("epoch", epoch.to_string());
+        }
+        Action::Copy(copies) => {
+            for (number, copy) in (1..).zip(copies) {
+                let content = contents::digest(&copy.from, &|path: &Path| left_out(path, &copy.exclude))?;
+                let how = format!("{} {:?} {:?} {}", copy.to.display(), copy.mode, copy.owner, content.hex());
+                add(&format!("copy {number}"), how);
+            }
+        }
+        Action::Write(texts) => {
+            for (number, text) in (1..).zip(texts) {
+                let content = Sha256::of(text.text.as_bytes()).hex();
+                add(
+                    &format!("write {number}"),
+                    format!("{} {:?} {:?} {content}", text.to.display(), text.mode, text.owner),
+                );
+            }
+        }
+        Action::Delete(paths) => add("delete", format!("{paths:?}")),
+        Action::Emerge(atoms) | Action::Unmerge(atoms) => add("atoms", format!("{atoms:?}")),
+        Action::Depclean => add("depclean", String::new()),
+        Action::Rebuild(kinds) => add("rebuild", format!("{kinds:?}")),
+    }
+    if step.root == StepRoot::Builder {
+        add("in", "builder".to_owned());
+    }
+    if !step.creates.is_empty() {
+        add("creates", format!("{:?}", step.creates));
+    }
+    for tmpfs in &step.tmpfs {
+        add(&format!("tmpfs {}", tmpfs.at.display()), String::new());
+    }
+    for (name, value) in &step.env {
+        add(&format!("variable {name}"), value.clone());
+    }
+    Ok(inputs)
+}

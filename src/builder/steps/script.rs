@@ -1,0 +1,211 @@
+//! A script as a step: its interpreter, its sandbox, its output.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::super::Builder;
+use super::super::layer::open_log;
+use super::super::trees::Trees;
+use super::identity;
+use crate::base::error::{Context, Error, Result};
+use crate::base::progress::{Event, Progress};
+use crate::base::text::plain;
+use crate::enter::{self, Io, Left, Observer, Terminal};
+use crate::os::process::Exit;
+use crate::plan::view::View;
+use crate::portage;
+use crate::recipe::{Script, Step, StepRoot, TreeKind};
+use crate::source::Site;
+use crate::store::work::WorkPaths;
+
+/// The interpreter of a script without a first line that names one.
+const SHELL: [&str; 5] = ["/bin/bash", "--noprofile", "--norc", "-eo", "pipefail"];
+
+/// The path of the script in the sandbox.
+pub(super) const SCRIPT: &str = "/quern/step";
+
+/// The directory of verified downloads in the sandbox.
+const FETCHED: &str = "/quern/fetch";
+
+/// The lines of output that an error shows.
+const SHOWN: usize = 40;
+
+/// The longest line that an error shows, in characters.
+const WIDTH: usize = 400;
+
+impl Builder<'_> {
+    /// Returns the sandbox of a step. Writes the script into the work directory.
+    pub(super) fn step_view(&self, step: &Step, at: &Site<'_>) -> Result<View> {
+        let mut view = View::step(step, at.options.offline);
+        if let crate::recipe::Action::Run(script) = &step.action {
+            let path = self.script_path();
+            let writing = || "writing the script of the step";
+            fs_err::create_dir_all(self.parts.work.paths().step_files()).system(writing)?;
+            fs_err::write(&path, &script.bytes).system(writing)?;
+            fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o555)).system(writing)?;
+            view = view.with(crate::enter::Mount::read_only(path, SCRIPT));
+        }
+        if self.parts.job.build.kind == TreeKind::Image && step.root == StepRoot::Builder {
+            view = view.with(crate::enter::Mount::writable(self.parts.work.paths().image(), portage::ROOT));
+        }
+        Ok(view)
+    }
+
+    fn script_path(&self) -> PathBuf {
+        self.parts.work.paths().step_files().join("script")
+    }
+
+    /// Runs the script of a step in its trees.
+    pub(super) fn run_script(
+        &self,
+        step: &Step,
+        script: &Script,
+        trees: &Trees,
+        (paths, view): (&WorkPaths, &View),
+        at: &Site<'_>,
+    ) -> Result<()> {
+        let argv = command(step, script);
+        let interpreter = interpreter(step, script);
+        if trees.root().stat(&interpreter)?.is_none() {
+            let error =
+                Error::build(format!("running the step {}: the tree has no {}", step.name, interpreter.display()));
+            return Err(error.with_hint(
+                "name another interpreter in the first line of the script or in `shell`, or run the step with in = \"builder\"",
+            ));
+        }
+        let mut plan = view.plan(paths.tree(), argv, Terminal::None);
+        plan.env.extend(environment(step, self.parts.plan.epoch));
+        plan.user = step.user.as_deref().map(|user| identity::of(user, trees.root())).transpose()?;
+        plan.directory.clone_from(&step.workdir);
+        plan.limit = step.timeout;
+        plan.left = Some(Vec::new());
+        let log = paths.log();
+        let mut observer = Output { ui: at.ui, log: open_log(&log)?, tail: VecDeque::new(), left: Vec::new() };
+        let began = Instant::now();
+        let exit = enter::run(&plan, Io::Observe(&mut observer))?;
+        for left in &observer.left {
+            at.ui.warn(&format!("the step {} left a process behind, which was ended: {left}", step.name));
+        }
+        if exit.success() {
+            return Ok(());
+        }
+        let limit = step.timeout.filter(|limit| began.elapsed() >= Duration::from_secs(*limit));
+        Err(failed(step, exit, limit, &observer.tail))
+    }
+}
+
+/// Returns the error of a step that ended with `exit`. `limit` is the time that it exceeded.
+fn failed(step: &Step, exit: Exit, limit: Option<u64>, tail: &VecDeque<String>) -> Error {
+    let how = match (limit, exit) {
+        (Some(seconds), _) => format!("timed out after {seconds} s"),
+        (None, Exit::Code(code)) if code > 128 => {
+            format!("exited with code {code}, which usually means that signal {} ended a command", code - 128)
+        }
+        (None, Exit::Code(code)) => format!("exited with code {code}"),
+        (None, Exit::Signal(signal)) => format!("was ended by signal {signal}"),
+    };
+    let lines: Vec<String> = tail.iter().map(|line| plain(line, WIDTH)).collect();
+    let error = Error::build(format!("the step {} {how}", step.name)).with_details(lines.join("\n"));
+    let said = |words: &[&str]| tail.iter().any(|line| words.iter().any(|word| line.contains(word)));
+    let network = [
+        "Network is unreachable",
+        "Temporary failure in name resolution",
+        "Could not resolve host",
+        "unable to resolve host",
+        "Name or service not known",
+        "Connection refused",
+    ];
+    if !step.network && said(&network) {
+        return error.with_hint("a step has no network unless it says network = true");
+    }
+    if said(&["Invalid cross-device link"]) {
+        return error.with_hint("a directory of a lower layer cannot be renamed: `mv` copies it, rename(2) does not");
+    }
+    error
+}
+
+/// Returns the path of the program that runs the script.
+fn interpreter(step: &Step, script: &Script) -> PathBuf {
+    let first = step.shell.as_ref().and_then(|shell| shell.first()).map(PathBuf::from);
+    first.or_else(|| shebang(&script.bytes)).unwrap_or_else(|| SHELL[0].into())
+}
+
+/// Returns the program that the first line of a script names (execve(2)).
+fn shebang(bytes: &[u8]) -> Option<PathBuf> {
+    let line = bytes.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let text = std::str::from_utf8(line).ok()?;
+    text.split_ascii_whitespace().next().map(PathBuf::from)
+}
+
+/// Returns the command of a script: the file itself if its first line names an interpreter, or else the shell with the file.
+fn command(step: &Step, script: &Script) -> Vec<OsString> {
+    let shell: Vec<OsString> = match &step.shell {
+        Some(shell) => shell.iter().map(Into::into).collect(),
+        None if script.bytes.starts_with(b"#!") => Vec::new(),
+        None => SHELL.iter().map(Into::into).collect(),
+    };
+    shell.into_iter().chain([SCRIPT.into()]).chain(step.args.iter().map(Into::into)).collect()
+}
+
+/// Returns what a step has in its environment besides what every command has.
+fn environment(step: &Step, epoch: u64) -> Vec<(String, String)> {
+    let mut env = vec![
+        ("SOURCE_DATE_EPOCH".to_owned(), epoch.to_string()),
+        ("QUERN_FETCH".to_owned(), FETCHED.to_owned()),
+        ("PYTHONUNBUFFERED".to_owned(), "1".to_owned()),
+    ];
+    if std::env::var_os("TERM").is_none() {
+        env.push(("TERM".to_owned(), "dumb".to_owned()));
+    }
+    if step.root == StepRoot::Builder {
+        env.push(("ROOT".to_owned(), portage::ROOT.to_owned()));
+    }
+    env.extend(step.env.clone());
+    env
+}
+
+/// The observer of a script.
+struct Output<'a> {
+    ui: &'a dyn Progress,
+    log: File,
+    tail: VecDeque<String>,
+    /// Command lines of the processes that it left behind.
+    left: Vec<String>,
+}
+
+impl Observer for Output<'_> {
+    fn line(&mut self, line: &[u8]) {
+        // On a full disk the lines in memory still tell why the step failed.
+        self.log.write_all(line).and_then(|()| self.log.write_all(b"\n")).ok();
+        let text = String::from_utf8_lossy(line);
+        self.ui.emit(Event::Output(&text));
+        if self.tail.len() == SHOWN {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(text.into_owned());
+    }
+
+    fn tick(&mut self) {}
+
+    fn left(&mut self, process: &Left) {
+        self.left.push(plain(&process.command, WIDTH));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_of_a_script_names_its_interpreter() {
+        assert_eq!(shebang(b"#!/bin/sh -e\nx"), Some("/bin/sh".into()));
+        assert_eq!(shebang(b"#! /usr/bin/env python3"), Some("/usr/bin/env".into()));
+        assert_eq!(shebang(b"#!\n/bin/sh"), None);
+        assert_eq!(shebang(b"echo"), None);
+    }
+}

@@ -1,0 +1,115 @@
+//! Recipes with steps: their order, their layers, their failures.
+
+use std::path::Path;
+
+use super::{EPOCH, Stand, ask, text};
+use crate::env::{Privilege, twins};
+
+/// A stage4 of nothing but its steps.
+const STEPS: &str = r#"kind = "stage4"
+[emerge]
+packages = []
+[[step]]
+name = "one"
+run = 'echo one >> /log'
+[[step]]
+name = "two"
+at = "end"
+run = 'echo two >> /log'
+[[step]]
+name = "three"
+run = '''
+echo three >> /log
+env | sort > /env
+mkdir /rest && chown 250:250 /rest && chmod 2770 /rest && ln /log /rest/log
+ln -s ../log /rest/link && mkfifo /rest/fifo && truncate -s 1M /rest/sparse && rm /etc/issue
+'''
+[[step]]
+name = "start"
+at = "start"
+run = 'echo start > /log'
+"#;
+
+/// Returns a file of a tarball.
+fn content(tarball: &Path, path: &str) -> String {
+    ask("tar", &["--extract", "--to-stdout", "--file", text(tarball), &format!("./{path}")])
+}
+
+twins!(steps_run_in_order_and_once => root_steps_run_in_order_and_once, userns_steps_run_in_order_and_once);
+
+fn steps_run_in_order_and_once(privilege: Privilege) {
+    let Some(mut stand) = Stand::sharing(privilege) else { return };
+    stand.env.set("SOURCE_DATE_EPOCH", EPOCH);
+    let name = format!("steps-{privilege:?}").to_lowercase();
+    // Inputs of its own, so that no other test has made the layers.
+    let recipe = stand.recipe(&name, &STEPS.replace("echo one", "printf '%s\\n' one"));
+    let first = stand.built(&recipe).remove(0);
+    assert_eq!(content(&first, "log"), "start\none\nthree\ntwo\n");
+    let env = content(&first, "env");
+    let names: Vec<&str> = env.lines().filter_map(|line| line.split('=').next()).collect();
+    let own = ["PWD", "SHLVL", "_"];
+    let given: Vec<&str> = names.into_iter().filter(|name| !own.contains(name)).collect();
+    let expected =
+        ["HOME", "LANG", "LOGNAME", "PATH", "PYTHONUNBUFFERED", "QUERN_FETCH", "SOURCE_DATE_EPOCH", "TERM", "USER"];
+    assert_eq!(given, expected);
+    let digest = ask("sha256sum", &[text(&first)]);
+
+    let second = stand.build(&recipe).success();
+    assert!(second.stderr.contains("4 of 4 steps are cached"), "{}", second.stderr);
+    assert_eq!(ask("sha256sum", &[text(&first)]), digest);
+
+    // Another text with the same effect runs, and the steps behind it do not.
+    stand.recipe(&name, &STEPS.replace("echo one", "printf '%s\\n' 'one'"));
+    let cut_off = stand.build(&recipe).success();
+    assert!(cut_off.stderr.contains("running the step one"), "{}", cut_off.stderr);
+    assert!(cut_off.stderr.contains("3 of 4 steps are cached"), "{}", cut_off.stderr);
+    assert_eq!(ask("sha256sum", &[text(&first)]), digest);
+
+    // A new name is no change.
+    stand.recipe(&name, &STEPS.replace("echo one", "printf '%s\\n' 'one'").replace("\"one\"", "\"uno\""));
+    let renamed = stand.build(&recipe).success();
+    assert!(renamed.stderr.contains("4 of 4 steps are cached"), "{}", renamed.stderr);
+    let none = stand.env.run(["build", text(&recipe), "--until", "unno"]).code(2);
+    assert!(none.stderr.contains("did you mean uno?"), "{}", none.stderr);
+    let until = stand.env.run(["build", text(&recipe), "--again", "three", "--until", "three"]).success();
+    assert!(until.stdout.is_empty() && until.stderr.contains("running the step three"), "{}", until.stderr);
+    assert!(!until.stderr.contains("running the step uno"), "{}", until.stderr);
+}
+
+twins!(a_failed_step_leaves_no_layer => root_a_failed_step_leaves_no_layer, userns_a_failed_step_leaves_no_layer);
+
+fn a_failed_step_leaves_no_layer(privilege: Privilege) {
+    let Some(stand) = Stand::sharing(privilege) else { return };
+    let name = format!("bad-{privilege:?}").to_lowercase();
+    let recipe = |bad: &str| {
+        let steps = format!(
+            "kind = \"stage4\"\n[emerge]\npackages = []\n[[step]]\nname = \"ok\"\nrun = 'echo ok > /ok-{name}'\n[[step]]\n\
+             name = \"bad\"\n{bad}\n[[step]]\nname = \"after\"\nrun = 'touch /after'\n"
+        );
+        stand.recipe(&name, &steps)
+    };
+    let failed = stand.build(&recipe("run = 'touch /trace; echo hello; exit 7'")).code(1);
+    for part in ["the step bad exited with code 7", "hello"] {
+        assert!(failed.stderr.contains(part), "{part}: {}", failed.stderr);
+    }
+    assert!(stand.env.outdir().read_dir().is_ok_and(|mut results| results.next().is_none()));
+    let cases = [
+        ("run = 'false | true; touch /x'", "exited with code 1"),
+        ("run = \"#!/bin/bash -e\\nfalse\\ntouch /z\"", "exited with code 1"),
+        ("run = 'true'\ncreates = [\"/nope\"]", "did not make /nope"),
+        ("run = 'sleep 1000'\ntimeout = \"1s\"", "timed out after 1 s"),
+        ("run = 'kill -9 $$'", "was ended by signal 9"),
+        ("run = 'true'\nshell = [\"/no/shell\"]", "the tree has no /no/shell"),
+        ("run = 'true'\nuser = \"nobdy\"", "did you mean nobody?"),
+    ];
+    for (bad, expected) in cases {
+        let failed = stand.build(&recipe(bad)).code(1);
+        assert!(failed.stderr.contains(expected), "{bad}: {}", failed.stderr);
+    }
+    // A first line with an interpreter is obeyed, and an ordinary user of the tree is one.
+    let good = stand
+        .build(&recipe("run = \"#!/bin/sh\\nfalse\\nid -un > /tmp/x; test $(id -un) = nobody\"\nuser = \"nobody\""));
+    let tarball = good.success().results().remove(0);
+    let listing = ask("tar", &["--list", "--file", text(&tarball)]);
+    assert!(listing.contains("./after\n") && listing.contains("./ok-") && !listing.contains("./trace"), "{name}");
+}
