@@ -9,6 +9,7 @@ use super::trees::Trees;
 use super::{Builder, accelerate, binhost, observe, prepare, refused, resolve};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
+use crate::base::text::plain;
 use crate::enter::{self, Io, Terminal};
 use crate::os::process::Exit;
 use crate::plan::misses;
@@ -143,7 +144,7 @@ impl Builder<'_> {
         let exit = enter::run(&plan, Io::Observe(&mut observer))?;
         self.account(began, exit, at)?;
         if exit.success() {
-            return Ok(());
+            return if step.is_depclean() { self.check_wanted(step) } else { Ok(()) };
         }
         if let Some(error) = portage::binhost::refusal(&String::from_utf8_lossy(&observer.tail())) {
             return Err(error);
@@ -162,6 +163,24 @@ impl Builder<'_> {
             ));
         }
         Err(error)
+    }
+
+    /// Checks that the tree still has the packages that the recipe merges.
+    fn check_wanted(&self, step: &Step) -> Result<()> {
+        let job = self.parts.job;
+        let wanted = job.emerge.packages.iter().chain(&job.build.baselayout_atoms);
+        let wanted = wanted.filter(|atom| !atom.starts_with('@')).cloned();
+        let words = ["python3", "-c", facts::missing::PROGRAM].map(str::to_owned);
+        let query = Query { env: step.env.clone(), ..Query::new(words.into_iter().chain(wanted)) };
+        let answer = self.ask(&query)?;
+        let missing = String::from_utf8_lossy(&answer.stdout).lines().map(|line| plain(line, 200)).collect::<Vec<_>>();
+        if answer.exit.success() && missing.is_empty() {
+            return Ok(());
+        }
+        let error = Error::build(format!("{}: it would remove packages that the recipe merges", step.what));
+        Err(error
+            .with_details(missing.join("\n"))
+            .with_hint("emerge.packages keeps them only if they are recorded: remove --oneshot from emerge.options"))
     }
 
     /// Adds to the error of a step that may only use binary packages the reasons why none fits, as far as emerge can tell.

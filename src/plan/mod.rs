@@ -38,7 +38,7 @@ impl Plan {
         let steps = emerge::steps(job, resolved, &info);
         Self {
             view: View::build(job, resolved, caches, work),
-            nodes: nodes::nodes(job, &steps),
+            nodes: nodes::nodes(job, &steps, |step| emerge::of_step(job, &info, step)),
             steps,
             epoch: 0,
             strip: strip::rules(&job.strip, job.build.kind, job.portage.with_kits()),

@@ -39,15 +39,23 @@ pub enum Action {
 /// Name of the step that writes Portage's configuration.
 pub const CONFIGURE: &str = "@configure";
 
-/// Returns the steps of a build in order: those of the recipe by their phase, around the program's own.
-pub fn nodes(job: &Job, commands: &[emerge::Step]) -> Vec<Node> {
+/// Returns the steps of a build in order: those of the recipe by their phase, around the program's own, which run `commands`. `of_step`
+/// returns the emerge commands of a step of the recipe, if it has any.
+pub fn nodes(job: &Job, commands: &[emerge::Step], of_step: impl Fn(&Step) -> Vec<emerge::Step>) -> Vec<Node> {
+    let merging = |step: emerge::Step| Node { name: step.name.clone(), action: Action::Emerge(step) };
     let of = |phase: Phase| {
         let steps = job.steps.iter().filter(move |step| step.at == phase);
-        steps.map(|step| Node { name: step.name.clone(), action: Action::Step(step.clone()) })
+        steps.flat_map(|step| {
+            let commands = of_step(step);
+            if commands.is_empty() {
+                vec![Node { name: step.name.clone(), action: Action::Step(step.clone()) }]
+            } else {
+                commands.into_iter().map(merging).collect()
+            }
+        })
     };
     let configure = Node { name: CONFIGURE.to_owned(), action: Action::Configure };
-    let commands =
-        commands.iter().map(|step| Node { name: step.name.to_owned(), action: Action::Emerge(step.clone()) });
+    let commands = commands.iter().cloned().map(merging);
     of(Phase::Start)
         .chain([configure])
         .chain(of(Phase::BeforePackages))

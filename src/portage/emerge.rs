@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::base::error::{Error, Result};
 use crate::base::text::plain;
 use crate::portage::{self, BuilderInfo, MakeProfile, Resolved};
-use crate::recipe::{Job, TreeKind};
+use crate::recipe::{self, Action, Job, Rebuild, StepRoot, TreeKind};
 
 /// The first version of Portage with `--jobs-tmpdir-require-free-gb`. Without the option, it runs fewer jobs without notice.
 const WITH_TMPDIR_OPTION: [u32; 3] = [3, 0, 74];
@@ -18,6 +18,9 @@ pub enum Root {
     /// The builder tree itself.
     Builder,
 }
+
+/// The option that removes packages that nothing needs.
+const DEPCLEAN: &str = "--depclean";
 
 /// Options that make a command pretend, and propose changes of every kind.
 const PRETENDING: [&str; 9] = [
@@ -58,7 +61,7 @@ const NOT_PRETENDING: [&str; 17] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     /// Its name among the steps of a build.
-    pub name: &'static str,
+    pub name: String,
     /// The work, in the present participle ("merging @profile").
     pub what: String,
     /// The command. The first word is looked up in PATH.
@@ -87,6 +90,11 @@ impl Step {
             Some(packages) => format!("resolving {packages}"),
             None => format!("resolving the packages for {}", self.what),
         }
+    }
+
+    /// Returns true if the command removes packages that nothing needs.
+    pub fn is_depclean(&self) -> bool {
+        self.argv.iter().any(|word| word == DEPCLEAN)
     }
 
     /// Returns the command in the syntax of a shell.
@@ -127,18 +135,14 @@ pub fn check(job: &Job) -> Result<()> {
 /// it, and the packages.
 pub fn steps(job: &Job, resolved: &Resolved, builder: &BuilderInfo) -> Vec<Step> {
     let mut steps = Vec::new();
-    let jobs = if job.emerge.jobs == 0 { builder.cpus.max(1) } else { job.emerge.jobs };
-    let step = |name: &'static str, what: String, root: Root, jobs: u32, extra: &[&str], atoms: &[String]| {
+    let jobs = jobs(job, builder);
+    let step = |name: &str, what: String, root: Root, jobs: u32, extra: &[&str], atoms: &[String]| {
         let mut argv: Vec<String> = vec!["emerge".into()];
         argv.extend(options(job, builder, jobs));
         argv.extend(extra.iter().map(|&option| option.to_owned()));
         argv.extend(job.emerge.options.iter().cloned());
         argv.extend(atoms.iter().cloned());
-        let mut env = BTreeMap::new();
-        if root == Root::Target {
-            env.insert("PORTAGE_CONFIGROOT".into(), portage::CONFIGROOT.into());
-        }
-        Step { name, what, argv, atoms: atoms.to_vec(), env, root, profile: None }
+        command(name, what, argv, root, atoms)
     };
     if let Some(unblocker) = &resolved.unblocker {
         let update = &["--oneshot", "--newuse", "--update"];
@@ -148,10 +152,7 @@ pub fn steps(job: &Job, resolved: &Resolved, builder: &BuilderInfo) -> Vec<Step>
         steps.push(first);
     }
     // A step does not merge again what an earlier one merged. In a stage4, it does if the stage3 has other USE flags.
-    let (root, again): (Root, &[&str]) = match job.build.kind {
-        TreeKind::Image => (Root::Target, &["--noreplace"]),
-        TreeKind::Stage4 => (Root::Builder, &["--noreplace", "--changed-use"]),
-    };
+    let (root, again) = of_image(job);
     let before = steps.len();
     if !job.build.baselayout_atoms.is_empty() {
         let atoms = &job.build.baselayout_atoms;
@@ -171,6 +172,84 @@ pub fn steps(job: &Job, resolved: &Resolved, builder: &BuilderInfo) -> Vec<Step>
         first.profile = Some(resolved.profile.make_profile("/"));
     }
     steps
+}
+
+/// Returns the number of packages that are built at once.
+fn jobs(job: &Job, builder: &BuilderInfo) -> u32 {
+    if job.emerge.jobs == 0 { builder.cpus.max(1) } else { job.emerge.jobs }
+}
+
+/// Returns the tree that packages of the image are merged into, and the options for packages that it has already.
+fn of_image(job: &Job) -> (Root, &'static [&'static str]) {
+    match job.build.kind {
+        TreeKind::Image => (Root::Target, &["--noreplace"]),
+        TreeKind::Stage4 => (Root::Builder, &["--noreplace", "--changed-use"]),
+    }
+}
+
+/// A command for packages of `root`, whose last words are `atoms`.
+fn command(name: &str, what: String, argv: Vec<String>, root: Root, atoms: &[String]) -> Step {
+    let mut env = BTreeMap::new();
+    if root == Root::Target {
+        env.insert("PORTAGE_CONFIGROOT".into(), portage::CONFIGROOT.into());
+    }
+    Step { name: name.to_owned(), what, argv, atoms: atoms.to_vec(), env, root, profile: None }
+}
+
+/// Returns the commands of a step of the recipe that merges or unmerges packages; none for other steps.
+pub fn of_step(job: &Job, builder: &BuilderInfo, step: &recipe::Step) -> Vec<Step> {
+    let (of_image, again) = of_image(job);
+    let root = if step.root == StepRoot::Builder { Root::Builder } else { of_image };
+    let name = step.name.as_str();
+    let words = |words: &[&str]| -> Vec<String> { words.iter().map(|&word| word.to_owned()).collect() };
+    let quiet = ["emerge", "--ask=n", "--color=n", "--nospinner"];
+    let merging = |extra: &[&str], atoms: &[String]| {
+        let mut argv = words(&["emerge"]);
+        argv.extend(options(job, builder, jobs(job, builder)));
+        argv.extend(words(extra));
+        argv.extend(job.emerge.options.iter().cloned());
+        argv.extend(atoms.iter().cloned());
+        argv
+    };
+    match &step.action {
+        Action::Emerge(atoms) => {
+            vec![command(name, format!("merging {}", short(atoms)), merging(again, atoms), root, atoms)]
+        }
+        Action::Unmerge(atoms) => {
+            let argv = [words(&quiet), words(&["--unmerge"]), atoms.clone()].concat();
+            vec![command(name, format!("unmerging {}", short(atoms)), argv, root, atoms)]
+        }
+        Action::Depclean => {
+            let argv = [words(&quiet), words(&[DEPCLEAN, "--with-bdeps=n"])].concat();
+            vec![command(name, "unmerging packages that nothing needs".to_owned(), argv, root, &[])]
+        }
+        Action::Rebuild(kinds) => {
+            let rebuild = |kind: &Rebuild| {
+                // Each command is a step of its own.
+                let name = if kinds.len() > 1 { format!("{name}/{}", kind.name()) } else { name.to_owned() };
+                let (what, argv, atoms) = match kind {
+                    Rebuild::Preserved | Rebuild::Modules => {
+                        let (what, set) = match kind {
+                            Rebuild::Preserved => ("rebuilding users of preserved libraries", "@preserved-rebuild"),
+                            _ => ("rebuilding modules of the kernel", "@module-rebuild"),
+                        };
+                        let atoms = words(&[set]);
+                        (what, merging(&["--oneshot"], &atoms), atoms)
+                    }
+                    Rebuild::Links => {
+                        let argv = [
+                            words(&["revdep-rebuild", "--no-color", "--"]),
+                            merging(&["--oneshot"], &[])[1..].to_vec(),
+                        ];
+                        ("rebuilding packages with broken links", argv.concat(), Vec::new())
+                    }
+                };
+                command(&name, what.to_owned(), argv, root, &atoms)
+            };
+            kinds.iter().map(rebuild).collect()
+        }
+        Action::Run(_) | Action::Copy(_) | Action::Write(_) | Action::Delete(_) => Vec::new(),
+    }
 }
 
 /// Returns the arguments of one emerge that merges the packages of all `steps`, which act on one tree.
@@ -331,7 +410,7 @@ mod tests {
     #[test]
     fn a_displayed_command_can_be_pasted_into_a_shell() {
         let step = Step {
-            name: "@packages",
+            name: String::new(),
             what: String::new(),
             argv: vec!["emerge".into(), ">=a/b-1[x]".into(), "it's".into(), String::new(), "\x1b[0m".into()],
             atoms: Vec::new(),
@@ -347,7 +426,7 @@ mod tests {
         let argv = "emerge --usepkg=y --binpkg-respect-use=y --getbinpkg=n --oneshot -K --usepkgonly y --backtrack=50 --autounmask n a/b y/z";
         let argv = argv.split(' ').map(str::to_owned).collect();
         let step = Step {
-            name: "@packages",
+            name: String::new(),
             what: String::new(),
             argv,
             atoms: Vec::new(),

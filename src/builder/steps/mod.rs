@@ -31,8 +31,9 @@ impl Builder<'_> {
             Action::Copy(copies) => copies.iter().try_for_each(|copy| files::copy(root, copy))?,
             Action::Write(texts) => texts.iter().try_for_each(|text| files::write(root, text))?,
             Action::Delete(paths) => files::delete(root, paths, at.ui)?,
-            // These are emerge commands by now.
-            Action::Emerge(_) | Action::Unmerge(_) | Action::Depclean | Action::Rebuild(_) => {}
+            Action::Emerge(_) | Action::Unmerge(_) | Action::Depclean | Action::Rebuild(_) => {
+                return Err(Error::system(format!("the step {} is not an emerge command", step.name)));
+            }
         }
         let missing = step.creates.iter().find(|path| root.stat(path).is_ok_and(|stat| stat.is_none()));
         if let Some(path) = missing {

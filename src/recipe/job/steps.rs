@@ -166,6 +166,17 @@ pub enum Rebuild {
     Links,
 }
 
+impl Rebuild {
+    /// Returns its name in a recipe.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Preserved => "preserved",
+            Self::Modules => "modules",
+            Self::Links => "links",
+        }
+    }
+}
+
 /// Files of the host to copy into the tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CopySpec {

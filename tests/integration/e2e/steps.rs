@@ -113,3 +113,45 @@ fn a_failed_step_leaves_no_layer(privilege: Privilege) {
     let listing = ask("tar", &["--list", "--file", text(&tarball)]);
     assert!(listing.contains("./after\n") && listing.contains("./ok-") && !listing.contains("./trace"), "{name}");
 }
+
+/// Steps that merge and unmerge packages.
+const PACKAGES: &str = r#"[emerge]
+packages = ["app-test/tiny"]
+[[step]]
+name = "more"
+emerge = ["app-misc/mime-types"]
+[[step]]
+name = "fewer"
+at = "end"
+unmerge = ["app-test/tiny"]
+[[step]]
+name = "look"
+at = "end"
+in = "builder"
+run = 'cd "$ROOT/var/db/pkg" && ls -d */* > "$ROOT/packages"'
+"#;
+
+#[test]
+fn root_steps_merge_and_unmerge_packages() {
+    let Some(stand) = Stand::sharing(Privilege::Root) else { return };
+    let recipe = stand.recipe("merging", PACKAGES);
+    let tarball = stand.built(&recipe).remove(0);
+    let packages = content(&tarball, "packages");
+    assert!(packages.contains("app-misc/mime-types") && !packages.contains("app-test/tiny"), "{packages}");
+    let again = stand.build(&recipe).success();
+    assert!(again.stderr.contains("5 of 5 steps are cached"), "{}", again.stderr);
+
+    // A package that is not recorded as wanted would go.
+    let careless = format!("{PACKAGES}[[step]]\nname = \"clean\"\nat = \"before-unmerge\"\ndepclean = true\n");
+    let careless = stand.recipe(
+        "careless",
+        &careless.replace(
+            "tiny\"]\n[[step]]\nname = \"more\"",
+            "tiny\"]\noptions = [\"--oneshot\"]\n[[step]]\nname = \"more\"",
+        ),
+    );
+    let refused = stand.build(&careless).code(1);
+    for part in ["it would remove packages that the recipe merges", "app-test/tiny"] {
+        assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
+    }
+}
