@@ -16,8 +16,8 @@ use crate::store::work::{Below, WorkPaths};
 #[derive(Debug)]
 pub struct Chain {
     state: Sha256,
-    /// Lowest first.
-    layers: Vec<Layer>,
+    /// The names of the steps and their layers, lowest first.
+    layers: Vec<(String, Layer)>,
 }
 
 impl Chain {
@@ -34,15 +34,15 @@ impl Chain {
         Self { state: Sha256::of(identity.as_bytes()), layers: Vec::new() }
     }
 
-    /// The layers `keys`, lowest first, over any base. `None` if one of them was removed from the store.
+    /// The layers `steps` by the names and keys of their steps, lowest first, over any base. `None` if one of them was removed from the store.
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if a layer cannot be read.
-    pub fn find(keys: &[Sha256], store: &Store) -> Result<Option<Self>> {
+    pub fn find(steps: &[(String, Sha256)], store: &Store) -> Result<Option<Self>> {
         let mut layers = Vec::new();
-        for key in keys {
+        for (name, key) in steps {
             let Some(layer) = store.layer(key)? else { return Ok(None) };
-            layers.push(layer);
+            layers.push((name.clone(), layer));
         }
         Ok(Some(Self { state: Sha256::of(b""), layers }))
     }
@@ -53,20 +53,28 @@ impl Chain {
     }
 
     /// Puts a layer on top.
-    pub fn push(&mut self, layer: Layer) {
+    pub fn push(&mut self, name: &str, layer: Layer) {
         self.state = layer.record().chain();
-        self.layers.push(layer);
+        self.layers.push((name.to_owned(), layer));
     }
 
-    /// The keys of the layers, lowest first.
-    pub fn keys(&self) -> Vec<Sha256> {
-        self.layers.iter().map(|layer| layer.record().key).collect()
+    /// Returns the layers up to the step `name`; with it, if `included`. `None` if there is no such step.
+    #[must_use]
+    pub fn up_to(mut self, name: &str, included: bool) -> Option<Self> {
+        let at = self.layers.iter().position(|(step, _)| step == name)?;
+        self.layers.truncate(if included { at + 1 } else { at });
+        Some(self)
+    }
+
+    /// The names of the steps and the keys of their layers, lowest first.
+    pub fn keys(&self) -> Vec<(String, Sha256)> {
+        self.layers.iter().map(|(name, layer)| (name.clone(), layer.record().key)).collect()
     }
 
     /// Returns `overlay` with the changes of the layers to its place.
     fn over_it(&self, overlay: OverlayMount) -> OverlayMount {
         let place = overlay.place().to_string_lossy().into_owned();
-        let uppers: Vec<PathBuf> = self.layers.iter().rev().filter_map(|layer| layer.upper(&place)).collect();
+        let uppers: Vec<PathBuf> = self.layers.iter().rev().filter_map(|(_, layer)| layer.upper(&place)).collect();
         overlay.below(uppers)
     }
 

@@ -63,7 +63,7 @@ impl Builder<'_> {
             }
         };
         remove_tree(&work.questions())?;
-        self.chain.push(layer);
+        self.chain.push(CONFIGURE, layer);
         Ok(())
     }
 

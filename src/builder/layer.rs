@@ -83,7 +83,7 @@ impl Builder<'_> {
                     at.ui.warn(note);
                 }
                 self.tally.cached.push(node.name.clone());
-                self.chain.push(layer);
+                self.chain.push(&node.name, layer);
                 Ok(())
             }
             Found::Missing(partial) => self.make(node, (key, inputs), partial, at),
@@ -154,7 +154,7 @@ impl Builder<'_> {
         let record = LayerRecord { result, bytes, ..self.layer_record(&node.name, key, inputs, start.elapsed()) };
         let layer = partial.keep(record, &changed)?;
         self.tally.run.push(node.name.clone());
-        self.chain.push(layer);
+        self.chain.push(&node.name, layer);
         Ok(())
     }
 

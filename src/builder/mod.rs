@@ -24,7 +24,7 @@ pub mod query;
 pub mod reason;
 mod refused;
 pub mod resolve;
-mod steps;
+pub mod steps;
 mod trees;
 pub mod trial;
 mod warnings;
@@ -136,7 +136,7 @@ impl<'a> Builder<'a> {
     fn builder_trees(&self, paths: &WorkPaths, view: &View) -> Result<Trees> {
         let image = self.parts.job.build.kind == TreeKind::Image;
         let files: &[ShownFile] = if view.has_network() { &[trees::name_servers()] } else { &[] };
-        Trees::builder(self.parts.base, &self.chain, image, paths, view, files)
+        Trees::builder(self.parts.base, &self.chain, None, image, paths, view, files)
     }
 
     /// Returns the layers so far.

@@ -44,18 +44,22 @@ pub struct Parts<'a> {
     pub failed: Option<&'a Failed<'a>>,
 }
 
-/// A build that has ended: its layers, and its work directory with the changes that are not a layer.
+/// A build that has ended, or its state after one of its steps.
 #[derive(Debug, Clone, Copy)]
 pub struct After<'a> {
     pub chain: &'a Chain,
-    pub work: &'a WorkPaths,
+    /// The work directory with changes that are not a layer, if they count.
+    pub work: Option<&'a WorkPaths>,
 }
 
 impl After<'_> {
     /// Returns `overlay` with the changes over the layers: those of the step that failed, or those of the build itself.
     fn over(&self, overlay: OverlayMount) -> OverlayMount {
-        let failed = self.work.on(&self.work.failed());
-        let top = overlay.changes(&failed).or_else(|| overlay.changes(self.work));
+        let changes = |work: &WorkPaths| {
+            let failed = work.on(&work.failed());
+            overlay.changes(&failed).or_else(|| overlay.changes(work))
+        };
+        let top = self.work.and_then(changes);
         overlay.below(top)
     }
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::base::Base;
 use super::chain::Chain;
-use super::overlays::{Shown, Tree};
+use super::overlays::{OverlayMount, Shown, Tree};
+use super::prepared::After;
 use crate::base::error::{Context, Result};
 use crate::enter::overlay::Mounted;
 use crate::fs::rootfs::Rootfs;
@@ -25,24 +26,28 @@ pub(super) struct Trees {
 
 impl Trees {
     /// Mounts the builder tree on `base`, with the mount points of `view` and, if `image`, the image. Changes go to directories of
-    /// `paths`.
+    /// `paths`; `after` is a build that has ended, whose changes lie below them.
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if the kernel refuses a mount.
     pub(super) fn builder(
         base: &Base,
         chain: &Chain,
+        after: Option<After<'_>>,
         image: bool,
         paths: &WorkPaths,
         view: &View,
         files: &[ShownFile],
     ) -> Result<Self> {
-        let overlays = chain.builder(base, paths)?;
+        let overlays = match after {
+            Some(after) => after.builder(base, paths)?,
+            None => chain.builder(base, paths)?,
+        };
         let tree = Tree::mount(&overlays, paths, &shown(view, files))?;
         let image = if image {
             let at = paths.image();
             fs_err::create_dir_all(&at).system(|| "making the mount point of the image")?;
-            let overlay = chain.image(paths)?;
+            let overlay = image_overlay(chain, after, paths)?;
             let mounted =
                 overlay.mount_at(fs_err::File::open(&at).system(|| "opening the image")?.as_fd(), paths, &at)?;
             Some((mounted, Rootfs::open(&at)?))
@@ -56,8 +61,14 @@ impl Trees {
     ///
     /// # Errors
     /// Those of [`Trees::builder`].
-    pub(super) fn image_alone(chain: &Chain, paths: &WorkPaths, view: &View, files: &[ShownFile]) -> Result<Self> {
-        let overlay = chain.image(paths)?;
+    pub(super) fn image_alone(
+        chain: &Chain,
+        after: Option<After<'_>>,
+        paths: &WorkPaths,
+        view: &View,
+        files: &[ShownFile],
+    ) -> Result<Self> {
+        let overlay = image_overlay(chain, after, paths)?;
         let tree = Tree::mount(&[overlay], paths, &shown(view, files))?;
         Ok(Self { tree, image: None })
     }
@@ -80,6 +91,10 @@ impl Trees {
         self.image.map_or(Ok(()), |(mounted, _)| mounted.unmount())?;
         self.tree.unmount()
     }
+}
+
+fn image_overlay(chain: &Chain, after: Option<After<'_>>, paths: &WorkPaths) -> Result<OverlayMount> {
+    after.map_or_else(|| chain.image(paths), |after| after.image(paths))
 }
 
 /// Returns what a tree must have for the mounts of `view`, and the files `files`.

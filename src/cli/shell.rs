@@ -15,8 +15,9 @@ use crate::ui::Terminal;
 /// The builder tree is the stage3 or the host, with the changes of the last build of the recipe. The shell has the same mounts, caches
 /// and Portage configuration as a build; the caches are read-only. emerge acts on the image: PORTAGE_CONFIGROOT is set, and the image of
 /// the last build is mounted. Without that variable, emerge acts on the builder tree. With --image, the shell runs in the image of the
-/// last build. With --failed, it runs in the source directory of the package that made the last build fail; the first line of output
-/// names the file with the package's variables and functions. All changes are discarded at the end. The exit code is that of the command.
+/// last build. With --failed, it runs in the trees of the step that made the last build fail or, if that was a package, in its source
+/// directory; the first line of output then names the file with the package's variables and functions. With --at or --before, it runs in
+/// the trees of the last build after or before a step. All changes are discarded at the end. The exit code is that of the command.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -24,6 +25,7 @@ Examples:
   quern-builder shell demo.toml -- emerge --pretend --verbose @profile
   quern-builder shell demo.toml -- env -u PORTAGE_CONFIGROOT emerge --pretend dev-build/make
   quern-builder shell --failed demo.toml
+  quern-builder shell --at install demo.toml -- ls -l /
   quern-builder shell --image demo.toml -- /usr/bin/python3 --version")]
 pub struct Args {
     /// The recipe.
@@ -32,9 +34,15 @@ pub struct Args {
     /// Run in the image of the last build
     #[arg(long, conflicts_with = "locked")]
     pub image: bool,
-    /// Run in the work directory of the package that made the last build fail
+    /// Run in the trees of the step that made the last build fail, or in the work directory of the package
     #[arg(long, conflicts_with = "image")]
     pub failed: bool,
+    /// Run in the trees of the last build after this step, with the step's mounts, variables and network
+    #[arg(long, value_name = "STEP", conflicts_with_all = ["image", "failed"])]
+    pub at: Option<String>,
+    /// The same, before this step
+    #[arg(long, value_name = "STEP", conflicts_with_all = ["image", "failed", "at"])]
+    pub before: Option<String>,
     /// Use only files that the store has, and give the command no network
     #[arg(long)]
     pub offline: bool,
@@ -54,9 +62,11 @@ impl Args {
     fn enter(&self, Session { job, origin, store }: &Session, ui: &Terminal) -> Result<i32> {
         let locked = self.lock.entry(&self.recipe, job)?;
         let options = ResolveOptions { offline: self.offline, locked: locked.as_ref(), ..ResolveOptions::default() };
-        let place = match (self.image, self.failed) {
-            (true, _) => Place::Image,
-            (_, true) => Place::Failed,
+        let place = match (&self.at, &self.before) {
+            (Some(step), _) => Place::At(step.clone()),
+            (_, Some(step)) => Place::Before(step.clone()),
+            _ if self.image => Place::Image,
+            _ if self.failed => Place::Failed,
             _ => Place::Builder,
         };
         let exit = pipeline::shell(job, origin, place, self.command.clone(), &Site::new(store, options, ui))?;

@@ -5,10 +5,12 @@ use std::path::Path;
 
 use super::prepared::{known_base, known_repositories};
 use crate::base::error::{Error, Result};
+use crate::base::text::quoted;
 use crate::builder::base::Base;
 use crate::builder::chain::Chain;
 use crate::builder::failed::Failed;
 use crate::builder::prepared::{After, Parts, Prepared, run_in};
+use crate::builder::steps::StepPlace;
 use crate::enter::Terminal;
 use crate::os::process::Exit;
 use crate::plan::view::{Caches, View};
@@ -18,14 +20,18 @@ use crate::store::lock::Mode;
 use crate::store::work::{Below, State, Work};
 
 /// The tree that a shell enters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// The builder tree, with the changes of the last build.
     Builder,
     /// The image that the last build made.
     Image,
-    /// The builder tree, with the work directory of the package that made the last build fail.
+    /// The trees and the surroundings of the step that made the last build fail. If that was a package, its work directory.
     Failed,
+    /// The trees of the last build after this step, and its surroundings.
+    At(String),
+    /// The trees of the last build before this step, and its surroundings.
+    Before(String),
 }
 
 /// Runs `command`, or a login shell if it is empty, in a tree of `job`, whose recipe is the file `origin`. Changes are thrown away.
@@ -40,12 +46,61 @@ pub fn shell(job: &Job, origin: &Path, place: Place, command: Vec<OsString>, at:
         Place::Builder => in_builder(job, &work, None, command, at),
         Place::Failed => {
             let state = work.state()?;
+            if let Some(State { finished: false, failed: None, failed_step: Some(step), .. }) = &state {
+                return at_step(job, &work, (step, When::Failed), command, at);
+            }
             let failed = failed(job, &work, state.as_ref())?;
             at.ui.note(&failed.describe());
             in_builder(job, &work, Some(&failed), command, at)
         }
+        Place::At(step) => at_step(job, &work, (&step, When::After), command, at),
+        Place::Before(step) => at_step(job, &work, (&step, When::Before), command, at),
         Place::Image => in_image(job, &work, command, at),
     }
+}
+
+/// The state of the trees that a shell at a step shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    Before,
+    After,
+    /// The step failed, and its changes are shown.
+    Failed,
+}
+
+/// Runs a command in the trees and the surroundings of a step of the last build.
+fn at_step(job: &Job, work: &Work, (name, when): (&str, When), command: Vec<OsString>, at: &Site<'_>) -> Result<Exit> {
+    let Some((base, chain)) = built(job, work.state()?.as_ref(), at)? else {
+        return Err(Error::usage(format!(
+            "{} was not built, or the store does not have its layers any more",
+            job.name
+        ))
+        .with_hint("build it first; `build --until STEP` stops after a step"));
+    };
+    let names: Vec<String> = chain.keys().into_iter().map(|(name, _)| name).collect();
+    let chain = match when {
+        When::Failed => chain,
+        When::After | When::Before => chain.up_to(name, when == When::After).ok_or_else(|| {
+            Error::usage(format!("the last build has no step {}", quoted(name)))
+                .with_hint(format!("its steps are {}", names.join(", ")))
+        })?,
+    };
+    let (command, terminal) = command_or(command, &["/bin/sh"]);
+    let scratch = work.scratch()?;
+    let after = (when == When::Failed).then(|| work.paths());
+    if let Some(step) = job.steps.iter().find(|step| step.name == name) {
+        let place = StepPlace {
+            job,
+            base: &base,
+            chain: &chain,
+            work: scratch.paths(),
+            epoch: job.build.epoch.unwrap_or_else(|| base.epoch()),
+            offline: at.options.offline,
+        };
+        return place.shell(step, &scratch, after, command, terminal);
+    }
+    let overlays = After { chain: &chain, work: after }.builder(&base, scratch.paths())?;
+    run_in(&overlays, &View::image(job).offline(at.options.offline), &scratch, command, terminal)
 }
 
 fn in_builder(
@@ -91,7 +146,7 @@ fn in_tree<T>(
         Some((base, chain)) => (base, Some(chain)),
         None => (known_base(job, at)?, None),
     };
-    let after = chain.as_ref().map(|chain| After { chain, work: work.paths() });
+    let after = chain.as_ref().map(|chain| After { chain, work: Some(work.paths()) });
     let caches = Caches::of(job, at.store.root());
     caches.make()?;
     let info = base.info(at.cpus)?;
@@ -145,7 +200,7 @@ fn in_image(job: &Job, work: &Work, command: Vec<OsString>, at: &Site<'_>) -> Re
             Error::system(format!("the layers of the image of {} are gone", job.name)).with_hint("build it again")
         );
     };
-    let after = After { chain: &chain, work: work.paths() };
+    let after = After { chain: &chain, work: Some(work.paths()) };
     let overlays = match job.build.kind {
         TreeKind::Stage4 => after.builder(&base, scratch.paths())?,
         TreeKind::Image => vec![after.image(scratch.paths())?],

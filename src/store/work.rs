@@ -263,9 +263,9 @@ pub struct State {
     pub below: Below,
     /// True if the build succeeded.
     pub finished: bool,
-    /// The keys of the layers of its tree, lowest first.
+    /// The steps that its tree has, in order: names, and the keys of their layers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub layers: Vec<Sha256>,
+    pub layers: Vec<(String, Sha256)>,
     /// The step that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_step: Option<String>,

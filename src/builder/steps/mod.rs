@@ -3,16 +3,17 @@
 mod files;
 mod identity;
 mod inputs;
+mod place;
 mod script;
 
 pub(super) use inputs::inputs;
+pub use place::StepPlace;
 
 use super::Builder;
-use super::trees::{self, Trees};
+use super::trees::Trees;
 use crate::base::error::{Error, Result};
 use crate::fs::rootfs::Rootfs;
-use crate::plan::view::View;
-use crate::recipe::{Action, Step, StepRoot, TreeKind};
+use crate::recipe::{Action, Step, StepRoot};
 use crate::source::Site;
 use crate::store::work::WorkPaths;
 
@@ -23,8 +24,9 @@ impl Builder<'_> {
     /// [`Kind::Build`](crate::base::error::Kind::Build) if it fails, with the end of its output.
     pub(super) fn run_step(&mut self, step: &Step, paths: &WorkPaths, at: &Site<'_>) -> Result<()> {
         at.ui.stage(&format!("running the step {}", step.name));
-        let view = self.step_view(step, at)?;
-        let trees = self.step_trees(step, paths, &view)?;
+        let place = self.step_place(at);
+        let view = place.view(step)?;
+        let trees = place.trees(step, paths, &view, None)?;
         let root = self.changed_tree(step, &trees);
         match &step.action {
             Action::Run(script) => self.run_script(step, script, &trees, (paths, &view), at)?,
@@ -44,19 +46,17 @@ impl Builder<'_> {
         trees.unmount()
     }
 
-    /// Mounts the trees that a step sees.
-    fn step_trees(&self, step: &Step, paths: &WorkPaths, view: &View) -> Result<Trees> {
-        if self.in_image(step) {
-            let files = if view.has_network() { vec![trees::name_servers()] } else { Vec::new() };
-            Trees::image_alone(&self.chain, paths, view, &files)
-        } else {
-            self.builder_trees(paths, view)
+    /// The surroundings of the steps.
+    fn step_place(&self, at: &Site<'_>) -> StepPlace<'_> {
+        let parts = self.parts;
+        StepPlace {
+            job: parts.job,
+            base: parts.base,
+            chain: &self.chain,
+            work: parts.work.paths(),
+            epoch: parts.plan.epoch,
+            offline: at.options.offline,
         }
-    }
-
-    /// Returns true if the image is a tree of its own, and the root of the step.
-    fn in_image(&self, step: &Step) -> bool {
-        self.parts.job.build.kind == TreeKind::Image && step.root == StepRoot::Image
     }
 
     /// The tree whose files a step names by their paths.

@@ -4,33 +4,25 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::super::Builder;
 use super::super::layer::open_log;
 use super::super::trees::Trees;
-use super::identity;
-use crate::base::error::{Context, Error, Result};
+use super::place::SCRIPT;
+use crate::base::error::{Error, Result};
 use crate::base::progress::{Event, Progress};
 use crate::base::text::plain;
 use crate::enter::{self, Io, Left, Observer, Terminal};
 use crate::os::process::Exit;
 use crate::plan::view::View;
-use crate::portage;
-use crate::recipe::{Script, Step, StepRoot, TreeKind};
+use crate::recipe::{Script, Step};
 use crate::source::Site;
 use crate::store::work::WorkPaths;
 
 /// The interpreter of a script without a first line that names one.
 const SHELL: [&str; 5] = ["/bin/bash", "--noprofile", "--norc", "-eo", "pipefail"];
-
-/// The path of the script in the sandbox.
-pub(super) const SCRIPT: &str = "/quern/step";
-
-/// The directory of verified downloads in the sandbox.
-const FETCHED: &str = "/quern/fetch";
 
 /// The lines of output that an error shows.
 const SHOWN: usize = 40;
@@ -39,27 +31,6 @@ const SHOWN: usize = 40;
 const WIDTH: usize = 400;
 
 impl Builder<'_> {
-    /// Returns the sandbox of a step. Writes the script into the work directory.
-    pub(super) fn step_view(&self, step: &Step, at: &Site<'_>) -> Result<View> {
-        let mut view = View::step(step, at.options.offline);
-        if let crate::recipe::Action::Run(script) = &step.action {
-            let path = self.script_path();
-            let writing = || "writing the script of the step";
-            fs_err::create_dir_all(self.parts.work.paths().step_files()).system(writing)?;
-            fs_err::write(&path, &script.bytes).system(writing)?;
-            fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o555)).system(writing)?;
-            view = view.with(crate::enter::Mount::read_only(path, SCRIPT));
-        }
-        if self.parts.job.build.kind == TreeKind::Image && step.root == StepRoot::Builder {
-            view = view.with(crate::enter::Mount::writable(self.parts.work.paths().image(), portage::ROOT));
-        }
-        Ok(view)
-    }
-
-    fn script_path(&self) -> PathBuf {
-        self.parts.work.paths().step_files().join("script")
-    }
-
     /// Runs the script of a step in its trees.
     pub(super) fn run_script(
         &self,
@@ -78,10 +49,7 @@ impl Builder<'_> {
                 "name another interpreter in the first line of the script or in `shell`, or run the step with in = \"builder\"",
             ));
         }
-        let mut plan = view.plan(paths.tree(), argv, Terminal::None);
-        plan.env.extend(environment(step, self.parts.plan.epoch));
-        plan.user = step.user.as_deref().map(|user| identity::of(user, trees.root())).transpose()?;
-        plan.directory.clone_from(&step.workdir);
+        let mut plan = self.step_place(at).plan(step, view, trees, argv, Terminal::None)?;
         plan.limit = step.timeout;
         plan.left = Some(Vec::new());
         let log = paths.log();
@@ -150,23 +118,6 @@ fn command(step: &Step, script: &Script) -> Vec<OsString> {
         None => SHELL.iter().map(Into::into).collect(),
     };
     shell.into_iter().chain([SCRIPT.into()]).chain(step.args.iter().map(Into::into)).collect()
-}
-
-/// Returns what a step has in its environment besides what every command has.
-fn environment(step: &Step, epoch: u64) -> Vec<(String, String)> {
-    let mut env = vec![
-        ("SOURCE_DATE_EPOCH".to_owned(), epoch.to_string()),
-        ("QUERN_FETCH".to_owned(), FETCHED.to_owned()),
-        ("PYTHONUNBUFFERED".to_owned(), "1".to_owned()),
-    ];
-    if std::env::var_os("TERM").is_none() {
-        env.push(("TERM".to_owned(), "dumb".to_owned()));
-    }
-    if step.root == StepRoot::Builder {
-        env.push(("ROOT".to_owned(), portage::ROOT.to_owned()));
-    }
-    env.extend(step.env.clone());
-    env
 }
 
 /// The observer of a script.

@@ -1,0 +1,139 @@
+//! The surroundings of a step: its trees, its mounts, its environment. A shell at a step has the same.
+
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
+
+use super::identity;
+use crate::base::error::{Context, Result};
+use crate::builder::base::Base;
+use crate::builder::chain::Chain;
+use crate::builder::prepared::After;
+use crate::builder::trees::{self, Trees};
+use crate::enter::{self, Io, Mount, Plan, Terminal};
+use crate::os::process::Exit;
+use crate::plan::view::View;
+use crate::portage;
+use crate::recipe::{Action, Job, Step, StepRoot, TreeKind};
+use crate::store::work::{Scratch, WorkPaths};
+
+/// The path of the script in the sandbox.
+pub(super) const SCRIPT: &str = "/quern/step";
+
+/// The directory of verified downloads in the sandbox.
+const FETCHED: &str = "/quern/fetch";
+
+/// The trees and facts that the steps of a build share.
+#[derive(Debug, Clone, Copy)]
+pub struct StepPlace<'a> {
+    pub job: &'a Job,
+    pub base: &'a Base,
+    pub chain: &'a Chain,
+    /// The directory for mount points and files that steps see.
+    pub work: &'a WorkPaths,
+    /// The time that scripts get as SOURCE_DATE_EPOCH, in seconds since 1970.
+    pub epoch: u64,
+    pub offline: bool,
+}
+
+impl StepPlace<'_> {
+    /// Returns the sandbox of a step. Writes its script into the work directory.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::base::error::Kind::System) if the script cannot be written.
+    pub(super) fn view(&self, step: &Step) -> Result<View> {
+        let mut view = View::step(step, self.offline);
+        if let Action::Run(script) = &step.action {
+            let path = self.work.step_files().join("script");
+            let writing = || "writing the script of the step";
+            fs_err::create_dir_all(self.work.step_files()).system(writing)?;
+            // The last step's script cannot be written to.
+            fs_err::remove_file(&path).or_else(ignore_missing).system(writing)?;
+            fs_err::write(&path, &script.bytes).system(writing)?;
+            fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o555)).system(writing)?;
+            view = view.with(Mount::read_only(path, SCRIPT));
+        }
+        if self.job.build.kind == TreeKind::Image && step.root == StepRoot::Builder {
+            view = view.with(Mount::writable(self.work.image(), portage::ROOT));
+        }
+        Ok(view)
+    }
+
+    /// Mounts the trees that a step sees, with its changes in `paths` and those of a build that ended, if there is one, below them.
+    pub(super) fn trees(
+        &self,
+        step: &Step,
+        paths: &WorkPaths,
+        view: &View,
+        after: Option<&WorkPaths>,
+    ) -> Result<Trees> {
+        let files = if view.has_network() { vec![trees::name_servers()] } else { Vec::new() };
+        let after = after.map(|work| After { chain: self.chain, work: Some(work) });
+        let image = self.job.build.kind == TreeKind::Image;
+        if image && step.root == StepRoot::Image {
+            Trees::image_alone(self.chain, after, paths, view, &files)
+        } else {
+            Trees::builder(self.base, self.chain, after, image, paths, view, &files)
+        }
+    }
+
+    /// Returns the plan of a command in the trees of a step.
+    ///
+    /// # Errors
+    /// [`Kind::Build`](crate::base::error::Kind::Build) if the tree does not have the user of the step.
+    pub(super) fn plan(
+        &self,
+        step: &Step,
+        view: &View,
+        trees: &Trees,
+        argv: Vec<OsString>,
+        terminal: Terminal,
+    ) -> Result<Plan> {
+        let mut plan = view.plan(self.work.tree(), argv, terminal);
+        plan.env.extend(environment(step, self.epoch));
+        plan.user = step.user.as_deref().map(|user| identity::of(user, trees.root())).transpose()?;
+        plan.directory.clone_from(&step.workdir);
+        Ok(plan)
+    }
+
+    /// Runs a command with the caller's streams in the trees of a step. Its changes go to `scratch`; `after` has those of the step if it
+    /// failed.
+    ///
+    /// # Errors
+    /// Those of [`enter::run`] and of the mounts.
+    pub fn shell(
+        &self,
+        step: &Step,
+        scratch: &Scratch,
+        after: Option<&WorkPaths>,
+        argv: Vec<OsString>,
+        terminal: Terminal,
+    ) -> Result<Exit> {
+        let view = self.view(step)?;
+        let trees = self.trees(step, scratch.paths(), &view, after)?;
+        let plan = self.plan(step, &view, &trees, argv, terminal)?;
+        let exit = enter::run(&plan, Io::Inherit)?;
+        trees.unmount()?;
+        Ok(exit)
+    }
+}
+
+/// Returns what a step has in its environment besides what every command has.
+fn environment(step: &Step, epoch: u64) -> Vec<(String, String)> {
+    let mut env = vec![
+        ("SOURCE_DATE_EPOCH".to_owned(), epoch.to_string()),
+        ("QUERN_FETCH".to_owned(), FETCHED.to_owned()),
+        ("PYTHONUNBUFFERED".to_owned(), "1".to_owned()),
+    ];
+    if std::env::var_os("TERM").is_none() {
+        env.push(("TERM".to_owned(), "dumb".to_owned()));
+    }
+    if step.root == StepRoot::Builder {
+        env.push(("ROOT".to_owned(), portage::ROOT.to_owned()));
+    }
+    env.extend(step.env.clone());
+    env
+}
+
+fn ignore_missing(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
