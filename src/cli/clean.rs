@@ -1,9 +1,14 @@
 //! `clean`: removes files from the store.
 
+use std::time::Duration;
+
+use super::limits::size;
 use super::session::{self, Root};
 use crate::base::error::Result;
 use crate::base::text;
+use crate::recipe;
 use crate::store::clean::Category;
+use crate::store::layers::Limits;
 use crate::ui::Terminal;
 
 /// Remove files from the store that can be built or downloaded again
@@ -14,7 +19,8 @@ use crate::ui::Terminal;
 #[command(after_long_help = "\
 Examples:
   quern-builder clean --dry-run --all    list everything with its size
-  quern-builder clean --builds --trees")]
+  quern-builder clean --builds --trees
+  quern-builder clean --layers --keep 20GiB --unused 30d")]
 pub struct Args {
     /// All of the following
     #[arg(long)]
@@ -22,6 +28,15 @@ pub struct Args {
     /// Work directories: overlays, image trees, logs (default)
     #[arg(long)]
     pub builds: bool,
+    /// Results of steps (layers). A layer goes after those that were made on top of it
+    #[arg(long)]
+    pub layers: bool,
+    /// Keep the most recently used layers, up to this size: a number of bytes, or 20GiB
+    #[arg(long, value_name = "SIZE", value_parser = size, requires = "layers")]
+    pub keep: Option<u64>,
+    /// Keep layers that were used during this time: days, or 36h, 14d, 4w. With --keep, layers must meet both conditions to stay
+    #[arg(long, value_name = "AGE", value_parser = age, requires = "layers")]
+    pub unused: Option<u64>,
     /// Unpacked stage3s and ebuild repositories
     #[arg(long)]
     pub trees: bool,
@@ -45,8 +60,10 @@ pub struct Args {
 impl Args {
     /// Returns the selected categories; without options, the work directories.
     pub fn selection(&self) -> Vec<Category> {
+        let limits = Limits { keep: self.keep, unused: self.unused.map(Duration::from_secs) };
         let chosen = [
             (Category::Builds, self.builds),
+            (Category::Layers(limits), self.layers),
             (Category::Trees, self.trees),
             (Category::Blobs, self.blobs),
             (Category::Packages, self.packages),
@@ -72,6 +89,10 @@ impl Args {
     }
 }
 
+fn age(text: &str) -> Result<u64, String> {
+    recipe::age(text).ok_or_else(|| "not an age: write days, for example 14, or 36h, 14d, 4w".to_owned())
+}
+
 /// Formats a line of a list: size and name.
 pub fn row(bytes: u64, name: &str) -> String {
     format!("{:>10}  {}", indicatif::BinaryBytes(bytes).to_string(), text::line(name))
@@ -94,8 +115,14 @@ mod tests {
         let of = |arguments: &[&str]| Cli::parse_from([&["clean"], arguments].concat()).args.selection();
         assert_eq!(of(&[]), [Category::Builds]);
         assert_eq!(of(&["--trees"]), [Category::Trees]);
+        let limits = Limits { keep: Some(20 << 30), unused: Some(Duration::from_secs(14 * 86_400)) };
+        assert_eq!(of(&["--layers", "--keep", "20G", "--unused", "14"]), [Category::Layers(limits)]);
+        for refused in [&["--keep", "20G"][..], &["--layers", "--keep", "x"], &["--layers", "--unused", "1y"]] {
+            assert!(Cli::try_parse_from([&["clean"], refused].concat()).is_err(), "{refused:?}");
+        }
         let all = [
             Category::Builds,
+            Category::Layers(Limits::default()),
             Category::Trees,
             Category::Blobs,
             Category::Packages,

@@ -13,7 +13,7 @@ pub(super) struct LimitArgs {
     pub(super) max_entries: Option<u64>,
 }
 
-fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, String> {
     recipe::size(text)
         .ok_or_else(|| "not a size: write a number of bytes, or a number with K, M, G or T (or KiB, …)".to_owned())
 }

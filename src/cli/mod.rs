@@ -20,6 +20,7 @@ pub mod completions;
 pub mod explain;
 pub mod fetch;
 pub mod keys;
+mod layers;
 mod limits;
 pub mod lock;
 mod look;

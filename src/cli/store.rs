@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 
 use super::clean::row;
-use super::{RecipeArgs, lock, session, standard};
+use super::{RecipeArgs, layers, lock, session, standard};
 use crate::base::digest::Sha512;
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::progress::Progress;
@@ -22,7 +22,7 @@ use crate::source::{self, Located, SourceFile, Wanted};
 use crate::store::Store;
 use crate::ui::Terminal;
 
-/// List the downloads in the store, and copy them to another store
+/// List the downloads and layers in the store, and copy downloads to another store
 ///
 /// Mirrors keep a build for about five weeks; a store keeps it until it is cleaned. An export is a tar archive (SHA512SUMS,
 /// blobs/sha512/…) that other programs can read and check. Importing does not make anything trusted. A blob is used only if a lock
@@ -31,6 +31,7 @@ use crate::ui::Terminal;
 #[command(after_long_help = "\
 Examples:
   quern-builder store list
+  quern-builder store list --layers
   quern-builder lock demo.toml && quern-builder fetch demo.toml --locked
   quern-builder store export demo.toml -o stage3.tar        export the locked files of demo.toml
   quern-builder store import stage3.tar                     on a machine without a network, followed by:
@@ -43,7 +44,14 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// List the downloads: size, date, beginning of the SHA-512, and name if it is known
-    List,
+    List {
+        /// List the results of steps instead: size of the data, last use, beginning of the key, and the image and step that made it
+        #[arg(long)]
+        layers: bool,
+        /// Print a JSON document
+        #[arg(long, requires = "layers")]
+        json: bool,
+    },
     /// Write downloads to an archive or to standard output
     ///
     /// For a recipe, exports its locked files; without a lock, its newest verified stage3 in the store. Every file is hashed again.
@@ -83,7 +91,8 @@ impl Args {
         let store = session::store()?;
         Signals::start()?;
         match self.verb {
-            Verb::List => list(&store, ui),
+            Verb::List { layers: true, json } => layers::list(&store, json, ui),
+            Verb::List { .. } => list(&store, ui),
             Verb::Export(export) => export.run(&store, ui),
             Verb::Import { from } => import(&store, &from, ui).map_err(|error| space::told(error, &[store.root()])),
         }?;

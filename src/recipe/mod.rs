@@ -182,6 +182,11 @@ pub fn size(text: &str) -> Option<u64> {
     words::bytes(text)
 }
 
+/// Parses an age into seconds: days, or a number with the unit `h`, `d` or `w`.
+pub fn age(text: &str) -> Option<u64> {
+    words::age(text).ok()
+}
+
 /// Replaces the placeholders `{date}` and `$$DATE$$` (Quern's spelling) by a date.
 pub(crate) fn dated(text: &str, date: &str) -> String {
     text.replace(words::DATE, date).replace("$$DATE$$", date)

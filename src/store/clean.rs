@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Store;
+use super::layers::Limits;
 use super::lock::{self, Mode};
 use super::trees::remove_tree;
 use crate::base::error::{Context, Result};
@@ -12,6 +13,8 @@ use crate::base::error::{Context, Result};
 pub enum Category {
     /// Work directories: changes, images and logs of the last builds.
     Builds,
+    /// Results of steps, as far as the limits say.
+    Layers(Limits),
     /// Unpacked stage3s and ebuild repositories. They can be unpacked again from their blobs or from git.
     Trees,
     /// Downloads: complete and partial tarballs, and git repositories.
@@ -42,6 +45,10 @@ impl Store {
     pub fn clean(&self, categories: &[Category], pretend: bool, mut each: impl FnMut(&Item)) -> Result<()> {
         for category in categories {
             let directory = match category {
+                Category::Layers(limits) => {
+                    self.clean_layers(*limits, pretend, &mut each)?;
+                    continue;
+                }
                 Category::Builds => "builds",
                 Category::Trees => "trees",
                 Category::Blobs => "blobs",
@@ -65,7 +72,7 @@ impl Store {
                 };
                 let lock = match category {
                     Category::Builds | Category::Trees => lock::try_take(&locked, Mode::Exclusive)?,
-                    Category::Blobs | Category::Packages | Category::Distfiles | Category::Pieces => self.unused()?,
+                    _ => self.unused()?,
                 };
                 let item = Item { bytes: disk_usage(&path), busy: lock.is_none(), path };
                 if !item.busy && !pretend {
@@ -101,7 +108,7 @@ fn of_cache(path: &Path) -> Category {
     }
 }
 
-fn children(directory: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn children(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs_err::read_dir(directory).system(|| "listing the store")?;
     let mut paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>();
     if let Ok(paths) = &mut paths {
@@ -111,7 +118,7 @@ fn children(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Returns the disk usage of a tree. Symlinks are not followed; unreadable directories are skipped.
-fn disk_usage(path: &Path) -> u64 {
+pub(super) fn disk_usage(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let Ok(metadata) = fs_err::symlink_metadata(path) else { return 0 };
     let own = metadata.blocks() * 512;

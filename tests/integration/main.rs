@@ -10,6 +10,7 @@ mod e2e;
 mod env;
 mod exact;
 mod keys;
+mod layers;
 mod lock;
 mod man;
 mod names;

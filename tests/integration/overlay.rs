@@ -10,23 +10,24 @@ use quern_builder::testing::overlay::{Interface, Mounted, Overlay, mount, mount_
 use crate::env::{Privilege, TestEnv, output, twins};
 
 /// Names the directory to work in to a child of the test program.
-const PLACE: &str = "QUERN_TEST_OVERLAYS";
+pub(crate) const PLACE: &str = "QUERN_TEST_OVERLAYS";
 
 twins!(overlays_of_many_layers_are_mounted => root_overlays_of_many_layers_are_mounted, userns_overlays_of_many_layers_are_mounted);
 
-/// Runs [`in_a_child`] in namespaces of its own.
 fn overlays_of_many_layers_are_mounted(privilege: Privilege) {
+    in_namespaces(privilege, "overlay::in_a_child");
+}
+
+/// Runs a test in a child of the test program that may mount, and that finds its directory in [`PLACE`]. The test creates the file
+/// `done` there at its end.
+pub(crate) fn in_namespaces(privilege: Privilege, test: &str) {
     let Some(env) = TestEnv::with(privilege) else { return };
     let program = std::env::current_exe().unwrap();
     let mut command: Command = env.command("unshare");
     if privilege == Privilege::Userns {
         command.args(["--user", "--map-root-user"]);
     }
-    command.args(["--mount", "--propagation", "private"]).arg(program).args([
-        "--exact",
-        "overlay::in_a_child",
-        "--nocapture",
-    ]);
+    command.args(["--mount", "--propagation", "private"]).arg(program).args(["--exact", test, "--nocapture"]);
     let ran = output(command.env(PLACE, env.path("home")));
     assert!(ran.code == 0 && env.path("home/done").exists(), "{}{}", ran.stdout, ran.stderr);
 }

@@ -15,6 +15,8 @@
 //! A process that uses a layer holds a shared lock on the directory itself. It takes that lock under the lock of the key, so that no
 //! other process can remove the layer in between.
 
+mod collect;
+mod flatten;
 mod make;
 mod record;
 #[cfg(test)]
@@ -26,6 +28,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
+pub use self::collect::{Limits, Listed};
+pub use self::flatten::flatten;
 pub use self::make::Partial;
 pub use self::record::{FORMAT, LayerRecord, result};
 use super::Store;

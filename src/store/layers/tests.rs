@@ -7,6 +7,7 @@ use super::*;
 use crate::archive::changes;
 use crate::base::progress::Silent;
 use crate::fs::rootfs::Rootfs;
+use crate::store::clean::Category;
 
 fn key(name: &str) -> Sha256 {
     Sha256::of(name.as_bytes())
@@ -285,4 +286,89 @@ fn equal_results_lead_to_the_same_state() {
     assert_ne!(one.chain(), LayerRecord { parent: key("x"), ..one.clone() }.chain());
     let changes = |place| [(place, Changes::default())];
     assert_ne!(result(&changes("/")), result(&changes("/a")));
+}
+
+/// A store with the layers `a` ← `b` ← `c` and `b` ← `d`, and `z` beside them. Each was used an hour after the one before it in `uses`.
+fn chains(uses: &str) -> (tempfile::TempDir, Store) {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(home.path()).unwrap();
+    let mut chain = BTreeMap::new();
+    for (name, below) in [("a", ""), ("b", "a"), ("c", "b"), ("d", "b"), ("z", "")] {
+        let partial = missing(&store, &key(name));
+        let (mut record, changes) = made(&partial, &key(name), name);
+        record.parent = chain.get(below).copied().unwrap_or(record.parent);
+        record.step = name.to_owned();
+        let layer = partial.keep(record, &changes).unwrap();
+        chain.insert(name, layer.record().chain());
+        let hours = uses.find(name).unwrap() as u64;
+        let time = SystemTime::now() - Duration::from_secs(3600 * (uses.len() as u64 - hours));
+        fs_err::File::open(layer.directory().join(USED)).unwrap().set_modified(time).unwrap();
+    }
+    (home, store)
+}
+
+/// The names of the layers that `clean` lists, in that order; those that stay in upper case.
+fn cleaned(store: &Store, limits: Limits, pretend: bool) -> String {
+    let names: BTreeMap<PathBuf, String> =
+        store.layers().unwrap().into_iter().map(|layer| (layer.directory, layer.record.step)).collect();
+    let mut said = String::new();
+    let mut each = |item: &crate::store::clean::Item| {
+        assert!(item.bytes > 0);
+        let name = names.get(&item.path).map_or("?", String::as_str);
+        said += &if item.busy { name.to_uppercase() } else { name.to_owned() };
+    };
+    store.clean(&[Category::Layers(limits)], pretend, &mut each).unwrap();
+    said
+}
+
+#[test]
+fn layers_are_removed_from_above_and_those_in_use_stay() {
+    let (_home, store) = chains("abcdz");
+    assert_eq!(cleaned(&store, Limits::default(), true), "cdbaz");
+    assert_eq!(store.layers().unwrap().len(), 5);
+    let used = there(&store, &key("c"));
+    assert_eq!(cleaned(&store, Limits::default(), true), "dzCBA");
+    assert_eq!(cleaned(&store, Limits::default(), false), "dzCBA", "those below a layer in use stay");
+    drop(used);
+    assert_eq!(cleaned(&store, Limits::default(), false), "cba");
+    assert!(layers(&store).is_empty());
+}
+
+#[test]
+fn the_least_recently_used_layers_go_first() {
+    let unused = |hours: u64| Limits { unused: Some(Duration::from_secs(3600 * hours)), keep: None };
+    // `a` was not used since, but `d` was, which lies above it.
+    for (hours, removed) in [(6, ""), (4, ""), (3, "c"), (2, "cz"), (1, "czdba")] {
+        let (_home, store) = chains("abczd");
+        assert_eq!(cleaned(&store, unused(hours), false), removed, "{hours}");
+        assert_eq!(store.layers().unwrap().len(), 5 - removed.len());
+    }
+    let (_home, store) = chains("abczd");
+    let sizes: Vec<u64> =
+        store.layers().unwrap().iter().map(|layer| super::super::clean::disk_usage(&layer.directory)).collect();
+    assert_eq!(sizes.iter().max(), sizes.iter().min(), "the layers of this test have equal sizes");
+    let keep = |bytes| Limits { keep: Some(bytes), unused: None };
+    assert_eq!(cleaned(&store, keep(5 * sizes[0]), true), "");
+    assert_eq!(cleaned(&store, keep(5 * sizes[0] - 1), true), "c");
+    assert_eq!(cleaned(&store, Limits { keep: Some(4 * sizes[0]), ..unused(2) }, true), "cz");
+    assert_eq!(cleaned(&store, keep(2 * sizes[0]), false), "czd");
+    assert_eq!(cleaned(&store, keep(0), false), "ba");
+}
+
+#[test]
+fn leftovers_are_removed_and_layers_that_are_being_made_stay() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(home.path()).unwrap();
+    let making = missing(&store, &key("a"));
+    let of = |name: &str| store.root().join("layers").join(name);
+    fs_err::create_dir_all(of("killed.partial/upper")).unwrap();
+    fs_err::create_dir(of("damaged")).unwrap();
+    let mut said = BTreeMap::new();
+    let mut each = |item: &crate::store::clean::Item| _ = said.insert(item.path.clone(), item.busy);
+    store.clean(&[Category::Layers(Limits { keep: Some(1 << 40), unused: None })], false, &mut each).unwrap();
+    let own = making.directory().to_owned();
+    assert_eq!(said, BTreeMap::from([(own, true), (of("killed.partial"), false), (of("damaged"), false)]));
+    assert_eq!(layers(&store).len(), 1);
+    make(making, &key("a"), "text");
+    assert_eq!(store.layers().unwrap().len(), 1);
 }
