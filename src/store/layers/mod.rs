@@ -15,6 +15,7 @@
 //! A process that uses a layer holds a shared lock on the directory itself. It takes that lock under the lock of the key, so that no
 //! other process can remove the layer in between.
 
+mod chain;
 mod collect;
 mod flatten;
 mod make;
@@ -57,6 +58,9 @@ pub struct Layer {
     /// The directory with a shared lock.
     _used: File,
 }
+
+/// The most layers of a chain that an overlay should take one by one. The kernel takes 500, and a build adds a few of its own.
+pub const MAX_CHAIN: usize = 400;
 
 /// The result of looking for a layer.
 #[derive(Debug)]

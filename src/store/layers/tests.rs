@@ -372,3 +372,27 @@ fn leftovers_are_removed_and_layers_that_are_being_made_stay() {
     make(making, &key("a"), "text");
     assert_eq!(store.layers().unwrap().len(), 1);
 }
+
+#[test]
+fn a_chain_is_merged_into_one_layer() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(home.path()).unwrap();
+    let layers = ["a", "b", "c"].map(|name| {
+        let partial = missing(&store, &key(name));
+        let upper = partial.upper("/");
+        fs_err::create_dir_all(upper.join("dir")).unwrap();
+        fs_err::write(upper.join("dir").join(name), name).unwrap();
+        make(partial, &key(name), name)
+    });
+    let [a, b, c] = &layers;
+    let merged = || store.flattened(&[c, b, a], || panic!("nobody holds it")).unwrap();
+    let layer = merged();
+    let upper = layer.upper("/").unwrap();
+    assert_eq!(names(&upper.join("dir")), ["a", "b", "c"]);
+    assert_eq!(fs_err::read(upper.join("file")).unwrap(), b"c");
+    assert_eq!(fs_err::read(layer.upper("/quern/50% image").unwrap().join("file")).unwrap(), b"c");
+    assert_eq!(layer.record().step, "step to step");
+    assert_eq!(merged().record(), layer.record(), "it is made once");
+    assert_ne!(store.flattened(&[c, b], || {}).unwrap().record().key, layer.record().key);
+    assert!(store.flattened(&[], || {}).is_err());
+}
