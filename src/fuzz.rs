@@ -154,14 +154,7 @@ pub fn recipe(bytes: &[u8]) {
     PLACE.with(|place| {
         let file = place.path().join("recipe.toml");
         fs_err::write(&file, bytes).expect("writing the recipe");
-        let request = recipe::Request {
-            files: vec![file],
-            sets: Vec::new(),
-            env: Default::default(),
-            defaults: Vec::new(),
-            cwd: place.path().to_owned(),
-            colour: false,
-        };
+        let request = recipe::Request { files: vec![file], cwd: place.path().to_owned(), ..recipe::Request::default() };
         match recipe::load(&request) {
             Ok(loaded) => {
                 loaded.warnings.iter().for_each(|warning| plain(warning));

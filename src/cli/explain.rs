@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::RecipeArgs;
+use super::answers::AnswerArgs;
 use super::look::LookArgs;
 use super::session::{self, Session};
 use crate::base::error::{Context as _, Error, Kind, Result};
@@ -42,6 +43,9 @@ pub struct Args {
     /// Set a key of the recipe: portage.use='["ipv6"]'
     #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Recipe")]
     pub set: Vec<String>,
+    /// The answers to the questions of the recipe.
+    #[command(flatten)]
+    pub answers: AnswerArgs,
     /// Print the recipe with the lines that emerge asks for
     #[arg(long, conflicts_with_all = ["atoms", "json"])]
     pub fix: bool,
@@ -58,7 +62,8 @@ struct Document<T> {
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
-        let recipe = RecipeArgs { files: vec![self.file.clone()], set: self.set.clone() };
+        let recipe =
+            RecipeArgs { files: vec![self.file.clone()], set: self.set.clone(), answers: self.answers.clone() };
         session::with(&recipe, &[], ui, |Session { job, origin, store }| {
             let locked = self.look.lock.entry(&recipe, job)?;
             let at = self.look.site(store, locked.as_ref(), ui);

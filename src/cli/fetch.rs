@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::RecipeArgs;
+use super::answers::AnswerArgs;
 use super::lock::LockArgs;
 use super::session::{self, Session};
 use crate::base::error::Result;
@@ -30,6 +31,9 @@ pub struct Args {
     /// Set a key of the recipe, over all files
     #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Recipe")]
     pub set: Vec<String>,
+    /// The answers to the questions of the recipe.
+    #[command(flatten)]
+    pub answers: AnswerArgs,
     /// Download nothing; list the stage3s that the mirrors offer for an architecture, with sizes and dates
     #[arg(long, value_name = "ARCH")]
     pub list: Option<String>,
@@ -43,7 +47,7 @@ pub struct Args {
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
-        let recipe = RecipeArgs { files: self.files, set: self.set };
+        let recipe = RecipeArgs { files: self.files, set: self.set, answers: self.answers };
         if let Some(arch) = &self.list {
             return list(&recipe, arch, ui);
         }

@@ -12,7 +12,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use crate::base::error::Result;
 use crate::ui::{self, Terminal};
 
-pub mod audit;
+pub mod answers;
+mod audit;
 pub mod binhost;
 pub mod build;
 pub mod clean;
@@ -137,6 +138,9 @@ pub struct RecipeArgs {
     /// Set a key of the recipe: build.kind=stage4, emerge.packages='["@profile"]'
     #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Recipe")]
     pub set: Vec<String>,
+    /// The answers to the questions of the recipe.
+    #[command(flatten)]
+    pub answers: answers::AnswerArgs,
 }
 
 /// Runs the program with `arguments` and returns its exit code.

@@ -3,7 +3,7 @@
 use crate::base::time::SourceDate;
 use std::path::{Path, PathBuf};
 
-use super::RecipeArgs;
+use super::{RecipeArgs, answers};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::progress::Progress;
 use crate::builder::host;
@@ -33,17 +33,19 @@ pub(super) fn with(
     // The child reads the recipe as well, so standard input is left to it.
     let standard_input = args.files.iter().any(|file| file == Path::new("-"));
     if !userns::is_root() && !standard_input {
-        let loaded = load(args, overrides, ui)?;
-        if let BaseSpec::Host { show, .. } = &loaded.job.source.base {
+        // Questions are left to the child, too.
+        let loaded = recipe::load_without_questions(&request(args, overrides, ui)?)?;
+        if let Some(BaseSpec::Host { show, .. }) = loaded.as_ref().map(|loaded| &loaded.job.source.base) {
             // Before ranges of subordinate ids are looked up, which would not help.
             host::check(show)?;
         }
     }
-    let store = match root()? {
-        Root::Here(store) => store,
-        Root::Done(code) => return Ok(code),
-    };
+    if let Role::Waited(exit) = userns::become_root()? {
+        return Ok(exit.code());
+    }
+    // Before signals are caught: one of them ends a process that waits for an answer.
     let loaded = load(args, overrides, ui)?;
+    let store = as_root()?;
     loaded.warnings.iter().for_each(|warning| ui.warn(warning));
     let session = Session { job: loaded.job, origin: origin(args)?, store };
     let mounts = mounts_in(session.store.root());
@@ -81,15 +83,18 @@ pub(super) enum Root {
 
 /// Becomes root and opens the store.
 pub(super) fn root() -> Result<Root> {
-    let home = Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?;
     match userns::become_root()? {
         Role::Waited(exit) => Ok(Root::Done(exit.code())),
-        Role::Root => {
-            probe::look();
-            Signals::start()?;
-            open(&home).map(Root::Here)
-        }
+        Role::Root => as_root().map(Root::Here),
     }
+}
+
+/// Starts the signal thread and opens the store, in a process that is root.
+fn as_root() -> Result<Store> {
+    let home = Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?;
+    probe::look();
+    Signals::start()?;
+    open(&home)
 }
 
 /// Becomes root in a user namespace, unless this process is root. For commands that need no store. Returns the exit code of the child
@@ -114,9 +119,11 @@ fn open(home: &Path) -> Result<Store> {
     Store::open(home).map_err(|error| space::told(error, &[home]))
 }
 
-/// Reads the recipe.
+/// Reads the recipe, and asks its questions.
 pub(super) fn load(args: &RecipeArgs, overrides: &[String], ui: &Terminal) -> Result<Loaded> {
-    recipe::load(&request(args, overrides, ui)?)
+    let loaded = recipe::load_with(&request(args, overrides, ui)?, &mut answers::Asker(ui))?;
+    args.answers.save(&loaded.answers)?;
+    Ok(loaded)
 }
 
 /// Collects the sources of the recipe: files, options, variables, defaults.
@@ -130,6 +137,8 @@ pub(super) fn request(args: &RecipeArgs, overrides: &[String], ui: &Terminal) ->
         sets: args.set.iter().chain(overrides).cloned().collect(),
         env: std::env::vars_os().collect(),
         defaults,
+        answers: args.answers.given()?,
+        saved_answers: args.answers.saved()?,
         cwd: std::env::current_dir().system(|| "finding the working directory")?,
         colour: ui.colour(),
     })

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
+use super::answers::AnswerArgs;
 use super::clean::row;
 use super::{RecipeArgs, layers, lock, session, standard};
 use crate::base::digest::Sha512;
@@ -185,7 +186,11 @@ impl Export {
                 }
             }
         }
-        let recipe = RecipeArgs { files: files.into_iter().cloned().collect(), set: self.set.clone() };
+        let recipe = RecipeArgs {
+            files: files.into_iter().cloned().collect(),
+            set: self.set.clone(),
+            answers: AnswerArgs::default(),
+        };
         let wanted = match (&self.lock_file, recipe.files.is_empty()) {
             (_, false) => self.of_recipe(&recipe, store, ui)?,
             (Some(path), true) => {

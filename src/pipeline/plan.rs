@@ -12,7 +12,7 @@ use crate::fs::rootfs::Rootfs;
 use crate::lockfile::Locked;
 use crate::output::{Claim, ImageSpec, Role};
 use crate::plan::view::Caches;
-use crate::plan::{DryRun, Known, Plan};
+use crate::plan::{DryRun, Known, Plan, uses};
 use crate::portage::accelerate::Tools;
 use crate::portage::{self, BuilderInfo, Resolved};
 use crate::recipe::{BaseSpec, Job, MetaRepo, MetaRepoPlace, Origin};
@@ -39,6 +39,7 @@ pub struct PlanOptions<'a> {
 /// Those of the checks at the start of a build.
 pub fn plan(job: &Job, origin: &Path, home: &Path, options: &PlanOptions<'_>) -> Result<DryRun> {
     portage::check(job)?;
+    uses::check(job)?;
     let store = if home.is_dir() { Some(Store::open(home)?) } else { None };
     let spec = ImageSpec::of_job(job, options.date)?;
     if let Some(store) = &store {

@@ -5,6 +5,7 @@ use crate::base::error::{Context, Error, Result};
 use crate::builder::{host, trial};
 use crate::os::{probe, space, userns};
 use crate::output::platform;
+use crate::plan::uses;
 use crate::plan::view::Caches;
 use crate::portage;
 use crate::recipe::{BaseSpec, Job};
@@ -20,6 +21,7 @@ pub(super) fn check(job: &Job, at: &Site<'_>) -> Result<()> {
         host::check(show)?;
     }
     portage::check(job)?;
+    uses::check(job)?;
     check_architecture(job)?;
     check_sandbox(at)?;
     let caches = Caches::of(job, at.store.root());

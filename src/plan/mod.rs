@@ -3,6 +3,7 @@
 pub mod misses;
 pub mod nodes;
 pub mod packages;
+pub mod uses;
 pub mod view;
 
 use std::fmt;

@@ -33,7 +33,7 @@ pub enum Action {
     /// An emerge command.
     Emerge(emerge::Step),
     /// A step of the recipe.
-    Step(Step),
+    Step(Box<Step>),
 }
 
 /// Name of the step that writes Portage's configuration.
@@ -48,7 +48,7 @@ pub fn nodes(job: &Job, commands: &[emerge::Step], of_step: impl Fn(&Step) -> Ve
         steps.flat_map(|step| {
             let commands = of_step(step);
             if commands.is_empty() {
-                vec![Node { name: step.name.clone(), action: Action::Step(step.clone()) }]
+                vec![Node { name: step.name.clone(), action: Action::Step(Box::new(step.clone())) }]
             } else {
                 commands.into_iter().map(merging).collect()
             }

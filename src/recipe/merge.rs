@@ -302,10 +302,23 @@ impl Merger<'_> {
         let Some((name, name_at)) = item else {
             return parse::argument(self.texts, text, start, of.unwrap_or(Type::Str));
         };
-        let is_table = matches!(of, Some(Type::Map | Type::Variables | Type::Tables | Type::Lines(_) | Type::Tool(_)));
+        let is_table = matches!(
+            of,
+            Some(Type::Map | Type::Variables | Type::Tables | Type::Lines(_) | Type::Tool(_) | Type::Named(_))
+        );
         if of.is_some() && !is_table {
             self.texts.find(Finding::at(&name_at, format!("{} is not a table", quoted(key)), "has no items"));
             return None;
+        }
+        if let Some(Type::Named(entries)) = of
+            && let Some((name, inner)) = name.rsplit_once('.')
+        {
+            let of = entries.keys.iter().find(|key| key.name == inner).map_or(Type::Str, |key| key.of);
+            let value = parse::argument(self.texts, text, start, of)?;
+            let (at, key_at) = (value.at.clone(), name_at.clone());
+            let is = Is::Table(Table::from([(inner.to_owned(), Item { key_at: name_at, value })]));
+            let item = Item { key_at, value: Value { at: at.clone(), is } };
+            return Some(Value { at, is: Is::Table(Table::from([(name.to_owned(), item)])) });
         }
         let of_item = match of {
             Some(Type::Tables) => Type::Variables,

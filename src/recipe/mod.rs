@@ -1,9 +1,10 @@
 //! Reads recipes into a typed, valid [`Job`]. The rest of the program knows neither TOML nor where a value came from.
 //!
 //! `keys` lists what a recipe may contain. `parse` turns each file, variable and option into a tree, `shape` checks its keys and
-//! types, `merge` lays the trees over each other, and `variables` fills `{{NAME}}` in, and `check` gives the result a meaning, with the rules in `words`, `atom` and
+//! types, `merge` lays the trees over each other, and `ask` and `variables` fill `{{NAME}}` in, and `check` gives the result a meaning, with the rules in `words`, `atom` and
 //! `package_files`. `diagnostic` shows every mistake with a caret under it.
 
+mod ask;
 mod atom;
 mod check;
 mod diagnostic;
@@ -27,12 +28,14 @@ use std::path::PathBuf;
 
 use crate::base::error::Result;
 
+pub use ask::{Answers, Question, User};
 pub use edit::{NewLine, with_lines};
 pub use job::{
-    Accelerate, Action, BaseSpec, Binhost, Bounds, Build, Ccache, Compression, CopySpec, Emerge, FuntooProfile, Git,
-    Job, Jobserver, MetaRepo, MetaRepoPlace, Oci, Origin, Phase, Portage, ProfileName, ProfileSpec, Rebuild, Refresh,
-    RepositorySpec, Script, SignedFile, Snapshot, SnapshotFormat, Source, Step, StepRoot, StepTmpfs, Strip, TreeKind,
-    Version, WriteSpec,
+    Accelerate, Action, BaseSpec, Bind, BindContent, Binhost, Bounds, Build, Ccache, Compression, CopySpec, Daemon,
+    Emerge, Fetch, FetchFrom, FuntooProfile, Git, Job, Jobserver, MetaRepo, MetaRepoPlace, Oci, Origin, Phase, Portage,
+    ProfileName, ProfileSpec, Ready, Rebuild, Refresh, RepositorySpec, Script, Secret, SecretValue, Sharing,
+    SignedFile, Snapshot, SnapshotFormat, Source, Step, StepCache, StepRoot, StepTmpfs, Strip, TreeKind, Version,
+    Volume, WriteSpec,
 };
 
 /// Returns true for a name that a git branch may have.
@@ -87,10 +90,15 @@ pub struct Request {
     pub files: Vec<PathBuf>,
     /// Values of `--set`, as `section.key=value`. A later one wins over an earlier one, and all of them win over the rest.
     pub sets: Vec<String>,
-    /// The environment. Only `QUERN_<SECTION>_<KEY>`, `QUERN_VARS_<NAME>`, `QUERN_NAME` and `HOME` (for `~/` in paths) are used.
+    /// The environment. Only `QUERN_<SECTION>_<KEY>`, `QUERN_VARS_<NAME>`, `QUERN_ANSWER_<NAME>`, `QUERN_NAME`, `HOME` (for
+    /// `~/` in paths) and the variables that secrets name are used.
     pub env: BTreeMap<OsString, OsString>,
     /// Files with defaults, which need not exist; a later one wins.
     pub defaults: Vec<PathBuf>,
+    /// Answers to the questions of the recipe. They win over those in the environment.
+    pub answers: Answers,
+    /// Answers from a file. Those in the environment win over them.
+    pub saved_answers: Answers,
     /// The working directory, absolute.
     pub cwd: PathBuf,
     /// Set to colour the snippets of mistakes.
@@ -104,25 +112,62 @@ pub struct Loaded {
     pub job: Job,
     /// Warnings about deprecated or unused keys, one line each.
     pub warnings: Vec<String>,
+    /// The answers that are not secret, by the name of the question.
+    pub answers: BTreeMap<String, String>,
 }
 
-/// Reads and checks a recipe.
+/// Reads and checks a recipe. Nobody is asked for answers.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::base::error::Kind::Usage), with details that show every mistake.
+/// [`Kind::Usage`](crate::base::error::Kind::Usage), with details that show every mistake and every missing answer.
 pub fn load(request: &Request) -> Result<Loaded> {
+    load_with(request, &mut ask::Nobody)
+}
+
+/// Reads and checks a recipe, and asks a user for the answers that the request lacks.
+///
+/// # Errors
+/// Those of [`load`], and those of the user.
+pub fn load_with(request: &Request, user: &mut dyn User) -> Result<Loaded> {
     let mut texts = diagnostic::Texts::default();
     let tree = merge::tree(request, &mut texts)?;
+    checked(request, texts, tree, user)
+}
+
+/// Reads and checks a recipe that has no questions. Returns `None` for a recipe that has.
+///
+/// # Errors
+/// Those of [`load`].
+pub fn load_without_questions(request: &Request) -> Result<Option<Loaded>> {
+    let mut texts = diagnostic::Texts::default();
+    let tree = merge::tree(request, &mut texts)?;
+    if !texts.is_wrong() && tree.as_ref().is_some_and(|tree| tree.contains_key("ask")) {
+        return Ok(None);
+    }
+    checked(request, texts, tree, &mut ask::Nobody).map(Some)
+}
+
+fn checked(
+    request: &Request,
+    mut texts: diagnostic::Texts,
+    tree: Option<parse::Table>,
+    user: &mut dyn User,
+) -> Result<Loaded> {
     let misspelt = texts.is_wrong();
-    let job = tree.and_then(|mut tree| {
-        let variables = variables::fill_in(&mut texts, &mut tree, request);
-        check::job(&mut texts, &tree, request, variables)
-    });
+    let mut answers = BTreeMap::new();
+    let job = match tree {
+        Some(mut tree) => {
+            let variables = variables::fill_in(&mut texts, &mut tree, request, user)?;
+            answers.clone_from(&variables.answers);
+            check::job(&mut texts, &tree, request, variables)
+        }
+        None => None,
+    };
     if misspelt {
         texts.forgive_missing();
     }
     match job {
-        Some(job) if !texts.is_wrong() => Ok(Loaded { job, warnings: texts.take_warnings() }),
+        Some(job) if !texts.is_wrong() => Ok(Loaded { job, warnings: texts.take_warnings(), answers }),
         _ => Err(texts.error(request.colour)),
     }
 }
@@ -134,11 +179,18 @@ pub fn load(request: &Request) -> Result<Loaded> {
 /// Those of [`load`].
 pub fn load_source(request: &Request) -> Result<Source> {
     let mut texts = diagnostic::Texts::default();
-    let source = merge::tree(request, &mut texts)?.and_then(|mut tree| {
-        tree.retain(|key, _| ["source", "vars"].contains(&key.as_str()));
-        variables::fill_in(&mut texts, &mut tree, request);
-        check::source_alone(&mut texts, &tree, request)
-    });
+    let source = match merge::tree(request, &mut texts)? {
+        Some(mut tree) => {
+            tree.retain(|key, _| ["source", "vars"].contains(&key.as_str()));
+            // The answers belong to questions that are not asked here.
+            let mut request =
+                Request { answers: Answers::default(), saved_answers: Answers::default(), ..request.clone() };
+            request.env.retain(|name, _| !name.as_encoded_bytes().starts_with(b"QUERN_ANSWER_"));
+            variables::fill_in(&mut texts, &mut tree, &request, &mut ask::Nobody)?;
+            check::source_alone(&mut texts, &tree, &request)
+        }
+        None => None,
+    };
     match source {
         Some(source) if !texts.is_wrong() => Ok(source),
         _ => Err(texts.error(request.colour)),

@@ -123,6 +123,7 @@ fn typed(texts: &mut Texts, section: &str, key: &Key, value: Value) -> Option<Va
             }
             is => Value { at: value.at, is },
         })?),
+        (Type::Named(entries), Is::Table(table)) => Is::Table(wrong.named(texts, entries, table)?),
         (Type::Steps, Is::List(list)) => Is::Steps(wrong.steps(texts, list)?),
         (of, is) => {
             wrong.note(texts, &at, of.expected(), &is);
@@ -229,6 +230,20 @@ impl Wrong<'_> {
             };
             let items = inner(texts, table, entries.keys, (entries.list, entries.of));
             checked.push(Value { at, is: Is::Table(items) });
+        }
+        Some(checked)
+    }
+
+    /// Returns the tables of a table by name.
+    fn named(&self, texts: &mut Texts, entries: &Entries, table: Table) -> Option<Table> {
+        let mut checked = Table::new();
+        for (name, Item { key_at, value: Value { at, is } }) in table {
+            let Is::Table(table) = is else {
+                self.note(texts, &at, entries.entry, &is);
+                return None;
+            };
+            let is = Is::Table(inner(texts, table, entries.keys, (entries.list, entries.of)));
+            checked.insert(name, Item { key_at, value: Value { at, is } });
         }
         Some(checked)
     }

@@ -1,11 +1,13 @@
 //! Variables of a recipe, and `{{NAME}}` in its values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::Request;
+use super::ask::{self, User};
 use super::diagnostic::{Finding, Place, Problem, Texts};
 use super::parse::{Is, Item, Table, Value};
 use super::words::{self, DATE};
+use super::{Request, SecretValue};
+use crate::base::error::Result;
 use crate::base::text::{nearest, quoted};
 
 /// Variables that a recipe does not declare.
@@ -15,7 +17,8 @@ const RESERVED: [&str; 2] = ["path", "tree"];
 /// Keys whose values stay as they are: names, texts and patterns.
 const LITERAL: [&str; 4] = ["vars", "ask", "secret", "include"];
 /// Keys of a step whose values stay as they are. Texts are filled in later, if the recipe asks for it.
-const LITERAL_OF_STEP: [&str; 6] = ["name", "run", "before", "after", "vars", "secrets"];
+const LITERAL_OF_STEP: [&str; 11] =
+    ["name", "run", "before", "after", "vars", "fetch", "caches", "volumes", "daemons", "secrets", "leak"];
 /// The values in which the date can be used.
 const DATED: [&str; 2] = ["oci.tag", "build.image-name"];
 
@@ -23,24 +26,45 @@ const DATED: [&str; 2] = ["oci.tag", "build.image-name"];
 #[derive(Debug, Clone, Default)]
 pub(super) struct Variables {
     values: BTreeMap<String, String>,
+    /// Answers that are variables, by name.
+    pub(super) answers: BTreeMap<String, String>,
+    /// Answers that are secrets, by name.
+    pub(super) secrets: BTreeMap<String, SecretValue>,
+    /// The names of all secrets.
+    secret_names: BTreeSet<String>,
 }
 
-/// Takes the variables out of a tree and fills its values in. Notes mistakes in `texts`.
-pub(super) fn fill_in(texts: &mut Texts, tree: &mut Table, request: &Request) -> Variables {
+/// Collects the variables of a tree, asks for those that a user must give, and fills the values of the tree in. Notes mistakes in
+/// `texts`.
+///
+/// # Errors
+/// Those of the user.
+pub(super) fn fill_in(
+    texts: &mut Texts,
+    tree: &mut Table,
+    request: &Request,
+    user: &mut dyn User,
+) -> Result<Variables> {
     let mut variables = Variables::default();
     variables.declare(texts, tree);
+    // A question may name the image, if its name is known without an answer.
+    let known = name(tree, request).filter(|name| !name.contains("{{"));
+    variables.values.extend(known.map(|name| ("image".to_owned(), name)));
+    ask::ask(texts, tree, request, &mut variables, user)?;
+    variables.values.remove("image");
     for key in ["name", "source"] {
         if let Some(item) = tree.get_mut(key) {
             variables.value(texts, &mut item.value, key);
         }
     }
-    let stem = || Some(request.files.last()?.file_stem()?.to_str()?.to_owned());
-    let name = tree.get("name").and_then(|item| item.value.as_str()).map(str::to_owned).or_else(stem);
-    variables.values.extend(name.map(|name| ("image".to_owned(), name)));
+    variables.values.extend(name(tree, request).map(|name| ("image".to_owned(), name)));
     variables.values.extend(arch(tree).map(|arch| ("arch".to_owned(), arch)));
     for (key, item) in tree.iter_mut().filter(|(key, _)| !["name", "source"].contains(&key.as_str())) {
         match &mut item.value.is {
             _ if LITERAL.contains(&key.as_str()) => {}
+            Is::Table(binds) if key == "bind" => {
+                binds.values_mut().for_each(|bind| variables.without_text(texts, &mut bind.value));
+            }
             Is::Steps(steps) => steps.iter_mut().for_each(|step| variables.step(texts, step)),
             Is::Table(section) => {
                 for (name, item) in section {
@@ -50,7 +74,13 @@ pub(super) fn fill_in(texts: &mut Texts, tree: &mut Table, request: &Request) ->
             _ => variables.value(texts, &mut item.value, key),
         }
     }
-    variables
+    Ok(variables)
+}
+
+/// Returns the name of the image.
+fn name(tree: &Table, request: &Request) -> Option<String> {
+    let stem = || Some(request.files.last()?.file_stem()?.to_str()?.to_owned());
+    tree.get("name").and_then(|item| item.value.as_str()).map(str::to_owned).or_else(stem)
 }
 
 /// Returns the architecture of the stage3, if the recipe names it.
@@ -62,8 +92,23 @@ fn arch(tree: &Table) -> Option<String> {
 }
 
 impl Variables {
-    /// Adds the variables of `[vars]`.
+    /// Adds an answer.
+    pub(super) fn answer(&mut self, name: String, answer: &str) {
+        self.answers.insert(name.clone(), answer.to_owned());
+        self.values.insert(name, answer.to_owned());
+    }
+
+    /// Adds the variables of `[vars]`, and the names of the secrets.
     fn declare(&mut self, texts: &mut Texts, tree: &Table) {
+        for (key, secret) in [("secret", true), ("ask", false)] {
+            let Some(Is::Table(tables)) = tree.get(key).map(|item| &item.value.is) else { continue };
+            let is_secret = |item: &Item| match &item.value.is {
+                Is::Table(table) => table.get("secret").is_some_and(|item| matches!(item.value.is, Is::Bool(true))),
+                _ => false,
+            };
+            let names = tables.iter().filter(|(_, item)| secret || is_secret(item)).map(|(name, _)| name.clone());
+            self.secret_names.extend(names);
+        }
         let Some(Is::Table(table)) = tree.get("vars").map(|item| &item.value.is) else { return };
         for (name, item) in table {
             let problem = match words::environment_variable(name) {
@@ -96,6 +141,9 @@ impl Variables {
     fn unknown(&self, name: &str, at: &Place, key: &str) -> Finding {
         let title = format!("unknown variable {}", quoted(name));
         let why = match name {
+            _ if self.secret_names.contains(name) => {
+                "a secret is not a variable: a step that names it in `secrets` can read it"
+            }
             "date" => "the date can be used in oci.tag and build.image-name only",
             "arch" if key == "source" => "the architecture is not known before the stage3",
             "arch" => "the recipe does not name an architecture",
@@ -116,27 +164,27 @@ impl Variables {
         for (key, item) in table.iter_mut().filter(|(key, _)| !LITERAL_OF_STEP.contains(&key.as_str())) {
             match &mut item.value.is {
                 Is::Steps(steps) => steps.iter_mut().for_each(|step| self.step(texts, step)),
-                Is::List(list) if key == "write" => {
-                    for value in list {
-                        let Is::Table(entry) = &mut value.is else { continue };
-                        for (_, item) in entry.iter_mut().filter(|(key, _)| *key != "text") {
-                            self.value(texts, &mut item.value, "step");
-                        }
-                    }
+                Is::List(list) if ["write", "binds"].contains(&key.as_str()) => {
+                    list.iter_mut().for_each(|entry| self.without_text(texts, entry));
                 }
                 _ => self.value(texts, &mut item.value, "step"),
             }
         }
     }
 
+    /// Fills a table in, except for its text.
+    fn without_text(&self, texts: &mut Texts, value: &mut Value) {
+        let Is::Table(table) = &mut value.is else { return };
+        for (_, item) in table.iter_mut().filter(|(key, _)| *key != "text") {
+            self.value(texts, &mut item.value, "step");
+        }
+    }
+
     /// Fills a value in, and the values in it.
     fn value(&self, texts: &mut Texts, value: &mut Value, key: &str) {
         match &mut value.is {
-            Is::Str(text) => {
-                if let Some(filled) = self.fill(texts, text, &value.at, key) {
-                    *text = filled;
-                }
-            }
+            // After a mistake, the name stands for the value, so that the value itself is not a mistake as well.
+            Is::Str(text) => *text = self.replace(texts, text, &value.at, key).0,
             Is::List(list) => list.iter_mut().for_each(|value| self.value(texts, value, key)),
             Is::Table(table) => table.values_mut().for_each(|item| self.value(texts, &mut item.value, key)),
             _ => {}
@@ -146,6 +194,12 @@ impl Variables {
     /// Replaces each `{{NAME}}` of a text by the value of the variable, and `{{{{` by `{{`. Values are not filled in again. Returns
     /// `None` after a mistake.
     pub(super) fn fill(&self, texts: &mut Texts, text: &str, at: &Place, key: &str) -> Option<String> {
+        let (filled, right) = self.replace(texts, text, at, key);
+        right.then_some(filled)
+    }
+
+    /// Replaces variables, and unknown ones by their names. Returns false after a mistake.
+    fn replace(&self, texts: &mut Texts, text: &str, at: &Place, key: &str) -> (String, bool) {
         let (mut filled, mut rest, mut right) = (String::new(), text, true);
         while let Some((before, after)) = rest.split_once("{{") {
             filled.push_str(before);
@@ -157,7 +211,7 @@ impl Variables {
             let Some((name, after)) = after.split_once("}}") else {
                 let finding = Finding::at(&part(texts, at, "{{"), "`{{` without `}}`", "not closed");
                 texts.find(finding.help("write `{{{{` for two braces"));
-                return None;
+                return (filled + after, false);
             };
             rest = after;
             match self.values.get(name) {
@@ -167,12 +221,13 @@ impl Variables {
                     let at = part(texts, at, &format!("{{{{{name}}}}}"));
                     let finding = self.unknown(name, &at, key);
                     texts.find(finding.help("write `{{{{` for two braces that begin no variable"));
+                    filled.push_str(name);
                     right = false;
                 }
             }
         }
         filled.push_str(rest);
-        right.then_some(filled)
+        (filled, right)
     }
 
     /// Returns the first variable that a text without a template mentions as `{{NAME}}`.

@@ -18,6 +18,7 @@ use crate::base::progress::{Event, Progress};
 
 mod bytes;
 mod packages;
+mod question;
 pub mod report;
 pub mod summary;
 

@@ -13,6 +13,7 @@ mod repositories;
 mod repository;
 mod source;
 mod steps;
+mod uses;
 
 use std::path::{Path, PathBuf};
 

@@ -167,7 +167,7 @@ impl Checker<'_> {
         Some(MetaRepo { at: place?, release: release?, kits })
     }
 
-    fn git(&mut self, word: &Word, table: &Table) -> Option<Git> {
+    pub(super) fn git(&mut self, word: &Word, table: &Table) -> Option<Git> {
         let branch = match table.get("branch").and_then(|item| Word::of(&item.value)) {
             Some(word) => self.follow(&word, "branch", unchanged(words::branch)).map(Some),
             None => Some(None),

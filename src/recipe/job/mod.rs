@@ -1,6 +1,7 @@
 //! The typed recipe.
 
 mod steps;
+mod uses;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use serde::Serialize;
 use super::dated;
 
 pub use steps::{Action, CopySpec, Phase, Rebuild, Refresh, Script, Step, StepRoot, StepTmpfs, WriteSpec};
+pub use uses::{Bind, BindContent, Daemon, Fetch, FetchFrom, Ready, Secret, SecretValue, Sharing, StepCache, Volume};
 
 /// One image to build. Every path is absolute and every value is valid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

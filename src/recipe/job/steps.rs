@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
 
+use super::{Bind, Daemon, Fetch, Secret, StepCache, Volume};
 use crate::base::digest::Sha256;
 
 /// `[[step]]`: a named change of the tree, with everything that it uses.
@@ -50,6 +51,27 @@ pub struct Step {
     /// File systems in memory.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tmpfs: Vec<StepTmpfs>,
+    /// Files of this machine, sorted by mount point.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub binds: Vec<Bind>,
+    /// Downloads.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fetch: Vec<Fetch>,
+    /// Directories that are kept from build to build.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub caches: Vec<StepCache>,
+    /// Directories that are kept with the layers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+    /// Processes that live while the step runs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub daemons: Vec<Daemon>,
+    /// Values that must not be in the image.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<Secret>,
+    /// True if the values of `secrets` may be in the image.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub leak_allowed: bool,
 }
 
 /// The part of a build in which a step runs. The order is that of a build.

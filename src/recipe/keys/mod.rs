@@ -1,6 +1,7 @@
 //! The table of all keys of a recipe: section, type, other spellings, and an example for messages.
 
 mod steps;
+mod uses;
 
 pub(super) use steps::STEP;
 
@@ -39,6 +40,8 @@ pub(super) enum Type {
     Tool(&'static [Key]),
     /// A boolean, a word or an integer.
     Choice,
+    /// A table of tables with these keys, by name.
+    Named(&'static Entries),
     /// An array of steps, which are merged by name.
     Steps,
 }
@@ -62,16 +65,17 @@ impl Type {
             Self::Tables => "a table of tables",
             Self::Tool(_) => "true, false or a table",
             Self::Choice => "a word, an integer or false",
+            Self::Named(_) => "a table of tables",
             Self::Steps => "an array of tables",
             Self::Lines(_) => "an array of lines, or a table of package = \"words\"",
         }
     }
 }
 
-/// The entries of an array of strings or tables.
+/// The entries of an array of strings or tables, or of a table of tables.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Entries {
-    /// The key of the array, with its section.
+    /// The key of the array or table, with its section.
     pub(super) list: &'static str,
     /// The kind of thing that an entry describes, with its article.
     pub(super) of: &'static str,
@@ -86,7 +90,7 @@ pub(super) struct Entries {
 }
 
 /// A key.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
     /// The section; empty for a key at the top of a recipe.
     pub(super) section: &'static str,
@@ -180,6 +184,13 @@ pub(super) const KEYS: &[Key] = &[
     key("", "name", Type::Str, r#"name = "musl-python3""#),
     key("", "include", Type::Strs, r#"include = ["base.toml"]"#),
     key("", "vars", Type::Map, r#"vars = { HOST_NAME = "box" }"#),
+    uses::TOP[0],
+    uses::TOP[1],
+    uses::TOP[2],
+    uses::TOP[3],
+    uses::TOP[4],
+    uses::TOP[5],
+    uses::TOP[6],
     key("", "step", Type::Steps, r#"step = [{ name = "hello", run = "echo hello > /etc/motd" }]"#),
     key("source", "distro", Type::Str, r#"distro = "gentoo""#),
     key("source", "stage3", Type::Str, r#"stage3 = "amd64-musl""#),
@@ -367,7 +378,7 @@ pub(super) fn names() -> Vec<(String, String)> {
         keys.iter().map(move |inner| (full(inner.name), variable(key.section, key.name)))
     });
     let of_step = STEP.iter().map(|key| (format!("step.{}", key.name), variable("", "step")));
-    let of_lists = steps::LISTS.into_iter().flat_map(|entries| {
+    let of_lists = steps::LISTS.into_iter().chain(uses::NAMED).flat_map(|entries| {
         entries.keys.iter().map(|key| (format!("{}.{}", entries.list, key.name), variable("", "step")))
     });
     of_recipe.chain(of_entries).chain(of_profile).chain(of_tools).chain(of_step).chain(of_lists).collect()

@@ -1,5 +1,6 @@
 //! The keys of `[[step]]` and of the tables in it.
 
+use super::uses::STEP_BINDS;
 use super::{Entries, Key, Type, key};
 
 /// The keys of a step.
@@ -32,6 +33,14 @@ pub(in crate::recipe) const STEP: &[Key] = &[
     key("", "creates", Type::Strs, r#"creates = ["/etc/motd"]"#),
     key("", "refresh", Type::Str, r#"refresh = "7d""#),
     key("", "skip", Type::Bool, "skip = true"),
+    key("", "binds", Type::Entries(&STEP_BINDS), r#"binds = ["skel", { from = "data", at = "/mnt/data" }]"#),
+    key("", "sysroot", Type::Bool, "sysroot = false"),
+    key("", "fetch", Type::Strs, r#"fetch = ["patch"]"#),
+    key("", "caches", Type::Strs, r#"caches = ["pip"]"#),
+    key("", "volumes", Type::Strs, r#"volumes = ["entropy"]"#),
+    key("", "daemons", Type::Strs, r#"daemons = ["distccd"]"#),
+    key("", "secrets", Type::Strs, r#"secrets = ["token"]"#),
+    key("", "leak", Type::Str, r#"leak = "allow""#),
     key("", "tmpfs", Type::Strs, r#"tmpfs = ["/var/tmp/build:1G"]"#),
 ];
 
@@ -68,4 +77,4 @@ const WRITES: Entries = Entries {
 };
 
 /// The lists of tables in a step.
-pub(super) const LISTS: [&Entries; 2] = [&COPIES, &WRITES];
+pub(super) const LISTS: [&Entries; 3] = [&COPIES, &WRITES, &STEP_BINDS];

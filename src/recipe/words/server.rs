@@ -154,11 +154,20 @@ pub(in crate::recipe) fn fingerprint(text: &str) -> Checked<String> {
 
 /// Parses a SHA-512 into lower case.
 pub(in crate::recipe) fn sha512(text: &str) -> Checked<String> {
+    digest(text, 128, "a SHA-512 has 128 digits")
+}
+
+/// Parses a SHA-256 into lower-case digits.
+pub(in crate::recipe) fn sha256(text: &str) -> Checked<String> {
+    digest(text, 64, "a SHA-256 has 64 digits")
+}
+
+fn digest(text: &str, digits: usize, help: &str) -> Checked<String> {
     if !text.chars().all(|c| c.is_ascii_hexdigit()) {
         return Err(Problem::new("not hexadecimal"));
     }
-    if text.len() != 128 {
-        return Err(Problem::new(format!("{} digits", text.len())).help("a SHA-512 has 128 digits"));
+    if text.len() != digits {
+        return Err(Problem::new(format!("{} digits", text.len())).help(help));
     }
     Ok(text.to_ascii_lowercase())
 }

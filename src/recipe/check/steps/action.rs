@@ -15,7 +15,10 @@ const ACTIONS: [&str; 9] = ["run", "script", "emerge", "unmerge", "depclean", "r
 /// Keys with an effect on scripts only.
 const OF_SCRIPTS: [&str; 6] = ["shell", "args", "user", "workdir", "tty", "template"];
 /// Keys with an effect on scripts and emerge only.
-const OF_PROGRAMS: [&str; 5] = ["vars", "env", "network", "timeout", "tmpfs"];
+const OF_PROGRAMS: [&str; 13] = [
+    "vars", "env", "network", "timeout", "tmpfs", "binds", "sysroot", "fetch", "caches", "volumes", "daemons",
+    "secrets", "leak",
+];
 /// The size limit of a script, in bytes.
 const MAX_SCRIPT: u64 = 16 << 20;
 
@@ -132,7 +135,7 @@ impl Checker<'_> {
     }
 
     /// Returns a text of the recipe, with its variables if `table` says that it is a template.
-    pub(super) fn text(&mut self, table: &Table, word: &Word) -> Option<String> {
+    pub(in crate::recipe::check) fn text(&mut self, table: &Table, word: &Word) -> Option<String> {
         if flag(table, "template") {
             return self.variables.fill(self.texts, &word.text, &word.at, "step");
         }
@@ -145,7 +148,7 @@ impl Checker<'_> {
     }
 
     /// Returns the content of a file with its variables.
-    pub(super) fn filled(&mut self, bytes: Vec<u8>, at: &Place) -> Option<Vec<u8>> {
+    pub(in crate::recipe::check) fn filled(&mut self, bytes: Vec<u8>, at: &Place) -> Option<Vec<u8>> {
         let Ok(text) = String::from_utf8(bytes) else {
             self.texts.problem(at, "a template must be UTF-8", Problem::new("not UTF-8"));
             return None;
@@ -154,7 +157,7 @@ impl Checker<'_> {
     }
 
     /// Reads a file of limited size, in bytes.
-    pub(super) fn content(&mut self, path: &Path, at: &Place, limit: u64) -> Option<Vec<u8>> {
+    pub(in crate::recipe::check) fn content(&mut self, path: &Path, at: &Place, limit: u64) -> Option<Vec<u8>> {
         match content(path, limit) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
@@ -223,7 +226,13 @@ impl Checker<'_> {
     }
 
     /// Returns the word of a key that a table must have.
-    pub(super) fn needed(&mut self, at: &Place, table: &Table, what: &str, key: &str) -> Option<Word> {
+    pub(in crate::recipe::check) fn needed(
+        &mut self,
+        at: &Place,
+        table: &Table,
+        what: &str,
+        key: &str,
+    ) -> Option<Word> {
         let word = Word::in_table(table, key);
         // The key may be there under a misspelt name.
         if word.is_none() && !self.misspelt {

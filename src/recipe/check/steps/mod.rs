@@ -8,6 +8,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::uses::{Used, Uses};
 use super::{Checker, Word, unchanged};
 use crate::base::text::{nearest, quoted};
 use crate::recipe::diagnostic::{Finding, Place, Problem};
@@ -72,6 +73,7 @@ impl Checker<'_> {
             Some(Is::Table(table)) => self.common(table),
             _ => Some(Common::default()),
         };
+        let uses = self.uses();
         let mut nodes = Vec::new();
         let around = Around {
             prefix: String::new(),
@@ -80,7 +82,7 @@ impl Checker<'_> {
             skip: false,
             defaults: defaults.unwrap_or_default(),
         };
-        let top = self.nodes(&written, &around, &mut nodes);
+        let top = self.nodes(&written, &around, &uses, &mut nodes);
         if nodes.len() > MAX_STEPS
             && let Some(at) = written.last().map(|item| item.key_at.clone())
         {
@@ -92,7 +94,7 @@ impl Checker<'_> {
     }
 
     /// Appends steps and the steps in them. Returns the indices of the steps at this level.
-    fn nodes(&mut self, written: &[Item], around: &Around, nodes: &mut Vec<Node>) -> Vec<usize> {
+    fn nodes(&mut self, written: &[Item], around: &Around, uses: &Uses, nodes: &mut Vec<Node>) -> Vec<usize> {
         let mut level = Vec::new();
         for item in written {
             let Is::Table(table) = &item.value.is else { continue };
@@ -115,8 +117,10 @@ impl Checker<'_> {
                 Some(Is::Steps(steps)) => steps.clone(),
                 _ => Vec::new(),
             };
-            let children = self.nodes(&group, &inner, nodes);
-            let step = self.step(table, &name.at, (&full, phase, !group.is_empty()), &around.defaults);
+            let children = self.nodes(&group, &inner, uses, nodes);
+            let action = self.action(table, &name.at, !group.is_empty());
+            let used = self.used(table, uses, skip);
+            let step = self.step(table, (&full, phase), &around.defaults, (action, used));
             let anchor = self.anchor(table);
             let at = at.map(|(at, _)| at);
             nodes.push(Node { name: full, name_at: name.at, at, phase, skip, children, anchor, step });
@@ -133,7 +137,7 @@ impl Checker<'_> {
     }
 
     /// Returns the index of a word in a list of known words.
-    fn one_of(&mut self, word: &Word, what: &str, known: &[&str]) -> Option<usize> {
+    pub(super) fn one_of(&mut self, word: &Word, what: &str, known: &[&str]) -> Option<usize> {
         self.follow(word, what, |text| {
             known.iter().position(|name| *name == text).ok_or_else(|| {
                 let help = match nearest(text, known.iter().copied()) {
@@ -160,10 +164,14 @@ impl Checker<'_> {
         before.map(|word| (true, word)).or_else(|| after.map(|word| (false, word)))
     }
 
-    /// Returns the step of a table, or `None` if it is a group alone or has mistakes. `of` is its name, its phase, and true for a
-    /// group.
-    fn step(&mut self, table: &Table, at: &Place, of: (&str, Phase, bool), defaults: &Common) -> Option<Step> {
-        let action = self.action(table, at, of.2);
+    /// Returns the step of a table, or `None` if it is a group alone or has mistakes. `of` is its name and its phase.
+    fn step(
+        &mut self,
+        table: &Table,
+        of: (&str, Phase),
+        defaults: &Common,
+        (action, used): (Option<Action>, Option<Used>),
+    ) -> Option<Step> {
         let root = match Word::in_table(table, "in") {
             Some(word) => self.one_of(&word, "tree", &["image", "builder"]),
             None => Some(0),
@@ -179,11 +187,14 @@ impl Checker<'_> {
             })
         });
         let tmpfs = self.words_in(table, "tmpfs", "file system in memory", words::tmpfs).unwrap_or_default();
-        self.once(tmpfs.iter().map(|(word, (at, _))| (&word.at, at)));
+        let used = used?;
+        let mounts = used.mounts.iter().map(|(place, at)| (place, at));
+        self.once(mounts.chain(tmpfs.iter().map(|(word, (at, _))| (&word.at, at))));
         let action = action?;
         let common = common?.or(defaults, &action);
         let mut env = common.env;
         env.extend(vars);
+        let runs = action.is_program();
         Some(Step {
             name: of.0.to_owned(),
             at: of.1,
@@ -200,6 +211,13 @@ impl Checker<'_> {
             creates: creates.into_iter().map(|(_, path)| PathBuf::from(path)).collect(),
             refresh: refresh.map_or(Some(None), |refresh| refresh.map(Some))?,
             tmpfs: tmpfs.into_iter().map(|(_, (at, size))| StepTmpfs { at, size }).collect(),
+            binds: if runs { used.binds } else { Vec::new() },
+            fetch: used.fetch,
+            caches: used.caches,
+            volumes: used.volumes,
+            daemons: used.daemons,
+            secrets: used.secrets,
+            leak_allowed: used.leak_allowed,
         })
     }
 
@@ -254,7 +272,7 @@ impl Checker<'_> {
     }
 
     /// Returns the strings of a list, each of which can be an argument of a program.
-    fn texts_in(&mut self, table: &Table, key: &str, what: &str) -> Vec<String> {
+    pub(super) fn texts_in(&mut self, table: &Table, key: &str, what: &str) -> Vec<String> {
         let words = self.words_in(table, key, what, unchanged(words::argument)).unwrap_or_default();
         words.into_iter().map(|(_, text)| text).collect()
     }
@@ -285,6 +303,6 @@ impl Checker<'_> {
 }
 
 /// Returns the value of a boolean key, or false.
-fn flag(table: &Table, key: &str) -> bool {
+pub(super) fn flag(table: &Table, key: &str) -> bool {
     table.get(key).is_some_and(|item| matches!(item.value.is, Is::Bool(true)))
 }

@@ -1,0 +1,83 @@
+//! The things that steps can name and that a build does not provide yet.
+
+use crate::base::error::{Error, Result};
+use crate::recipe::{Job, Step};
+
+/// Refuses steps that need things which a build does not provide.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::base::error::Kind::Usage).
+pub fn check(job: &Job) -> Result<()> {
+    for step in &job.steps {
+        if let Some(key) = missing(step) {
+            return Err(Error::usage(format!(
+                "the step {} uses `{key}`, which a build does not provide yet",
+                step.name
+            ))
+            .with_hint("remove the key, or leave the step out with skip = true"));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the first key of a step that a build does not provide.
+fn missing(step: &Step) -> Option<&'static str> {
+    let uses = [
+        ("binds", step.binds.is_empty()),
+        ("fetch", step.fetch.is_empty()),
+        ("caches", step.caches.is_empty()),
+        ("volumes", step.volumes.is_empty()),
+        ("daemons", step.daemons.is_empty()),
+        ("secrets", step.secrets.is_empty()),
+    ];
+    uses.into_iter().find(|(_, unused)| !unused).map(|(key, _)| key)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::base::error::Kind;
+    use crate::recipe::fixture;
+    use crate::recipe::{Action, Phase, Secret, SecretValue, StepRoot};
+
+    #[test]
+    fn a_step_with_secrets_is_refused_by_its_name() {
+        let step = Step {
+            name: "hide".to_owned(),
+            at: Phase::End,
+            action: Action::Depclean,
+            root: StepRoot::Image,
+            shell: None,
+            args: Vec::new(),
+            env: Default::default(),
+            network: false,
+            user: None,
+            workdir: PathBuf::from("/"),
+            tty: false,
+            timeout: None,
+            creates: Vec::new(),
+            refresh: None,
+            tmpfs: Vec::new(),
+            binds: Vec::new(),
+            fetch: Vec::new(),
+            caches: Vec::new(),
+            volumes: Vec::new(),
+            daemons: Vec::new(),
+            secrets: Vec::new(),
+            leak_allowed: false,
+        };
+        let mut job = fixture::job();
+        job.steps.push(step);
+        assert!(check(&job).is_ok());
+        job.steps[0].secrets.push(Secret {
+            name: "s".to_owned(),
+            rebuild: true,
+            value: SecretValue::new(b"hunter2".to_vec()),
+        });
+        let error = check(&job).unwrap_err();
+        assert_eq!(error.kind(), Kind::Usage);
+        assert!(error.to_string().contains("the step hide uses `secrets`"), "{error}");
+    }
+}

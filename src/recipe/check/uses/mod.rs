@@ -1,0 +1,304 @@
+//! The things that steps use: what a recipe declares, and what each step names of it.
+
+mod bind;
+mod daemon;
+mod sysroot;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use super::path::Must;
+use super::{Checker, Word, unchanged};
+use crate::base::text::{nearest, quoted};
+use crate::recipe::diagnostic::{Finding, Place, Problem};
+use crate::recipe::parse::{Is, Table};
+use crate::recipe::{Bind, Daemon, Fetch, FetchFrom, Secret, SecretValue, Sharing, StepCache, Volume, words};
+
+/// Caches of the build, which steps can read.
+const BUILT_IN: [(&str, &str); 3] =
+    [("binpkgs", "/var/cache/binpkgs"), ("distfiles", "/var/cache/distfiles"), ("ccache", "/var/cache/ccache")];
+/// The size limit of a secret, in bytes.
+const MAX_SECRET: u64 = 1 << 20;
+
+/// The things that a recipe declares for its steps, by name. `None`: declared with a mistake.
+#[derive(Debug, Default)]
+pub(super) struct Uses {
+    binds: BTreeMap<String, Option<Bind>>,
+    /// Binds that every step has.
+    sysroot: Vec<Bind>,
+    caches: BTreeMap<String, Option<StepCache>>,
+    volumes: BTreeMap<String, Option<Volume>>,
+    fetches: BTreeMap<String, Option<Fetch>>,
+    daemons: BTreeMap<String, Option<Daemon>>,
+    secrets: BTreeMap<String, Option<SecretSource>>,
+}
+
+/// A declared secret. Its value is read when a step names it.
+#[derive(Debug, Clone)]
+struct SecretSource {
+    origin: SecretOrigin,
+    rebuild: bool,
+}
+
+#[derive(Debug, Clone)]
+enum SecretOrigin {
+    File(Word),
+    Env(Word),
+    Answer(SecretValue),
+}
+
+/// The things that one step uses.
+#[derive(Debug)]
+pub(super) struct Used {
+    pub(super) binds: Vec<Bind>,
+    pub(super) fetch: Vec<Fetch>,
+    pub(super) caches: Vec<StepCache>,
+    pub(super) volumes: Vec<Volume>,
+    pub(super) daemons: Vec<Daemon>,
+    pub(super) secrets: Vec<Secret>,
+    pub(super) leak_allowed: bool,
+    /// The places of the mounts, with those in the recipe that name them.
+    pub(super) mounts: Vec<(Place, PathBuf)>,
+}
+
+impl Checker<'_> {
+    /// Returns the declared things.
+    pub(super) fn uses(&mut self) -> Uses {
+        let mut uses = Uses::default();
+        for (name, table) in self.declared("bind") {
+            if table.contains_key("sysroot") {
+                uses.sysroot.extend(self.sysroot(&name, &table));
+            } else {
+                let bind = self.bind(&name.at, &name.text, &table);
+                uses.binds.insert(name.text, bind);
+            }
+        }
+        for (name, table) in self.declared("cache") {
+            let cache = self.cache(&name, &table);
+            uses.caches.insert(name.text, cache);
+        }
+        for (name, at) in BUILT_IN {
+            let cache = StepCache {
+                name: name.to_owned(),
+                at: PathBuf::from(at),
+                sharing: Sharing::Shared,
+                mode: None,
+                uid: None,
+                gid: None,
+            };
+            uses.caches.entry(name.to_owned()).or_insert(Some(cache));
+        }
+        for (name, table) in self.declared("volume") {
+            let at = self.needed(&name.at, &table, "a volume", "at");
+            let at = at.and_then(|at| self.follow(&at, "mount point", words::mount_point));
+            uses.volumes.insert(name.text.clone(), at.map(|at| Volume { name: name.text, at }));
+        }
+        for (name, table) in self.declared("fetch") {
+            let fetch = self.fetch(&name, &table);
+            uses.fetches.insert(name.text, fetch);
+        }
+        for (name, table) in self.declared("daemon") {
+            let daemon = self.daemon(&name, &table);
+            uses.daemons.insert(name.text, daemon);
+        }
+        for (name, table) in self.declared("secret") {
+            let secret = self.secret(&name, &table);
+            uses.secrets.insert(name.text, secret);
+        }
+        for (name, value) in &self.variables.secrets {
+            let secret = SecretSource { origin: SecretOrigin::Answer(value.clone()), rebuild: true };
+            uses.secrets.insert(name.clone(), Some(secret));
+        }
+        uses
+    }
+
+    /// Returns the named tables of a key whose names are valid, in the order in which they were written.
+    fn declared(&mut self, key: &str) -> Vec<(Word, Table)> {
+        let Some(Is::Table(tables)) = self.value("", key).map(|value| value.is.clone()) else { return Vec::new() };
+        let mut declared: Vec<(Word, Table)> = tables
+            .into_iter()
+            .filter_map(|(name, item)| match item.value.is {
+                Is::Table(table) => Some((Word { text: name, at: item.key_at }, table)),
+                _ => None,
+            })
+            .collect();
+        declared.sort_by_key(|(name, _)| (self.texts.rank(&name.at), name.at.text, name.at.span.start));
+        declared.retain(|(name, _)| self.follow(name, "name", unchanged(words::item_name)).is_some());
+        declared
+    }
+
+    /// Returns the things that a step names.
+    pub(super) fn used(&mut self, table: &Table, uses: &Uses, skip: bool) -> Option<Used> {
+        let mut mounts = Vec::new();
+        let binds = self.binds(table, uses, &mut mounts)?;
+        let fetch = self.names(table, "fetch", "fetch", &uses.fetches).into_iter().map(|(_, fetch)| fetch).collect();
+        let caches = self.names(table, "caches", "cache", &uses.caches);
+        mounts.extend(caches.iter().map(|(word, cache)| (word.at.clone(), cache.at.clone())));
+        let volumes = self.names(table, "volumes", "volume", &uses.volumes);
+        mounts.extend(volumes.iter().map(|(word, volume)| (word.at.clone(), volume.at.clone())));
+        let daemons = self.names(table, "daemons", "daemon", &uses.daemons);
+        let named = self.names(table, "secrets", "secret", &uses.secrets);
+        let mut secrets = Vec::new();
+        // A step that does not run needs no secrets.
+        for (word, source) in named.into_iter().filter(|_| !skip) {
+            secrets.push(self.value_of(&source, word.text)?);
+        }
+        let leak = Word::in_table(table, "leak");
+        let leak = leak.map(|word| (self.one_of(&word, "`leak`", &["refuse", "allow"]), word));
+        if let (Some((_, word)), true) = (&leak, secrets.is_empty() && !skip) {
+            let problem = Problem::new("no secrets").help("remove it, or name secrets = [\"…\"]");
+            self.texts.problem(&word.at, "`leak` has no effect on a step without secrets", problem);
+        }
+        Some(Used {
+            binds,
+            fetch,
+            caches: caches.into_iter().map(|(_, cache)| cache).collect(),
+            volumes: volumes.into_iter().map(|(_, volume)| volume).collect(),
+            daemons: daemons.into_iter().map(|(_, daemon)| daemon).collect(),
+            secrets,
+            leak_allowed: leak.is_some_and(|(leak, _)| leak == Some(1)),
+            mounts,
+        })
+    }
+
+    /// Looks the names of a list up among the declared things.
+    fn names<T: Clone>(
+        &mut self,
+        table: &Table,
+        key: &str,
+        of: &str,
+        declared: &BTreeMap<String, Option<T>>,
+    ) -> Vec<(Word, T)> {
+        let Some(Is::List(list)) = table.get(key).map(|item| &item.value.is) else { return Vec::new() };
+        let words: Vec<Word> = list.iter().filter_map(Word::of).collect();
+        words.into_iter().filter_map(|word| Some((word.clone(), self.named(&word, of, declared)?))).collect()
+    }
+
+    /// Returns a declared thing. Notes an unknown name.
+    fn named<T: Clone>(&mut self, word: &Word, of: &str, declared: &BTreeMap<String, Option<T>>) -> Option<T> {
+        let found = declared.get(&word.text);
+        if found.is_none() {
+            let meant = nearest(&word.text, declared.keys().map(String::as_str));
+            let help = match meant {
+                Some(meant) => format!("did you mean {}?", quoted(meant)),
+                None => format!("declare it in a table [{of}.{}]", quoted(&word.text).trim_matches('`')),
+            };
+            let title = format!("the recipe has no {of} {}", quoted(&word.text));
+            self.texts.find(Finding::at(&word.at, title, "not declared").help(help));
+        }
+        found?.clone()
+    }
+
+    fn cache(&mut self, name: &Word, table: &Table) -> Option<StepCache> {
+        if BUILT_IN.iter().any(|(built_in, _)| *built_in == name.text) {
+            let problem = Problem::new("every recipe has this cache").help("choose another name");
+            self.texts.problem(&name.at, format!("the cache {} is built in", quoted(&name.text)), problem);
+        }
+        let at = self.needed(&name.at, table, "a cache", "at");
+        let at = at.and_then(|at| self.follow(&at, "mount point", words::mount_point));
+        let sharing = match Word::in_table(table, "sharing") {
+            Some(word) => self.one_of(&word, "`sharing`", &["shared", "locked", "private"]),
+            None => Some(0),
+        };
+        let mode = Word::in_table(table, "mode").map(|word| self.follow(&word, "mode", words::mode));
+        let (uid, gid) = (self.id(table, "uid"), self.id(table, "gid"));
+        Some(StepCache {
+            name: name.text.clone(),
+            at: at?,
+            sharing: [Sharing::Shared, Sharing::Locked, Sharing::Private][sharing?],
+            mode: mode.map_or(Some(None), |mode| mode.map(Some))?,
+            uid: uid?,
+            gid: gid?,
+        })
+    }
+
+    fn id(&mut self, table: &Table, key: &str) -> Option<Option<u32>> {
+        let Some(item) = table.get(key) else { return Some(None) };
+        let Is::Int(number) = item.value.is else { return Some(None) };
+        let id = u32::try_from(number).ok().filter(|id| *id != u32::MAX);
+        if id.is_none() {
+            let problem = Problem::new("not a user or group id");
+            self.texts.problem(&item.value.at, format!("not a valid `{key}`"), problem);
+        }
+        id.map(Some)
+    }
+
+    fn fetch(&mut self, name: &Word, table: &Table) -> Option<Fetch> {
+        let (url, git) = (Word::in_table(table, "url"), Word::in_table(table, "git"));
+        let unpack = super::steps::flag(table, "unpack");
+        let other: &[&str] = match (&url, &git) {
+            (Some(_), None) => &["commit", "branch", "keyring", "fingerprints", "allow-unsigned"],
+            (None, Some(_)) => &["sha256", "sha512", "unpack"],
+            _ => {
+                let help = "for example url = \"https://example.org/a.patch\", with `sha256` or `sha512`";
+                let problem = Problem::new("one of `url` and `git`").help(help);
+                self.texts.problem(&name.at, "a download has one origin", problem);
+                return None;
+            }
+        };
+        for (key, item) in other.iter().filter_map(|key| Some((*key, table.get(*key)?))) {
+            let why = if url.is_some() { "a file has a digest" } else { "a commit has its ID and its signers" };
+            self.texts.problem(&item.key_at, format!("`{key}` has no effect on this download"), Problem::new(why));
+        }
+        if let Some(git) = git {
+            let git = self.git(&git, table)?;
+            return Some(Fetch { name: name.text.clone(), from: FetchFrom::Git(git), unpack: false });
+        }
+        let url = self.follow(&url?, "address of a file", words::url);
+        let sha256 = Word::in_table(table, "sha256").map(|word| self.follow(&word, "SHA-256", words::sha256));
+        let sha512 = Word::in_table(table, "sha512").map(|word| self.follow(&word, "SHA-512", words::sha512));
+        if sha256.is_none() && sha512.is_none() {
+            let problem = Problem::new("no digest").help("add sha256 = \"…\" or sha512 = \"…\"");
+            self.texts.problem(&name.at, "a download needs a digest", problem);
+            return None;
+        }
+        let from = FetchFrom::File {
+            url: url?,
+            sha256: sha256.map_or(Some(None), |digest| digest.map(Some))?,
+            sha512: sha512.map_or(Some(None), |digest| digest.map(Some))?,
+        };
+        Some(Fetch { name: name.text.clone(), from, unpack })
+    }
+
+    fn secret(&mut self, name: &Word, table: &Table) -> Option<SecretSource> {
+        let rebuild = !table.contains_key("rebuild") || super::steps::flag(table, "rebuild");
+        match (Word::in_table(table, "file"), Word::in_table(table, "env")) {
+            (Some(of), None) => Some(SecretSource { origin: SecretOrigin::File(of), rebuild }),
+            (None, Some(of)) => Some(SecretSource { origin: SecretOrigin::Env(of), rebuild }),
+            _ => {
+                let problem = Problem::new("one of `file` and `env`").help("for example file = \"token\"");
+                self.texts.problem(&name.at, "a secret has one origin", problem);
+                None
+            }
+        }
+    }
+
+    /// Reads the value of a secret.
+    fn value_of(&mut self, source: &SecretSource, name: String) -> Option<Secret> {
+        let value = match &source.origin {
+            SecretOrigin::Answer(value) => value.clone(),
+            SecretOrigin::File(word) => {
+                let path = self.path(word, Must::File)?;
+                SecretValue::new(self.content(&path, &word.at, MAX_SECRET)?)
+            }
+            SecretOrigin::Env(word) => {
+                let Some(value) = self.request.env.get(std::ffi::OsStr::new(&word.text)) else {
+                    let problem = Problem::new("not set").help("set it for this command only");
+                    let title = format!("the environment has no variable {}", quoted(&word.text));
+                    self.texts.problem(&word.at, title, problem);
+                    return None;
+                };
+                SecretValue::new(value.as_bytes().to_vec())
+            }
+        };
+        Some(Secret { name, rebuild: source.rebuild, value })
+    }
+}
+
+/// Returns true for a path at or below one that every step has.
+fn own_mount(path: &Path) -> bool {
+    path.to_str().is_some_and(|path| words::mount_point(path).is_err())
+}
