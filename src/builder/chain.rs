@@ -9,7 +9,7 @@ use crate::base::digest::Sha256;
 use crate::base::error::{Context, Result};
 use crate::portage;
 use crate::store::Store;
-use crate::store::layers::Layer;
+use crate::store::layers::{Layer, MAX_CHAIN};
 use crate::store::work::{Below, WorkPaths};
 
 /// A base and the layers over it. The store keeps them for as long as this value lives.
@@ -18,6 +18,8 @@ pub struct Chain {
     state: Sha256,
     /// The names of the steps and their layers, lowest first.
     layers: Vec<(String, Layer)>,
+    /// The number of the lowest layers that one layer replaces in overlays, and that layer.
+    merged: Option<(usize, Layer)>,
 }
 
 impl Chain {
@@ -31,7 +33,7 @@ impl Chain {
                 format!("host {} {}", std::process::id(), now.as_nanos())
             }
         };
-        Self { state: Sha256::of(identity.as_bytes()), layers: Vec::new() }
+        Self { state: Sha256::of(identity.as_bytes()), layers: Vec::new(), merged: None }
     }
 
     /// The layers `steps` by the names and keys of their steps, lowest first, over any base. `None` if one of them was removed from the store.
@@ -39,12 +41,13 @@ impl Chain {
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if a layer cannot be read.
     pub fn find(steps: &[(String, Sha256)], store: &Store) -> Result<Option<Self>> {
-        let mut layers = Vec::new();
+        let mut chain = Self { state: Sha256::of(b""), layers: Vec::new(), merged: None };
         for (name, key) in steps {
             let Some(layer) = store.layer(key)? else { return Ok(None) };
-            layers.push((name.clone(), layer));
+            chain.push(name, layer);
+            chain.shorten(MAX_CHAIN, store)?;
         }
-        Ok(Some(Self { state: Sha256::of(b""), layers }))
+        Ok(Some(chain))
     }
 
     /// The state of the trees: the same for the same base and the same results of all steps.
@@ -58,11 +61,40 @@ impl Chain {
         self.layers.push((name.to_owned(), layer));
     }
 
+    /// If overlays take more than `most` layers one by one, merges the lower half of those into one layer for overlays.
+    ///
+    /// # Errors
+    /// Those of [`Store::flattened`].
+    pub fn shorten(&mut self, most: usize, store: &Store) -> Result<()> {
+        let single = self.layers.len() - self.replaced();
+        if single <= most {
+            return Ok(());
+        }
+        let count = self.replaced() + single / 2;
+        let upper = self.layers[self.replaced()..count].iter().rev().map(|(_, layer)| layer);
+        let chain: Vec<&Layer> = upper.chain(self.merged.as_ref().map(|(_, layer)| layer)).collect();
+        self.merged = Some((count, store.flattened(&chain, || {})?));
+        Ok(())
+    }
+
+    /// The number of layers that another one replaces in overlays.
+    fn replaced(&self) -> usize {
+        self.merged.as_ref().map_or(0, |(count, _)| *count)
+    }
+
+    /// The directories with the changes at `place`, uppermost first.
+    fn uppers(&self, place: &str) -> Vec<PathBuf> {
+        let single = self.layers[self.replaced()..].iter().rev().map(|(_, layer)| layer);
+        let merged = self.merged.as_ref().map(|(_, layer)| layer);
+        single.chain(merged).filter_map(|layer| layer.upper(place)).collect()
+    }
+
     /// Returns the layers up to the step `name`; with it, if `included`. `None` if there is no such step.
     #[must_use]
     pub fn up_to(mut self, name: &str, included: bool) -> Option<Self> {
         let at = self.layers.iter().position(|(step, _)| step == name)?;
         self.layers.truncate(if included { at + 1 } else { at });
+        self.merged = self.merged.filter(|(count, _)| *count <= self.layers.len());
         Some(self)
     }
 
@@ -74,8 +106,7 @@ impl Chain {
     /// Returns `overlay` with the changes of the layers to its place.
     fn over_it(&self, overlay: OverlayMount) -> OverlayMount {
         let place = overlay.place().to_string_lossy().into_owned();
-        let uppers: Vec<PathBuf> = self.layers.iter().rev().filter_map(|(_, layer)| layer.upper(&place)).collect();
-        overlay.below(uppers)
+        overlay.below(self.uppers(&place))
     }
 
     /// Returns the overlays of the builder tree on `base`. Directories for them are created in `paths`.
@@ -103,4 +134,69 @@ fn make_empty(path: &Path) -> std::io::Result<()> {
     fs_err::create_dir_all(path)?;
     fs_err::set_permissions(path, std::fs::Permissions::from_mode(0o755))?;
     fs_err::File::open(path)?.into_file().set_modified(UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::layers::{FORMAT, Found, LayerRecord};
+
+    /// Makes the layer of a step that writes a file of its own and one that all write.
+    fn layer(store: &Store, name: &str) -> Layer {
+        let key = Sha256::of(name.as_bytes());
+        let partial = match store.find_layer(&key, |_| true, || {}).unwrap() {
+            Found::Missing(partial) => partial,
+            Found::There(layer) => return layer,
+        };
+        let upper = partial.upper("/");
+        fs_err::create_dir(&upper).unwrap();
+        [name, "all"].iter().for_each(|file| fs_err::write(upper.join(file), name).unwrap());
+        let record = LayerRecord {
+            format: FORMAT,
+            key,
+            parent: key,
+            result: key,
+            image: String::new(),
+            step: name.to_owned(),
+            inputs: Default::default(),
+            started: 0,
+            milliseconds: 0,
+            bytes: 0,
+            notes: Vec::new(),
+        };
+        partial.keep(record, &[]).unwrap()
+    }
+
+    /// The number of directories that are mounted, and the files in them with the data that show.
+    fn seen(chain: &Chain) -> (usize, std::collections::BTreeMap<String, String>) {
+        let uppers = chain.uppers("/");
+        let mut files = std::collections::BTreeMap::new();
+        for upper in uppers.iter().rev() {
+            for entry in fs_err::read_dir(upper).unwrap() {
+                let entry = entry.unwrap();
+                let text = fs_err::read_to_string(entry.path()).unwrap();
+                files.insert(entry.file_name().into_string().unwrap(), text);
+            }
+        }
+        (uppers.len(), files)
+    }
+
+    #[test]
+    fn a_long_chain_takes_few_lower_layers_and_means_the_same() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(home.path()).unwrap();
+        let mut chain = Chain { state: Sha256::of(b""), layers: Vec::new(), merged: None };
+        for number in 0..20 {
+            let name = format!("step-{number}");
+            chain.push(&name, layer(&store, &name));
+            let (state, (_, before)) = (*chain.state(), seen(&chain));
+            chain.shorten(4, &store).unwrap();
+            let (count, after) = seen(&chain);
+            assert!(count <= 5 && (number > 3 || count == number + 1), "{count} of {number}");
+            assert_eq!((after, *chain.state()), (before, state));
+        }
+        assert_eq!((chain.keys().len(), chain.replaced()), (20, 16));
+        let (count, files) = seen(&chain.up_to("step-4", true).unwrap());
+        assert_eq!((count, files.len(), files["all"].as_str()), (5, 6, "step-4"));
+    }
 }

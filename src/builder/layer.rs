@@ -13,7 +13,7 @@ use crate::plan::nodes::{self, Action, Inputs, Node};
 use crate::portage;
 use crate::recipe::{Refresh, TreeKind};
 use crate::source::Site;
-use crate::store::layers::{self, Found, LayerRecord, Partial};
+use crate::store::layers::{self, Found, LayerRecord, MAX_CHAIN, Partial};
 use crate::store::trees::remove_tree;
 use crate::store::work::WorkPaths;
 
@@ -84,10 +84,10 @@ impl Builder<'_> {
                 }
                 self.tally.cached.push(node.name.clone());
                 self.chain.push(&node.name, layer);
-                Ok(())
             }
-            Found::Missing(partial) => self.make(node, (key, inputs), partial, at),
+            Found::Missing(partial) => self.make(node, (key, inputs), partial, at)?,
         }
+        self.chain.shorten(MAX_CHAIN, at.store)
     }
 
     /// Returns the inputs of a step.

@@ -16,6 +16,7 @@ use crate::os::process::Exit;
 use crate::plan::view::{Caches, View};
 use crate::recipe::{BaseSpec, Job, TreeKind};
 use crate::source::{Site, binhost};
+use crate::store::layers::MAX_CHAIN;
 use crate::store::lock::Mode;
 use crate::store::work::{Below, State, Work};
 
@@ -78,13 +79,14 @@ fn at_step(job: &Job, work: &Work, (name, when): (&str, When), command: Vec<OsSt
         .with_hint("build it first; `build --until STEP` stops after a step"));
     };
     let names: Vec<String> = chain.keys().into_iter().map(|(name, _)| name).collect();
-    let chain = match when {
+    let mut chain = match when {
         When::Failed => chain,
         When::After | When::Before => chain.up_to(name, when == When::After).ok_or_else(|| {
             Error::usage(format!("the last build has no step {}", quoted(name)))
                 .with_hint(format!("its steps are {}", names.join(", ")))
         })?,
     };
+    chain.shorten(MAX_CHAIN, at.store)?;
     let (command, terminal) = command_or(command, &["/bin/sh"]);
     let scratch = work.scratch()?;
     let after = (when == When::Failed).then(|| work.paths());
