@@ -35,39 +35,14 @@ fn missing(step: &Step) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
     use crate::base::error::Kind;
     use crate::recipe::fixture;
-    use crate::recipe::{Action, Phase, Secret, SecretValue, StepRoot};
+    use crate::recipe::{Action, Phase, Secret, SecretValue};
 
     #[test]
     fn a_step_with_secrets_is_refused_by_its_name() {
-        let step = Step {
-            name: "hide".to_owned(),
-            at: Phase::End,
-            action: Action::Depclean,
-            root: StepRoot::Image,
-            shell: None,
-            args: Vec::new(),
-            env: Default::default(),
-            network: false,
-            user: None,
-            workdir: PathBuf::from("/"),
-            tty: false,
-            timeout: None,
-            creates: Vec::new(),
-            refresh: None,
-            tmpfs: Vec::new(),
-            binds: Vec::new(),
-            fetch: Vec::new(),
-            caches: Vec::new(),
-            volumes: Vec::new(),
-            daemons: Vec::new(),
-            secrets: Vec::new(),
-            leak_allowed: false,
-        };
+        let step = Step::new("hide", Phase::End, Action::Depclean);
         let mut job = fixture::job();
         job.steps.push(step);
         assert!(check(&job).is_ok());

@@ -33,7 +33,8 @@ pub(super) fn job(texts: &mut Texts, tree: &Table, request: &Request, variables:
     let build = checker.build(&known);
     let emerge = build.as_ref().map(|(_, kind)| checker.emerge(*kind));
     let accelerate = checker.accelerate(portage.as_ref().map(|portage| &portage.make_conf));
-    let (steps, skipped) = checker.steps();
+    let (mut steps, skipped) = checker.steps();
+    checker.unmerging(&mut steps);
     let strip = checker.strip();
     let oci = checker.oci();
     let build = build.and_then(|(build, _)| build);

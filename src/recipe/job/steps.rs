@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use super::{Bind, Daemon, Fetch, Secret, StepCache, Volume};
 use crate::base::digest::Sha256;
 
-/// `[[step]]`: a named change of the tree, with everything that it uses.
+/// `[[step]]`: a named change of the tree, with everything that it uses. The names of the program's own steps begin with `@`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
     /// The name, unique in the recipe. A step of a group is `group/name`.
@@ -72,6 +72,36 @@ pub struct Step {
     /// True if the values of `secrets` may be in the image.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub leak_allowed: bool,
+}
+
+impl Step {
+    /// Makes a step that uses nothing.
+    pub fn new(name: &str, at: Phase, action: Action) -> Self {
+        Self {
+            name: name.to_owned(),
+            at,
+            action,
+            root: StepRoot::Image,
+            shell: None,
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            network: false,
+            user: None,
+            workdir: PathBuf::from("/"),
+            tty: false,
+            timeout: None,
+            creates: Vec::new(),
+            refresh: None,
+            tmpfs: Vec::new(),
+            binds: Vec::new(),
+            fetch: Vec::new(),
+            caches: Vec::new(),
+            volumes: Vec::new(),
+            daemons: Vec::new(),
+            secrets: Vec::new(),
+            leak_allowed: false,
+        }
+    }
 }
 
 /// The part of a build in which a step runs. The order is that of a build.

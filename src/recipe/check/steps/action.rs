@@ -63,7 +63,10 @@ impl Checker<'_> {
             "emerge" => self.atoms(table, key).map(Action::Emerge),
             "unmerge" => self.atoms(table, key).map(Action::Unmerge),
             "depclean" => Some(Action::Depclean),
-            "rebuild" => self.rebuild(table).map(Action::Rebuild),
+            "rebuild" => {
+                self.not_empty(table, key)?;
+                self.rebuild(table, key).map(Action::Rebuild)
+            }
             "copy" => self.copies(table).map(Action::Copy),
             "write" => self.writes(table).map(Action::Write),
             _ => {
@@ -173,10 +176,10 @@ impl Checker<'_> {
         Some(atoms.into_iter().map(|(_, atom)| atom).collect())
     }
 
-    fn rebuild(&mut self, table: &Table) -> Option<Vec<Rebuild>> {
-        let Is::List(list) = &table.get("rebuild")?.value.is else { return None };
+    /// Returns the kinds of packages to rebuild, each once.
+    pub(super) fn rebuild(&mut self, table: &Table, key: &str) -> Option<Vec<Rebuild>> {
+        let Is::List(list) = &table.get(key)?.value.is else { return None };
         let words: Vec<Word> = list.iter().filter_map(Word::of).collect();
-        self.not_empty(table, "rebuild")?;
         let kinds = [Rebuild::Preserved, Rebuild::Modules, Rebuild::Links];
         let mut found = Vec::new();
         for word in words {

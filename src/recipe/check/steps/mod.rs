@@ -4,6 +4,7 @@ mod action;
 mod order;
 #[cfg(test)]
 mod tests;
+mod unmerge;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -120,6 +120,30 @@ fn every_key_of_a_step_has_its_meaning() {
 }
 
 #[test]
+fn packages_are_unmerged_between_the_steps_around() {
+    let lines =
+        step("last", "at = 'end'") + &step("before", "at = 'before-unmerge'") + &step("after", "at = 'after-unmerge'");
+    let lines =
+        lines + "[emerge]\nunmerge = ['sys-apps/man-pages']\ndepclean = true\nrebuild = ['links', 'preserved']\n";
+    let expected = [
+        "before-unmerge before",
+        "before-unmerge @unmerge",
+        "before-unmerge @depclean",
+        "before-unmerge @rebuild",
+        "after-unmerge after",
+        "end last",
+    ];
+    assert_eq!(order(&lines), expected);
+    let place = Place::new();
+    for (set, said) in
+        [("emerge.unmerge=a/b/c", "not a valid package"), ("emerge.rebuild=link", "did you mean \"links\"?")]
+    {
+        let refused = refusal(&with(&place, &lines, &[set]));
+        assert!(refused.contains(said), "{set}: {refused}");
+    }
+}
+
+#[test]
 fn a_recipe_without_steps_has_no_trace_of_them() {
     let place = Place::new();
     let json = serde_json::to_string(&job(&place.request(&["good.toml"]))).unwrap();
