@@ -37,6 +37,11 @@ fn clean_leaves_a_running_build_alone(privilege: Privilege) {
         assert!(of(used).ends_with("(in use, not removed)"), "{used}: {said:#?}");
     }
     assert!(!of("builds/idle-").contains("in use"), "{said:#?}");
+    let (used, unused): (Vec<&String>, Vec<&String>) =
+        said.iter().filter(|line| line.contains("layers/")).partition(|line| line.ends_with("(in use, not removed)"));
+    assert!(!used.is_empty() && !unused.is_empty(), "{said:#?}");
+    let listed = stand.env.run(["store", "list", "--layers"]).success().stdout;
+    assert!(listed.contains("  busy @") && listed.contains(" (in use)") && !listed.contains("  idle @"), "{listed}");
     assert!(before.iter().any(|name| name.starts_with("idle-") && !name.ends_with(".lock")));
     let work = |names: &[String]| -> Vec<String> {
         names.iter().filter(|name| !name.ends_with(".lock")).map(|name| name[..4].to_owned()).collect()
@@ -49,7 +54,7 @@ fn clean_leaves_a_running_build_alone(privilege: Privilege) {
 
     // Nothing is in use now. Results are not part of the store.
     let _ = stand.env.run(["clean", "--all"]).success();
-    for part in ["builds", "trees", "blobs", "cache"] {
+    for part in ["builds", "layers", "trees", "blobs", "cache"] {
         let left: Vec<_> = names(&store.join(part)).into_iter().filter(|name| !name.ends_with(".lock")).collect();
         assert!(left.is_empty(), "{part}: {left:?}");
     }
