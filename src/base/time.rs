@@ -23,6 +23,16 @@ pub fn readable(seconds: u64) -> String {
     format!("{} {hour:02}:{minute:02} UTC", SourceDate::new(seconds).dashed())
 }
 
+/// Formats an age in seconds with its largest unit: `40s ago`, `5min ago`, `2h ago`, `3d ago`.
+pub fn ago(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s ago"),
+        60..3600 => format!("{}min ago", seconds / 60),
+        3600..DAY => format!("{}h ago", seconds / 3600),
+        _ => format!("{}d ago", seconds / DAY),
+    }
+}
+
 /// Formats seconds since 1970, cut to the minute, as Gentoo's release builds are named: `20260810T233000Z`. Times beyond four-digit
 /// years sort after every build.
 pub fn build_timestamp(seconds: u64) -> String {

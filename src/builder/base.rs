@@ -37,6 +37,14 @@ impl Base {
         }
     }
 
+    /// Names the base in a sentence.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Stage3(_) => "the base",
+            Self::Host(_) => "the host",
+        }
+    }
+
     /// The time of the base, in seconds since 1970: the one in the name of a stage3, or else the beginning of 1980.
     pub fn epoch(&self) -> u64 {
         match self {

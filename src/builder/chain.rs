@@ -9,7 +9,7 @@ use crate::base::digest::Sha256;
 use crate::base::error::{Context, Result};
 use crate::portage;
 use crate::store::Store;
-use crate::store::layers::{Layer, MAX_CHAIN};
+use crate::store::layers::{self, Layer, MAX_CHAIN};
 use crate::store::work::{Below, WorkPaths};
 
 /// A base and the layers over it. The store keeps them for as long as this value lives.
@@ -59,6 +59,11 @@ impl Chain {
     pub fn push(&mut self, name: &str, layer: Layer) {
         self.state = layer.record().chain();
         self.layers.push((name.to_owned(), layer));
+    }
+
+    /// Takes the state after a step with the result `result`, whose layer nobody needs.
+    pub fn assume(&mut self, result: &Sha256) {
+        self.state = layers::chain(&self.state, result);
     }
 
     /// If overlays take more than `most` layers one by one, merges the lower half of those into one layer for overlays.

@@ -5,10 +5,14 @@ use super::{Builder, accelerate, prepare, warnings};
 use crate::archive::changes;
 use crate::base::digest::Sha256;
 use crate::base::error::{Context, Result};
+use crate::base::progress::Progress;
 use crate::fs::rootfs::Rootfs;
 use crate::plan::nodes::{self, CONFIGURE, Inputs};
-use crate::portage::BuilderInfo;
+use crate::portage::{BuilderInfo, Resolved};
+use crate::recipe::Job;
 use crate::source::Site;
+use crate::source::binhost::BinhostInput;
+use crate::source::inputs::RepositoryInput;
 use crate::source::repository::content;
 use crate::store::layers::{Found, LayerRecord};
 use crate::store::trees::remove_tree;
@@ -34,15 +38,13 @@ impl Builder<'_> {
         }
         let info = BuilderInfo { tools: helpers.tools.clone(), ..parts.plan.info.clone() };
         let texts = prepare::Texts::new(parts.job, parts.resolved, trees.root(), work, &info)?;
-        let user =
-            parts.job.portage.config.as_deref().map(|directory| content::digest(directory, at.ui)).transpose()?;
-        let identity = Sha256::of(format!("{user:?}\n{}", texts.identity).as_bytes());
+        let identity = identity(parts.job, &texts, at.ui)?;
         texts.write(trees.root(), work)?;
         prepare::no_name_servers(trees.root())?;
         trees.unmount()?;
         self.texts = Some(texts);
         self.helpers = Some(helpers);
-        self.portage = self.portage_inputs(&identity);
+        self.portage = portage_inputs(parts.resolved, parts.repositories, parts.binhosts, &identity);
 
         let upper = Rootfs::open(&paths.upper())?;
         let written = changes::read(&upper, began, &|_| false, at.ui)?;
@@ -64,21 +66,36 @@ impl Builder<'_> {
         };
         remove_tree(&work.questions())?;
         self.chain.push(CONFIGURE, layer);
+        self.reasons.pass(CONFIGURE);
         Ok(())
     }
+}
 
-    /// Returns the inputs of every emerge command: the configuration with the digest `configuration`, the repositories and the hosts of
-    /// binary packages.
-    fn portage_inputs(&self, configuration: &Sha256) -> Inputs {
-        let mut inputs = Inputs::from([("configuration".to_owned(), configuration.hex())]);
-        for (repo, input) in self.parts.resolved.repos.iter().zip(self.parts.repositories) {
-            let state = input.version.state().unwrap_or_else(|| format!("{:?}", std::time::SystemTime::now()));
-            inputs.insert(format!("repository {}", repo.name()), state);
-        }
-        for host in self.parts.binhosts {
-            let index = host.index.as_deref().map_or_else(|| "none".to_owned(), |bytes| Sha256::of(bytes).hex());
-            inputs.insert(format!("packages of {}", host.spec.url), index);
-        }
-        inputs
+/// Returns the digest of Portage's configuration, with the recipe's own files.
+///
+/// # Errors
+/// Those of [`content::digest`].
+pub(super) fn identity(job: &Job, texts: &prepare::Texts, ui: &dyn Progress) -> Result<Sha256> {
+    let user = job.portage.config.as_deref().map(|directory| content::digest(directory, ui)).transpose()?;
+    Ok(Sha256::of(format!("{user:?}\n{}", texts.identity).as_bytes()))
+}
+
+/// Returns the inputs of every emerge command: the configuration with the digest `configuration`, the repositories and the hosts of
+/// binary packages.
+pub(super) fn portage_inputs(
+    resolved: &Resolved,
+    repositories: &[RepositoryInput],
+    binhosts: &[BinhostInput],
+    configuration: &Sha256,
+) -> Inputs {
+    let mut inputs = Inputs::from([("configuration".to_owned(), configuration.hex())]);
+    for (repo, input) in resolved.repos.iter().zip(repositories) {
+        let state = input.version.state().unwrap_or_else(|| format!("{:?}", std::time::SystemTime::now()));
+        inputs.insert(format!("repository {}", repo.name()), state);
     }
+    for host in binhosts {
+        let index = host.index.as_deref().map_or_else(|| "none".to_owned(), |bytes| Sha256::of(bytes).hex());
+        inputs.insert(format!("packages of {}", host.spec.url), index);
+    }
+    inputs
 }

@@ -10,8 +10,9 @@ use crate::base::error::{Context, Error, Result};
 use crate::base::time;
 use crate::fs::rootfs::Rootfs;
 use crate::plan::nodes::{self, Action, Inputs, Node};
+use crate::plan::status::Why;
 use crate::portage;
-use crate::recipe::{Refresh, TreeKind};
+use crate::recipe::{Job, Refresh, TreeKind};
 use crate::source::Site;
 use crate::store::layers::{self, Found, LayerRecord, MAX_CHAIN, Partial};
 use crate::store::trees::remove_tree;
@@ -70,14 +71,14 @@ impl Builder<'_> {
         if node.action == Action::Configure {
             return self.configure(at);
         }
-        let inputs = self.inputs(node, at)?;
+        let inputs = inputs(node, &self.portage, self.parts.plan.epoch, at)?;
         let key = nodes::key(self.chain.state(), &inputs);
         if self.options.again.as_ref().is_some_and(|again| *again == node.name || again == ALL_STEPS) {
             self.again = true;
         }
-        self.seen.1.note(&node.name, self.chain.state(), &inputs);
+        let why = self.reasons.see(&node.name, self.chain.state(), &inputs);
         let waiting = || at.ui.note(&format!("waiting for another build that runs the step {}", node.name));
-        match at.store.find_layer(&key, |record| self.is_good(node, record), waiting)? {
+        match at.store.find_layer(&key, |record| !self.again && is_good(self.parts.job, node, record), waiting)? {
             Found::There(layer) => {
                 for note in &layer.record().notes {
                     at.ui.warn(note);
@@ -85,49 +86,27 @@ impl Builder<'_> {
                 self.tally.cached.push(node.name.clone());
                 self.chain.push(&node.name, layer);
             }
-            Found::Missing(partial) => self.make(node, (key, inputs), partial, at)?,
+            Found::Missing(partial) => self.make(node, (key, inputs), why, partial, at)?,
         }
         self.chain.shorten(MAX_CHAIN, at.store)
     }
 
-    /// Returns the inputs of a step.
-    fn inputs(&self, node: &Node, at: &Site<'_>) -> Result<Inputs> {
-        match &node.action {
-            Action::Configure => Ok(Inputs::new()),
-            Action::Emerge(step) => {
-                let mut inputs = nodes::of_command(step);
-                inputs.extend(self.portage.clone());
-                Ok(inputs)
-            }
-            Action::Step(step) => steps::inputs(step, self.parts.plan.epoch, at),
-        }
-    }
-
-    /// Returns true if a layer may be used: it is not too old, and its packages themselves are not wanted.
-    fn is_good(&self, node: &Node, layer: &LayerRecord) -> bool {
-        if self.again {
-            return false;
-        }
-        match &node.action {
-            Action::Emerge(_) => !self.parts.job.build.packages_only,
-            Action::Step(step) => match step.refresh {
-                None => true,
-                Some(Refresh::Always) => false,
-                Some(Refresh::After(seconds)) => time::now().saturating_sub(layer.started) < seconds,
-            },
-            Action::Configure => true,
-        }
-    }
-
     /// Runs the step and keeps its result.
-    fn make(&mut self, node: &Node, (key, inputs): (Sha256, Inputs), partial: Partial, at: &Site<'_>) -> Result<()> {
+    fn make(
+        &mut self,
+        node: &Node,
+        (key, inputs): (Sha256, Inputs),
+        why: Why,
+        partial: Partial,
+        at: &Site<'_>,
+    ) -> Result<()> {
         let (start, began) = (Instant::now(), changes::now(partial.directory())?);
         let paths = self.parts.work.paths().on(partial.directory());
-        let why = self.seen.0.why(&node.name, self.chain.state(), &inputs);
+        let why = if self.again { Why::Again } else { why };
         tracing::debug!("the step {} runs: {why}", node.name);
         let done = match &node.action {
-            Action::Emerge(step) => self.merge(step, &paths, at),
-            Action::Step(step) => self.run_step(step, &paths, at),
+            Action::Emerge(step) => self.merge(step, &why, &paths, at),
+            Action::Step(step) => self.run_step(step, &why, &paths, at),
             Action::Configure => Ok(()),
         };
         if let Err(error) = done {
@@ -181,6 +160,35 @@ impl Builder<'_> {
             bytes: 0,
             notes: Vec::new(),
         }
+    }
+}
+
+/// Returns the inputs of a step. `portage` are those of every emerge command; `epoch` is the time that scripts get.
+///
+/// # Errors
+/// Those of [`steps::inputs`].
+pub(super) fn inputs(node: &Node, portage: &Inputs, epoch: u64, at: &Site<'_>) -> Result<Inputs> {
+    match &node.action {
+        Action::Configure => Ok(Inputs::new()),
+        Action::Emerge(step) => {
+            let mut inputs = nodes::of_command(step);
+            inputs.extend(portage.clone());
+            Ok(inputs)
+        }
+        Action::Step(step) => steps::inputs(step, epoch, at),
+    }
+}
+
+/// Returns true if a layer may be used: it is not too old, and its packages themselves are not wanted.
+pub(super) fn is_good(job: &Job, node: &Node, layer: &LayerRecord) -> bool {
+    match &node.action {
+        Action::Emerge(_) => !job.build.packages_only,
+        Action::Step(step) => match step.refresh {
+            None => true,
+            Some(Refresh::Always) => false,
+            Some(Refresh::After(seconds)) => time::now().saturating_sub(layer.started) < seconds,
+        },
+        Action::Configure => true,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::base::text::plain;
 use crate::enter::{self, Io, Terminal};
 use crate::os::process::Exit;
 use crate::plan::misses;
+use crate::plan::status::Why;
 use crate::portage::emerge::{self, Step};
 use crate::portage::{self, failure, left, query as facts};
 use crate::recipe::TreeKind;
@@ -44,10 +45,10 @@ impl Builder<'_> {
     ///
     /// # Errors
     /// [`Kind::Build`](crate::base::error::Kind::Build) with the package, the phase, the end of its log and the log's path.
-    pub(super) fn merge(&mut self, step: &Step, paths: &WorkPaths, at: &Site<'_>) -> Result<()> {
+    pub(super) fn merge(&mut self, step: &Step, why: &Why, paths: &WorkPaths, at: &Site<'_>) -> Result<()> {
         self.begin_merging(at)?;
         let trees = self.builder_trees(paths, &self.view)?;
-        at.ui.stage(&step.what);
+        at.ui.stage(&why.after(&step.what));
         let restored = self.merging.iter().filter_map(|merging| merging.metadata.as_ref());
         restored.clone().try_for_each(|metadata| metadata.restore(trees.root()))?;
         let done = self.emerge(&Run { step, trees: &trees, paths, at });

@@ -13,6 +13,7 @@ pub mod export;
 pub mod failed;
 pub mod host;
 mod layer;
+pub mod look;
 mod merge;
 pub mod metadata;
 mod observe;
@@ -51,7 +52,7 @@ use chain::Chain;
 use merge::Merging;
 use packages::Used;
 use prepare::Texts;
-use reason::Seen;
+use reason::Reasons;
 use trees::{ShownFile, Trees};
 
 /// The trees of a build: a base, and the layers that its steps make. Dropping it unmounts them.
@@ -69,8 +70,8 @@ pub struct Builder<'a> {
     /// The trees after the last step.
     finished: Option<Trees>,
     tally: Tally,
-    /// The steps of the last build, and those of this one.
-    seen: (Seen, Seen),
+    /// The comparison with the last build.
+    reasons: Reasons,
     options: StepOptions,
     /// True from the step on that runs again.
     again: bool,
@@ -114,7 +115,7 @@ impl<'a> Builder<'a> {
             merging: None,
             finished: None,
             tally: Tally::default(),
-            seen: (Seen::read(parts.work.paths()), Seen::default()),
+            reasons: Reasons::read(parts.work.paths(), parts.base.word()),
             options,
             again: false,
             failed_step: None,
@@ -154,7 +155,7 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if the record cannot be written.
     pub fn record(&self, state: &mut State) -> Result<()> {
-        self.seen.1.write(self.parts.work.paths())?;
+        self.reasons.write(self.parts.work.paths())?;
         state.failed_step.clone_from(&self.failed_step);
         state.failed = self.failed_package.borrow().clone();
         self.parts.work.record(state)

@@ -1,7 +1,6 @@
 //! Why a step runs: the difference between its inputs and those of the last build of the recipe.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +8,7 @@ use crate::base::digest::Sha256;
 use crate::base::error::{Context, Kind, Result};
 use crate::fs::atomic;
 use crate::plan::nodes::{self, Inputs};
+use crate::plan::status::Why;
 use crate::store::work::WorkPaths;
 
 /// The steps of the last build of a recipe by name.
@@ -24,34 +24,24 @@ struct Last {
     inputs: Inputs,
 }
 
-/// The reason why a step runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Why {
-    /// No build of the recipe had a step of this name.
-    New,
-    /// These inputs changed.
-    Changed(String),
-    /// An earlier step has another result.
-    Follows,
-    /// The store does not have the layer any more, or the step must run again.
-    Gone,
+/// Compares a build with the last one of the recipe, step by step.
+#[derive(Debug)]
+pub struct Reasons {
+    last: Seen,
+    /// The steps of this build and, of the others, those of the last one.
+    now: Seen,
+    /// The step before, or the base.
+    before: String,
+    /// The step whose result differs from that of the last build, if the trees do.
+    culprit: Option<String>,
 }
 
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::New => f.write_str("new"),
-            Self::Changed(names) => write!(f, "{names} changed"),
-            Self::Follows => f.write_str("an earlier step has another result"),
-            Self::Gone => f.write_str("the store has no layer that may be used"),
-        }
-    }
-}
-
-impl Seen {
-    /// Reads the record in a work directory. A damaged one counts as empty.
-    pub fn read(work: &WorkPaths) -> Self {
-        fs_err::read(work.steps_record()).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+impl Reasons {
+    /// Reads the record in a work directory. A damaged one counts as empty. `base` names the base.
+    pub fn read(work: &WorkPaths, base: &str) -> Self {
+        let text = fs_err::read(work.steps_record());
+        let last: Seen = text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        Self { now: last.clone(), last, before: base.to_owned(), culprit: None }
     }
 
     /// Writes the record.
@@ -59,26 +49,36 @@ impl Seen {
     /// # Errors
     /// [`Kind::System`] if it cannot be written.
     pub fn write(&self, work: &WorkPaths) -> Result<()> {
-        let text = serde_json::to_vec(self).context(Kind::System, || "recording the steps of the build")?;
+        let text = serde_json::to_vec(&self.now).context(Kind::System, || "recording the steps of the build")?;
         atomic::replace(&work.steps_record(), &text, 0o600)
     }
 
-    /// Notes a step of the present build.
-    pub fn note(&mut self, name: &str, parent: &Sha256, inputs: &Inputs) {
-        self.0.insert(name.to_owned(), Last { parent: *parent, inputs: inputs.clone() });
+    /// Passes the step `name`, which has no layer of its own to look for.
+    pub fn pass(&mut self, name: &str) {
+        name.clone_into(&mut self.before);
     }
 
-    /// Returns the reason why the step `name` runs with these inputs.
-    pub fn why(&self, name: &str, parent: &Sha256, inputs: &Inputs) -> Why {
-        let Some(last) = self.0.get(name) else { return Why::New };
-        let changed = nodes::difference(&last.inputs, inputs);
-        if !changed.is_empty() {
-            Why::Changed(changed)
-        } else if last.parent != *parent {
-            Why::Follows
-        } else {
-            Why::Gone
+    /// Notes the next step of this build. Returns the reason why it runs with these inputs, if it has to.
+    pub fn see(&mut self, name: &str, parent: &Sha256, inputs: &Inputs) -> Why {
+        let last = self.last.0.get(name);
+        match last {
+            Some(last) if last.parent == *parent => self.culprit = None,
+            Some(_) => _ = self.culprit.get_or_insert_with(|| self.before.clone()),
+            None => {}
         }
+        self.pass(name);
+        self.now.0.insert(name.to_owned(), Last { parent: *parent, inputs: inputs.clone() });
+        match (self.difference(name, inputs), &self.culprit) {
+            (None, _) => Why::New,
+            (Some(changed), _) if !changed.is_empty() => Why::Changed(changed),
+            (Some(_), Some(culprit)) => Why::Follows(culprit.clone()),
+            (Some(_), None) => Why::Gone,
+        }
+    }
+
+    /// Names the inputs that differ from those of the last build; `None` if it had no such step.
+    pub fn difference(&self, name: &str, inputs: &Inputs) -> Option<String> {
+        self.last.0.get(name).map(|last| nodes::difference(&last.inputs, inputs))
     }
 }
 
@@ -90,11 +90,18 @@ mod tests {
     fn the_reason_is_the_difference_to_the_last_build() {
         let inputs = |text: &str| Inputs::from([("script".to_owned(), text.to_owned())]);
         let (one, other) = (Sha256::of(b"1"), Sha256::of(b"2"));
-        let mut seen = Seen::default();
-        assert_eq!(seen.why("a", &one, &inputs("x")), Why::New);
-        seen.note("a", &one, &inputs("x"));
-        assert_eq!(seen.why("a", &one, &inputs("y")).to_string(), "script changed");
-        assert_eq!(seen.why("a", &other, &inputs("x")), Why::Follows);
-        assert_eq!(seen.why("a", &one, &inputs("x")), Why::Gone);
+        let work = tempfile::tempdir().unwrap();
+        let work = WorkPaths::new(work.path());
+        let mut reasons = Reasons::read(&work, "the base");
+        assert_eq!(reasons.see("a", &one, &inputs("x")), Why::New);
+        assert_eq!(reasons.see("b", &one, &inputs("x")), Why::New);
+        reasons.write(&work).unwrap();
+        let next = || Reasons::read(&work, "the base");
+        assert_eq!(next().see("a", &one, &inputs("y")).to_string(), "script changed");
+        assert_eq!(next().see("a", &other, &inputs("x")).to_string(), "follows the base");
+        assert_eq!(next().see("a", &one, &inputs("x")), Why::Gone);
+        let mut reasons = next();
+        assert_eq!(reasons.see("a", &one, &inputs("x")), Why::Gone);
+        assert_eq!(reasons.see("b", &other, &inputs("x")).to_string(), "follows a");
     }
 }

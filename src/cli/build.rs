@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use super::RecipeArgs;
 use super::lock::LockArgs;
-use super::session::{self, Session};
+use super::session::{self, Privilege, Session};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
 use crate::os::userns;
@@ -42,7 +42,7 @@ pub struct Args {
     /// Directory for the results [recipe: build.outdir]
     #[arg(short, long, value_name = "DIR")]
     pub outdir: Option<PathBuf>,
-    /// Print the plan: URLs, mounts, emerge commands, removals
+    /// Print the plan: URLs, mounts, steps and their states, emerge commands, removals
     #[arg(short = 'n', long)]
     pub dry_run: bool,
     /// Use only files that the store has, and give emerge no network
@@ -96,8 +96,7 @@ impl Args {
             let options =
                 ResolveOptions { offline: self.offline, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
             let site = Site { date, ..Site::new(store, options, ui) };
-            let steps = StepOptions { until: self.until.clone(), again: self.again.clone() };
-            let wishes = BuildOptions { deny: self.deny.map(Deny::reason), steps };
+            let wishes = BuildOptions { deny: self.deny.map(Deny::reason), steps: self.steps() };
             let Some(published) = pipeline::build(job, origin, &wishes, &site)? else { return Ok(0) };
             let main = [Role::Tarball, Role::Packages];
             let results = main.iter().filter_map(|role| published.path(role));
@@ -108,6 +107,10 @@ impl Args {
             results.iter().for_each(|path| ui.result(path));
             Ok(0)
         })
+    }
+
+    fn steps(&self) -> StepOptions {
+        StepOptions { until: self.until.clone(), again: self.again.clone() }
     }
 
     /// Returns the command that runs the image.
@@ -143,17 +146,23 @@ impl Args {
         Ok(sets)
     }
 
-    /// Prints the plan. Needs no root and asks no server.
+    /// Prints the plan. Asks no server. Only the states of the steps need root, and only if there is a store.
     fn print_plan(&self, overrides: &[String], ui: &Terminal) -> Result<i32> {
+        let home = Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?;
+        let root = match if home.is_dir() { session::root_if_possible() } else { Privilege::None } {
+            Privilege::Done(code) => return Ok(code),
+            privilege => privilege == Privilege::Root,
+        };
         let loaded = session::load(&self.recipe, overrides, ui)?;
         loaded.warnings.iter().for_each(|warning| ui.warn(warning));
-        let home = Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?;
         let locked = self.lock.entry(&self.recipe, &loaded.job)?;
         let options = PlanOptions {
             locked: locked.as_ref(),
             date: session::source_date()?,
             cpus: session::cpus(),
             offline: self.offline,
+            steps: &self.steps(),
+            root,
         };
         let plan = pipeline::plan(&loaded.job, &session::origin(&self.recipe)?, &home, &options)?;
         plan.warnings.iter().for_each(|warning| ui.warn(warning));

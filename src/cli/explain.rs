@@ -16,7 +16,10 @@ use crate::recipe::{self, Job, NewLine};
 use crate::source::Site;
 use crate::ui::Terminal;
 
-/// Explain why packages are built although there are binary packages
+/// Explain why packages are built although there are binary packages, or why a step runs
+///
+/// With the name of a step, prints its state, its key and the inputs of the key by name, the difference to the last build, and the layer
+/// with the time and the image that made it. Runs nothing and asks no server.
 ///
 /// For each package that a build would compile, prints the wanted USE flags, CHOST and compiler flags, those of the nearest binary
 /// package, and the differences. The compiler flags of a binary package are read from the package itself. With `emerge.binary-only`,
@@ -31,14 +34,15 @@ use crate::ui::Terminal;
 Examples:
   quern-builder explain demo.toml
   quern-builder explain demo.toml dev-lang/python
+  quern-builder explain demo.toml @packages
   quern-builder explain demo.toml --json | jq '.misses[].differences'
   quern-builder explain --fix demo.toml > fixed.toml")]
 pub struct Args {
     /// The recipe
     #[arg(value_name = "RECIPE")]
     pub file: std::path::PathBuf,
-    /// Packages to explain, with their dependencies [default: those of the recipe]
-    #[arg(value_name = "ATOM")]
+    /// A step, or packages to explain, with their dependencies [default: the packages of the recipe]
+    #[arg(value_name = "STEP|ATOM")]
     pub atoms: Vec<String>,
     /// Set a key of the recipe: portage.use='["ipv6"]'
     #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Recipe")]
@@ -69,6 +73,12 @@ impl Args {
             let at = self.look.site(store, locked.as_ref(), ui);
             if self.fix {
                 return fix(job, origin, &at, ui);
+            }
+            if let [name] = &self.atoms[..]
+                && pipeline::is_step(job, name)
+            {
+                let step = pipeline::step(job, origin, name, &at)?;
+                return self.look.print(&step.document(), || step.to_string(), ui);
             }
             let misses = pipeline::explain(job, origin, &self.atoms, &at)?;
             let document = Document { version: 1, misses: misses.iter().map(Miss::document).collect() };

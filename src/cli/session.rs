@@ -97,6 +97,27 @@ fn as_root() -> Result<Store> {
     open(&home)
 }
 
+/// The privilege of a process that can do a part of its work without root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Privilege {
+    /// Root in its user namespace.
+    Root,
+    /// None: the machine or the user lacks something.
+    None,
+    /// A child did all the work and ended with this exit code.
+    Done(i32),
+}
+
+/// Becomes root if that is possible. Must be called before any thread exists. Signals end the process, and its mounts with it.
+pub(super) fn root_if_possible() -> Privilege {
+    let role = userns::become_root().inspect_err(|error| tracing::debug!("continuing without root: {error}"));
+    match role {
+        Ok(Role::Waited(exit)) => Privilege::Done(exit.code()),
+        Ok(Role::Root) => Privilege::Root,
+        Err(_) => Privilege::None,
+    }
+}
+
 /// Becomes root in a user namespace, unless this process is root. For commands that need no store. Returns the exit code of the child
 /// if a child did the work.
 pub(super) fn user_namespace() -> Result<Option<i32>> {

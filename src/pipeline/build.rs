@@ -141,7 +141,7 @@ pub fn build(job: &Job, origin: &Path, options: &BuildOptions, at: &Site<'_>) ->
 }
 
 /// Refuses steps that the recipe does not have.
-fn check_steps(job: &Job, options: &StepOptions) -> Result<()> {
+pub(super) fn check_steps(job: &Job, options: &StepOptions) -> Result<()> {
     let named = options.until.iter().chain(options.again.iter().filter(|name| *name != ALL_STEPS));
     for name in named.filter(|name| !name.starts_with('@')) {
         if !job.steps.iter().any(|step| step.name == *name) {

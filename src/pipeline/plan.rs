@@ -2,21 +2,24 @@
 
 use std::path::Path;
 
-use super::stored;
+use super::build::check_steps;
+use super::{StepOptions, look, stored};
 use crate::base::digest::Sha512;
 use crate::base::error::Result;
+use crate::base::progress::Silent;
 use crate::base::time::SourceDate;
 use crate::builder::base;
 use crate::builder::host;
 use crate::fs::rootfs::Rootfs;
 use crate::lockfile::Locked;
 use crate::output::{Claim, ImageSpec, Role};
+use crate::plan::status::Status;
 use crate::plan::view::Caches;
 use crate::plan::{DryRun, Known, Plan, uses};
 use crate::portage::accelerate::Tools;
 use crate::portage::{self, BuilderInfo, Resolved};
 use crate::recipe::{BaseSpec, Job, MetaRepo, MetaRepoPlace, Origin};
-use crate::source::{self, Wanted};
+use crate::source::{self, ResolveOptions, Site, Wanted};
 use crate::store::Store;
 use crate::strip;
 
@@ -31,6 +34,10 @@ pub struct PlanOptions<'a> {
     pub cpus: u32,
     /// True if the build would have no network.
     pub offline: bool,
+    /// The wishes about steps.
+    pub steps: &'a StepOptions,
+    /// True if this process is root in its user namespace and may mount, which the states of the steps need.
+    pub root: bool,
 }
 
 /// Plans the build of `job`, whose recipe is the file `origin`, in the store at `home`, which need not exist.
@@ -38,6 +45,7 @@ pub struct PlanOptions<'a> {
 /// # Errors
 /// Those of the checks at the start of a build.
 pub fn plan(job: &Job, origin: &Path, home: &Path, options: &PlanOptions<'_>) -> Result<DryRun> {
+    check_steps(job, options.steps)?;
     portage::check(job)?;
     uses::check(job)?;
     let store = if home.is_dir() { Some(Store::open(home)?) } else { None };
@@ -64,9 +72,11 @@ pub fn plan(job: &Job, origin: &Path, home: &Path, options: &PlanOptions<'_>) ->
     };
     let Some((_repositories, resolved)) = found else {
         let missing = "unknown until the repositories are in the store: `quern-builder fetch` gets them".to_owned();
+        run.states = Known::No(vec![missing.clone()]);
         (run.mounts, run.steps) = (Known::No(vec![missing.clone()]), Known::No(vec![missing]));
         return Ok(run);
     };
+    run.states = states(job, origin, store.as_ref(), options)?;
     run.warnings.clone_from(&resolved.warnings);
     let work = Store::work_paths(home, &job.name, origin);
     let caches = Caches::of(job, home);
@@ -80,23 +90,41 @@ pub fn plan(job: &Job, origin: &Path, home: &Path, options: &PlanOptions<'_>) ->
     Ok(run)
 }
 
+/// Looks up the states of the steps.
+fn states(job: &Job, origin: &Path, store: Option<&Store>, options: &PlanOptions<'_>) -> Result<Known<Vec<Status>>> {
+    let Some(store) = store else { return Ok(Known::No(vec!["unknown until the stage3 is in the store".to_owned()])) };
+    if !options.root {
+        return Ok(Known::No(vec!["unknown: this user cannot mount the trees".to_owned()]));
+    }
+    let inputs = ResolveOptions { offline: options.offline, locked: options.locked, ..ResolveOptions::default() };
+    let site = Site { cpus: options.cpus, date: options.date, ..Site::new(store, inputs, &Silent) };
+    Ok(match look::steps(job, origin, options.steps, &site)? {
+        Ok(steps) => Known::Yes(steps),
+        Err(missing) => Known::No(vec![missing]),
+    })
+}
+
 /// Looks up the facts about the builder, if the store has it unpacked.
 fn builder_info(job: &Job, store: Option<&Store>, options: &PlanOptions<'_>) -> Result<Option<BuilderInfo>> {
     if let BaseSpec::Host { hide, show } = &job.source.base {
         return host::info(hide, show, options.cpus).map(Some);
     }
     let Some(store) = store else { return Ok(None) };
-    let sha512 = match options.locked {
+    let Some(sha512) = stage3(job, store, options.locked)? else { return Ok(None) };
+    let Some(tree) = store.tree_of_anyone(&sha512)? else { return Ok(None) };
+    // An ordinary user may lack the permission to look into a tree. Then the builder counts as unknown.
+    Ok(Rootfs::open(&tree.root()).and_then(|root| base::info(&root, |_| true, options.cpus)).ok())
+}
+
+/// Returns the digest of the stage3 that a build would use, if it is known without a server.
+pub(super) fn stage3(job: &Job, store: &Store, locked: Option<&Locked>) -> Result<Option<Sha512>> {
+    Ok(match locked {
         Some(locked) => locked.stage3.as_ref().map(|file| file.sha512),
         None => match &job.source.base {
             BaseSpec::File { sha512: Some(sha512), .. } => Sha512::parse(sha512),
             _ => source::known(job, store)?.and_then(|file| file.sha512()),
         },
-    };
-    let Some(sha512) = sha512 else { return Ok(None) };
-    let Some(tree) = store.tree_of_anyone(&sha512)? else { return Ok(None) };
-    // An ordinary user may lack the permission to look into a tree. Then the builder counts as unknown.
-    Ok(Rootfs::open(&tree.root()).and_then(|root| base::info(&root, |_| true, options.cpus)).ok())
+    })
 }
 
 /// Returns the locations that are tried first for the stage3.

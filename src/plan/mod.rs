@@ -3,6 +3,7 @@
 pub mod misses;
 pub mod nodes;
 pub mod packages;
+pub mod status;
 pub mod uses;
 pub mod view;
 
@@ -14,6 +15,7 @@ use crate::recipe::Job;
 use crate::store::work::WorkPaths;
 use crate::strip::{self, Rule};
 use nodes::Node;
+use status::Status;
 use view::{Caches, View};
 
 /// Everything that a build does to its trees, in order.
@@ -71,6 +73,8 @@ pub struct DryRun {
     pub repositories: Vec<String>,
     /// The mounts of the sandbox, or the reason why they are unknown.
     pub mounts: Known<View>,
+    /// The steps and their states, or the reason why they are unknown.
+    pub states: Known<Vec<Status>>,
     /// The emerge commands, or the reason why they are unknown.
     pub steps: Known<Vec<Step>>,
     /// The removals from the image.
@@ -137,6 +141,7 @@ impl fmt::Display for DryRun {
             ("source", self.source.clone()),
             ("repositories", self.repositories.clone()),
             ("mounts", self.mounts.lines(view)),
+            ("steps", self.states.lines(|states| status::lines(states))),
             ("emerge", self.steps.lines(steps)),
             ("strip", self.strip.iter().map(ToString::to_string).collect()),
             ("publish", self.results.clone()),

@@ -55,6 +55,21 @@ pub fn binhosts(job: &Job, at: &Site<'_>) -> Result<Vec<BinhostInput>> {
     job.portage.binhost.iter().map(|host| binhost(host, at)).collect()
 }
 
+/// Returns the recipe's hosts with the indexes that the store has. No server is asked. `at` must be offline.
+///
+/// # Errors
+/// Those of the keyring and the store, and of directories.
+pub fn known(job: &Job, at: &Site<'_>) -> Result<Vec<BinhostInput>> {
+    let mut hosts = binhosts(job, at)?;
+    for host in hosts.iter_mut().filter(|host| host.spec.directory().is_none()) {
+        host.index = match at.options.locked {
+            Some(locked) => blob(&locked.index(&host.spec.url)?.sha512, at.store)?,
+            None => stored(&Sha256::of(host.spec.url.as_bytes()).hex(), at.store)?.map(|(_, index)| index),
+        };
+    }
+    Ok(hosts)
+}
+
 /// Returns the lock entries of the hosts that are servers.
 pub fn lock(hosts: &[BinhostInput]) -> Vec<LockedIndex> {
     let remote = hosts.iter().filter(|host| host.spec.directory().is_none());

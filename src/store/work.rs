@@ -301,6 +301,18 @@ impl Store {
         fs_err::create_dir_all(directory).system(|| format!("making the work directory {}", directory.display()))?;
         Ok(Work { paths, _lock: lock })
     }
+
+    /// Does the same as [`Store::work`] in shared mode. Returns `None` if a build of the recipe runs.
+    ///
+    /// # Errors
+    /// [`Kind::System`] if the directory cannot be made or locked.
+    pub fn work_now(&self, name: &str, origin: &Path) -> Result<Option<Work>> {
+        let directory = Self::work_paths(self.root(), name, origin).directory().to_owned();
+        match lock::try_take(&directory.with_added_extension("lock"), Mode::Shared)? {
+            None => Ok(None),
+            Some(_held) => self.work(name, origin, Mode::Shared, || {}).map(Some),
+        }
+    }
 }
 
 impl Work {

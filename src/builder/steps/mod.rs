@@ -13,6 +13,7 @@ use super::Builder;
 use super::trees::Trees;
 use crate::base::error::{Error, Result};
 use crate::fs::rootfs::Rootfs;
+use crate::plan::status::Why;
 use crate::recipe::{Action, Step, StepRoot};
 use crate::source::Site;
 use crate::store::work::WorkPaths;
@@ -22,8 +23,8 @@ impl Builder<'_> {
     ///
     /// # Errors
     /// [`Kind::Build`](crate::base::error::Kind::Build) if it fails, with the end of its output.
-    pub(super) fn run_step(&mut self, step: &Step, paths: &WorkPaths, at: &Site<'_>) -> Result<()> {
-        at.ui.stage(&format!("running the step {}", step.name));
+    pub(super) fn run_step(&mut self, step: &Step, why: &Why, paths: &WorkPaths, at: &Site<'_>) -> Result<()> {
+        at.ui.stage(&why.after(&format!("running the step {}", step.name)));
         let place = self.step_place(at);
         let view = place.view(step)?;
         let trees = place.trees(step, paths, &view, None)?;

@@ -32,7 +32,7 @@ use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 pub use self::collect::{Limits, Listed};
 pub use self::flatten::flatten;
 pub use self::make::Partial;
-pub use self::record::{FORMAT, LayerRecord, result};
+pub use self::record::{FORMAT, LayerRecord, chain, result};
 use super::Store;
 use super::lock::{self, Mode};
 use super::trees::{id_map, remove_tree};

@@ -48,8 +48,13 @@ impl LayerRecord {
     /// The identity of the state above the layer: that below it, and the result. It is the `parent` of the next layer. Steps with other
     /// keys and the same result lead to the same state.
     pub fn chain(&self) -> Sha256 {
-        Sha256::of(format!("{}\n{}\n", self.parent, self.result).as_bytes())
+        chain(&self.parent, &self.result)
     }
+}
+
+/// The identity of the state after a step with the result `result` on trees in the state `parent`.
+pub fn chain(parent: &Sha256, result: &Sha256) -> Sha256 {
+    Sha256::of(format!("{parent}\n{result}\n").as_bytes())
 }
 
 /// The digest of the changes of a step, for each of its overlays: mount point and changes.

@@ -28,7 +28,20 @@ ln -s ../log /rest/link && mkfifo /rest/fifo && truncate -s 1M /rest/sparse && r
 name = "start"
 at = "start"
 run = 'echo start > /log'
+[[step]]
+name = "left"
+skip = true
+run = 'exit 1'
 "#;
+
+/// Returns the states of the steps in a dry run, without the time of cached ones.
+fn states(stand: &Stand, recipe: &Path, options: &[&str]) -> Vec<String> {
+    let plan = stand.env.run([&["build", text(recipe), "--dry-run"], options].concat()).success().stdout;
+    let lines = plan.lines().skip_while(|line| *line != "steps").skip(1).take_while(|line| !line.is_empty());
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let ago = |line: String| line.find(" cached ").map_or(line.clone(), |at| line[..at + 7].to_owned());
+    lines.map(words).map(ago).collect()
+}
 
 /// Returns a file of a tarball.
 fn content(tarball: &Path, path: &str) -> String {
@@ -42,8 +55,19 @@ fn steps_run_in_order_and_once(privilege: Privilege) {
     stand.env.set("SOURCE_DATE_EPOCH", EPOCH);
     let name = format!("steps-{privilege:?}").to_lowercase();
     // Inputs of its own, so that no other test has made the layers.
-    let recipe = stand.recipe(&name, &STEPS.replace("echo one", "printf '%s\\n' one"));
+    let recipe = stand.recipe(&name, &STEPS.replace("echo one", "printf \"%s\\n\" one"));
+    let configure = "@configure always: it writes Portage's configuration";
+    let unknown = |name: &str, of: &str| format!("{name} unknown until {of} has run");
+    let behind = |of: &str| ["one", "three", "two"].map(|name| unknown(name, of));
+    let expected = ["start run: new", configure].map(str::to_owned).into_iter().chain(behind("start"));
+    let expected: Vec<String> = expected.chain(["left skipped".to_owned()]).collect();
+    assert_eq!(states(&stand, &recipe, &[]), expected);
+    assert!(!stand.env.outdir().exists() || stand.env.outdir().read_dir().is_ok_and(|mut all| all.next().is_none()));
     let first = stand.built(&recipe).remove(0);
+    let cached = ["start cached", configure, "one cached", "three cached", "two cached", "left skipped"];
+    assert_eq!(states(&stand, &recipe, &[]), cached);
+    let again = states(&stand, &recipe, &["--again", "three", "--until", "three"]);
+    assert_eq!(again, ["start cached", configure, "one cached", "three run: --again", "left skipped"]);
     assert_eq!(content(&first, "log"), "start\none\nthree\ntwo\n");
     let env = content(&first, "env");
     let names: Vec<&str> = env.lines().filter_map(|line| line.split('=').next()).collect();
@@ -59,14 +83,26 @@ fn steps_run_in_order_and_once(privilege: Privilege) {
     assert_eq!(ask("sha256sum", &[text(&first)]), digest);
 
     // Another text with the same effect runs, and the steps behind it do not.
-    stand.recipe(&name, &STEPS.replace("echo one", "printf '%s\\n' 'one'"));
+    stand.recipe(&name, &STEPS.replace("echo one", "printf \"%s\\n\" o\"ne\""));
+    let (three, two) = (unknown("three", "one"), unknown("two", "one"));
+    let changed = ["start cached", configure, "one run: script changed", &three, &two, "left skipped"];
+    assert_eq!(states(&stand, &recipe, &[]), changed);
+    let explained = stand.env.run(["explain", text(&recipe), "one"]).success().stdout;
+    for part in ["one  run: script changed", "since the last build: script changed", "    epoch ", "    script "] {
+        assert!(explained.contains(part), "{part}: {explained}");
+    }
     let cut_off = stand.build(&recipe).success();
-    assert!(cut_off.stderr.contains("running the step one"), "{}", cut_off.stderr);
+    assert!(cut_off.stderr.contains("running the step one (script changed)"), "{}", cut_off.stderr);
     assert!(cut_off.stderr.contains("3 of 4 steps are cached"), "{}", cut_off.stderr);
     assert_eq!(ask("sha256sum", &[text(&first)]), digest);
 
+    let explained = stand.env.run(["explain", text(&recipe), "one"]).success().stdout;
+    for part in ["one  cached ", &format!(" by {name}\n"), "no input changed"] {
+        assert!(explained.contains(part), "{part}: {explained}");
+    }
+
     // A new name is no change.
-    stand.recipe(&name, &STEPS.replace("echo one", "printf '%s\\n' 'one'").replace("\"one\"", "\"uno\""));
+    stand.recipe(&name, &STEPS.replace("echo one", "printf \"%s\\n\" o\"ne\"").replace("\"one\"", "\"uno\""));
     let renamed = stand.build(&recipe).success();
     assert!(renamed.stderr.contains("4 of 4 steps are cached"), "{}", renamed.stderr);
     let none = stand.env.run(["build", text(&recipe), "--until", "unno"]).code(2);
@@ -140,6 +176,8 @@ fn root_steps_merge_and_unmerge_packages() {
     assert!(packages.contains("app-misc/mime-types") && !packages.contains("app-test/tiny"), "{packages}");
     let again = stand.build(&recipe).success();
     assert!(again.stderr.contains("5 of 5 steps are cached"), "{}", again.stderr);
+    let states = states(&stand, &recipe, &[]);
+    assert!(states.iter().filter(|state| state.ends_with(" cached")).count() == 5, "{states:?}");
 
     // A package that is not recorded as wanted would go.
     let careless = format!("{PACKAGES}[[step]]\nname = \"clean\"\nat = \"before-unmerge\"\ndepclean = true\n");

@@ -1,0 +1,144 @@
+//! A look at the steps of a build: their keys and layers, without running anything.
+
+use super::chain::Chain;
+use super::configure::{identity, portage_inputs};
+use super::layer::{ALL_STEPS, inputs, is_good};
+use super::reason::Reasons;
+use super::trees::Trees;
+use super::{StepOptions, prepare};
+use crate::base::digest::Sha256;
+use crate::base::error::{Context, Result};
+use crate::plan::Plan;
+use crate::plan::nodes::{self, Action, Inputs, Node};
+use crate::plan::status::{Status, StepState, Why};
+use crate::portage::Resolved;
+use crate::recipe::Job;
+use crate::source::Site;
+use crate::source::binhost::BinhostInput;
+use crate::source::inputs::RepositoryInput;
+use crate::store::layers::MAX_CHAIN;
+use crate::store::work::WorkPaths;
+
+use super::base::Base;
+
+/// The parts of a look.
+#[derive(Debug, Clone, Copy)]
+pub struct LookParts<'a> {
+    pub job: &'a Job,
+    pub resolved: &'a Resolved,
+    pub repositories: &'a [RepositoryInput],
+    pub binhosts: &'a [BinhostInput],
+    pub base: &'a Base,
+    pub plan: &'a Plan,
+    /// The work directory of the recipe, with the record of the last build.
+    pub work: &'a WorkPaths,
+    /// The directory for the mounts.
+    pub scratch: &'a WorkPaths,
+    pub options: &'a StepOptions,
+}
+
+/// The trees as far as they are known.
+struct Look<'a> {
+    parts: LookParts<'a>,
+    chain: Chain,
+    reasons: Reasons,
+    /// The inputs of every emerge command, once they are known.
+    portage: Inputs,
+    /// The event that has to happen before the state of the trees is known.
+    until: Option<String>,
+    /// True from the step on that runs again.
+    again: bool,
+}
+
+/// Returns the steps of a build and their states. Nothing runs, and nothing is kept.
+///
+/// # Errors
+/// [`Kind::System`](crate::base::error::Kind::System) if the kernel refuses a mount, and those of the inputs and the configuration.
+pub fn look(parts: LookParts<'_>, at: &Site<'_>) -> Result<Vec<Status>> {
+    let reasons = Reasons::read(parts.work, parts.base.word());
+    let chain = Chain::over(parts.base);
+    let mut look = Look { parts, chain, reasons, portage: Inputs::new(), until: None, again: false };
+    let mut steps = Vec::new();
+    for node in &parts.plan.nodes {
+        steps.push(look.at(node, at)?);
+        if parts.options.until.as_ref() == Some(&node.name) {
+            break;
+        }
+    }
+    steps.extend(parts.job.skipped.iter().map(|name| Status::bare(name, StepState::Skipped)));
+    Ok(steps)
+}
+
+impl Look<'_> {
+    /// Looks at the next step.
+    fn at(&mut self, node: &Node, at: &Site<'_>) -> Result<Status> {
+        if node.action == Action::Configure {
+            if self.until.is_none() {
+                let identity = self.configuration(at)?;
+                let LookParts { resolved, repositories, binhosts, .. } = self.parts;
+                self.portage = portage_inputs(resolved, repositories, binhosts, &identity);
+                self.chain.assume(&identity);
+            }
+            self.reasons.pass(&node.name);
+            return Ok(Status::bare(&node.name, StepState::Always));
+        }
+        let inputs = inputs(node, &self.portage, self.parts.plan.epoch, at)?;
+        self.again |= self.parts.options.again.as_ref().is_some_and(|again| *again == node.name || again == ALL_STEPS);
+        if matches!(node.action, Action::Emerge(_)) && self.until.is_none() && !at.options.offline {
+            let unasked = self.parts.binhosts.iter().find(|host| host.index.is_none());
+            self.until = unasked.map(|host| format!("{} is asked for its packages", host.spec.url));
+        }
+        let mut status = match &self.until {
+            Some(event) => Status::bare(&node.name, StepState::Unknown(event.clone())),
+            None => self.known(node, &inputs, at)?,
+        };
+        if self.again {
+            status.state = StepState::Run(Why::Again);
+        }
+        if matches!(status.state, StepState::Run(_)) {
+            self.until.get_or_insert_with(|| format!("{} has run", node.name));
+        }
+        // Without the configuration, an emerge command would seem to lack inputs.
+        if matches!(node.action, Action::Step(_)) || !self.portage.is_empty() {
+            status.difference = self.reasons.difference(&node.name, &inputs);
+        }
+        Ok(Status { inputs, ..status })
+    }
+
+    /// Looks for the layer of a step on trees whose state is known.
+    fn known(&mut self, node: &Node, inputs: &Inputs, at: &Site<'_>) -> Result<Status> {
+        let key = nodes::key(self.chain.state(), inputs);
+        let why = self.reasons.see(&node.name, self.chain.state(), inputs);
+        let layer = at.store.layer(&key)?;
+        let record = layer.as_ref().map(|layer| layer.record().clone());
+        let good = record.as_ref().is_some_and(|record| is_good(self.parts.job, node, record));
+        let state = match (layer, &record) {
+            (Some(layer), Some(record)) if good => {
+                let made = record.started;
+                self.chain.push(&node.name, layer);
+                // The configuration needs the trees after the first steps; later ones are not mounted.
+                if self.portage.is_empty() {
+                    self.chain.shorten(MAX_CHAIN, at.store)?;
+                }
+                StepState::Cached(made)
+            }
+            (Some(_), _) => StepState::Run(Why::Refused),
+            (None, _) => StepState::Run(why),
+        };
+        Ok(Status { key: Some(key), layer: record, ..Status::bare(&node.name, state) })
+    }
+
+    /// Returns the digest of Portage's configuration. The trees are mounted for it, and the changes thrown away.
+    fn configuration(&self, at: &Site<'_>) -> Result<Sha256> {
+        let LookParts { job, resolved, base, plan, scratch, .. } = self.parts;
+        for path in [scratch.config(), scratch.image(), scratch.binhosts(), scratch.gnupg(), scratch.questions()] {
+            fs_err::create_dir_all(path).system(|| "making a scratch directory")?;
+        }
+        let paths = scratch.on(&scratch.questions());
+        let trees = Trees::builder(base, &self.chain, None, false, &paths, &plan.view, &[])?;
+        let texts = prepare::Texts::new(job, resolved, trees.root(), scratch, &plan.info)?;
+        let identity = identity(job, &texts, at.ui)?;
+        trees.unmount()?;
+        Ok(identity)
+    }
+}
