@@ -82,6 +82,10 @@
 //! makes no later step run. A layer is never shipped: the image is the merged tree, without what the strip rules remove in one last upper
 //! directory.
 //!
+//! A step sees the files of this machine that it names, read-only unless the recipe says otherwise, and caches, which are kept in the
+//! store and are in no layer. All of them are mounts. Mount points that the tree lacks come from a throw-away lower layer, so a layer
+//! has no trace of them. The inputs of the key have the content of such files, and of a cache its place, mode and owner.
+//!
 //! `@configure` always runs, because it takes no time and depends on the machine. The state after it leaves out what does, such as the
 //! number of processors. The state of a running system is not known, so a build from the host uses no layer of another build.
 //!
@@ -98,8 +102,8 @@
 //! # Invariants
 //!
 //! 1. Nothing unverified is unpacked into the store or published. Verification fails closed.
-//! 2. The host is never written outside the store, the outdir and a private temporary directory, whatever an archive or a recipe
-//!    contains. Paths inside a tree are reached only through [`fs::rootfs::Rootfs`], by descriptor.
+//! 2. The host is never written outside the store, the outdir, a private temporary directory and the binds that a recipe makes writable,
+//!    whatever an archive or a step contains. Paths inside a tree are reached only through [`fs::rootfs::Rootfs`], by descriptor.
 //! 3. The same recipe and the same inputs give the same bytes: sorted names, numeric owners, clamped times. Threads, host, locale, umask
 //!    and privilege make no difference.
 //! 4. Two builds may share every cache at the same time. A crash leaves nothing that someone must clean up by hand.

@@ -183,6 +183,7 @@ pub(super) fn inputs(node: &Node, portage: &Inputs, epoch: u64, at: &Site<'_>) -
 pub(super) fn is_good(job: &Job, node: &Node, layer: &LayerRecord) -> bool {
     match &node.action {
         Action::Emerge(_) => !job.build.packages_only,
+        Action::Step(step) if step.binds.iter().any(|bind| bind.write) => false,
         Action::Step(step) => match step.refresh {
             None => true,
             Some(Refresh::Always) => false,

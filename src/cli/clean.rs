@@ -52,6 +52,9 @@ pub struct Args {
     /// Compressed chunks of archives
     #[arg(long)]
     pub pieces: bool,
+    /// Directories that steps keep ([cache.NAME]): those of these caches or, without a name, all
+    #[arg(long, value_name = "NAME", num_args = 0.., value_delimiter = ',')]
+    pub caches: Option<Vec<String>>,
     /// Only list the files that would be removed, with their sizes
     #[arg(short = 'n', long)]
     pub dry_run: bool,
@@ -69,6 +72,7 @@ impl Args {
             (Category::Packages, self.packages),
             (Category::Distfiles, self.distfiles),
             (Category::Pieces, self.pieces),
+            (Category::Caches(self.caches.clone().unwrap_or_default()), self.caches.is_some()),
         ];
         let selected: Vec<_> = chosen.into_iter().filter(|(_, on)| self.all || *on).map(|(one, _)| one).collect();
         if selected.is_empty() { vec![Category::Builds] } else { selected }
@@ -128,7 +132,9 @@ mod tests {
             Category::Packages,
             Category::Distfiles,
             Category::Pieces,
+            Category::Caches(Vec::new()),
         ];
+        assert_eq!(of(&["--caches", "a,b"]), [Category::Caches(vec!["a".to_owned(), "b".to_owned()])]);
         assert_eq!(of(&["--all", "-n"]), all);
         assert_eq!(row(3 << 20, "trees/\x1bx"), "  3.00 MiB  trees/\\x1bx");
     }

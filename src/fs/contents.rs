@@ -30,7 +30,7 @@ const BUFFER: usize = 256 << 10;
 pub(crate) fn digest(path: &Path, leave_out: &dyn Fn(&Path) -> bool) -> Result<Sha256> {
     let mut hash = sha2::Sha256::new_with_prefix(FORMAT);
     for Entry { path: below, mode, kind } in list(path, leave_out)? {
-        let shown = path.join(&below);
+        let shown = if below.as_os_str().is_empty() { path.to_owned() } else { path.join(&below) };
         let name = below.as_os_str().as_bytes();
         let (letter, size, target) = match &kind {
             Kind::Directory => (b'd', 0, None),
@@ -174,6 +174,17 @@ mod tests {
         differs();
         fs_err::create_dir(top.join("e")).unwrap();
         differs();
+    }
+
+    #[test]
+    fn a_file_alone_has_a_digest_of_its_bytes_and_mode() {
+        let place = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            fs_err::write(place.path().join(name), text).unwrap();
+            digest(&place.path().join(name), &|_| false).unwrap()
+        };
+        assert_eq!(file("a", "1"), file("b", "1"));
+        assert_ne!(file("a", "1"), file("b", "2"));
     }
 
     #[test]

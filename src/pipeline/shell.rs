@@ -98,6 +98,7 @@ fn at_step(job: &Job, work: &Work, (name, when): (&str, When), command: Vec<OsSt
             work: scratch.paths(),
             epoch: job.build.epoch.unwrap_or_else(|| base.epoch()),
             offline: at.options.offline,
+            store: at.store,
         };
         return place.shell(step, &scratch, after, command, terminal);
     }

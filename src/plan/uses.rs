@@ -1,7 +1,7 @@
 //! The things that steps can name and that a build does not provide yet.
 
 use crate::base::error::{Error, Result};
-use crate::recipe::{Job, Step};
+use crate::recipe::{Action, Job, Step};
 
 /// Refuses steps that need things which a build does not provide.
 ///
@@ -9,26 +9,29 @@ use crate::recipe::{Job, Step};
 /// [`Kind::Usage`](crate::base::error::Kind::Usage).
 pub fn check(job: &Job) -> Result<()> {
     for step in &job.steps {
-        if let Some(key) = missing(step) {
-            return Err(Error::usage(format!(
-                "the step {} uses `{key}`, which a build does not provide yet",
-                step.name
-            ))
-            .with_hint("remove the key, or leave the step out with skip = true"));
+        if let Some(key) = missing(step, job) {
+            return Err(Error::usage(format!("the step {} uses {key}, which a build does not provide yet", step.name))
+                .with_hint("remove the key, write sysroot = false, or leave the step out with skip = true"));
         }
     }
     Ok(())
 }
 
-/// Returns the first key of a step that a build does not provide.
-fn missing(step: &Step) -> Option<&'static str> {
+/// Returns the first use of a step that a build does not provide.
+fn missing(step: &Step, job: &Job) -> Option<&'static str> {
+    let names = |name: &str| step.caches.iter().any(|cache| cache.name == name);
+    // A command of emerge has the mounts of Portage and no others.
+    let emerges = !matches!(step.action, Action::Run(_));
     let uses = [
-        ("binds", step.binds.is_empty()),
-        ("fetch", step.fetch.is_empty()),
-        ("caches", step.caches.is_empty()),
-        ("volumes", step.volumes.is_empty()),
-        ("daemons", step.daemons.is_empty()),
-        ("secrets", step.secrets.is_empty()),
+        ("`binds` or a `sysroot` with packages", !emerges || step.binds.is_empty()),
+        ("`caches` with packages", !emerges || step.caches.is_empty()),
+        ("`tmpfs` with packages", !emerges || step.tmpfs.is_empty()),
+        ("`fetch`", step.fetch.is_empty()),
+        ("the cache `binpkgs`", !names("binpkgs")),
+        ("the cache `ccache` without accelerate.ccache", !names("ccache") || job.accelerate.ccache.is_some()),
+        ("`volumes`", step.volumes.is_empty()),
+        ("`daemons`", step.daemons.is_empty()),
+        ("`secrets`", step.secrets.is_empty()),
     ];
     uses.into_iter().find(|(_, unused)| !unused).map(|(key, _)| key)
 }
@@ -38,7 +41,7 @@ mod tests {
     use super::*;
     use crate::base::error::Kind;
     use crate::recipe::fixture;
-    use crate::recipe::{Action, Phase, Secret, SecretValue};
+    use crate::recipe::{Phase, Secret, SecretValue};
 
     #[test]
     fn a_step_with_secrets_is_refused_by_its_name() {

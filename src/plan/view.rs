@@ -135,12 +135,16 @@ impl View {
         Self { mounts, packages: Vec::new(), hostname: hostname(&job.name), network: true }
     }
 
-    /// The view of a step of a recipe: nothing of the host but what it names, and no network unless it asks for it.
-    pub fn step(step: &Step, offline: bool) -> Self {
+    /// The view of a step of a recipe: nothing of the host but what it names, and no network unless it asks for it. `own` has its
+    /// binds and caches.
+    pub fn step(step: &Step, own: Vec<Mount>, offline: bool) -> Self {
         let mut mounts = base_mounts();
         mounts.push(Mount::Tmpfs { target: "/run".into(), mode: 0o755, size: None });
         let tmpfs = |tmpfs: &StepTmpfs| Mount::Tmpfs { target: tmpfs.at.clone(), mode: 0o755, size: tmpfs.size };
-        mounts.extend(step.tmpfs.iter().map(tmpfs));
+        let mut own: Vec<Mount> = step.tmpfs.iter().map(tmpfs).chain(own).collect();
+        // A mount in another one comes after it.
+        own.sort_by(|one, other| one.target().cmp(other.target()));
+        mounts.extend(own);
         let network = step.network && !offline;
         Self { mounts, packages: Vec::new(), hostname: STEP_HOSTNAME.to_owned(), network }
     }

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use super::Store;
 use super::layers::Limits;
 use super::lock::{self, Mode};
+use super::mounts;
 use super::trees::remove_tree;
 use crate::base::error::{Context, Result};
 
 /// A category of things that the store keeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Category {
     /// Work directories: changes, images and logs of the last builds.
     Builds,
@@ -25,6 +26,8 @@ pub enum Category {
     Distfiles,
     /// Compressed chunks of archives.
     Pieces,
+    /// Directories that steps keep, by the names of their caches; without names, all.
+    Caches(Vec<String>),
 }
 
 /// A file or directory that was removed, or would be.
@@ -53,8 +56,16 @@ impl Store {
                 Category::Trees => "trees",
                 Category::Blobs => "blobs",
                 Category::Packages | Category::Distfiles | Category::Pieces => "cache",
+                Category::Caches(_) => mounts::DIRECTORY,
             };
-            let mut paths = children(&self.root().join(directory))?;
+            let mut paths = match category {
+                Category::Caches(_) if !self.root().join(directory).exists() => Vec::new(),
+                _ => children(&self.root().join(directory))?,
+            };
+            if let Category::Caches(names) = category {
+                let named = |path: &PathBuf| names.iter().any(|name| path.file_name() == Some(name.as_ref()));
+                paths.retain(|path| names.is_empty() || named(path));
+            }
             if *category == Category::Blobs {
                 paths.extend(children(&self.root().join("cache"))?);
             }
@@ -104,6 +115,7 @@ fn of_cache(path: &Path) -> Category {
         Some("distfiles") => Category::Distfiles,
         Some("pieces") => Category::Pieces,
         Some("git") => Category::Blobs,
+        Some("mounts") => Category::Caches(Vec::new()),
         _ => Category::Packages,
     }
 }
@@ -171,6 +183,12 @@ mod tests {
         assert_eq!(listed(&store, Category::Blobs, true), [("git".to_owned(), false)]);
         assert_eq!(listed(&store, Category::Packages, false), [("binpkgs".to_owned(), false)]);
         assert!(!store.root().join("cache/binpkgs").exists());
+
+        let kept = ["one", "other"].map(|name| store.kept(name, Some(Mode::Shared), || {}).unwrap().path);
+        assert_eq!(listed(&store, Category::Packages, false), []);
+        assert_eq!(listed(&store, Category::Caches(vec!["one".to_owned()]), false), [("one".to_owned(), false)]);
+        assert_eq!(kept.map(|path| path.exists()), [false, true]);
+        assert_eq!(listed(&store, Category::Caches(Vec::new()), false), [("other".to_owned(), false)]);
 
         for name in ["binpkgs", "distfiles", "pieces"] {
             fs_err::write(store.cache(name).unwrap().join("x"), "x").unwrap();

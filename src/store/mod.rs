@@ -8,7 +8,7 @@
 //! layers/    results of steps by the key of the step; read-only
 //! builds/    a work directory for each recipe: changes, image and logs of its last build
 //! cache/     shared by all builds: binary packages by their key, metadata of ebuilds, settings that Portage reported, distfiles,
-//!            compressed chunks of archives, git repositories
+//!            compressed chunks of archives, git repositories, and what steps keep
 //! ```
 //!
 //! Everything appears under its final name only when it is complete. The next run removes what a killed run left. No file needs
@@ -26,6 +26,7 @@ pub mod import;
 pub mod keys;
 pub mod layers;
 pub mod lock;
+pub mod mounts;
 pub mod packages;
 pub mod refs;
 pub mod trees;

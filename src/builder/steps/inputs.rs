@@ -7,7 +7,7 @@ use crate::base::digest::Sha256;
 use crate::base::error::Result;
 use crate::fs::contents;
 use crate::plan::nodes::Inputs;
-use crate::recipe::{Action, Step, StepRoot};
+use crate::recipe::{Action, BindContent, Step, StepRoot};
 use crate::source::Site;
 
 /// Returns the inputs of a step. `epoch` is the time that its commands get as SOURCE_DATE_EPOCH. Its name, its time limit, and places on
@@ -59,6 +59,18 @@ pub(in crate::builder) fn inputs(step: &Step, epoch: u64, at: &Site<'_>) -> Resu
     }
     for tmpfs in &step.tmpfs {
         add(&format!("tmpfs {}", tmpfs.at.display()), String::new());
+    }
+    for bind in &step.binds {
+        let content = match &bind.content {
+            // Such a step always runs.
+            BindContent::From(_) if bind.write => "writable".to_owned(),
+            BindContent::From(path) => contents::digest(path, &|_| false)?.hex(),
+            BindContent::Text { bytes, mode } => format!("text {mode:o} {}", Sha256::of(bytes).hex()),
+        };
+        add(&format!("bind {}", bind.at.as_os_str().as_encoded_bytes().escape_ascii()), content);
+    }
+    for cache in &step.caches {
+        add(&format!("cache {}", cache.at.display()), format!("{:?} {:?} {:?}", cache.mode, cache.uid, cache.gid));
     }
     for (name, value) in &step.env {
         add(&format!("variable {name}"), value.clone());

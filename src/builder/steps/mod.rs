@@ -3,6 +3,7 @@
 mod files;
 mod identity;
 mod inputs;
+mod mounts;
 mod place;
 mod script;
 
@@ -26,8 +27,10 @@ impl Builder<'_> {
     pub(super) fn run_step(&mut self, step: &Step, why: &Why, paths: &WorkPaths, at: &Site<'_>) -> Result<()> {
         at.ui.stage(&why.after(&format!("running the step {}", step.name)));
         let place = self.step_place(at);
-        let view = place.view(step)?;
+        let waiting = |cache: &str| at.ui.note(&format!("waiting for another build that uses the cache {cache}"));
+        let (view, kept) = place.view(step, &waiting)?;
         let trees = place.trees(step, paths, &view, None)?;
+        kept.prepare(trees.root())?;
         let root = self.changed_tree(step, &trees);
         match &step.action {
             Action::Run(script) => self.run_script(step, script, &trees, (paths, &view), at)?,
@@ -48,7 +51,7 @@ impl Builder<'_> {
     }
 
     /// The surroundings of the steps.
-    fn step_place(&self, at: &Site<'_>) -> StepPlace<'_> {
+    fn step_place<'s>(&'s self, at: &Site<'s>) -> StepPlace<'s> {
         let parts = self.parts;
         StepPlace {
             job: parts.job,
@@ -57,6 +60,7 @@ impl Builder<'_> {
             work: parts.work.paths(),
             epoch: parts.plan.epoch,
             offline: at.options.offline,
+            store: at.store,
         }
     }
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 
 use super::identity;
+use super::mounts::KeptCaches;
 use crate::base::error::{Context, Result};
 use crate::builder::base::Base;
 use crate::builder::chain::Chain;
@@ -14,6 +15,7 @@ use crate::os::process::Exit;
 use crate::plan::view::View;
 use crate::portage;
 use crate::recipe::{Action, Job, Step, StepRoot, TreeKind};
+use crate::store::Store;
 use crate::store::work::{Scratch, WorkPaths};
 
 /// The path of the script in the sandbox.
@@ -33,15 +35,18 @@ pub struct StepPlace<'a> {
     /// The time that scripts get as SOURCE_DATE_EPOCH, in seconds since 1970.
     pub epoch: u64,
     pub offline: bool,
+    pub store: &'a Store,
 }
 
 impl StepPlace<'_> {
-    /// Returns the sandbox of a step. Writes its script into the work directory.
+    /// Returns the sandbox of a step, and the caches that it may use for as long as they are held. Writes its script into the work
+    /// directory. Calls `waiting` with the name of a cache before it waits for another build.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) if the script cannot be written.
-    pub(super) fn view(&self, step: &Step) -> Result<View> {
-        let mut view = View::step(step, self.offline);
+    /// [`Kind::System`](crate::base::error::Kind::System) if the script cannot be written, and those of [`StepPlace::mounts`].
+    pub(super) fn view(&self, step: &Step, waiting: &dyn Fn(&str)) -> Result<(View, KeptCaches)> {
+        let (own, kept) = self.mounts(step, waiting)?;
+        let mut view = View::step(step, own, self.offline);
         if let Action::Run(script) = &step.action {
             let path = self.work.step_files().join("script");
             let writing = || "writing the script of the step";
@@ -55,7 +60,7 @@ impl StepPlace<'_> {
         if self.job.build.kind == TreeKind::Image && step.root == StepRoot::Builder {
             view = view.with(Mount::writable(self.work.image(), portage::ROOT));
         }
-        Ok(view)
+        Ok((view, kept))
     }
 
     /// Mounts the trees that a step sees, with its changes in `paths` and those of a build that ended, if there is one, below them.
@@ -108,8 +113,9 @@ impl StepPlace<'_> {
         argv: Vec<OsString>,
         terminal: Terminal,
     ) -> Result<Exit> {
-        let view = self.view(step)?;
+        let (view, kept) = self.view(step, &|_| {})?;
         let trees = self.trees(step, scratch.paths(), &view, after)?;
+        kept.prepare(trees.root())?;
         let plan = self.plan(step, &view, &trees, argv, terminal)?;
         let exit = enter::run(&plan, Io::Inherit)?;
         trees.unmount()?;
@@ -134,6 +140,6 @@ fn environment(step: &Step, epoch: u64) -> Vec<(String, String)> {
     env
 }
 
-fn ignore_missing(error: std::io::Error) -> std::io::Result<()> {
+pub(super) fn ignore_missing(error: std::io::Error) -> std::io::Result<()> {
     if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }

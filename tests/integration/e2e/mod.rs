@@ -40,6 +40,7 @@ mod steps;
 mod strict;
 mod together;
 mod traces;
+mod uses;
 
 /// The head of all recipes here. The text after it continues `[build]`.
 const HEAD: &str = "[source]\nstage3 = \"amd64-musl\"\n[build]\nprofile = \"gentoo:default/linux/amd64/23.0/musl\"\n";

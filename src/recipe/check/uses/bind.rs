@@ -67,14 +67,14 @@ impl Checker<'_> {
             self.texts.find(finding);
         }
         let content = match *key {
-            "from" => self.path(word, Must::Exist).map(BindContent::From),
+            "from" => self.path(word, Must::Exist).map(real),
             "text" => {
                 let text = self.text(table, word);
                 text.map(|text| BindContent::Text { bytes: text.into_bytes(), mode: TEXT_MODE })
             }
             _ => self.path(word, Must::File).and_then(|path| {
                 if !template {
-                    return Some(BindContent::From(path));
+                    return Some(real(path));
                 }
                 let mode = fs_err::metadata(&path).map_or(TEXT_MODE, |metadata| metadata.permissions().mode() & 0o7777);
                 let bytes = self.content(&path, &word.at, MAX_TEMPLATE)?;
@@ -85,4 +85,9 @@ impl Checker<'_> {
         debug_assert!(!own_mount(&at));
         Some(Bind { name: name.to_owned(), at, content, write: flag(table, "write") })
     }
+}
+
+/// Resolves symlinks before any step runs: a step may replace a file that another one sees.
+fn real(path: PathBuf) -> BindContent {
+    BindContent::From(fs_err::canonicalize(&path).unwrap_or(path))
 }
