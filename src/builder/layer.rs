@@ -1,5 +1,6 @@
 //! A step of a build: found in the store, or run and kept there.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -38,8 +39,26 @@ pub const ALL_STEPS: &str = "all";
 pub struct Tally {
     /// Names of the steps that the store had.
     pub cached: Vec<String>,
+    /// Names of the steps that another build ran while this one waited.
+    pub waited: Vec<String>,
     /// Names of the steps that ran.
     pub run: Vec<String>,
+}
+
+impl Tally {
+    /// Returns a sentence about the steps, of which `skipped` were left out; `None` if all of them ran.
+    pub fn sentence(&self, skipped: usize) -> Option<String> {
+        let (cached, waited) = (self.cached.len(), self.waited.len());
+        let all = cached + waited + self.run.len();
+        let mut sentence = format!("{cached} of {all} steps are cached");
+        if waited > 0 {
+            sentence += &format!(", {waited} made by another build");
+        }
+        if skipped > 0 {
+            sentence += &format!(", {skipped} skipped");
+        }
+        (cached + waited + skipped > 0).then_some(sentence)
+    }
 }
 
 impl Builder<'_> {
@@ -77,13 +96,18 @@ impl Builder<'_> {
             self.again = true;
         }
         let why = self.reasons.see(&node.name, self.chain.state(), &inputs);
-        let waiting = || at.ui.note(&format!("waiting for another build that runs the step {}", node.name));
+        let waited = Cell::new(false);
+        let waiting = || {
+            waited.set(true);
+            at.ui.note(&format!("waiting for another build that runs the step {}", node.name));
+        };
         match at.store.find_layer(&key, |record| !self.again && is_good(self.parts.job, node, record), waiting)? {
             Found::There(layer) => {
                 for note in &layer.record().notes {
                     at.ui.warn(note);
                 }
-                self.tally.cached.push(node.name.clone());
+                let kind = if waited.get() { &mut self.tally.waited } else { &mut self.tally.cached };
+                kind.push(node.name.clone());
                 self.chain.push(&node.name, layer);
             }
             Found::Missing(partial) => self.make(node, (key, inputs), why, partial, at)?,
@@ -205,4 +229,19 @@ fn clear(paths: &WorkPaths) -> Result<()> {
 pub(super) fn open_log(path: &Path) -> Result<std::fs::File> {
     let log = fs_err::OpenOptions::new().append(true).create(true).open(path);
     Ok(log.system(|| "making the log of a step")?.into_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_counts_the_steps_that_did_not_run() {
+        let names = |count| vec![String::new(); count];
+        let tally = |cached, waited, run| Tally { cached: names(cached), waited: names(waited), run: names(run) };
+        assert_eq!(tally(0, 0, 2).sentence(0), None);
+        assert_eq!(tally(3, 0, 4).sentence(0).unwrap(), "3 of 7 steps are cached");
+        let all = "1 of 4 steps are cached, 2 made by another build, 1 skipped";
+        assert_eq!(tally(1, 2, 1).sentence(1).unwrap(), all);
+    }
 }

@@ -145,6 +145,16 @@ impl<'a> Builder<'a> {
         &self.chain
     }
 
+    /// Returns the name of the step that failed, if its trees were kept.
+    pub fn failed_step(&self) -> Option<&str> {
+        self.failed_step.as_deref()
+    }
+
+    /// Returns the number of steps that the recipe leaves out.
+    pub fn skipped(&self) -> usize {
+        self.parts.job.skipped.len()
+    }
+
     /// Returns what became of the steps.
     pub fn tally(&self) -> &Tally {
         &self.tally

@@ -24,6 +24,7 @@ pub mod keys;
 mod layers;
 mod limits;
 pub mod lock;
+pub mod log;
 mod look;
 mod named;
 pub mod oci;
@@ -115,6 +116,7 @@ enum Command {
     Build(build::Args),
     Plan(plan::Args),
     Explain(explain::Args),
+    Log(log::Args),
     Audit(audit::Args),
     Shell(shell::Args),
     Fetch(fetch::Args),
@@ -178,6 +180,7 @@ impl Command {
             Self::Build(args) => args.run(ui),
             Self::Plan(args) => args.run(ui),
             Self::Explain(args) => args.run(ui),
+            Self::Log(args) => args.run(ui),
             Self::Audit(args) => args.run(ui),
             Self::Shell(args) => args.run(ui),
             Self::Fetch(args) => args.run(ui),

@@ -106,6 +106,10 @@ pub fn build(job: &Job, origin: &Path, options: &BuildOptions, at: &Site<'_>) ->
     if let Err(error) = run(&mut builder, &plan, &mut state, at) {
         let cache = caches.binpkg.as_ref().unwrap_or(&caches.packages);
         let error = space::crowded(error, &[work.paths().directory(), cache, &caches.distfiles]);
+        let error = match builder.failed_step() {
+            Some(step) => looking(error, step, origin),
+            None => error,
+        };
         if !job.build.keep_failed {
             builder.unmount()?;
             work.empty()?;
@@ -140,6 +144,19 @@ pub fn build(job: &Job, origin: &Path, options: &BuildOptions, at: &Site<'_>) ->
     Ok(Some(published))
 }
 
+/// Adds the commands that show the failed step `step` to its error.
+fn looking(error: Error, step: &str, origin: &Path) -> Error {
+    if origin.as_os_str() == "-" {
+        return error;
+    }
+    let recipe = origin.display();
+    let commands = format!(
+        "`quern-builder log {recipe} {step}` prints its output; `quern-builder shell {recipe} --failed` enters its trees"
+    );
+    let hint = error.hint().map_or_else(|| commands.clone(), |hint| format!("{hint}\n{commands}"));
+    error.with_hint(hint)
+}
+
 /// Refuses steps that the recipe does not have.
 pub(super) fn check_steps(job: &Job, options: &StepOptions) -> Result<()> {
     let named = options.until.iter().chain(options.again.iter().filter(|name| *name != ALL_STEPS));
@@ -164,9 +181,8 @@ fn run(builder: &mut Builder<'_>, plan: &Plan, state: &mut State, at: &Site<'_>)
     let ended = builder.end_merging(at);
     builder.record(state)?;
     steps.and(ended)?;
-    let cached = builder.tally().cached.len();
-    if cached > 0 {
-        at.ui.note(&format!("{} of {} steps are cached", cached, cached + builder.tally().run.len()));
+    if let Some(sentence) = builder.tally().sentence(builder.skipped()) {
+        at.ui.note(&sentence);
     }
     builder.finish()
 }

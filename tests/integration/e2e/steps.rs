@@ -125,9 +125,17 @@ fn a_failed_step_leaves_no_layer(privilege: Privilege) {
         stand.recipe(&name, &steps)
     };
     let failed = stand.build(&recipe("run = 'touch /trace; echo hello; exit 7'")).code(1);
-    for part in ["the step bad exited with code 7", "hello"] {
+    let hint = format!(
+        "`quern-builder log {} bad` prints its output",
+        text(&recipe("run = 'touch /trace; echo hello; exit 7'"))
+    );
+    for part in ["the step bad exited with code 7", "hello", &hint, " --failed` enters its trees"] {
         assert!(failed.stderr.contains(part), "{part}: {}", failed.stderr);
     }
+    let log = |step: &str| stand.env.run(["log", text(&stand.env.path(format!("{name}.toml"))), step]);
+    assert_eq!(log("bad").success().stdout, "hello\n");
+    assert!(log("ok").success().stderr.contains("the step ok printed nothing"));
+    assert!(log("after").code(2).stderr.contains("its steps are @configure, ok, bad"));
     assert!(stand.env.outdir().read_dir().is_ok_and(|mut results| results.next().is_none()));
     let cases = [
         ("run = 'false | true; touch /x'", "exited with code 1"),

@@ -1,0 +1,49 @@
+//! `log`: prints the output of a step.
+
+use super::RecipeArgs;
+use super::answers::AnswerArgs;
+use super::session::{self, Session};
+use crate::base::error::Result;
+use crate::base::progress::Progress;
+use crate::pipeline;
+use crate::source::{ResolveOptions, Site};
+use crate::ui::Terminal;
+
+/// Print the output of a step of the last build
+///
+/// If the step failed, that is the output of the failed run. Otherwise it is the output of the run that made the layer of the step, which
+/// may be older than the last build, or come from the build of another recipe. `build --dry-run` lists the steps.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  quern-builder log demo.toml install
+  quern-builder log demo.toml @packages | less")]
+pub struct Args {
+    /// The recipe
+    #[arg(value_name = "RECIPE")]
+    pub file: std::path::PathBuf,
+    /// The step
+    #[arg(value_name = "STEP")]
+    pub step: String,
+    /// Set a key of the recipe: portage.use='["ipv6"]'
+    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Recipe")]
+    pub set: Vec<String>,
+    /// The answers to the questions of the recipe.
+    #[command(flatten)]
+    pub answers: AnswerArgs,
+}
+
+impl Args {
+    pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
+        let recipe =
+            RecipeArgs { files: vec![self.file.clone()], set: self.set.clone(), answers: self.answers.clone() };
+        session::with(&recipe, &[], ui, |Session { job, origin, store }| {
+            let at = Site::new(store, ResolveOptions { offline: true, ..ResolveOptions::default() }, ui);
+            match pipeline::log(job, origin, &self.step, &at)? {
+                Some(text) => ui.plan(&text),
+                None => ui.note(&format!("the step {} printed nothing", self.step)),
+            }
+            Ok(0)
+        })
+    }
+}
