@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Builder, steps};
+use super::{Builder, second, steps};
 use crate::archive::changes;
 use crate::base::digest::Sha256;
 use crate::base::error::{Context, Error, Result};
@@ -101,7 +101,8 @@ impl Builder<'_> {
             waited.set(true);
             at.ui.note(&format!("waiting for another build that runs the step {}", node.name));
         };
-        match at.store.find_layer(&key, |record| !self.again && is_good(self.parts.job, node, record), waiting)? {
+        let known = if self.again { key } else { second::known_key(key, at.store)? };
+        match at.store.find_layer(&known, |record| !self.again && is_good(self.parts.job, node, record), waiting)? {
             Found::There(layer) => {
                 for note in &layer.record().notes {
                     at.ui.warn(note);
@@ -110,7 +111,16 @@ impl Builder<'_> {
                 kind.push(node.name.clone());
                 self.chain.push(&node.name, layer);
             }
-            Found::Missing(partial) => self.make(node, (key, inputs), why, partial, at)?,
+            Found::Missing(partial) => {
+                if let Action::Emerge(step) = &node.action
+                    && let Some(layer) = self.find_by_content(step, &known, at)?
+                {
+                    self.tally.cached.push(node.name.clone());
+                    self.chain.push(&node.name, layer);
+                } else {
+                    self.make(node, (known, inputs), why, partial, at)?;
+                }
+            }
         }
         self.chain.shorten(MAX_CHAIN, at.store)
     }
@@ -156,6 +166,9 @@ impl Builder<'_> {
         let result = layers::result(&changed);
         let record = LayerRecord { result, bytes, ..self.layer_record(&node.name, key, inputs, start.elapsed()) };
         let layer = partial.keep(record, &changed)?;
+        if let (Action::Emerge(step), Some(content)) = (&node.action, self.merged.take()) {
+            self.remember(step, &content, &key, at)?;
+        }
         self.tally.run.push(node.name.clone());
         self.chain.push(&node.name, layer);
         Ok(())

@@ -5,7 +5,7 @@ use super::configure::{identity, portage_inputs};
 use super::layer::{ALL_STEPS, inputs, is_good};
 use super::reason::Reasons;
 use super::trees::Trees;
-use super::{StepOptions, prepare};
+use super::{StepOptions, prepare, second};
 use crate::base::digest::Sha256;
 use crate::base::error::{Context, Result};
 use crate::plan::Plan;
@@ -109,7 +109,7 @@ impl Look<'_> {
     fn known(&mut self, node: &Node, inputs: &Inputs, at: &Site<'_>) -> Result<Status> {
         let key = nodes::key(self.chain.state(), inputs);
         let why = self.reasons.see(&node.name, self.chain.state(), inputs);
-        let layer = at.store.layer(&key)?;
+        let layer = at.store.layer(&second::known_key(key, at.store)?)?;
         let record = layer.as_ref().map(|layer| layer.record().clone());
         let good = record.as_ref().is_some_and(|record| is_good(self.parts.job, node, record));
         let state = match (layer, &record) {

@@ -28,7 +28,7 @@ const KILLED: i32 = 128 + 9;
 #[derive(Debug)]
 pub(super) struct Merging {
     pub(super) packages: Packages,
-    metadata: Option<Metadata>,
+    pub(super) metadata: Option<Metadata>,
 }
 
 /// A step that runs, and its trees.
@@ -62,13 +62,14 @@ impl Builder<'_> {
             return Err(if binary_only { self.explained(error, step) } else { error });
         }
         kept?;
+        self.merged = self.merged_content(step, &trees, paths)?;
         metadata::remove(trees.root())?;
         at.ui.done();
         trees.unmount()
     }
 
     /// Prepares what all emerge commands need, before the first one.
-    fn begin_merging(&mut self, at: &Site<'_>) -> Result<()> {
+    pub(super) fn begin_merging(&mut self, at: &Site<'_>) -> Result<()> {
         if self.merging.is_some() {
             return Ok(());
         }
@@ -126,7 +127,7 @@ impl Builder<'_> {
 
     /// Asks the builder, with the configurations of the build. The command cannot write anything that lasts, apart from the mounted
     /// builder tree, and has no network.
-    fn ask(&self, query: &Query) -> Result<Answer> {
+    pub(super) fn ask(&self, query: &Query) -> Result<Answer> {
         query::ask(&self.view.query(), self.parts.work.paths().tree(), query)
     }
 
@@ -181,7 +182,7 @@ impl Builder<'_> {
         let error = Error::build(format!("{}: it would remove packages that the recipe merges", step.what));
         Err(error
             .with_details(missing.join("\n"))
-            .with_hint("emerge.packages keeps them only if they are recorded: remove --oneshot from emerge.options"))
+            .with_hint("emerge keeps what it has recorded as wanted: remove the option oneshot from emerge.options"))
     }
 
     /// Adds to the error of a step that may only use binary packages the reasons why none fits, as far as emerge can tell.

@@ -25,6 +25,7 @@ pub mod query;
 pub mod reason;
 mod refused;
 pub mod resolve;
+mod second;
 pub mod steps;
 mod trees;
 pub mod trial;
@@ -34,6 +35,7 @@ pub use layer::{ALL_STEPS, Tally};
 
 use std::cell::RefCell;
 
+use crate::base::digest::Sha256;
 use crate::base::error::{Error, Result};
 use crate::fs::rootfs::Rootfs;
 use crate::plan::Plan;
@@ -75,6 +77,8 @@ pub struct Builder<'a> {
     options: StepOptions,
     /// True from the step on that runs again.
     again: bool,
+    /// The content of what the last command merged.
+    merged: Option<Sha256>,
     /// The step that failed, and the package that made it fail.
     failed_step: Option<String>,
     failed_package: RefCell<Option<String>>,
@@ -118,6 +122,7 @@ impl<'a> Builder<'a> {
             reasons: Reasons::read(parts.work.paths(), parts.base.word()),
             options,
             again: false,
+            merged: None,
             failed_step: None,
             failed_package: RefCell::new(None),
         }

@@ -92,6 +92,13 @@ impl Step {
         }
     }
 
+    /// Returns true if the command merges packages and does nothing else.
+    pub fn merges(&self) -> bool {
+        let other = [DEPCLEAN, "--unmerge"];
+        self.argv.first().is_some_and(|program| program == "emerge")
+            && !self.argv.iter().any(|word| other.contains(&word.as_str()))
+    }
+
     /// Returns true if the command removes packages that nothing needs.
     pub fn is_depclean(&self) -> bool {
         self.argv.iter().any(|word| word == DEPCLEAN)
@@ -303,6 +310,9 @@ fn options(job: &Job, builder: &BuilderInfo, jobs: u32) -> Vec<String> {
         "--binpkg-changed-deps=n".to_owned(),
         // The packages of earlier builds are a local host.
         "--getbinpkg=y".to_owned(),
+        // By default, emerge replaces the recorded dependencies of an installed package by those of its ebuild. It takes those of a
+        // binary package as recorded. So a later command of a build would see other dependencies than the one that merged the package.
+        "--dynamic-deps=n".to_owned(),
         "--with-bdeps=n".to_owned(),
     ];
     if let Some(load) = job.emerge.load_average {

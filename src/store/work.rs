@@ -78,6 +78,15 @@ impl WorkPaths {
         self.changes.join("uppers")
     }
 
+    /// Changes to what the builder tree has at `place`, an absolute path.
+    pub fn upper_of(&self, place: &Path) -> PathBuf {
+        let name = std::os::unix::ffi::OsStrExt::as_bytes(place.as_os_str()).escape_ascii().to_string();
+        match place == Path::new("/") {
+            true => self.upper(),
+            false => self.uppers().join(name.replace('%', "%25").replace('/', "%2F")),
+        }
+    }
+
     /// Work directories of the overlays themselves.
     pub fn overlay_work(&self) -> PathBuf {
         self.changes.join("work")

@@ -60,7 +60,7 @@ impl OverlayMount {
 
     /// The directory for changes to it.
     fn upper(&self, paths: &WorkPaths) -> PathBuf {
-        if self.place == Path::new("/") { paths.upper() } else { paths.uppers().join(self.name()) }
+        paths.upper_of(&self.place)
     }
 
     /// Its place as a file name.

@@ -135,6 +135,11 @@ impl Packages {
         })
     }
 
+    /// Returns the settings that decide the content of packages, for all trees.
+    pub fn settings(&self) -> String {
+        self.parts.iter().map(|part| part.key.text()).collect()
+    }
+
     /// Takes away the right to change anything in the cache.
     #[must_use]
     pub fn read_only(self) -> Self {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::text::plain;
 
 pub mod audit;
+pub mod content;
 pub mod missing;
 pub mod plan;
 pub mod why;

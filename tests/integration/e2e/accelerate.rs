@@ -46,7 +46,7 @@ fn stand(privilege: Privilege) -> Option<Stand> {
 #[track_caller]
 fn built(stand: &Stand, recipe: &Path, options: &[&str]) -> (Output, Vec<u8>) {
     drop(fs::remove_dir_all(stand.packages()));
-    let output = stand.env.run([&["build", text(recipe)], options].concat()).success();
+    let output = stand.env.run([&["build", "--again=all", text(recipe)], options].concat()).success();
     let tarball = output.results().remove(0);
     let program = Command::new("tar").args(["-xOzf", text(&tarball), "./usr/bin/p"]).output().unwrap().stdout;
     (output, program)

@@ -94,7 +94,7 @@ impl Stand {
     pub(super) fn install(&self, name: &str, host: &str) -> Output {
         let recipe = self.installing(name, host);
         // The variable with the store's own packages would win over the recipe.
-        output(self.env.program(["build", text(&recipe)]).env_remove("QUERN_PORTAGE_BINPKG"))
+        output(self.env.program(["build", "--again=all", text(&recipe)]).env_remove("QUERN_PORTAGE_BINPKG"))
     }
 }
 

@@ -19,7 +19,7 @@ fn clean_leaves_a_running_build_alone(privilege: Privilege) {
     stand.ebuild("app-own", "waiting", wait);
     let busy = stand.recipe("busy", "[emerge]\npackages = [\"app-own/waiting\"]\n");
     let repositories = format!("portage.repositories={:?}", [stand.world.repository(), overlay]);
-    let (mut child, log) = stand.env.start(["build", text(&busy), "--set", &repositories]);
+    let (mut child, log) = stand.env.start(["build", "--again=all", text(&busy), "--set", &repositories]);
     wait_for("the build to emerge", Duration::from_secs(60), || {
         std::fs::read_to_string(&log).is_ok_and(|log| log.contains("\nmerging app-own/waiting"))
     });

@@ -129,7 +129,7 @@ impl Run {
     fn start(stand: &Stand, recipe: &Path, more: &[&str]) -> Self {
         let log = stand.env.path("log");
         let file = std::fs::File::create(&log).unwrap();
-        let mut command: Command = stand.env.program([&["build", text(recipe)], more].concat());
+        let mut command: Command = stand.env.program([&["build", "--again=all", text(recipe)], more].concat());
         command.stdout(file.try_clone().unwrap()).stderr(file).process_group(0);
         Self { child: command.spawn().unwrap().into(), log, place: stand.env.path("") }
     }

@@ -19,7 +19,7 @@ fn userns_a_busy_process_that_emerge_waits_for_is_named() {
     let stand = stand.with_repositories(&[&overlay]);
     stand.ebuild("app-own", "busy", BUSY);
     let recipe = stand.recipe("busy", "baselayout-atoms = []\n[emerge]\npackages = [\"app-own/busy\"]\n");
-    let (mut child, log) = stand.env.start(["build", text(&recipe)]);
+    let (mut child, log) = stand.env.start(["build", "--again=all", text(&recipe)]);
     let said = || std::fs::read_to_string(&log).unwrap_or_default();
     let named = || {
         said().contains("app-own/busy-1 left the process ‘bash -c until") && said().contains("; emerge waits for it\n")
@@ -63,7 +63,7 @@ fn a_package_that_leaves_a_process_or_fails(privilege: Privilege) {
     let again = inside(&format!("cat half; source {environment} 2>/dev/null; declare -F src_compile; echo $CATEGORY"));
     assert_eq!(again.stdout, "done\nsrc_compile\n\n");
 
-    let good = ["build", text(&recipe), "--set", "emerge.packages=app-own/daemon"];
+    let good = ["build", "--again=all", text(&recipe), "--set", "emerge.packages=app-own/daemon"];
     let _ = stand.env.run(good).success();
     let late = stand.shell(&recipe, &["--failed"], &["true"]).code(2);
     assert!(late.stderr.contains("the last build of failed did not fail"), "{}", late.stderr);

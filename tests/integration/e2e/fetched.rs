@@ -87,7 +87,8 @@ pub(super) fn no_package_finds_the_signing_key(stand: &Stand, host: &str) {
     let recipe = stand.installing("seeker", host);
     let rest = fs::read_to_string(&recipe).unwrap().replace("app-test/tiny", "app-own/seeker\", \"app-test/tiny");
     fs::write(&recipe, rest).unwrap();
-    let built = output(stand.env.program(["build", text(&recipe)]).env_remove("QUERN_PORTAGE_BINPKG")).success();
+    let built =
+        output(stand.env.program(["build", "--again=all", text(&recipe)]).env_remove("QUERN_PORTAGE_BINPKG")).success();
     assert!(built.stderr.contains("1 reused"), "{built:#?}");
     let result: &Path = &built.results()[0];
     assert_eq!(content(result, "found"), "");

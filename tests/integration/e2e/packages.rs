@@ -213,7 +213,7 @@ fn root_the_packages_of_a_killed_build_are_kept() {
     let wait = "src_compile() {\n\twhile [[ ! -e /var/db/repos/own/go-on ]]; do sleep 0.1; done\n}\n";
     stand.ebuild("app-own", "waiting", &format!("DEPEND=\"app-own/flags\"\nRDEPEND=\"app-own/flags\"\n{wait}"));
     let killed = stand.recipe("killed", &recipe("\"app-own/waiting\"", "killed", "-O2", ""));
-    let (mut child, log) = stand.env.start(["build", text(&killed)]);
+    let (mut child, log) = stand.env.start(["build", "--again=all", text(&killed)]);
     let work = stand.store().join("builds");
     let own = |name: &&String| name.starts_with("killed-");
     let built = |path: &str| names(&work).iter().filter(own).any(|name| work.join(name).join(path).exists());

@@ -18,7 +18,7 @@ fn userns_the_example_builds_and_runs() {
     }
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles/musl-python3.toml");
     let outdir = stand.env.outdir();
-    let results = stand.env.run(["build", text(&recipe), "--outdir", text(&outdir)]).success().results();
+    let results = stand.env.run(["build", "--again=all", text(&recipe), "--outdir", text(&outdir)]).success().results();
 
     let ran =
         stand.shell(&recipe, &["--image"], &["/usr/bin/python3", "-c", "import sys, zlib, ctypes; print(sys.version)"]);

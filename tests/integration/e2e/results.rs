@@ -15,7 +15,7 @@ fn userns_a_recipe_does_not_overwrite_the_results_of_another() {
     let second = stand.recipe("other/twin", TINY);
     let outdir = stand.env.outdir();
     let build = |recipe, options: &[&str]| {
-        let command = ["build", text(recipe), "--outdir", text(&outdir)];
+        let command = ["build", "--again=all", text(recipe), "--outdir", text(&outdir)];
         stand.env.run([&command[..], options].concat())
     };
     let tarball = build(&first, &[]).success().results()[0].clone();

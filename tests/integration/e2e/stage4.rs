@@ -11,7 +11,7 @@ fn built(stand: &mut Stand) -> PathBuf {
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles/stage4-hello.toml");
     stand.env.set("SOURCE_DATE_EPOCH", EPOCH);
     let outdir = stand.env.outdir();
-    stand.env.run(["build", text(&recipe), "--outdir", text(&outdir)]).success().results().remove(0)
+    stand.env.run(["build", "--again=all", text(&recipe), "--outdir", text(&outdir)]).success().results().remove(0)
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn steps_run_in_order_and_once(privilege: Privilege) {
     let expected: Vec<String> = expected.chain(["left skipped".to_owned()]).collect();
     assert_eq!(states(&stand, &recipe, &[]), expected);
     assert!(!stand.env.outdir().exists() || stand.env.outdir().read_dir().is_ok_and(|mut all| all.next().is_none()));
-    let first = stand.built(&recipe).remove(0);
+    let first = stand.build_changed(&recipe).success().results().remove(0);
     let cached = ["start cached", configure, "one cached", "three cached", "two cached", "left skipped"];
     assert_eq!(states(&stand, &recipe, &[]), cached);
     let again = states(&stand, &recipe, &["--again", "three", "--until", "three"]);
@@ -78,7 +78,7 @@ fn steps_run_in_order_and_once(privilege: Privilege) {
     assert_eq!(given, expected);
     let digest = ask("sha256sum", &[text(&first)]);
 
-    let second = stand.build(&recipe).success();
+    let second = stand.build_changed(&recipe).success();
     assert!(second.stderr.contains("4 of 4 steps are cached"), "{}", second.stderr);
     assert_eq!(ask("sha256sum", &[text(&first)]), digest);
 
@@ -91,7 +91,7 @@ fn steps_run_in_order_and_once(privilege: Privilege) {
     for part in ["one  run: script changed", "since the last build: script changed", "    epoch ", "    script "] {
         assert!(explained.contains(part), "{part}: {explained}");
     }
-    let cut_off = stand.build(&recipe).success();
+    let cut_off = stand.build_changed(&recipe).success();
     assert!(cut_off.stderr.contains("running the step one (script changed)"), "{}", cut_off.stderr);
     assert!(cut_off.stderr.contains("3 of 4 steps are cached"), "{}", cut_off.stderr);
     assert_eq!(ask("sha256sum", &[text(&first)]), digest);
@@ -103,7 +103,7 @@ fn steps_run_in_order_and_once(privilege: Privilege) {
 
     // A new name is no change.
     stand.recipe(&name, &STEPS.replace("echo one", "printf \"%s\\n\" o\"ne\"").replace("\"one\"", "\"uno\""));
-    let renamed = stand.build(&recipe).success();
+    let renamed = stand.build_changed(&recipe).success();
     assert!(renamed.stderr.contains("4 of 4 steps are cached"), "{}", renamed.stderr);
     let none = stand.env.run(["build", text(&recipe), "--until", "unno"]).code(2);
     assert!(none.stderr.contains("did you mean uno?"), "{}", none.stderr);
@@ -124,7 +124,7 @@ fn a_failed_step_leaves_no_layer(privilege: Privilege) {
         );
         stand.recipe(&name, &steps)
     };
-    let failed = stand.build(&recipe("run = 'touch /trace; echo hello; exit 7'")).code(1);
+    let failed = stand.build_changed(&recipe("run = 'touch /trace; echo hello; exit 7'")).code(1);
     let hint = format!(
         "`quern-builder log {} bad` prints its output",
         text(&recipe("run = 'touch /trace; echo hello; exit 7'"))
@@ -142,12 +142,12 @@ fn a_failed_step_leaves_no_layer(privilege: Privilege) {
         ("run = \"#!/bin/bash -e\\nfalse\\ntouch /z\"", "exited with code 1"),
         ("run = 'true'\ncreates = [\"/nope\"]", "did not make /nope"),
         ("run = 'sleep 1000'\ntimeout = \"1s\"", "timed out after 1 s"),
-        ("run = 'kill -9 $$'", "was ended by signal 9"),
+        ("run = 'kill -9 $$'", "signal 9 ended a command"),
         ("run = 'true'\nshell = [\"/no/shell\"]", "the tree has no /no/shell"),
         ("run = 'true'\nuser = \"nobdy\"", "did you mean nobody?"),
     ];
     for (bad, expected) in cases {
-        let failed = stand.build(&recipe(bad)).code(1);
+        let failed = stand.build_changed(&recipe(bad)).code(1);
         assert!(failed.stderr.contains(expected), "{bad}: {}", failed.stderr);
     }
     // A first line with an interpreter is obeyed, and an ordinary user of the tree is one.
@@ -179,10 +179,10 @@ run = 'cd "$ROOT/var/db/pkg" && ls -d */* > "$ROOT/packages"'
 fn root_steps_merge_and_unmerge_packages() {
     let Some(stand) = Stand::sharing(Privilege::Root) else { return };
     let recipe = stand.recipe("merging", PACKAGES);
-    let tarball = stand.built(&recipe).remove(0);
+    let tarball = stand.build_changed(&recipe).success().results().remove(0);
     let packages = content(&tarball, "packages");
     assert!(packages.contains("app-misc/mime-types") && !packages.contains("app-test/tiny"), "{packages}");
-    let again = stand.build(&recipe).success();
+    let again = stand.build_changed(&recipe).success();
     assert!(again.stderr.contains("5 of 5 steps are cached"), "{}", again.stderr);
     let states = states(&stand, &recipe, &[]);
     assert!(states.iter().filter(|state| state.ends_with(" cached")).count() == 5, "{states:?}");
@@ -196,8 +196,29 @@ fn root_steps_merge_and_unmerge_packages() {
             "tiny\"]\noptions = [\"--oneshot\"]\n[[step]]\nname = \"more\"",
         ),
     );
-    let refused = stand.build(&careless).code(1);
+    let refused = stand.build_changed(&careless).code(1);
     for part in ["it would remove packages that the recipe merges", "app-test/tiny"] {
         assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
     }
+}
+
+#[test]
+fn root_a_new_state_of_a_repository_merges_nothing_again() {
+    let Some(stand) = Stand::sharing(Privilege::Root) else { return };
+    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
+    stand.ebuild("app-own", "synced", "src_install() {\n\tinsinto /\n\tdoins \"${FILESDIR}/one\"\n}\n");
+    stand.env.write("overlay/app-own/synced/files/one", "one\n");
+    let stand = stand.with_repositories(&[&overlay]).with_own_packages();
+    let recipe = stand.recipe("synced", "[emerge]\npackages = [\"app-own/synced\"]\n");
+    let _ = stand.build(&recipe).success();
+    let cached = |stand: &Stand| stand.build_changed(&recipe).success().stderr;
+    stand.ebuild("app-own", "other", "");
+    let told = cached(&stand);
+    assert!(told.contains("2 of 2 steps are cached") && told.contains("resolving app-own/synced"), "{told}");
+    // Now the first key finds it.
+    let told = cached(&stand);
+    assert!(told.contains("2 of 2 steps are cached") && !told.contains("resolving"), "{told}");
+    stand.env.write("overlay/app-own/synced/files/one", "two\n");
+    let told = cached(&stand);
+    assert!(told.contains("1 of 2 steps are cached") && told.contains("1 built"), "{told}");
 }
