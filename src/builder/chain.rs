@@ -1,7 +1,7 @@
 //! The layers of a build over its base.
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::base::Base;
 use super::overlays::OverlayMount;
@@ -59,6 +59,13 @@ impl Chain {
     pub fn push(&mut self, name: &str, layer: Layer) {
         self.state = layer.record().chain();
         self.layers.push((name.to_owned(), layer));
+    }
+
+    /// Returns the time from which on modification times are those of the layers or of a step that begins at `now`: when the first step
+    /// began. They differ between stores, also where a later step copies a file of an earlier one with its time.
+    pub fn began(&self, now: SystemTime) -> SystemTime {
+        let started = self.layers.iter().map(|(_, layer)| UNIX_EPOCH + Duration::from_secs(layer.record().started));
+        started.min().map_or(now, |first| first.min(now))
     }
 
     /// Takes the state after a step with the result `result`, whose layer nobody needs.

@@ -27,7 +27,7 @@ impl Builder<'_> {
         let work = parts.work.paths();
         let paths = work.on(&work.questions());
         fs_err::create_dir_all(work.questions()).system(|| "making a directory for the configuration")?;
-        let began = changes::now(&work.questions())?;
+        let now = changes::now(&work.questions())?;
         let trees = self.builder_trees(&paths, &self.view)?;
         let helpers = accelerate::Helpers::prepare(parts.job, &self.view, work, parts.plan.info.cpus)?;
         if let Some(chost) =
@@ -47,7 +47,7 @@ impl Builder<'_> {
         self.portage = portage_inputs(parts.resolved, parts.repositories, parts.binhosts, &identity);
 
         let upper = Rootfs::open(&paths.upper())?;
-        let written = changes::read(&upper, began, &|_| false, at.ui)?;
+        let written = changes::read(&upper, self.chain.began(now), &|_| false, at.ui)?;
         let inputs =
             Inputs::from([("configuration".to_owned(), identity.hex()), ("files".to_owned(), written.digest().hex())]);
         let key = nodes::key(self.chain.state(), &inputs);
@@ -59,7 +59,7 @@ impl Builder<'_> {
                 let record = LayerRecord {
                     result: identity,
                     bytes: written.bytes(),
-                    ..self.layer_record(CONFIGURE, key, inputs, std::time::Duration::ZERO)
+                    ..self.layer_record(CONFIGURE, key, inputs, (now, std::time::Duration::ZERO))
                 };
                 partial.keep(record, &[("/", written)])?
             }

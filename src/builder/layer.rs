@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Builder, second, steps};
 use crate::archive::changes;
@@ -134,7 +134,8 @@ impl Builder<'_> {
         partial: Partial,
         at: &Site<'_>,
     ) -> Result<()> {
-        let (start, began) = (Instant::now(), changes::now(partial.directory())?);
+        let (start, now) = (Instant::now(), changes::now(partial.directory())?);
+        let began = self.chain.began(now);
         let paths = self.parts.work.paths().on(partial.directory());
         let why = if self.again { Why::Again } else { why };
         tracing::debug!("the step {} runs: {why}", node.name);
@@ -164,7 +165,7 @@ impl Builder<'_> {
         }
         let bytes = changed.iter().map(|(_, changes)| changes.bytes()).sum();
         let result = layers::result(&changed);
-        let record = LayerRecord { result, bytes, ..self.layer_record(&node.name, key, inputs, start.elapsed()) };
+        let record = LayerRecord { result, bytes, ..self.layer_record(&node.name, key, inputs, (now, start.elapsed())) };
         let layer = partial.keep(record, &changed)?;
         if let (Action::Emerge(step), Some(content)) = (&node.action, self.merged.take()) {
             self.remember(step, &content, &key, at)?;
@@ -182,8 +183,15 @@ impl Builder<'_> {
         }
     }
 
-    /// Returns the record of the layer of the step `name`, without its result.
-    pub(super) fn layer_record(&self, name: &str, key: Sha256, inputs: Inputs, took: Duration) -> LayerRecord {
+    /// Returns the record of the layer of the step `name`, without its result. The step began at `began`, in the time of the layer's file
+    /// system.
+    pub(super) fn layer_record(
+        &self,
+        name: &str,
+        key: Sha256,
+        inputs: Inputs,
+        (began, took): (SystemTime, Duration),
+    ) -> LayerRecord {
         LayerRecord {
             format: layers::FORMAT,
             key,
@@ -192,7 +200,7 @@ impl Builder<'_> {
             image: self.parts.job.name.clone(),
             step: name.to_owned(),
             inputs,
-            started: time::now().saturating_sub(took.as_secs()),
+            started: began.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             milliseconds: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             bytes: 0,
             notes: Vec::new(),

@@ -28,7 +28,7 @@ pub struct LayerRecord {
     /// The inputs of the key by name, for explanations.
     #[serde(default)]
     pub inputs: BTreeMap<String, String>,
-    /// When the step began, in seconds since 1970.
+    /// When the step began, in seconds since 1970. All modification times that it caused are later.
     pub started: u64,
     /// Duration of the step in milliseconds.
     pub milliseconds: u64,

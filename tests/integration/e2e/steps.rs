@@ -105,6 +105,12 @@ fn steps_run_in_order_and_once(privilege: Privilege) {
     stand.recipe(&name, &STEPS.replace("echo one", "printf \"%s\\n\" o\"ne\"").replace("\"one\"", "\"uno\""));
     let renamed = stand.build_changed(&recipe).success();
     assert!(renamed.stderr.contains("4 of 4 steps are cached"), "{}", renamed.stderr);
+
+    // Two new texts with the same effect: the times of the first step in the result of the second one do not count.
+    let both = STEPS.replace("echo one", "printf \"%s\\n\" on\"e\"").replace("\"one\"", "\"uno\"");
+    stand.recipe(&name, &both.replace("echo start", "printf \"%s\\n\" start"));
+    let cut_off = stand.build(&recipe).success();
+    assert!(cut_off.stderr.contains("2 of 4 steps are cached"), "{}", cut_off.stderr);
     let none = stand.env.run(["build", text(&recipe), "--until", "unno"]).code(2);
     assert!(none.stderr.contains("did you mean uno?"), "{}", none.stderr);
     let until = stand.env.run(["build", text(&recipe), "--again", "three", "--until", "three"]).success();
