@@ -10,6 +10,7 @@ use crate::base::digest::Sha256;
 use crate::base::error::{Context, Error, Result};
 use crate::base::time;
 use crate::fs::rootfs::Rootfs;
+use crate::os::space;
 use crate::plan::nodes::{self, Action, Inputs, Node};
 use crate::plan::status::Why;
 use crate::portage;
@@ -145,6 +146,10 @@ impl Builder<'_> {
             Action::Configure => Ok(()),
         };
         if let Err(error) = done {
+            // The changes of a step that filled the disk would keep the next build from starting.
+            if space::is_crowded(partial.directory()) {
+                return Err(space::crowded(error, &[partial.directory()]));
+            }
             if self.parts.job.build.keep_failed {
                 clear(&paths)?;
                 self.failed_step = Some(node.name.clone());
@@ -165,7 +170,8 @@ impl Builder<'_> {
         }
         let bytes = changed.iter().map(|(_, changes)| changes.bytes()).sum();
         let result = layers::result(&changed);
-        let record = LayerRecord { result, bytes, ..self.layer_record(&node.name, key, inputs, (now, start.elapsed())) };
+        let record =
+            LayerRecord { result, bytes, ..self.layer_record(&node.name, key, inputs, (now, start.elapsed())) };
         let layer = partial.keep(record, &changed)?;
         if let (Action::Emerge(step), Some(content)) = (&node.action, self.merged.take()) {
             self.remember(step, &content, &key, at)?;

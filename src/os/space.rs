@@ -73,6 +73,11 @@ pub fn crowded(error: Error, places: &[&Path]) -> Error {
     if lines.is_empty() { error } else { error.with_hint(lines.join("\n")) }
 }
 
+/// Returns true if the file system of `place` is almost full.
+pub fn is_crowded(place: &Path) -> bool {
+    free_in(place).is_some_and(|free| free < CROWDED)
+}
+
 /// Returns the free bytes of the file system of a directory. If it does not exist, its parent counts.
 fn free_in(place: &Path) -> Option<u64> {
     place.ancestors().find_map(|place| rustix::fs::statvfs(place).ok()).map(|stat| left(&stat))

@@ -179,8 +179,8 @@ fn run(builder: &mut Builder<'_>, plan: &Plan, state: &mut State, at: &Site<'_>)
     state.layers = builder.chain().keys();
     // An error of a step tells more than one that follows from it, as on a full disk.
     let ended = builder.end_merging(at);
-    builder.record(state)?;
-    steps.and(ended)?;
+    let recorded = builder.record(state);
+    steps.and(ended).and(recorded)?;
     if let Some(sentence) = builder.tally().sentence(builder.skipped()) {
         at.ui.note(&sentence);
     }
