@@ -109,14 +109,19 @@ impl Builder<'_> {
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if the record of the packages cannot be written.
-    pub fn end_merging(&mut self, at: &Site<'_>) -> Result<()> {
+    pub fn end_merging(&mut self) -> Result<()> {
         let work = self.parts.work.paths();
-        self.merging.as_mut().map_or(Ok(()), |merging| merging.packages.done(work))?;
-        if let (Some(_), Some(helpers), Some(_)) = (&self.merging, &self.helpers, &self.finished)
-            && let Some(sentence) = helpers.compilations(self.parts.job, &self.view, work)?
-        {
-            at.ui.note(&sentence);
-        }
+        self.merging.as_mut().map_or(Ok(()), |merging| merging.packages.done(work))
+    }
+
+    /// Tells how many compilations ccache saved. The trees are mounted.
+    ///
+    /// # Errors
+    /// Those of [`query::ask`].
+    pub fn tell_compilations(&self, at: &Site<'_>) -> Result<()> {
+        let (Some(_), Some(helpers)) = (&self.merging, &self.helpers) else { return Ok(()) };
+        let told = helpers.compilations(self.parts.job, &self.view, self.parts.work.paths())?;
+        told.iter().for_each(|sentence| at.ui.note(sentence));
         Ok(())
     }
 

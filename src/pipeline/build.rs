@@ -178,13 +178,14 @@ fn run(builder: &mut Builder<'_>, plan: &Plan, state: &mut State, at: &Site<'_>)
     let steps = builder.advance_all(&plan.nodes, at);
     state.layers = builder.chain().keys();
     // An error of a step tells more than one that follows from it, as on a full disk.
-    let ended = builder.end_merging(at);
+    let ended = builder.end_merging();
     let recorded = builder.record(state);
     steps.and(ended).and(recorded)?;
     if let Some(sentence) = builder.tally().sentence(builder.skipped()) {
         at.ui.note(&sentence);
     }
-    builder.finish()
+    builder.finish()?;
+    builder.tell_compilations(at)
 }
 
 /// Publishes the packages that an image consists of.

@@ -5,6 +5,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 use sha2::Digest as _;
 
 use super::{Change, Changes, Entry, Kind, Node};
@@ -17,8 +19,8 @@ use crate::base::error::{Context, Error, Result};
 use crate::base::progress::{Event, Progress, Silent};
 use crate::fs::rootfs::Rootfs;
 
-/// Bytes that are read at once.
-const BUFFER: usize = 1 << 20;
+/// Bytes that are read at once, and the length of the parts of a longer file that have a digest each.
+const CHUNK: usize = 1 << 20;
 
 /// Progress is reported after this many bytes of data.
 const STEP: u64 = 8 << 20;
@@ -90,31 +92,75 @@ impl Reader<'_> {
     }
 
     /// Hashes the data of a file, which has this size and this modification time.
+    /// Hashes a file. One that is longer than [`CHUNK`] counts as the digests of its chunks, so that a hole takes no time.
     fn hash(&mut self, file: &OwnedFd, path: &Path, size: u64, mtime: Time) -> Result<Sha256> {
-        self.buffer.resize(BUFFER, 0);
-        let mut hash = sha2::Sha256::new();
-        let mut left = size;
-        while left > 0 {
-            let want = BUFFER.min(usize::try_from(left).unwrap_or(BUFFER));
-            let count = rustix::io::retry_on_intr(|| rustix::io::read(file, &mut self.buffer[..want]))
+        self.buffer.resize(CHUNK, 0);
+        let mut chunks = sha2::Sha256::new();
+        let mut only = None;
+        let (mut at, mut data, mut zeros) = (0, 0, None);
+        let mut whole = true;
+        while at < size && whole {
+            let length = CHUNK.min(usize::try_from(size - at).unwrap_or(CHUNK));
+            if at >= data {
+                data = next_data(file, at);
+            }
+            if size > CHUNK as u64 && length == CHUNK && data >= at + CHUNK as u64 {
+                chunks.update(zeros.get_or_insert_with(|| sha2::Sha256::digest(vec![0; CHUNK])));
+                at += CHUNK as u64;
+                continue;
+            }
+            let count = self.fill(file, path, at, length)?;
+            whole = count == length;
+            let digest = sha2::Sha256::digest(&self.buffer[..count]);
+            chunks.update(digest);
+            only = Some(digest);
+            at += count as u64;
+            self.tell(count);
+        }
+        let stat = rustix::fs::fstat(file).system(|| self.upper.doing("examining", path))?;
+        let now = Time { sec: stat.st_mtime, nsec: stat.st_mtime_nsec as u32 };
+        if !whole || stat.st_size as u64 != size || now != mtime {
+            let doing = self.upper.doing("reading", path);
+            return Err(Error::system(format!("{doing}: it changed while it was read")));
+        }
+        let digest = match only {
+            Some(digest) if size <= CHUNK as u64 => digest,
+            None if size == 0 => sha2::Sha256::digest([]),
+            _ => chunks.finalize(),
+        };
+        Ok(<[u8; 32]>::from(digest).into())
+    }
+
+    /// Reads `length` bytes of a file at `at` into the buffer, or fewer at its end. Returns their number.
+    fn fill(&mut self, file: &OwnedFd, path: &Path, at: u64, length: usize) -> Result<usize> {
+        let mut filled = 0;
+        while filled < length {
+            let rest = &mut self.buffer[filled..length];
+            let count = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut *rest, at + filled as u64))
                 .system(|| self.upper.doing("reading", path))?;
             if count == 0 {
                 break;
             }
-            hash.update(&self.buffer[..count]);
-            left -= count as u64;
-            self.done += count as u64;
-            if self.done >= self.reported + STEP {
-                self.reported = self.done;
-                self.ui.emit(Event::Bytes { done: self.done, total: None });
-            }
+            filled += count;
         }
-        let stat = rustix::fs::fstat(file).system(|| self.upper.doing("examining", path))?;
-        let now = Time { sec: stat.st_mtime, nsec: stat.st_mtime_nsec as u32 };
-        if left > 0 || stat.st_size as u64 != size || now != mtime {
-            let doing = self.upper.doing("reading", path);
-            return Err(Error::system(format!("{doing}: it changed while it was read")));
+        Ok(filled)
+    }
+
+    fn tell(&mut self, bytes: usize) {
+        self.done += bytes as u64;
+        if self.done >= self.reported + STEP {
+            self.reported = self.done;
+            self.ui.emit(Event::Bytes { done: self.done, total: None });
         }
-        Ok(<[u8; 32]>::from(hash.finalize()).into())
+    }
+}
+
+/// Returns the position of the next data of a file from `at` on; that of its end or beyond if there is none.
+fn next_data(file: &OwnedFd, at: u64) -> u64 {
+    match rustix::fs::seek(file, SeekFrom::Data(at)) {
+        Ok(data) => data,
+        Err(Errno::NXIO) => u64::MAX,
+        // A file system that does not tell has data everywhere.
+        Err(_) => at,
     }
 }

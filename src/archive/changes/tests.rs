@@ -49,6 +49,32 @@ fn node<'a>(changes: &'a Changes, path: &str) -> &'a Node {
 }
 
 #[test]
+fn a_hole_and_zeros_have_the_same_digest() {
+    let place = tempfile::tempdir().unwrap();
+    let of = |make: &dyn Fn(&std::path::Path)| {
+        let upper = place.path().join("upper");
+        let _ = fs_err::remove_dir_all(&upper);
+        fs_err::create_dir(&upper).unwrap();
+        make(&upper.join("file"));
+        // The same time for both.
+        fs_err::File::open(upper.join("file")).unwrap().into_file().set_modified(UNIX_EPOCH).unwrap();
+        fs_err::File::open(&upper).unwrap().into_file().set_modified(UNIX_EPOCH).unwrap();
+        read(&Rootfs::open(&upper).unwrap(), SystemTime::now(), &|_| false, &Silent).unwrap().digest()
+    };
+    const MIB: usize = 1 << 20;
+    for size in [1, MIB - 1, MIB, MIB + 1, 5 * MIB / 2] {
+        let zeros = of(&|path| fs_err::write(path, vec![0; size]).unwrap());
+        let hole = of(&|path| fs_err::File::create(path).unwrap().set_len(size as u64).unwrap());
+        assert_eq!(zeros, hole, "{size}");
+        let mut data = vec![0; size];
+        data[size / 2] = 1;
+        assert_ne!(of(&|path| fs_err::write(path, &data).unwrap()), zeros, "{size}");
+    }
+    // Nobody could wait for a tebibyte to be read.
+    of(&|path| fs_err::File::create(path).unwrap().set_len(1 << 40).unwrap());
+}
+
+#[test]
 fn an_upper_directory_is_read_as_what_it_means() {
     let place = tempfile::tempdir().unwrap();
     upper(place.path());

@@ -19,6 +19,7 @@ use crate::enter;
 use crate::fs::rootfs::Rootfs;
 use crate::os::userns;
 use crate::portage::BuilderInfo;
+use crate::store::trees::remove_tree;
 use crate::store::work::WorkPaths;
 
 /// Paths that every Gentoo system has.
@@ -71,6 +72,8 @@ impl Host {
     /// [`Kind::System`](crate::base::error::Kind::System) if something cannot be read or made.
     pub fn overlays(&self, paths: &WorkPaths) -> Result<Vec<OverlayMount>> {
         let (tree, masks) = (paths.host().join("tree"), paths.host().join("masks"));
+        // Those of an earlier step are not mounted any more.
+        remove_tree(&paths.host())?;
         let own = Rootfs::open(paths.directory())?;
         ["host/tree", "host/masks"].iter().try_for_each(|path| own.create_dir_all(Path::new(path), 0o755))?;
         let skeleton = Rootfs::open(&tree)?;

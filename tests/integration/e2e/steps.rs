@@ -109,7 +109,7 @@ fn steps_run_in_order_and_once(privilege: Privilege) {
     // Two new texts with the same effect: the times of the first step in the result of the second one do not count.
     let both = STEPS.replace("echo one", "printf \"%s\\n\" on\"e\"").replace("\"one\"", "\"uno\"");
     stand.recipe(&name, &both.replace("echo start", "printf \"%s\\n\" start"));
-    let cut_off = stand.build(&recipe).success();
+    let cut_off = stand.build_changed(&recipe).success();
     assert!(cut_off.stderr.contains("2 of 4 steps are cached"), "{}", cut_off.stderr);
     let none = stand.env.run(["build", text(&recipe), "--until", "unno"]).code(2);
     assert!(none.stderr.contains("did you mean uno?"), "{}", none.stderr);
