@@ -1,6 +1,8 @@
 //! The step that writes Portage's configuration. It always runs: that takes no time, and the configuration depends on the machine, on
 //! which no later step does.
 
+use std::path::Path;
+
 use super::{Builder, accelerate, prepare, warnings};
 use crate::archive::changes;
 use crate::base::digest::Sha256;
@@ -8,6 +10,7 @@ use crate::base::error::{Context, Result};
 use crate::base::progress::Progress;
 use crate::fs::rootfs::Rootfs;
 use crate::plan::nodes::{self, CONFIGURE, Inputs};
+use crate::portage;
 use crate::portage::{BuilderInfo, Resolved};
 use crate::recipe::Job;
 use crate::source::Site;
@@ -56,6 +59,12 @@ impl Builder<'_> {
             Found::Missing(partial) => {
                 let to = partial.upper("/");
                 fs_err::rename(paths.upper(), &to).system(|| "keeping the configuration")?;
+                // The host's /etc is an overlay of its own.
+                remove_tree(&paths.upper_of(Path::new(portage::ROOT)))?;
+                if paths.uppers().exists() {
+                    fs_err::rename(paths.uppers(), partial.directory().join("uppers"))
+                        .system(|| "keeping the configuration")?;
+                }
                 let record = LayerRecord {
                     result: identity,
                     bytes: written.bytes(),

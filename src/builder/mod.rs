@@ -194,7 +194,7 @@ impl<'a> Builder<'a> {
     /// Returns the packages that the image consists of.
     ///
     /// # Errors
-    /// Those of [`Packages::used`].
+    /// Those of [`Packages::used`](packages::Packages::used).
     pub fn packages(&self) -> Result<Used> {
         let merging = self.merging.as_ref().ok_or_else(|| Error::build("the build merged no packages"))?;
         merging.packages.used(&self.image()?)

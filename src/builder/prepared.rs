@@ -253,7 +253,7 @@ impl Prepared {
         enter::run(&plan, Io::Inherit)
     }
 
-    /// Does the same as [`Builder::add_binhosts`](super::Builder::add_binhosts).
+    /// Writes the indexes of the hosts, and the GnuPG home with which Portage verifies their packages.
     ///
     /// # Errors
     /// Those of [`binhost::add`].

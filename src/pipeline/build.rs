@@ -146,7 +146,8 @@ pub fn build(job: &Job, origin: &Path, options: &BuildOptions, at: &Site<'_>) ->
 
 /// Adds the commands that show the failed step `step` to its error.
 fn looking(error: Error, step: &str, origin: &Path) -> Error {
-    if origin.as_os_str() == "-" {
+    // The hint of emerge may end with lines to paste.
+    if origin.as_os_str() == "-" || step.starts_with('@') {
         return error;
     }
     let recipe = origin.display();

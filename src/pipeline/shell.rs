@@ -47,7 +47,9 @@ pub fn shell(job: &Job, origin: &Path, place: Place, command: Vec<OsString>, at:
         Place::Builder => in_builder(job, &work, None, command, at),
         Place::Failed => {
             let state = work.state()?;
-            if let Some(State { finished: false, failed: None, failed_step: Some(step), .. }) = &state {
+            if let Some(State { finished: false, failed: None, failed_step: Some(step), .. }) = &state
+                && job.steps.iter().any(|own| own.name == *step && !own.action.is_emerge())
+            {
                 return at_step(job, &work, (step, When::Failed), command, at);
             }
             let failed = failed(job, &work, state.as_ref())?;

@@ -179,6 +179,13 @@ pub enum Action {
     Delete(Vec<String>),
 }
 
+impl Action {
+    /// Returns true if emerge makes the change.
+    pub fn is_emerge(&self) -> bool {
+        matches!(self, Self::Emerge(_) | Self::Unmerge(_) | Self::Depclean | Self::Rebuild(_))
+    }
+}
+
 /// A script, with its exact bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Script {

@@ -63,7 +63,7 @@ pub(super) fn a_locked_index_is_used_or_refused(stand: &Stand, served: &Served, 
     fs::remove_file(hosts.join("moving/Packages.gz")).unwrap();
     let asked = || served.log().matches(" GET /moving/Packages").count();
     let before = asked();
-    let locked = run(&["build", "--locked"]).success();
+    let locked = run(&["build", "--again=all", "--locked"]).success();
     assert!(locked.stderr.contains("1 reused"), "{locked:#?}");
     assert_eq!(asked(), before, "the stored index is used");
     // On another machine, the store does not have it.

@@ -216,10 +216,13 @@ fn root_the_packages_of_a_killed_build_are_kept() {
     let (mut child, log) = stand.env.start(["build", "--again=all", text(&killed)]);
     let work = stand.store().join("builds");
     let own = |name: &&String| name.starts_with("killed-");
-    let built = |path: &str| names(&work).iter().filter(own).any(|name| work.join(name).join(path).exists());
+    let merged =
+        |log: String| log.lines().any(|line| line.contains("completed emerge") && line.contains("app-own/flags-1"));
     wait_for("the first package to be merged", Duration::from_secs(120), || {
         assert!(child.try_wait().unwrap().is_none(), "{}", fs::read_to_string(&log).unwrap_or_default());
-        built("image/var/db/pkg/app-own/flags-1")
+        let logs =
+            names(&work).iter().filter(own).map(|name| work.join(name).join("logs/emerge.log")).collect::<Vec<_>>();
+        logs.iter().any(|log| fs::read_to_string(log).is_ok_and(merged))
     });
     child.kill().unwrap();
     let _ = child.wait().unwrap();
