@@ -102,12 +102,14 @@ pub fn writable(directory: &Path) -> Result<()> {
     })
 }
 
-/// Checks that hard links can be made in the outdir: the tarball and the layer of an OCI layout are one file.
+/// Checks that hard links can be made in the outdir, which is created if it is missing: the tarball and the layer of an OCI layout are
+/// one file.
 ///
 /// # Errors
 /// [`Kind::System`](crate::base::error::Kind::System) if not.
 pub fn links(outdir: &Path) -> Result<()> {
     let doing = || format!("making a hard link in the outdir {}", outdir.display());
+    fs_err::create_dir_all(outdir).system(|| "creating the outdir")?;
     let scratch = tempfile::tempdir_in(outdir).system(doing)?;
     let file = scratch.path().join("file");
     fs_err::write(&file, "").and_then(|()| fs_err::hard_link(&file, scratch.path().join("link"))).map_err(|error| {

@@ -17,7 +17,8 @@ fn userns_the_example_builds_and_runs() {
         ask("chown", &["--recursive", "--reference", text(&stand.env.outdir()), text(&stand.packages())]);
     }
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles/musl-python3.toml");
-    let outdir = stand.env.outdir();
+    // The outdir need not exist.
+    let outdir = stand.env.outdir().join("new");
     let results = stand.env.run(["build", "--again=all", text(&recipe), "--outdir", text(&outdir)]).success().results();
 
     let ran =
