@@ -101,7 +101,7 @@ impl Chain {
         single.chain(merged).filter_map(|layer| layer.upper(place)).collect()
     }
 
-    /// Returns the layers up to the step `name`; with it, if `included`. `None` if there is no such step.
+    /// Returns the layers up to the step `name`; with it, if `included`. `None` if the build has no step of that name.
     #[must_use]
     pub fn up_to(mut self, name: &str, included: bool) -> Option<Self> {
         let at = self.layers.iter().position(|(step, _)| step == name)?;

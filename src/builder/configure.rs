@@ -7,16 +7,14 @@ use super::{Builder, accelerate, prepare, warnings};
 use crate::archive::changes;
 use crate::base::digest::Sha256;
 use crate::base::error::{Context, Result};
-use crate::base::progress::Progress;
+use crate::fs::contents;
 use crate::fs::rootfs::Rootfs;
 use crate::plan::nodes::{self, CONFIGURE, Inputs};
-use crate::portage;
-use crate::portage::{BuilderInfo, Resolved};
+use crate::portage::{self, BuilderInfo, Resolved};
 use crate::recipe::Job;
 use crate::source::Site;
 use crate::source::binhost::BinhostInput;
 use crate::source::inputs::RepositoryInput;
-use crate::source::repository::content;
 use crate::store::layers::{Found, LayerRecord};
 use crate::store::trees::remove_tree;
 
@@ -41,7 +39,7 @@ impl Builder<'_> {
         }
         let info = BuilderInfo { tools: helpers.tools.clone(), ..parts.plan.info.clone() };
         let texts = prepare::Texts::new(parts.job, parts.resolved, trees.root(), work, &info)?;
-        let identity = identity(parts.job, &texts, at.ui)?;
+        let identity = identity(parts.job, &texts)?;
         texts.write(trees.root(), work)?;
         prepare::no_name_servers(trees.root())?;
         trees.unmount()?;
@@ -80,13 +78,18 @@ impl Builder<'_> {
     }
 }
 
-/// Returns the digest of Portage's configuration, with the recipe's own files.
+/// Returns the digest of Portage's configuration, with all files of the recipe's `portage.config`.
 ///
 /// # Errors
-/// Those of [`content::digest`].
-pub(super) fn identity(job: &Job, texts: &prepare::Texts, ui: &dyn Progress) -> Result<Sha256> {
-    let user = job.portage.config.as_deref().map(|directory| content::digest(directory, ui)).transpose()?;
+/// Those of [`contents::digest`].
+pub(super) fn identity(job: &Job, texts: &prepare::Texts) -> Result<Sha256> {
+    let user = own_files(job)?;
     Ok(Sha256::of(format!("{user:?}\n{}", texts.identity).as_bytes()))
+}
+
+/// Returns the digest of the directory `portage.config`. Patches and shell scripts in it decide the content of packages, too.
+fn own_files(job: &Job) -> Result<Option<Sha256>> {
+    job.portage.config.as_deref().map(|directory| contents::digest(directory, &|_| false)).transpose()
 }
 
 /// Returns the inputs of every emerge command: the configuration with the digest `configuration`, the repositories and the hosts of
@@ -107,4 +110,27 @@ pub(super) fn portage_inputs(
         inputs.insert(format!("packages of {}", host.spec.url), index);
     }
     inputs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::fixture;
+
+    #[test]
+    fn every_file_of_the_own_configuration_counts() {
+        let place = tempfile::tempdir().unwrap();
+        let mut job = fixture::job();
+        job.portage.config = Some(place.path().to_owned());
+        let mut seen = vec![own_files(&job).unwrap()];
+        fs_err::create_dir_all(place.path().join("patches/app-misc/hello")).unwrap();
+        for file in ["bashrc", "make.conf", "package.use", "patches/app-misc/hello/one.patch"] {
+            for text in ["one", "two"] {
+                fs_err::write(place.path().join(file), text).unwrap();
+                let now = own_files(&job).unwrap();
+                assert!(!seen.contains(&now), "{file}");
+                seen.push(now);
+            }
+        }
+    }
 }

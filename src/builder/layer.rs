@@ -35,7 +35,7 @@ fn varies(path: &Path) -> bool {
 /// The word for all steps.
 pub const ALL_STEPS: &str = "all";
 
-/// What became of the steps of a build.
+/// The outcome of the steps of a build.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Tally {
     /// Names of the steps that the store had.

@@ -1,5 +1,6 @@
 //! A look at the steps of a build: their keys and layers, without running anything.
 
+use super::base::Base;
 use super::chain::Chain;
 use super::configure::{identity, portage_inputs};
 use super::layer::{ALL_STEPS, inputs, is_good};
@@ -18,8 +19,6 @@ use crate::source::binhost::BinhostInput;
 use crate::source::inputs::RepositoryInput;
 use crate::store::layers::MAX_CHAIN;
 use crate::store::work::WorkPaths;
-
-use super::base::Base;
 
 /// The parts of a look.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +73,7 @@ impl Look<'_> {
     fn at(&mut self, node: &Node, at: &Site<'_>) -> Result<Status> {
         if node.action == Action::Configure {
             if self.until.is_none() {
-                let identity = self.configuration(at)?;
+                let identity = self.configuration()?;
                 let LookParts { resolved, repositories, binhosts, .. } = self.parts;
                 self.portage = portage_inputs(resolved, repositories, binhosts, &identity);
                 self.chain.assume(&identity);
@@ -129,7 +128,7 @@ impl Look<'_> {
     }
 
     /// Returns the digest of Portage's configuration. The trees are mounted for it, and the changes thrown away.
-    fn configuration(&self, at: &Site<'_>) -> Result<Sha256> {
+    fn configuration(&self) -> Result<Sha256> {
         let LookParts { job, resolved, base, plan, scratch, .. } = self.parts;
         for path in [scratch.config(), scratch.image(), scratch.binhosts(), scratch.gnupg(), scratch.questions()] {
             fs_err::create_dir_all(path).system(|| "making a scratch directory")?;
@@ -137,7 +136,7 @@ impl Look<'_> {
         let paths = scratch.on(&scratch.questions());
         let trees = Trees::builder(base, &self.chain, None, false, &paths, &plan.view, &[])?;
         let texts = prepare::Texts::new(job, resolved, trees.root(), scratch, &plan.info)?;
-        let identity = identity(job, &texts, at.ui)?;
+        let identity = identity(job, &texts)?;
         trees.unmount()?;
         Ok(identity)
     }

@@ -24,7 +24,7 @@ use crate::store::work::WorkPaths;
 /// Exit code of a command that SIGKILL ended.
 const KILLED: i32 = 128 + 9;
 
-/// What the emerge commands of a build share. A build whose layers are all in the store needs none of it.
+/// The state that the emerge commands of a build share. A build whose layers are all in the store does not make it.
 #[derive(Debug)]
 pub(super) struct Merging {
     pub(super) packages: Packages,

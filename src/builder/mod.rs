@@ -1,4 +1,4 @@
-//! The builder tree of one build: the base seen through overlays, with Portage's configuration in it, where emerge runs.
+//! The trees of one build: the base and the layers over it, seen through overlays, and the steps that make the layers.
 //!
 //! This room knows what Portage needs to see ([`crate::portage`] has it as text) and where that lies in the store;
 //! [`crate::enter`] knows how a command gets to see it.
@@ -160,12 +160,12 @@ impl<'a> Builder<'a> {
         self.parts.job.skipped.len()
     }
 
-    /// Returns what became of the steps.
+    /// Returns the outcome of the steps.
     pub fn tally(&self) -> &Tally {
         &self.tally
     }
 
-    /// Records in the work directory how far a build came that failed.
+    /// Records in the work directory how far the build came.
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if the record cannot be written.

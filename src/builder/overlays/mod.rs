@@ -108,7 +108,7 @@ impl OverlayMount {
     }
 }
 
-/// What a tree shows while it is mounted, of which no layer has a trace.
+/// The directories and files that a tree shows while it is mounted. No layer has a trace of them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shown<'a> {
     /// Absolute paths that are directories. Those that are missing are made.

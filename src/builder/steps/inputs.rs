@@ -1,4 +1,4 @@
-//! What the result of a step depends on: its text, its parameters, and the content of the files that it names.
+//! The inputs of a step, on which its result depends: its text, its parameters, and the content of the files that it names.
 
 use std::path::Path;
 
