@@ -91,7 +91,7 @@ impl Builder<'_> {
         if node.action == Action::Configure {
             return self.configure(at);
         }
-        let inputs = inputs(node, &self.portage, self.parts.plan.epoch, at)?;
+        let inputs = inputs(node, &self.portage, self.parts.plan.epoch)?;
         let key = nodes::key(self.chain.state(), &inputs);
         if self.options.again.as_ref().is_some_and(|again| *again == node.name || again == ALL_STEPS) {
             self.again = true;
@@ -218,7 +218,7 @@ impl Builder<'_> {
 ///
 /// # Errors
 /// Those of [`steps::inputs`].
-pub(super) fn inputs(node: &Node, portage: &Inputs, epoch: u64, at: &Site<'_>) -> Result<Inputs> {
+pub(super) fn inputs(node: &Node, portage: &Inputs, epoch: u64) -> Result<Inputs> {
     match &node.action {
         Action::Configure => Ok(Inputs::new()),
         Action::Emerge(step) => {
@@ -226,7 +226,7 @@ pub(super) fn inputs(node: &Node, portage: &Inputs, epoch: u64, at: &Site<'_>) -
             inputs.extend(portage.clone());
             Ok(inputs)
         }
-        Action::Step(step) => steps::inputs(step, epoch, at),
+        Action::Step(step) => steps::inputs(step, epoch),
     }
 }
 

@@ -8,14 +8,13 @@ use crate::base::error::Result;
 use crate::fs::contents;
 use crate::plan::nodes::Inputs;
 use crate::recipe::{Action, BindContent, Step, StepRoot};
-use crate::source::Site;
 
 /// Returns the inputs of a step. `epoch` is the time that its commands get as SOURCE_DATE_EPOCH. Its name, its time limit, and places on
 /// this machine are not among them.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::base::error::Kind::Usage) if a file that it names cannot be read.
-pub(in crate::builder) fn inputs(step: &Step, epoch: u64, at: &Site<'_>) -> Result<Inputs> {
+pub(in crate::builder) fn inputs(step: &Step, epoch: u64) -> Result<Inputs> {
     let mut inputs = Inputs::new();
     let mut add = |name: &str, value: String| _ = inputs.insert(name.to_owned(), value);
     match &step.action {
@@ -26,8 +25,8 @@ pub(in crate::builder) fn inputs(step: &Step, epoch: u64, at: &Site<'_>) -> Resu
             add("user", step.user.clone().unwrap_or_default());
             add("workdir", step.workdir.display().to_string());
             add("terminal", step.tty.to_string());
-            // Offline, a step that may use the network sees none, which it may notice.
-            add("network", (step.network && !at.options.offline).to_string());
+            // Also for a build that is offline: a result made with the network is a valid one.
+            add("network", step.network.to_string());
             add("epoch", epoch.to_string());
         }
         Action::Copy(copies) => {

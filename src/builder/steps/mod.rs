@@ -41,7 +41,7 @@ impl Builder<'_> {
                 return Err(Error::system(format!("the step {} is not an emerge command", step.name)));
             }
         }
-        let missing = step.creates.iter().find(|path| root.stat(path).is_ok_and(|stat| stat.is_none()));
+        let missing = step.creates.iter().find(|path| !root.stat(path).is_ok_and(|stat| stat.is_some()));
         if let Some(path) = missing {
             return Err(Error::build(format!("the step {} did not make {}", step.name, path.display()))
                 .with_hint("`creates` of the step names the paths that it must make"));
