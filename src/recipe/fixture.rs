@@ -52,7 +52,7 @@ pub(crate) fn job() -> Job {
         accelerate: Accelerate::default(),
         steps: Vec::new(),
         skipped: Vec::new(),
-        strip: Strip { doc: false, paths: Vec::new() },
+        strip: Strip { doc: false, paths: Vec::new(), empty: Vec::new() },
         oci: None,
     }
 }

@@ -7,8 +7,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
+use rustix::io::Errno;
 
-use crate::base::error::{Error, Result};
+use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::fs::rootfs::Rootfs;
 use crate::recipe::{Strip, TreeKind};
@@ -51,8 +52,8 @@ pub struct Rule {
     pub path: String,
     /// The reason.
     pub why: &'static str,
-    /// True for a path from the recipe: a missing one causes a warning, and symlinks in its parents are followed.
-    pub wanted: bool,
+    /// The key of the recipe that has the path: a missing path causes a warning, and symlinks in its parents are followed.
+    pub key: Option<&'static str>,
     /// The kind of files to remove.
     pub scope: Scope,
 }
@@ -66,6 +67,8 @@ pub enum Scope {
     Files,
     /// Regular files, also in directories below.
     FilesBelow,
+    /// The content of a directory, which itself stays.
+    Content,
 }
 
 impl fmt::Display for Rule {
@@ -77,14 +80,13 @@ impl fmt::Display for Rule {
 /// Returns the rules for an image, `with_kits` for a builder that saw the kits of a meta-repo. The recipe's come first, so that no other
 /// rule makes their paths missing.
 pub fn rules(strip: &Strip, kind: TreeKind, with_kits: bool) -> Vec<Rule> {
-    let rule = |path: &str, why, scope| Rule { path: path.to_owned(), why, wanted: false, scope };
-    let wanted = strip.paths.iter().map(|path| Rule {
-        path: path.clone(),
-        why: "the recipe's strip.paths",
-        wanted: true,
-        scope: Scope::Anything,
-    });
-    let mut rules: Vec<_> = wanted.collect();
+    let rule = |path: &str, why, scope| Rule { path: path.to_owned(), why, key: None, scope };
+    let of_recipe = |paths: &[String], why, key, scope| {
+        let rule = |path: &String| Rule { key: Some(key), ..rule(path, why, scope) };
+        paths.iter().map(rule).collect::<Vec<_>>()
+    };
+    let mut rules = of_recipe(&strip.paths, "the recipe's strip.paths", "strip.paths", Scope::Anything);
+    rules.extend(of_recipe(&strip.empty, "the content; the recipe's strip.empty", "strip.empty", Scope::Content));
     if strip.doc {
         rules.extend(DOCUMENTATION.map(|path| rule(path, "the recipe's strip.doc", Scope::Anything)));
     }
@@ -110,30 +112,46 @@ pub fn rules(strip: &Strip, kind: TreeKind, with_kits: bool) -> Vec<Rule> {
 /// [`Kind::Usage`](crate::base::error::Kind::Usage) for a rule without a file name, and errors of the tree.
 pub fn apply(tree: &Rootfs, rules: &[Rule], ui: &dyn Progress) -> Result<()> {
     for rule in rules {
-        let removed = apply_one(tree, rule)?;
-        if !removed && rule.wanted {
-            ui.warn(&format!("strip.paths: the image has no {}", rule.path));
+        let found = apply_one(tree, rule)?;
+        if let (false, Some(key)) = (found, rule.key) {
+            let kind = if rule.scope == Scope::Content { "directory " } else { "" };
+            ui.warn(&format!("{key}: the image has no {kind}{}", rule.path));
         }
     }
     Ok(())
 }
 
-/// Applies a rule. Returns true if it removed something.
+/// Applies a rule. Returns true if it removed something, or found the directory whose content it removes.
 fn apply_one(tree: &Rootfs, rule: &Rule) -> Result<bool> {
     let path = Path::new(&rule.path);
     let (Some(parent), Some(pattern)) = (path.parent(), path.file_name()) else {
         return Err(Error::usage(format!("strip.paths: `{}` does not name a file in the image", rule.path))
             .with_hint("write absolute paths, such as /usr/share/locale"));
     };
+    if rule.scope == Scope::Content {
+        return remove_content(tree, path);
+    }
     let kind = match tree.stat(parent)? {
         Some(stat) => FileType::from_raw_mode(stat.st_mode),
         None => return Ok(false),
     };
     // A symlink may lead to files that the rule does not mean, for example if /tmp is one.
-    if kind != FileType::Directory && !(rule.wanted && kind == FileType::Symlink) {
+    if kind != FileType::Directory && !(rule.key.is_some() && kind == FileType::Symlink) {
         return Ok(false);
     }
     remove_matching(tree, parent, pattern, rule.scope)
+}
+
+/// Removes everything in the directory `path`, which may be a symlink to one. Returns false if there is not such a directory.
+fn remove_content(tree: &Rootfs, path: &Path) -> Result<bool> {
+    let directory = match tree.real(path) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(false),
+        other => other.system(|| tree.doing("emptying", path))?,
+    };
+    for (name, _) in tree.read_dir(&directory)? {
+        tree.remove(&directory.join(name))?;
+    }
+    Ok(true)
 }
 
 fn remove_matching(tree: &Rootfs, parent: &Path, pattern: &OsStr, scope: Scope) -> Result<bool> {

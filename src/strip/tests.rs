@@ -18,10 +18,17 @@ impl Progress for Warnings {
 
 /// Applies the rules of an image and returns the warnings.
 fn strip(tree: &Rootfs, paths: &[&str], doc: bool, kind: TreeKind) -> Result<Vec<String>> {
-    let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+    with(tree, &Strip { doc, paths: owned(paths), empty: Vec::new() }, kind)
+}
+
+fn with(tree: &Rootfs, strip: &Strip, kind: TreeKind) -> Result<Vec<String>> {
     let warnings = Warnings::default();
-    apply(tree, &rules(&Strip { doc, paths }, kind, true), &warnings)?;
+    apply(tree, &rules(strip, kind, true), &warnings)?;
     Ok(warnings.0.into_inner().unwrap())
+}
+
+fn owned(paths: &[&str]) -> Vec<String> {
+    paths.iter().map(|path| (*path).to_owned()).collect()
 }
 
 fn tree(files: &[&str]) -> (tempfile::TempDir, Rootfs) {
@@ -115,6 +122,22 @@ fn symlinks_are_removed_and_not_followed() {
     assert!(outside.path().join("precious").exists());
     assert_eq!(listing(root.path()), ["etc-resolv", "etc/resolv.conf", "tmp", "u", "usr/keep", "var/tmp", "var/x"]);
     assert!(warnings.is_empty(), "{warnings:?}");
+}
+
+#[test]
+fn directories_are_emptied_and_stay() {
+    let (root, rootfs) = tree(&["var/cache/a/b", "var/cache/.hidden", "var/cachet", "run2/x", "srv/x", "etc/file"]);
+    symlink("../run2", root.path().join("var/run2")).unwrap();
+    symlink("/nowhere", root.path().join("var/cache/link")).unwrap();
+    let empty = owned(&["/var/cache", "/var/run2", "/etc/file", "/no/such", "/etc/file/below", "/var/cache/a"]);
+    let strip = Strip { doc: false, paths: Vec::new(), empty };
+    let missing = ["/etc/file", "/no/such", "/etc/file/below", "/var/cache/a"];
+    let missing = missing.map(|path| format!("strip.empty: the image has no directory {path}"));
+    assert_eq!(with(&rootfs, &strip, TreeKind::Image).unwrap(), missing);
+    assert_eq!(listing(root.path()), ["etc/file", "srv/x", "var/cachet", "var/run2"]);
+    assert!(root.path().join("var/cache").is_dir() && root.path().join("run2").is_dir());
+    // An empty directory is not a mistake.
+    assert_eq!(with(&rootfs, &strip, TreeKind::Image).unwrap(), missing);
 }
 
 #[test]

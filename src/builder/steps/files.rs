@@ -60,7 +60,7 @@ pub(super) fn write(root: &Rootfs, spec: &WriteSpec) -> Result<()> {
 /// # Errors
 /// Those of [`strip::apply`].
 pub(super) fn delete(root: &Rootfs, paths: &[String], ui: &dyn Progress) -> Result<()> {
-    let rule = |path: &String| Rule { path: path.clone(), why: "a step", wanted: true, scope: Scope::Anything };
+    let rule = |path: &String| Rule { path: path.clone(), why: "a step", key: Some("delete"), scope: Scope::Anything };
     strip::apply(root, &paths.iter().map(rule).collect::<Vec<_>>(), ui)
 }
 

@@ -188,7 +188,8 @@ impl Checker<'_> {
     pub(super) fn strip(&mut self) -> Strip {
         let doc = self.bool("strip", "doc").unwrap_or(false);
         let paths = self.each("strip", "paths", "path to strip", words::strip_path).unwrap_or_default();
-        Strip { doc, paths }
+        let empty = self.each("strip", "empty", "directory to empty", words::image_directory).unwrap_or_default();
+        Strip { doc, paths, empty }
     }
 
     pub(super) fn place(&self, section: &str, key: &str) -> Option<Place> {

@@ -511,6 +511,9 @@ pub struct Strip {
     pub doc: bool,
     /// Absolute paths in the image to remove; the last component may be a glob.
     pub paths: Vec<String>,
+    /// Absolute paths of directories in the image whose content is removed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub empty: Vec<String>,
 }
 
 /// `[oci]`: the OCI image.

@@ -288,6 +288,7 @@ pub(super) const KEYS: &[Key] = &[
     key("accelerate", "jobserver", Type::Choice, r#"jobserver = "auto""#),
     key("strip", "doc", Type::Bool, "doc = true"),
     key("strip", "paths", Type::Strs, r#"paths = ["/var/db/pkg"]"#),
+    key("strip", "empty", Type::Strs, r#"empty = ["/var/cache"]"#),
     key("oci", "tag", Type::Str, r#"tag = "{date}""#),
     key("oci", "entrypoint", Type::Strs, r#"entrypoint = ["/usr/bin/python3"]"#),
     Key {

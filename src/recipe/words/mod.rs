@@ -15,7 +15,9 @@ mod tests;
 
 pub(super) use emerge::{distcc_host, make_conf_variable, option, owned_variable, use_flag};
 pub(super) use image::{port, tag, user};
-pub(super) use path::{exclude, host_path, image_path, mode, mount_point, shown_path, strip_path, tmpfs};
+pub(super) use path::{
+    exclude, host_path, image_directory, image_path, mode, mount_point, shown_path, strip_path, tmpfs,
+};
 pub(super) use server::{
     branch, commit, day, ending, fingerprint, server_path, sha256, sha512, snapshot_format, timestamp, url, variant,
 };

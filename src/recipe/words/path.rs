@@ -66,6 +66,18 @@ pub(in crate::recipe) fn strip_path(text: &str) -> Checked<String> {
     Ok(path)
 }
 
+/// Parses an absolute path of a directory below the root of the image.
+pub(in crate::recipe) fn image_directory(text: &str) -> Checked<String> {
+    let path = image_path(text)?;
+    if path == "/" {
+        return Err(Problem::new("this is the whole image"));
+    }
+    if path.contains(['*', '?', '[']) {
+        return Err(Problem::new("globs are not supported here").help("name the directory"));
+    }
+    Ok(path)
+}
+
 /// Parses an absolute path below the root directory at which a step may have a mount of its own.
 pub(in crate::recipe) fn mount_point(text: &str) -> Checked<PathBuf> {
     let path = PathBuf::from(image_path(text)?);
