@@ -21,7 +21,7 @@
 //! | floor | room | task | must not |
 //! |---|---|---|---|
 //! | 11 | [`cli`] | one file per command: its arguments, its help, what it calls | hold the logic of a stage |
-//! | 10 | [`ui`] | the terminal: progress, colours, the log, rendered errors | know recipes or images |
+//! | 10 | [`ui`] | the terminal: progress, colours, the log, rendered errors; records of a build | know recipes or images |
 //! | 9 | [`pipeline`] | build, lock, shell, plan: one straight function per file | open files, use the network or start processes itself |
 //! | 9 | [`serve`] | the web server for a directory of binary packages | write, follow symlinks |
 //! | 8 | [`builder`] | the trees of one build: overlays, and the steps that change them | know how a sandbox is made |
@@ -102,8 +102,8 @@
 //! # Invariants
 //!
 //! 1. Nothing unverified is unpacked into the store or published. Verification fails closed.
-//! 2. The host is never written outside the store, the outdir, a private temporary directory and the binds that a recipe makes writable,
-//!    whatever an archive or a step contains. Paths inside a tree are reached only through [`fs::rootfs::Rootfs`], by descriptor.
+//! 2. The host is never written outside the store, the outdir, a private temporary directory, the records that a user asks for and the
+//!    binds that a recipe makes writable, whatever an archive or a step contains. Paths inside a tree are reached only through [`fs::rootfs::Rootfs`], by descriptor.
 //! 3. The same recipe and the same inputs give the same bytes: sorted names, numeric owners, clamped times. Threads, host, locale, umask
 //!    and privilege make no difference.
 //! 4. Two builds may share every cache at the same time. A crash leaves nothing that someone must clean up by hand.

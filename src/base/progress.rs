@@ -1,5 +1,9 @@
 //! Progress events. The stages emit them; the terminal and [`Silent`] receive them.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
 /// An event of a running build.
 #[derive(Debug, Clone)]
 pub enum Event<'a> {
@@ -25,6 +29,69 @@ pub enum Event<'a> {
     Output(&'a str),
     /// The current stage has ended.
     Done,
+    /// The current stage has failed.
+    Failed,
+    /// An action of the build begins, in the one that began last and has not ended.
+    Begin(Action<'a>),
+    /// The step that began runs, because the store does not have its result.
+    Runs {
+        /// The reason.
+        why: &'a str,
+        /// Its variables.
+        variables: &'a BTreeMap<String, String>,
+    },
+    /// The action that began last has ended. An error of the build ends all actions.
+    End {
+        outcome: Outcome<'a>,
+        /// The file with the output of the step, perhaps compressed.
+        log: Option<&'a Path>,
+    },
+}
+
+/// An action of a build.
+#[derive(Debug, Clone, Copy)]
+pub enum Action<'a> {
+    /// Portage's configuration is written.
+    Configure,
+    /// A step is looked for in the store, and perhaps runs.
+    Step {
+        name: &'a str,
+        /// Its key, in hexadecimal digits; `None` for a step that the recipe leaves out.
+        key: Option<&'a str>,
+    },
+    /// The results are packed and written to the outdir.
+    Publish,
+}
+
+/// The outcome of an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome<'a> {
+    /// An action that is not a step succeeded.
+    Done,
+    /// The store had the result of the step.
+    Cached,
+    /// The step ran.
+    Run,
+    /// Another build made the result of the step while this one waited.
+    Waited,
+    /// The recipe leaves the step out.
+    Skipped,
+    /// The step failed, for this reason.
+    Failed(&'a str),
+}
+
+impl Outcome<'_> {
+    /// Returns the word for the outcome of a step.
+    pub fn word(self) -> Option<&'static str> {
+        match self {
+            Self::Done => None,
+            Self::Cached => Some("cached"),
+            Self::Run => Some("run"),
+            Self::Waited => Some("waited"),
+            Self::Skipped => Some("skipped"),
+            Self::Failed(_) => Some("failed"),
+        }
+    }
 }
 
 /// Packages of one emerge command.
@@ -102,6 +169,11 @@ pub trait Progress: Send + Sync {
         self.emit(Event::Done);
     }
 
+    /// Emits [`Event::End`].
+    fn end(&self, outcome: Outcome<'_>, log: Option<&Path>) {
+        self.emit(Event::End { outcome, log });
+    }
+
     /// Emits [`Event::Note`].
     fn note(&self, text: &str) {
         self.emit(Event::Note(text));
@@ -110,6 +182,33 @@ pub trait Progress: Send + Sync {
     /// Emits [`Event::Warn`].
     fn warn(&self, text: &str) {
         self.emit(Event::Warn(text));
+    }
+}
+
+/// Passes events on and keeps the warnings.
+pub struct Warnings<'a> {
+    to: &'a dyn Progress,
+    kept: Mutex<Vec<String>>,
+}
+
+impl<'a> Warnings<'a> {
+    /// Passes events to `to`.
+    pub fn of(to: &'a dyn Progress) -> Self {
+        Self { to, kept: Mutex::default() }
+    }
+
+    /// Returns the warnings, in order.
+    pub fn kept(self) -> Vec<String> {
+        self.kept.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Progress for Warnings<'_> {
+    fn emit(&self, event: Event<'_>) {
+        if let Event::Warn(warning) = event {
+            self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(warning.to_owned());
+        }
+        self.to.emit(event);
     }
 }
 

@@ -1,13 +1,15 @@
 //! A step of a build: found in the store, or run and kept there.
 
 use std::cell::Cell;
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Builder, second, steps};
 use crate::archive::changes;
 use crate::base::digest::Sha256;
 use crate::base::error::{Context, Error, Result};
+use crate::base::progress::{self, Event, Outcome, Warnings};
 use crate::base::time;
 use crate::fs::rootfs::Rootfs;
 use crate::os::space;
@@ -16,7 +18,7 @@ use crate::plan::status::Why;
 use crate::portage;
 use crate::recipe::{Job, Refresh, TreeKind};
 use crate::source::Site;
-use crate::store::layers::{self, Found, LayerRecord, MAX_CHAIN, Partial};
+use crate::store::layers::{self, Found, Layer, LayerRecord, MAX_CHAIN, Partial};
 use crate::store::trees::remove_tree;
 use crate::store::work::WorkPaths;
 
@@ -89,7 +91,10 @@ impl Builder<'_> {
     /// [`Kind::System`](crate::base::error::Kind::System) if a layer cannot be read or written.
     fn advance(&mut self, node: &Node, at: &Site<'_>) -> Result<()> {
         if node.action == Action::Configure {
-            return self.configure(at);
+            at.ui.emit(Event::Begin(progress::Action::Configure));
+            self.configure(at)?;
+            at.ui.end(Outcome::Done, None);
+            return Ok(());
         }
         let inputs = inputs(node, &self.portage, self.parts.plan.epoch)?;
         let key = nodes::key(self.chain.state(), &inputs);
@@ -103,27 +108,32 @@ impl Builder<'_> {
             at.ui.note(&format!("waiting for another build that runs the step {}", node.name));
         };
         let known = if self.again { key } else { second::known_key(key, at.store)? };
+        at.ui.emit(Event::Begin(progress::Action::Step { name: &node.name, key: Some(&known.hex()) }));
         match at.store.find_layer(&known, |record| !self.again && is_good(self.parts.job, node, record), waiting)? {
             Found::There(layer) => {
-                for note in &layer.record().notes {
-                    at.ui.warn(note);
-                }
-                let kind = if waited.get() { &mut self.tally.waited } else { &mut self.tally.cached };
-                kind.push(node.name.clone());
-                self.chain.push(&node.name, layer);
+                self.reuse(node, layer, waited.get(), at);
             }
             Found::Missing(partial) => {
                 if let Action::Emerge(step) = &node.action
                     && let Some(layer) = self.find_by_content(step, &known, at)?
                 {
-                    self.tally.cached.push(node.name.clone());
-                    self.chain.push(&node.name, layer);
+                    self.reuse(node, layer, false, at);
                 } else {
                     self.make(node, (known, inputs), why, partial, at)?;
                 }
             }
         }
         self.chain.shorten(MAX_CHAIN, at.store)
+    }
+
+    /// Takes the layer of a step from the store, and repeats the warnings of the step.
+    fn reuse(&mut self, node: &Node, layer: Layer, waited: bool, at: &Site<'_>) {
+        layer.record().notes.iter().for_each(|note| at.ui.warn(note));
+        let kind = if waited { &mut self.tally.waited } else { &mut self.tally.cached };
+        kind.push(node.name.clone());
+        let outcome = if waited { Outcome::Waited } else { Outcome::Cached };
+        at.ui.end(outcome, layer.log_path().as_deref());
+        self.chain.push(&node.name, layer);
     }
 
     /// Runs the step and keeps its result.
@@ -140,22 +150,18 @@ impl Builder<'_> {
         let paths = self.parts.work.paths().on(partial.directory());
         let why = if self.again { Why::Again } else { why };
         tracing::debug!("the step {} runs: {why}", node.name);
+        let warnings = Warnings::of(at.ui);
+        let own = Site { ui: &warnings, ..*at };
+        let none = BTreeMap::new();
+        let variables = if let Action::Step(step) = &node.action { &step.env } else { &none };
+        at.ui.emit(Event::Runs { why: &why.to_string(), variables });
         let done = match &node.action {
-            Action::Emerge(step) => self.merge(step, &why, &paths, at),
-            Action::Step(step) => self.run_step(step, &why, &paths, at),
+            Action::Emerge(step) => self.merge(step, &why, &paths, &own),
+            Action::Step(step) => self.run_step(step, &why, &paths, &own),
             Action::Configure => Ok(()),
         };
         if let Err(error) = done {
-            // The changes of a step that filled the disk would keep the next build from starting.
-            if space::is_crowded(partial.directory()) {
-                return Err(space::crowded(error, &[partial.directory()]));
-            }
-            if self.parts.job.build.keep_failed {
-                clear(&paths)?;
-                self.failed_step = Some(node.name.clone());
-                partial.move_to(&self.parts.work.paths().failed())?;
-            }
-            return Err(error);
+            return Err(self.fail(node, error, partial, at));
         }
         clear(&paths)?;
         let places = self.places();
@@ -165,20 +171,50 @@ impl Builder<'_> {
             if upper.exists() {
                 let emerge = matches!(node.action, Action::Emerge(_));
                 let upper = Rootfs::open(&upper)?;
-                changed.push((*place, changes::read(&upper, began, &|path| emerge && varies(path), at.ui)?));
+                changed.push((*place, changes::read(&upper, began, &|path| emerge && varies(path), own.ui)?));
             }
         }
         let bytes = changed.iter().map(|(_, changes)| changes.bytes()).sum();
         let result = layers::result(&changed);
-        let record =
-            LayerRecord { result, bytes, ..self.layer_record(&node.name, key, inputs, (now, start.elapsed())) };
+        let record = LayerRecord {
+            result,
+            bytes,
+            notes: warnings.kept(),
+            ..self.layer_record(&node.name, key, inputs, (now, start.elapsed()))
+        };
         let layer = partial.keep(record, &changed)?;
         if let (Action::Emerge(step), Some(content)) = (&node.action, self.merged.take()) {
             self.remember(step, &content, &key, at)?;
         }
         self.tally.run.push(node.name.clone());
+        at.ui.end(Outcome::Run, layer.log_path().as_deref());
         self.chain.push(&node.name, layer);
         Ok(())
+    }
+
+    /// Ends a step that failed with `error`, which it returns. Its changes are moved to the place where a shell finds them.
+    fn fail(&mut self, node: &Node, error: Error, partial: Partial, at: &Site<'_>) -> Error {
+        at.ui.emit(Event::Failed);
+        let failed = |error: Error, log: Option<&Path>| {
+            at.ui.end(Outcome::Failed(&error.to_string()), log);
+            error
+        };
+        // The changes of a step that filled the disk would keep the next build from starting.
+        if space::is_crowded(partial.directory()) {
+            return failed(space::crowded(error, &[partial.directory()]), None);
+        }
+        if !self.parts.job.build.keep_failed {
+            return failed(error, None);
+        }
+        let work = self.parts.work.paths();
+        let moved = clear(&work.on(partial.directory())).and_then(|()| partial.move_to(&work.failed()));
+        if let Err(other) = moved {
+            at.ui.warn(&format!("the trees of the step {} are lost: {other}", node.name));
+            return failed(error, None);
+        }
+        self.failed_step = Some(node.name.clone());
+        let log = work.on(&work.failed()).log();
+        failed(error, Some(&log).filter(|log| log.exists()).map(PathBuf::as_path))
     }
 
     /// The paths of the builder tree that steps may change.

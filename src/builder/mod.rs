@@ -155,9 +155,9 @@ impl<'a> Builder<'a> {
         self.failed_step.as_deref()
     }
 
-    /// Returns the number of steps that the recipe leaves out.
-    pub fn skipped(&self) -> usize {
-        self.parts.job.skipped.len()
+    /// Returns the names of the steps that the recipe leaves out.
+    pub fn skipped(&self) -> &[String] {
+        &self.parts.job.skipped
     }
 
     /// Returns the outcome of the steps.

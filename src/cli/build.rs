@@ -16,6 +16,7 @@ use crate::pipeline::{self, BuildOptions, PlanOptions, StepOptions};
 use crate::source::{ResolveOptions, Site};
 use crate::store::Store;
 use crate::ui::Terminal;
+use crate::ui::record::{self, Recorder};
 use crate::ui::summary::{self, Summary};
 
 /// Build the image of a recipe
@@ -60,6 +61,22 @@ pub struct Args {
     /// Run this step and all later ones although the store has their results; `all` runs every step
     #[arg(long, value_name = "STEP")]
     pub again: Option<String>,
+    /// Show the output of steps as it comes
+    #[arg(long)]
+    pub watch: bool,
+    /// Directory for the output of each step that runs, in files IMAGE/NN-STEP-TIME.log
+    ///
+    /// NN is the place of the step in the build, and TIME is in UTC. A slash in the name of a step is written as a hyphen.
+    #[arg(long, value_name = "DIR", conflicts_with = "dry_run")]
+    pub log_dir: Option<PathBuf>,
+    /// File for the events of the build, as lines of JSON that eliot-tree reads
+    ///
+    /// The actions are build, in it image (keychain: its name), and in that configure, each step (name, key, state, why, log) and publish.
+    /// The state is cached, run, waited, skipped or failed. Messages in a step are run (why, variables, log), package and warning. The
+    /// events contain the values of variables, and no secrets. FILE may be a named pipe or /dev/fd/NUMBER. If it or a log cannot be
+    /// written, a warning says so, the build goes on, and its exit code is 4 in the end.
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    pub events: Option<PathBuf>,
     /// Accept a signed list that is older than a previously seen one, this once
     #[arg(long)]
     pub allow_rollback: bool,
@@ -95,9 +112,13 @@ impl Args {
             let locked = self.lock.entry(&self.recipe, job)?;
             let options =
                 ResolveOptions { offline: self.offline, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
-            let site = Site { date, ..Site::new(store, options, ui) };
+            let recorder = Recorder::new(ui, &self.records())?;
+            recorder.image(&job.name)?;
+            let site = Site { date, ..Site::new(store, options, &recorder) };
             let wishes = BuildOptions { deny: self.deny.map(Deny::reason), steps: self.steps() };
-            let Some(published) = pipeline::build(job, origin, &wishes, &site)? else { return Ok(0) };
+            let built = pipeline::build(job, origin, &wishes, &site);
+            let recorded = recorder.finish(built.as_ref().err());
+            let Some(published) = built? else { return recorded.map(|()| 0) };
             let main = [Role::Tarball, Role::Packages];
             let results = main.iter().filter_map(|role| published.path(role));
             let results: Vec<&Path> = results.chain(published.oci().map(|(path, _)| path)).collect();
@@ -105,8 +126,12 @@ impl Args {
             let run = self.run_command(&published);
             ui.summary(&Summary { name: &job.name, took: began.elapsed(), results: &sizes, run: &run });
             results.iter().for_each(|path| ui.result(path));
-            Ok(0)
+            recorded.map(|()| 0)
         })
+    }
+
+    fn records(&self) -> record::Options {
+        record::Options { log_dir: self.log_dir.clone(), events: self.events.clone(), watch: self.watch }
     }
 
     fn steps(&self) -> StepOptions {

@@ -6,6 +6,7 @@ use super::{base, hash, lock_repositories, preconditions};
 use crate::archive::pack;
 use crate::base::digest::Sha512;
 use crate::base::error::{Error, Result};
+use crate::base::progress::{Action, Event, Outcome};
 use crate::base::text::{nearest, quoted};
 use crate::builder::base::Base;
 use crate::builder::binhost::FromHost;
@@ -122,6 +123,7 @@ pub fn build(job: &Job, origin: &Path, options: &BuildOptions, at: &Site<'_>) ->
         work.finish(&state)?;
         return Ok(None);
     }
+    at.ui.emit(Event::Begin(Action::Publish));
     let (indexes, from_hosts) = builder.check_binhosts()?;
     let binhosts = binhost_origins(&inputs.binhosts, &indexes, &from_hosts);
 
@@ -137,6 +139,7 @@ pub fn build(job: &Job, origin: &Path, options: &BuildOptions, at: &Site<'_>) ->
         let built = Built { inputs: &inputs, binhosts, plan: &plan, spec: &spec, at };
         publish(&built, &image, staging, &claim)?
     };
+    at.ui.end(Outcome::Done, None);
     builder.messages().iter().for_each(|line| at.ui.note(line));
     builder.unmount()?;
     state.finished = true;
@@ -182,7 +185,11 @@ fn run(builder: &mut Builder<'_>, plan: &Plan, state: &mut State, at: &Site<'_>)
     let ended = builder.end_merging();
     let recorded = builder.record(state);
     steps.and(ended).and(recorded)?;
-    if let Some(sentence) = builder.tally().sentence(builder.skipped()) {
+    for name in builder.skipped() {
+        at.ui.emit(Event::Begin(Action::Step { name, key: None }));
+        at.ui.end(Outcome::Skipped, None);
+    }
+    if let Some(sentence) = builder.tally().sentence(builder.skipped().len()) {
         at.ui.note(&sentence);
     }
     builder.finish()?;

@@ -19,6 +19,7 @@ use crate::base::progress::{Event, Progress};
 mod bytes;
 mod packages;
 mod question;
+pub mod record;
 pub mod report;
 pub mod summary;
 
@@ -118,6 +119,11 @@ impl Terminal {
     /// Returns true if the terminal shows colours.
     pub fn colour(&self) -> bool {
         self.color
+    }
+
+    /// Shows a line of the output of a command.
+    pub fn output(&self, line: &str) {
+        self.say(&text::output(line));
     }
 
     /// Ends the current stage and shows the error.
@@ -220,6 +226,8 @@ impl Progress for Terminal {
         match event {
             Event::Stage { what } => self.begin_stage(what),
             Event::Done => self.end_stage(true),
+            Event::Failed => self.end_stage(false),
+            Event::Begin(_) | Event::Runs { .. } | Event::End { .. } => {}
             Event::Bytes { done, total } => {
                 if let Some(stage) = &mut self.state().stage {
                     let now = Instant::now();
@@ -237,7 +245,7 @@ impl Progress for Terminal {
                 }
             }
             Event::Note(note) if shown => self.say(&text::block(note)),
-            Event::Output(line) if shown && self.options.verbose > 0 => self.say(&text::output(line)),
+            Event::Output(line) if shown && self.options.verbose > 0 => self.output(line),
             Event::Note(_) | Event::Output(_) => {}
             Event::Warn(warning) => {
                 self.say(&format!("{} {}", report::paint("warning:", "1;33", self.color), text::block(warning)));

@@ -166,6 +166,11 @@ impl Layer {
         read(&manifest(&self.directory, place), u64::MAX)?.map(|bytes| Changes::parse(&bytes)).transpose()
     }
 
+    /// Returns the path of the compressed output of the step; `None` if there is none.
+    pub fn log_path(&self) -> Option<PathBuf> {
+        Some(self.directory.join(LOG)).filter(|path| path.exists())
+    }
+
     /// Opens the output of the step; `None` if there is none.
     ///
     /// # Errors

@@ -28,6 +28,7 @@ mod metadata;
 mod packages;
 mod python;
 mod readme;
+mod records;
 mod refusals;
 mod repeat;
 mod repositories;

@@ -1,0 +1,106 @@
+//! A file of events: lines of JSON with the fields of
+//! [eliot](https://eliot.readthedocs.io/en/stable/reading/fields.html), which `eliot-tree` shows as a tree.
+//!
+//! An action is a message when it begins, one when it ends, and all messages in between. `task_level` is the place of a message: the
+//! numbers of the actions around it, each in the next outer one, and its own number in the innermost.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Map, Value, json};
+
+use crate::base::error::{Context as _, Error, Kind, Result};
+use crate::base::text;
+
+/// The events of one build, in a file.
+#[derive(Debug)]
+pub(super) struct Events {
+    path: PathBuf,
+    file: File,
+    /// The identity of the build.
+    task: String,
+    /// The actions that have not ended, the outermost first.
+    actions: Vec<Action>,
+}
+
+#[derive(Debug)]
+struct Action {
+    kind: &'static str,
+    level: Vec<u32>,
+    /// The number of its next message.
+    next: u32,
+}
+
+impl Events {
+    /// Creates the file, or empties it.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] if that is not possible.
+    pub(super) fn create(path: &Path) -> Result<Self> {
+        let making = || "making the file for the events";
+        if path == Path::new("-") {
+            return Err(Error::usage(format!("{}: standard output has the paths of the results", making()))
+                .with_hint("name a file, a named pipe or /dev/fd/NUMBER with --events"));
+        }
+        let file = fs_err::File::create(path).context(Kind::Usage, making)?.into_file();
+        let task = fs_err::read_to_string("/proc/sys/kernel/random/uuid").system(|| "making a UUID")?;
+        Ok(Self { path: path.to_owned(), file, task: task.trim().to_owned(), actions: Vec::new() })
+    }
+
+    /// Returns true if an action has not ended.
+    pub(super) fn is_open(&self) -> bool {
+        !self.actions.is_empty()
+    }
+
+    /// Begins an action in the innermost one.
+    ///
+    /// # Errors
+    /// [`Kind::System`] if it cannot be written.
+    pub(super) fn begin(&mut self, kind: &'static str, fields: &[(&str, Value)]) -> Result<()> {
+        let level = self.next_level();
+        self.actions.push(Action { kind, level, next: 1 });
+        self.write(&[("action_type", json!(kind)), ("action_status", json!("started"))], fields)
+    }
+
+    /// Ends the innermost action.
+    ///
+    /// # Errors
+    /// [`Kind::System`] if it cannot be written.
+    pub(super) fn end(&mut self, good: bool, fields: &[(&str, Value)]) -> Result<()> {
+        let Some(Action { kind, .. }) = self.actions.last() else { return Ok(()) };
+        let status = if good { "succeeded" } else { "failed" };
+        let own = [("action_type", json!(kind)), ("action_status", json!(status))];
+        let written = self.write(&own, fields);
+        self.actions.pop();
+        written
+    }
+
+    /// Writes a message in the innermost action.
+    ///
+    /// # Errors
+    /// [`Kind::System`] if it cannot be written.
+    pub(super) fn say(&mut self, kind: &str, fields: &[(&str, Value)]) -> Result<()> {
+        self.write(&[("message_type", json!(kind))], fields)
+    }
+
+    /// The level of the next message of the innermost action.
+    fn next_level(&mut self) -> Vec<u32> {
+        let Some(Action { level, next, .. }) = self.actions.last_mut() else { return Vec::new() };
+        *next += 1;
+        [&level[..], &[*next - 1]].concat()
+    }
+
+    /// Writes a line, in one piece, without the fields that are null.
+    fn write(&mut self, own: &[(&str, Value)], fields: &[(&str, Value)]) -> Result<()> {
+        let level = self.next_level();
+        let writing = || format!("writing the events to {}", self.path.display());
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let common = [("task_uuid", json!(self.task)), ("task_level", json!(level)), ("timestamp", json!(time))];
+        let all = common.iter().chain(own).chain(fields).filter(|(_, value)| !value.is_null());
+        let message: Map<String, Value> = all.map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let line = text::json(&message).context(Kind::System, writing)? + "\n";
+        self.file.write_all(line.as_bytes()).system(writing)
+    }
+}
