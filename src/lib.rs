@@ -82,6 +82,10 @@
 //! makes no later step run. A layer is never shipped: the image is the merged tree, without what the strip rules remove in one last upper
 //! directory.
 //!
+//! The steps of an image begin on its base, or on the layers of the image that it starts from ([`recipe::lineage`]). A build brings that
+//! image up to date first (`pipeline::below`), so a change of it reaches its children. Portage's configuration is made anew for each image, from
+//! the files that the base had before the first one.
+//!
 //! A step sees the files of this machine that it names, read-only unless the recipe says otherwise, and caches, which are kept in the
 //! store and are in no layer. All of them are mounts. Mount points that the tree lacks come from a throw-away lower layer, so a layer
 //! has no trace of them. The inputs of the key have the content of such files, and of a cache its place, mode and owner.

@@ -7,6 +7,7 @@ use super::base::Base;
 use super::overlays::OverlayMount;
 use crate::base::digest::Sha256;
 use crate::base::error::{Context, Result};
+use crate::plan::nodes::CONFIGURE;
 use crate::portage;
 use crate::store::Store;
 use crate::store::layers::{self, Layer, MAX_CHAIN};
@@ -34,6 +35,34 @@ impl Chain {
             }
         };
         Self { state: Sha256::of(identity.as_bytes()), layers: Vec::new(), merged: None }
+    }
+
+    /// Returns a second holder of the same layers over `base`. `None` if one of them was removed from the store.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::base::error::Kind::System) if a layer cannot be read.
+    pub fn again(&self, base: &Base, store: &Store) -> Result<Option<Self>> {
+        if self.layers.is_empty() { Ok(Some(Self::over(base))) } else { Self::find(&self.keys(), store) }
+    }
+
+    /// Returns the layers as those of the image `path`, from which another one starts.
+    #[must_use]
+    pub fn of_parent(mut self, path: &str) -> Self {
+        for (name, _) in self.layers.iter_mut().filter(|(name, _)| !name.contains(':')) {
+            *name = format!("{path}:{name}");
+        }
+        self
+    }
+
+    /// Returns the layers before the first step that wrote a configuration of Portage, if there is such a step.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::base::error::Kind::System) if a layer cannot be read.
+    pub fn unconfigured(&self, store: &Store) -> Result<Option<Self>> {
+        let named = |name: &str| name.rsplit(':').next() == Some(CONFIGURE);
+        let Some(at) = self.layers.iter().position(|(name, _)| named(name)) else { return Ok(None) };
+        let keys: Vec<_> = self.keys().into_iter().take(at).collect();
+        Self::find(&keys, store)
     }
 
     /// The layers `steps` by the names and keys of their steps, lowest first, over any base. `None` if one of them was removed from the store.
@@ -104,7 +133,7 @@ impl Chain {
     /// Returns the layers up to the step `name`; with it, if `included`. `None` if the build has no step of that name.
     #[must_use]
     pub fn up_to(mut self, name: &str, included: bool) -> Option<Self> {
-        let at = self.layers.iter().position(|(step, _)| step == name)?;
+        let at = self.layers.iter().rposition(|(step, _)| step == name)?;
         self.layers.truncate(if included { at + 1 } else { at });
         self.merged = self.merged.filter(|(count, _)| *count <= self.layers.len());
         Some(self)

@@ -3,13 +3,17 @@
 
 use std::path::Path;
 
-use super::{Builder, accelerate, prepare, warnings};
+use super::base::Base;
+use super::chain::Chain;
+use super::trees::Trees;
+use super::{Builder, accelerate, prepare, second, warnings};
 use crate::archive::changes;
 use crate::base::digest::Sha256;
 use crate::base::error::{Context, Result};
 use crate::fs::contents;
 use crate::fs::rootfs::Rootfs;
 use crate::plan::nodes::{self, CONFIGURE, Inputs};
+use crate::plan::view::View;
 use crate::portage::{self, BuilderInfo, Resolved};
 use crate::recipe::Job;
 use crate::source::Site;
@@ -17,6 +21,7 @@ use crate::source::binhost::BinhostInput;
 use crate::source::inputs::RepositoryInput;
 use crate::store::layers::{Found, LayerRecord};
 use crate::store::trees::remove_tree;
+use crate::store::work::WorkPaths;
 
 impl Builder<'_> {
     /// Writes Portage's configuration, for the builder as a layer, and that of the image into the work directory.
@@ -38,7 +43,15 @@ impl Builder<'_> {
             at.ui.warn(&warning);
         }
         let info = BuilderInfo { tools: helpers.tools.clone(), ..parts.plan.info.clone() };
-        let texts = prepare::Texts::new(parts.job, parts.resolved, trees.root(), work, &info)?;
+        let texts = match self.chain.unconfigured(at.store)? {
+            // The tree has the configuration of the image that this one starts from.
+            Some(below) => {
+                let texts = texts_on(&below, (parts.job, parts.resolved, parts.base, &info), (work, &self.view))?;
+                prepare::Texts::copy_own_files(parts.job, trees.root())?;
+                texts
+            }
+            None => prepare::Texts::new(parts.job, parts.resolved, trees.root(), work, &info)?,
+        };
         let identity = identity(parts.job, &texts)?;
         texts.write(trees.root(), work)?;
         prepare::no_name_servers(trees.root())?;
@@ -72,10 +85,41 @@ impl Builder<'_> {
             }
         };
         remove_tree(&work.questions())?;
+        second::alias(&plain_key(&self.chain, &identity), layer.record().key, at.store)?;
+        self.reasons.see(CONFIGURE, self.chain.state(), &own_inputs(&identity));
         self.chain.push(CONFIGURE, layer);
-        self.reasons.pass(CONFIGURE);
         Ok(())
     }
+}
+
+/// Makes the configuration on the layers `below`, which have none yet. The trees are mounted for it, and the changes thrown away.
+///
+/// # Errors
+/// Those of [`prepare::Texts::new`], and [`Kind::System`](crate::base::error::Kind::System) if the kernel refuses a mount.
+pub(super) fn texts_on(
+    below: &Chain,
+    (job, resolved, base, info): (&Job, &Resolved, &Base, &BuilderInfo),
+    (work, view): (&WorkPaths, &View),
+) -> Result<prepare::Texts> {
+    let place = work.questions().join("below");
+    fs_err::create_dir_all(&place).system(|| "making a directory for the configuration")?;
+    let paths = WorkPaths::new(&place).on(&place);
+    fs_err::create_dir_all(paths.tree()).system(|| "making a directory for the configuration")?;
+    let trees = Trees::builder(base, below, None, false, &paths, view, &[])?;
+    let texts = prepare::Texts::new(job, resolved, trees.root(), work, info)?;
+    trees.unmount()?;
+    remove_tree(&place)?;
+    Ok(texts)
+}
+
+/// Returns the input of the step that writes the configuration, for the reasons of later steps.
+pub(super) fn own_inputs(identity: &Sha256) -> Inputs {
+    Inputs::from([("configuration".to_owned(), identity.hex())])
+}
+
+/// Returns the key of a layer with the configuration of digest `identity`, without the facts about the machine.
+pub(super) fn plain_key(chain: &Chain, identity: &Sha256) -> Sha256 {
+    nodes::key(chain.state(), &own_inputs(identity))
 }
 
 /// Returns the digest of Portage's configuration, with all files of the recipe's `portage.config`.

@@ -2,7 +2,7 @@
 
 use super::base::Base;
 use super::chain::Chain;
-use super::configure::{identity, portage_inputs};
+use super::configure::{identity, own_inputs, plain_key, portage_inputs, texts_on};
 use super::layer::{ALL_STEPS, inputs, is_good};
 use super::reason::Reasons;
 use super::trees::Trees;
@@ -47,16 +47,26 @@ struct Look<'a> {
     until: Option<String>,
     /// True from the step on that runs again.
     again: bool,
+    /// True if the chain has the layers of all steps so far.
+    whole: bool,
 }
 
-/// Returns the steps of a build and their states. Nothing runs, and nothing is kept.
+/// The steps of a build, and their result.
+#[derive(Debug)]
+pub struct Seen {
+    pub steps: Vec<Status>,
+    /// The layers of all steps, if the store has them.
+    pub chain: Option<Chain>,
+}
+
+/// Returns the steps of a build on the layers `below` and their states. Nothing runs, and nothing is kept.
 ///
 /// # Errors
 /// [`Kind::System`](crate::base::error::Kind::System) if the kernel refuses a mount, and those of the inputs and the configuration.
-pub fn look(parts: LookParts<'_>, at: &Site<'_>) -> Result<Vec<Status>> {
-    let reasons = Reasons::read(parts.work, parts.base.word());
-    let chain = Chain::over(parts.base);
-    let mut look = Look { parts, chain, reasons, portage: Inputs::new(), until: None, again: false };
+pub fn look(parts: LookParts<'_>, below: Chain, at: &Site<'_>) -> Result<Seen> {
+    let reasons = Reasons::read(parts.work, &super::below_word(parts.job, parts.base));
+    let mut look =
+        Look { parts, chain: below, reasons, portage: Inputs::new(), until: None, again: false, whole: true };
     let mut steps = Vec::new();
     for node in &parts.plan.nodes {
         steps.push(look.at(node, at)?);
@@ -65,7 +75,8 @@ pub fn look(parts: LookParts<'_>, at: &Site<'_>) -> Result<Vec<Status>> {
         }
     }
     steps.extend(parts.job.skipped.iter().map(|name| Status::bare(name, StepState::Skipped)));
-    Ok(steps)
+    let whole = look.whole && look.until.is_none();
+    Ok(Seen { steps, chain: whole.then_some(look.chain) })
 }
 
 impl Look<'_> {
@@ -73,12 +84,18 @@ impl Look<'_> {
     fn at(&mut self, node: &Node, at: &Site<'_>) -> Result<Status> {
         if node.action == Action::Configure {
             if self.until.is_none() {
-                let identity = self.configuration()?;
+                let identity = self.configuration(at)?;
                 let LookParts { resolved, repositories, binhosts, .. } = self.parts;
                 self.portage = portage_inputs(resolved, repositories, binhosts, &identity);
-                self.chain.assume(&identity);
+                self.reasons.see(&node.name, self.chain.state(), &own_inputs(&identity));
+                match at.store.layer(&second::known_key(plain_key(&self.chain, &identity), at.store)?)? {
+                    Some(layer) => self.chain.push(&node.name, layer),
+                    None => {
+                        self.whole = false;
+                        self.chain.assume(&identity);
+                    }
+                }
             }
-            self.reasons.pass(&node.name);
             return Ok(Status::bare(&node.name, StepState::Always));
         }
         let inputs = inputs(node, &self.portage, self.parts.plan.epoch)?;
@@ -128,10 +145,13 @@ impl Look<'_> {
     }
 
     /// Returns the digest of Portage's configuration. The trees are mounted for it, and the changes thrown away.
-    fn configuration(&self) -> Result<Sha256> {
+    fn configuration(&self, at: &Site<'_>) -> Result<Sha256> {
         let LookParts { job, resolved, base, plan, scratch, .. } = self.parts;
         for path in [scratch.config(), scratch.image(), scratch.binhosts(), scratch.gnupg(), scratch.questions()] {
             fs_err::create_dir_all(path).system(|| "making a scratch directory")?;
+        }
+        if let Some(below) = self.chain.unconfigured(at.store)? {
+            return identity(job, &texts_on(&below, (job, resolved, base, &plan.info), (scratch, &plan.view))?);
         }
         let paths = scratch.on(&scratch.questions());
         let trees = Trees::builder(base, &self.chain, None, false, &paths, &plan.view, &[])?;

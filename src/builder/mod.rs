@@ -107,19 +107,19 @@ pub struct BuildParts<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// The trees of a build that has just begun.
-    pub fn new(parts: BuildParts<'a>, options: StepOptions) -> Self {
+    /// The trees of a build that has just begun, on the layers `below`.
+    pub fn new(parts: BuildParts<'a>, below: Chain, options: StepOptions) -> Self {
         Self {
             parts,
             view: parts.plan.view.clone(),
-            chain: Chain::over(parts.base),
+            chain: below,
             texts: None,
             portage: Inputs::new(),
             helpers: None,
             merging: None,
             finished: None,
             tally: Tally::default(),
-            reasons: Reasons::read(parts.work.paths(), parts.base.word()),
+            reasons: Reasons::read(parts.work.paths(), &below_word(parts.job, parts.base)),
             options,
             again: false,
             merged: None,
@@ -143,6 +143,11 @@ impl<'a> Builder<'a> {
         let image = self.parts.job.build.kind == TreeKind::Image;
         let files: &[ShownFile] = if view.has_network() { &[trees::name_servers()] } else { &[] };
         Trees::builder(self.parts.base, &self.chain, None, image, paths, view, files)
+    }
+
+    /// Ends the build and returns its layers.
+    pub fn into_chain(self) -> Chain {
+        self.chain
     }
 
     /// Returns the layers so far.
@@ -245,4 +250,9 @@ impl<'a> Builder<'a> {
     pub fn unmount(&mut self) -> Result<()> {
         self.finished.take().map_or(Ok(()), Trees::unmount)
     }
+}
+
+/// Names the state that the steps of a recipe start from.
+fn below_word(job: &Job, base: &Base) -> String {
+    job.from.as_ref().map_or_else(|| base.word().to_owned(), |parent| format!("the image {}", parent.job.path))
 }

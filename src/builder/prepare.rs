@@ -67,6 +67,14 @@ impl Texts {
         write(root, &self.builder)
     }
 
+    /// Copies the recipe's own files for a stage4 into the tree `root`, if the configuration was made with another tree.
+    pub(super) fn copy_own_files(job: &Job, root: &Rootfs) -> Result<()> {
+        match job.build.kind {
+            TreeKind::Image => overlay_env(job, root),
+            TreeKind::Stage4 => overlay_user_files(job, root),
+        }
+    }
+
     /// Takes the package files of another recipe's build out of the tree `root`.
     pub(super) fn replace(&self, job: &Job, root: &Rootfs) -> Result<()> {
         write(root, &config::without_package_files(job, &self.before))

@@ -53,11 +53,6 @@ impl Reasons {
         atomic::replace(&work.steps_record(), &text, 0o600)
     }
 
-    /// Passes the step `name`, which has no layer of its own to look for.
-    pub fn pass(&mut self, name: &str) {
-        name.clone_into(&mut self.before);
-    }
-
     /// Notes the next step of this build. Returns the reason why it runs with these inputs, if it has to.
     pub fn see(&mut self, name: &str, parent: &Sha256, inputs: &Inputs) -> Why {
         let last = self.last.0.get(name);
@@ -66,7 +61,7 @@ impl Reasons {
             Some(_) => _ = self.culprit.get_or_insert_with(|| self.before.clone()),
             None => {}
         }
-        self.pass(name);
+        name.clone_into(&mut self.before);
         self.now.0.insert(name.to_owned(), Last { parent: *parent, inputs: inputs.clone() });
         match (self.difference(name, inputs), &self.culprit) {
             (None, _) => Why::New,

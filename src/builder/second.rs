@@ -43,6 +43,14 @@ pub(super) fn known_key(key: Sha256, store: &Store) -> Result<Sha256> {
     })
 }
 
+/// Makes the layer `key` known under the key `other`, too.
+///
+/// # Errors
+/// [`Kind::System`](crate::base::error::Kind::System) if the store cannot be written.
+pub(super) fn alias(other: &Sha256, key: Sha256, store: &Store) -> Result<()> {
+    store.write_ref(REFS, &other.hex(), &Target { key })
+}
+
 impl Builder<'_> {
     /// Looks for a layer of a command by what emerge would merge. `key` is the first key, under which the layer is then known, too. Asks
     /// emerge only if the same command has run in this state before.

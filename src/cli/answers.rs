@@ -71,13 +71,26 @@ fn text(answers: &BTreeMap<String, String>) -> String {
     answers.iter().map(|(name, value)| format!("{name} = {}\n", toml_string(value))).collect()
 }
 
-/// Asks on the terminal.
-pub(super) struct Asker<'a>(pub(super) &'a Terminal);
+/// Asks on the terminal. A question that several recipes have in common is asked once.
+pub(super) struct Asker<'a> {
+    ui: &'a Terminal,
+    answered: Vec<(Question, Zeroizing<String>)>,
+}
+
+impl<'a> Asker<'a> {
+    pub(super) fn new(ui: &'a Terminal) -> Self {
+        Self { ui, answered: Vec::new() }
+    }
+}
 
 impl User for Asker<'_> {
     fn ask(&mut self, question: &Question, wrong: Option<&str>) -> Result<Option<Zeroizing<String>>> {
         if let Some(wrong) = wrong {
-            self.0.warn(wrong);
+            self.ui.warn(wrong);
+            self.answered.retain(|(answered, _)| answered != question);
+        }
+        if let Some((_, answer)) = self.answered.iter().find(|(answered, _)| answered == question) {
+            return Ok(Some(answer.clone()));
         }
         let mut prompt = question.text.clone();
         if !question.choices.is_empty() {
@@ -86,15 +99,16 @@ impl User for Asker<'_> {
         if let Some(default) = question.default.as_ref().filter(|default| !question.secret && !default.is_empty()) {
             prompt.push_str(&format!(" [{default}]"));
         }
-        let Some(answer) = self.0.question(&prompt, question.secret)? else { return Ok(None) };
+        let Some(answer) = self.ui.question(&prompt, question.secret)? else { return Ok(None) };
         if question.confirm && !answer.is_empty() {
-            let Some(again) = self.0.question(&format!("{} (again)", question.text), question.secret)? else {
+            let Some(again) = self.ui.question(&format!("{} (again)", question.text), question.secret)? else {
                 return Ok(None);
             };
             if again != answer {
                 return self.ask(question, Some("the two answers differ"));
             }
         }
+        self.answered.push((question.clone(), answer.clone()));
         Ok(Some(answer))
     }
 }

@@ -5,14 +5,15 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 
-use super::RecipeArgs;
 use super::lock::LockArgs;
 use super::session::{self, Privilege, Session};
+use super::{RecipeArgs, images};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
+use crate::base::time::SourceDate;
 use crate::os::userns;
 use crate::output::{Published, Role};
-use crate::pipeline::{self, BuildOptions, PlanOptions, StepOptions};
+use crate::pipeline::{self, BuildOptions, Finished, PlanOptions, StepOptions};
 use crate::source::{ResolveOptions, Site};
 use crate::store::Store;
 use crate::ui::Terminal;
@@ -25,14 +26,17 @@ use crate::ui::summary::{self, Summary};
 /// strips the image and writes the results to the outdir. The results are NAME-YYYY-MM-DD.tar.gz (or .tar.xz, .tar.zst, .tar; see
 /// build.compression), its .sha256, .CONTENTS.gz and .mtree.gz, the provenance as .json, and an OCI layout NAME-YYYY-MM-DD.oci if the
 /// recipe has an [oci] table. A result appears in the outdir only when it is complete. Packages that were built before come from the
-/// cache.
-#[derive(Debug, clap::Args)]
+/// cache. DIR builds the image of the recipe DIR/quern.toml, after the one that it starts from; DIR/... builds all images in and below
+/// the directory DIR.
+#[derive(Debug, Clone, clap::Args)]
 #[command(after_long_help = "\
 Examples:
   quern-builder build musl-python3.toml
   quern-builder build musl-python3.toml --outdir /srv/images --set emerge.jobs=4
   quern-builder build musl-python3.toml --dry-run
   quern-builder build musl-python3.toml --locked
+  quern-builder build machines/web
+  quern-builder build machines/...
   SOURCE_DATE_EPOCH=1700000000 quern-builder build musl-python3.toml
 
 A failed build prints the package, the phase, and the path and the end of the log. The packages built before stay in the cache.")]
@@ -102,32 +106,58 @@ impl Deny {
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
-        let began = Instant::now();
         let date = session::source_date()?;
         let overrides: Vec<String> = self.overrides()?;
+        let images = images::of(&self.recipe)?;
         if self.dry_run {
-            return self.print_plan(&overrides, ui);
+            return self.print_plans(images.as_deref(), &overrides, ui);
         }
-        session::with(&self.recipe, &overrides, ui, |Session { job, origin, store }| {
-            let locked = self.lock.entry(&self.recipe, job)?;
-            let options =
-                ResolveOptions { offline: self.offline, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
-            let recorder = Recorder::new(ui, &self.records())?;
-            recorder.image(&job.name)?;
-            let site = Site { date, ..Site::new(store, options, &recorder) };
-            let wishes = BuildOptions { deny: self.deny.map(Deny::reason), steps: self.steps() };
-            let built = pipeline::build(job, origin, &wishes, &site);
+        let recorder = || Recorder::new(ui, &self.records());
+        if let Some(images) = images {
+            return session::with_each(&self.recipe, &images, &overrides, ui, |sessions| {
+                let recorder = recorder()?;
+                let built =
+                    images::build(sessions, ui, |session| self.of(&session.origin).build(session, date, &recorder));
+                recorder.finish(built.as_ref().err()).and(built)
+            });
+        }
+        session::with(&self.recipe, &overrides, ui, |session| {
+            let recorder = recorder()?;
+            let built = self.build(session, date, &recorder);
             let recorded = recorder.finish(built.as_ref().err());
-            let Some(published) = built? else { return recorded.map(|()| 0) };
-            let main = [Role::Tarball, Role::Packages];
-            let results = main.iter().filter_map(|role| published.path(role));
-            let results: Vec<&Path> = results.chain(published.oci().map(|(path, _)| path)).collect();
-            let sizes: Vec<(String, u64)> = results.iter().map(|path| (name(path), size(path))).collect();
-            let run = self.run_command(&published);
-            ui.summary(&Summary { name: &job.name, took: began.elapsed(), results: &sizes, run: &run });
-            results.iter().for_each(|path| ui.result(path));
+            built?;
             recorded.map(|()| 0)
         })
+    }
+
+    /// Returns the same command for one image of a tree.
+    fn of(&self, image: &Path) -> Self {
+        Self { recipe: RecipeArgs { files: vec![image.to_owned()], ..self.recipe.clone() }, ..self.clone() }
+    }
+
+    /// Builds one image, and prints its results.
+    fn build(&self, session: &Session, date: SourceDate, recorder: &Recorder<'_>) -> Result<Finished> {
+        let began = Instant::now();
+        let Session { job, origin, store } = session;
+        let locked = self.lock.entry(&self.recipe, job)?;
+        let options =
+            ResolveOptions { offline: self.offline, allow_rollback: self.allow_rollback, locked: locked.as_ref() };
+        recorder.image(&job.path)?;
+        let site = Site { date, ..Site::new(store, options, recorder) };
+        let wishes = BuildOptions { deny: self.deny.map(Deny::reason), steps: self.steps() };
+        let finished = pipeline::build(job, origin, &wishes, &site);
+        recorder.image_ended(finished.as_ref().err());
+        let finished = finished?;
+        let Some(published) = &finished.published else { return Ok(finished) };
+        let main = [Role::Tarball, Role::Packages];
+        let results = main.iter().filter_map(|role| published.path(role));
+        let results: Vec<&Path> = results.chain(published.oci().map(|(path, _)| path)).collect();
+        let sizes: Vec<(String, u64)> = results.iter().map(|path| (name(path), size(path))).collect();
+        let run = self.run_command(published);
+        let ui = recorder.terminal();
+        ui.summary(&Summary { name: &job.path, took: began.elapsed(), results: &sizes, run: &run });
+        results.iter().for_each(|path| ui.result(path));
+        Ok(finished)
     }
 
     fn records(&self) -> record::Options {
@@ -171,13 +201,22 @@ impl Args {
         Ok(sets)
     }
 
-    /// Prints the plan. Asks no server. Only the states of the steps need root, and only if there is a store.
-    fn print_plan(&self, overrides: &[String], ui: &Terminal) -> Result<i32> {
+    /// Prints the plan of the recipe, or of each of `images`. Asks no server. Only the states of the steps need root, and only if there
+    /// is a store.
+    fn print_plans(&self, images: Option<&[PathBuf]>, overrides: &[String], ui: &Terminal) -> Result<i32> {
         let home = Store::default_home(|name| std::env::var_os(name), userns::is_host_root())?;
         let root = match if home.is_dir() { session::root_if_possible() } else { Privilege::None } {
             Privilege::Done(code) => return Ok(code),
             privilege => privilege == Privilege::Root,
         };
+        for image in images.unwrap_or_default() {
+            ui.note(&format!("plan of {}", image.display()));
+            self.of(image).print_plan((&home, root), overrides, ui)?;
+        }
+        if images.is_none() { self.print_plan((&home, root), overrides, ui) } else { Ok(0) }
+    }
+
+    fn print_plan(&self, (home, root): (&Path, bool), overrides: &[String], ui: &Terminal) -> Result<i32> {
         let loaded = session::load(&self.recipe, overrides, ui)?;
         loaded.warnings.iter().for_each(|warning| ui.warn(warning));
         let locked = self.lock.entry(&self.recipe, &loaded.job)?;
@@ -189,7 +228,7 @@ impl Args {
             steps: &self.steps(),
             root,
         };
-        let plan = pipeline::plan(&loaded.job, &session::origin(&self.recipe)?, &home, &options)?;
+        let plan = pipeline::plan(&loaded.job, &session::origin(&self.recipe)?, home, &options)?;
         plan.warnings.iter().for_each(|warning| ui.warn(warning));
         ui.plan(&plan.to_string());
         Ok(0)

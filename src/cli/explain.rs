@@ -38,8 +38,8 @@ Examples:
   quern-builder explain demo.toml --json | jq '.misses[].differences'
   quern-builder explain --fix demo.toml > fixed.toml")]
 pub struct Args {
-    /// The recipe
-    #[arg(value_name = "RECIPE")]
+    /// The recipe, or a directory with a quern.toml
+    #[arg(value_name = "RECIPE", value_parser = super::recipe_path())]
     pub file: std::path::PathBuf,
     /// A step, or packages to explain, with their dependencies [default: the packages of the recipe]
     #[arg(value_name = "STEP|ATOM")]

@@ -25,8 +25,8 @@ Examples:
   quern-builder fetch --list amd64
   quern-builder fetch --list riscv --set source.mirrors='[\"https://mirror.example.org/gentoo\"]'")]
 pub struct Args {
-    /// The recipe; of several files later ones win, key by key
-    #[arg(required_unless_present = "list", value_name = "RECIPE")]
+    /// The recipe, or a directory with a quern.toml; of several files later ones win, key by key
+    #[arg(required_unless_present = "list", value_name = "RECIPE", value_parser = super::recipe_path())]
     pub files: Vec<PathBuf>,
     /// Set a key of the recipe, over all files
     #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Recipe")]

@@ -19,8 +19,8 @@ Examples:
   quern-builder log demo.toml install
   quern-builder log demo.toml @packages | less")]
 pub struct Args {
-    /// The recipe
-    #[arg(value_name = "RECIPE")]
+    /// The recipe, or a directory with a quern.toml
+    #[arg(value_name = "RECIPE", value_parser = super::recipe_path())]
     pub file: std::path::PathBuf,
     /// The step
     #[arg(value_name = "STEP")]

@@ -7,9 +7,11 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::base::error::Result;
+use crate::recipe::lineage;
 use crate::ui::{self, Terminal};
 
 pub mod answers;
@@ -20,6 +22,7 @@ pub mod clean;
 pub mod completions;
 pub mod explain;
 pub mod fetch;
+mod images;
 pub mod keys;
 mod layers;
 mod limits;
@@ -35,6 +38,7 @@ mod session;
 pub mod shell;
 mod standard;
 pub mod store;
+pub mod tree;
 pub mod verify;
 
 const EXAMPLES: &str = "\
@@ -126,6 +130,7 @@ enum Command {
     Clean(clean::Args),
     Binhost(binhost::Args),
     Store(store::Args),
+    Tree(tree::Args),
     Completions(completions::Args),
     Oci(oci::Args),
     Raw(raw::Args),
@@ -134,8 +139,8 @@ enum Command {
 /// Arguments of commands that read a recipe.
 #[derive(Debug, Clone, Args)]
 pub struct RecipeArgs {
-    /// The recipe; several files are merged by key, and later files have priority
-    #[arg(required = true, value_name = "RECIPE")]
+    /// The recipe, or a directory with a quern.toml; several files are merged by key, and later files have priority
+    #[arg(required = true, value_name = "RECIPE", value_parser = recipe_path())]
     pub files: Vec<PathBuf>,
     /// Set a key of the recipe: build.kind=stage4, emerge.packages='["@profile"]'
     #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Recipe")]
@@ -143,6 +148,11 @@ pub struct RecipeArgs {
     /// The answers to the questions of the recipe.
     #[command(flatten)]
     pub answers: answers::AnswerArgs,
+}
+
+/// Returns the parser of an argument that names a recipe.
+fn recipe_path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().map(|path| lineage::recipe_at(&path))
 }
 
 /// Runs the program with `arguments` and returns its exit code.
@@ -190,6 +200,7 @@ impl Command {
             Self::Clean(args) => args.run(ui),
             Self::Binhost(args) => args.run(ui),
             Self::Store(args) => args.run(ui),
+            Self::Tree(args) => args.run(ui),
             Self::Completions(args) => args.run(),
             Self::Oci(args) => args.run(ui),
             Self::Raw(args) => args.run(ui),

@@ -1,6 +1,7 @@
 //! The start of every command: it reads the recipe, becomes root, starts the signal thread and opens the store.
 
 use crate::base::time::SourceDate;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::{RecipeArgs, answers};
@@ -47,7 +48,42 @@ pub(super) fn with(
     let loaded = load(args, overrides, ui)?;
     let store = as_root()?;
     loaded.warnings.iter().for_each(|warning| ui.warn(warning));
-    let session = Session { job: loaded.job, origin: origin(args)?, store };
+    run(Session { job: loaded.job, origin: origin(args)?, store }, work)
+}
+
+/// Does the same for each of the recipes `images` of a tree. All are read before the first one is worked on, so that mistakes and
+/// questions come first.
+pub(super) fn with_each(
+    args: &RecipeArgs,
+    images: &[PathBuf],
+    overrides: &[String],
+    ui: &Terminal,
+    work: impl FnOnce(Vec<Session>) -> Result<i32>,
+) -> Result<i32> {
+    if let Role::Waited(exit) = userns::become_root()? {
+        return Ok(exit.code());
+    }
+    let mut asker = answers::Asker::new(ui);
+    let (mut read, mut known, mut said) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
+    for image in images {
+        let args = RecipeArgs { files: vec![image.clone()], ..args.clone() };
+        let request = Request { shared: true, ..request(&args, overrides, ui)? };
+        let loaded = recipe::load_with(&request, &mut asker)?;
+        known.extend(loaded.answers);
+        loaded
+            .warnings
+            .into_iter()
+            .filter(|warning| said.insert(warning.clone()))
+            .for_each(|warning| ui.warn(&warning));
+        read.push((loaded.job, origin(&args)?));
+    }
+    args.answers.save(&known)?;
+    let store = as_root()?;
+    work(read.into_iter().map(|(job, origin)| Session { job, origin, store: store.clone() }).collect())
+}
+
+/// Runs `work`, and adds the free space to an error about a full disk.
+pub(super) fn run<T>(session: Session, work: impl FnOnce(&Session) -> Result<T>) -> Result<T> {
     let mounts = mounts_in(session.store.root());
     let done = work(&session).map_err(|error| space::told(error, &[session.store.root(), &session.job.build.outdir]));
     if cfg!(debug_assertions) && mounts_in(session.store.root()) != mounts {
@@ -142,7 +178,7 @@ fn open(home: &Path) -> Result<Store> {
 
 /// Reads the recipe, and asks its questions.
 pub(super) fn load(args: &RecipeArgs, overrides: &[String], ui: &Terminal) -> Result<Loaded> {
-    let loaded = recipe::load_with(&request(args, overrides, ui)?, &mut answers::Asker(ui))?;
+    let loaded = recipe::load_with(&request(args, overrides, ui)?, &mut answers::Asker::new(ui))?;
     args.answers.save(&loaded.answers)?;
     Ok(loaded)
 }
@@ -160,6 +196,7 @@ pub(super) fn request(args: &RecipeArgs, overrides: &[String], ui: &Terminal) ->
         defaults,
         answers: args.answers.given()?,
         saved_answers: args.answers.saved()?,
+        shared: false,
         cwd: std::env::current_dir().system(|| "finding the working directory")?,
         colour: ui.colour(),
     })

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{base, hash, lock_repositories, preconditions};
+use super::below::{Ebuilds, below, ebuilds};
+use super::{base, preconditions};
 use crate::archive::pack;
 use crate::base::digest::Sha512;
 use crate::base::error::{Error, Result};
@@ -10,6 +11,7 @@ use crate::base::progress::{Action, Event, Outcome};
 use crate::base::text::{nearest, quoted};
 use crate::builder::base::Base;
 use crate::builder::binhost::FromHost;
+use crate::builder::chain::Chain;
 use crate::builder::packages::{Packages, Used};
 use crate::builder::{ALL_STEPS, BuildParts, Builder, StepOptions};
 use crate::fs::rootfs::Rootfs;
@@ -18,23 +20,20 @@ use crate::output::provenance::{BaseOrigin, BinhostOrigin, Command, RepositoryOr
 use crate::output::{self, Claim, Content, Contents, ImageSpec, PackageDirectory, Published, Staging, provenance};
 use crate::plan::Plan;
 use crate::plan::view::Caches;
+use crate::portage::BuilderInfo;
 use crate::portage::binhost::HostIndex;
 use crate::portage::emerge::Step;
-use crate::portage::{BuilderInfo, Resolved};
 use crate::recipe::Job;
-use crate::source::binhost::{self, BinhostInput};
-use crate::source::inputs::RepositoryInput;
+use crate::source::binhost::BinhostInput;
 use crate::source::{Site, SourceFile};
 use crate::store::lock::Mode;
-use crate::store::work::State;
+use crate::store::work::{State, Work};
 use crate::strip;
 
 /// The verified inputs of a build, unpacked. They stay in the store for as long as this value lives.
 struct Inputs<'a> {
     job: &'a Job,
-    repositories: Vec<RepositoryInput>,
-    resolved: Resolved,
-    binhosts: Vec<BinhostInput>,
+    ebuilds: Ebuilds,
     base: Base,
     /// The origin of the stage3; `None` for the host.
     located: Option<SourceFile>,
@@ -47,6 +46,24 @@ struct Built<'a> {
     plan: &'a Plan,
     spec: &'a ImageSpec<'a>,
     at: &'a Site<'a>,
+}
+
+/// The steps of an image that are to run.
+pub(super) struct Run<'a> {
+    pub(super) job: &'a Job,
+    pub(super) origin: &'a Path,
+    pub(super) ebuilds: &'a Ebuilds,
+    pub(super) base: &'a Base,
+    /// The layers that the image starts on.
+    pub(super) below: Chain,
+    pub(super) options: &'a StepOptions,
+}
+
+/// The surroundings of a build whose steps have run.
+pub(super) struct Place<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) work: &'a Work,
+    pub(super) state: State,
 }
 
 /// A reason to refuse a build before anything is merged.
@@ -63,48 +80,99 @@ pub struct BuildOptions {
     pub steps: StepOptions,
 }
 
-/// Builds the image of `job`, whose recipe is the file `origin`. Returns `None` if the build was to stop after a step.
+/// The outcome of a build.
+#[derive(Debug)]
+pub struct Finished {
+    /// The results; `None` if the build was to stop after a step, or the image is only there for others.
+    pub published: Option<Published>,
+    /// True if all steps were in the store.
+    pub cached: bool,
+}
+
+/// Builds the image of `job`, whose recipe is the file `origin`.
 ///
 /// # Errors
 /// Those of the stages; see [`crate::base::error::Kind`]. After an error nothing is published and nothing is mounted. Running the same
 /// command again continues with what the caches have.
-pub fn build(job: &Job, origin: &Path, options: &BuildOptions, at: &Site<'_>) -> Result<Option<Published>> {
+pub fn build(job: &Job, origin: &Path, options: &BuildOptions, at: &Site<'_>) -> Result<Finished> {
     let BuildOptions { deny, steps } = options;
     check_steps(job, steps)?;
     preconditions::check(job, at)?;
     let spec = ImageSpec::of_job(job, at.date)?;
     spec.expected()?;
-    let staging = Staging::create(&job.build.outdir, at.ui)?;
-    let claim = Claim::new(at.store, staging.outdir(), &spec.base, origin);
-    claim.check()?;
-    let inputs = inputs(job, at)?;
+    let published = if job.publish { Some(Staging::create(&job.build.outdir, at.ui)?) } else { None };
+    let published = published.map(|staging| {
+        let claim = Claim::new(at.store, staging.outdir(), &spec.base, origin);
+        claim.check().map(|()| (staging, claim))
+    });
+    let results = published.transpose()?;
+    let (base, located) = base(job, at)?;
+    let inputs = Inputs { job, ebuilds: ebuilds(job, at)?, base, located };
     if *deny == Some(Deny::Glsa) {
         super::audit::refuse(job, origin, at)?;
     }
+    let below = below(job, &inputs.base, &inputs.ebuilds, at)?;
+    let run = Run { job, origin, ebuilds: &inputs.ebuilds, base: &inputs.base, below, options: steps };
+    with_builder(run, at, |mut builder, place| {
+        let Place { plan, work, mut state } = place;
+        let cached = builder.tally().run.is_empty();
+        let results = match (&steps.until, results) {
+            (None, Some(results)) => results,
+            (until, _) => {
+                let why = match until {
+                    Some(last) => format!("stopped after the step {last}: nothing is published"),
+                    None => format!("{} is built for other images: nothing is published", job.path),
+                };
+                at.ui.note(&why);
+                builder.unmount()?;
+                work.finish(&state)?;
+                return Ok(Finished { published: None, cached });
+            }
+        };
+        let built = Built { inputs: &inputs, binhosts: Vec::new(), plan, spec: &spec, at };
+        let published = built.publish(&mut builder, results)?;
+        at.ui.end(Outcome::Done, None);
+        builder.messages().iter().for_each(|line| at.ui.note(line));
+        builder.unmount()?;
+        state.finished = true;
+        work.finish(&state)?;
+        Ok(Finished { published: Some(published), cached })
+    })
+}
 
+/// Runs the steps of an image in its work directory, and then `done` with its trees.
+///
+/// # Errors
+/// Those of the steps, and of `done`.
+pub(super) fn with_builder<T>(
+    run: Run<'_>,
+    at: &Site<'_>,
+    done: impl FnOnce(Builder<'_>, Place<'_>) -> Result<T>,
+) -> Result<T> {
+    let Run { job, origin, ebuilds, base, below, options } = run;
     let waiting = || at.ui.note("waiting for another build of this recipe to end");
     let work = at.store.work(&job.name, origin, Mode::Exclusive, waiting)?;
     Packages::recover(work.paths(), at.ui)?;
-    let mut state = State::begun(inputs.base.below());
+    let mut state = State::begun(base.below());
     work.begin(&state)?;
     let _used = at.store.use_caches()?;
     let caches = Caches::of(job, at.store.root());
     caches.make()?;
-    let info = BuilderInfo { date: Some(at.date), ..inputs.base.info(at.cpus)? };
-    let plan = Plan::new(job, &inputs.resolved, info, &caches, work.paths()).offline(at.options.offline);
-    let plan = plan.at(job.build.epoch.unwrap_or_else(|| inputs.base.epoch()));
+    let info = BuilderInfo { date: Some(at.date), ..base.info(at.cpus)? };
+    let plan = Plan::new(job, &ebuilds.resolved, info, &caches, work.paths()).offline(at.options.offline);
+    let plan = plan.at(job.build.epoch.unwrap_or_else(|| base.epoch()));
     let parts = BuildParts {
         job,
-        resolved: &inputs.resolved,
-        repositories: &inputs.repositories,
-        binhosts: &inputs.binhosts,
-        base: &inputs.base,
+        resolved: &ebuilds.resolved,
+        repositories: &ebuilds.repositories,
+        binhosts: &ebuilds.binhosts,
+        base,
         plan: &plan,
         caches: &caches,
         work: &work,
     };
-    let mut builder = Builder::new(parts, steps.clone());
-    if let Err(error) = run(&mut builder, &plan, &mut state, at) {
+    let mut builder = Builder::new(parts, below, options.clone());
+    if let Err(error) = advance(&mut builder, &plan, &mut state, at) {
         let cache = caches.binpkg.as_ref().unwrap_or(&caches.packages);
         let error = space::crowded(error, &[work.paths().directory(), cache, &caches.distfiles]);
         let error = match builder.failed_step() {
@@ -117,34 +185,7 @@ pub fn build(job: &Job, origin: &Path, options: &BuildOptions, at: &Site<'_>) ->
         }
         return Err(error);
     }
-    if let Some(last) = &steps.until {
-        at.ui.note(&format!("stopped after the step {last}: nothing is published"));
-        builder.unmount()?;
-        work.finish(&state)?;
-        return Ok(None);
-    }
-    at.ui.emit(Event::Begin(Action::Publish));
-    let (indexes, from_hosts) = builder.check_binhosts()?;
-    let binhosts = binhost_origins(&inputs.binhosts, &indexes, &from_hosts);
-
-    let published = if job.build.packages_only {
-        publish_packages(builder.packages()?, &spec, staging, &claim)?
-    } else {
-        builder.ship()?;
-        let image = builder.image()?;
-        at.ui.stage("stripping the image");
-        strip::apply(&image, &plan.strip, at.ui)?;
-        at.ui.done();
-        builder.image_warning()?.iter().for_each(|warning| at.ui.warn(warning));
-        let built = Built { inputs: &inputs, binhosts, plan: &plan, spec: &spec, at };
-        publish(&built, &image, staging, &claim)?
-    };
-    at.ui.end(Outcome::Done, None);
-    builder.messages().iter().for_each(|line| at.ui.note(line));
-    builder.unmount()?;
-    state.finished = true;
-    work.finish(&state)?;
-    Ok(Some(published))
+    done(builder, Place { plan: &plan, work: &work, state })
 }
 
 /// Adds the commands that show the failed step `step` to its error.
@@ -178,7 +219,7 @@ pub(super) fn check_steps(job: &Job, options: &StepOptions) -> Result<()> {
 }
 
 /// Runs the steps of the plan, and mounts the trees after the last one. `state` gets the layers.
-fn run(builder: &mut Builder<'_>, plan: &Plan, state: &mut State, at: &Site<'_>) -> Result<()> {
+fn advance(builder: &mut Builder<'_>, plan: &Plan, state: &mut State, at: &Site<'_>) -> Result<()> {
     let steps = builder.advance_all(&plan.nodes, at);
     state.layers = builder.chain().keys();
     // An error of a step tells more than one that follows from it, as on a full disk.
@@ -203,18 +244,24 @@ fn publish_packages(used: Used, spec: &ImageSpec<'_>, staging: Staging, claim: &
     output::publish(staging, vec![spec.package_artifact(directory)], Some(claim))
 }
 
-/// Gets the repositories and the base of a recipe.
-fn inputs<'a>(job: &'a Job, at: &Site<'_>) -> Result<Inputs<'a>> {
-    let (mut repositories, resolved) = super::repositories(job, at)?;
-    resolved.warnings.iter().for_each(|warning| at.ui.warn(warning));
-    hash(&mut repositories, at.ui)?;
-    if let Some(locked) = at.options.locked {
-        let warnings = locked.check_repositories(&lock_repositories(&repositories, &resolved, None)?)?;
-        warnings.iter().for_each(|warning| at.ui.warn(warning));
+impl<'a> Built<'a> {
+    /// Publishes the results of a build whose steps have run.
+    fn publish(self, builder: &mut Builder<'_>, (staging, claim): (Staging, Claim<'_>)) -> Result<Published> {
+        let Inputs { job, ebuilds, .. } = self.inputs;
+        self.at.ui.emit(Event::Begin(Action::Publish));
+        let (indexes, from_hosts) = builder.check_binhosts()?;
+        if job.build.packages_only {
+            return publish_packages(builder.packages()?, self.spec, staging, &claim);
+        }
+        builder.ship()?;
+        let image = builder.image()?;
+        self.at.ui.stage("stripping the image");
+        strip::apply(&image, &self.plan.strip, self.at.ui)?;
+        self.at.ui.done();
+        builder.image_warning()?.iter().for_each(|warning| self.at.ui.warn(warning));
+        let built = Built { binhosts: binhost_origins(&ebuilds.binhosts, &indexes, &from_hosts), ..self };
+        publish(&built, &image, staging, &claim)
     }
-    let binhosts = binhost::binhosts(job, at)?;
-    let (base, located) = base(job, at)?;
-    Ok(Inputs { job, repositories, resolved, binhosts, base, located })
 }
 
 /// Packs the tree `image` and publishes all results.
@@ -270,7 +317,7 @@ impl Inputs<'_> {
             },
             Base::Host(host) => BaseOrigin::Host { name: host.name() },
         };
-        let named = self.resolved.repos.iter().zip(&self.repositories);
+        let named = self.ebuilds.resolved.repos.iter().zip(&self.ebuilds.repositories);
         let repositories = named.map(|(repo, repository)| RepositoryOrigin {
             name: repo.name(),
             location: repository.spec.location(),

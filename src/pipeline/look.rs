@@ -2,34 +2,32 @@
 
 use std::path::Path;
 
+use super::below::Ebuilds;
 use super::{StepOptions, base, hash, repositories, stored};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Silent;
 use crate::base::text::quoted;
-use crate::builder::look::{LookParts, look};
+use crate::builder::base::Base;
+use crate::builder::chain::Chain;
+use crate::builder::look::{LookParts, Seen, look};
 use crate::plan::Plan;
-use crate::plan::nodes::Action;
 use crate::plan::status::Status;
 use crate::plan::view::Caches;
+use crate::portage::emerge;
 use crate::recipe::{BaseSpec, Job};
 use crate::source::{ResolveOptions, Site, binhost};
 
 use super::plan::stage3;
 
 /// The steps of a recipe, or the reason why they are not known.
-pub(super) type Looked = std::result::Result<Vec<Status>, String>;
+pub(super) type Looked = std::result::Result<Seen, String>;
 
 /// Looks at the steps of the recipe `job` from the file `origin`. No server is asked, and nothing is unpacked or kept.
 ///
 /// # Errors
 /// Those of [`look`], and of the inputs that the store has.
 pub(super) fn steps(job: &Job, origin: &Path, options: &StepOptions, at: &Site<'_>) -> Result<Looked> {
-    let missing = |what: &str| Ok(Err(format!("unknown until {what} in the store: `quern-builder fetch` gets them")));
-    let real = &Site { ui: &Silent, ..*at };
-    let at = &Site { options: ResolveOptions { offline: true, ..at.options }, ..*real };
-    if stored(job, at.store)?.is_none() {
-        return missing("the repositories are");
-    }
+    let offline = &Site { ui: &Silent, options: ResolveOptions { offline: true, ..at.options }, ..*at };
     if !matches!(job.source.base, BaseSpec::Host { .. }) {
         let there = match stage3(job, at.store, at.options.locked)? {
             Some(sha512) => at.store.tree(&sha512, || {})?.is_some(),
@@ -39,35 +37,86 @@ pub(super) fn steps(job: &Job, origin: &Path, options: &StepOptions, at: &Site<'
             return missing("the stage3 and the repositories are");
         }
     }
-    let (mut repositories, resolved) = match repositories(job, at) {
+    if stored(job, at.store)?.is_none() {
+        return missing("the repositories are");
+    }
+    let base = base(job, offline)?.0;
+    on_base(job, origin, options, &base, at)
+}
+
+fn missing(what: &str) -> Result<Looked> {
+    Ok(Err(format!("unknown until {what} in the store: `quern-builder fetch` gets them")))
+}
+
+/// Looks at the steps of a recipe on its base, after those of the image that it starts from.
+fn on_base(job: &Job, origin: &Path, options: &StepOptions, base: &Base, at: &Site<'_>) -> Result<Looked> {
+    let below = match &job.from {
+        None => Chain::over(base),
+        Some(parent) => {
+            let seen = on_base(&parent.job, &parent.origin, &StepOptions::default(), base, at)?;
+            match seen.map(|seen| seen.chain) {
+                Ok(Some(chain)) => chain.of_parent(&parent.job.path),
+                Ok(None) => return Ok(Err(format!("unknown until the image {} is built", parent.job.path))),
+                Err(why) => return Ok(Err(why)),
+            }
+        }
+    };
+    let offline = &Site { ui: &Silent, options: ResolveOptions { offline: true, ..at.options }, ..*at };
+    if stored(job, at.store)?.is_none() {
+        return missing("the repositories are");
+    }
+    let (mut repositories, resolved) = match repositories(job, offline) {
         Err(error) if error.kind() == Kind::Network => return missing("the repositories are"),
         found => found?,
     };
-    let base = base(job, at)?.0;
+    // The digest of a large directory takes a while.
+    let commands = emerge::steps(job, &resolved, &base.info(at.cpus)?);
+    if !commands.is_empty() || job.steps.iter().any(|step| step.action.is_emerge()) {
+        hash(&mut repositories, offline.ui)?;
+    }
+    let binhosts = if at.options.offline { binhost::binhosts(job, offline)? } else { binhost::known(job, offline)? };
+    seen(job, origin, (options, base, below), &Ebuilds { repositories, resolved, binhosts }, at)
+}
+
+/// Looks at the steps of a recipe whose inputs are known, on the layers `below`.
+///
+/// # Errors
+/// Those of [`look`].
+pub(super) fn seen(
+    job: &Job,
+    origin: &Path,
+    (options, base, below): (&StepOptions, &Base, Chain),
+    ebuilds: &Ebuilds,
+    at: &Site<'_>,
+) -> Result<Looked> {
     let Some(work) = at.store.work_now(&job.name, origin)? else {
         return Ok(Err("unknown while a build of the recipe runs".to_owned()));
     };
     let scratch = work.scratch()?;
     let caches = Caches::of(job, at.store.root());
     let info = base.info(at.cpus)?;
-    let plan = Plan::new(job, &resolved, info, &caches, scratch.paths());
+    let plan = Plan::new(job, &ebuilds.resolved, info, &caches, scratch.paths());
     let plan = plan.at(job.build.epoch.unwrap_or_else(|| base.epoch()));
-    if plan.nodes.iter().any(|node| matches!(node.action, Action::Emerge(_))) {
-        hash(&mut repositories, at.ui)?;
-    }
-    let binhosts = if real.options.offline { binhost::binhosts(job, at)? } else { binhost::known(job, at)? };
     let parts = LookParts {
         job,
-        resolved: &resolved,
-        repositories: &repositories,
-        binhosts: &binhosts,
-        base: &base,
+        resolved: &ebuilds.resolved,
+        repositories: &ebuilds.repositories,
+        binhosts: &ebuilds.binhosts,
+        base,
         plan: &plan,
         work: work.paths(),
         scratch: scratch.paths(),
         options,
     };
-    look(parts, real).map(Ok)
+    look(parts, below, &Site { ui: &Silent, ..*at }).map(Ok)
+}
+
+/// Returns the steps of a recipe and their states, or the reason why they are not known.
+///
+/// # Errors
+/// Those of the look, and of the inputs that the store has.
+pub fn states(job: &Job, origin: &Path, at: &Site<'_>) -> Result<std::result::Result<Vec<Status>, String>> {
+    Ok(steps(job, origin, &StepOptions::default(), at)?.map(|seen| seen.steps))
 }
 
 /// Looks at one step of a recipe.
@@ -75,8 +124,9 @@ pub(super) fn steps(job: &Job, origin: &Path, options: &StepOptions, at: &Site<'
 /// # Errors
 /// Those of [`steps`]; [`Kind::Usage`] if the recipe has no step of that name, or its steps are not known.
 pub fn step(job: &Job, origin: &Path, name: &str, at: &Site<'_>) -> Result<Status> {
-    let steps = steps(job, origin, &StepOptions::default(), at)?
+    let seen = steps(job, origin, &StepOptions::default(), at)?
         .map_err(|why| Error::usage(format!("explaining the step {}: it is {why}", quoted(name))))?;
+    let steps = seen.steps;
     let names: Vec<&str> = steps.iter().map(|step| step.name.as_str()).collect();
     let hint = format!("its steps are {}", names.join(", "));
     let found = steps.iter().find(|step| step.name == name).cloned();

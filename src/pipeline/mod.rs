@@ -14,6 +14,7 @@ use crate::source::{Site, SourceFile, Wanted, binhost};
 use crate::store::Store;
 
 mod audit;
+mod below;
 mod build;
 mod explain;
 mod export;
@@ -28,12 +29,12 @@ mod shell;
 
 pub use crate::builder::StepOptions;
 pub use audit::audit;
-pub use build::{BuildOptions, Deny, build};
+pub use build::{BuildOptions, Deny, Finished, build};
 pub use explain::explain;
 pub use export::{Change, ExportOptions, Rules, export, tidy};
 pub use fixes::fixes;
 pub use log::log;
-pub use look::{is_step, step};
+pub use look::{is_step, states, step};
 pub use packages::packages;
 pub use plan::{PlanOptions, plan};
 pub use shell::{Place, shell};

@@ -20,8 +20,7 @@ pub(super) fn check(job: &Job, at: &Site<'_>) -> Result<()> {
     if let BaseSpec::Host { show, .. } = &job.source.base {
         host::check(show)?;
     }
-    portage::check(job)?;
-    uses::check(job)?;
+    check_recipe(job)?;
     check_architecture(job)?;
     check_sandbox(at)?;
     let caches = Caches::of(job, at.store.root());
@@ -48,6 +47,16 @@ pub(super) fn check(job: &Job, at: &Site<'_>) -> Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+/// Checks a recipe and those that its image starts from.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::base::error::Kind::Usage) if one of them cannot be built.
+pub(super) fn check_recipe(job: &Job) -> Result<()> {
+    portage::check(job)?;
+    uses::check(job)?;
+    job.from.as_ref().map_or(Ok(()), |parent| check_recipe(&parent.job))
 }
 
 /// Checks that this machine can run commands in a tree of the store.

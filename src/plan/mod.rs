@@ -1,5 +1,6 @@
 //! The plan of a build as a value. A dry run prints the plan that a build would run.
 
+pub mod images;
 pub mod misses;
 pub mod nodes;
 pub mod packages;

@@ -1,6 +1,6 @@
 //! `[ask.NAME]`: values that are asked for. An answer is a variable of the recipe, or a secret.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use regex::{Regex, RegexBuilder};
@@ -97,19 +97,20 @@ struct Asker<'a> {
     user: &'a mut dyn User,
 }
 
-/// Adds the answers to the questions of a recipe to its variables and secrets. Notes mistakes and missing answers in `texts`.
+/// Adds the answers to the questions of a recipe to its variables and secrets. Notes mistakes and missing answers in `texts`. `others`
+/// are the questions of the recipes that the image starts from.
 ///
 /// # Errors
 /// Those of the user.
 pub(super) fn ask(
     texts: &mut Texts,
     tree: &Table,
-    request: &Request,
+    (request, others): (&Request, &BTreeSet<String>),
     variables: &mut Variables,
     user: &mut dyn User,
 ) -> Result<()> {
     let (order, asks) = declared(texts, tree, variables);
-    let given = given(texts, &asks, request);
+    let given = given(texts, &asks, request, others);
     if texts.is_wrong() {
         // Nobody is asked for a recipe that must be corrected first, and nothing is missing from it yet.
         asks.into_iter().for_each(|(name, ask)| variables.assume(name, ask.question));
@@ -305,10 +306,19 @@ fn declare(texts: &mut Texts, name: &str, at: &Place, table: &Table, variables: 
 }
 
 /// Returns the answers given in advance, and notes those to no question.
-fn given(texts: &mut Texts, asks: &BTreeMap<String, Ask>, request: &Request) -> BTreeMap<String, Zeroizing<String>> {
+fn given(
+    texts: &mut Texts,
+    asks: &BTreeMap<String, Ask>,
+    request: &Request,
+    others: &BTreeSet<String>,
+) -> BTreeMap<String, Zeroizing<String>> {
     let mut given = request.answers.0.clone();
     let names = || asks.keys().map(String::as_str);
     let unknown = |texts: &mut Texts, name: &str, shown: &str| {
+        let of_others = |other: &String| other == name || keys::variable("answer", other) == shown;
+        if request.shared || others.iter().any(of_others) {
+            return;
+        }
         let finding = Finding::missing(format!("the recipe does not ask for {}", quoted(name)));
         let meant = nearest(name, names()).map(|meant| format!("did you mean {}?", quoted(meant)));
         texts.find(finding.maybe_help(meant).help(format!("the answer is given by {shown}")));

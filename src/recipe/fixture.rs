@@ -6,6 +6,9 @@ use super::*;
 pub(crate) fn job() -> Job {
     Job {
         name: "test".to_owned(),
+        from: None,
+        path: "test".to_owned(),
+        publish: true,
         source: Source {
             base: BaseSpec::Gentoo { stage3: "amd64-musl".to_owned(), version: Version::Latest },
             mirrors: vec!["https://mirror.example".to_owned()],

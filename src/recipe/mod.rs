@@ -13,6 +13,7 @@ mod edit;
 pub(crate) mod fixture;
 mod job;
 mod keys;
+pub mod lineage;
 mod merge;
 mod package_files;
 mod parse;
@@ -22,7 +23,7 @@ mod tests;
 mod variables;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -32,8 +33,8 @@ pub use ask::{Answers, Question, User};
 pub use edit::{NewLine, with_lines};
 pub use job::{
     Accelerate, Action, BaseSpec, Bind, BindContent, Binhost, Bounds, Build, Ccache, Compression, CopySpec, Daemon,
-    Emerge, Fetch, FetchFrom, FuntooProfile, Git, Job, Jobserver, MetaRepo, MetaRepoPlace, Oci, Origin, Phase, Portage,
-    ProfileName, ProfileSpec, Ready, Rebuild, Refresh, RepositorySpec, Script, Secret, SecretValue, Sharing,
+    Emerge, Fetch, FetchFrom, FuntooProfile, Git, Job, Jobserver, MetaRepo, MetaRepoPlace, Oci, Origin, Parent, Phase,
+    Portage, ProfileName, ProfileSpec, Ready, Rebuild, Refresh, RepositorySpec, Script, Secret, SecretValue, Sharing,
     SignedFile, Snapshot, SnapshotFormat, Source, Step, StepCache, StepRoot, StepTmpfs, Strip, TreeKind, Version,
     Volume, WriteSpec,
 };
@@ -99,6 +100,8 @@ pub struct Request {
     pub answers: Answers,
     /// Answers from a file. Those in the environment win over them.
     pub saved_answers: Answers,
+    /// True if the request is for several images. Answers and steps that this recipe does not have belong to others then.
+    pub shared: bool,
     /// The working directory, absolute.
     pub cwd: PathBuf,
     /// Set to colour the snippets of mistakes.
@@ -112,8 +115,10 @@ pub struct Loaded {
     pub job: Job,
     /// Warnings about deprecated or unused keys, one line each.
     pub warnings: Vec<String>,
-    /// The answers that are not secret, by the name of the question.
+    /// The answers that are not secret, by the name of the question. Those of the recipes that the image starts from are among them.
     pub answers: BTreeMap<String, String>,
+    /// The names of all questions.
+    pub questions: BTreeSet<String>,
 }
 
 /// Reads and checks a recipe. Nobody is asked for answers.
@@ -130,36 +135,64 @@ pub fn load(request: &Request) -> Result<Loaded> {
 /// Those of [`load`], and those of the user.
 pub fn load_with(request: &Request, user: &mut dyn User) -> Result<Loaded> {
     let mut texts = diagnostic::Texts::default();
-    let tree = merge::tree(request, &mut texts)?;
-    checked(request, texts, tree, user)
+    let merged = merge::merge(request, &mut texts)?;
+    checked(request, texts, merged, user)
 }
 
-/// Reads and checks a recipe that has no questions. Returns `None` for a recipe that has.
+/// Reads and checks a recipe that has no questions. Returns `None` for a recipe that has, or that starts from one that has.
 ///
 /// # Errors
 /// Those of [`load`].
 pub fn load_without_questions(request: &Request) -> Result<Option<Loaded>> {
     let mut texts = diagnostic::Texts::default();
-    let tree = merge::tree(request, &mut texts)?;
-    if !texts.is_wrong() && tree.as_ref().is_some_and(|tree| tree.contains_key("ask")) {
+    let merged = merge::merge(request, &mut texts)?;
+    let asks = merged.tree.as_ref().is_some_and(|tree| tree.contains_key("ask"));
+    if !texts.is_wrong() && (asks || merged.parent.is_some()) {
         return Ok(None);
     }
-    checked(request, texts, tree, &mut ask::Nobody).map(Some)
+    checked(request, texts, merged, &mut ask::Nobody).map(Some)
+}
+
+impl Request {
+    /// Returns the request for the recipe `file`, which the image starts from. Values of `--set` that change this image alone are
+    /// left out.
+    fn of_parent(&self, file: PathBuf) -> Self {
+        const COMMON: [&str; 5] = ["source.", "portage.", "build.", "vars.", "accelerate."];
+        let common = |set: &&String| {
+            COMMON.iter().any(|section| set.starts_with(section)) && !set.starts_with("build.image-name")
+        };
+        let sets = self.sets.iter().filter(common).cloned().collect();
+        Self { files: vec![file], sets, shared: true, ..self.clone() }
+    }
 }
 
 fn checked(
     request: &Request,
     mut texts: diagnostic::Texts,
-    tree: Option<parse::Table>,
+    merged: merge::Merged,
     user: &mut dyn User,
 ) -> Result<Loaded> {
+    // The mistakes of a recipe that the image starts from are shown as that recipe's.
+    let parent = match (merged.parent, texts.is_wrong()) {
+        (Some(file), false) => Some((load_with(&request.of_parent(file.clone()), user)?, file)),
+        _ => None,
+    };
     let misspelt = texts.is_wrong();
-    let mut answers = BTreeMap::new();
-    let job = match tree {
+    let mut family = variables::Family { place: merged.place, ..Default::default() };
+    let mut warnings = Vec::new();
+    if let Some((loaded, origin)) = parent {
+        (family.answers, family.questions, warnings) = (loaded.answers, loaded.questions, loaded.warnings);
+        family.parent = Some(Parent { job: loaded.job, origin });
+    }
+    let (mut answers, mut questions) = (family.answers.clone(), family.questions.clone());
+    let job = match merged.tree {
         Some(mut tree) => {
-            let variables = variables::fill_in(&mut texts, &mut tree, request, user)?;
-            answers.clone_from(&variables.answers);
-            check::job(&mut texts, &tree, request, variables)
+            if let Some(parse::Is::Table(asks)) = tree.get("ask").map(|item| &item.value.is) {
+                questions.extend(asks.keys().cloned());
+            }
+            let variables = variables::fill_in(&mut texts, &mut tree, request, &family, user)?;
+            answers.extend(variables.answers.clone());
+            check::job(&mut texts, &tree, request, variables, family)
         }
         None => None,
     };
@@ -167,7 +200,12 @@ fn checked(
         texts.forgive_missing();
     }
     match job {
-        Some(job) if !texts.is_wrong() => Ok(Loaded { job, warnings: texts.take_warnings(), answers }),
+        Some(job) if !texts.is_wrong() => {
+            warnings.extend(texts.take_warnings());
+            let mut seen = BTreeSet::new();
+            warnings.retain(|warning| seen.insert(warning.clone()));
+            Ok(Loaded { job, warnings, answers, questions })
+        }
         _ => Err(texts.error(request.colour)),
     }
 }
@@ -179,14 +217,14 @@ fn checked(
 /// Those of [`load`].
 pub fn load_source(request: &Request) -> Result<Source> {
     let mut texts = diagnostic::Texts::default();
-    let source = match merge::tree(request, &mut texts)? {
+    let source = match merge::merge(request, &mut texts)?.tree {
         Some(mut tree) => {
             tree.retain(|key, _| ["source", "vars"].contains(&key.as_str()));
             // The answers belong to questions that are not asked here.
             let mut request =
                 Request { answers: Answers::default(), saved_answers: Answers::default(), ..request.clone() };
             request.env.retain(|name, _| !name.as_encoded_bytes().starts_with(b"QUERN_ANSWER_"));
-            variables::fill_in(&mut texts, &mut tree, &request, &mut ask::Nobody)?;
+            variables::fill_in(&mut texts, &mut tree, &request, &variables::Family::default(), &mut ask::Nobody)?;
             check::source_alone(&mut texts, &tree, &request)
         }
         None => None,

@@ -4,18 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::ask::{self, User};
 use super::diagnostic::{Finding, Place, Problem, Texts};
+use super::lineage::TreePlace;
 use super::parse::{Is, Item, Table, Value};
 use super::words::{self, DATE};
-use super::{Request, SecretValue};
+use super::{Parent, Request, SecretValue};
 use crate::base::error::Result;
 use crate::base::text::{nearest, quoted};
 
 /// Variables that a recipe does not declare.
 const BUILT_IN: [&str; 3] = ["image", "arch", "date"];
-/// Names for later use.
-const RESERVED: [&str; 2] = ["path", "tree"];
+/// The same for a recipe in a tree.
+const OF_TREE: [&str; 2] = ["path", "tree"];
 /// Keys whose values stay as they are: names, texts and patterns.
-const LITERAL: [&str; 4] = ["vars", "ask", "secret", "include"];
+const LITERAL: [&str; 4] = ["vars", "ask", "secret", "tree"];
 /// Keys of a step whose values stay as they are. Texts are filled in later, if the recipe asks for it.
 const LITERAL_OF_STEP: [&str; 11] =
     ["name", "run", "before", "after", "vars", "fetch", "caches", "volumes", "daemons", "secrets", "leak"];
@@ -34,6 +35,19 @@ pub(super) struct Variables {
     secret_names: BTreeSet<String>,
 }
 
+/// The recipes around a recipe.
+#[derive(Debug, Default)]
+pub(super) struct Family {
+    /// The place of the recipe in a tree of recipes.
+    pub(super) place: Option<TreePlace>,
+    /// The image that this one starts from.
+    pub(super) parent: Option<Parent>,
+    /// The answers of the recipes that the image starts from, which are variables.
+    pub(super) answers: BTreeMap<String, String>,
+    /// The names of the questions of these recipes.
+    pub(super) questions: BTreeSet<String>,
+}
+
 /// Collects the variables of a tree, asks for those that a user must give, and fills the values of the tree in. Notes mistakes in
 /// `texts`.
 ///
@@ -43,21 +57,26 @@ pub(super) fn fill_in(
     texts: &mut Texts,
     tree: &mut Table,
     request: &Request,
+    family: &Family,
     user: &mut dyn User,
 ) -> Result<Variables> {
-    let mut variables = Variables::default();
+    let mut variables = Variables { values: family.answers.clone(), ..Variables::default() };
+    if let Some(place) = &family.place {
+        variables.values.insert("path".to_owned(), place.path());
+        variables.values.insert("tree".to_owned(), place.tree_name(tree_name(tree)));
+    }
     variables.declare(texts, tree);
     // A question may name the image, if its name is known without an answer.
-    let known = name(tree, request).filter(|name| !name.contains("{{"));
+    let known = name(tree, request, family).filter(|name| !name.contains("{{"));
     variables.values.extend(known.map(|name| ("image".to_owned(), name)));
-    ask::ask(texts, tree, request, &mut variables, user)?;
+    ask::ask(texts, tree, (request, &family.questions), &mut variables, user)?;
     variables.values.remove("image");
     for key in ["name", "source"] {
         if let Some(item) = tree.get_mut(key) {
             variables.value(texts, &mut item.value, key);
         }
     }
-    variables.values.extend(name(tree, request).map(|name| ("image".to_owned(), name)));
+    variables.values.extend(name(tree, request, family).map(|name| ("image".to_owned(), name)));
     variables.values.extend(arch(tree).map(|arch| ("arch".to_owned(), arch)));
     for (key, item) in tree.iter_mut().filter(|(key, _)| !["name", "source"].contains(&key.as_str())) {
         match &mut item.value.is {
@@ -78,9 +97,18 @@ pub(super) fn fill_in(
 }
 
 /// Returns the name of the image.
-fn name(tree: &Table, request: &Request) -> Option<String> {
-    let stem = || Some(request.files.last()?.file_stem()?.to_str()?.to_owned());
+fn name(tree: &Table, request: &Request, family: &Family) -> Option<String> {
+    let stem = || match &family.place {
+        Some(place) => Some(place.name(tree_name(tree))),
+        None => Some(request.files.last()?.file_stem()?.to_str()?.to_owned()),
+    };
     tree.get("name").and_then(|item| item.value.as_str()).map(str::to_owned).or_else(stem)
+}
+
+/// Returns the name of the tree that `[tree]` gives.
+pub(super) fn tree_name(tree: &Table) -> Option<&str> {
+    let Is::Table(table) = &tree.get("tree")?.value.is else { return None };
+    table.get("name")?.value.as_str()
 }
 
 /// Returns the architecture of the stage3, if the recipe names it.
@@ -113,8 +141,10 @@ impl Variables {
         for (name, item) in table {
             let problem = match words::environment_variable(name) {
                 Err(problem) => Some(problem),
+                Ok(()) if OF_TREE.contains(&name.as_str()) => {
+                    Some(Problem::new("every recipe in a tree has this variable"))
+                }
                 Ok(()) if BUILT_IN.contains(&name.as_str()) => Some(Problem::new("every recipe has this variable")),
-                Ok(()) if RESERVED.contains(&name.as_str()) => Some(Problem::new("this name is reserved")),
                 Ok(()) => None,
             };
             if let Some(problem) = problem {
@@ -148,6 +178,7 @@ impl Variables {
             "arch" if key == "source" => "the architecture is not known before the stage3",
             "arch" => "the recipe does not name an architecture",
             "image" => "the name of the image is not known here",
+            "path" | "tree" => "the recipe is not in a tree",
             _ => {
                 let known = self.values.keys().map(String::as_str);
                 let meant = nearest(name, known).map(|meant| format!("did you mean {}?", quoted(meant)));
@@ -348,7 +379,7 @@ mod tests {
             ("name = '{{image}}'\n", "the name of the image is not known here"),
             ("[vars]\n'A-B' = '1'\n", "not a valid variable"),
             ("[vars]\nimage = '1'\n", "every recipe has this variable"),
-            ("[vars]\npath = '1'\n", "this name is reserved"),
+            ("[vars]\npath = '1'\n", "every recipe in a tree has this variable"),
             ("[vars]\nA = 1\n", "wrong type for `vars`"),
             ("[vars]\nA = '1'\n[[step]]\nname = 's'\nrun = 'x'\nvars = ['AA']\n", "did you mean `A`?"),
             ("[vars]\nA = '1'\n[[step]]\nname = 's'\nrun = 'x'\nvars = ['A']\nenv = { A = '2' }\n", "given twice"),

@@ -8,6 +8,7 @@ use super::{Checker, unchanged};
 use crate::base::text::{escaped, nearest};
 use crate::recipe::diagnostic::{Finding, Place, Problem};
 use crate::recipe::parse::Is;
+use crate::recipe::variables::tree_name;
 use crate::recipe::{Build, Compression, Emerge, Strip, TreeKind, atom, package_files, words};
 
 /// The limit on `jobs`. A greater number is a typing error.
@@ -41,9 +42,11 @@ impl Checker<'_> {
         let workdir_tmpfs = storage.and_then(|word| self.follow(&word, "workdir storage", words::storage)).flatten();
         let (kind, packages_only) = self.kind()?;
         let atoms = self.each("build", "baselayout-atoms", "package", unchanged(atom::package));
+        // An image that starts from an image has a base layout.
+        let laid_out = self.parent_kind() == Some(TreeKind::Image);
         let baselayout_atoms = atoms.unwrap_or_else(|| match kind {
-            TreeKind::Image => vec!["sys-apps/baselayout".to_owned()],
-            TreeKind::Stage4 => Vec::new(),
+            TreeKind::Image if !laid_out => vec!["sys-apps/baselayout".to_owned()],
+            TreeKind::Image | TreeKind::Stage4 => Vec::new(),
         });
         let include_system = self.bool("build", "include-system").unwrap_or(false);
         let keep_failed = self.bool("build", "keep-failed").unwrap_or(true);
@@ -114,17 +117,27 @@ impl Checker<'_> {
                 self.texts.problem(&word.at, "the root directory cannot be the outdir", problem);
                 return None;
             }
-            return Some(path);
+            return Some(self.in_tree(path));
         }
-        let dir = self.texts.main().map_or(self.request.cwd.as_path(), |main| main.dir.as_path()).to_owned();
+        let dir = match &self.family.place {
+            Some(place) => place.root.clone(),
+            None => self.texts.main().map_or(self.request.cwd.as_path(), |main| main.dir.as_path()).to_owned(),
+        };
         match absolute(&dir, Path::new("out")) {
-            Ok(path) => Some(path),
+            Ok(path) => Some(self.in_tree(path)),
             Err(error) => {
                 let dir = escaped(&dir.to_string_lossy());
                 self.texts.find(Finding::missing(format!("cannot open the recipe's directory {dir}: {error}")));
                 None
             }
         }
+    }
+
+    /// Returns the directory below `outdir` in which an image of a tree has its results.
+    fn in_tree(&self, outdir: PathBuf) -> PathBuf {
+        let Some(place) = &self.family.place else { return outdir };
+        let Some((_, above)) = place.names.split_last() else { return outdir };
+        above.iter().fold(outdir.join(place.tree_name(tree_name(self.tree))), |path, name| path.join(name))
     }
 
     pub(super) fn emerge(&mut self, kind: TreeKind) -> Option<Emerge> {
@@ -165,15 +178,16 @@ impl Checker<'_> {
 
     fn packages(&mut self, kind: TreeKind) -> Option<Vec<String>> {
         let written = self.list("emerge", "packages");
-        // Steps can make an image alone.
-        let steps = self.value("", "step").is_some();
+        // Steps can make an image alone, and an image in a tree may be there for others.
+        let parent = self.parent_kind();
+        let steps = self.value("", "step").is_some() || self.family.place.is_some() || parent.is_some();
         if written.as_ref().is_some_and(Vec::is_empty) && !steps {
             let at = self.place("emerge", "packages")?;
             let problem = Problem::new("empty").help("\"@profile\" stands for the packages that the profile lists");
             self.texts.problem(&at, "no package is given", problem);
             return None;
         }
-        if written.is_none() && kind == TreeKind::Stage4 {
+        if written.is_none() && (kind == TreeKind::Stage4 || parent == Some(kind)) {
             if steps {
                 return Some(Vec::new());
             }
@@ -183,6 +197,11 @@ impl Checker<'_> {
         }
         let packages = self.each("emerge", "packages", "package", unchanged(atom::package));
         Some(packages.unwrap_or_else(|| vec!["@profile".to_owned()]))
+    }
+
+    /// Returns the kind of the image that this one starts from.
+    fn parent_kind(&self) -> Option<TreeKind> {
+        self.family.parent.as_ref().map(|parent| parent.job.build.kind)
     }
 
     pub(super) fn strip(&mut self) -> Strip {

@@ -19,15 +19,22 @@ use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Finding, Place, Problem, Texts};
 use super::parse::{Is, Item, Table, Value};
-use super::variables::Variables;
+use super::variables::{Family, Variables, tree_name};
 use super::{BaseSpec, Bounds, Compression, Job, Portage, Request, Source, TreeKind, words};
 use crate::base::text::quoted;
 use path::Must;
 
 /// Builds the job that a tree describes. Notes mistakes in `texts` and returns `None`.
-pub(super) fn job(texts: &mut Texts, tree: &Table, request: &Request, variables: Variables) -> Option<Job> {
-    let mut checker = Checker { variables, ..Checker::new(texts, tree, request) };
+pub(super) fn job(
+    texts: &mut Texts,
+    tree: &Table,
+    request: &Request,
+    variables: Variables,
+    family: Family,
+) -> Option<Job> {
+    let mut checker = Checker { variables, family, ..Checker::new(texts, tree, request) };
     let name = checker.name();
+    let (path, publish) = (checker.tree_path(name.as_deref()), checker.bool("", "publish").unwrap_or(true));
     let source = checker.source();
     let (portage, known) = checker.portage(source.as_ref());
     let build = checker.build(&known);
@@ -43,6 +50,9 @@ pub(super) fn job(texts: &mut Texts, tree: &Table, request: &Request, variables:
     {
         checker.refuse_to_ship_the_host();
     }
+    if let Some(build) = &build {
+        checker.check_parent(build.kind);
+    }
     if oci.is_some() && build.as_ref().is_some_and(|build| build.compression == Compression::Xz) {
         checker.refuse_a_layer_of_xz();
     }
@@ -51,6 +61,9 @@ pub(super) fn job(texts: &mut Texts, tree: &Table, request: &Request, variables:
     }
     Some(Job {
         name: name?,
+        from: checker.family.parent.take().map(Box::new),
+        path: path?,
+        publish,
         source: source?,
         portage: portage?,
         build: build?,
@@ -99,13 +112,14 @@ struct Checker<'a> {
     /// True if keys or types are wrong, so that a missing key may be there under another name.
     misspelt: bool,
     variables: Variables,
+    family: Family,
 }
 
 impl<'a> Checker<'a> {
     fn new(texts: &'a mut Texts, tree: &'a Table, request: &'a Request) -> Self {
         let home = request.env.get(std::ffi::OsStr::new("HOME")).map(PathBuf::from).filter(|home| home.is_absolute());
         let misspelt = texts.is_wrong();
-        Self { texts, tree, request, home, misspelt, variables: Variables::default() }
+        Self { texts, tree, request, home, misspelt, variables: Variables::default(), family: Family::default() }
     }
 }
 
@@ -116,6 +130,7 @@ impl Checker<'_> {
         }
         let help = "write `name = \"…\"` at the top of the recipe, or use --set name=…";
         let stem = match self.request.files.last().map(PathBuf::as_path) {
+            Some(_) if self.family.place.is_some() => self.default_name(),
             None => {
                 self.texts
                     .find(Finding::missing("no recipe is given").help("name a file, for example musl-python3.toml"));
@@ -130,10 +145,43 @@ impl Checker<'_> {
         match words::name(&stem) {
             Ok(()) => Some(stem),
             Err(problem) => {
-                let title = format!("the name of the file cannot name an image: {}", problem.label);
+                let what = if self.family.place.is_some() { "directory" } else { "file" };
+                let title = format!("the name of the {what} cannot name an image: {}", problem.label);
                 self.texts.find(Finding::missing(title).help(help));
                 None
             }
+        }
+    }
+
+    /// The name of an image in a tree whose recipe gives none.
+    fn default_name(&self) -> String {
+        self.family.place.as_ref().map(|place| place.name(tree_name(self.tree))).unwrap_or_default()
+    }
+
+    /// Returns the name of the image in its tree, in the form `hello/p/c`.
+    fn tree_path(&mut self, name: Option<&str>) -> Option<String> {
+        let Some(place) = self.family.place.clone() else { return name.map(str::to_owned) };
+        let given = self.word("tree", "name");
+        let tree = match &given {
+            Some(word) => self.follow(word, "name of a tree", unchanged(words::name))?,
+            None => place.tree_name(None),
+        };
+        let above = place.names.iter().take(place.names.len().saturating_sub(1));
+        let mut parts: Vec<&str> = [tree.as_str()].into_iter().chain(above.map(String::as_str)).collect();
+        parts.extend(name.filter(|_| !place.names.is_empty()));
+        Some(parts.join("/"))
+    }
+
+    /// Refuses a stage4 that starts from an image: the tree of the image's builder would be shipped.
+    fn check_parent(&mut self, kind: TreeKind) {
+        let Some(parent) = &self.family.parent else { return };
+        if kind == TreeKind::Stage4 && parent.job.build.kind == TreeKind::Image {
+            let title = format!("a stage4 cannot start from the image {}", parent.job.path);
+            let finding = match self.value("build", "kind").map(|value| value.at.clone()) {
+                Some(at) => Finding::at(&at, title, "this would ship the image's builder"),
+                None => Finding::missing(title),
+            };
+            self.texts.find(finding.help("an image can start from a stage4, which is its builder then"));
         }
     }
 

@@ -18,6 +18,15 @@ pub use uses::{Bind, BindContent, Daemon, Fetch, FetchFrom, Ready, Secret, Secre
 pub struct Job {
     /// The base name of results and the name of the work directory; `[A-Za-z0-9][A-Za-z0-9._+-]*`.
     pub name: String,
+    /// The image that this one starts from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<Box<Parent>>,
+    /// The name of the image in its tree of recipes, in the form `hello/p/c`; without a tree, `name`.
+    #[serde(skip)]
+    pub path: String,
+    /// False if a build writes no results, because other images start from this one.
+    #[serde(skip_serializing_if = "Clone::clone")]
+    pub publish: bool,
     /// The base of the builder tree.
     pub source: Source,
     /// Portage's configuration, repositories and caches.
@@ -39,6 +48,17 @@ pub struct Job {
     pub strip: Strip,
     /// The OCI image, if the recipe has a table `[oci]`.
     pub oci: Option<Oci>,
+}
+
+/// An image that another one starts from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Parent {
+    /// The image.
+    #[serde(flatten)]
+    pub job: Job,
+    /// The file of its recipe.
+    #[serde(skip)]
+    pub origin: PathBuf,
 }
 
 /// `[source]`: the stage3 and its trusted signers, or this host.

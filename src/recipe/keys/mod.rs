@@ -103,7 +103,8 @@ pub(super) struct Key {
 }
 
 /// The sections, in the order of messages.
-pub(super) const SECTIONS: [&str; 8] = ["source", "portage", "build", "emerge", "steps", "accelerate", "strip", "oci"];
+pub(super) const SECTIONS: [&str; 9] =
+    ["source", "portage", "build", "emerge", "steps", "accelerate", "strip", "oci", "tree"];
 
 /// Deprecated spellings, accepted with a warning: section, old, new.
 pub(super) const DEPRECATED: &[(&str, &str, &str)] = &[("portage", "disftiles", "distfiles")];
@@ -183,6 +184,8 @@ const DISTCC: &[Key] = &[key("", "hosts", Type::Words, r#"hosts = ["192.0.2.7/8"
 pub(super) const KEYS: &[Key] = &[
     key("", "name", Type::Str, r#"name = "musl-python3""#),
     key("", "include", Type::Strs, r#"include = ["base.toml"]"#),
+    key("", "from", Type::Str, r#"from = "../base.toml""#),
+    key("", "publish", Type::Bool, "publish = false"),
     key("", "vars", Type::Map, r#"vars = { HOST_NAME = "box" }"#),
     uses::TOP[0],
     uses::TOP[1],
@@ -305,6 +308,7 @@ pub(super) const KEYS: &[Key] = &[
     key("oci", "volumes", Type::Strs, r#"volumes = ["/srv"]"#),
     key("oci", "labels", Type::Map, r#"labels = { maintainer = "me@example.org" }"#),
     key("oci", "maintainer", Type::Str, r#"maintainer = "me@example.org""#),
+    key("tree", "name", Type::Str, r#"name = "hello""#),
 ];
 
 /// Keys and sections of Quern that have another name here, or none: `section` or `section.key`, and what to do.

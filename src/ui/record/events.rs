@@ -49,9 +49,9 @@ impl Events {
         Ok(Self { path: path.to_owned(), file, task: task.trim().to_owned(), actions: Vec::new() })
     }
 
-    /// Returns true if an action has not ended.
-    pub(super) fn is_open(&self) -> bool {
-        !self.actions.is_empty()
+    /// Returns the number of actions that have not ended.
+    pub(super) fn depth(&self) -> usize {
+        self.actions.len()
     }
 
     /// Begins an action in the innermost one.

@@ -75,7 +75,7 @@ impl<'a> Recorder<'a> {
         let shared = Arc::clone(&state);
         let ending = Leftover::new(move || {
             let Ok(mut state) = shared.try_lock() else { return false };
-            state.close(false, &[("reason", json!("stopped by a signal"))]);
+            state.close(0, false, &[("reason", json!("stopped by a signal"))]);
             true
         });
         let recorder = Self { terminal, watch: options.watch, state, _ending: ending };
@@ -96,15 +96,22 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
+    /// Records the end of the image that began last, and its error if it failed.
+    pub fn image_ended(&self, error: Option<&Error>) {
+        self.change(|state| state.close(1, error.is_none(), &error.map(failure).unwrap_or_default()));
+    }
+
+    /// Returns the terminal.
+    pub fn terminal(&self) -> &'a Terminal {
+        self.terminal
+    }
+
     /// Records the end of the build, and its error if it failed.
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if a record could not be written.
     pub fn finish(&self, error: Option<&Error>) -> Result<()> {
-        let failure = |error: &Error| {
-            vec![("exception", json!(format!("{:?}", error.kind()))), ("reason", json!(error.to_string()))]
-        };
-        self.change(|state| state.close(error.is_none(), &error.map(failure).unwrap_or_default()));
+        self.change(|state| state.close(0, error.is_none(), &error.map(failure).unwrap_or_default()));
         self.state().unwritten.take().map_or(Ok(()), Err)
     }
 
@@ -124,6 +131,11 @@ impl<'a> Recorder<'a> {
             self.state().unwritten.get_or_insert(error);
         }
     }
+}
+
+/// The fields of an action that failed.
+fn failure(error: &Error) -> Vec<(&'static str, Value)> {
+    vec![("exception", json!(format!("{:?}", error.kind()))), ("reason", json!(error.to_string()))]
 }
 
 impl Progress for Recorder<'_> {
@@ -173,10 +185,10 @@ impl State {
         self.write(|events| events.say(kind, fields));
     }
 
-    /// Ends all actions.
-    fn close(&mut self, good: bool, fields: &[(&str, Value)]) {
+    /// Ends all actions but the outermost `depth` ones.
+    fn close(&mut self, depth: usize, good: bool, fields: &[(&str, Value)]) {
         self.write(|events| {
-            while events.is_open() {
+            while events.depth() > depth {
                 events.end(good, fields)?;
             }
             Ok(())

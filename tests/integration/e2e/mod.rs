@@ -41,6 +41,7 @@ mod steps;
 mod strict;
 mod together;
 mod traces;
+mod trees;
 mod uses;
 
 /// The head of all recipes here. The text after it continues `[build]`.

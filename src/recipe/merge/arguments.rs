@@ -1,156 +1,22 @@
-//! Merges the texts of a recipe. Later layers win: defaults files < recipe files in order (an included file before the one
-//! that includes it) < environment < `--set`. Tables merge key by key; a later layer replaces everything else.
+//! Environment variables and `--set`.
 
 use std::ffi::OsStr;
-use std::io::Read;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
 
-use super::diagnostic::{Finding, Place, Problem, Text, TextKind, Texts};
-use super::keys::{self, SECTIONS, Type};
-use super::parse::{self, Is, Item, Table, Value};
-use super::{Request, shape};
-use crate::base::error::{Error, Result};
-use crate::base::text::{escaped, nearest, quoted};
+use super::{Merger, lay};
+use crate::base::text::{nearest, quoted};
+use crate::recipe::diagnostic::{Finding, Place, Text, TextKind};
+use crate::recipe::keys::{self, SECTIONS, Type};
+use crate::recipe::parse::{self, Is, Item, Table, Value};
+use crate::recipe::{Request, shape};
 
-/// The size limit of a recipe file, in bytes.
-const MAX_SIZE: u64 = 1 << 20;
-/// The limit on the files of one recipe. A file counts each time it is included.
-const MAX_FILES: usize = 64;
 /// The rank of environment variables, above every file.
-pub(super) const VARIABLES: usize = usize::MAX - 2;
+pub(in crate::recipe) const VARIABLES: usize = usize::MAX - 2;
 /// The rank of `--set`, above the variables.
 const OPTIONS: usize = usize::MAX - 1;
 
-/// Merges the texts of a request into one tree. Notes mistakes in `texts`; returns `None` when a text is not valid TOML.
-pub(super) fn tree(request: &Request, texts: &mut Texts) -> Result<Option<Table>> {
-    let mut merger = Merger { texts, tree: Table::new(), rank: 0, stack: Vec::new(), broken: false };
-    for path in &request.defaults {
-        let path = request.cwd.join(path);
-        if exists(&path)? {
-            merger.file(&path, &path, None)?;
-        }
-    }
-    for path in &request.files {
-        let text = if path.as_os_str() == "-" {
-            merger.stdin(&request.cwd)?
-        } else {
-            merger.file(&request.cwd.join(path), path, None)?
-        };
-        merger.texts.set_main(text);
-    }
-    merger.variables(request);
-    for option in &request.sets {
-        merger.option(option, request);
-    }
-    Ok((!merger.broken).then_some(merger.tree))
-}
-
-struct Merger<'a> {
-    texts: &'a mut Texts,
-    tree: Table,
-    /// The rank of the next file.
-    rank: usize,
-    /// The files that are being read, outermost first.
-    stack: Vec<PathBuf>,
-    /// Set when a text is not valid TOML, so that its content is unknown.
-    broken: bool,
-}
-
 impl Merger<'_> {
-    /// Lays a file over the tree, after the files that it includes. Returns the index of its text. `shown` is the path as the
-    /// user wrote it.
-    fn file(&mut self, path: &Path, shown: &Path, included_at: Option<&Place>) -> Result<Option<usize>> {
-        let bytes = match read(path) {
-            Ok(bytes) => bytes,
-            Err(problem) => {
-                let title = format!("cannot read the recipe {}", escaped(&shown.to_string_lossy()));
-                let Some(place) = included_at else {
-                    let error = Error::usage(format!("{title}: {}", problem.label));
-                    return Err(match problem.help {
-                        Some(help) => error.with_hint(help),
-                        None => error,
-                    });
-                };
-                self.texts.problem(place, title, problem);
-                return Ok(None);
-            }
-        };
-        let dir = path.parent().unwrap_or(Path::new("/")).to_owned();
-        let identity = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        self.stack.push(identity);
-        let text = self.text(bytes, shown.to_string_lossy().into_owned(), dir)?;
-        self.stack.pop();
-        Ok(Some(text))
-    }
-
-    fn stdin(&mut self, cwd: &Path) -> Result<Option<usize>> {
-        let mut bytes = Vec::new();
-        std::io::stdin()
-            .lock()
-            .take(MAX_SIZE + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|error| Error::usage("cannot read the recipe on standard input").with_source(error))?;
-        if bytes.len() as u64 > MAX_SIZE {
-            return Err(Error::usage("cannot read the recipe on standard input: it is larger than 1 MiB"));
-        }
-        self.text(bytes, "<stdin>".to_owned(), cwd.to_owned()).map(Some)
-    }
-
-    fn text(&mut self, bytes: Vec<u8>, label: String, dir: PathBuf) -> Result<usize> {
-        let (text, bad) = match String::from_utf8(bytes) {
-            Ok(text) => (text, None),
-            Err(error) => {
-                let at = error.utf8_error().valid_up_to();
-                (String::from_utf8_lossy(error.as_bytes()).into_owned(), Some(at))
-            }
-        };
-        let text = self.texts.add(Text { label, text, dir, kind: TextKind::File, rank: self.rank });
-        if let Some(at) = bad {
-            let span = at..at + char::REPLACEMENT_CHARACTER.len_utf8();
-            self.texts.find(Finding::at(&Place { text, span }, "a recipe must be UTF-8", "not UTF-8"));
-        }
-        let layer = if bad.is_none() { parse::document(self.texts, text) } else { None };
-        match layer {
-            Some(layer) => {
-                let mut layer = shape::check(self.texts, layer);
-                if let Some(include) = layer.remove("include") {
-                    self.include(include.value, text)?;
-                }
-                self.rank += 1;
-                self.texts.set_rank(text, self.rank);
-                lay(&mut self.tree, layer);
-            }
-            None => self.broken = true,
-        }
-        Ok(text)
-    }
-
-    fn include(&mut self, list: Value, text: usize) -> Result<()> {
-        let Is::List(list) = list.is else { return Ok(()) };
-        for value in list {
-            let Some(name) = value.as_str() else { continue };
-            let path = self.texts.get(text).dir.join(name);
-            let identity = path.canonicalize().unwrap_or_else(|_| path.clone());
-            if name.is_empty() || name.contains('\0') {
-                self.texts.problem(&value.at, "cannot include a file without a name", Problem::new("no file name"));
-            } else if self.stack.contains(&identity) {
-                let problem = Problem::new("this file is already being read");
-                self.texts.problem(&value.at, "recipes include each other in a cycle", problem);
-            } else if self.texts.len() >= MAX_FILES {
-                let problem = Problem::new(format!("more than {MAX_FILES} files"));
-                self.texts.problem(&value.at, "too many files are included", problem);
-                break;
-            } else {
-                let shown = Path::new(&self.texts.get(text).label).with_file_name(name);
-                self.file(&path, &shown, Some(&value.at))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Lays every environment variable that names a section over the tree.
-    fn variables(&mut self, request: &Request) {
+    pub(super) fn variables(&mut self, request: &Request) {
         for (name, value) in &request.env {
             let Some(name) = name.to_str() else { continue };
             let Some(rest) = name.strip_prefix("QUERN_") else { continue };
@@ -224,7 +90,7 @@ impl Merger<'_> {
     }
 
     /// Lays one `--set` over the tree.
-    fn option(&mut self, option: &str, request: &Request) {
+    pub(super) fn option(&mut self, option: &str, request: &Request) {
         const DASHES: &str = "--set ";
         let text = self.texts.add(Text {
             label: String::new(),
@@ -235,7 +101,7 @@ impl Merger<'_> {
         });
         let place = |from: usize, to: usize| Place { text, span: DASHES.len() + from..DASHES.len() + to };
         if let Some(rest) = option.strip_prefix("step.") {
-            self.step_option(rest, text, DASHES.len() + option.len() - rest.len());
+            self.step_option(rest, (text, DASHES.len() + option.len() - rest.len()), request.shared);
             return;
         }
         let dot = option.find(['.', '=']).filter(|at| option[*at..].starts_with('.'));
@@ -275,8 +141,8 @@ impl Merger<'_> {
     /// byte `start` of its text.
     fn argument(&mut self, section: &str, key: &str, item: Option<(String, Place)>, key_at: Place, start: usize) {
         let text = key_at.text;
-        if section.is_empty() && key == "include" {
-            self.texts.find(Finding::at(&key_at, "`include` is for recipe files", "only in a file"));
+        if section.is_empty() && ["include", "from"].contains(&key) {
+            self.texts.find(Finding::at(&key_at, format!("`{key}` is for recipe files"), "only in a file"));
             return;
         }
         let of = keys::find(section, key).map(|key| key.of);
@@ -330,14 +196,18 @@ impl Merger<'_> {
         Some(Value { at, is: Is::Table(Table::from([(name, Item { key_at: name_at, value })])) })
     }
 
-    /// Lays `--set step.NAME.KEY=value` over the step of that name. `rest` is the part from NAME on, at byte `start` of the text.
-    fn step_option(&mut self, rest: &str, text: usize, start: usize) {
+    /// Lays `--set step.NAME.KEY=value` over the step of that name. `rest` is the part from NAME on, at byte `start` of the text. If
+    /// the option is `shared` with other recipes, this one need not have the step.
+    fn step_option(&mut self, rest: &str, (text, start): (usize, usize), shared: bool) {
         let place = |from: usize, to: usize| Place { text, span: start + from..start + to };
         let names = step_names(self.tree.get("step").map(|item| &item.value.is), "");
         // A name may contain a dot, so the longest one wins.
         let known =
             names.iter().filter(|name| rest.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('.')));
         let Some(name) = known.max_by_key(|name| name.len()) else {
+            if shared {
+                return;
+            }
             let end = rest.find(['.', '=']).unwrap_or(rest.len());
             let title = format!("no step is named {}", quoted(&rest[..end]));
             let meant = nearest(&rest[..end], names.iter().map(String::as_str));
@@ -423,77 +293,4 @@ fn item_name(item: &str) -> Option<(String, usize)> {
     let sign = item.len() - item.trim_start_matches(['<', '>', '=', '~', '!']).len();
     let length = sign + item[sign..].find('=')?;
     Some((item[..length].to_owned(), length))
-}
-
-/// Lays a table over another.
-fn lay(under: &mut Table, over: Table) {
-    for (key, item) in over {
-        match (under.get_mut(&key).map(|item| &mut item.value.is), item.value.is) {
-            (Some(Is::Table(below)), Is::Table(above)) => lay(below, above),
-            (Some(Is::Steps(below)), Is::Steps(above)) => lay_steps(below, above),
-            (_, is) => {
-                let value = Value { at: item.value.at, is };
-                under.insert(key, Item { key_at: item.key_at, value });
-            }
-        }
-    }
-}
-
-/// Lays steps over others: a step of the same name in its place, any other at the end.
-fn lay_steps(under: &mut Vec<Item>, over: Vec<Item>) {
-    for item in over {
-        let below = under.iter_mut().find(|below| below.name() == item.name()).map(|below| &mut below.value.is);
-        match (below, item.value.is) {
-            (Some(Is::Table(below)), Is::Table(above)) => lay(below, above),
-            (_, is) => under.push(Item { key_at: item.key_at, value: Value { at: item.value.at, is } }),
-        }
-    }
-}
-
-fn exists(path: &Path) -> Result<bool> {
-    path.try_exists()
-        .map_err(|error| Error::usage(format!("looking for {}", escaped(&path.to_string_lossy()))).with_source(error))
-}
-
-/// Reads a regular file of limited size. Opens nothing else: reading a device or a FIFO can block or have side effects.
-fn read(path: &Path) -> std::result::Result<Vec<u8>, Problem> {
-    let why = |error: std::io::Error| Problem::new(reason(&error));
-    let irregular = |kind: std::fs::FileType| {
-        let what = if kind.is_dir() {
-            "a directory"
-        } else if kind.is_fifo() {
-            "a FIFO"
-        } else if kind.is_block_device() || kind.is_char_device() {
-            "a device"
-        } else {
-            "a socket"
-        };
-        Problem::new(format!("it is {what}, not a file")).help("to read a recipe from standard input, write `-`")
-    };
-    let kind = fs_err::metadata(path).map_err(why)?.file_type();
-    if !kind.is_file() {
-        return Err(irregular(kind));
-    }
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(why)?;
-    let metadata = file.metadata().map_err(why)?;
-    if !metadata.is_file() {
-        return Err(irregular(metadata.file_type()));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_SIZE + 1).read_to_end(&mut bytes).map_err(why)?;
-    if bytes.len() as u64 > MAX_SIZE {
-        return Err(Problem::new("it is larger than 1 MiB").help("a recipe is a short text; is this the right file?"));
-    }
-    Ok(bytes)
-}
-
-/// Describes an I/O error in a few words.
-pub(super) fn reason(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => "it does not exist".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        std::io::ErrorKind::NotADirectory => "a component of its path is not a directory".to_owned(),
-        _ => error.to_string(),
-    }
 }

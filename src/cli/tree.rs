@@ -1,0 +1,54 @@
+//! `tree`: lists the images of a tree and their states.
+
+use std::path::PathBuf;
+
+use super::answers::AnswerArgs;
+use super::look::LookArgs;
+use super::session;
+use super::{RecipeArgs, images};
+use crate::base::error::Result;
+use crate::pipeline;
+use crate::plan::images::{Image, Images};
+use crate::ui::Terminal;
+
+/// List the images of a tree and their states
+///
+/// An image is current if the store has the layers of all its steps, and stale if a build would run one of them. The first such step is
+/// named with the reason. Runs nothing and asks no server.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  quern-builder tree machines
+  quern-builder tree machines --json | jq -r '.images[] | select(.state == \"stale\") | .path'")]
+pub struct Args {
+    /// The directory of the tree, or one below it
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Set a key of every recipe: vars.HOST=web
+    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Recipe")]
+    pub set: Vec<String>,
+    /// The answers to the questions of the recipes.
+    #[command(flatten)]
+    pub answers: AnswerArgs,
+    /// The form of the answer, and the inputs.
+    #[command(flatten)]
+    pub look: LookArgs,
+}
+
+impl Args {
+    pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
+        let recipe = RecipeArgs { files: Vec::new(), set: self.set, answers: self.answers };
+        session::with_each(&recipe, &images::below(&self.directory)?, &[], ui, |sessions| {
+            let mut seen = Vec::new();
+            for session in images::sorted(sessions) {
+                let one = RecipeArgs { files: vec![session.origin.clone()], ..recipe.clone() };
+                let locked = self.look.lock.entry(&one, &session.job)?;
+                let at = self.look.site(&session.store, locked.as_ref(), ui);
+                let steps = pipeline::states(&session.job, &session.origin, &at)?;
+                seen.push(Image::new(&session.job, session.origin.clone(), steps));
+            }
+            let images = Images { version: 1, images: seen };
+            self.look.print(&images, || images.to_string(), ui)
+        })
+    }
+}

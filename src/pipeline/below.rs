@@ -1,0 +1,71 @@
+//! The image that another one starts from.
+
+use super::build::{Run, with_builder};
+use super::{StepOptions, hash, lock_repositories, look, repositories};
+use crate::base::error::Result;
+use crate::builder::base::Base;
+use crate::builder::chain::Chain;
+use crate::portage::Resolved;
+use crate::recipe::Job;
+use crate::source::Site;
+use crate::source::binhost::{self, BinhostInput};
+use crate::source::inputs::RepositoryInput;
+
+/// The sources of packages. They stay in the store for as long as this value lives.
+pub(super) struct Ebuilds {
+    pub(super) repositories: Vec<RepositoryInput>,
+    pub(super) resolved: Resolved,
+    pub(super) binhosts: Vec<BinhostInput>,
+}
+
+/// Gets the repositories of a recipe and the indexes of its hosts of binary packages.
+///
+/// # Errors
+/// Those of [`repositories`] and [`binhost::binhosts`], and a refusal of the lock.
+pub(super) fn ebuilds(job: &Job, at: &Site<'_>) -> Result<Ebuilds> {
+    let (mut repositories, resolved) = repositories(job, at)?;
+    resolved.warnings.iter().for_each(|warning| at.ui.warn(warning));
+    hash(&mut repositories, at.ui)?;
+    if let Some(locked) = at.options.locked {
+        let warnings = locked.check_repositories(&lock_repositories(&repositories, &resolved, None)?)?;
+        warnings.iter().for_each(|warning| at.ui.warn(warning));
+    }
+    let binhosts = binhost::binhosts(job, at)?;
+    Ok(Ebuilds { repositories, resolved, binhosts })
+}
+
+/// Returns true if two recipes have the same sources of packages.
+fn have_same_ebuilds(one: &Job, other: &Job) -> bool {
+    one.portage == other.portage
+        && one.build.profile == other.build.profile
+        && one.build.unblocker_profile == other.build.unblocker_profile
+}
+
+/// Returns the layers that a build of `job` with the sources `own` starts on. If it starts from another image, the steps of that image run unless the store has
+/// their layers; nothing of it is published, and its work directory changes only if a step runs.
+///
+/// # Errors
+/// Those of [`with_builder`].
+pub(super) fn below(job: &Job, base: &Base, own: &Ebuilds, at: &Site<'_>) -> Result<Chain> {
+    let Some(parent) = &job.from else { return Ok(Chain::over(base)) };
+    let others = if have_same_ebuilds(job, &parent.job) { None } else { Some(ebuilds(&parent.job, at)?) };
+    let ebuilds = others.as_ref().unwrap_or(own);
+    let (job, origin) = (&parent.job, parent.origin.as_path());
+    let chain = below(job, base, ebuilds, at)?;
+    let options = StepOptions::default();
+    if let Some(copy) = chain.again(base, at.store)?
+        && let Ok(seen) = look::seen(job, origin, (&options, base, copy), ebuilds, at)?
+        && let Some(chain) = seen.chain
+    {
+        at.ui.note(&format!("the image {} is cached", job.path));
+        return Ok(chain.of_parent(&job.path));
+    }
+    at.ui.note(&format!("building the image {}", job.path));
+    let run = Run { job, origin, ebuilds, base, below: chain, options: &options };
+    let built = with_builder(run, at, |mut builder, place| {
+        builder.unmount()?;
+        place.work.finish(&place.state)?;
+        Ok(builder.into_chain())
+    });
+    built.map(|chain| chain.of_parent(&job.path))
+}

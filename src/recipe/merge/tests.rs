@@ -1,0 +1,104 @@
+use crate::recipe::tests::{Place, job, refusal};
+use crate::recipe::{Action, Answers, Job, TreeKind, load};
+
+const TREE: &str = "[source]\nstage3 = 'amd64-musl'\n[portage]\nrepositories = ['repo']\n[build]\nprofile = 'main:base'\n\
+                    [vars]\nV = 'root'\nW = 'root'\n";
+
+/// A tree of `p`, a stage4, and `p/c`.
+fn tree() -> Place {
+    let place = Place::new();
+    place.write("quern-tree.toml", format!("{TREE}[tree]\nname = 'hello'\n"));
+    let parent = "[build]\nkind = 'stage4'\nepoch = 7\n[vars]\nV = 'parent'\n[portage]\nuse = ['nls']\n\
+                  [emerge]\npackages = ['a/b']\n[strip]\npaths = ['/x']\n[[step]]\nname = 's'\nrun = 'true'\n\
+                  [ask.box]\nquestion = 'Box'\ndefault = 'mine'\n";
+    place.write("p/quern.toml", parent);
+    place
+}
+
+fn child(place: &Place, text: &str) -> Job {
+    place.write("p/c/quern.toml", text);
+    job(&place.request(&["p/c/quern.toml"]))
+}
+
+#[test]
+fn an_image_has_the_source_and_the_variables_of_the_one_above_but_not_its_steps() {
+    let place = tree();
+    let step = "[[step]]\nname = 'c'\nrun = 'true'\nvars = ['V', 'W', 'box', 'image', 'tree', 'path']\n";
+    let job = child(&place, step);
+    let parent = job.from.as_deref().unwrap();
+    assert_eq!(parent.origin, place.path().canonicalize().unwrap().join("p/quern.toml"));
+    assert_eq!((parent.job.path.as_str(), job.path.as_str(), job.name.as_str()), ("hello/p", "hello/p/c", "c"));
+    assert_eq!((parent.job.emerge.packages.len(), parent.job.build.epoch), (1, Some(7)));
+    assert_eq!(parent.job.build.outdir, place.path().join("out/hello"));
+    assert_eq!(job.build.outdir, place.path().join("out/hello/p"));
+    assert_eq!((job.build.kind, job.build.epoch, job.publish), (TreeKind::Stage4, None, true));
+    assert_eq!((&job.source, &job.portage.make_conf), (&parent.job.source, &parent.job.portage.make_conf));
+    assert!(job.emerge.packages.is_empty() && job.strip.paths.is_empty());
+    let env: Vec<String> = job.steps[0].env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(env, ["V=parent", "W=root", "box=mine", "image=c", "path=p/c", "tree=hello"]);
+    assert_eq!(job.steps.len(), 1);
+}
+
+#[test]
+fn a_recipe_without_a_tree_can_start_from_another() {
+    let place = Place::new();
+    let base = TREE.replace("[build]", "[build]\nkind = 'stage4'");
+    place.write("base.toml", format!("{base}[[step]]\nname = 'b'\nrun = 'true'\n"));
+    place.write("sub/one.toml", "from = '../base.toml'\n[[step]]\nname = 'one'\nrun = 'true'\n");
+    let job = job(&place.request(&["sub/one.toml"]));
+    assert_eq!(job.from.unwrap().job.name, "base");
+    assert_eq!((job.name.as_str(), job.path.as_str()), ("one", "one"));
+    assert_eq!(job.build.outdir, place.path().join("sub/out"));
+    assert!(matches!(job.steps[0].action, Action::Run(_)));
+}
+
+#[test]
+fn mistakes_between_recipes_are_refused() {
+    let place = tree();
+    for (text, said) in [
+        ("[source]\nstage3 = 'amd64-openrc'\n", "an image that starts from another one has the stage3 of that one"),
+        ("[tree]\nname = 'x'\n", "`[tree]` is for the file quern-tree.toml"),
+        ("from = '../../nope'\n", "it does not exist"),
+        ("from = '.'\n", "images start from each other in a cycle"),
+        ("include = ['more.toml']\n", "`from` is for the recipe of an image"),
+        ("[emerge]\npackages = ['not an atom']\n", "not a valid package"),
+    ] {
+        place.write("p/c/more.toml", "from = '../quern.toml'\n");
+        place.write("p/c/quern.toml", text);
+        let refused = refusal(&place.request(&["p/c/quern.toml"]));
+        assert!(refused.contains(said), "{text}: {refused}");
+    }
+    // The mistakes of the recipe above are its own.
+    place.write("p/c/quern.toml", "");
+    place.write("p/quern.toml", "[emerge]\npackages = ['not an atom']\n");
+    assert!(refusal(&place.request(&["p/c/quern.toml"])).contains("p/quern.toml"));
+    place.write("p/quern.toml", "[build]\nkind = 'image'\n[emerge]\npackages = []\n");
+    place.write("p/c/quern.toml", "[build]\nkind = 'stage4'\n");
+    assert!(refusal(&place.request(&["p/c/quern.toml"])).contains("a stage4 cannot start from the image hello/p"));
+    place.write("quern-tree.toml", format!("name = 'x'\n{TREE}"));
+    assert!(refusal(&place.request(&["p/quern.toml"])).contains("the names of their directories"));
+}
+
+#[test]
+fn options_and_answers_reach_the_recipes_that_have_them() {
+    let place = tree();
+    place.write(
+        "p/c/quern.toml",
+        "[ask.own]\nquestion = 'Own'\n[[step]]\nname = 'c'\nrun = 'true'\nvars = ['box', 'own']\n",
+    );
+    let mut request = place.request(&["p/c/quern.toml"]);
+    request.answers = Answers(
+        [("box", "yours"), ("own", "1")]
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned().into()))
+            .collect(),
+    );
+    request.sets = vec!["step.c.skip=false".to_owned(), "vars.V=set".to_owned(), "emerge.packages=['x/y']".to_owned()];
+    let loaded = load(&request).unwrap();
+    assert_eq!(loaded.job.steps[0].env["box"], "yours");
+    assert_eq!(loaded.answers.len(), 2);
+    let parent = loaded.job.from.unwrap().job;
+    assert_eq!((loaded.job.emerge.packages.len(), parent.emerge.packages), (1, vec!["a/b".to_owned()]));
+    request.answers.0.insert("bx".to_owned(), "1".to_owned().into());
+    assert!(refusal(&request).contains("the recipe does not ask for"));
+}
