@@ -45,10 +45,10 @@ const DIGESTS: &str = "file of digests";
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  quern-builder raw pack tree > tree.tar.gz
-  quern-builder raw pack tree --record tree.json --format tar.xz > tree.tar.xz
-  quern-builder raw pack tree --digests tree.json > tree.tar.gz && jq -r .diff_id tree.json
-  quern-builder raw pack tree --manifest tree.mtree > tree.tar.gz && mtree -p /mnt/copy -f tree.mtree")]
+  quern-builder raw pack tree > root.tar.gz
+  quern-builder raw pack tree --record tree.json --format tar.xz > root.tar.xz
+  quern-builder raw pack tree --digests tree.json > root.tar.gz && jq -r .diff_id tree.json
+  quern-builder raw pack tree --manifest root.mtree > root.tar.gz && mtree -p /mnt/copy -f root.mtree")]
 pub(super) struct Args {
     /// The root of the tree
     dir: PathBuf,

@@ -43,6 +43,7 @@ fn a_changed_parent_reaches_its_children(privilege: Privilege) {
     stand.env.set("SOURCE_DATE_EPOCH", EPOCH);
     let name = format!("tree-{privilege:?}").to_lowercase();
     let tree = write(&stand, &name);
+    stand.env.set("QUERN_BUILD_OUTDIR", stand.env.outdir());
     let all = tree.join("...");
     let built = stand.env.run(["build", text(&all)]).success();
     let of = |path: &str, state: &str| format!("{name}/{path} {state}");
@@ -113,4 +114,26 @@ fn root_an_image_starts_from_the_merged_packages_of_another() {
     // The image of the base is as good as if the child did not exist.
     let again = stand.build_changed(&recipe).success();
     assert!(again.stderr.contains("the image base is cached"), "{}", again.stderr);
+}
+
+#[test]
+fn userns_the_tree_of_the_profiles_says_hello() {
+    let Some(mut stand) = Stand::sharing(Privilege::Userns) else { return };
+    stand.env.set("SOURCE_DATE_EPOCH", EPOCH);
+    let profiles = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles/hello");
+    stand.env.set("QUERN_BUILD_OUTDIR", stand.env.outdir());
+    let image = profiles.join("hello_world");
+    let built = stand.env.run(["build", text(&image), "--watch", "--again", "all"]).success();
+    for line in [
+        "TREE_CONFIG_VAR is set to hello from the tree",
+        "STALK_CONFIG_VAR is set to hello from the image",
+        "hello from substitution in a file",
+        "hello from python via environment variables",
+        "hello from python via arguments",
+    ] {
+        assert!(built.stderr.contains(line), "{line}: {}", built.stderr);
+    }
+    let tarball = &built.results()[0];
+    assert!(tarball.ends_with("hello/hello_world-2023-11-14.tar.gz"), "{}", tarball.display());
+    assert!(!ask("tar", &["--list", "--file", text(tarball)]).contains("etc/hello.conf"));
 }
