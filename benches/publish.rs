@@ -33,6 +33,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         volumes: Vec::new(),
         labels: BTreeMap::new(),
         maintainer: None,
+        cuts: Vec::new(),
     };
     let cases = [("the tarball", None), ("the tarball and the layout", Some(&oci))];
     let mut all = [Vec::new(), Vec::new()];
@@ -77,13 +78,19 @@ fn spent(tree: &Path, outdir: &Path, oci: Option<&Oci>) -> Result<[f64; 2]> {
     let staging = Staging::create(outdir, &Silent)?;
     let mut tarball = staging.create_file(&spec.tarball())?;
     let (mut contents, mut manifest) = (Contents::new(), Contents::new());
-    let tree = Tree { root: &Rootfs::open(tree)?, deferred: &Deferred::default() };
+    let tree = Tree { root: &Rootfs::open(tree)?, deferred: &Deferred::default(), part: None };
     let outputs = Outputs { archive: &mut tarball, contents: Some(&mut contents), manifest: Some(&mut manifest) };
     let packed = pack(tree, outputs, &Options { epoch: date.epoch(), ..Default::default() }, &Silent)?;
     let (contents, manifest) = (contents.finish()?, manifest.finish()?);
     let between = cpu();
-    let content =
-        Content { tarball: &tarball, packed: &packed, contents: &contents, manifest: &manifest, provenance: b"{}\n" };
+    let content = Content {
+        tarball: &tarball,
+        packed: &packed,
+        layers: &[],
+        contents: &contents,
+        manifest: &manifest,
+        provenance: b"{}\n",
+    };
     publish(staging, spec.artifacts(&content)?, None)?;
     Ok([between - before, cpu() - between])
 }

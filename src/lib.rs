@@ -86,6 +86,10 @@
 //! image up to date first (`pipeline::below`), so a change of it reaches its children. Portage's configuration is made anew for each image, from
 //! the files that the base had before the first one.
 //!
+//! The layers of an OCI image that is cut after steps ([`builder::cuts`]) are not those of the store either. The tree after each cut is
+//! mounted and treated as the image is: configuration, strip rules. A layer is the difference between two such trees
+//! ([`archive::pack::difference`]), so no layer has a stripped file, and all layers together make exactly the tree of the tarball.
+//!
 //! A step sees the files of this machine that it names, read-only unless the recipe says otherwise, and caches, which are kept in the
 //! store and are in no layer. All of them are mounts. Mount points that the tree lacks come from a throw-away lower layer, so a layer
 //! has no trace of them. The inputs of the key have the content of such files, and of a cache its place, mode and owner.

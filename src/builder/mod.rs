@@ -8,6 +8,7 @@ pub mod base;
 pub mod binhost;
 pub mod chain;
 mod configure;
+pub mod cuts;
 pub mod elf;
 pub mod export;
 pub mod failed;
@@ -230,10 +231,13 @@ impl<'a> Builder<'a> {
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if a file cannot be written.
     pub fn ship(&self) -> Result<()> {
+        self.ship_in(self.finished()?.root())
+    }
+
+    /// Does the same as [`Builder::ship`] in the tree `root`.
+    fn ship_in(&self, root: &Rootfs) -> Result<()> {
         match (self.parts.job.build.kind, &self.texts) {
-            (TreeKind::Stage4, Some(texts)) => {
-                prepare::ship(self.parts.job, self.parts.resolved, self.finished()?.root(), &texts.before)
-            }
+            (TreeKind::Stage4, Some(texts)) => prepare::ship(self.parts.job, self.parts.resolved, root, &texts.before),
             (TreeKind::Stage4 | TreeKind::Image, _) => Ok(()),
         }
     }

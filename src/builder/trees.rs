@@ -11,6 +11,7 @@ use crate::base::error::{Context, Result};
 use crate::enter::overlay::Mounted;
 use crate::fs::rootfs::Rootfs;
 use crate::plan::view::View;
+use crate::recipe::TreeKind;
 use crate::store::work::WorkPaths;
 
 /// A file that trees show only while they are mounted: the path, and the content.
@@ -70,6 +71,24 @@ impl Trees {
     ) -> Result<Self> {
         let overlay = image_overlay(chain, after, paths)?;
         let tree = Tree::mount(&[overlay], paths, &shown(view, files))?;
+        Ok(Self { tree, image: None })
+    }
+
+    /// Mounts the tree of a build that is shipped, a stage4 with the mount points of `view`, as the finished trees show it.
+    ///
+    /// # Errors
+    /// Those of [`Trees::builder`].
+    pub(super) fn shipped(
+        (base, kind): (&Base, TreeKind),
+        chain: &Chain,
+        paths: &WorkPaths,
+        view: &View,
+        files: &[ShownFile],
+    ) -> Result<Self> {
+        let tree = match kind {
+            TreeKind::Image => Tree::mount(&[chain.image(paths)?], paths, &Shown::default())?,
+            TreeKind::Stage4 => Tree::mount(&chain.builder(base, paths)?, paths, &shown(view, files))?,
+        };
         Ok(Self { tree, image: None })
     }
 

@@ -7,10 +7,10 @@ use std::time::SystemTime;
 
 use super::oci::{self, Layout};
 use super::platform;
-use super::staging::checked_name;
+use super::staging::{Staging, checked_name};
 use crate::archive::pack::Packed;
 use crate::base::arch::Platform;
-use crate::base::error::Result;
+use crate::base::error::{Context as _, Result};
 use crate::base::time::SourceDate;
 use crate::recipe::{Job, Oci};
 
@@ -27,7 +27,7 @@ pub enum Role {
     Manifest,
     /// The provenance of the image.
     Provenance,
-    /// An OCI image layout whose layer is the tarball.
+    /// An OCI image layout. Its layer is the tarball, unless the recipe cuts it.
     OciLayout {
         /// The tag of the image.
         tag: String,
@@ -47,8 +47,8 @@ pub enum Body<'a> {
     Layout {
         /// The documents.
         layout: Layout,
-        /// The name of the result that is also the layer.
-        layer: String,
+        /// The names of the layers in the staging directory, lowest first.
+        layers: Vec<String>,
     },
     /// A directory of binary packages.
     Packages(PackageDirectory),
@@ -95,6 +95,37 @@ pub struct ImageSpec<'a> {
     pub packages: bool,
 }
 
+/// A layer of an OCI image that is not the tarball.
+#[derive(Debug)]
+pub struct StagedLayer {
+    /// The name in the staging directory.
+    pub name: String,
+    /// The sizes and digests of the layer.
+    pub packed: Packed,
+    /// The step that the layer ends with; `None` for the last layer.
+    pub step: Option<String>,
+}
+
+impl StagedLayer {
+    /// Makes the layer `number` with `pack`, which writes it to the file.
+    ///
+    /// # Errors
+    /// Those of `pack`, and [`Kind::System`](crate::base::error::Kind::System) if the file cannot be made.
+    pub fn make(
+        staging: &Staging,
+        number: usize,
+        step: Option<&str>,
+        pack: impl FnOnce(&mut File) -> Result<Packed>,
+    ) -> Result<Self> {
+        // No result has a name that begins with a dot.
+        let name = format!(".layer-{number}");
+        let mut file = staging.create_file(&name)?;
+        let packed = pack(&mut file)?;
+        file.sync_all().system(|| "writing a layer to disk")?;
+        Ok(Self { name, packed, step: step.map(str::to_owned) })
+    }
+}
+
 /// The files that a build made from its tree.
 #[derive(Debug)]
 pub struct Content<'a> {
@@ -102,6 +133,8 @@ pub struct Content<'a> {
     pub tarball: &'a File,
     /// The sizes and digests of the tarball.
     pub packed: &'a Packed,
+    /// The layers of the OCI image, lowest first. Empty: the tarball is the only one.
+    pub layers: &'a [StagedLayer],
     /// The listing ([`Contents::finish`](super::Contents::finish)).
     pub contents: &'a [u8],
     /// The manifest, compressed in the same way.
@@ -134,6 +167,11 @@ impl<'a> ImageSpec<'a> {
     /// Returns the name of the tarball.
     pub fn tarball(&self) -> String {
         self.name(&Role::Tarball)
+    }
+
+    /// Returns the path of a layer in the outdir.
+    pub fn layer(&self, packed: &Packed) -> String {
+        format!("{}.oci/blobs/sha256/{}", self.base, packed.sha256.hex())
     }
 
     /// Returns the role and name of each result, the tarball first. A build publishes exactly these.
@@ -173,6 +211,15 @@ impl<'a> ImageSpec<'a> {
         }
     }
 
+    /// Returns the layers of the OCI image and their names in the staging directory.
+    fn layers(&self, content: &Content<'a>) -> (Vec<oci::Layer<'a>>, Vec<String>) {
+        if content.layers.is_empty() {
+            return (vec![oci::Layer { packed: content.packed, step: None }], vec![self.tarball()]);
+        }
+        let layer = |layer: &'a StagedLayer| oci::Layer { packed: &layer.packed, step: layer.step.as_deref() };
+        (content.layers.iter().map(layer).collect(), content.layers.iter().map(|layer| layer.name.clone()).collect())
+    }
+
     /// Returns all results with their bodies, in the order of [`ImageSpec::expected`].
     ///
     /// # Errors
@@ -191,8 +238,9 @@ impl<'a> ImageSpec<'a> {
                 Role::Provenance => Body::Bytes(content.provenance.into()),
                 Role::OciLayout { .. } => {
                     let Some(oci) = self.oci else { continue };
-                    let layout = oci::layout(oci, self.title, self.platform, self.date, content.packed)?;
-                    Body::Layout { layout, layer: self.tarball() }
+                    let (layers, names) = self.layers(content);
+                    let layout = oci::layout(oci, self.title, self.platform, self.date, &layers)?;
+                    Body::Layout { layout, layers: names }
                 }
                 // Packages have no tarball.
                 Role::Packages => continue,

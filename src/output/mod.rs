@@ -3,7 +3,7 @@
 //! [`artifact`] lists the results with their names and bodies, [`Staging`] holds the incomplete ones, and [`publish`] moves them to their
 //! names. [`claim`] keeps two recipes from overwriting each other's results.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::base::error::{Context, Result};
@@ -19,7 +19,7 @@ pub mod tarball;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use artifact::{Artifact, Body, Content, ImageSpec, PackageDirectory, Role};
+pub use artifact::{Artifact, Body, Content, ImageSpec, PackageDirectory, Role, StagedLayer};
 pub use claim::Claim;
 pub use contents::Contents;
 pub use staging::Staging;
@@ -55,7 +55,7 @@ pub fn publish(staging: Staging, artifacts: Vec<Artifact<'_>>, claim: Option<&Cl
         match body {
             Body::Staged(file) => file.sync_all().system(|| format!("writing {name} to disk"))?,
             Body::Bytes(bytes) => staging.write(name, bytes)?,
-            Body::Layout { layout, layer } => write_layout(&staging, name, layout, layer)?,
+            Body::Layout { layout, layers } => write_layout(&staging, name, layout, layers)?,
             Body::Packages(directory) => write_packages(&staging, name, directory)?,
         }
     }
@@ -93,13 +93,17 @@ fn write_packages(staging: &Staging, root: &str, directory: &PackageDirectory) -
     parents.iter().rev().chain([&root.to_owned()]).try_for_each(|path| staging.sync(path.trim_end_matches('/')))
 }
 
-/// Writes an OCI layout. Its layer is a hard link to the file `layer`, not a copy.
-fn write_layout(staging: &Staging, root: &str, layout: &oci::Layout, layer: &str) -> Result<()> {
+/// Writes an OCI layout. Its layers are hard links to the files `layers`, not copies.
+fn write_layout(staging: &Staging, root: &str, layout: &oci::Layout, layers: &[String]) -> Result<()> {
     let blobs = format!("{root}/blobs/sha256");
     for directory in [root, &format!("{root}/blobs"), &blobs] {
         staging.mkdir(directory)?;
     }
-    staging.link(layer, &format!("{blobs}/{}", layout.layer))?;
+    // Two layers may be the same file.
+    let named: BTreeMap<&String, &String> = layout.layers.iter().zip(layers).collect();
+    for (digest, layer) in named {
+        staging.link(layer, &format!("{blobs}/{digest}"))?;
+    }
     for (name, bytes) in &layout.blobs {
         staging.write(&format!("{blobs}/{name}"), bytes)?;
     }

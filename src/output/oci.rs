@@ -1,4 +1,4 @@
-//! Composes the documents of an OCI image layout with one layer, as bytes. Pure: [`super::publish`] writes them.
+//! Composes the documents of an OCI image layout, as bytes. Pure: [`super::publish`] writes them.
 //!
 //! The types of `oci-spec` keep maps in random order. Every document is therefore sorted as a `serde_json::Value` before it is
 //! serialized and hashed.
@@ -23,13 +23,22 @@ use crate::recipe::Oci;
 /// The PATH of an image whose recipe sets none; the default of container runtimes.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The documents of a layout, without its layer.
+/// A layer of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layer<'a> {
+    /// The sizes and digests of the layer.
+    pub packed: &'a Packed,
+    /// The step that the layer ends with; `None` for the last layer.
+    pub step: Option<&'a str>,
+}
+
+/// The documents of a layout, without its layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     /// The documents under `blobs/sha256`, by digest.
     pub blobs: BTreeMap<String, Vec<u8>>,
-    /// The name of the layer under `blobs/sha256`.
-    pub layer: String,
+    /// The names of the layers under `blobs/sha256`, lowest first.
+    pub layers: Vec<String>,
     /// The content of `index.json`.
     pub index: Vec<u8>,
     /// The content of `oci-layout`.
@@ -53,17 +62,20 @@ pub fn tag(oci: &Oci, date: SourceDate) -> Result<String> {
     }
 }
 
-/// Composes the documents of the image `title` whose only layer is `packed`.
+/// Composes the documents of the image `title` with `layers`, lowest first.
 ///
 /// # Errors
-/// [`Kind::Usage`] if the tag is not valid or OCI does not define the format of the layer.
-pub fn layout(oci: &Oci, title: &str, platform: Platform, date: SourceDate, packed: &Packed) -> Result<Layout> {
+/// [`Kind::Usage`] if the tag is not valid or OCI does not define the format of a layer.
+pub fn layout(oci: &Oci, title: &str, platform: Platform, date: SourceDate, layers: &[Layer<'_>]) -> Result<Layout> {
     let tag = tag(oci, date)?;
     let mut blobs = BTreeMap::new();
 
-    let config = configuration(oci, platform, date, packed)?;
+    let config = configuration(oci, platform, date, layers)?;
     let config = descriptor(MediaType::ImageConfig, &config, &mut blobs)?;
-    let layer = Descriptor::new(layer_type(packed.format)?, packed.size, digest(&packed.sha256.hex())?);
+    let described = layers.iter().map(|Layer { packed, .. }| {
+        Ok(Descriptor::new(layer_type(packed.format)?, packed.size, digest(&packed.sha256.hex())?))
+    });
+    let described: Vec<Descriptor> = described.collect::<Result<_>>()?;
 
     let mut annotations = HashMap::from([
         (ANNOTATION_CREATED.to_owned(), date.rfc3339()),
@@ -77,7 +89,7 @@ pub fn layout(oci: &Oci, title: &str, platform: Platform, date: SourceDate, pack
         .schema_version(2u32)
         .media_type(MediaType::ImageManifest)
         .config(config)
-        .layers([layer])
+        .layers(described)
         .annotations(annotations)
         .build()
         .context(Kind::Build, || "composing the image manifest")?;
@@ -95,7 +107,8 @@ pub fn layout(oci: &Oci, title: &str, platform: Platform, date: SourceDate, pack
         .image_layout_version("1.0.0")
         .build()
         .context(Kind::Build, || "composing the image layout")?;
-    Ok(Layout { blobs, layer: packed.sha256.hex(), index: bytes(&index)?, marker: bytes(&marker)? })
+    let layers = layers.iter().map(|layer| layer.packed.sha256.hex()).collect();
+    Ok(Layout { blobs, layers, index: bytes(&index)?, marker: bytes(&marker)? })
 }
 
 fn layer_type(format: Format) -> Result<MediaType> {
@@ -108,7 +121,7 @@ fn layer_type(format: Format) -> Result<MediaType> {
     }
 }
 
-fn configuration(oci: &Oci, platform: Platform, date: SourceDate, packed: &Packed) -> Result<Vec<u8>> {
+fn configuration(oci: &Oci, platform: Platform, date: SourceDate, layers: &[Layer<'_>]) -> Result<Vec<u8>> {
     let mut env = oci.env.clone();
     env.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
     let mut config = ConfigBuilder::default()
@@ -135,11 +148,8 @@ fn configuration(oci: &Oci, platform: Platform, date: SourceDate, packed: &Packe
     let composing = || "composing the image configuration";
     let config = config.build().context(Kind::Build, composing)?;
 
-    let mut history = HistoryBuilder::default()
-        .created(date.rfc3339())
-        .created_by(concat!("quern-builder ", env!("CARGO_PKG_VERSION")))
-        .empty_layer(false);
-    let rootfs = RootFsBuilder::default().diff_ids([format!("sha256:{}", packed.diff_id)]);
+    let diff_ids: Vec<_> = layers.iter().map(|layer| format!("sha256:{}", layer.packed.diff_id)).collect();
+    let rootfs = RootFsBuilder::default().diff_ids(diff_ids);
     let mut image = ImageConfigurationBuilder::default()
         .created(date.rfc3339())
         .architecture(Arch::from(platform.architecture))
@@ -151,9 +161,21 @@ fn configuration(oci: &Oci, platform: Platform, date: SourceDate, packed: &Packe
     }
     if let Some(maintainer) = &oci.maintainer {
         image = image.author(maintainer.clone());
-        history = history.author(maintainer.clone());
     }
-    let image = image.history([history.build().context(Kind::Build, composing)?]);
+    let history = layers.iter().map(|layer| {
+        let mut history = HistoryBuilder::default()
+            .created(date.rfc3339())
+            .created_by(concat!("quern-builder ", env!("CARGO_PKG_VERSION")))
+            .empty_layer(false);
+        if let Some(step) = layer.step {
+            history = history.comment(step);
+        }
+        if let Some(maintainer) = &oci.maintainer {
+            history = history.author(maintainer.clone());
+        }
+        history.build().context(Kind::Build, composing)
+    });
+    let image = image.history(history.collect::<Result<Vec<_>>>()?);
     bytes(&image.build().context(Kind::Build, composing)?)
 }
 
@@ -210,6 +232,7 @@ mod tests {
             volumes: vec!["/data".to_owned(), "/cache".to_owned()],
             labels: (0..20).map(|number| (format!("label{number}"), number.to_string())).collect(),
             maintainer: Some("A <a@b>".to_owned()),
+            cuts: Vec::new(),
         }
     }
 
@@ -226,7 +249,8 @@ mod tests {
 
     fn made() -> Layout {
         let platform = Platform { architecture: "arm64", variant: Some("v8") };
-        layout(&oci(), "python", platform, SourceDate::new(1_700_000_000), &packed()).unwrap()
+        let layers = [Layer { packed: &packed(), step: None }];
+        layout(&oci(), "python", platform, SourceDate::new(1_700_000_000), &layers).unwrap()
     }
 
     fn json(bytes: &[u8]) -> Value {
@@ -263,6 +287,23 @@ mod tests {
     }
 
     #[test]
+    fn every_layer_has_a_diff_id_and_a_line_of_history() {
+        let lower = Packed { sha256: Sha256::from([0xbb; 32]), diff_id: Sha256::from([0xdd; 32]), ..packed() };
+        let layers = [Layer { packed: &lower, step: Some("install") }, Layer { packed: &packed(), step: None }];
+        let platform = Platform { architecture: "amd64", variant: None };
+        let layout = layout(&oci(), "python", platform, SourceDate::new(0), &layers).unwrap();
+        assert_eq!(layout.layers, ["b".repeat(64), "a".repeat(64)]);
+        let documents: Vec<Value> = layout.blobs.values().map(|bytes| json(bytes)).collect();
+        let manifest = documents.iter().find(|document| document["layers"].is_array()).unwrap();
+        assert_eq!(manifest["layers"][0]["digest"], format!("sha256:{}", "b".repeat(64)));
+        let config = documents.iter().find(|document| document["history"].is_array()).unwrap();
+        let ids = ["d", "c"].map(|digit| format!("sha256:{}", digit.repeat(64)));
+        assert_eq!(config["rootfs"]["diff_ids"], serde_json::json!(ids));
+        assert_eq!(config["history"][0]["comment"], "install");
+        assert!(config["history"][1].get("comment").is_none() && config["history"].as_array().unwrap().len() == 2);
+    }
+
+    #[test]
     fn documents_are_the_same_every_time() {
         let first = made();
         for _ in 0..20 {
@@ -276,7 +317,10 @@ mod tests {
     #[test]
     fn the_media_type_matches_the_format_of_the_layer() {
         let platform = Platform { architecture: "amd64", variant: None };
-        let of = |format| layout(&oci(), "python", platform, SourceDate::new(0), &Packed { format, ..packed() });
+        let of = |format| {
+            let layers = [Layer { packed: &Packed { format, ..packed() }, step: None }];
+            layout(&oci(), "python", platform, SourceDate::new(0), &layers)
+        };
         for (format, media_type) in
             [(Format::Plain, "v1.tar"), (Format::Gzip, "v1.tar+gzip"), (Format::Zstd, "v1.tar+zstd")]
         {

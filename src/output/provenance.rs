@@ -154,12 +154,20 @@ pub struct Inputs<'a> {
     pub commands: Vec<Command>,
 }
 
-/// Composes the statement about the tarball `file`, as indented JSON with sorted keys.
+/// Composes the statement about the archives `subjects`, the tarball first, as indented JSON with sorted keys.
 ///
 /// # Errors
 /// [`Kind::Build`] if the recipe cannot be serialized.
-pub fn document(job: &Job, inputs: &Inputs<'_>, file: &str, packed: &Packed, date: SourceDate) -> Result<Vec<u8>> {
-    let writing = || format!("writing the provenance of {file}");
+pub fn document(job: &Job, inputs: &Inputs<'_>, subjects: &[(String, &Packed)], date: SourceDate) -> Result<Vec<u8>> {
+    let writing = || format!("writing the provenance of {}", job.name);
+    let subject = |(name, packed): &(String, &Packed)| {
+        json!({
+            "name": name,
+            "digest": { "sha256": packed.sha256 },
+            "annotations": { "diff-id": format!("sha256:{}", packed.diff_id), "size": packed.size },
+        })
+    };
+    let subjects: Vec<_> = subjects.iter().map(subject).collect();
     let repositories = inputs.repositories.iter().map(RepositoryOrigin::resource);
     let binhosts = inputs.binhosts.iter().map(BinhostOrigin::resource);
     let dependencies: Vec<_> = std::iter::once(inputs.base.resource()).chain(repositories).chain(binhosts).collect();
@@ -167,11 +175,7 @@ pub fn document(job: &Job, inputs: &Inputs<'_>, file: &str, packed: &Packed, dat
     let commands: Vec<_> = commands.collect();
     let statement = json!({
         "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{
-            "name": file,
-            "digest": { "sha256": packed.sha256 },
-            "annotations": { "diff-id": format!("sha256:{}", packed.diff_id), "size": packed.size },
-        }],
+        "subject": subjects,
         "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": {
             "buildDefinition": {

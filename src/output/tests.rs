@@ -50,6 +50,7 @@ pub(crate) fn job(outdir: &Path) -> Job {
         volumes: Vec::new(),
         labels: BTreeMap::new(),
         maintainer: None,
+        cuts: Vec::new(),
     });
     job
 }
@@ -77,8 +78,14 @@ fn publish_with(outdir: &Path, bytes: &[u8], claim: Option<(&Store, &Path)>) -> 
     let mut tarball = staging.create_file(&spec.tarball()).unwrap();
     tarball.write_all(bytes).unwrap();
     let packed = packed(bytes);
-    let content =
-        Content { tarball: &tarball, packed: &packed, contents: b"listing", manifest: b"#mtree", provenance: b"{}" };
+    let content = Content {
+        tarball: &tarball,
+        packed: &packed,
+        layers: &[],
+        contents: b"listing",
+        manifest: b"#mtree",
+        provenance: b"{}",
+    };
     let claim = claim.map(|(store, recipe)| Claim::new(store, outdir, &spec.base, recipe));
     publish(staging, spec.artifacts(&content).unwrap(), claim.as_ref())
 }
@@ -199,7 +206,8 @@ fn provenance_names_the_inputs_and_no_path_of_this_machine() {
         }],
     };
     let of = |outdir: &str| {
-        document(&job(Path::new(outdir)), &inputs, "x.tar.gz", &packed(b"x"), SourceDate::new(1)).unwrap()
+        let subjects = [("x.tar.gz".to_owned(), &packed(b"x"))];
+        document(&job(Path::new(outdir)), &inputs, &subjects, SourceDate::new(1)).unwrap()
     };
     let bytes = of("/secret/out");
     assert_eq!(bytes, of("/elsewhere/out"));

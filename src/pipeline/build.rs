@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::below::{Ebuilds, below, ebuilds};
+use super::layers::Layers;
 use super::{base, preconditions};
 use crate::archive::pack;
 use crate::base::digest::Sha512;
@@ -260,29 +261,40 @@ impl<'a> Built<'a> {
         self.at.ui.done();
         builder.image_warning()?.iter().for_each(|warning| self.at.ui.warn(warning));
         let built = Built { binhosts: binhost_origins(&ebuilds.binhosts, &indexes, &from_hosts), ..self };
-        publish(&built, &image, staging, &claim)
+        publish(&built, builder, &image, (staging, &claim))
     }
 }
 
 /// Packs the tree `image` and publishes all results.
-fn publish(built: &Built<'_>, image: &Rootfs, staging: Staging, claim: &Claim<'_>) -> Result<Published> {
+fn publish(
+    built: &Built<'_>,
+    builder: &Builder<'_>,
+    image: &Rootfs,
+    (staging, claim): (Staging, &Claim<'_>),
+) -> Result<Published> {
     let Built { inputs, binhosts, plan, spec, at } = built;
     let name = spec.tarball();
-    let mut tarball = staging.create_file(&name)?;
-    at.ui.stage(&format!("packing {name}"));
     let cache = pack::Cache::open(&at.store.pieces())?;
     let packing = output::tarball::options(inputs.job, at.date, at.cpus as usize, cache);
+    let deferred = &inputs.base.record(inputs.job);
+    let layers =
+        Layers { builder, strip: &plan.strip, deferred, packing: &packing, staging: &staging, at }.pack(image)?;
+    let mut tarball = staging.create_file(&name)?;
+    at.ui.stage(&format!("packing {name}"));
     let (mut contents, mut manifest) = (Contents::new(), Contents::new());
-    let tree = pack::Tree { root: image, deferred: &inputs.base.record(inputs.job) };
+    let tree = pack::Tree { root: image, deferred, part: None };
     let outputs = pack::Outputs { archive: &mut tarball, contents: Some(&mut contents), manifest: Some(&mut manifest) };
     let packed = pack::pack(tree, outputs, &packing, at.ui)?;
     at.ui.done();
     let origins = provenance::Inputs { binhosts: binhosts.clone(), ..inputs.origins(&plan.steps) };
-    let provenance = provenance::document(inputs.job, &origins, &name, &packed, at.date)?;
+    let named = layers.iter().map(|layer| (spec.layer(&layer.packed), &layer.packed));
+    let subjects: Vec<_> = [(name, &packed)].into_iter().chain(named).collect();
+    let provenance = provenance::document(inputs.job, &origins, &subjects, at.date)?;
     let (contents, manifest) = (contents.finish()?, manifest.finish()?);
     let content = Content {
         tarball: &tarball,
         packed: &packed,
+        layers: &layers,
         contents: &contents,
         manifest: &manifest,
         provenance: &provenance,

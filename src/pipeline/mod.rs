@@ -19,6 +19,7 @@ mod build;
 mod explain;
 mod export;
 mod fixes;
+mod layers;
 mod log;
 mod look;
 mod packages;

@@ -394,6 +394,8 @@ mod tests {
             assert!(step.argv.contains(&"--getbinpkg=y".to_owned()));
         }
         assert_eq!(steps[3].what, "merging @profile");
+        let names: Vec<&str> = steps.iter().map(|step| step.name.as_str()).collect();
+        assert_eq!(job.own_steps()[1..], names);
     }
 
     #[test]
@@ -408,6 +410,7 @@ mod tests {
         job.emerge.jobs = 2;
         let builder = BuilderInfo { portage: None, ..BUILDER };
         let steps = steps(&job, &Resolved::new(&job).unwrap(), &builder);
+        assert_eq!(job.own_steps(), ["@configure", "@unblocker", "@packages"]);
         assert_eq!(steps.len(), 2);
         assert_eq!(tail(&steps[1]), "--noreplace --changed-use a/b =c/d-1* e/f");
         assert!(steps[1].argv.contains(&"--getbinpkg=y".to_owned()) && steps[1].argv.contains(&"--jobs=2".to_owned()));

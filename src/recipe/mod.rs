@@ -36,7 +36,7 @@ pub use job::{
     Emerge, Fetch, FetchFrom, FuntooProfile, Git, Job, Jobserver, MetaRepo, MetaRepoPlace, Oci, Origin, Parent, Phase,
     Portage, ProfileName, ProfileSpec, Ready, Rebuild, Refresh, RepositorySpec, Script, Secret, SecretValue, Sharing,
     SignedFile, Snapshot, SnapshotFormat, Source, Step, StepCache, StepRoot, StepTmpfs, Strip, TreeKind, Version,
-    Volume, WriteSpec,
+    Volume, WriteSpec, names_step,
 };
 
 /// Returns true for a name that a git branch may have.

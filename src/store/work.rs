@@ -48,6 +48,11 @@ impl WorkPaths {
         self.directory.join("questions")
     }
 
+    /// The trees at the ends of layers of an OCI image, each in a directory of its own. They are thrown away.
+    pub fn cuts(&self) -> PathBuf {
+        self.directory.join("cuts")
+    }
+
     /// An empty directory, over which the layers of an image lie.
     pub fn empty(&self) -> PathBuf {
         self.directory.join("empty")
@@ -188,10 +193,11 @@ impl WorkPaths {
     }
 
     /// The directories that a build changes, except the logs.
-    fn changed(&self) -> [PathBuf; 17] {
+    fn changed(&self) -> [PathBuf; 18] {
         [
             self.failed(),
             self.questions(),
+            self.cuts(),
             self.empty(),
             self.step_files(),
             self.packages(),
@@ -211,9 +217,10 @@ impl WorkPaths {
     }
 
     /// The directories that are useless after a build.
-    fn temporary(&self) -> [PathBuf; 11] {
+    fn temporary(&self) -> [PathBuf; 12] {
         [
             self.questions(),
+            self.cuts(),
             self.empty(),
             self.step_files(),
             self.packages(),

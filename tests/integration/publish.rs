@@ -40,6 +40,7 @@ fn publish_tree(env: &TestEnv, (compression, format): (Compression, Format)) -> 
         volumes: vec!["/empty".to_owned()],
         labels: BTreeMap::from([("b".to_owned(), "2".to_owned()), ("a".to_owned(), "1".to_owned())]),
         maintainer: Some("A <a@example.org>".to_owned()),
+        cuts: Vec::new(),
     };
     let date = SourceDate::new(1_700_000_000);
     let spec = ImageSpec {
@@ -54,13 +55,14 @@ fn publish_tree(env: &TestEnv, (compression, format): (Compression, Format)) -> 
     let staging = Staging::create(&env.outdir(), &Silent).unwrap();
     let mut tarball = staging.create_file(&spec.tarball()).unwrap();
     let (mut contents, mut manifest) = (Contents::new(), Contents::new());
-    let tree = Tree { root: &Rootfs::open(&tree).unwrap(), deferred: &Deferred::default() };
+    let tree = Tree { root: &Rootfs::open(&tree).unwrap(), deferred: &Deferred::default(), part: None };
     let outputs = Outputs { archive: &mut tarball, contents: Some(&mut contents), manifest: Some(&mut manifest) };
     let options = Options { epoch: date.epoch(), format, layer: true, ..Options::default() };
     let packed = pack(tree, outputs, &options, &Silent).unwrap();
     let content = Content {
         tarball: &tarball,
         packed: &packed,
+        layers: &[],
         contents: &contents.finish().unwrap(),
         manifest: &manifest.finish().unwrap(),
         provenance: b"{}\n",

@@ -39,7 +39,7 @@ pub fn read(upper: &Rootfs, began: SystemTime, varies: &dyn Fn(&Path) -> bool, u
     let mut reader =
         Reader { upper, began, varies, ui, removed: HashSet::new(), done: 0, reported: 0, buffer: Vec::new() };
     let mut entries = Vec::new();
-    walk(Tree { root: upper, deferred: &Deferred::default() }, &[], &Silent, &mut |item| {
+    walk(Tree { root: upper, deferred: &Deferred::default(), part: None }, &[], &Silent, &mut |item| {
         entries.push(reader.entry(item)?);
         Ok(())
     })?;

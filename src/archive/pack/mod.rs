@@ -7,9 +7,11 @@
 pub mod cache;
 pub mod chunks;
 pub mod compress;
+mod difference;
 pub mod listing;
 pub mod manifest;
 mod packer;
+mod part;
 pub mod tar;
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "the tests run GNU tar and other programs")]
@@ -23,9 +25,12 @@ use std::sync::Arc;
 
 pub use self::cache::Cache;
 pub use self::compress::{Digests, Format};
+pub use self::difference::difference;
 use self::manifest::Manifest;
 use self::packer::Packer;
+pub use self::part::Part;
 use crate::archive::unpack::Deferred;
+use crate::archive::unpack::entry::Time;
 use crate::base::digest::Sha256;
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
@@ -68,6 +73,8 @@ pub struct Tree<'a> {
     pub root: &'a Rootfs,
     /// Nodes and attributes that the kernel refused when the tree was unpacked.
     pub deferred: &'a Deferred,
+    /// The part that is packed; `None` for the whole tree.
+    pub part: Option<&'a Part>,
 }
 
 /// Destinations of an archive.
@@ -159,7 +166,7 @@ pub fn archive(
         let mut packer = Packer::new(tree.root, chunker, options, ui);
         packer.contents = contents.map(|out| out as _);
         packer.manifest = manifest;
-        let walked = walk::walk(tree, &results, ui, &mut |item| packer.take(item));
+        let walked = walk::walk(tree, &results, ui, &mut |item| packer.take(item, tree.part));
         let packed = walked.and_then(|()| packer.finish());
         Ok((packed, running.finish()))
     })?;
@@ -170,6 +177,12 @@ pub fn archive(
     }
     let (tar_size, entries) = packed?;
     Ok(Sizes { size, tar_size, entries })
+}
+
+/// Returns `time`, or the latest time of an archive if it is later.
+fn clamped(time: Time, epoch: u64) -> Time {
+    let latest = i64::try_from(epoch).map_or(time, |sec| Time { sec, nsec: 0 });
+    time.min(latest)
 }
 
 fn write_error(doing: String, error: io::Error, out: &File) -> Error {

@@ -1,5 +1,6 @@
 //! Writes items of a walk as entries of an archive.
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
@@ -8,13 +9,13 @@ use std::path::Path;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use super::Options;
 use super::chunks::{Chunker, Stopped};
 use super::listing::Listing;
 use super::manifest::Manifest;
-use super::tar;
+use super::part::Part;
 use super::walk::Item;
-use crate::archive::unpack::entry::{NodeKind, Time};
+use super::{Options, clamped, tar};
+use crate::archive::unpack::entry::{Meta, NodeKind, Time};
 use crate::archive::unpack::limits::Limits;
 use crate::base::digest::Sha256;
 use crate::base::error::{Context, Error, Result};
@@ -47,15 +48,21 @@ impl<'a> Packer<'a> {
         Self { tree, chunker, contents: None, manifest: None, ui, options, listing, blocks, reported: 0, entries: 0 }
     }
 
+    /// Writes the entry of an item with its data. The entry of a directory is followed by the names that `part` says are gone.
+    pub(super) fn take(&mut self, item: Item, part: Option<&Part>) -> Result<()> {
+        if self.options.layer {
+            check_name(&item.path)?;
+        }
+        let gone = part.filter(|_| item.kind == NodeKind::Dir).map(|part| part.gone(&item.path));
+        let removals: Vec<_> = gone.into_iter().flatten().map(|name| whiteout(&item.path, name)).collect();
+        self.entry(item)?;
+        removals.into_iter().try_for_each(|removal| self.entry(removal))
+    }
+
     /// Writes one entry with its data.
-    pub(super) fn take(&mut self, mut item: Item) -> Result<()> {
-        if self.options.layer && item.path.file_name().is_some_and(|name| name.as_bytes().starts_with(WHITEOUT)) {
-            return Err(whiteout(&item.path));
-        }
+    fn entry(&mut self, mut item: Item) -> Result<()> {
         let mtime = item.meta.mtime;
-        if i64::try_from(self.options.epoch).is_ok_and(|epoch| item.meta.mtime > Time { sec: epoch, nsec: 0 }) {
-            item.meta.mtime = Time { sec: self.options.epoch as i64, nsec: 0 };
-        }
+        item.meta.mtime = clamped(mtime, self.options.epoch);
         self.entries += 1;
         self.header(&item)?;
         let sha256 = match (&item.kind, &item.file) {
@@ -181,11 +188,23 @@ fn stopped(_: Stopped) -> Error {
     Error::system("compressing: the writer has stopped")
 }
 
-/// The error for a name that a container engine would read as the removal of a file.
-fn whiteout(path: &Path) -> Error {
+/// Returns the entry that removes `name` in `directory` from the layers below.
+fn whiteout(directory: &Path, name: &OsStr) -> Item {
+    let name = OsStr::from_bytes(&[WHITEOUT, name.as_bytes()].concat()).to_owned();
+    Item::new(directory.join(name), NodeKind::File, Meta::default())
+}
+
+/// Refuses a name that a container engine would read as the removal of a file.
+///
+/// # Errors
+/// [`Kind::Build`](crate::base::error::Kind::Build).
+pub(super) fn check_name(path: &Path) -> Result<()> {
+    if !path.file_name().is_some_and(|name| name.as_bytes().starts_with(WHITEOUT)) {
+        return Ok(());
+    }
     let path = path.as_os_str().as_bytes().escape_ascii();
-    Error::build(format!("packing /{path}: an OCI layer cannot contain a file whose name begins with `.wh.`"))
-        .with_hint(format!(
-            "in a layer the name removes another file: add \"/{path}\" to strip.paths, or remove [oci] from the recipe"
-        ))
+    let error = format!("packing /{path}: an OCI layer cannot contain a file whose name begins with `.wh.`");
+    Err(Error::build(error).with_hint(format!(
+        "in a layer the name removes another file: add \"/{path}\" to strip.paths, or remove [oci] from the recipe"
+    )))
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-use super::Tree;
+use super::{Part, Tree};
 use crate::archive::unpack::Node;
 use crate::archive::unpack::acl;
 use crate::archive::unpack::entry::{MAX_NAME, MAX_PATH, Meta, NodeKind, Time, Xattrs};
@@ -54,12 +54,23 @@ pub struct Item {
     pub linked: bool,
     /// A directory with the mark of overlayfs that hides the content of lower layers.
     pub opaque: bool,
+    /// The inode; zero for a deferred node with a single name.
+    pub identity: Identity,
+    /// The time of the last change of the inode, which no program can set.
+    pub changed: Time,
 }
 
 impl Item {
     /// An item without data and without other names.
     pub fn new(path: PathBuf, kind: NodeKind, meta: Meta) -> Self {
-        Self { path, kind, meta, size: 0, file: None, holes: false, linked: false, opaque: false }
+        let (identity, changed) = (Identity::default(), Time::default());
+        Self { path, kind, meta, size: 0, file: None, holes: false, linked: false, opaque: false, identity, changed }
+    }
+
+    /// The same item with the inode that `stat` describes.
+    fn with_inode(self, stat: &Stat) -> Self {
+        let changed = Time { sec: stat.st_ctime, nsec: stat.st_ctime_nsec as u32 };
+        Self { identity: (stat.st_dev, stat.st_ino), changed, ..self }
     }
 }
 
@@ -77,44 +88,16 @@ pub fn walk(
     ui: &dyn Progress,
     take: &mut dyn FnMut(Item) -> Result<()>,
 ) -> Result<()> {
-    let Tree { root: tree, deferred } = tree;
-    let mut walker = Walker {
-        tree,
-        results,
-        owners: Owners::default(),
-        ui,
-        links: HashMap::new(),
-        deferred: HashMap::new(),
-        nodes: BTreeMap::new(),
-        xattrs: BTreeMap::new(),
-        left_out: BTreeMap::new(),
-    };
-    let mut last: Option<(&Path, Identity)> = None;
-    for (path, node) in deferred.nodes() {
-        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { continue };
-        let inode = match last {
-            Some((path, inode)) if path == above => inode,
-            // A component may be a symlink by now, or missing.
-            _ => match tree.openat2(above, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
-                other => {
-                    let stat = other.and_then(rustix::fs::fstat).system(|| tree.doing("examining", above))?;
-                    (stat.st_dev, stat.st_ino)
-                }
-            },
-        };
-        last = Some((above, inode));
-        walker.nodes.entry(inode).or_default().insert(name.to_owned(), node.clone());
-    }
-    for (path, xattrs) in deferred.xattrs() {
-        // The inode may have several names, and another one may be written first.
-        if let Some(stat) = tree.stat(path)? {
-            walker.xattrs.entry((stat.st_dev, stat.st_ino)).or_default().extend_from_slice(xattrs);
-        }
-    }
-    walker.run(take)?;
-    walker.report_left_out();
-    Ok(())
+    Walker::new(tree, results, ui)?.run(take)
+}
+
+/// Walks a tree like [`walk`], but passes every name of a file as a file of its own: open, and without a hard link. An item is `linked`
+/// if the file has several names.
+///
+/// # Errors
+/// Those of [`walk`].
+pub fn walk_names(tree: Tree<'_>, ui: &dyn Progress, take: &mut dyn FnMut(Item) -> Result<()>) -> Result<()> {
+    Walker { names: true, ..Walker::new(tree, &[], ui)? }.run(take)
 }
 
 /// A directory that is being walked.
@@ -137,6 +120,9 @@ enum Known {
 
 struct Walker<'a> {
     tree: &'a Rootfs,
+    part: Option<&'a Part>,
+    /// Every name is an item of its own.
+    names: bool,
     results: &'a [Identity],
     owners: Owners,
     ui: &'a dyn Progress,
@@ -152,8 +138,50 @@ struct Walker<'a> {
     left_out: BTreeMap<Vec<u8>, u64>,
 }
 
-impl Walker<'_> {
-    fn run(&mut self, take: &mut dyn FnMut(Item) -> Result<()>) -> Result<()> {
+impl<'a> Walker<'a> {
+    /// A walker who knows the deferred nodes and attributes of the tree.
+    fn new(tree: Tree<'a>, results: &'a [Identity], ui: &'a dyn Progress) -> Result<Self> {
+        let Tree { root: tree, deferred, part } = tree;
+        let mut walker = Walker {
+            tree,
+            part,
+            names: false,
+            results,
+            owners: Owners::default(),
+            ui,
+            links: HashMap::new(),
+            deferred: HashMap::new(),
+            nodes: BTreeMap::new(),
+            xattrs: BTreeMap::new(),
+            left_out: BTreeMap::new(),
+        };
+        let mut last: Option<(&Path, Identity)> = None;
+        for (path, node) in deferred.nodes() {
+            let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { continue };
+            let inode = match last {
+                Some((path, inode)) if path == above => inode,
+                // A component may be a symlink by now, or missing.
+                _ => match tree.openat2(above, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
+                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+                    other => {
+                        let stat = other.and_then(rustix::fs::fstat).system(|| tree.doing("examining", above))?;
+                        (stat.st_dev, stat.st_ino)
+                    }
+                },
+            };
+            last = Some((above, inode));
+            walker.nodes.entry(inode).or_default().insert(name.to_owned(), node.clone());
+        }
+        for (path, xattrs) in deferred.xattrs() {
+            // The inode may have several names, and another one may be written first.
+            if let Some(stat) = tree.stat(path)? {
+                walker.xattrs.entry((stat.st_dev, stat.st_ino)).or_default().extend_from_slice(xattrs);
+            }
+        }
+        Ok(walker)
+    }
+
+    fn run(mut self, take: &mut dyn FnMut(Item) -> Result<()>) -> Result<()> {
         let root = self.tree.open_dir(Path::new(""))?;
         let mut levels = vec![self.enter(root, PathBuf::new(), take)?];
         while let Some(level) = levels.last_mut() {
@@ -178,6 +206,7 @@ impl Walker<'_> {
                 }
             }
         }
+        self.report_left_out();
         Ok(())
     }
 
@@ -200,7 +229,7 @@ impl Walker<'_> {
         let stat = rustix::fs::fstat(&fd).system(|| self.tree.doing("examining", &path))?;
         self.refuse_result(&stat, &path)?;
         let (meta, opaque) = self.meta(&stat, fd.as_fd(), &Of::Open(fd.as_fd()), &path)?;
-        take(Item { opaque, ..Item::new(path.clone(), NodeKind::Dir, meta) })?;
+        take(Item { opaque, ..Item::new(path.clone(), NodeKind::Dir, meta).with_inode(&stat) })?;
 
         let listed = rootfs::list(fd.as_fd()).system(|| self.tree.doing("listing", &path))?;
         let mut rest: Vec<(OsString, Known)> =
@@ -225,6 +254,9 @@ impl Walker<'_> {
         known: Known,
         take: &mut dyn FnMut(Item) -> Result<()>,
     ) -> Result<Option<Level>> {
+        if self.part.is_some_and(|part| !part.has(&path)) {
+            return Ok(None);
+        }
         let item = match known {
             Known::Deferred(node) => Some(self.deferred(path, *node)),
             Known::There(FileType::Directory) => {
@@ -273,7 +305,8 @@ impl Walker<'_> {
         Ok(match first {
             Some(first) => Item { linked, ..Item::new(path, NodeKind::Hardlink(first), meta) },
             None => Item { size, file: Some(fd), holes, linked, ..Item::new(path, NodeKind::File, meta) },
-        })
+        }
+        .with_inode(&stat))
     }
 
     /// Emits a symlink, a pipe or a device, none of which is opened.
@@ -294,7 +327,7 @@ impl Walker<'_> {
         let (meta, _) = self.meta(&stat, fd.as_fd(), &Of::Name(at, name), &path)?;
         let (first, linked) = self.first_name(&stat, &path);
         let kind = first.map_or(kind, NodeKind::Hardlink);
-        Ok(Item { linked, ..Item::new(path, kind, meta) })
+        Ok(Item { linked, ..Item::new(path, kind, meta).with_inode(&stat) })
     }
 
     /// Refuses a file or directory that the caller writes to.
@@ -308,8 +341,8 @@ impl Walker<'_> {
 
     /// Returns the first name of an inode, or `None` if this is it; and whether more names may follow.
     fn first_name(&mut self, stat: &Stat, path: &Path) -> (Option<PathBuf>, bool) {
-        if stat.st_nlink <= 1 {
-            return (None, false);
+        if stat.st_nlink <= 1 || self.names {
+            return (None, stat.st_nlink > 1);
         }
         match self.links.entry((stat.st_dev, stat.st_ino)) {
             Entry::Occupied(mut have) => {
@@ -327,7 +360,7 @@ impl Walker<'_> {
 
     fn deferred(&mut self, path: PathBuf, node: Node) -> Item {
         let linked = node.inode != 0;
-        let first = match linked.then(|| self.deferred.entry(node.inode)) {
+        let first = match (linked && !self.names).then(|| self.deferred.entry(node.inode)) {
             Some(Entry::Occupied(have)) => Some(have.get().clone()),
             Some(Entry::Vacant(free)) => {
                 free.insert(path.clone());
@@ -343,7 +376,7 @@ impl Walker<'_> {
         let mut meta = Meta { mode: node.mode, uid: node.uid, gid: node.gid, mtime: node.mtime, xattrs: node.xattrs };
         meta.xattrs.retain(|(name, _)| !self.leave_out(name, rootfs::is_host_xattr(name)));
         meta.xattrs.sort_unstable();
-        Item { linked, ..Item::new(path, kind, meta) }
+        Item { linked, identity: (0, node.inode), ..Item::new(path, kind, meta) }
     }
 
     /// Reads the metadata of an inode, and whether it is an opaque directory.

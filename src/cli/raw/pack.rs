@@ -134,7 +134,7 @@ impl Args {
             layer: false,
         };
         let tree = Rootfs::open(&self.dir)?;
-        let tree = Tree { root: &tree, deferred: &record };
+        let tree = Tree { root: &tree, deferred: &record, part: None };
         let outputs =
             Outputs { manifest: manifest.as_mut().map(|manifest| manifest as _), ..Outputs::archive(&mut out) };
         let mut computed = digests.is_some().then(Digests::default);

@@ -1,6 +1,7 @@
 //! Validates and unpacks hand-made layouts. Where umoci is installed, it must make the same trees.
 
 mod agreement;
+mod differences;
 mod images;
 mod whiteouts;
 

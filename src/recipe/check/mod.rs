@@ -59,7 +59,7 @@ pub(super) fn job(
     if build.as_ref().is_some_and(|build| build.packages_only) {
         checker.refuse_what_packages_lack(portage.as_ref());
     }
-    Some(Job {
+    let job = Job {
         name: name?,
         from: checker.family.parent.take().map(Box::new),
         path: path?,
@@ -73,7 +73,9 @@ pub(super) fn job(
         skipped,
         strip,
         oci,
-    })
+    };
+    checker.cuts(&job);
+    Some(job)
 }
 
 /// Builds only `[source]` of a tree. Notes mistakes in `texts` and returns `None`.

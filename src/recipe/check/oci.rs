@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Checker, unchanged};
-use crate::recipe::diagnostic::Problem;
-use crate::recipe::{Oci, words};
+use super::{Checker, Word, unchanged};
+use crate::base::text::{nearest, quoted};
+use crate::recipe::diagnostic::{Finding, Problem};
+use crate::recipe::{Job, Oci, names_step, words};
 
 impl Checker<'_> {
     /// Returns the section, if the recipe has it.
@@ -39,7 +40,34 @@ impl Checker<'_> {
             volumes: volumes.unwrap_or_default(),
             labels,
             maintainer,
+            cuts: self.list("oci", "cuts").into_iter().flatten().map(|word| word.text).collect(),
         })
+    }
+
+    /// Checks that every name of `cuts` is a step or a group of the recipe, once.
+    pub(super) fn cuts(&mut self, job: &Job) {
+        let mut steps = job.own_steps();
+        steps.extend(job.steps.iter().map(|step| step.name.as_str()));
+        let mut seen: Vec<Word> = Vec::new();
+        for word in self.list("oci", "cuts").unwrap_or_default() {
+            let title = |what: &str| format!("{what} {}", quoted(&word.text));
+            let named = |step: &str| !word.text.is_empty() && names_step(&word.text, step);
+            let finding = if let Some(first) = seen.iter().find(|first| first.text == word.text) {
+                let again = Finding::at(&word.at, title("two layers end after the step"), "again here");
+                Some(again.also(&first.at, "first here"))
+            } else if steps.iter().any(|step| named(step)) {
+                None
+            } else if job.skipped.iter().any(|step| named(step)) {
+                let skipped = Finding::at(&word.at, title("the recipe leaves out the step"), "`skip` is true");
+                Some(skipped.help("remove one of the two"))
+            } else {
+                let meant = nearest(&word.text, steps.iter().copied()).map(|meant| format!("did you mean `{meant}`?"));
+                let help = meant.unwrap_or_else(|| format!("its steps are {}", steps.join(", ")));
+                Some(Finding::at(&word.at, title("the recipe has no step"), "not a step").help(help))
+            };
+            finding.into_iter().for_each(|finding| self.texts.find(finding));
+            seen.push(word);
+        }
     }
 
     /// Returns a command in exec form. Its first word is a program.

@@ -50,6 +50,26 @@ pub struct Job {
     pub oci: Option<Oci>,
 }
 
+impl Job {
+    /// Returns the names of the program's own steps before those of the phase `packages`, in the order in which they run.
+    pub fn own_steps(&self) -> Vec<&'static str> {
+        let Build { unblocker_profile, baselayout_atoms, include_system, .. } = &self.build;
+        let all = [
+            ("@configure", true),
+            ("@unblocker", unblocker_profile.is_some()),
+            ("@baselayout", !baselayout_atoms.is_empty()),
+            ("@system", *include_system),
+            ("@packages", !self.emerge.packages.is_empty()),
+        ];
+        all.into_iter().filter(|(_, wanted)| *wanted).map(|(name, _)| name).collect()
+    }
+}
+
+/// Returns true if `name` names the step `step`, or a group that it belongs to.
+pub fn names_step(name: &str, step: &str) -> bool {
+    step.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// An image that another one starts from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Parent {
@@ -559,6 +579,9 @@ pub struct Oci {
     pub labels: BTreeMap<String, String>,
     /// The author of the image.
     pub maintainer: Option<String>,
+    /// The steps, or groups of steps, after which a layer ends. Empty: the tarball is the only layer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cuts: Vec<String>,
 }
 
 impl Oci {

@@ -308,6 +308,7 @@ pub(super) const KEYS: &[Key] = &[
     key("oci", "volumes", Type::Strs, r#"volumes = ["/srv"]"#),
     key("oci", "labels", Type::Map, r#"labels = { maintainer = "me@example.org" }"#),
     key("oci", "maintainer", Type::Str, r#"maintainer = "me@example.org""#),
+    key("oci", "cuts", Type::Strs, r#"cuts = ["@packages"]"#),
     key("tree", "name", Type::Str, r#"name = "hello""#),
 ];
 

@@ -14,6 +14,7 @@ mod accelerate;
 mod binhost;
 mod clean;
 mod crash;
+mod cuts;
 mod failed;
 mod failure;
 mod fetched;

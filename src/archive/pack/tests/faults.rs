@@ -153,7 +153,7 @@ fn attributes_that_are_left_out_are_counted() {
     let mut deferred = Deferred::default();
     deferred.add_xattr(Path::new("f"), b"security.selinux".to_vec(), b"v".to_vec());
     let (notes, root) = (Notes::default(), Rootfs::open(place.path()).unwrap());
-    let tree = Tree { root: &root, deferred: &deferred };
+    let tree = Tree { root: &root, deferred: &deferred, part: None };
     let mut file = tempfile::tempfile().unwrap();
     pack(tree, Outputs::archive(&mut file), &Options::default(), &notes).unwrap();
     assert_eq!(

@@ -111,7 +111,7 @@ fn mtree_finds_no_difference_between_a_tree_and_its_manifest() {
         let (mut file, mut contents) = (tempfile::tempfile().unwrap(), Vec::new());
         let outputs = Outputs { archive: &mut file, contents: Some(&mut contents), manifest: Some(out) };
         let root = Rootfs::open(&tree).unwrap();
-        let tree = Tree { root: &root, deferred: &Deferred::default() };
+        let tree = Tree { root: &root, deferred: &Deferred::default(), part: None };
         pack(tree, outputs, &Options::default(), &Silent).unwrap()
     };
     let mut text = Vec::new();

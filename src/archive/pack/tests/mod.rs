@@ -26,7 +26,7 @@ fn packed(tree: &Path, record: &Deferred, options: &Options) -> (Vec<u8>, Packed
     let mut contents = Vec::new();
     let root = Rootfs::open(tree).unwrap();
     let outputs = Outputs { contents: Some(&mut contents), ..Outputs::archive(&mut file) };
-    let packed = pack(Tree { root: &root, deferred: record }, outputs, options, &Silent).unwrap();
+    let packed = pack(Tree { root: &root, deferred: record, part: None }, outputs, options, &Silent).unwrap();
     let mut bytes = Vec::new();
     io::Seek::rewind(&mut file).unwrap();
     io::Read::read_to_end(&mut file, &mut bytes).unwrap();
@@ -255,7 +255,7 @@ fn deferred_nodes_come_back_unless_another_file_has_the_name() {
 fn refused(tree: &Path, record: &Deferred, options: &Options) -> Error {
     let mut file = tempfile::tempfile().unwrap();
     let root = Rootfs::open(tree).unwrap();
-    pack(Tree { root: &root, deferred: record }, Outputs::archive(&mut file), options, &Silent).unwrap_err()
+    pack(Tree { root: &root, deferred: record, part: None }, Outputs::archive(&mut file), options, &Silent).unwrap_err()
 }
 
 #[test]
@@ -316,7 +316,7 @@ fn a_file_that_is_modified_meanwhile_is_an_error() {
             let options = Options { format: Format::Plain, threads: 1, ..Options::default() };
             let mut out = File::from(OwnedFd::from(to));
             let root = Rootfs::open(place.path()).unwrap();
-            let tree = Tree { root: &root, deferred: &Deferred::default() };
+            let tree = Tree { root: &root, deferred: &Deferred::default(), part: None };
             pack(tree, Outputs::archive(&mut out), &options, &Silent)
         });
         let error = error.unwrap_err();
@@ -332,7 +332,7 @@ fn a_full_disk_is_an_error() {
     let root = Rootfs::open(place.path()).unwrap();
     let mut contents = Vec::new();
     let outputs = Outputs { contents: Some(&mut contents), ..Outputs::archive(&mut full) };
-    let tree = Tree { root: &root, deferred: &Deferred::default() };
+    let tree = Tree { root: &root, deferred: &Deferred::default(), part: None };
     let error = pack(tree, outputs, &Options::default(), &Silent).unwrap_err();
     assert_eq!(error.exit_code(), 4);
     assert!(error.hint().is_some());
@@ -373,11 +373,12 @@ fn sockets_are_left_out_and_mounts_are_not_entered() {
     let (_, packed, _) = packed(place.path(), &Deferred::default(), &Options::default());
     assert_eq!(packed.entries, 1);
     let root = Rootfs::open(Path::new("/")).unwrap();
-    let result = walk::walk(Tree { root: &root, deferred: &Deferred::default() }, &[], &Silent, &mut |item| {
-        // The walk ends at /proc.
-        assert!(!item.path.starts_with("proc/self"));
-        if item.path.starts_with("proc") { Err(Error::build("entered")) } else { Ok(()) }
-    });
+    let result =
+        walk::walk(Tree { root: &root, deferred: &Deferred::default(), part: None }, &[], &Silent, &mut |item| {
+            // The walk ends at /proc.
+            assert!(!item.path.starts_with("proc/self"));
+            if item.path.starts_with("proc") { Err(Error::build("entered")) } else { Ok(()) }
+        });
     assert!(result.is_err_and(|error| error.kind() == crate::base::error::Kind::System));
 }
 
@@ -391,15 +392,16 @@ fn a_directory_that_is_replaced_meanwhile_is_an_error() {
     fs_err::write(top.join("z"), "of the first").unwrap();
     let root = Rootfs::open(place.path()).unwrap();
     let mut seen = Vec::new();
-    let walked = walk::walk(Tree { root: &root, deferred: &Deferred::default() }, &[], &Silent, &mut |item| {
-        if item.path == deep {
-            fs_err::rename(&top, &other).unwrap();
-            fs_err::create_dir_all(place.path().join(&deep)).unwrap();
-            fs_err::write(top.join("z"), "of the second").unwrap();
-        }
-        seen.push(item.path);
-        Ok(())
-    });
+    let walked =
+        walk::walk(Tree { root: &root, deferred: &Deferred::default(), part: None }, &[], &Silent, &mut |item| {
+            if item.path == deep {
+                fs_err::rename(&top, &other).unwrap();
+                fs_err::create_dir_all(place.path().join(&deep)).unwrap();
+                fs_err::write(top.join("z"), "of the second").unwrap();
+            }
+            seen.push(item.path);
+            Ok(())
+        });
     assert!(walked.unwrap_err().to_string().ends_with(": it was replaced while the tree was packed"));
     assert_eq!(seen.last(), Some(&deep));
 }

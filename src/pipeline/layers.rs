@@ -1,0 +1,78 @@
+//! The layers of an OCI image that is cut after steps. Each is the difference between two published trees, so no layer has a file that
+//! is stripped, and the layers do not depend on those of the store.
+
+use crate::archive::pack::{self, Options, Part, Tree};
+use crate::archive::unpack::Deferred;
+use crate::base::error::Result;
+use crate::base::progress::{Event, Progress, Silent};
+use crate::builder::Builder;
+use crate::builder::cuts::CutTree;
+use crate::fs::rootfs::Rootfs;
+use crate::output::{StagedLayer, Staging};
+use crate::source::Site;
+use crate::strip::{self, Rule};
+
+/// The parts of a build that its layers depend on.
+pub(super) struct Layers<'a> {
+    pub(super) builder: &'a Builder<'a>,
+    pub(super) strip: &'a [Rule],
+    /// The nodes that no tree of the build has.
+    pub(super) deferred: &'a Deferred,
+    pub(super) packing: &'a Options,
+    pub(super) staging: &'a Staging,
+    pub(super) at: &'a Site<'a>,
+}
+
+impl Layers<'_> {
+    /// Packs the layers of the finished tree `image`, lowest first; none if its tarball is the only layer.
+    ///
+    /// # Errors
+    /// Those of the trees, of [`pack::difference`] and of [`pack::pack`].
+    pub(super) fn pack(&self, image: &Rootfs) -> Result<Vec<StagedLayer>> {
+        let cuts = self.builder.cuts();
+        if cuts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut layers = Vec::new();
+        let mut below: Option<CutTree> = None;
+        for cut in &cuts {
+            let tree = self.builder.cut(cut, self.at.store)?;
+            // The finished tree has reported missing paths.
+            strip::apply(tree.root(), self.strip, &Silent)?;
+            layers.push(self.layer(below.as_ref(), tree.root(), Some(&cut.name), layers.len())?);
+            below.replace(tree).map_or(Ok(()), CutTree::unmount)?;
+        }
+        layers.push(self.layer(below.as_ref(), image, None, layers.len())?);
+        below.map_or(Ok(()), CutTree::unmount)?;
+        Ok(layers)
+    }
+
+    /// Packs the difference between two trees.
+    fn layer(&self, below: Option<&CutTree>, root: &Rootfs, step: Option<&str>, number: usize) -> Result<StagedLayer> {
+        let tree = Tree { root, deferred: self.deferred, part: None };
+        let named = step.map_or_else(|| "the last step".to_owned(), |step| format!("the step {step}"));
+        self.at.ui.stage(&format!("packing the layer that ends with {named}"));
+        let part = below.map(|below| self.difference(below.root(), tree)).transpose()?;
+        let tree = Tree { part: part.as_ref(), ..tree };
+        let layer = StagedLayer::make(self.staging, number, step, |file| {
+            pack::pack(tree, pack::Outputs::archive(file), self.packing, &Bytes(self.at.ui))
+        })?;
+        self.at.ui.done();
+        Ok(layer)
+    }
+
+    fn difference(&self, below: &Rootfs, tree: Tree<'_>) -> Result<Part> {
+        pack::difference(Tree { root: below, ..tree }, tree, self.packing.epoch)
+    }
+}
+
+/// Passes on the progress of packing. The tarball reports what archives leave out.
+struct Bytes<'a>(&'a dyn Progress);
+
+impl Progress for Bytes<'_> {
+    fn emit(&self, event: Event<'_>) {
+        if let Event::Bytes { .. } = event {
+            self.0.emit(event);
+        }
+    }
+}
