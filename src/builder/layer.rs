@@ -239,7 +239,7 @@ impl Builder<'_> {
             key,
             parent: *self.chain.state(),
             result: Sha256::of(b""),
-            image: self.parts.job.name.clone(),
+            image: self.parts.job.path.clone(),
             step: name.to_owned(),
             inputs,
             started: began.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),

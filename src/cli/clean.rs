@@ -1,14 +1,16 @@
 //! `clean`: removes files from the store.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::limits::size;
 use super::session::{self, Root};
-use crate::base::error::Result;
+use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::text;
 use crate::recipe;
+use crate::store::Store;
 use crate::store::clean::Category;
-use crate::store::layers::Limits;
+use crate::store::layers::{Chosen, Limits};
 use crate::ui::Terminal;
 
 /// Remove files from the store that can be built or downloaded again
@@ -20,7 +22,8 @@ use crate::ui::Terminal;
 Examples:
   quern-builder clean --dry-run --all    list everything with its size
   quern-builder clean --builds --trees
-  quern-builder clean --layers --keep 20GiB --unused 30d")]
+  quern-builder clean --layers --keep 20GiB --unused 30d
+  quern-builder clean --of machines/base --below")]
 pub struct Args {
     /// All of the following
     #[arg(long)]
@@ -37,6 +40,13 @@ pub struct Args {
     /// Keep layers that were used during this time: days, or 36h, 14d, 4w. With --keep, layers must meet both conditions to stay
     #[arg(long, value_name = "AGE", value_parser = age, requires = "layers")]
     pub unused: Option<u64>,
+    /// The layers of this recipe, or of the directory of an image in a tree
+    #[arg(long, value_name = "RECIPE", value_parser = super::recipe_path())]
+    pub of: Option<PathBuf>,
+    /// With --of, remove also the layers that were made on top of them, as those of the images that start from it; with a name, only
+    /// the layers from this step on
+    #[arg(long, value_name = "STEP", num_args = 0..=1, requires = "of")]
+    pub below: Option<Option<String>>,
     /// Unpacked stage3s and ebuild repositories
     #[arg(long)]
     pub trees: bool,
@@ -61,12 +71,13 @@ pub struct Args {
 }
 
 impl Args {
-    /// Returns the selected categories; without options, the work directories.
-    pub fn selection(&self) -> Vec<Category> {
-        let limits = Limits { keep: self.keep, unused: self.unused.map(Duration::from_secs) };
+    /// Returns the selected categories; without options, the work directories. `of` are the layers of the recipe.
+    pub fn selection(&self, of: Option<Chosen>) -> Vec<Category> {
+        let layers = self.layers || of.is_some();
+        let limits = Limits { keep: self.keep, unused: self.unused.map(Duration::from_secs), of };
         let chosen = [
             (Category::Builds, self.builds),
-            (Category::Layers(limits), self.layers),
+            (Category::Layers(limits), layers),
             (Category::Trees, self.trees),
             (Category::Blobs, self.blobs),
             (Category::Packages, self.packages),
@@ -84,12 +95,35 @@ impl Args {
             Root::Done(code) => return Ok(code),
         };
         let mut lines = Vec::new();
-        let cleaned = store.clean(&self.selection(), self.dry_run, |item| {
+        let of = self.of.as_deref().map(|recipe| self.layers_of(recipe, &store)).transpose()?;
+        let cleaned = store.clean(&self.selection(of), self.dry_run, |item| {
             let name = item.path.strip_prefix(store.root()).unwrap_or(&item.path).display().to_string();
             lines.push(row(item.bytes, &if item.busy { format!("{name} (in use, not removed)") } else { name }));
         });
         ui.plan(&lines.join("\n"));
         cleaned.map(|()| 0)
+    }
+}
+
+impl Args {
+    /// Returns the layers that the last build of a recipe made or used, without those of the image that it starts from.
+    fn layers_of(&self, recipe: &Path, store: &Store) -> Result<Chosen> {
+        let origin = fs_err::canonicalize(recipe).context(Kind::Usage, || "finding the recipe")?;
+        let built = store.last_state(&origin)?.ok_or_else(|| {
+            Error::usage(format!("the store has no build of {}", text::line(&recipe.to_string_lossy())))
+                .with_hint("`quern-builder store list --layers` lists the layers and their images")
+        })?;
+        let mut own: Vec<_> = built.layers.into_iter().filter(|(name, _)| !name.contains(':')).collect();
+        if let Some(Some(step)) = &self.below {
+            let names: Vec<&str> = own.iter().map(|(name, _)| name.as_str()).collect();
+            let Some(at) = names.iter().position(|name| name == step) else {
+                return Err(Error::usage(format!("the last build has no step {}", text::quoted(step)))
+                    .with_hint(format!("its steps are {}", names.join(", "))));
+            };
+            own.drain(..at);
+        }
+        let keys = own.into_iter().map(|(_, key)| key).collect();
+        Ok(Chosen { keys, above: self.below.is_some() })
     }
 }
 
@@ -116,10 +150,10 @@ mod tests {
 
     #[test]
     fn the_default_selection_is_builds() {
-        let of = |arguments: &[&str]| Cli::parse_from([&["clean"], arguments].concat()).args.selection();
+        let of = |arguments: &[&str]| Cli::parse_from([&["clean"], arguments].concat()).args.selection(None);
         assert_eq!(of(&[]), [Category::Builds]);
         assert_eq!(of(&["--trees"]), [Category::Trees]);
-        let limits = Limits { keep: Some(20 << 30), unused: Some(Duration::from_secs(14 * 86_400)) };
+        let limits = Limits { keep: Some(20 << 30), unused: Some(Duration::from_secs(14 * 86_400)), of: None };
         assert_eq!(of(&["--layers", "--keep", "20G", "--unused", "14"]), [Category::Layers(limits)]);
         for refused in [&["--keep", "20G"][..], &["--layers", "--keep", "x"], &["--layers", "--unused", "1y"]] {
             assert!(Cli::try_parse_from([&["clean"], refused].concat()).is_err(), "{refused:?}");

@@ -27,6 +27,8 @@ use crate::portage::emerge::Step;
 use crate::recipe::Job;
 use crate::source::binhost::BinhostInput;
 use crate::source::{Site, SourceFile};
+use crate::store::clean::Category;
+use crate::store::layers::Limits;
 use crate::store::lock::Mode;
 use crate::store::work::{State, Work};
 use crate::strip;
@@ -114,7 +116,7 @@ pub fn build(job: &Job, origin: &Path, options: &BuildOptions, at: &Site<'_>) ->
     }
     let below = below(job, &inputs.base, &inputs.ebuilds, at)?;
     let run = Run { job, origin, ebuilds: &inputs.ebuilds, base: &inputs.base, below, options: steps };
-    with_builder(run, at, |mut builder, place| {
+    let finished = with_builder(run, at, |mut builder, place| {
         let Place { plan, work, mut state } = place;
         let cached = builder.tally().run.is_empty();
         let results = match (&steps.until, results) {
@@ -138,7 +140,20 @@ pub fn build(job: &Job, origin: &Path, options: &BuildOptions, at: &Site<'_>) ->
         state.finished = true;
         work.finish(&state)?;
         Ok(Finished { published: Some(published), cached })
-    })
+    })?;
+    job.keep_layers.map_or(Ok(()), |bytes| keep_layers(bytes, at))?;
+    Ok(finished)
+}
+
+/// Removes the least recently used layers until the rest takes at most `bytes`. Those that another build uses stay.
+fn keep_layers(bytes: u64, at: &Site<'_>) -> Result<()> {
+    let limits = Limits { keep: Some(bytes), ..Limits::default() };
+    let mut removed = 0;
+    at.store.clean(&[Category::Layers(limits)], false, |item| removed += u64::from(!item.busy))?;
+    if removed > 0 {
+        at.ui.note(&format!("removed {removed} of the least recently used layers, as store.keep of the recipe says"));
+    }
+    Ok(())
 }
 
 /// Runs the steps of an image in its work directory, and then `done` with its trees.

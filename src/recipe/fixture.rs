@@ -9,6 +9,7 @@ pub(crate) fn job() -> Job {
         from: None,
         path: "test".to_owned(),
         publish: true,
+        keep_layers: None,
         source: Source {
             base: BaseSpec::Gentoo { stage3: "amd64-musl".to_owned(), version: Version::Latest },
             mirrors: vec!["https://mirror.example".to_owned()],

@@ -49,7 +49,7 @@ impl Store {
         for category in categories {
             let directory = match category {
                 Category::Layers(limits) => {
-                    self.clean_layers(*limits, pretend, &mut each)?;
+                    self.clean_layers(limits, pretend, &mut each)?;
                     continue;
                 }
                 Category::Builds => "builds",

@@ -192,6 +192,14 @@ impl WorkPaths {
         self.directory.join("state.json")
     }
 
+    fn read_state(&self) -> Result<Option<State>> {
+        match fs_err::read(self.state()) {
+            Ok(text) => Ok(serde_json::from_slice(&text).ok()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::system("reading the state of the last build").with_source(error)),
+        }
+    }
+
     /// The directories that a build changes, except the logs.
     fn changed(&self) -> [PathBuf; 18] {
         [
@@ -305,6 +313,18 @@ impl Store {
         WorkPaths::new(home.join("builds").join(format!("{name}-{}", &digest[..8])))
     }
 
+    /// Returns the state that the last build of the recipe in the file `origin` left; `None` if it was not built.
+    ///
+    /// # Errors
+    /// [`Kind::System`] if the store cannot be read.
+    pub fn last_state(&self, origin: &Path) -> Result<Option<State>> {
+        let digest = Sha256::of(std::os::unix::ffi::OsStrExt::as_bytes(origin.as_os_str())).hex();
+        let suffix = format!("-{}", &digest[..8]);
+        let named = |path: &PathBuf| path.to_str().is_some_and(|path| path.ends_with(&suffix));
+        let found = super::clean::children(&self.root().join("builds"))?.into_iter().find(named);
+        found.map_or(Ok(None), |directory| WorkPaths::new(directory).read_state())
+    }
+
     /// Locks the work directory of the recipe `name` from the file `origin`, and makes it if it is missing. Calls `waiting` before
     /// it waits for another process that holds the lock.
     ///
@@ -403,11 +423,7 @@ impl Work {
     /// # Errors
     /// [`Kind::System`] if the file cannot be read.
     pub fn state(&self) -> Result<Option<State>> {
-        match fs_err::read(self.paths.state()) {
-            Ok(text) => Ok(serde_json::from_slice(&text).ok()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::system("reading the state of the last build").with_source(error)),
-        }
+        self.paths.read_state()
     }
 
     /// Records the state of a build that failed.

@@ -44,6 +44,8 @@ pub(super) fn job(
     checker.unmerging(&mut steps);
     let strip = checker.strip();
     let oci = checker.oci();
+    let keep_layers =
+        checker.word("store", "keep").and_then(|word| checker.follow(&word, "size of layers", words::max_bytes));
     let build = build.and_then(|(build, _)| build);
     if let (Some(BaseSpec::Host { .. }), Some(TreeKind::Stage4)) =
         (source.as_ref().map(|source| &source.base), build.as_ref().map(|build| build.kind))
@@ -64,6 +66,7 @@ pub(super) fn job(
         from: checker.family.parent.take().map(Box::new),
         path: path?,
         publish,
+        keep_layers,
         source: source?,
         portage: portage?,
         build: build?,

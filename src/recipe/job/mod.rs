@@ -38,6 +38,9 @@ pub struct Job {
     /// The helpers of compilers. They change no result, so they are not a part of the provenance.
     #[serde(skip)]
     pub accelerate: Accelerate,
+    /// The size in bytes of the layers that the store keeps after a build; `None`: all. No part of the provenance.
+    #[serde(skip)]
+    pub keep_layers: Option<u64>,
     /// The steps, in the order in which they run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Step>,

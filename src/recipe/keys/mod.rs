@@ -103,8 +103,8 @@ pub(super) struct Key {
 }
 
 /// The sections, in the order of messages.
-pub(super) const SECTIONS: [&str; 9] =
-    ["source", "portage", "build", "emerge", "steps", "accelerate", "strip", "oci", "tree"];
+pub(super) const SECTIONS: [&str; 10] =
+    ["source", "portage", "build", "emerge", "steps", "accelerate", "strip", "oci", "store", "tree"];
 
 /// Deprecated spellings, accepted with a warning: section, old, new.
 pub(super) const DEPRECATED: &[(&str, &str, &str)] = &[("portage", "disftiles", "distfiles")];
@@ -309,6 +309,7 @@ pub(super) const KEYS: &[Key] = &[
     key("oci", "labels", Type::Map, r#"labels = { maintainer = "me@example.org" }"#),
     key("oci", "maintainer", Type::Str, r#"maintainer = "me@example.org""#),
     key("oci", "cuts", Type::Strs, r#"cuts = ["@packages"]"#),
+    key("store", "keep", Type::Size, r#"keep = "20 GiB""#),
     key("tree", "name", Type::Str, r#"name = "hello""#),
 ];
 

@@ -16,12 +16,38 @@ use crate::base::error::{Context, Result};
 use crate::fs::lock::try_lock;
 
 /// Conditions for the removal of layers. Without any, all layers are removed that no process uses.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Remove the least recently used layers until the rest takes at most so many bytes on disk.
     pub keep: Option<u64>,
     /// Remove layers that were not used for so long.
     pub unused: Option<Duration>,
+    /// Remove these layers.
+    pub of: Option<Chosen>,
+}
+
+/// Layers that are chosen by their keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    pub keys: Vec<Sha256>,
+    /// True to remove also the layers that were made on top of them.
+    pub above: bool,
+}
+
+impl Chosen {
+    /// Returns the indexes of the chosen layers.
+    fn among(&self, layers: &[Candidate]) -> HashSet<usize> {
+        let keys = |index: &usize| self.keys.contains(&layers[*index].record.key);
+        let mut chosen: HashSet<usize> = (0..layers.len()).filter(keys).collect();
+        let mut grown = self.above;
+        while grown {
+            let states: HashSet<Sha256> = chosen.iter().map(|index| layers[*index].record.chain()).collect();
+            let before = chosen.len();
+            chosen.extend((0..layers.len()).filter(|index| states.contains(&layers[*index].record.parent)));
+            grown = chosen.len() > before;
+        }
+        chosen
+    }
 }
 
 /// A layer in the store.
@@ -56,7 +82,7 @@ impl Store {
     /// above it. Calls `each` for every layer that is removed, or that stays only because it is used.
     pub(in crate::store) fn clean_layers(
         &self,
-        limits: Limits,
+        limits: &Limits,
         pretend: bool,
         each: &mut dyn FnMut(&Item),
     ) -> Result<()> {
@@ -73,11 +99,16 @@ impl Store {
         }
         let now = SystemTime::now();
         let mut total: u64 = layers.iter().map(|layer| layer.bytes).sum();
+        let of = limits.of.as_ref().map(|chosen| chosen.among(&layers)).unwrap_or_default();
         // The states that layers that stay are based on.
         let mut needed = HashSet::new();
-        for (used, layer) in oldest_first(&layers) {
+        for (used, index) in oldest_first(&layers) {
+            let layer = &layers[index];
             let old = limits.unused.is_some_and(|age| now.duration_since(used).is_ok_and(|since| since >= age));
-            let chosen = limits == Limits::default() || old || limits.keep.is_some_and(|keep| total > keep);
+            let chosen = *limits == Limits::default()
+                || old
+                || of.contains(&index)
+                || limits.keep.is_some_and(|keep| total > keep);
             let removed = match chosen {
                 false => false,
                 true if needed.contains(&layer.record.chain()) => {
@@ -111,7 +142,7 @@ struct Candidate {
 
 /// Sorts layers by their last use, which is also returned, a layer after all that lie above it: whoever uses a layer uses those below
 /// it, too.
-fn oldest_first(layers: &[Candidate]) -> Vec<(SystemTime, &Candidate)> {
+fn oldest_first(layers: &[Candidate]) -> Vec<(SystemTime, usize)> {
     let mut above: HashMap<Sha256, Vec<usize>> = HashMap::new();
     for (index, layer) in layers.iter().enumerate() {
         above.entry(layer.record.parent).or_default().push(index);
@@ -121,7 +152,7 @@ fn oldest_first(layers: &[Candidate]) -> Vec<(SystemTime, &Candidate)> {
     sorted.sort_unstable_by(|(one, first), (other, second)| {
         (one, &layers[*first].path).cmp(&(other, &layers[*second].path))
     });
-    sorted.into_iter().map(|((used, _), index)| (used, &layers[index])).collect()
+    sorted.into_iter().map(|((used, _), index)| (used, index)).collect()
 }
 
 /// The last use of a layer and those above it, and the number of layers in the longest chain above it.

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
-pub use self::collect::{Limits, Listed};
+pub use self::collect::{Chosen, Limits, Listed};
 pub use self::flatten::flatten;
 pub use self::make::Partial;
 pub use self::record::{FORMAT, LayerRecord, chain, result};

@@ -336,7 +336,7 @@ fn layers_are_removed_from_above_and_those_in_use_stay() {
 
 #[test]
 fn the_least_recently_used_layers_go_first() {
-    let unused = |hours: u64| Limits { unused: Some(Duration::from_secs(3600 * hours)), keep: None };
+    let unused = |hours: u64| Limits { unused: Some(Duration::from_secs(3600 * hours)), ..Limits::default() };
     // `a` was not used since, but `d` was, which lies above it.
     for (hours, removed) in [(6, ""), (4, ""), (3, "c"), (2, "cz"), (1, "czdba")] {
         let (_home, store) = chains("abczd");
@@ -347,12 +347,22 @@ fn the_least_recently_used_layers_go_first() {
     let sizes: Vec<u64> =
         store.layers().unwrap().iter().map(|layer| super::super::clean::disk_usage(&layer.directory)).collect();
     assert_eq!(sizes.iter().max(), sizes.iter().min(), "the layers of this test have equal sizes");
-    let keep = |bytes| Limits { keep: Some(bytes), unused: None };
+    let keep = |bytes| Limits { keep: Some(bytes), ..Limits::default() };
     assert_eq!(cleaned(&store, keep(5 * sizes[0]), true), "");
     assert_eq!(cleaned(&store, keep(5 * sizes[0] - 1), true), "c");
     assert_eq!(cleaned(&store, Limits { keep: Some(4 * sizes[0]), ..unused(2) }, true), "cz");
     assert_eq!(cleaned(&store, keep(2 * sizes[0]), false), "czd");
     assert_eq!(cleaned(&store, keep(0), false), "ba");
+}
+
+#[test]
+fn layers_are_chosen_by_their_keys() {
+    let of = |name: &str, above| Limits { of: Some(Chosen { keys: vec![key(name)], above }), ..Limits::default() };
+    for (name, above, removed) in [("b", false, "B"), ("b", true, "cdb"), ("a", true, "cdba"), ("z", false, "z")] {
+        let (_home, store) = chains("abcdz");
+        assert_eq!(cleaned(&store, of(name, above), false), removed, "{name} {above}");
+        assert_eq!(store.layers().unwrap().len(), 5 - removed.chars().filter(|name| name.is_lowercase()).count());
+    }
 }
 
 #[test]
@@ -365,7 +375,7 @@ fn leftovers_are_removed_and_layers_that_are_being_made_stay() {
     fs_err::create_dir(of("damaged")).unwrap();
     let mut said = BTreeMap::new();
     let mut each = |item: &crate::store::clean::Item| _ = said.insert(item.path.clone(), item.busy);
-    store.clean(&[Category::Layers(Limits { keep: Some(1 << 40), unused: None })], false, &mut each).unwrap();
+    store.clean(&[Category::Layers(Limits { keep: Some(1 << 40), ..Limits::default() })], false, &mut each).unwrap();
     let own = making.directory().to_owned();
     assert_eq!(said, BTreeMap::from([(own, true), (of("killed.partial"), false), (of("damaged"), false)]));
     assert_eq!(layers(&store).len(), 1);
