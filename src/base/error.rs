@@ -72,6 +72,13 @@ impl Error {
         Self::new(Kind::Network, message)
     }
 
+    /// Puts the object that the operation is a part of before the message.
+    #[must_use]
+    pub fn within(mut self, object: &str) -> Self {
+        self.inner.message = format!("{object}: {}", self.inner.message);
+        self
+    }
+
     /// Adds the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {

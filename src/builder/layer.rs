@@ -123,7 +123,8 @@ impl Builder<'_> {
                 }
             }
         }
-        self.chain.shorten(MAX_CHAIN, at.store)
+        self.chain.shorten(MAX_CHAIN, at.store)?;
+        if self.options.interactive { self.shell_after(&node.name, at) } else { Ok(()) }
     }
 
     /// Takes the layer of a step from the store, and repeats the warnings of the step.
@@ -203,7 +204,7 @@ impl Builder<'_> {
         if space::is_crowded(partial.directory()) {
             return failed(space::crowded(error, &[partial.directory()]), None);
         }
-        if !self.parts.job.build.keep_failed {
+        if !self.parts.job.build.keep_failed && !self.options.shell_on_failure {
             return failed(error, None);
         }
         let work = self.parts.work.paths();

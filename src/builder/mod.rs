@@ -92,6 +92,10 @@ pub struct StepOptions {
     pub until: Option<String>,
     /// The first step that runs although the store has its layer; `all` for the first of all.
     pub again: Option<String>,
+    /// Open a shell after each step, on the terminal of this process.
+    pub interactive: bool,
+    /// Open a shell in the trees of a step that fails, on the terminal of this process.
+    pub shell_on_failure: bool,
 }
 
 /// The parts of a build.

@@ -1,5 +1,6 @@
 //! `build`: makes an image from a recipe.
 
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -65,6 +66,12 @@ pub struct Args {
     /// Run this step and all later ones although the store has their results; `all` runs every step
     #[arg(long, value_name = "STEP")]
     pub again: Option<String>,
+    /// Open a shell after each step, in its trees, and throw its changes away
+    #[arg(long, conflicts_with = "dry_run")]
+    pub interactive: bool,
+    /// If a step fails, open the shell of `shell --failed` first; without a terminal, only fail
+    #[arg(long, conflicts_with = "dry_run")]
+    pub shell_on_failure: bool,
     /// Show the output of steps as it comes
     #[arg(long)]
     pub watch: bool,
@@ -111,6 +118,11 @@ impl Args {
         let images = images::of(&self.recipe)?;
         if self.dry_run {
             return self.print_plans(images.as_deref(), &overrides, ui);
+        }
+        if self.interactive && !has_terminal() {
+            return Err(Error::usage("--interactive needs a terminal for its shells").with_hint(
+                "standard input, output and error must be a terminal; `shell --at STEP -- COMMAND` needs none",
+            ));
         }
         let recorder = || Recorder::new(ui, &self.records());
         if let Some(images) = images {
@@ -165,7 +177,12 @@ impl Args {
     }
 
     fn steps(&self) -> StepOptions {
-        StepOptions { until: self.until.clone(), again: self.again.clone() }
+        StepOptions {
+            until: self.until.clone(),
+            again: self.again.clone(),
+            interactive: self.interactive,
+            shell_on_failure: self.shell_on_failure && has_terminal(),
+        }
     }
 
     /// Returns the command that runs the image.
@@ -233,6 +250,11 @@ impl Args {
         ui.plan(&plan.to_string());
         Ok(0)
     }
+}
+
+/// Returns true if a shell of this process can be used.
+fn has_terminal() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal()
 }
 
 fn name(path: &Path) -> String {

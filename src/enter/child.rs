@@ -1,13 +1,13 @@
 //! S1, started for one command, with one thread. It forks the first process of a new pid namespace and then only waits.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
-use super::{MARK, NAME, Plan, Report, init};
+use super::{MARK, NAME, Plan, Report, init, wire};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::os::process::{self, Forward};
 use crate::os::sys::{self, Fork};
@@ -25,7 +25,7 @@ pub fn run_if_child() -> Option<i32> {
         Ok(code) => Some(code),
         Err(error) => {
             let code = error.exit_code();
-            report(&mut channel, &Report::failed(&error));
+            wire::send(&channel, &Report::failed(&error), None);
             Some(code)
         }
     }
@@ -49,14 +49,6 @@ fn sandbox(channel: &mut UnixStream) -> Result<i32> {
         Fork::Parent(child) => {
             process::supervise(child, &signals, Forward::Sent, Some(channel.as_fd()), None).map(|exit| exit.code())
         }
-    }
-}
-
-/// Sends one report. Errors do not matter: if the builder is gone, this process ends as well.
-pub(super) fn report(channel: &mut UnixStream, report: &Report) {
-    if let Ok(mut line) = serde_json::to_vec(report) {
-        line.push(b'\n');
-        channel.write_all(&line).ok();
     }
 }
 

@@ -8,10 +8,11 @@ use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use caps::{CapSet, Capability};
+use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::SigSet;
 use nix::unistd::{Gid, Pid, Uid};
@@ -19,10 +20,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
-use super::child::report;
 use super::left::{Left, Orphans};
 use super::mounts::{self, Root};
-use super::{Identity, Plan, Report, Terminal};
+use super::{Identity, Plan, Report, Terminal, wire};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::os::process::{self, Forward};
 use crate::os::sys;
@@ -68,19 +68,20 @@ pub(super) fn run(
     let (child, proc) = match started {
         Ok(started) => started,
         Err(error) => {
-            report(channel, &Report::failed(&error));
+            wire::send(channel, &Report::failed(&error), None);
             return NOT_STARTED;
         }
     };
-    report(channel, &Report::Started);
-    let Some(child) = child else { return 0 };
-    let forward = match plan.terminal {
-        Terminal::None => Forward::Everyone,
-        Terminal::Shared | Terminal::Foreground => Forward::Sent,
+    let Some((child, pseudo)) = child else {
+        wire::send(channel, &Report::Started, None);
+        return 0;
     };
+    wire::send(channel, &Report::Started, pseudo.as_ref().map(AsFd::as_fd));
+    drop(pseudo);
+    let forward = if plan.terminal.is_callers() { Forward::Sent } else { Forward::Everyone };
     let Ok(lifeline) = channel.try_clone() else { return NOT_STARTED };
     let mut orphans = plan.left.as_ref().map(|wanted| Orphans::new(proc, child, wanted));
-    let mut tell = |left: Vec<Left>| left.into_iter().for_each(|left| report(channel, &Report::Left(left)));
+    let tell = |left: Vec<Left>| left.into_iter().for_each(|left| wire::send(channel, &Report::Left(left), None));
     let mut look = || _ = orphans.as_mut().map(|orphans| tell(orphans.end_waited_for(Instant::now())));
     let tick: Option<&mut dyn FnMut()> = if plan.left.is_some() { Some(&mut look) } else { None };
     let exit = process::supervise(child, signals, forward, Some(lifeline.as_fd()), tick);
@@ -88,7 +89,10 @@ pub(super) fn run(
         tell(orphans.remaining());
     }
     match exit {
-        Ok(exit) => exit.code(),
+        Ok(exit) => {
+            wire::send(channel, &Report::Ended(exit), None);
+            exit.code()
+        }
         Err(error) => error.exit_code(),
     }
 }
@@ -131,7 +135,7 @@ fn confine(pid: i32, proc: &OwnedFd, channel: &mut UnixStream, lines: &mut BufRe
         .map_err(|errno| userns::refused("making the user namespace of the sandbox", errno))?;
     // Otherwise a builder that is not root of the host may not write the id maps of a process that gained capabilities.
     nix::sys::prctl::set_dumpable(true).system(|| "making the sandbox reachable for its parent")?;
-    report(channel, &Report::Unshared { pid });
+    wire::send(channel, &Report::Unshared { pid }, None);
     let mut line = String::new();
     lines.read_line(&mut line).system(|| "waiting for the maps of the sandbox")?;
     if line.is_empty() {
@@ -182,7 +186,7 @@ fn drop_privileges(plan: &Plan, parent: BorrowedFd<'_>) -> Result<()> {
             .with_source(error)
             .with_hint("see /proc/key-users and the limits in /proc/sys/kernel/keys")
     })?;
-    if plan.terminal != Terminal::None {
+    if plan.terminal.is_callers() {
         sys::keep_from_typing().system(|| "keeping the command from typing into the terminal")?;
     }
     // Changing credentials cleared the death signal. A parent that died in between sends none.
@@ -193,17 +197,26 @@ fn drop_privileges(plan: &Plan, parent: BorrowedFd<'_>) -> Result<()> {
     sys::cloexec_all().system(doing)
 }
 
-/// Starts the command, if there is one.
-fn start(plan: &Plan) -> Result<Option<Pid>> {
+/// Starts the command, if there is one. Returns its process and the other end of its pseudo-terminal, if it has one.
+fn start(plan: &Plan) -> Result<Option<(Pid, Option<OwnedFd>)>> {
     let Some((program, arguments)) = plan.argv.split_first() else { return Ok(None) };
     let doing = || format!("starting {:?} in the tree", Path::new(program));
     #[allow(clippy::disallowed_methods, reason = "this room runs commands")]
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(&plan.env).current_dir(&plan.directory);
+    let pseudo = if plan.terminal == Terminal::Own { Some(pseudo_terminal(plan)?) } else { None };
+    if let Some(OpenptyResult { slave, .. }) = &pseudo {
+        let copy = || slave.try_clone().map(Stdio::from).system(|| "copying a pseudo-terminal");
+        command.stdin(copy()?).stdout(copy()?).stderr(copy()?);
+    }
     let (terminal, user) = (plan.terminal, plan.user.clone());
     let as_planned = move || {
         match terminal {
             Terminal::None => nix::unistd::setsid().map(drop),
+            Terminal::Own => nix::unistd::setsid().and_then(|_| {
+                let taken = rustix::process::ioctl_tiocsctty(std::io::stdin());
+                taken.map_err(|errno| nix::errno::Errno::from_raw(errno.raw_os_error()))
+            }),
             Terminal::Shared => Ok(()),
             Terminal::Foreground => process::take_foreground(),
         }?;
@@ -220,7 +233,22 @@ fn start(plan: &Plan) -> Result<Option<Pid>> {
             .with_source(error)
             .with_hint("give the path of a command in the tree, or a name that is in its PATH")
     })?;
-    Ok(Some(Pid::from_raw(child.id() as i32)))
+    Ok(Some((Pid::from_raw(child.id() as i32), pseudo.map(|pseudo| pseudo.master))))
+}
+
+/// Opens a pseudo-terminal in the sandbox's `/dev/pts`, owned by the user of the command. Its size is the same on every machine, because
+/// the result of a command may depend on it.
+fn pseudo_terminal(plan: &Plan) -> Result<OpenptyResult> {
+    let doing = || "opening a pseudo-terminal in the sandbox";
+    let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    let pseudo = openpty(&size, None).system(doing)?;
+    for end in [&pseudo.master, &pseudo.slave] {
+        sys::set_cloexec(end, true).system(doing)?;
+    }
+    if let Some(Identity { uid, .. }) = &plan.user {
+        nix::unistd::fchown(&pseudo.slave, Some(Uid::from_raw(*uid)), None).system(doing)?;
+    }
+    Ok(pseudo)
 }
 
 /// Takes the ids of a user. The process loses all capabilities, unless the user is root.

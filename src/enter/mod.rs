@@ -22,6 +22,7 @@ mod mounts;
 pub mod overlay;
 mod parent;
 pub mod plan;
+mod wire;
 
 pub use capture::Captured;
 pub use child::run_if_child;
@@ -30,6 +31,8 @@ pub use parent::{Io, Observer, run, try_out};
 pub use plan::{Identity, Mount, Plan, Terminal};
 
 use serde::{Deserialize, Serialize};
+
+use crate::os::process::Exit;
 
 /// The variable with the number of the control socket, for S1.
 const MARK: &str = "QUERN_SANDBOX_FD";
@@ -45,10 +48,12 @@ enum Report {
         /// Its process id, as the builder knows it.
         pid: i32,
     },
-    /// The command runs.
+    /// The command runs. Carries the other end of its pseudo-terminal, if it has one.
     Started,
     /// The command left a process behind.
     Left(Left),
+    /// The command has ended.
+    Ended(Exit),
     /// The command could not be started.
     Failed {
         /// The operation that failed.

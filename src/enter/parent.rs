@@ -1,6 +1,7 @@
 //! The builder's side of a sandbox: starts S1, sends it the plan, writes the id maps, reads the command's output.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -12,10 +13,10 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rustix::net::{RecvFlags, recv};
 
-use super::capture::Captured;
+use super::capture::{Captured, LINE, Lines};
 use super::plan::base_mounts;
+use super::wire::{self, Running};
 use super::{Left, MARK, NAME, Plan, Report, Terminal, mounts};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::os::process::{self, Exit, Foreground, Signals};
@@ -25,14 +26,12 @@ use crate::os::userns;
 /// Time between two calls of [`Observer::tick`].
 const TICK: Duration = Duration::from_millis(200);
 
-/// Longest line of output in bytes. Longer ones are split.
-const LINE: usize = 8192;
-
 /// The command's standard streams.
 pub enum Io<'a> {
     /// The streams of this process.
     Inherit,
-    /// Standard input is empty; standard output and standard error go to the observer as one stream.
+    /// Standard input is empty; standard output and standard error go to the observer as one stream. A plan with [`Terminal::Own`] needs
+    /// an observer.
     Observe(&'a mut dyn Observer),
     /// Standard input is empty; standard output and standard error are kept, within limits.
     Capture(&'a mut Captured),
@@ -40,7 +39,7 @@ pub enum Io<'a> {
 
 /// The reading ends of a command's output.
 enum Output<'a> {
-    Observed(std::io::PipeReader, &'a mut dyn Observer),
+    Observed(File, &'a mut dyn Observer),
     Captured([std::io::PipeReader; 2], &'a mut Captured),
 }
 
@@ -78,13 +77,13 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
     let mut command = Command::new(format!("/proc/self/fd/{}", program()?.as_raw_fd()));
     command.arg0(NAME).env_clear().env(MARK, theirs.as_raw_fd().to_string());
     let pipe = || std::io::pipe().system(|| "making a pipe");
-    let output = match io {
+    let mut output = match io {
         Io::Inherit => None,
         Io::Observe(observer) => {
             let (read, write) = pipe()?;
             let error = write.try_clone().system(|| "making a pipe")?;
             command.stdout(write).stderr(error);
-            Some(Output::Observed(read, observer))
+            Some(Output::Observed(File::from(OwnedFd::from(read)), observer))
         }
         Io::Capture(captured) => {
             let ((out, write), (err, error)) = (pipe()?, pipe()?);
@@ -96,7 +95,7 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
         // Signals from the terminal do not reach this group: this program passes them on, once.
         command.stdin(Stdio::null()).process_group(0);
     }
-    let foreground = (plan.terminal != Terminal::None).then(Foreground::note).flatten();
+    let foreground = plan.terminal.is_callers().then(Foreground::note).flatten();
     let mut plan = plan.clone();
     if plan.terminal == Terminal::Foreground && foreground.is_none() {
         // This program does not have the foreground, so it cannot give it away.
@@ -105,23 +104,33 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
     let child = command.spawn().system(|| "starting the sandbox")?;
     drop((command, theirs));
     let pid = Pid::from_raw(child.id() as i32);
-    let guard = Signals::guard(pid, plan.terminal != Terminal::None);
+    let guard = Signals::guard(pid, plan.terminal.is_callers());
     let mut first = None;
-    let started = hand_over(&plan, channel, &mut first);
+    let mut started = hand_over(&plan, channel, &mut first);
     if started.is_err() {
         kill(pid, Signal::SIGKILL).ok();
     }
-    let watched = match (&started, output) {
-        (Ok(channel), Some(Output::Observed(read, observer))) => {
-            watch(read, channel, observer, Limit::new(plan.limit, pid))
+    if let (Ok((_, pseudo)), Some(Output::Observed(read, _))) = (&mut started, &mut output)
+        && let Some(pseudo) = pseudo.take()
+    {
+        *read = File::from(pseudo);
+    }
+    let mut running = Running::default();
+    let watched = match (&started, &mut output) {
+        (Ok((channel, _)), Some(Output::Observed(read, observer))) => {
+            let lines = Lines::of(plan.terminal == Terminal::Own);
+            watch((read, lines), channel, &mut running, *observer, Limit::new(plan.limit, pid))
         }
-        (Ok(_), Some(Output::Captured([out, err], captured))) => captured.read(out, err),
+        (Ok(_), Some(Output::Captured(pipes, captured))) => captured.read(pipes),
         _ => Ok(()),
     };
     if watched.is_err() {
         kill(pid, Signal::SIGKILL).ok();
     }
     process::wait_for_end(pid)?;
+    if let (Ok((channel, _)), Some(Output::Observed(_, observer))) = (&started, &mut output) {
+        running.tell(channel, *observer);
+    }
     // Before it is reaped: after that its id may be reused.
     drop(guard);
     let exit = process::wait(pid)?;
@@ -137,7 +146,8 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
     }
     let _lifeline = started?;
     watched?;
-    Ok(exit)
+    // The exit code of S1 does not tell a signal from a code.
+    Ok(running.ended.filter(|ended| ended.code() == exit.code()).unwrap_or(exit))
 }
 
 /// Makes a sandbox in the tree `root`, which has the directories `dev`, `proc` and `tmp`, and ends it without running a command.
@@ -173,16 +183,15 @@ fn program() -> Result<BorrowedFd<'static>> {
 }
 
 /// Talks to S1 and S2 until the command has started; `first` becomes the id of S2. The returned socket is their lifeline: they die when
-/// it closes.
-fn hand_over(plan: &Plan, mut channel: UnixStream, first: &mut Option<Pid>) -> Result<UnixStream> {
+/// it closes. With it comes the other end of the command's pseudo-terminal, if it has one.
+fn hand_over(plan: &Plan, mut channel: UnixStream, first: &mut Option<Pid>) -> Result<(UnixStream, Option<OwnedFd>)> {
     let mut wire = serde_json::to_vec(plan).context(Kind::System, || "encoding the sandbox's plan")?;
     wire.push(b'\n');
     let talking = || "talking to the sandbox";
-    let mut reports = BufReader::new(channel.try_clone().system(talking)?.take(1 << 20));
     channel.write_all(&wire).system(talking)?;
-    let pid = match next(&mut reports)? {
-        Report::Unshared { pid } => pid,
-        other => return Err(unexpected(other)),
+    let pid = match wire::receive(&channel)? {
+        (Report::Unshared { pid }, _) => pid,
+        (other, _) => return Err(unexpected(other)),
     };
     *first = Some(Pid::from_raw(pid));
     for kind in ["uid_map", "gid_map"] {
@@ -191,19 +200,10 @@ fn hand_over(plan: &Plan, mut channel: UnixStream, first: &mut Option<Pid>) -> R
             .system(|| format!("writing the {kind} of the sandbox"))?;
     }
     channel.write_all(b"mapped\n").system(talking)?;
-    match next(&mut reports)? {
-        Report::Started => Ok(channel),
-        other => Err(unexpected(other)),
+    match wire::receive(&channel)? {
+        (Report::Started, pseudo) => Ok((channel, pseudo)),
+        (other, _) => Err(unexpected(other)),
     }
-}
-
-fn next(reports: &mut impl BufRead) -> Result<Report> {
-    let mut line = String::new();
-    reports.read_line(&mut line).system(|| "reading from the sandbox")?;
-    if line.is_empty() {
-        return Err(Error::system("the sandbox ended before its command was started"));
-    }
-    serde_json::from_str(&line).context(Kind::System, || "reading a report of the sandbox")
 }
 
 fn unexpected(report: Report) -> Error {
@@ -243,20 +243,19 @@ impl Limit {
     }
 }
 
-/// Passes output to the observer until every process of the sandbox has closed the pipe, which happens at the latest when PID 1 ends.
+/// Passes output to the observer until every process of the sandbox has closed its end, which happens at the latest when PID 1 ends.
 fn watch(
-    mut pipe: std::io::PipeReader,
+    (output, mut lines): (&mut File, Lines),
     channel: &UnixStream,
+    running: &mut Running,
     observer: &mut dyn Observer,
     mut limit: Limit,
 ) -> Result<()> {
-    let mut pending = Vec::new();
-    let mut reports = Vec::new();
     let mut buffer = vec![0; LINE];
     let mut ticked = Instant::now();
     loop {
         let timeout = PollTimeout::try_from(TICK).unwrap_or(PollTimeout::ZERO);
-        let ready = match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], timeout) {
+        let ready = match poll(&mut [PollFd::new(output.as_fd(), PollFlags::POLLIN)], timeout) {
             Ok(ready) => ready,
             Err(Errno::EINTR) => continue,
             Err(errno) => return Err(Error::system("waiting for the command's output").with_source(errno)),
@@ -264,47 +263,23 @@ fn watch(
         limit.enforce();
         if ticked.elapsed() >= TICK {
             observer.tick();
-            processes_left(channel, &mut reports, observer);
+            running.tell(channel, observer);
             ticked = Instant::now();
         }
         if ready == 0 {
             continue;
         }
-        match pipe.read(&mut buffer) {
+        match output.read(&mut buffer) {
             Ok(0) => break,
-            Ok(count) => pending.extend_from_slice(&buffer[..count]),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Ok(count) => lines.take(&buffer[..count], observer),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // Nobody has the pseudo-terminal open any more.
+            Err(error) if error.raw_os_error() == Some(Errno::EIO as i32) && lines.of_terminal() => break,
             Err(error) => return Err(Error::system("reading the command's output").with_source(error)),
         }
-        let mut rest = 0;
-        while let Some(length) = pending[rest..].iter().position(|&byte| byte == b'\n') {
-            observer.line(&pending[rest..rest + length]);
-            rest += length + 1;
-        }
-        pending.drain(..rest);
-        if pending.len() > LINE {
-            observer.line(&pending);
-            pending.clear();
-        }
     }
-    if !pending.is_empty() {
-        observer.line(&pending);
-    }
+    lines.end(observer);
     observer.tick();
-    processes_left(channel, &mut reports, observer);
+    running.tell(channel, observer);
     Ok(())
-}
-
-/// Passes the processes that PID 1 has reported by now to the observer. `pending` holds the beginning of a report.
-fn processes_left(channel: &UnixStream, pending: &mut Vec<u8>, observer: &mut dyn Observer) {
-    let mut buffer = vec![0; LINE];
-    while let Ok((count @ 1.., _)) = recv(channel, &mut buffer[..], RecvFlags::DONTWAIT) {
-        pending.extend_from_slice(&buffer[..count]);
-    }
-    while let Some(length) = pending.iter().position(|&byte| byte == b'\n') {
-        if let Ok(Report::Left(left)) = serde_json::from_slice(&pending[..length]) {
-            observer.left(&left);
-        }
-        pending.drain(..=length);
-    }
 }

@@ -57,6 +57,16 @@ pub enum Terminal {
     /// The foreground, in a process group of its own. A shell gives the foreground to its jobs and takes it back by the id of its own
     /// group; this program's group has no id in the sandbox.
     Foreground,
+    /// None: the command gets a session of its own, on a pseudo-terminal of the sandbox. An observer gets what is written to it; nobody
+    /// types.
+    Own,
+}
+
+impl Terminal {
+    /// Returns true if the command can use the caller's terminal.
+    pub fn is_callers(self) -> bool {
+        matches!(self, Self::Shared | Self::Foreground)
+    }
 }
 
 /// The search path inside a tree.

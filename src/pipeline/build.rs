@@ -4,10 +4,10 @@ use std::path::Path;
 
 use super::below::{Ebuilds, below, ebuilds};
 use super::layers::Layers;
-use super::{base, preconditions};
+use super::{base, preconditions, shell};
 use crate::archive::pack;
 use crate::base::digest::Sha512;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Action, Event, Outcome};
 use crate::base::text::{nearest, quoted};
 use crate::builder::base::Base;
@@ -192,9 +192,12 @@ pub(super) fn with_builder<T>(
         let cache = caches.binpkg.as_ref().unwrap_or(&caches.packages);
         let error = space::crowded(error, &[work.paths().directory(), cache, &caches.distfiles]);
         let error = match builder.failed_step() {
-            Some(step) => looking(error, step, origin),
-            None => error,
+            Some(step) if job.build.keep_failed => looking(error, step, origin),
+            _ => error,
         };
+        if options.shell_on_failure && error.kind() == Kind::Build && builder.failed_step().is_some() {
+            shell::after_failure(job, &work, &error, at);
+        }
         if !job.build.keep_failed {
             builder.unmount()?;
             work.empty()?;

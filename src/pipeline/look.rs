@@ -16,6 +16,7 @@ use crate::plan::view::Caches;
 use crate::portage::emerge;
 use crate::recipe::{BaseSpec, Job};
 use crate::source::{ResolveOptions, Site, binhost};
+use crate::store::Store;
 
 use super::plan::stage3;
 
@@ -89,10 +90,13 @@ pub(super) fn seen(
     ebuilds: &Ebuilds,
     at: &Site<'_>,
 ) -> Result<Looked> {
-    let Some(work) = at.store.work_now(&job.name, origin)? else {
-        return Ok(Err("unknown while a build of the recipe runs".to_owned()));
+    let paths = Store::work_paths(at.store.root(), &job.name, origin);
+    let work = if paths.directory().exists() { Some(at.store.work_now(&job.name, origin)?) } else { None };
+    let scratch = match &work {
+        Some(Some(work)) => work.scratch()?,
+        Some(None) => return Ok(Err("unknown while a build of the recipe runs".to_owned())),
+        None => at.store.scratch()?,
     };
-    let scratch = work.scratch()?;
     let caches = Caches::of(job, at.store.root());
     let info = base.info(at.cpus)?;
     let plan = Plan::new(job, &ebuilds.resolved, info, &caches, scratch.paths());
@@ -104,7 +108,7 @@ pub(super) fn seen(
         binhosts: &ebuilds.binhosts,
         base,
         plan: &plan,
-        work: work.paths(),
+        work: &paths,
         scratch: scratch.paths(),
         options,
     };

@@ -10,7 +10,7 @@ use crate::builder::base::Base;
 use crate::builder::chain::Chain;
 use crate::builder::failed::Failed;
 use crate::builder::prepared::{After, Parts, Prepared, run_in};
-use crate::builder::steps::StepPlace;
+use crate::builder::steps::{self, StepPlace};
 use crate::enter::Terminal;
 use crate::os::process::Exit;
 use crate::plan::view::{Caches, View};
@@ -45,20 +45,44 @@ pub fn shell(job: &Job, origin: &Path, place: Place, command: Vec<OsString>, at:
     let work = at.store.work(&job.name, origin, Mode::Shared, waiting)?;
     match place {
         Place::Builder => in_builder(job, &work, None, command, at),
-        Place::Failed => {
-            let state = work.state()?;
-            if let Some(State { finished: false, failed: None, failed_step: Some(step), .. }) = &state
-                && job.steps.iter().any(|own| own.name == *step && !own.action.is_emerge())
-            {
-                return at_step(job, &work, (step, When::Failed), command, at);
-            }
-            let failed = failed(job, &work, state.as_ref())?;
-            at.ui.note(&failed.describe());
-            in_builder(job, &work, Some(&failed), command, at)
-        }
+        Place::Failed => in_failed(job, &work, command, at),
         Place::At(step) => at_step(job, &work, (&step, When::After), command, at),
         Place::Before(step) => at_step(job, &work, (&step, When::Before), command, at),
         Place::Image => in_image(job, &work, command, at),
+    }
+}
+
+/// Runs a command in the trees of the step that made the last build fail.
+fn in_failed(job: &Job, work: &Work, command: Vec<OsString>, at: &Site<'_>) -> Result<Exit> {
+    let state = work.state()?;
+    if let Some(State { finished: false, failed: None, failed_step: Some(step), .. }) = &state
+        && is_own(job, step)
+    {
+        return at_step(job, work, (step, When::Failed), command, at);
+    }
+    let failed = failed(job, work, state.as_ref())?;
+    at.ui.note(&failed.describe());
+    in_builder(job, work, Some(&failed), command, at)
+}
+
+/// Returns true for a step of the recipe that is not a command of emerge.
+fn is_own(job: &Job, step: &str) -> bool {
+    job.steps.iter().any(|own| own.name == step && !own.action.is_emerge())
+}
+
+/// Opens a shell in the trees of the step that has just failed with `error`. A shell that cannot be opened is a warning.
+pub(super) fn after_failure(job: &Job, work: &Work, error: &Error, at: &Site<'_>) {
+    at.ui.note(&format!("{error}\n{}", error.details().unwrap_or_default()));
+    at.ui.note("a shell where the build failed; `exit` ends it, and its changes are thrown away");
+    let opened = match work.state() {
+        Ok(Some(State { failed: None, failed_step: Some(step), .. })) if !is_own(job, &step) => {
+            in_builder(job, work, None, Vec::new(), at)
+        }
+        Ok(_) => in_failed(job, work, Vec::new(), at),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = opened {
+        at.ui.warn(&format!("the shell was not opened: {error}"));
     }
 }
 
@@ -89,23 +113,19 @@ fn at_step(job: &Job, work: &Work, (name, when): (&str, When), command: Vec<OsSt
         })?,
     };
     chain.shorten(MAX_CHAIN, at.store)?;
-    let (command, terminal) = command_or(command, &["/bin/sh"]);
+    let (command, terminal) = command_or(command, &[steps::SHELL]);
     let scratch = work.scratch()?;
     let after = (when == When::Failed).then(|| work.paths());
-    if let Some(step) = job.steps.iter().find(|step| step.name == name) {
-        let place = StepPlace {
-            job,
-            base: &base,
-            chain: &chain,
-            work: scratch.paths(),
-            epoch: job.build.epoch.unwrap_or_else(|| base.epoch()),
-            offline: at.options.offline,
-            store: at.store,
-        };
-        return place.shell(step, &scratch, after, command, terminal);
-    }
-    let overlays = After { chain: &chain, work: after }.builder(&base, scratch.paths())?;
-    run_in(&overlays, &View::image(job).offline(at.options.offline), &scratch, command, terminal)
+    let place = StepPlace {
+        job,
+        base: &base,
+        chain: &chain,
+        work: scratch.paths(),
+        epoch: job.build.epoch.unwrap_or_else(|| base.epoch()),
+        offline: at.options.offline,
+        store: at.store,
+    };
+    place.shell(name, &scratch, after, command, terminal)
 }
 
 fn in_builder(
@@ -210,7 +230,7 @@ fn in_image(job: &Job, work: &Work, command: Vec<OsString>, at: &Site<'_>) -> Re
         TreeKind::Stage4 => after.builder(&base, scratch.paths())?,
         TreeKind::Image => vec![after.image(scratch.paths())?],
     };
-    let (command, terminal) = command_or(command, &["/bin/sh"]);
+    let (command, terminal) = command_or(command, &[steps::SHELL]);
     run_in(&overlays, &View::image(job).offline(at.options.offline), &scratch, command, terminal)
 }
 

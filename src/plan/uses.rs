@@ -26,7 +26,6 @@ fn missing(step: &Step, job: &Job) -> Option<&'static str> {
         ("`binds` or a `sysroot` with packages", !emerges || step.binds.is_empty()),
         ("`caches` with packages", !emerges || step.caches.is_empty()),
         ("`tmpfs` with packages", !emerges || step.tmpfs.is_empty()),
-        ("`tty`", !step.tty),
         ("`fetch`", step.fetch.is_empty()),
         ("the cache `binpkgs`", !names("binpkgs")),
         ("the cache `ccache` without accelerate.ccache", !names("ccache") || job.accelerate.ccache.is_some()),
@@ -58,8 +57,5 @@ mod tests {
         let error = check(&job).unwrap_err();
         assert_eq!(error.kind(), Kind::Usage);
         assert!(error.to_string().contains("the step hide uses `secrets`"), "{error}");
-        job.steps[0].secrets.clear();
-        job.steps[0].tty = true;
-        assert!(check(&job).unwrap_err().to_string().contains("the step hide uses `tty`"));
     }
 }

@@ -1,6 +1,6 @@
 //! Work directories: one for each recipe, locked while a build runs. Each build starts with an empty one.
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use crate::base::digest::{Sha256, Sha512};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::progress::Target;
 use crate::fs::atomic;
+use crate::fs::lock::try_lock;
 
 /// Prefix of the names of shells' directories.
 const SCRATCH: &str = "shell-";
@@ -247,9 +248,19 @@ impl WorkPaths {
 #[derive(Debug)]
 pub struct Scratch {
     paths: WorkPaths,
+    /// A lock on a directory that no build would remove.
+    _lock: Option<File>,
 }
 
 impl Scratch {
+    fn new(place: &Path) -> Result<Self> {
+        let making = || "making a scratch directory";
+        let made = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(place).system(making)?;
+        let scratch = Self { paths: WorkPaths::new(made.keep()), _lock: None };
+        fs_err::create_dir(scratch.paths.tree()).system(making)?;
+        Ok(scratch)
+    }
+
     /// Its parts.
     pub fn paths(&self) -> &WorkPaths {
         &self.paths
@@ -351,6 +362,31 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Makes a scratch directory that belongs to no recipe, and removes those that killed processes left.
+    ///
+    /// # Errors
+    /// [`Kind::System`] if it cannot be made.
+    pub fn scratch(&self) -> Result<Scratch> {
+        let place = self.root().join("builds");
+        let lock = |path: &Path| -> Result<Option<File>> {
+            let Ok(directory) = fs_err::File::open(path) else { return Ok(None) };
+            let locked = try_lock(directory.file(), Mode::Exclusive).system(|| "locking a scratch directory")?;
+            Ok(locked.then(|| directory.into_file()))
+        };
+        for old in super::clean::children(&place)? {
+            let ours = old.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SCRATCH));
+            // A recipe may have such a name, too.
+            if ours && !old.with_added_extension("lock").exists() && lock(&old)?.is_some() {
+                remove_tree(&old)?;
+            }
+        }
+        let mut scratch = Scratch::new(&place)?;
+        scratch._lock = lock(scratch.paths.directory())?;
+        Ok(scratch)
+    }
+}
+
 impl Work {
     /// Its parts.
     pub fn paths(&self) -> &WorkPaths {
@@ -412,10 +448,7 @@ impl Work {
     /// # Errors
     /// [`Kind::System`] if it cannot be made.
     pub fn scratch(&self) -> Result<Scratch> {
-        let made = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(self.paths.directory());
-        let scratch = Scratch { paths: WorkPaths::new(made.system(|| "making a scratch directory")?.keep()) };
-        fs_err::create_dir(scratch.paths.tree()).system(|| "making a scratch directory")?;
-        Ok(scratch)
+        Scratch::new(self.paths.directory())
     }
 
     /// Reads the state that the last build left; `None` before the first build.

@@ -8,16 +8,21 @@ mod place;
 mod script;
 
 pub(super) use inputs::inputs;
+use mounts::Use;
 pub use place::StepPlace;
 
 use super::Builder;
 use super::trees::Trees;
 use crate::base::error::{Error, Result};
+use crate::enter::Terminal;
 use crate::fs::rootfs::Rootfs;
 use crate::plan::status::Why;
 use crate::recipe::{Action, Step, StepRoot};
 use crate::source::Site;
 use crate::store::work::WorkPaths;
+
+/// The shell of a look at the trees of a step.
+pub const SHELL: &str = "/bin/sh";
 
 impl Builder<'_> {
     /// Runs a step whose changes go to `paths`.
@@ -28,15 +33,16 @@ impl Builder<'_> {
         at.ui.stage(&why.after(&format!("running the step {}", step.name)));
         let place = self.step_place(at);
         let waiting = |cache: &str| at.ui.note(&format!("waiting for another build that uses the cache {cache}"));
-        let (view, kept) = place.view(step, &waiting)?;
+        let (view, kept) = place.view(step, Use::Change, &waiting)?;
         let trees = place.trees(step, paths, &view, None)?;
         kept.prepare(trees.root())?;
         let root = self.changed_tree(step, &trees);
+        let within = |error: Error| error.within(&format!("running the step {}", step.name));
         match &step.action {
             Action::Run(script) => self.run_script(step, script, &trees, (paths, &view), at)?,
-            Action::Copy(copies) => copies.iter().try_for_each(|copy| files::copy(root, copy))?,
-            Action::Write(texts) => texts.iter().try_for_each(|text| files::write(root, text))?,
-            Action::Delete(paths) => files::delete(root, paths, at.ui)?,
+            Action::Copy(copies) => copies.iter().try_for_each(|copy| files::copy(root, copy)).map_err(within)?,
+            Action::Write(texts) => texts.iter().try_for_each(|text| files::write(root, text)).map_err(within)?,
+            Action::Delete(paths) => files::delete(root, paths, at.ui).map_err(within)?,
             Action::Emerge(_) | Action::Unmerge(_) | Action::Depclean | Action::Rebuild(_) => {
                 return Err(Error::system(format!("the step {} is not an emerge command", step.name)));
             }
@@ -48,6 +54,18 @@ impl Builder<'_> {
         }
         at.ui.done();
         trees.unmount()
+    }
+
+    /// Opens a shell in the trees after the step `name`, and throws its changes away. Its exit code does not matter: it is that of the last
+    /// command.
+    ///
+    /// # Errors
+    /// Those of [`StepPlace::shell`].
+    pub(super) fn shell_after(&self, name: &str, at: &Site<'_>) -> Result<()> {
+        at.ui.note(&format!("a shell after the step {name}; `exit` ends it, and its changes are thrown away"));
+        let scratch = self.parts.work.scratch()?;
+        let place = StepPlace { work: scratch.paths(), ..self.step_place(at) };
+        place.shell(name, &scratch, None, vec![SHELL.into()], Terminal::Foreground).map(drop)
     }
 
     /// The surroundings of the steps.

@@ -15,17 +15,30 @@ use crate::recipe::{Bind, BindContent, Sharing, Step, StepCache};
 use crate::store::lock::Mode;
 use crate::store::mounts::Kept;
 
+/// The use of the files of this machine and of caches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// That of the step itself.
+    Change,
+    /// That of a shell, which cannot write to them.
+    Look,
+}
+
 /// The directories that a step writes to and that are kept, locked.
-#[derive(Debug, Default)]
-pub(super) struct KeptCaches(Vec<(StepCache, Kept)>);
+#[derive(Debug)]
+pub(super) struct KeptCaches(Use, Vec<(StepCache, Kept)>);
 
 impl KeptCaches {
-    /// Gives the directories the owner and the mode that the recipe says or, to new ones, those of the directory in the tree `root`.
+    /// Gives the directories the owner and the mode that the recipe says or, to new ones, those of the directory in the tree `root`. A look
+    /// changes new ones only.
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if they cannot be read or set.
     pub(super) fn prepare(&self, root: &Rootfs) -> Result<()> {
-        for (StepCache { name, at, mode, uid, gid, .. }, kept) in &self.0 {
+        for (StepCache { name, at, mode, uid, gid, .. }, kept) in &self.1 {
+            if self.0 == Use::Look && !kept.fresh {
+                continue;
+            }
             let preparing = || format!("preparing the cache {name}");
             let directory = fs_err::File::open(&kept.path).system(preparing)?;
             let below = rustix::fs::fstat(root.open_dir(at)?).system(preparing)?;
@@ -48,13 +61,14 @@ impl StepPlace<'_> {
     /// # Errors
     /// [`Kind::Usage`](crate::base::error::Kind::Usage) if a file has become a symlink,
     /// [`Kind::System`](crate::base::error::Kind::System) if a file cannot be written or a cache cannot be made.
-    pub(super) fn mounts(&self, step: &Step, waiting: &dyn Fn(&str)) -> Result<(Vec<Mount>, KeptCaches)> {
+    pub(super) fn mounts(&self, step: &Step, purpose: Use, waiting: &dyn Fn(&str)) -> Result<(Vec<Mount>, KeptCaches)> {
+        let writable = purpose == Use::Change;
         let mut mounts = Vec::new();
         for (number, bind) in step.binds.iter().enumerate() {
             let source = self.source(bind, number)?;
-            mounts.push(Mount::Bind { source, target: bind.at.clone(), writable: bind.write });
+            mounts.push(Mount::Bind { source, target: bind.at.clone(), writable: bind.write && writable });
         }
-        let mut kept = KeptCaches::default();
+        let mut kept = KeptCaches(purpose, Vec::new());
         // All builds take locks in the same order.
         let mut caches: Vec<&StepCache> = step.caches.iter().collect();
         caches.sort_by(|one, other| one.name.cmp(&other.name));
@@ -63,13 +77,14 @@ impl StepPlace<'_> {
                 Some(path) => mounts.push(Mount::read_only(path, &cache.at)),
                 None => {
                     let mode = match cache.sharing {
+                        _ if purpose == Use::Look => Some(Mode::Shared),
                         Sharing::Shared => Some(Mode::Shared),
                         Sharing::Locked => Some(Mode::Exclusive),
                         Sharing::Private => None,
                     };
                     let own = self.store.kept(&cache.name, mode, || waiting(&cache.name))?;
-                    mounts.push(Mount::writable(&own.path, &cache.at));
-                    kept.0.push((cache.clone(), own));
+                    mounts.push(Mount::Bind { source: own.path.clone(), target: cache.at.clone(), writable });
+                    kept.1.push((cache.clone(), own));
                 }
             }
         }

@@ -4,11 +4,11 @@ use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 
 use super::identity;
-use super::mounts::KeptCaches;
+use super::mounts::{KeptCaches, Use};
 use crate::base::error::{Context, Result};
 use crate::builder::base::Base;
 use crate::builder::chain::Chain;
-use crate::builder::prepared::After;
+use crate::builder::prepared::{After, run_in};
 use crate::builder::trees::{self, Trees};
 use crate::enter::{self, Io, Mount, Plan, Terminal};
 use crate::os::process::Exit;
@@ -44,8 +44,8 @@ impl StepPlace<'_> {
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if the script cannot be written, and those of [`StepPlace::mounts`].
-    pub(super) fn view(&self, step: &Step, waiting: &dyn Fn(&str)) -> Result<(View, KeptCaches)> {
-        let (own, kept) = self.mounts(step, waiting)?;
+    pub(super) fn view(&self, step: &Step, purpose: Use, waiting: &dyn Fn(&str)) -> Result<(View, KeptCaches)> {
+        let (own, kept) = self.mounts(step, purpose, waiting)?;
         let mut view = View::step(step, own, self.offline);
         if let Action::Run(script) = &step.action {
             let path = self.work.step_files().join("script");
@@ -95,25 +95,30 @@ impl StepPlace<'_> {
     ) -> Result<Plan> {
         let mut plan = view.plan(self.work.tree(), argv, terminal);
         plan.env.extend(environment(step, self.epoch));
-        plan.user = step.user.as_deref().map(|user| identity::of(user, trees.root())).transpose()?;
+        let user = step.user.as_deref().map(|user| identity::of(user, trees.root())).transpose();
+        plan.user = user.map_err(|error| error.within(&format!("running the step {}", step.name)))?;
         plan.directory.clone_from(&step.workdir);
         Ok(plan)
     }
 
-    /// Runs a command with the caller's streams in the trees of a step. Its changes go to `scratch`; `after` has those of the step if it
-    /// failed.
+    /// Runs a command with the caller's streams in the trees of the step `name`, with the surroundings of the step if the recipe has it. Its
+    /// changes go to `scratch`; `after` has those of the step if it failed. It cannot change files of this machine or caches.
     ///
     /// # Errors
     /// Those of [`enter::run`] and of the mounts.
     pub fn shell(
         &self,
-        step: &Step,
+        name: &str,
         scratch: &Scratch,
         after: Option<&WorkPaths>,
         argv: Vec<OsString>,
         terminal: Terminal,
     ) -> Result<Exit> {
-        let (view, kept) = self.view(step, &|_| {})?;
+        let Some(step) = self.job.steps.iter().find(|step| step.name == name) else {
+            let overlays = After { chain: self.chain, work: after }.builder(self.base, scratch.paths())?;
+            return run_in(&overlays, &View::image(self.job).offline(self.offline), scratch, argv, terminal);
+        };
+        let (view, kept) = self.view(step, Use::Look, &|_| {})?;
         let trees = self.trees(step, scratch.paths(), &view, after)?;
         kept.prepare(trees.root())?;
         let plan = self.plan(step, &view, &trees, argv, terminal)?;

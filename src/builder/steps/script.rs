@@ -7,6 +7,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use super::super::Builder;
 use super::super::layer::open_log;
 use super::super::trees::Trees;
@@ -49,7 +51,8 @@ impl Builder<'_> {
                 "name another interpreter in the first line of the script or in `shell`, or run the step with in = \"builder\"",
             ));
         }
-        let mut plan = self.step_place(at).plan(step, view, trees, argv, Terminal::None)?;
+        let mut plan =
+            self.step_place(at).plan(step, view, trees, argv, if step.tty { Terminal::Own } else { Terminal::None })?;
         plan.limit = step.timeout;
         plan.left = Some(Vec::new());
         let log = paths.log();
@@ -75,7 +78,10 @@ fn failed(step: &Step, exit: Exit, limit: Option<u64>, tail: &VecDeque<String>) 
             format!("exited with code {code}, which usually means that signal {} ended a command", code - 128)
         }
         (None, Exit::Code(code)) => format!("exited with code {code}"),
-        (None, Exit::Signal(signal)) => format!("was ended by signal {signal}"),
+        (None, Exit::Signal(signal)) => {
+            let name = Signal::try_from(signal).map(|signal| format!(" ({signal})")).unwrap_or_default();
+            format!("was killed by signal {signal}{name}")
+        }
     };
     let lines: Vec<String> = tail.iter().map(|line| plain(line, WIDTH)).collect();
     let error = Error::build(format!("the step {} {how}", step.name)).with_details(lines.join("\n"));

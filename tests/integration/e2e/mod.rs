@@ -40,6 +40,7 @@ mod space;
 mod stage4;
 mod steps;
 mod strict;
+mod terminals;
 mod together;
 mod traces;
 mod trees;
