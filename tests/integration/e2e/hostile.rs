@@ -87,7 +87,7 @@ impl Drop for Sleeper {
 }
 
 /// Returns the inode, size, mode and times of all files below a directory.
-fn list(directory: &Path) -> BTreeMap<PathBuf, (u64, u64, u32, i64, i64)> {
+pub(super) fn list(directory: &Path) -> BTreeMap<PathBuf, (u64, u64, u32, i64, i64)> {
     let mut found = BTreeMap::new();
     let mut pending = vec![directory.to_owned()];
     while let Some(path) = pending.pop() {

@@ -38,6 +38,7 @@ mod seeing;
 mod shell;
 mod space;
 mod stage4;
+mod step_attacks;
 mod steps;
 mod strict;
 mod terminals;

@@ -39,6 +39,9 @@ leave 0; step build-full "$0" build demo.toml
 there build-full results
 rm store/ballast; leave 200000; step emerge-full "$0" build demo.toml
 there emerge-full results
+rm store/ballast; leave 20000000; step step-full "$0" build step.toml
+there step-full results
+step step "$0" build step.toml --set step.fill.skip=true --until small
 rm store/ballast
 
 small 12k results; step pack-full "$0" build demo.toml
@@ -69,6 +72,9 @@ fn full_disks(privilege: Privilege) {
     // Only root can mount the small file systems.
     let Some(stand) = Stand::alone(privilege).filter(|_| Privilege::Root.available()) else { return };
     stand.recipe("demo", "[emerge]\npackages = [\"app-test/tiny\"]\n");
+    let steps = [("fill", "head -c 100M /dev/zero > /zeros"), ("small", "echo small > /small")];
+    let steps = steps.map(|(name, run)| format!("[[step]]\nname = \"{name}\"\nrun = '{run}'\n")).concat();
+    stand.recipe("step", &format!("kind = \"stage4\"\n[emerge]\npackages = []\n{steps}"));
     ["second", "recipes"].iter().for_each(|name| fs::create_dir(stand.env.path(name)).unwrap());
     let (mut unshare, become_user) = stand.env.command_of_root("unshare");
     let (uid, gid) = stand.env.owner().unwrap_or((0, 0));
@@ -79,7 +85,7 @@ fn full_disks(privilege: Privilege) {
     let lines = ran.stdout.lines().filter(|line| !line.starts_with("there ")).filter_map(|line| line.split_once(' '));
     let codes: BTreeMap<&str, &str> = lines.collect();
     assert!(ran.stderr.is_empty(), "{ran:?}");
-    assert_eq!(codes.len(), 18, "{ran:?}");
+    assert_eq!(codes.len(), 20, "{ran:?}");
     for (step, code) in &codes {
         let said = said(step);
         if let "too-large" | "too-many" = *step {
@@ -88,10 +94,12 @@ fn full_disks(privilege: Privilege) {
             assert!(said.contains(&format!("raise the limit with {key}")), "{step}: {said}");
             continue;
         }
-        let good = ["fetch", "shell", "build", "export", "import", "lock"].contains(step);
+        let good = ["fetch", "shell", "step", "build", "export", "import", "lock"].contains(step);
         // The last lines of emerge may not mention the disk.
         let expected: &[&str] = match *step {
             "emerge-full" => &["4", "1"],
+            // The step itself fails.
+            "step-full" => &["1"],
             _ if good => &["0"],
             _ => &["4"],
         };
