@@ -21,8 +21,8 @@ const MAX_FILE: u64 = 1 << 20;
 pub(super) struct Texts {
     /// The configuration that the builder tree had before.
     pub(super) before: Existing,
-    /// Both configurations, without the parts that differ between a build and a shell: its date, processors and tools that compile. The
-    /// key of binary packages does not depend on them.
+    /// Both configurations, without the parts that no result depends on, and that differ between builds and shells: the date, the
+    /// processors, the tools that compile, and the mirrors.
     pub(super) identity: String,
     builder: ConfigTree,
     /// The configuration of an image.
@@ -52,11 +52,16 @@ impl Texts {
             }
         };
         let before = existing(root)?;
-        let target = |info| of_target.as_ref().map(|before| config::target(job, resolved, info, before)).transpose();
-        let builder = |info| config::builder(job, resolved, info, &before);
+        let target = |job: &Job, info: &BuilderInfo| {
+            of_target.as_ref().map(|before| config::target(job, resolved, info, before)).transpose()
+        };
+        let builder = |job: &Job, info: &BuilderInfo| config::builder(job, resolved, info, &before);
         let plain = BuilderInfo { cpus: 1, date: None, tools: Tools::UNKNOWN, ..info.clone() };
-        let identity = format!("{:?}{:?}{:?}", plain.portage, target(&plain)?, builder(&plain)?);
-        Ok(Self { builder: builder(info)?, target: target(info)?, before, identity })
+        // The digests of sources do not depend on the servers that deliver them.
+        let mut anywhere = job.clone();
+        anywhere.source.mirrors.clear();
+        let identity = format!("{:?}{:?}{:?}", plain.portage, target(&anywhere, &plain)?, builder(&anywhere, &plain)?);
+        Ok(Self { builder: builder(job, info)?, target: target(job, info)?, before, identity })
     }
 
     /// Writes them, for the builder to `root`.

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::layers;
 use super::limits::size;
 use super::session::{self, Root};
-use crate::base::error::{Context, Error, Kind, Result};
+use crate::base::error::{Error, Result};
 use crate::base::text;
 use crate::recipe;
 use crate::store::Store;
@@ -108,11 +109,7 @@ impl Args {
 impl Args {
     /// Returns the layers that the last build of a recipe made or used, without those of the image that it starts from.
     fn layers_of(&self, recipe: &Path, store: &Store) -> Result<Chosen> {
-        let origin = fs_err::canonicalize(recipe).context(Kind::Usage, || "finding the recipe")?;
-        let built = store.last_state(&origin)?.ok_or_else(|| {
-            Error::usage(format!("the store has no build of {}", text::line(&recipe.to_string_lossy())))
-                .with_hint("`quern-builder store list --layers` lists the layers and their images")
-        })?;
+        let built = layers::last_build(store, recipe)?;
         let mut own: Vec<_> = built.layers.into_iter().filter(|(name, _)| !name.contains(':')).collect();
         if let Some(Some(step)) = &self.below {
             let names: Vec<&str> = own.iter().map(|(name, _)| name.as_str()).collect();

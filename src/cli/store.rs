@@ -10,6 +10,7 @@ use clap::Subcommand;
 
 use super::answers::AnswerArgs;
 use super::clean::row;
+use super::session::Root;
 use super::{RecipeArgs, layers, lock, session, standard};
 use crate::base::digest::Sha512;
 use crate::base::error::{Context, Error, Kind, Result};
@@ -23,7 +24,7 @@ use crate::source::{self, Located, SourceFile, Wanted};
 use crate::store::Store;
 use crate::ui::Terminal;
 
-/// List the downloads and layers in the store, and copy downloads to another store
+/// List the downloads and layers in the store, and copy them to another store
 ///
 /// Mirrors keep a build for about five weeks; a store keeps it until it is cleaned. An export is a tar archive (SHA512SUMS,
 /// blobs/sha512/…) that other programs can read and check. Importing does not make anything trusted. A blob is used only if a lock
@@ -35,6 +36,7 @@ Examples:
   quern-builder store list --layers
   quern-builder lock demo.toml && quern-builder fetch demo.toml --locked
   quern-builder store export demo.toml -o stage3.tar        export the locked files of demo.toml
+  quern-builder store export --layers demo.toml -o layers.tar
   quern-builder store import stage3.tar                     on a machine without a network, followed by:
   quern-builder build demo.toml --locked --offline")]
 pub struct Args {
@@ -65,6 +67,12 @@ enum Verb {
         /// An archive, a directory with blobs/sha512, or - for standard input
         #[arg(value_name = "FILE|DIR")]
         from: PathBuf,
+        /// Import the results of steps from an archive of `store export --layers`
+        ///
+        /// The files of a layer are compared with the digest in its record. But nothing proves that they are what the step makes, so import
+        /// only layers of somebody whom you trust with your images.
+        #[arg(long)]
+        layers: bool,
     },
 }
 
@@ -73,6 +81,11 @@ struct Export {
     /// SHA-512 digests or their first 8 or more digits; or recipe files, of which later ones override earlier ones
     #[arg(value_name = "DIGEST|RECIPE", required_unless_present_any = ["all", "lock_file"])]
     what: Vec<PathBuf>,
+    /// Export the results of the steps of recipes instead, as the last build of each used them
+    ///
+    /// Left out are the steps with secrets, which only this store can look up, and Portage's configuration, which every build makes.
+    #[arg(long, conflicts_with_all = ["all", "lock_file", "set"])]
+    layers: bool,
     /// Export all downloads
     #[arg(long, conflicts_with_all = ["what", "lock_file"])]
     all: bool,
@@ -89,13 +102,28 @@ struct Export {
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
-        let store = session::store()?;
-        Signals::start()?;
+        let layers =
+            matches!(&self.verb, Verb::Export(Export { layers: true, .. }) | Verb::Import { layers: true, .. });
+        let store = if layers {
+            // Files of layers belong to many users.
+            match session::root()? {
+                Root::Here(store) => store,
+                Root::Done(code) => return Ok(code),
+            }
+        } else {
+            let store = session::store()?;
+            Signals::start()?;
+            store
+        };
         match self.verb {
             Verb::List { layers: true, json } => layers::list(&store, json, ui),
             Verb::List { .. } => list(&store, ui),
+            Verb::Export(Export { layers: true, what, output, .. }) => {
+                layers::export(&store, &what, output.as_deref(), ui)
+            }
             Verb::Export(export) => export.run(&store, ui),
-            Verb::Import { from } => import(&store, &from, ui).map_err(|error| space::told(error, &[store.root()])),
+            Verb::Import { from, layers: true } => layers::import(&store, &from, ui),
+            Verb::Import { from, .. } => import(&store, &from, ui).map_err(|error| space::told(error, &[store.root()])),
         }?;
         Ok(0)
     }

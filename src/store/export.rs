@@ -147,7 +147,8 @@ impl Out<'_> {
     }
 }
 
-fn header(to: &mut Vec<u8>, path: &str, size: u64) {
+/// Writes the header of a file.
+pub(super) fn header(to: &mut Vec<u8>, path: &str, size: u64) {
     tar::header(to, Path::new(path), &NodeKind::File, &Meta { mode: 0o444, ..Meta::default() }, size);
 }
 

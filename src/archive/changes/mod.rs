@@ -120,6 +120,24 @@ impl Changes {
         <[u8; 32]>::from(hash.finalize()).into()
     }
 
+    /// Returns true if these are the changes of the list `listed`. A time that a command caused, and whether the data of a file vary, do
+    /// not matter.
+    pub fn agrees(&self, listed: &Self) -> bool {
+        let like = |found: &Entry, listed: &Entry| {
+            let mut found = found.clone();
+            if let (Change::Node(found), Change::Node(listed)) = (&mut found.change, &listed.change) {
+                found.time = listed.time.is_some().then_some(found.time).flatten();
+                if let (Kind::File { varies, .. }, Kind::File { varies: listed, .. }) = (&mut found.kind, &listed.kind)
+                {
+                    *varies = *listed;
+                }
+            }
+            found == *listed
+        };
+        self.entries.len() == listed.entries.len()
+            && self.entries.iter().zip(&listed.entries).all(|(found, listed)| like(found, listed))
+    }
+
     /// Writes the list, compressed with Zstandard, for [`Changes::parse`].
     ///
     /// # Errors

@@ -242,7 +242,7 @@ impl Drop for Import<'_> {
 }
 
 /// The data of the current entry.
-struct Data<'a, R>(&'a mut Reader<R>);
+pub(super) struct Data<'a, R>(pub(super) &'a mut Reader<R>);
 
 impl<R: io::BufRead> Read for Data<'_, R> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {

@@ -22,6 +22,7 @@ mod make;
 mod record;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -33,6 +34,7 @@ pub use self::collect::{Chosen, Limits, Listed};
 pub use self::flatten::flatten;
 pub use self::make::Partial;
 pub use self::record::{FORMAT, LayerRecord, chain, result};
+pub use self::transfer::Copied;
 use super::Store;
 use super::lock::{self, Mode};
 use super::trees::{id_map, remove_tree};

@@ -45,6 +45,11 @@ impl LayerRecord {
         serde_json::from_slice(text).ok().filter(|record: &Self| record.format == FORMAT)
     }
 
+    /// Returns true if the key depends on a secret of the store, so that no other store can compute it.
+    pub fn is_of_this_store(&self) -> bool {
+        self.inputs.keys().any(|name| name.starts_with("secret "))
+    }
+
     /// The identity of the state above the layer: that below it, and the result. It is the `parent` of the next layer. Steps with other
     /// keys and the same result lead to the same state.
     pub fn chain(&self) -> Sha256 {

@@ -137,3 +137,58 @@ fn userns_the_tree_of_the_profiles_says_hello() {
     assert!(tarball.ends_with("hello/hello_world-2023-11-14.tar.gz"), "{}", tarball.display());
     assert!(!ask("tar", &["--list", "--file", text(tarball)]).contains("etc/hello.conf"));
 }
+
+/// Steps that leave everything that an upper directory can hold.
+const ODD: &str = r#"kind = "stage4"
+[emerge]
+packages = []
+[[step]]
+name = "odd"
+run = '''
+mkdir -p /odd/set /odd/gone && chown 250:250 /odd && chmod 2770 /odd/set && echo a > /odd/a && chmod 4755 /odd/a
+ln /odd/a /odd/b && ln -s ../x /odd/link && mkfifo /odd/fifo && truncate -s 3M /odd/sparse && echo end >> /odd/sparse
+printf x > "$(printf '/odd/caf\351')" && touch -d 2001-02-03 /odd/a && rm /etc/issue && rm -r /etc/skel && mkdir /etc/skel
+echo new > /etc/skel/.profile
+'''
+[[step]]
+name = "more"
+run = 'rm -r /odd/gone && mv /odd/set /odd/moved && rm /odd/b'
+"#;
+
+#[test]
+fn root_layers_of_root_serve_an_ordinary_user() {
+    let Some(mut root) = Stand::alone(Privilege::Root) else { return };
+    let Some(mut user) = Stand::alone(Privilege::Userns) else { return };
+    let (archive, mut results) = (root.env.path("layers.tar"), Vec::new());
+    for stand in [&mut root, &mut user] {
+        stand.env.set("SOURCE_DATE_EPOCH", EPOCH);
+    }
+    let recipe = root.recipe("odd", ODD);
+    results.push(ask("sha256sum", &[text(&root.build_changed(&recipe).success().results()[0])]));
+    let exported = root.env.run(["store", "export", "--layers", text(&recipe), "-o", text(&archive)]).success();
+    assert!(exported.stderr.contains("exported 2 layers; 1 are of this store alone"), "{}", exported.stderr);
+    let bytes = std::fs::read(&archive).unwrap();
+
+    let recipe = user.recipe("odd", ODD);
+    let given = user.env.write("layers.tar", &bytes);
+    let refused = |at: usize, said: &str| {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        let file = user.env.write("damaged.tar", damaged);
+        let refused = user.env.run(["store", "import", "--layers", text(&file)]).code(3);
+        assert!(refused.stderr.contains(said), "{at}: {}", refused.stderr);
+    };
+    let inner = bytes.windows(4).position(|bytes| bytes == b"end\n").unwrap();
+    refused(inner, "its files are not those of its list of changes");
+    let cut = user.env.write("cut.tar", &bytes[..bytes.len() / 2 / 512 * 512]);
+    let _ = user.env.run(["store", "import", "--layers", text(&cut)]).code(3);
+    let imported = user.env.run(["store", "import", "--layers", text(&given)]).success();
+    assert!(imported.stderr.contains("imported 2 layers"), "{}", imported.stderr);
+    let built = user.build_changed(&recipe).success();
+    assert!(built.stderr.contains("2 of 2 steps are cached"), "{}", built.stderr);
+    results.push(ask("sha256sum", &[text(&built.results()[0])]));
+    let digest = |line: &String| line.split(' ').next().unwrap().to_owned();
+    assert_eq!(digest(&results[0]), digest(&results[1]));
+    let again = user.env.run(["store", "import", "--layers", text(&given)]).success();
+    assert!(again.stderr.contains("imported 0 layers; 2 are in the store already"), "{}", again.stderr);
+}
