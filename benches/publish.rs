@@ -72,6 +72,7 @@ fn spent(tree: &Path, outdir: &Path, oci: Option<&Oci>) -> Result<[f64; 2]> {
         title: "bench",
         date,
         platform: Platform { architecture: "amd64", variant: None },
+        split: Vec::new(),
         oci,
         packages: false,
     };
@@ -86,6 +87,7 @@ fn spent(tree: &Path, outdir: &Path, oci: Option<&Oci>) -> Result<[f64; 2]> {
     let content = Content {
         tarball: &tarball,
         packed: &packed,
+        split: &[],
         layers: &[],
         contents: &contents,
         manifest: &manifest,

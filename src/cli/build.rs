@@ -163,7 +163,9 @@ impl Args {
         let Some(published) = &finished.published else { return Ok(finished) };
         let main = [Role::Tarball, Role::Packages];
         let results = main.iter().filter_map(|role| published.path(role));
-        let results: Vec<&Path> = results.chain(published.oci().map(|(path, _)| path)).collect();
+        let split =
+            published.0.iter().filter(|(role, _)| matches!(role, Role::Split(_))).map(|(_, path)| path.as_path());
+        let results: Vec<&Path> = results.chain(split).chain(published.oci().map(|(path, _)| path)).collect();
         let sizes: Vec<(String, u64)> = results.iter().map(|path| (name(path), size(path))).collect();
         let run = self.run_command(published);
         let ui = recorder.terminal();

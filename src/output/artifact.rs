@@ -25,6 +25,10 @@ pub enum Role {
     Contents,
     /// An mtree(5) manifest of the tarball with digests of its files.
     Manifest,
+    /// The archive of this name, with a part of the image.
+    Split(String),
+    /// Its SHA-256, for `sha256sum --check`.
+    SplitChecksum(String),
     /// The provenance of the image.
     Provenance,
     /// An OCI image layout. Its layer is the tarball, unless the recipe cuts it.
@@ -89,6 +93,8 @@ pub struct ImageSpec<'a> {
     pub date: SourceDate,
     /// The platform of the image.
     pub platform: Platform,
+    /// The names of archives with parts of the image.
+    pub split: Vec<&'a str>,
     /// The OCI image, if the recipe asks for one.
     pub oci: Option<&'a Oci>,
     /// True if the only result is a directory of packages.
@@ -126,6 +132,17 @@ impl StagedLayer {
     }
 }
 
+/// An archive of a part of the image.
+#[derive(Debug)]
+pub struct SplitArchive {
+    /// The name in the recipe.
+    pub name: String,
+    /// The complete archive, created as [`ImageSpec::split_archive`].
+    pub file: File,
+    /// The sizes and digests of the archive.
+    pub packed: Packed,
+}
+
 /// The files that a build made from its tree.
 #[derive(Debug)]
 pub struct Content<'a> {
@@ -133,6 +150,8 @@ pub struct Content<'a> {
     pub tarball: &'a File,
     /// The sizes and digests of the tarball.
     pub packed: &'a Packed,
+    /// The archives of parts of the image.
+    pub split: &'a [SplitArchive],
     /// The layers of the OCI image, lowest first. Empty: the tarball is the only one.
     pub layers: &'a [StagedLayer],
     /// The listing ([`Contents::finish`](super::Contents::finish)).
@@ -159,6 +178,7 @@ impl<'a> ImageSpec<'a> {
             title: &job.name,
             date,
             platform: platform::of_job(job),
+            split: job.split.keys().map(String::as_str).collect(),
             oci: job.oci.as_ref(),
             packages: job.build.packages_only,
         })
@@ -167,6 +187,11 @@ impl<'a> ImageSpec<'a> {
     /// Returns the name of the tarball.
     pub fn tarball(&self) -> String {
         self.name(&Role::Tarball)
+    }
+
+    /// Returns the name of the archive `name` of a part of the image.
+    pub fn split_archive(&self, name: &str) -> String {
+        format!("{}.{name}{}", self.base, self.suffix)
     }
 
     /// Returns the path of a layer in the outdir.
@@ -182,7 +207,10 @@ impl<'a> ImageSpec<'a> {
         if self.packages {
             return Ok(vec![(Role::Packages, self.name(&Role::Packages))]);
         }
-        let mut roles = vec![Role::Tarball, Role::Checksum, Role::Contents, Role::Manifest, Role::Provenance];
+        let mut roles = vec![Role::Tarball, Role::Checksum, Role::Contents, Role::Manifest];
+        let split = |name: &&str| [Role::Split((*name).to_owned()), Role::SplitChecksum((*name).to_owned())];
+        roles.extend(self.split.iter().flat_map(split));
+        roles.push(Role::Provenance);
         if let Some(oci) = self.oci {
             roles.push(Role::OciLayout { tag: oci::tag(oci, self.date)? });
         }
@@ -205,6 +233,8 @@ impl<'a> ImageSpec<'a> {
             Role::Checksum => format!("{base}{suffix}.sha256"),
             Role::Contents => format!("{base}{suffix}.CONTENTS.gz"),
             Role::Manifest => format!("{base}{suffix}.mtree.gz"),
+            Role::Split(name) => self.split_archive(name),
+            Role::SplitChecksum(name) => format!("{}.sha256", self.split_archive(name)),
             Role::Provenance => format!("{base}.json"),
             Role::OciLayout { .. } => format!("{base}.oci"),
             Role::Packages => format!("{base}.packages"),
@@ -229,9 +259,13 @@ impl<'a> ImageSpec<'a> {
         for (role, name) in self.expected()? {
             let body = match &role {
                 Role::Tarball => Body::Staged(content.tarball),
-                // The name needs none of the escapes of coreutils, because `checked_name` accepts no such names.
-                Role::Checksum => {
-                    Body::Bytes(format!("{}  {}\n", content.packed.sha256, self.tarball()).into_bytes().into())
+                Role::Checksum => Body::Bytes(checksum(content.packed, &self.tarball())),
+                Role::Split(of) | Role::SplitChecksum(of) => {
+                    let Some(archive) = content.split.iter().find(|archive| archive.name == *of) else { continue };
+                    match &role {
+                        Role::Split(_) => Body::Staged(&archive.file),
+                        _ => Body::Bytes(checksum(&archive.packed, &self.split_archive(of))),
+                    }
                 }
                 Role::Contents => Body::Bytes(content.contents.into()),
                 Role::Manifest => Body::Bytes(content.manifest.into()),
@@ -249,4 +283,9 @@ impl<'a> ImageSpec<'a> {
         }
         Ok(artifacts)
     }
+}
+
+/// Returns the line for `sha256sum --check`. The name needs none of the escapes of coreutils, because `checked_name` accepts no such names.
+fn checksum(packed: &Packed, name: &str) -> Cow<'static, [u8]> {
+    format!("{}  {name}\n", packed.sha256).into_bytes().into()
 }

@@ -19,7 +19,7 @@ pub mod tarball;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use artifact::{Artifact, Body, Content, ImageSpec, PackageDirectory, Role, StagedLayer};
+pub use artifact::{Artifact, Body, Content, ImageSpec, PackageDirectory, Role, SplitArchive, StagedLayer};
 pub use claim::Claim;
 pub use contents::Contents;
 pub use staging::Staging;

@@ -81,6 +81,7 @@ fn publish_with(outdir: &Path, bytes: &[u8], claim: Option<(&Store, &Path)>) -> 
     let content = Content {
         tarball: &tarball,
         packed: &packed,
+        split: &[],
         layers: &[],
         contents: b"listing",
         manifest: b"#mtree",

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::below::{Ebuilds, below, ebuilds};
 use super::layers::Layers;
-use super::{base, preconditions, shell};
+use super::{base, preconditions, shell, split};
 use crate::archive::pack;
 use crate::base::digest::Sha512;
 use crate::base::error::{Error, Kind, Result};
@@ -294,24 +294,34 @@ fn publish(
     let name = spec.tarball();
     let cache = pack::Cache::open(&at.store.pieces())?;
     let packing = output::tarball::options(inputs.job, at.date, at.cpus as usize, cache);
-    let deferred = &inputs.base.record(inputs.job);
+    let mut deferred = inputs.base.record(inputs.job);
+    let base = deferred.clone();
+    strip::forget(image, &plan.strip, &mut deferred)?;
+    let tree = pack::Tree { root: image, deferred: &deferred, part: None };
+    let split = split::archives(inputs.job, tree, (spec, &staging), &packing, at)?;
+    let emptied = strip::split_rules(inputs.job);
+    strip::apply(image, &emptied, at.ui)?;
+    strip::forget(image, &emptied, &mut deferred)?;
+    let strip = [&plan.strip[..], &emptied].concat();
+    let tree = pack::Tree { root: image, deferred: &deferred, part: None };
     let layers =
-        Layers { builder, strip: &plan.strip, deferred, packing: &packing, staging: &staging, at }.pack(image)?;
+        Layers { builder, strip: &strip, deferred: &base, packing: &packing, staging: &staging, at }.pack(tree)?;
     let mut tarball = staging.create_file(&name)?;
     at.ui.stage(&format!("packing {name}"));
     let (mut contents, mut manifest) = (Contents::new(), Contents::new());
-    let tree = pack::Tree { root: image, deferred, part: None };
     let outputs = pack::Outputs { archive: &mut tarball, contents: Some(&mut contents), manifest: Some(&mut manifest) };
     let packed = pack::pack(tree, outputs, &packing, at.ui)?;
     at.ui.done();
     let origins = provenance::Inputs { binhosts: binhosts.clone(), ..inputs.origins(&plan.steps) };
     let named = layers.iter().map(|layer| (spec.layer(&layer.packed), &layer.packed));
-    let subjects: Vec<_> = [(name, &packed)].into_iter().chain(named).collect();
+    let parts = split.iter().map(|archive| (spec.split_archive(&archive.name), &archive.packed));
+    let subjects: Vec<_> = [(name, &packed)].into_iter().chain(parts).chain(named).collect();
     let provenance = provenance::document(inputs.job, &origins, &subjects, at.date)?;
     let (contents, manifest) = (contents.finish()?, manifest.finish()?);
     let content = Content {
         tarball: &tarball,
         packed: &packed,
+        split: &split,
         layers: &layers,
         contents: &contents,
         manifest: &manifest,

@@ -1,7 +1,7 @@
 //! The layers of an OCI image that is cut after steps. Each is the difference between two published trees, so no layer has a file that
 //! is stripped, and the layers do not depend on those of the store.
 
-use crate::archive::pack::{self, Options, Part, Tree};
+use crate::archive::pack::{self, Options, Tree};
 use crate::archive::unpack::Deferred;
 use crate::base::error::Result;
 use crate::base::progress::{Event, Progress, Silent};
@@ -16,7 +16,7 @@ use crate::strip::{self, Rule};
 pub(super) struct Layers<'a> {
     pub(super) builder: &'a Builder<'a>,
     pub(super) strip: &'a [Rule],
-    /// The nodes that no tree of the build has.
+    /// The nodes that the kernel refused to make in the base.
     pub(super) deferred: &'a Deferred,
     pub(super) packing: &'a Options,
     pub(super) staging: &'a Staging,
@@ -28,31 +28,41 @@ impl Layers<'_> {
     ///
     /// # Errors
     /// Those of the trees, of [`pack::difference`] and of [`pack::pack`].
-    pub(super) fn pack(&self, image: &Rootfs) -> Result<Vec<StagedLayer>> {
+    pub(super) fn pack(&self, image: Tree<'_>) -> Result<Vec<StagedLayer>> {
         let cuts = self.builder.cuts();
         if cuts.is_empty() {
             return Ok(Vec::new());
         }
         let mut layers = Vec::new();
-        let mut below: Option<CutTree> = None;
+        let mut below: Option<(CutTree, Deferred)> = None;
         for cut in &cuts {
             let tree = self.builder.cut(cut, self.at.store)?;
             // The finished tree has reported missing paths.
             strip::apply(tree.root(), self.strip, &Silent)?;
-            layers.push(self.layer(below.as_ref(), tree.root(), Some(&cut.name), layers.len())?);
-            below.replace(tree).map_or(Ok(()), CutTree::unmount)?;
+            let mut deferred = self.deferred.clone();
+            strip::forget(tree.root(), self.strip, &mut deferred)?;
+            layers.push(self.layer(below.as_ref(), whole(tree.root(), &deferred), Some(&cut.name), layers.len())?);
+            below.replace((tree, deferred)).map_or(Ok(()), |(tree, _)| tree.unmount())?;
         }
         layers.push(self.layer(below.as_ref(), image, None, layers.len())?);
-        below.map_or(Ok(()), CutTree::unmount)?;
+        below.map_or(Ok(()), |(tree, _)| tree.unmount())?;
         Ok(layers)
     }
 
     /// Packs the difference between two trees.
-    fn layer(&self, below: Option<&CutTree>, root: &Rootfs, step: Option<&str>, number: usize) -> Result<StagedLayer> {
-        let tree = Tree { root, deferred: self.deferred, part: None };
+    fn layer(
+        &self,
+        below: Option<&(CutTree, Deferred)>,
+        tree: Tree<'_>,
+        step: Option<&str>,
+        number: usize,
+    ) -> Result<StagedLayer> {
         let named = step.map_or_else(|| "the last step".to_owned(), |step| format!("the step {step}"));
         self.at.ui.stage(&format!("packing the layer that ends with {named}"));
-        let part = below.map(|below| self.difference(below.root(), tree)).transpose()?;
+        let difference = |(below, deferred): &(CutTree, Deferred)| {
+            pack::difference(whole(below.root(), deferred), tree, self.packing.epoch)
+        };
+        let part = below.map(difference).transpose()?;
         let tree = Tree { part: part.as_ref(), ..tree };
         let layer = StagedLayer::make(self.staging, number, step, |file| {
             pack::pack(tree, pack::Outputs::archive(file), self.packing, &Bytes(self.at.ui))
@@ -60,10 +70,10 @@ impl Layers<'_> {
         self.at.ui.done();
         Ok(layer)
     }
+}
 
-    fn difference(&self, below: &Rootfs, tree: Tree<'_>) -> Result<Part> {
-        pack::difference(Tree { root: below, ..tree }, tree, self.packing.epoch)
-    }
+fn whole<'a>(root: &'a Rootfs, deferred: &'a Deferred) -> Tree<'a> {
+    Tree { root, deferred, part: None }
 }
 
 /// Passes on the progress of packing. The tarball reports what archives leave out.

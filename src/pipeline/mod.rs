@@ -27,6 +27,7 @@ mod plan;
 mod preconditions;
 mod prepared;
 mod shell;
+mod split;
 
 pub use crate::builder::StepOptions;
 pub use audit::audit;

@@ -57,6 +57,7 @@ pub(crate) fn job() -> Job {
         steps: Vec::new(),
         skipped: Vec::new(),
         strip: Strip { doc: false, paths: Vec::new(), empty: Vec::new() },
+        split: BTreeMap::new(),
         oci: None,
     }
 }

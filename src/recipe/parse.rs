@@ -76,7 +76,9 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
     let at = Place { text, span: start..source.len() };
     let literal = match of {
         Type::Strs | Type::Words | Type::Ports | Type::Entries(_) | Type::Steps => raw.starts_with('['),
-        Type::Map | Type::Variables | Type::Tables | Type::Tool(_) | Type::Named(_) => raw.starts_with('{'),
+        Type::Map | Type::Variables | Type::Tables | Type::Lists | Type::Tool(_) | Type::Named(_) => {
+            raw.starts_with('{')
+        }
         Type::Lines(_) | Type::Profile => raw.starts_with(['[', '{']),
         Type::Str | Type::Int | Type::Age | Type::Size | Type::Bool | Type::Choice => false,
     };
@@ -117,6 +119,7 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
         | Type::Map
         | Type::Variables
         | Type::Tables
+        | Type::Lists
         | Type::Profile
         | Type::Named(_)
         | Type::Steps => Is::Str(raw.to_owned()),

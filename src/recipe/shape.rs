@@ -109,6 +109,7 @@ fn typed(texts: &mut Texts, section: &str, key: &Key, value: Value) -> Option<Va
         }
         (Type::Map, Is::Table(table)) => Is::Table(wrong.map(texts, table, |value| value)?),
         (Type::Variables, Is::Table(table)) => Is::Table(wrong.map(texts, table, text)?),
+        (Type::Lists, Is::Table(table)) => Is::Table(wrong.lists(texts, table)?),
         (Type::Tables, Is::Table(table)) => Is::Table(wrong.tables(texts, table)?),
         (Type::Tool(_), is @ Is::Bool(_)) | (Type::Choice, is @ (Is::Bool(_) | Is::Str(_) | Is::Int(_))) => is,
         (Type::Tool(keys), Is::Table(table)) => {
@@ -197,6 +198,19 @@ impl Wrong<'_> {
                 return None;
             }
             checked.insert(name, Item { key_at: item.key_at, value });
+        }
+        Some(checked)
+    }
+
+    fn lists(&self, texts: &mut Texts, table: Table) -> Option<Table> {
+        let mut checked = Table::new();
+        for (name, Item { key_at, value: Value { at, is } }) in table {
+            let Is::List(list) = is else {
+                self.note(texts, &at, "an array of strings", &is);
+                return None;
+            };
+            let is = Is::List(self.strings(texts, list)?);
+            checked.insert(name, Item { key_at, value: Value { at, is } });
         }
         Some(checked)
     }

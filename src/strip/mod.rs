@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use crate::archive::unpack::Deferred;
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::fs::rootfs::Rootfs;
-use crate::recipe::{Strip, TreeKind};
+use crate::recipe::{Job, Strip, TreeKind};
 
 pub(crate) mod glob;
 #[cfg(test)]
@@ -117,6 +118,43 @@ pub fn apply(tree: &Rootfs, rules: &[Rule], ui: &dyn Progress) -> Result<()> {
             let kind = if rule.scope == Scope::Content { "directory " } else { "" };
             ui.warn(&format!("{key}: the image has no {kind}{}", rule.path));
         }
+    }
+    Ok(())
+}
+
+/// Returns the rules that empty the directories of archives of their own, after these are packed.
+pub fn split_rules(job: &Job) -> Vec<Rule> {
+    let rule = |path: &String| Rule {
+        path: path.clone(),
+        why: "the content, which goes to an archive of its own",
+        key: Some("split"),
+        scope: Scope::Content,
+    };
+    job.split.values().flatten().map(rule).collect()
+}
+
+/// Removes the nodes that the kernel refused to make from `deferred`, if rules name them. `tree` is the tree after [`apply`].
+///
+/// # Errors
+/// Errors of the tree.
+pub fn forget(tree: &Rootfs, rules: &[Rule], deferred: &mut Deferred) -> Result<()> {
+    if deferred.is_empty() {
+        return Ok(());
+    }
+    for rule in rules.iter().filter(|rule| matches!(rule.scope, Scope::Anything | Scope::Content)) {
+        let path = Path::new(&rule.path);
+        let (directory, pattern) = match (rule.scope, path.parent(), path.file_name()) {
+            (Scope::Content, ..) => (path, OsStr::new("*")),
+            (_, Some(parent), Some(pattern)) => (parent, pattern),
+            _ => continue,
+        };
+        let Ok(directory) = tree.real(directory) else { continue };
+        let removed = |node: &&PathBuf| {
+            let below = node.strip_prefix(&directory).ok().and_then(|below| below.iter().next());
+            below.is_some_and(|name| glob::matches(pattern.as_bytes(), name.as_bytes()))
+        };
+        let gone: Vec<PathBuf> = deferred.nodes().keys().filter(removed).cloned().collect();
+        gone.iter().for_each(|node| deferred.remove_one(node));
     }
     Ok(())
 }

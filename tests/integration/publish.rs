@@ -49,6 +49,7 @@ fn publish_tree(env: &TestEnv, (compression, format): (Compression, Format)) -> 
         title: "demo",
         date,
         platform: Platform { architecture: "amd64", variant: None },
+        split: Vec::new(),
         oci: (format != Format::Xz).then_some(&oci),
         packages: false,
     };
@@ -62,6 +63,7 @@ fn publish_tree(env: &TestEnv, (compression, format): (Compression, Format)) -> 
     let content = Content {
         tarball: &tarball,
         packed: &packed,
+        split: &[],
         layers: &[],
         contents: &contents.finish().unwrap(),
         manifest: &manifest.finish().unwrap(),

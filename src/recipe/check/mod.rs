@@ -12,6 +12,7 @@ mod profile;
 mod repositories;
 mod repository;
 mod source;
+mod split;
 mod steps;
 mod uses;
 
@@ -43,6 +44,7 @@ pub(super) fn job(
     let (mut steps, skipped) = checker.steps();
     checker.unmerging(&mut steps);
     let strip = checker.strip();
+    let split = checker.split();
     let oci = checker.oci();
     let keep_layers =
         checker.word("store", "keep").and_then(|word| checker.follow(&word, "size of layers", words::max_bytes));
@@ -75,6 +77,7 @@ pub(super) fn job(
         steps,
         skipped,
         strip,
+        split,
         oci,
     };
     checker.cuts(&job);
@@ -217,6 +220,12 @@ impl Checker<'_> {
             let finding = Finding::at(&oci, "a build of packages makes no image", "this asks for an OCI image");
             self.texts.find(
                 finding.also(&kind, "this asks for packages alone").help("remove [oci], or set kind = \"image\""),
+            );
+        }
+        if let Some(split) = self.tree.get("split").map(|item| item.key_at.clone()) {
+            let finding = Finding::at(&split, "a build of packages makes no image", "this divides the image");
+            self.texts.find(
+                finding.also(&kind, "this asks for packages alone").help("remove [split], or set kind = \"image\""),
             );
         }
         if portage.is_some_and(|portage| !portage.binpkg_write)

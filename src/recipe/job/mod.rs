@@ -49,6 +49,9 @@ pub struct Job {
     pub skipped: Vec<String>,
     /// Files to leave out of the image.
     pub strip: Strip,
+    /// Directories of the image whose content goes to an archive of its own, by the name of the archive.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub split: BTreeMap<String, Vec<String>>,
     /// The OCI image, if the recipe has a table `[oci]`.
     pub oci: Option<Oci>,
 }

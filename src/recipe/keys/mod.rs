@@ -34,6 +34,8 @@ pub(super) enum Type {
     Variables,
     /// A table of such tables.
     Tables,
+    /// A table of arrays of strings.
+    Lists,
     /// An array of lines or a table of atoms, for this file of Portage.
     Lines(&'static str),
     /// A boolean, or a table with these keys, which means true.
@@ -63,6 +65,7 @@ impl Type {
             Self::Map => "a table of strings",
             Self::Variables => "a table of strings or integers",
             Self::Tables => "a table of tables",
+            Self::Lists => "a table of arrays of strings",
             Self::Tool(_) => "true, false or a table",
             Self::Choice => "a word, an integer or false",
             Self::Named(_) => "a table of tables",
@@ -186,6 +189,7 @@ pub(super) const KEYS: &[Key] = &[
     key("", "include", Type::Strs, r#"include = ["base.toml"]"#),
     key("", "from", Type::Str, r#"from = "../base.toml""#),
     key("", "publish", Type::Bool, "publish = false"),
+    key("", "split", Type::Lists, r#"split = { boot = ["/boot"] }"#),
     key("", "vars", Type::Map, r#"vars = { HOST_NAME = "box" }"#),
     uses::TOP[0],
     uses::TOP[1],

@@ -170,7 +170,15 @@ impl Merger<'_> {
         };
         let is_table = matches!(
             of,
-            Some(Type::Map | Type::Variables | Type::Tables | Type::Lines(_) | Type::Tool(_) | Type::Named(_))
+            Some(
+                Type::Map
+                    | Type::Variables
+                    | Type::Tables
+                    | Type::Lists
+                    | Type::Lines(_)
+                    | Type::Tool(_)
+                    | Type::Named(_)
+            )
         );
         if of.is_some() && !is_table {
             self.texts.find(Finding::at(&name_at, format!("{} is not a table", quoted(key)), "has no items"));
@@ -188,6 +196,7 @@ impl Merger<'_> {
         }
         let of_item = match of {
             Some(Type::Tables) => Type::Variables,
+            Some(Type::Lists) => Type::Strs,
             Some(Type::Tool(keys)) => keys.iter().find(|key| key.name == name).map_or(Type::Str, |key| key.of),
             _ => Type::Str,
         };

@@ -37,7 +37,7 @@ run = 'rm /b/f && chmod 700 /b && touch -d @5 /owned && rm -r /strip-me && echo 
 [strip]
 doc = true
 paths = ["/strip-me"]
-empty = ["/var/cache/kept"]
+empty = ["/var/cache/kept", "/dev"]
 [oci]
 tag = "v1"
 cuts = ["group", "one"]

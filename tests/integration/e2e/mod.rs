@@ -37,6 +37,7 @@ mod results;
 mod seeing;
 mod shell;
 mod space;
+mod split;
 mod stage4;
 mod step_attacks;
 mod steps;
