@@ -34,7 +34,7 @@
 //! | 5 | [`lockfile`] | `quern.lock`, read and written | find out or judge its contents |
 //! | 5 | [`store`] | blobs, trees, layers, work directories, caches: whole or absent, locked while in use | know what they mean |
 //! | 5 | [`oci`] | image layouts: validated, and unpacked into trees | trust a blob before its digest |
-//! | 4 | [`archive`] | tar bytes to a tree ([`archive::unpack`]) and back ([`archive::pack`]); the changes in an overlay | write outside the tree, whatever the archive says |
+//! | 4 | [`archive`] | tar bytes to a tree ([`archive::unpack`]) and back ([`archive::pack`]); the changes in an overlay; secrets in a tree | write outside the tree, whatever the archive says |
 //! | 4 | [`net`] | the HTTP client: bounded answers | trust an answer |
 //! | 4 | [`verify`] | bytes and evidence → verified bytes; the only user of OpenPGP | reach the network or a tree |
 //! | 4 | [`enter`] | runs a command in a tree; the only room that mounts | know Gentoo |
@@ -93,6 +93,9 @@
 //! A step sees the files of this machine that it names, read-only unless the recipe says otherwise, and caches, which are kept in the
 //! store and are in no layer. All of them are mounts. Mount points that the tree lacks come from a throw-away lower layer, so a layer
 //! has no trace of them. The inputs of the key have the content of such files, and of a cache its place, mode and owner.
+//!
+//! Secrets reach a step through the control socket and a tmpfs of its sandbox. The key has an HMAC of each value under a key of the store.
+//! The output is masked, and the values are searched for in the changes of every step and in the image ([`archive::leak`]).
 //!
 //! `@configure` always runs, because it takes no time and depends on the machine. The state after it leaves out what does, such as the
 //! number of processors. The state of a running system is not known, so a build from the host uses no layer of another build.

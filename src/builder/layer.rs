@@ -18,6 +18,7 @@ use crate::plan::status::Why;
 use crate::portage;
 use crate::recipe::{Job, Refresh, TreeKind};
 use crate::source::Site;
+use crate::store::Store;
 use crate::store::layers::{self, Found, Layer, LayerRecord, MAX_CHAIN, Partial};
 use crate::store::trees::remove_tree;
 use crate::store::work::WorkPaths;
@@ -96,7 +97,7 @@ impl Builder<'_> {
             at.ui.end(Outcome::Done, None);
             return Ok(());
         }
-        let inputs = inputs(node, &self.portage, self.parts.plan.epoch)?;
+        let inputs = inputs(node, &self.portage, self.parts.plan.epoch, at.store)?;
         let key = nodes::key(self.chain.state(), &inputs);
         if self.options.again.as_ref().is_some_and(|again| *again == node.name || again == ALL_STEPS) {
             self.again = true;
@@ -161,6 +162,7 @@ impl Builder<'_> {
             Action::Step(step) => self.run_step(step, &why, &paths, &own),
             Action::Configure => Ok(()),
         };
+        let done = done.and_then(|()| self.check_secrets(node, &paths));
         if let Err(error) = done {
             return Err(self.fail(node, error, partial, at));
         }
@@ -208,7 +210,9 @@ impl Builder<'_> {
             return failed(error, None);
         }
         let work = self.parts.work.paths();
-        let moved = clear(&work.on(partial.directory())).and_then(|()| partial.move_to(&work.failed()));
+        let paths = work.on(partial.directory());
+        let moved = clear(&paths).and_then(|()| self.remove_secrets(node, &paths, at));
+        let moved = moved.and_then(|()| partial.move_to(&work.failed()));
         if let Err(other) = moved {
             at.ui.warn(&format!("the trees of the step {} are lost: {other}", node.name));
             return failed(error, None);
@@ -251,11 +255,12 @@ impl Builder<'_> {
     }
 }
 
-/// Returns the inputs of a step. `portage` are those of every emerge command; `epoch` is the time that scripts get.
+/// Returns the inputs of a step. `portage` are those of every emerge command; `epoch` is the time that scripts get; `store` seals values
+/// of secrets.
 ///
 /// # Errors
 /// Those of [`steps::inputs`].
-pub(super) fn inputs(node: &Node, portage: &Inputs, epoch: u64) -> Result<Inputs> {
+pub(super) fn inputs(node: &Node, portage: &Inputs, epoch: u64, store: &Store) -> Result<Inputs> {
     match &node.action {
         Action::Configure => Ok(Inputs::new()),
         Action::Emerge(step) => {
@@ -263,7 +268,7 @@ pub(super) fn inputs(node: &Node, portage: &Inputs, epoch: u64) -> Result<Inputs
             inputs.extend(portage.clone());
             Ok(inputs)
         }
-        Action::Step(step) => steps::inputs(step, epoch),
+        Action::Step(step) => steps::inputs(step, epoch, store),
     }
 }
 

@@ -98,7 +98,7 @@ impl Look<'_> {
             }
             return Ok(Status::bare(&node.name, StepState::Always));
         }
-        let inputs = inputs(node, &self.portage, self.parts.plan.epoch)?;
+        let inputs = inputs(node, &self.portage, self.parts.plan.epoch, at.store)?;
         self.again |= self.parts.options.again.as_ref().is_some_and(|again| *again == node.name || again == ALL_STEPS);
         if matches!(node.action, Action::Emerge(_)) && self.until.is_none() && !at.options.offline {
             let unasked = self.parts.binhosts.iter().find(|host| host.index.is_none());

@@ -14,6 +14,7 @@ pub mod export;
 pub mod failed;
 pub mod host;
 mod layer;
+mod leak;
 pub mod look;
 mod merge;
 pub mod metadata;

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use super::lock::LockArgs;
 use super::session::{self, Privilege, Session};
-use super::{RecipeArgs, images};
+use super::{RecipeArgs, SecretArgs, images};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
 use crate::base::time::SourceDate;
@@ -91,6 +91,9 @@ pub struct Args {
     /// Accept a signed list that is older than a previously seen one, this once
     #[arg(long)]
     pub allow_rollback: bool,
+    /// The secrets.
+    #[command(flatten)]
+    pub secrets: SecretArgs,
     /// The lock file.
     #[command(flatten)]
     pub lock: LockArgs,
@@ -112,7 +115,8 @@ impl Deny {
 }
 
 impl Args {
-    pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
+    pub(super) fn run(mut self, ui: &Terminal) -> Result<i32> {
+        self.recipe.secrets = self.secrets.treatment();
         let date = session::source_date()?;
         let overrides: Vec<String> = self.overrides()?;
         let images = images::of(&self.recipe)?;

@@ -4,15 +4,15 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::RecipeArgs;
 use super::answers::AnswerArgs;
 use super::look::LookArgs;
 use super::session::{self, Session};
+use super::{RecipeArgs, SecretArgs};
 use crate::base::error::{Context as _, Error, Kind, Result};
 use crate::pipeline;
 use crate::plan::misses::Miss;
 use crate::portage::failure::Fix;
-use crate::recipe::{self, Job, NewLine};
+use crate::recipe::{self, Job, NewLine, Secrets};
 use crate::source::Site;
 use crate::ui::Terminal;
 
@@ -50,6 +50,9 @@ pub struct Args {
     /// The answers to the questions of the recipe.
     #[command(flatten)]
     pub answers: AnswerArgs,
+    /// The secrets.
+    #[command(flatten)]
+    pub secrets: SecretArgs,
     /// Print the recipe with the lines that emerge asks for
     #[arg(long, conflicts_with_all = ["atoms", "json"])]
     pub fix: bool,
@@ -66,8 +69,10 @@ struct Document<T> {
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
-        let recipe =
-            RecipeArgs { files: vec![self.file.clone()], set: self.set.clone(), answers: self.answers.clone() };
+        // Only the inputs of a step need values.
+        let secrets = if self.atoms.len() == 1 { self.secrets.treatment() } else { Secrets::Leave };
+        let (files, set, answers) = (vec![self.file.clone()], self.set.clone(), self.answers.clone());
+        let recipe = RecipeArgs { files, set, answers, secrets };
         session::with(&recipe, &[], ui, |Session { job, origin, store }| {
             let locked = self.look.lock.entry(&recipe, job)?;
             let at = self.look.site(store, locked.as_ref(), ui);

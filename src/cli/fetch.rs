@@ -10,7 +10,7 @@ use super::session::{self, Session};
 use crate::base::error::Result;
 use crate::base::progress::Progress;
 use crate::pipeline;
-use crate::recipe;
+use crate::recipe::{self, Secrets};
 use crate::source;
 use crate::source::{ResolveOptions, Site, Wanted};
 use crate::ui::Terminal;
@@ -47,7 +47,7 @@ pub struct Args {
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
-        let recipe = RecipeArgs { files: self.files, set: self.set, answers: self.answers };
+        let recipe = RecipeArgs { files: self.files, set: self.set, answers: self.answers, secrets: Secrets::Leave };
         if let Some(arch) = &self.list {
             return list(&recipe, arch, ui);
         }

@@ -6,6 +6,7 @@ use super::session::{self, Session};
 use crate::base::error::Result;
 use crate::base::progress::Progress;
 use crate::pipeline;
+use crate::recipe::Secrets;
 use crate::source::{ResolveOptions, Site};
 use crate::ui::Terminal;
 
@@ -35,8 +36,8 @@ pub struct Args {
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
-        let recipe =
-            RecipeArgs { files: vec![self.file.clone()], set: self.set.clone(), answers: self.answers.clone() };
+        let (files, set, answers) = (vec![self.file.clone()], self.set.clone(), self.answers.clone());
+        let recipe = RecipeArgs { files, set, answers, secrets: Secrets::Leave };
         session::with(&recipe, &[], ui, |Session { job, origin, store }| {
             let at = Site::new(store, ResolveOptions { offline: true, ..ResolveOptions::default() }, ui);
             match pipeline::log(job, origin, &self.step, &at)? {

@@ -11,7 +11,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::base::error::Result;
-use crate::recipe::lineage;
+use crate::recipe::{Secrets, lineage};
 use crate::ui::{self, Terminal};
 
 pub mod answers;
@@ -148,6 +148,24 @@ pub struct RecipeArgs {
     /// The answers to the questions of the recipe.
     #[command(flatten)]
     pub answers: answers::AnswerArgs,
+    /// The treatment of secrets by the command, which is not an option.
+    #[arg(skip = Secrets::Leave)]
+    pub secrets: Secrets,
+}
+
+/// The option of commands that read secrets.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Recipe")]
+pub struct SecretArgs {
+    /// Run the commands of secrets on this machine, as the recipe says
+    #[arg(long)]
+    allow_commands: bool,
+}
+
+impl SecretArgs {
+    fn treatment(&self) -> Secrets {
+        if self.allow_commands { Secrets::ReadAndRun } else { Secrets::Read }
+    }
 }
 
 /// Returns the parser of an argument that names a recipe.

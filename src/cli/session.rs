@@ -11,7 +11,7 @@ use crate::builder::host;
 use crate::os::process::Signals;
 use crate::os::userns::{self, Role};
 use crate::os::{probe, space};
-use crate::recipe::{self, BaseSpec, Job, Loaded, Request};
+use crate::recipe::{self, BaseSpec, Job, Loaded, Request, Secrets};
 use crate::store::Store;
 use crate::ui::Terminal;
 
@@ -35,7 +35,8 @@ pub(super) fn with(
     let standard_input = args.files.iter().any(|file| file == Path::new("-"));
     if !userns::is_root() && !standard_input {
         // Questions are left to the child, too.
-        let loaded = recipe::load_without_questions(&request(args, overrides, ui)?)?;
+        let early = Request { secrets: Secrets::Leave, ..request(args, overrides, ui)? };
+        let loaded = recipe::load_without_questions(&early)?;
         if let Some(BaseSpec::Host { show, .. }) = loaded.as_ref().map(|loaded| &loaded.job.source.base) {
             // Before ranges of subordinate ids are looked up, which would not help.
             host::check(show)?;
@@ -198,6 +199,7 @@ pub(super) fn request(args: &RecipeArgs, overrides: &[String], ui: &Terminal) ->
         saved_answers: args.answers.saved()?,
         shared: false,
         cwd: std::env::current_dir().system(|| "finding the working directory")?,
+        secrets: args.secrets,
         colour: ui.colour(),
     })
 }

@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 
-use super::RecipeArgs;
 use super::lock::LockArgs;
 use super::session::{self, Session};
+use super::{RecipeArgs, SecretArgs};
 use crate::base::error::Result;
 use crate::pipeline::{self, Place};
 use crate::source::{ResolveOptions, Site};
@@ -17,7 +17,7 @@ use crate::ui::Terminal;
 /// the last build is mounted. Without that variable, emerge acts on the builder tree. With --image, the shell runs in the image of the
 /// last build. With --failed, it runs in the trees of the step that made the last build fail or, if that was a package, in its source
 /// directory; the first line of output then names the file with the package's variables and functions. With --at or --before, it runs in
-/// the trees of the last build after or before a step. All changes are discarded at the end. The exit code is that of the command.
+/// the trees of the last build after or before a step, without the secrets of the step unless --with-secrets is given. All changes are discarded at the end. The exit code is that of the command.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -43,6 +43,12 @@ pub struct Args {
     /// The same, before this step
     #[arg(long, value_name = "STEP", conflicts_with_all = ["image", "failed", "at"])]
     pub before: Option<String>,
+    /// Give the shell the secrets of the step. They are not masked
+    #[arg(long)]
+    pub with_secrets: bool,
+    /// The secrets.
+    #[command(flatten)]
+    pub secrets: SecretArgs,
     /// Use only files that the store has, and give the command no network
     #[arg(long)]
     pub offline: bool,
@@ -55,7 +61,10 @@ pub struct Args {
 }
 
 impl Args {
-    pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
+    pub(super) fn run(mut self, ui: &Terminal) -> Result<i32> {
+        if self.with_secrets {
+            self.recipe.secrets = self.secrets.treatment();
+        }
         session::with(&self.recipe, &[], ui, |session| self.enter(session, ui))
     }
 

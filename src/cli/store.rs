@@ -20,6 +20,7 @@ use crate::lockfile::Locked;
 use crate::lockfile::Lockfile;
 use crate::os::process::Signals;
 use crate::os::space;
+use crate::recipe::Secrets;
 use crate::source::{self, Located, SourceFile, Wanted};
 use crate::store::Store;
 use crate::ui::Terminal;
@@ -218,6 +219,7 @@ impl Export {
             files: files.into_iter().cloned().collect(),
             set: self.set.clone(),
             answers: AnswerArgs::default(),
+            secrets: Secrets::Leave,
         };
         let wanted = match (&self.lock_file, recipe.files.is_empty()) {
             (_, false) => self.of_recipe(&recipe, store, ui)?,

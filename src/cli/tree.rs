@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::answers::AnswerArgs;
 use super::look::LookArgs;
 use super::session;
-use super::{RecipeArgs, images};
+use super::{RecipeArgs, SecretArgs, images};
 use crate::base::error::Result;
 use crate::pipeline;
 use crate::plan::images::{Image, Images};
@@ -30,6 +30,9 @@ pub struct Args {
     /// The answers to the questions of the recipes.
     #[command(flatten)]
     pub answers: AnswerArgs,
+    /// The secrets.
+    #[command(flatten)]
+    pub secrets: SecretArgs,
     /// The form of the answer, and the inputs.
     #[command(flatten)]
     pub look: LookArgs,
@@ -37,7 +40,8 @@ pub struct Args {
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
-        let recipe = RecipeArgs { files: Vec::new(), set: self.set, answers: self.answers };
+        let secrets = self.secrets.treatment();
+        let recipe = RecipeArgs { files: Vec::new(), set: self.set, answers: self.answers, secrets };
         session::with_each(&recipe, &images::below(&self.directory)?, &[], ui, |sessions| {
             let mut seen = Vec::new();
             for session in images::sorted(sessions) {

@@ -37,7 +37,12 @@ impl Lines {
 
     /// Takes output, and passes whole lines on.
     pub(super) fn take(&mut self, bytes: &[u8], observer: &mut dyn Observer) {
-        self.pending.extend_from_slice(bytes);
+        observer.bytes(bytes, &mut self.pending);
+        self.split(observer);
+    }
+
+    /// Passes whole lines on.
+    fn split(&mut self, observer: &mut dyn Observer) {
         let mut rest = 0;
         while let Some(length) = self.pending[rest..].iter().position(|&byte| byte == b'\n') {
             self.pass(&self.pending[rest..rest + length], observer);
@@ -50,8 +55,10 @@ impl Lines {
         }
     }
 
-    /// Passes the last line on, which has no end.
-    pub(super) fn end(self, observer: &mut dyn Observer) {
+    /// Passes on what the observer kept back, and the last line, which has no end.
+    pub(super) fn end(mut self, observer: &mut dyn Observer) {
+        observer.bytes(&[], &mut self.pending);
+        self.split(observer);
         if !self.pending.is_empty() {
             self.pass(&self.pending, observer);
         }

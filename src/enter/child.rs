@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
+use zeroize::Zeroizing;
 
 use super::{MARK, NAME, Plan, Report, init, wire};
 use crate::base::error::{Context, Error, Kind, Result};
@@ -35,7 +36,7 @@ fn sandbox(channel: &mut UnixStream) -> Result<i32> {
     nix::sys::prctl::set_name(c"quern:S1").system(|| "naming the process")?;
     userns::die_with_parent()?;
     let mut lines = BufReader::new(channel.try_clone().system(|| "copying a socket")?);
-    let mut line = String::new();
+    let mut line = Zeroizing::new(String::new());
     lines.read_line(&mut line).system(|| "reading the plan")?;
     let plan: Plan = serde_json::from_str(&line).context(Kind::System, || "reading the plan")?;
 

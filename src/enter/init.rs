@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
 use super::left::{Left, Orphans};
-use super::mounts::{self, Root};
+use super::mounts::{self, Root, SECRETS_IN};
 use super::{Identity, Plan, Report, Terminal, wire};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::os::process::{self, Forward};
@@ -122,6 +122,10 @@ fn prepare(plan: &Plan) -> Result<(i32, OwnedFd)> {
     let root = Root::attach(&plan.root)?;
     for mount in &plan.mounts {
         root.mount(mount)?;
+        // At once: a later mount may cover it, through a symlink in the tree.
+        if mount.target() == Path::new(SECRETS_IN) {
+            root.secrets(&plan.secrets, plan.user.as_ref())?;
+        }
     }
     change_root(&root)?;
     nix::unistd::sethostname(&plan.hostname).system(|| format!("setting the host name {:?}", plan.hostname))?;

@@ -28,7 +28,7 @@ pub use capture::Captured;
 pub use child::run_if_child;
 pub use left::{Fate, Left};
 pub use parent::{Io, Observer, run, try_out};
-pub use plan::{Identity, Mount, Plan, Terminal};
+pub use plan::{Identity, Mount, Plan, SecretFile, Terminal};
 
 use serde::{Deserialize, Serialize};
 

@@ -2,6 +2,8 @@
 //! that no symlink in a hostile tree can redirect a mount.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -13,8 +15,9 @@ use rustix::mount::{
     fsmount, fsopen, move_mount, open_tree,
 };
 
-use super::plan::Mount;
+use super::plan::{Identity, Mount, SecretFile};
 use crate::base::error::{Context, Error, Result};
+use crate::fs::rootfs::owner;
 use crate::os::sys;
 use crate::os::userns;
 
@@ -23,6 +26,9 @@ const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// The type of a tmpfs in statfs(2).
 const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
+
+/// The file system in memory in which the secrets of a plan are.
+pub(super) const SECRETS_IN: &str = "/run";
 
 /// Attributes of binds that are only read, or used as a device.
 const READ_ONLY: MountAttrFlags =
@@ -75,6 +81,33 @@ impl Root {
             }
             Mount::Dev => self.dev(),
         }
+    }
+
+    /// Writes secrets, which only `user` or root can read, into the tmpfs that was mounted at [`SECRETS_IN`].
+    pub(super) fn secrets(&self, files: &[SecretFile], user: Option<&Identity>) -> Result<()> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let doing = || "writing the secrets of the command";
+        let run = self.open(Path::new(SECRETS_IN))?;
+        if rustix::fs::fstatfs(&run).system(doing)?.f_type != TMPFS_MAGIC {
+            return Err(Error::system(format!("{}: {SECRETS_IN} is not a file system in memory", doing())));
+        }
+        rustix::fs::mkdirat(&run, "secrets", Mode::from_raw_mode(0o755)).system(doing)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(&run, "secrets", flags, Mode::empty()).system(doing)?;
+        // The umask of the caller may be narrower.
+        rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o755)).system(doing)?;
+        let (uid, gid) = user.map_or((0, 0), |user| (user.uid, user.gid));
+        let (uid, gid) = owner(uid, gid);
+        for SecretFile { name, content } in files {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(&directory, name, flags, Mode::empty()).system(doing)?;
+            rustix::fs::fchown(&file, uid, gid).system(doing)?;
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(0o400)).system(doing)?;
+            File::from(file).write_all(content).system(doing)?;
+        }
+        Ok(())
     }
 
     /// Mounts the small `/dev`.

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use zeroize::Zeroizing;
 
 use super::capture::{Captured, LINE, Lines};
 use super::plan::base_mounts;
@@ -55,6 +56,10 @@ impl std::fmt::Debug for Io<'_> {
 
 /// Observes a command.
 pub trait Observer {
+    /// Takes the next bytes of its output, or none at its end, and appends the bytes that are shown to `shown`.
+    fn bytes(&mut self, read: &[u8], shown: &mut Vec<u8>) {
+        shown.extend_from_slice(read);
+    }
     /// Takes one line of its output, without the line end.
     fn line(&mut self, line: &[u8]);
     /// Is called a few times a second while the command runs.
@@ -158,6 +163,7 @@ pub fn try_out(root: &std::path::Path) -> Result<()> {
     let plan = Plan {
         root: root.to_owned(),
         mounts: base_mounts(),
+        secrets: Vec::new(),
         hostname: "quern".to_owned(),
         network: false,
         argv: Vec::new(),
@@ -187,6 +193,7 @@ fn program() -> Result<BorrowedFd<'static>> {
 fn hand_over(plan: &Plan, mut channel: UnixStream, first: &mut Option<Pid>) -> Result<(UnixStream, Option<OwnedFd>)> {
     let mut wire = serde_json::to_vec(plan).context(Kind::System, || "encoding the sandbox's plan")?;
     wire.push(b'\n');
+    let wire = Zeroizing::new(wire);
     let talking = || "talking to the sandbox";
     channel.write_all(&wire).system(talking)?;
     let pid = match wire::receive(&channel)? {

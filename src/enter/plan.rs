@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 /// A command and its sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +16,8 @@ pub struct Plan {
     pub root: PathBuf,
     /// The mounts, in order. Their mount points exist in the tree.
     pub mounts: Vec<Mount>,
+    /// Files in the directory `/run/secrets`, for which a tmpfs is mounted at `/run`.
+    pub secrets: Vec<SecretFile>,
     /// The host name inside.
     pub hostname: String,
     /// True if the command can reach the network. Otherwise it has a network namespace of its own, with nothing but loopback.
@@ -36,6 +39,27 @@ pub struct Plan {
     /// Makes PID 1 end processes that outlive their parent and keep the command waiting, and report them to the observer with these
     /// variables of their environment. `None` leaves such processes alone.
     pub left: Option<Vec<String>>,
+}
+
+/// A file that only the user of the command and root of the tree can read. Its content is in memory only, and is not shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretFile {
+    /// The name of the file.
+    pub name: String,
+    /// Its content.
+    pub content: Vec<u8>,
+}
+
+impl fmt::Debug for SecretFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretFile({})", self.name)
+    }
+}
+
+impl Drop for SecretFile {
+    fn drop(&mut self) {
+        self.content.zeroize();
+    }
 }
 
 /// The user of a command, as ids of the tree.
@@ -212,6 +236,7 @@ mod tests {
         let plan = Plan {
             root: odd.into(),
             mounts,
+            secrets: vec![SecretFile { name: "s".into(), content: b"hunter2\xff".to_vec() }],
             hostname: "quern".into(),
             network: true,
             argv: vec!["true".into()],
@@ -222,6 +247,7 @@ mod tests {
             terminal: Terminal::None,
             left: Some(vec!["PF".into()]),
         };
+        assert!(!format!("{plan:?}").contains("hunter2"));
         let wire = serde_json::to_vec(&plan).unwrap();
         assert_eq!(serde_json::from_slice::<Plan>(&wire).unwrap(), plan);
     }

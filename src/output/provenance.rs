@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::oci;
+use crate::archive::leak::Mask;
 use crate::archive::pack::Packed;
 use crate::base::digest::Sha512;
 use crate::base::error::{Context, Kind, Result};
@@ -173,6 +174,9 @@ pub fn document(job: &Job, inputs: &Inputs<'_>, subjects: &[(String, &Packed)], 
     let dependencies: Vec<_> = std::iter::once(inputs.base.resource()).chain(repositories).chain(binhosts).collect();
     let commands = inputs.commands.iter().map(|command| json!({ "what": command.purpose, "argv": command.argv }));
     let commands: Vec<_> = commands.collect();
+    let secrets = job.steps.iter().flat_map(|step| &step.secrets).filter(|secret| secret.value.is_searched());
+    let mut mask = Mask::new(secrets.map(|secret| (secret.name.as_str(), secret.value.expose())))?;
+    let recipe = masked(recipe(job, &inputs.repositories).context(Kind::Build, writing)?, &mut mask);
     let statement = json!({
         "_type": "https://in-toto.io/Statement/v1",
         "subject": subjects,
@@ -180,7 +184,7 @@ pub fn document(job: &Job, inputs: &Inputs<'_>, subjects: &[(String, &Packed)], 
         "predicate": {
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
-                "externalParameters": { "recipe": recipe(job, &inputs.repositories).context(Kind::Build, writing)? },
+                "externalParameters": { "recipe": recipe },
                 "internalParameters": { "emerge": commands, "source-date-epoch": date.epoch() },
                 "resolvedDependencies": dependencies,
             },
@@ -196,6 +200,16 @@ pub fn document(job: &Job, inputs: &Inputs<'_>, subjects: &[(String, &Packed)], 
     let mut bytes = serde_json::to_vec_pretty(&oci::sorted(statement)).context(Kind::Build, writing)?;
     bytes.push(b'\n');
     Ok(bytes)
+}
+
+/// Masks secrets in texts: a script in the recipe may contain one.
+fn masked(value: Value, mask: &mut Mask) -> Value {
+    match value {
+        Value::String(text) => Value::String(mask.text(&text)),
+        Value::Array(values) => values.into_iter().map(|value| masked(value, mask)).collect(),
+        Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, masked(value, mask))).collect(),
+        other => other,
+    }
 }
 
 /// Serializes the recipe without paths of this machine: files are reduced to their names, repositories to their `repo_name`.

@@ -277,6 +277,7 @@ impl<'a> Built<'a> {
         self.at.ui.stage("stripping the image");
         strip::apply(&image, &self.plan.strip, self.at.ui)?;
         self.at.ui.done();
+        builder.check_image_secrets(&image, self.at)?;
         builder.image_warning()?.iter().for_each(|warning| self.at.ui.warn(warning));
         let built = Built { binhosts: binhost_origins(&ebuilds.binhosts, &indexes, &from_hosts), ..self };
         publish(&built, builder, &image, (staging, &claim))

@@ -116,6 +116,9 @@ fn at_step(job: &Job, work: &Work, (name, when): (&str, When), command: Vec<OsSt
     let (command, terminal) = command_or(command, &[steps::SHELL]);
     let scratch = work.scratch()?;
     let after = (when == When::Failed).then(|| work.paths());
+    if job.steps.iter().any(|step| step.name == name && step.secrets.iter().any(|secret| secret.value.is_absent())) {
+        at.ui.note(&format!("the step {name} reads secrets, which this shell has only with --with-secrets"));
+    }
     let place = StepPlace {
         job,
         base: &base,

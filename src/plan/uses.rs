@@ -31,7 +31,6 @@ fn missing(step: &Step, job: &Job) -> Option<&'static str> {
         ("the cache `ccache` without accelerate.ccache", !names("ccache") || job.accelerate.ccache.is_some()),
         ("`volumes`", step.volumes.is_empty()),
         ("`daemons`", step.daemons.is_empty()),
-        ("`secrets`", step.secrets.is_empty()),
     ];
     uses.into_iter().find(|(_, unused)| !unused).map(|(key, _)| key)
 }
@@ -41,21 +40,17 @@ mod tests {
     use super::*;
     use crate::base::error::Kind;
     use crate::recipe::fixture;
-    use crate::recipe::{Phase, Secret, SecretValue};
+    use crate::recipe::{Phase, StepTmpfs};
 
     #[test]
-    fn a_step_with_secrets_is_refused_by_its_name() {
-        let step = Step::new("hide", Phase::End, Action::Depclean);
+    fn a_step_of_emerge_with_a_mount_is_refused_by_its_name() {
+        let step = Step::new("clean", Phase::End, Action::Depclean);
         let mut job = fixture::job();
         job.steps.push(step);
         assert!(check(&job).is_ok());
-        job.steps[0].secrets.push(Secret {
-            name: "s".to_owned(),
-            rebuild: true,
-            value: SecretValue::new(b"hunter2".to_vec()),
-        });
+        job.steps[0].tmpfs.push(StepTmpfs { at: "/x".into(), size: None });
         let error = check(&job).unwrap_err();
         assert_eq!(error.kind(), Kind::Usage);
-        assert!(error.to_string().contains("the step hide uses `secrets`"), "{error}");
+        assert!(error.to_string().contains("the step clean uses `tmpfs` with packages"), "{error}");
     }
 }

@@ -288,6 +288,7 @@ impl View {
         crate::enter::Plan {
             root,
             mounts: self.all_mounts(),
+            secrets: Vec::new(),
             hostname: self.hostname.clone(),
             network: self.network,
             argv,

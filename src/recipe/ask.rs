@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::diagnostic::{Finding, Place, Problem, Texts};
 use super::parse::{Is, Table};
 use super::variables::Variables;
-use super::{Request, SecretValue, keys, words};
+use super::{Request, SecretValue, Secrets, keys, words};
 use crate::base::error::Result;
 use crate::base::text::{nearest, quoted};
 
@@ -94,6 +94,8 @@ struct Asker<'a> {
     given: BTreeMap<String, Zeroizing<String>>,
     /// `None`: being answered, or without an answer.
     answers: BTreeMap<String, Option<Zeroizing<String>>>,
+    /// False to leave out questions whose answers are secrets.
+    secrets: bool,
     user: &'a mut dyn User,
 }
 
@@ -116,7 +118,8 @@ pub(super) fn ask(
         asks.into_iter().for_each(|(name, ask)| variables.assume(name, ask.question));
         return Ok(());
     }
-    let mut asker = Asker { texts, asks, given, answers: BTreeMap::new(), user };
+    let secrets = request.secrets != Secrets::Leave;
+    let mut asker = Asker { texts, asks, given, answers: BTreeMap::new(), secrets, user };
     for name in &order {
         asker.answer(name)?;
     }
@@ -139,7 +142,7 @@ impl Variables {
     /// Adds a variable for a question without an answer, so that its uses are not mistakes as well.
     fn assume(&mut self, name: String, question: Question) {
         if question.secret {
-            self.secrets.insert(name, SecretValue::new(Vec::new()));
+            self.secrets.insert(name, SecretValue::absent());
         } else {
             self.answer(name, &question.default.unwrap_or_else(|| "answer".to_owned()));
         }
@@ -153,7 +156,7 @@ impl Asker<'_> {
             return Ok(());
         }
         self.answers.insert(name.to_owned(), None);
-        let Some(ask) = self.asks.get(name) else { return Ok(()) };
+        let Some(ask) = self.asks.get(name).filter(|ask| self.secrets || !ask.question.secret) else { return Ok(()) };
         let default = ask.question.default.clone();
         if let Some((other, _)) = ask.when.clone() {
             self.answer(&other)?;

@@ -104,8 +104,22 @@ pub struct Request {
     pub shared: bool,
     /// The working directory, absolute.
     pub cwd: PathBuf,
+    /// The treatment of values of secrets.
+    pub secrets: Secrets,
     /// Set to colour the snippets of mistakes.
     pub colour: bool,
+}
+
+/// The treatment of values of secrets while a recipe is read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Secrets {
+    /// Read them. A secret with a command is a mistake.
+    #[default]
+    Read,
+    /// Read them, and run commands of this machine for them.
+    ReadAndRun,
+    /// Leave them out, and do not ask for them.
+    Leave,
 }
 
 /// A valid recipe.

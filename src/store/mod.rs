@@ -9,6 +9,7 @@
 //! builds/    a work directory for each recipe: changes, image and logs of its last build
 //! cache/     shared by all builds: binary packages by their key, metadata of ebuilds, settings that Portage reported, distfiles,
 //!            compressed chunks of archives, git repositories, and what steps keep
+//! secret.key  random bytes, with which secrets are compared that are not stored
 //! ```
 //!
 //! Everything appears under its final name only when it is complete. The next run removes what a killed run left. No file needs
@@ -29,6 +30,7 @@ pub mod lock;
 pub mod mounts;
 pub mod packages;
 pub mod refs;
+mod seal;
 pub mod trees;
 pub mod work;
 

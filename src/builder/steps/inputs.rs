@@ -8,13 +8,14 @@ use crate::base::error::Result;
 use crate::fs::contents;
 use crate::plan::nodes::Inputs;
 use crate::recipe::{Action, BindContent, Step, StepRoot};
+use crate::store::Store;
 
 /// Returns the inputs of a step. `epoch` is the time that its commands get as SOURCE_DATE_EPOCH. Its name, its time limit, and places on
-/// this machine are not among them.
+/// this machine are not among them. Values of secrets are sealed by `store`.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::base::error::Kind::Usage) if a file that it names cannot be read.
-pub(in crate::builder) fn inputs(step: &Step, epoch: u64) -> Result<Inputs> {
+/// [`Kind::Usage`](crate::base::error::Kind::Usage) if a file that it names cannot be read, and those of [`Store::seal`].
+pub(in crate::builder) fn inputs(step: &Step, epoch: u64, store: &Store) -> Result<Inputs> {
     let mut inputs = Inputs::new();
     let mut add = |name: &str, value: String| _ = inputs.insert(name.to_owned(), value);
     match &step.action {
@@ -70,6 +71,13 @@ pub(in crate::builder) fn inputs(step: &Step, epoch: u64) -> Result<Inputs> {
     }
     for cache in &step.caches {
         add(&format!("cache {}", cache.at.display()), format!("{:?} {:?} {:?}", cache.mode, cache.uid, cache.gid));
+    }
+    for secret in &step.secrets {
+        let value = if secret.rebuild { store.seal(secret.value.expose())?.hex() } else { String::new() };
+        add(&format!("secret {}", secret.name), value);
+    }
+    if step.leak_allowed {
+        add("leak", "allow".to_owned());
     }
     for (name, value) in &step.env {
         add(&format!("variable {name}"), value.clone());

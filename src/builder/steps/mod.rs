@@ -6,10 +6,12 @@ mod inputs;
 mod mounts;
 mod place;
 mod script;
+mod secrets;
 
 pub(super) use inputs::inputs;
 use mounts::Use;
 pub use place::StepPlace;
+pub(super) use secrets::scan;
 
 use super::Builder;
 use super::trees::Trees;

@@ -10,11 +10,11 @@ use crate::builder::base::Base;
 use crate::builder::chain::Chain;
 use crate::builder::prepared::{After, run_in};
 use crate::builder::trees::{self, Trees};
-use crate::enter::{self, Io, Mount, Plan, Terminal};
+use crate::enter::{self, Io, Mount, Plan, SecretFile, Terminal};
 use crate::os::process::Exit;
 use crate::plan::view::View;
 use crate::portage;
-use crate::recipe::{Action, Job, Step, StepRoot, TreeKind};
+use crate::recipe::{Action, Job, Secret, Step, StepRoot, TreeKind};
 use crate::store::Store;
 use crate::store::work::{Scratch, WorkPaths};
 
@@ -97,6 +97,9 @@ impl StepPlace<'_> {
         plan.env.extend(environment(step, self.epoch));
         let user = step.user.as_deref().map(|user| identity::of(user, trees.root())).transpose();
         plan.user = user.map_err(|error| error.within(&format!("running the step {}", step.name)))?;
+        let read = step.secrets.iter().filter(|secret| !secret.value.is_absent());
+        let file = |secret: &Secret| SecretFile { name: secret.name.clone(), content: secret.value.expose().to_vec() };
+        plan.secrets = read.map(file).collect();
         plan.directory.clone_from(&step.workdir);
         Ok(plan)
     }

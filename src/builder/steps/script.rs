@@ -13,6 +13,8 @@ use super::super::Builder;
 use super::super::layer::open_log;
 use super::super::trees::Trees;
 use super::place::SCRIPT;
+use super::secrets;
+use crate::archive::leak::Mask;
 use crate::base::error::{Error, Result};
 use crate::base::progress::{Event, Progress};
 use crate::base::text::plain;
@@ -56,11 +58,14 @@ impl Builder<'_> {
         plan.limit = step.timeout;
         plan.left = Some(Vec::new());
         let log = paths.log();
-        let mut observer = Output { ui: at.ui, log: open_log(&log)?, tail: VecDeque::new(), left: Vec::new() };
+        let mask = Mask::new(secrets::of(step))?;
+        let mut observer = Output { ui: at.ui, log: open_log(&log)?, tail: VecDeque::new(), left: Vec::new(), mask };
         let began = Instant::now();
         let exit = enter::run(&plan, Io::Observe(&mut observer))?;
         for left in &observer.left {
-            at.ui.warn(&format!("the step {} left a process behind, which was ended: {left}", step.name));
+            // The command may have a part of a secret.
+            let left = if step.secrets.is_empty() { format!(": {left}") } else { String::new() };
+            at.ui.warn(&format!("the step {} left a process behind, which was ended{left}", step.name));
         }
         if exit.success() {
             return Ok(());
@@ -133,9 +138,17 @@ struct Output<'a> {
     tail: VecDeque<String>,
     /// Command lines of the processes that it left behind.
     left: Vec<String>,
+    mask: Mask,
 }
 
 impl Observer for Output<'_> {
+    fn bytes(&mut self, read: &[u8], shown: &mut Vec<u8>) {
+        match read.is_empty() {
+            false => self.mask.push(read, shown),
+            true => self.mask.end(shown),
+        }
+    }
+
     fn line(&mut self, line: &[u8]) {
         // On a full disk the lines in memory still tell why the step failed.
         self.log.write_all(line).and_then(|()| self.log.write_all(b"\n")).ok();

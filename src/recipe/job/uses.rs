@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use super::Git;
+use crate::archive::leak;
 use crate::base::digest::Sha256;
 
 /// `[bind.NAME]`: files of this machine that a step sees.
@@ -166,17 +167,32 @@ impl Serialize for Secret {
 
 /// The value of a secret. It is overwritten when it is dropped, and neither shown nor serialised.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SecretValue(Arc<Zeroizing<Vec<u8>>>);
+pub struct SecretValue(Option<Arc<Zeroizing<Vec<u8>>>>);
 
 impl SecretValue {
     /// Wraps a value.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Zeroizing::new(bytes)))
+        Self(Some(Arc::new(Zeroizing::new(bytes))))
     }
 
-    /// Returns the bytes.
+    /// A value that was not read.
+    pub fn absent() -> Self {
+        Self(None)
+    }
+
+    /// Returns true for a value that was not read.
+    pub fn is_absent(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Returns the bytes; none if they were not read.
     pub fn expose(&self) -> &[u8] {
-        &self.0
+        self.0.as_deref().map_or(&[], |bytes| bytes)
+    }
+
+    /// Returns true if the value is long enough to be looked for in files.
+    pub fn is_searched(&self) -> bool {
+        leak::trimmed(self.expose()).len() >= leak::SHORTEST
     }
 }
 

@@ -81,6 +81,7 @@ const SECRETS: Entries = named(
     &[
         key("", "file", Type::Str, r#"file = "token""#),
         key("", "env", Type::Str, r#"env = "TOKEN""#),
+        key("", "command", Type::Strs, r#"command = ["pass", "show", "token"]"#),
         key("", "rebuild", Type::Bool, "rebuild = false"),
     ],
 );

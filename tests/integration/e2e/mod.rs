@@ -34,6 +34,7 @@ mod refusals;
 mod repeat;
 mod repositories;
 mod results;
+mod secrets;
 mod seeing;
 mod shell;
 mod space;

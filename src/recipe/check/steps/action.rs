@@ -13,12 +13,10 @@ use crate::recipe::{Action, CopySpec, Rebuild, Script, WriteSpec, atom, words};
 /// The keys that are actions, in the order of messages.
 const ACTIONS: [&str; 9] = ["run", "script", "emerge", "unmerge", "depclean", "rebuild", "copy", "write", "delete"];
 /// Keys with an effect on scripts only.
-const OF_SCRIPTS: [&str; 6] = ["shell", "args", "user", "workdir", "tty", "template"];
+const OF_SCRIPTS: [&str; 8] = ["shell", "args", "user", "workdir", "tty", "template", "secrets", "leak"];
 /// Keys with an effect on scripts and emerge only.
-const OF_PROGRAMS: [&str; 13] = [
-    "vars", "env", "network", "timeout", "tmpfs", "binds", "sysroot", "fetch", "caches", "volumes", "daemons",
-    "secrets", "leak",
-];
+const OF_PROGRAMS: [&str; 11] =
+    ["vars", "env", "network", "timeout", "tmpfs", "binds", "sysroot", "fetch", "caches", "volumes", "daemons"];
 /// The size limit of a script, in bytes.
 const MAX_SCRIPT: u64 = 16 << 20;
 

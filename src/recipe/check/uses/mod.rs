@@ -2,26 +2,24 @@
 
 mod bind;
 mod daemon;
+mod secret;
 mod sysroot;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::path::Must;
+use self::secret::SecretSource;
 use super::{Checker, Word, unchanged};
 use crate::base::text::{nearest, quoted};
 use crate::recipe::diagnostic::{Finding, Place, Problem};
 use crate::recipe::parse::{Is, Table};
-use crate::recipe::{Bind, Daemon, Fetch, FetchFrom, Secret, SecretValue, Sharing, StepCache, Volume, words};
+use crate::recipe::{Bind, Daemon, Fetch, FetchFrom, Secret, Sharing, StepCache, Volume, words};
 
 /// Caches of the build, which steps can read.
 const BUILT_IN: [(&str, &str); 3] =
     [("binpkgs", "/var/cache/binpkgs"), ("distfiles", "/var/cache/distfiles"), ("ccache", "/var/cache/ccache")];
-/// The size limit of a secret, in bytes.
-const MAX_SECRET: u64 = 1 << 20;
 
 /// The things that a recipe declares for its steps, by name. `None`: declared with a mistake.
 #[derive(Debug, Default)]
@@ -34,20 +32,6 @@ pub(super) struct Uses {
     fetches: BTreeMap<String, Option<Fetch>>,
     daemons: BTreeMap<String, Option<Daemon>>,
     secrets: BTreeMap<String, Option<SecretSource>>,
-}
-
-/// A declared secret. Its value is read when a step names it.
-#[derive(Debug, Clone)]
-struct SecretSource {
-    origin: SecretOrigin,
-    rebuild: bool,
-}
-
-#[derive(Debug, Clone)]
-enum SecretOrigin {
-    File(Word),
-    Env(Word),
-    Answer(SecretValue),
 }
 
 /// The things that one step uses.
@@ -109,7 +93,7 @@ impl Checker<'_> {
             uses.secrets.insert(name.text, secret);
         }
         for (name, value) in &self.variables.secrets {
-            let secret = SecretSource { origin: SecretOrigin::Answer(value.clone()), rebuild: true };
+            let secret = SecretSource::answer(value.clone());
             uses.secrets.insert(name.clone(), Some(secret));
         }
         uses
@@ -144,7 +128,7 @@ impl Checker<'_> {
         let mut secrets = Vec::new();
         // A step that does not run needs no secrets.
         for (word, source) in named.into_iter().filter(|_| !skip) {
-            secrets.push(self.value_of(&source, word.text)?);
+            secrets.push(self.value_of(&source, &word)?);
         }
         let leak = Word::in_table(table, "leak");
         let leak = leak.map(|word| (self.one_of(&word, "`leak`", &["refuse", "allow"]), word));
@@ -261,40 +245,6 @@ impl Checker<'_> {
             sha512: sha512.map_or(Some(None), |digest| digest.map(Some))?,
         };
         Some(Fetch { name: name.text.clone(), from, unpack })
-    }
-
-    fn secret(&mut self, name: &Word, table: &Table) -> Option<SecretSource> {
-        let rebuild = !table.contains_key("rebuild") || super::steps::flag(table, "rebuild");
-        match (Word::in_table(table, "file"), Word::in_table(table, "env")) {
-            (Some(of), None) => Some(SecretSource { origin: SecretOrigin::File(of), rebuild }),
-            (None, Some(of)) => Some(SecretSource { origin: SecretOrigin::Env(of), rebuild }),
-            _ => {
-                let problem = Problem::new("one of `file` and `env`").help("for example file = \"token\"");
-                self.texts.problem(&name.at, "a secret has one origin", problem);
-                None
-            }
-        }
-    }
-
-    /// Reads the value of a secret.
-    fn value_of(&mut self, source: &SecretSource, name: String) -> Option<Secret> {
-        let value = match &source.origin {
-            SecretOrigin::Answer(value) => value.clone(),
-            SecretOrigin::File(word) => {
-                let path = self.path(word, Must::File)?;
-                SecretValue::new(self.content(&path, &word.at, MAX_SECRET)?)
-            }
-            SecretOrigin::Env(word) => {
-                let Some(value) = self.request.env.get(std::ffi::OsStr::new(&word.text)) else {
-                    let problem = Problem::new("not set").help("set it for this command only");
-                    let title = format!("the environment has no variable {}", quoted(&word.text));
-                    self.texts.problem(&word.at, title, problem);
-                    return None;
-                };
-                SecretValue::new(value.as_bytes().to_vec())
-            }
-        };
-        Some(Secret { name, rebuild: source.rebuild, value })
     }
 }
 

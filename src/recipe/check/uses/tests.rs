@@ -4,7 +4,9 @@ use zeroize::Zeroizing;
 
 use crate::base::error::Result;
 use crate::recipe::tests::{Place, job, refusal};
-use crate::recipe::{Answers, BindContent, FetchFrom, Question, Ready, Request, Sharing, User, load, load_with};
+use crate::recipe::{
+    Answers, BindContent, FetchFrom, Question, Ready, Request, Secrets, Sharing, User, load, load_with,
+};
 
 fn request(place: &Place, lines: &str, env: &[(&str, &str)], sets: &[&str]) -> Request {
     place.write("u.toml", lines);
@@ -70,6 +72,47 @@ fn a_sysroot_is_seen_by_every_step() {
 }
 
 #[test]
+fn the_output_of_a_command_is_a_secret() {
+    let place = Place::new();
+    place.write("tool", "#!/bin/sh\nprintf '%s\\n\\n' \"$1 $TOKEN\"\necho complaint >&2\nexit $2\n");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs_err::set_permissions(place.path().join("tool"), mode).unwrap();
+    let lines = |code: u8| {
+        format!(
+            "[secret.s]\ncommand = ['./tool', 'an argument', '{code}']\n[[step]]\nname = 'a'\nrun = 'x'\nsecrets = ['s']\n"
+        )
+    };
+    let mut request = request(&place, &lines(0), &[("TOKEN", "hunter2")], &[]);
+    assert!(refusal(&request).contains("--allow-commands allows it"));
+    request.secrets = Secrets::ReadAndRun;
+    assert_eq!(job(&request).steps[0].secrets[0].value.expose(), b"an argument hunter2\n\n");
+    place.write("u.toml", lines(3));
+    let said = refusal(&request);
+    assert!(said.contains("the command of the secret `s` failed") && said.contains("complaint"), "{said}");
+}
+
+#[test]
+fn a_command_that_needs_no_secrets_leaves_them_out() {
+    let place = Place::new();
+    place.write("pin", "123\n");
+    let lines = "[secret.e]\nenv = 'TOKEN'\n[secret.c]\ncommand = ['false']\n[ask.p]\nquestion = 'p'\nsecret = true\n\
+                 [secret.pin]\nfile = 'pin'\n[ask.after]\nquestion = 'x'\nwhen = 'p'\ndefault = ''\n\
+                 [[step]]\nname = 'a'\nrun = 'x'\nsecrets = ['e', 'c', 'p', 'pin']\n";
+    let mut request = request(&place, lines, &[], &[]);
+    request.secrets = Secrets::Leave;
+    let loaded = load(&request).unwrap();
+    assert!(loaded.job.steps[0].secrets.iter().all(|secret| secret.value.is_absent()));
+    assert!(!loaded.warnings.iter().any(|warning| warning.contains("pin")), "{:?}", loaded.warnings);
+    request.secrets = Secrets::ReadAndRun;
+    request.env.insert("TOKEN".into(), "hunter2".into());
+    request.answers.0.insert("p".to_owned(), Zeroizing::new("hunter3".to_owned()));
+    request.sets.push("secret.c.command=['/bin/sh', '-c', 'echo x']".to_owned());
+    let warnings = load(&request).unwrap().warnings;
+    let short = |name: &str| warnings.iter().any(|line| line.contains(&format!("the secret `{name}` has fewer than")));
+    assert!(short("pin") && short("c") && !short("e"), "{warnings:?}");
+}
+
+#[test]
 fn secrets_are_read_for_steps_that_name_them_and_never_shown() {
     let place = Place::new();
     place.write("s", "hunter2-hunter2\n");
@@ -116,6 +159,12 @@ fn wrong_things_are_refused() {
         ("[daemon.d]\nrun = ['d']\nready = 'port'\n", "not a sign of a daemon"),
         ("[secret.s]\n", "a secret has one origin"),
         ("[secret.s]\nfile = 's'\nenv = 'S'\n", "a secret has one origin"),
+        ("[secret.s]\nfile = 's'\ncommand = ['cat']\n", "a secret has one origin"),
+        ("[secret.s]\ncommand = []\n", "a secret has one origin"),
+        (
+            "[secret.s]\nenv = 'S'\n[[step]]\nname = 'e'\nemerge = ['a/b']\nsecrets = ['s']\n",
+            "`secrets` has no effect on `emerge`",
+        ),
         ("[secret.s]\nfile = 's'\n[oci]\ntag = '{{s}}'\n", "a secret is not a variable"),
         ("[secret.s]\nflie = 's'\n", "did you mean `file`?"),
         ("secret = { s = 's' }\n", "expected a table, found a string"),
