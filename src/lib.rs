@@ -90,6 +90,9 @@
 //! mounted and treated as the image is: configuration, strip rules. A layer is the difference between two such trees
 //! ([`archive::pack::difference`]), so no layer has a stripped file, and all layers together make exactly the tree of the tarball.
 //!
+//! A volume is a directory that steps share: the changes of a step to it are a part of the layer, apart from those to the trees
+//! ([`builder::volumes`]). Its state is in the keys of the steps that name it, and in no others.
+//!
 //! A step sees the files of this machine that it names, read-only unless the recipe says otherwise, and caches, which are kept in the
 //! store and are in no layer. All of them are mounts. Mount points that the tree lacks come from a throw-away lower layer, so a layer
 //! has no trace of them. The inputs of the key have the content of such files, and of a cache its place, mode and owner.

@@ -1,10 +1,13 @@
 //! The layers of a build over its base.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::base::Base;
 use super::overlays::OverlayMount;
+use super::volumes;
 use crate::base::digest::Sha256;
 use crate::base::error::{Context, Result};
 use crate::plan::nodes::CONFIGURE;
@@ -17,10 +20,14 @@ use crate::store::work::{Below, WorkPaths};
 #[derive(Debug)]
 pub struct Chain {
     state: Sha256,
+    /// The states of volumes by name, apart from those that no step named yet.
+    volumes: BTreeMap<String, Sha256>,
+    /// The state of the base.
+    ground: Sha256,
     /// The names of the steps and their layers, lowest first.
-    layers: Vec<(String, Layer)>,
+    layers: Vec<(String, Arc<Layer>)>,
     /// The number of the lowest layers that one layer replaces in overlays, and that layer.
-    merged: Option<(usize, Layer)>,
+    merged: Option<(usize, Arc<Layer>)>,
 }
 
 impl Chain {
@@ -34,15 +41,24 @@ impl Chain {
                 format!("host {} {}", std::process::id(), now.as_nanos())
             }
         };
-        Self { state: Sha256::of(identity.as_bytes()), layers: Vec::new(), merged: None }
+        Self::at(Sha256::of(identity.as_bytes()))
     }
 
-    /// Returns a second holder of the same layers over `base`. `None` if one of them was removed from the store.
+    /// The state `state`, without layers.
+    fn at(state: Sha256) -> Self {
+        Self { state, ground: state, volumes: BTreeMap::new(), layers: Vec::new(), merged: None }
+    }
+
+    /// Returns the lowest `count` layers, which both chains hold then.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) if a layer cannot be read.
-    pub fn again(&self, base: &Base, store: &Store) -> Result<Option<Self>> {
-        if self.layers.is_empty() { Ok(Some(Self::over(base))) } else { Self::find(&self.keys(), store) }
+    /// Those of [`Chain::shorten`].
+    pub fn lowest(&self, count: usize, store: &Store) -> Result<Self> {
+        let mut chain = Self::at(self.ground);
+        self.layers.iter().take(count).for_each(|(name, layer)| chain.put(name, Arc::clone(layer)));
+        chain.merged = self.merged.clone().filter(|(merged, _)| *merged <= count);
+        chain.shorten(MAX_CHAIN, store)?;
+        Ok(chain)
     }
 
     /// Returns the layers as those of the image `path`, from which another one starts.
@@ -57,12 +73,11 @@ impl Chain {
     /// Returns the layers before the first step that wrote a configuration of Portage, if there is such a step.
     ///
     /// # Errors
-    /// [`Kind::System`](crate::base::error::Kind::System) if a layer cannot be read.
+    /// Those of [`Chain::lowest`].
     pub fn unconfigured(&self, store: &Store) -> Result<Option<Self>> {
         let named = |name: &str| name.rsplit(':').next() == Some(CONFIGURE);
-        let Some(at) = self.layers.iter().position(|(name, _)| named(name)) else { return Ok(None) };
-        let keys: Vec<_> = self.keys().into_iter().take(at).collect();
-        Self::find(&keys, store)
+        let at = self.layers.iter().position(|(name, _)| named(name));
+        at.map(|at| self.lowest(at, store)).transpose()
     }
 
     /// The layers `steps` by the names and keys of their steps, lowest first, over any base. `None` if one of them was removed from the store.
@@ -70,7 +85,7 @@ impl Chain {
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if a layer cannot be read.
     pub fn find(steps: &[(String, Sha256)], store: &Store) -> Result<Option<Self>> {
-        let mut chain = Self { state: Sha256::of(b""), layers: Vec::new(), merged: None };
+        let mut chain = Self::at(Sha256::of(b""));
         for (name, key) in steps {
             let Some(layer) = store.layer(key)? else { return Ok(None) };
             chain.push(name, layer);
@@ -86,8 +101,26 @@ impl Chain {
 
     /// Puts a layer on top.
     pub fn push(&mut self, name: &str, layer: Layer) {
+        self.put(name, Arc::new(layer));
+    }
+
+    fn put(&mut self, name: &str, layer: Arc<Layer>) {
         self.state = layer.record().chain();
+        for (volume, result) in &layer.record().volumes {
+            let state = layers::chain(&self.volume_state(volume), result);
+            self.volumes.insert(volume.clone(), state);
+        }
         self.layers.push((name.to_owned(), layer));
+    }
+
+    /// The state of a volume: the same for the same results of all steps that named it.
+    pub fn volume_state(&self, volume: &str) -> Sha256 {
+        self.volumes.get(volume).copied().unwrap_or_else(|| Sha256::of(b""))
+    }
+
+    /// The names of the volumes that steps named.
+    pub fn volumes(&self) -> impl Iterator<Item = &str> {
+        self.volumes.keys().map(String::as_str)
     }
 
     /// Returns the time from which on modification times are those of the layers or of a step that begins at `now`: when the first step
@@ -112,9 +145,9 @@ impl Chain {
             return Ok(());
         }
         let count = self.replaced() + single / 2;
-        let upper = self.layers[self.replaced()..count].iter().rev().map(|(_, layer)| layer);
-        let chain: Vec<&Layer> = upper.chain(self.merged.as_ref().map(|(_, layer)| layer)).collect();
-        self.merged = Some((count, store.flattened(&chain, || {})?));
+        let upper = self.layers[self.replaced()..count].iter().rev().map(|(_, layer)| &**layer);
+        let chain: Vec<&Layer> = upper.chain(self.merged.as_ref().map(|(_, layer)| &**layer)).collect();
+        self.merged = Some((count, Arc::new(store.flattened(&chain, || {})?)));
         Ok(())
     }
 
@@ -167,6 +200,16 @@ impl Chain {
         make_empty(&empty).system(|| "making the empty tree of an image")?;
         Ok(self.over_it(OverlayMount::alone(portage::ROOT, empty)))
     }
+
+    /// Returns the overlay of a volume. An empty directory for it is created in `paths`.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::base::error::Kind::System) if the directory cannot be made.
+    pub fn volume(&self, name: &str, paths: &WorkPaths) -> Result<OverlayMount> {
+        let empty = paths.empty();
+        make_empty(&empty).system(|| "making the empty directory of a volume")?;
+        Ok(self.over_it(OverlayMount::alone(volumes::place(name), empty)))
+    }
 }
 
 /// Makes an empty directory whose attributes are the same for everybody.
@@ -197,6 +240,7 @@ mod tests {
             key,
             parent: key,
             result: key,
+            volumes: BTreeMap::new(),
             image: String::new(),
             step: name.to_owned(),
             inputs: Default::default(),
@@ -226,7 +270,7 @@ mod tests {
     fn a_long_chain_takes_few_lower_layers_and_means_the_same() {
         let home = tempfile::tempdir().unwrap();
         let store = Store::open(home.path()).unwrap();
-        let mut chain = Chain { state: Sha256::of(b""), layers: Vec::new(), merged: None };
+        let mut chain = Chain::at(Sha256::of(b""));
         for number in 0..20 {
             let name = format!("step-{number}");
             chain.push(&name, layer(&store, &name));

@@ -3,7 +3,7 @@
 use super::Builder;
 use super::chain::Chain;
 use super::trees::{self, ShownFile, Trees};
-use crate::base::error::{Context, Error, Result};
+use crate::base::error::{Context, Result};
 use crate::fs::rootfs::Rootfs;
 use crate::recipe::names_step;
 use crate::store::Store;
@@ -56,11 +56,7 @@ impl Builder<'_> {
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if the kernel refuses a mount or a file cannot be written.
     pub fn cut(&self, cut: &Cut, store: &Store) -> Result<CutTree> {
-        let keys = self.chain.keys();
-        let chain = Chain::find(&keys[..cut.steps], store)?.ok_or_else(|| {
-            Error::system(format!("a layer of a step before {} was removed from the store", cut.name))
-                .with_hint("build again: the step runs again")
-        })?;
+        let chain = self.chain.lowest(cut.steps, store)?;
         let paths = WorkPaths::new(self.parts.work.paths().cuts().join(cut.steps.to_string()));
         fs_err::create_dir_all(paths.tree()).system(|| "making the mount point of a layer")?;
         let files: &[ShownFile] = if self.view.has_network() { &[trees::name_servers()] } else { &[] };

@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{Builder, second, steps};
-use crate::archive::changes;
+use super::chain::Chain;
+use super::{Builder, second, steps, volumes};
+use crate::archive::changes::{self, Changes};
 use crate::base::digest::Sha256;
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::{self, Event, Outcome, Warnings};
 use crate::base::time;
 use crate::fs::rootfs::Rootfs;
 use crate::os::space;
+use crate::plan::Plan;
 use crate::plan::nodes::{self, Action, Inputs, Node};
 use crate::plan::status::Why;
 use crate::portage;
@@ -97,7 +99,7 @@ impl Builder<'_> {
             at.ui.end(Outcome::Done, None);
             return Ok(());
         }
-        let inputs = inputs(node, &self.portage, self.parts.plan.epoch, at.store)?;
+        let inputs = inputs(node, &self.portage, self.parts.plan, &self.chain, at.store)?;
         let key = nodes::key(self.chain.state(), &inputs);
         if self.options.again.as_ref().is_some_and(|again| *again == node.name || again == ALL_STEPS) {
             self.again = true;
@@ -167,24 +169,28 @@ impl Builder<'_> {
             return Err(self.fail(node, error, partial, at));
         }
         clear(&paths)?;
-        let places = self.places();
-        let mut changed = Vec::new();
-        for place in &places {
+        let emerge = matches!(node.action, Action::Emerge(_));
+        let read = |place: &str| -> Result<Option<Changes>> {
             let upper = partial.upper(place);
-            if upper.exists() {
-                let emerge = matches!(node.action, Action::Emerge(_));
-                let upper = Rootfs::open(&upper)?;
-                changed.push((*place, changes::read(&upper, began, &|path| emerge && varies(path), own.ui)?));
+            let varies = |path: &Path| emerge && varies(path);
+            upper.exists().then(|| changes::read(&Rootfs::open(&upper)?, began, &varies, own.ui)).transpose()
+        };
+        let mut changed = Vec::new();
+        for place in self.places() {
+            changed.extend(read(place)?.map(|changes| (place, changes)));
+        }
+        let result = layers::result(&changed);
+        let mut of_volumes = BTreeMap::new();
+        let kept: Vec<_> = node.volumes().iter().map(|volume| (&volume.name, volumes::place(&volume.name))).collect();
+        for (name, place) in &kept {
+            if let Some(changes) = read(place)? {
+                of_volumes.insert((*name).clone(), changes.digest());
+                changed.push((place, changes));
             }
         }
         let bytes = changed.iter().map(|(_, changes)| changes.bytes()).sum();
-        let result = layers::result(&changed);
-        let record = LayerRecord {
-            result,
-            bytes,
-            notes: warnings.kept(),
-            ..self.layer_record(&node.name, key, inputs, (now, start.elapsed()))
-        };
+        let record = self.layer_record(&node.name, key, inputs, (now, start.elapsed()));
+        let record = LayerRecord { result, volumes: of_volumes, bytes, notes: warnings.kept(), ..record };
         let layer = partial.keep(record, &changed)?;
         if let (Action::Emerge(step), Some(content)) = (&node.action, self.merged.take()) {
             self.remember(step, &content, &key, at)?;
@@ -244,6 +250,7 @@ impl Builder<'_> {
             key,
             parent: *self.chain.state(),
             result: Sha256::of(b""),
+            volumes: BTreeMap::new(),
             image: self.parts.job.path.clone(),
             step: name.to_owned(),
             inputs,
@@ -255,12 +262,12 @@ impl Builder<'_> {
     }
 }
 
-/// Returns the inputs of a step. `portage` are those of every emerge command; `epoch` is the time that scripts get; `store` seals values
-/// of secrets.
+/// Returns the inputs of a step of `plan` on the volumes of `chain`. `portage` are those of every emerge command; `store` seals values of
+/// secrets.
 ///
 /// # Errors
 /// Those of [`steps::inputs`].
-pub(super) fn inputs(node: &Node, portage: &Inputs, epoch: u64, store: &Store) -> Result<Inputs> {
+pub(super) fn inputs(node: &Node, portage: &Inputs, plan: &Plan, chain: &Chain, store: &Store) -> Result<Inputs> {
     match &node.action {
         Action::Configure => Ok(Inputs::new()),
         Action::Emerge(step) => {
@@ -268,7 +275,7 @@ pub(super) fn inputs(node: &Node, portage: &Inputs, epoch: u64, store: &Store) -
             inputs.extend(portage.clone());
             Ok(inputs)
         }
-        Action::Step(step) => steps::inputs(step, epoch, store),
+        Action::Step(step) => steps::inputs(step, plan, chain, store),
     }
 }
 

@@ -21,8 +21,8 @@ impl Builder<'_> {
     /// # Errors
     /// Those of [`Builder::check_secrets`].
     pub fn check_image_secrets(&self, image: &Rootfs, at: &Site<'_>) -> Result<()> {
-        let steps = &self.parts.job.steps;
-        let Some(scan) = steps::scan(steps, steps.iter(), IN_IMAGE) else { return Ok(()) };
+        let steps = self.parts.job.all_steps();
+        let Some(scan) = steps::scan(&steps, steps.iter().copied(), IN_IMAGE) else { return Ok(()) };
         at.ui.stage("searching the image for secrets");
         match scan.find(image)? {
             Some(found) => Err(leaked("the image has", &found)),
@@ -72,8 +72,10 @@ impl Builder<'_> {
             Action::Step(step) => Some::<&Step>(step),
             _ => None,
         });
+        let parents = self.parts.job.from.as_ref().map(|parent| parent.job.all_steps()).unwrap_or_default();
+        let done = parents.into_iter().chain(before).chain([&**own]);
         // Also for a step without secrets: an earlier one may have hidden a value from the search.
-        let Some(scan) = steps::scan(&self.parts.job.steps, before.chain([&**own]), SHORTEST) else { return Ok(None) };
+        let Some(scan) = steps::scan(&self.parts.job.all_steps(), done, SHORTEST) else { return Ok(None) };
         for upper in uppers(paths)? {
             if let Some(found) = scan.find(&Rootfs::open(&upper)?)? {
                 return Ok(Some(found));

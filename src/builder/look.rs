@@ -98,7 +98,7 @@ impl Look<'_> {
             }
             return Ok(Status::bare(&node.name, StepState::Always));
         }
-        let inputs = inputs(node, &self.portage, self.parts.plan.epoch, at.store)?;
+        let inputs = inputs(node, &self.portage, self.parts.plan, &self.chain, at.store)?;
         self.again |= self.parts.options.again.as_ref().is_some_and(|again| *again == node.name || again == ALL_STEPS);
         if matches!(node.action, Action::Emerge(_)) && self.until.is_none() && !at.options.offline {
             let unasked = self.parts.binhosts.iter().find(|host| host.index.is_none());
@@ -114,8 +114,9 @@ impl Look<'_> {
         if matches!(status.state, StepState::Run(_)) {
             self.until.get_or_insert_with(|| format!("{} has run", node.name));
         }
-        // Without the configuration, an emerge command would seem to lack inputs.
-        if matches!(node.action, Action::Step(_)) || !self.portage.is_empty() {
+        // Without the configuration, an emerge command would seem to lack inputs; the state of a volume may not be known.
+        let of_step = matches!(node.action, Action::Step(_)) && (self.until.is_none() || node.volumes().is_empty());
+        if of_step || !self.portage.is_empty() {
             status.difference = self.reasons.difference(&node.name, &inputs);
         }
         Ok(Status { inputs, ..status })

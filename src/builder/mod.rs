@@ -31,6 +31,7 @@ mod second;
 pub mod steps;
 mod trees;
 pub mod trial;
+pub mod volumes;
 mod warnings;
 
 pub use layer::{ALL_STEPS, Tally};
@@ -47,6 +48,7 @@ use crate::portage::binhost::HostIndex;
 use crate::portage::{Resolved, elog};
 use crate::recipe::{Job, TreeKind};
 use crate::source::binhost::BinhostInput;
+use crate::source::fetched::FetchInput;
 use crate::source::inputs::RepositoryInput;
 use crate::store::work::{State, Work, WorkPaths};
 use accelerate::Helpers;
@@ -106,6 +108,8 @@ pub struct BuildParts<'a> {
     pub resolved: &'a Resolved,
     pub repositories: &'a [RepositoryInput],
     pub binhosts: &'a [BinhostInput],
+    /// The downloads that steps name.
+    pub fetched: &'a [FetchInput],
     pub base: &'a Base,
     pub plan: &'a Plan,
     pub caches: &'a Caches,

@@ -71,6 +71,14 @@ impl After<'_> {
         Ok(self.chain.builder(base, paths)?.into_iter().map(|overlay| self.over(overlay)).collect())
     }
 
+    /// Returns the overlay of a volume. A directory for it is created in `paths`.
+    ///
+    /// # Errors
+    /// Those of [`Chain::volume`].
+    pub fn volume(&self, name: &str, paths: &WorkPaths) -> Result<OverlayMount> {
+        Ok(self.over(self.chain.volume(name, paths)?))
+    }
+
     /// Returns the overlay of the image. A directory for it is created in `paths`.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use super::base::Base;
 use super::chain::Chain;
 use super::overlays::{OverlayMount, Shown, Tree};
 use super::prepared::After;
+use super::volumes::Volumes;
 use crate::base::error::{Context, Result};
 use crate::enter::overlay::Mounted;
 use crate::fs::rootfs::Rootfs;
@@ -23,6 +24,7 @@ pub(super) struct Trees {
     tree: Tree,
     /// The image at its mount point in the work directory, which the sandbox sees at [`ROOT`](crate::portage::ROOT).
     image: Option<(Mounted, Rootfs)>,
+    volumes: Volumes,
 }
 
 impl Trees {
@@ -55,7 +57,7 @@ impl Trees {
         } else {
             None
         };
-        Ok(Self { tree, image })
+        Ok(Self { tree, image, volumes: Volumes::default() })
     }
 
     /// Mounts the image alone, as a tree with the mount points of `view`.
@@ -71,7 +73,17 @@ impl Trees {
     ) -> Result<Self> {
         let overlay = image_overlay(chain, after, paths)?;
         let tree = Tree::mount(&[overlay], paths, &shown(view, files))?;
-        Ok(Self { tree, image: None })
+        Ok(Self { tree, image: None, volumes: Volumes::default() })
+    }
+
+    /// Adds the volumes of a step.
+    pub(super) fn with(self, volumes: Volumes) -> Self {
+        Self { volumes, ..self }
+    }
+
+    /// The mounted volumes of the step.
+    pub(super) fn volumes(&self) -> &Volumes {
+        &self.volumes
     }
 
     /// Mounts the tree of a build that is shipped, a stage4 with the mount points of `view`, as the finished trees show it.
@@ -89,7 +101,7 @@ impl Trees {
             TreeKind::Image => Tree::mount(&[chain.image(paths)?], paths, &Shown::default())?,
             TreeKind::Stage4 => Tree::mount(&chain.builder(base, paths)?, paths, &shown(view, files))?,
         };
-        Ok(Self { tree, image: None })
+        Ok(Self { tree, image: None, volumes: Volumes::default() })
     }
 
     /// The root of the tree that commands run in.
@@ -107,6 +119,7 @@ impl Trees {
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if the kernel refuses.
     pub(super) fn unmount(self) -> Result<()> {
+        self.volumes.unmount()?;
         self.image.map_or(Ok(()), |(mounted, _)| mounted.unmount())?;
         self.tree.unmount()
     }

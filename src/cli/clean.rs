@@ -48,10 +48,10 @@ pub struct Args {
     /// the layers from this step on
     #[arg(long, value_name = "STEP", num_args = 0..=1, requires = "of")]
     pub below: Option<Option<String>>,
-    /// Unpacked stage3s and ebuild repositories
+    /// Unpacked stage3s, ebuild repositories and downloads of steps
     #[arg(long)]
     pub trees: bool,
-    /// Downloaded stage3s, snapshots and git repositories
+    /// Downloaded stage3s, snapshots, files of steps and git repositories
     #[arg(long)]
     pub blobs: bool,
     /// Binary packages built here, and compiler caches

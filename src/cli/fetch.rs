@@ -1,4 +1,4 @@
-//! `fetch`: brings the stage3 and the repositories of a recipe into the store.
+//! `fetch`: brings the stage3, the repositories and the downloads of a recipe into the store.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -12,12 +12,14 @@ use crate::base::progress::Progress;
 use crate::pipeline;
 use crate::recipe::{self, Secrets};
 use crate::source;
-use crate::source::{ResolveOptions, Site, Wanted};
+use crate::source::{ResolveOptions, Site, Wanted, fetched};
 use crate::ui::Terminal;
 
-/// Download and verify the stage3 and the ebuild repositories of a recipe, without building
+/// Download and verify the inputs of a recipe, without building
 ///
-/// Continues an interrupted download. Prints the path of the tarball in the store, and the directory of each fetched repository.
+/// The inputs are the stage3, the ebuild repositories and the downloads that steps name ([fetch.NAME]). Continues an interrupted
+/// download. Prints the path of the tarball in the store, the directory of each fetched repository, and the file or directory of each
+/// download.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -52,7 +54,8 @@ impl Args {
             return list(&recipe, arch, ui);
         }
         session::with(&recipe, &[], ui, |Session { job, store, .. }| {
-            if matches!(job.source.base, recipe::BaseSpec::Host { .. }) {
+            let downloads = fetched::of_family(job);
+            if matches!(job.source.base, recipe::BaseSpec::Host { .. }) && downloads.is_empty() {
                 ui.note(&format!("{} is built from this host: there is nothing to fetch", job.name));
                 return Ok(0);
             }
@@ -62,10 +65,14 @@ impl Args {
             let site = Site::new(store, options, ui);
             let fetches = job.portage.repositories.iter().any(|one| one.location().is_none());
             let repositories = if fetches { pipeline::repositories(job, &site)?.0 } else { Vec::new() };
-            let (_, verified) = Wanted::base(job)?.bytes(&site)?;
-            ui.result(store.blob_path(&verified.sha512()));
+            let downloads = fetched::fetches(&downloads, &site)?;
+            if !matches!(job.source.base, recipe::BaseSpec::Host { .. }) {
+                let (_, verified) = Wanted::base(job)?.bytes(&site)?;
+                ui.result(store.blob_path(&verified.sha512()));
+            }
             let fetched = repositories.iter().filter(|repository| repository.spec.location().is_none());
             fetched.for_each(|repository| ui.result(repository.directory()));
+            downloads.iter().for_each(|download| ui.result(download.path()));
             Ok(0)
         })
     }

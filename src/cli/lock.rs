@@ -20,6 +20,7 @@ use crate::ui::Terminal;
 /// `build --locked` uses exactly these inputs, or fails. Lock again when the recipe asks for other inputs or no longer trusts a
 /// signer. For a repository in a directory, the checked-out commit and a digest of the contents are recorded; a build must have the
 /// commit, and warns about other contents. A repository that holds the lock file is recorded by name alone.
+/// Of the downloads of steps, those of a branch are recorded, with the commit.
 ///
 /// Writes only if an input changed, and prints the path of the lock file. Downloads the stage3 only if its digest cannot be learnt
 /// otherwise. Unpacks fetched repositories in the store.

@@ -40,11 +40,11 @@ mod standard;
 pub mod store;
 pub mod tree;
 pub mod verify;
+pub mod volume;
 
 const EXAMPLES: &str = "\
 Examples:
   quern-builder build musl-python3.toml               build the image of a recipe
-  quern-builder build base.toml arm64.toml            merge two files; the second has priority
   quern-builder build demo.toml --set build.kind=stage4
   quern-builder shell demo.toml -- emerge --info      run a command in the builder tree
   quern-builder clean --builds                        remove work directories";
@@ -129,6 +129,7 @@ enum Command {
     Keys(keys::Args),
     Clean(clean::Args),
     Binhost(binhost::Args),
+    Volume(volume::Args),
     Store(store::Args),
     Tree(tree::Args),
     Completions(completions::Args),
@@ -217,6 +218,7 @@ impl Command {
             Self::Keys(args) => args.run(ui),
             Self::Clean(args) => args.run(ui),
             Self::Binhost(args) => args.run(ui),
+            Self::Volume(args) => args.run(ui),
             Self::Store(args) => args.run(ui),
             Self::Tree(args) => args.run(ui),
             Self::Completions(args) => args.run(),

@@ -8,10 +8,10 @@ use crate::pipeline;
 use crate::source::{ResolveOptions, Site};
 use crate::ui::Terminal;
 
-/// Verify the stage3 and the fetched repositories of a recipe, and print their signers
+/// Verify the downloaded inputs of a recipe, and print their signers
 ///
-/// Checks signed lists, digests and signatures against the trusted certificates. Downloads missing files. Exits with 3 when a file is
-/// refused.
+/// The inputs are the stage3, the fetched repositories and the downloads of steps. Checks signed lists, digests and signatures against the
+/// trusted certificates. Downloads missing files. Exits with 3 when a file is refused.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The recipe.

@@ -7,11 +7,11 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::{is_named, lock, rootfs};
-use crate::base::error::{Context as _, Result};
+use crate::base::error::{Context as _, Error, Result};
 use crate::base::progress::Progress;
 use crate::os::process::Leftover;
 
@@ -76,6 +76,30 @@ impl Drop for Directory {
     fn drop(&mut self) {
         // A failure leaves a directory without a lock, which the next run removes.
         let _ = rootfs::remove_at(self.above.as_fd(), &self.name);
+    }
+}
+
+/// Returns the directory that will hold `tree`, and the name of the tree in it. An empty directory may have that name.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::base::error::Kind::Usage) if something else has that name, or if that is a mount point.
+pub(crate) fn tree_place(tree: &Path) -> Result<(rootfs::Rootfs, &Path)> {
+    let Some(name) = tree.file_name().map(Path::new) else {
+        return Err(Error::usage(format!("{}: the tree needs a name", tree.display())));
+    };
+    let above = rootfs::Rootfs::open(super::directory_of(tree))?;
+    let Some(existing) = above.stat(name)? else { return Ok((above, name)) };
+    if FileType::from_raw_mode(existing.st_mode) != FileType::Directory || !above.read_dir(name)?.is_empty() {
+        return Err(Error::usage(format!("{} is not an empty directory", tree.display())));
+    }
+    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    match rootfs::openat2(above.fd(), name, OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), resolve) {
+        Err(Errno::XDEV) => Err(Error::usage(format!(
+            "{} is a mount point, which cannot be replaced by a complete tree",
+            tree.display()
+        ))
+        .with_hint(format!("name a directory in it that does not exist: {}", tree.join("tree").display()))),
+        other => other.system(|| above.doing("opening", name)).map(|_| (above, name)),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The inputs that one recipe is locked to.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::fields;
@@ -24,6 +26,20 @@ pub struct Locked {
     /// The indexes of hosts of binary packages, in the recipe's order. Directories of this machine are not locked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub binhost: Vec<LockedIndex>,
+    /// The downloads of steps whose branch led to a commit, by name. The recipe itself decides the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fetch: Vec<LockedFetch>,
+}
+
+/// A download of a branch as it was when it was locked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedFetch {
+    /// Its name in the recipe.
+    #[serde(deserialize_with = "fields::line")]
+    pub name: String,
+    /// The commit.
+    pub git: LockedCommit,
 }
 
 /// The index of a host of binary packages as it was when it was locked.
@@ -237,7 +253,20 @@ impl Locked {
             changes.push(format!("{before} repositories → {after}"));
         }
         changes.extend(self.changed_indexes(new));
+        changes.extend(self.changed_fetches(new));
         changes
+    }
+
+    fn changed_fetches(&self, new: &Self) -> Vec<String> {
+        let of = |name: &str, all: &[LockedFetch]| {
+            let found = all.iter().find(|fetch| fetch.name == name);
+            found.map_or_else(|| "none".to_owned(), |fetch| fetch.git.described())
+        };
+        let names = self.fetch.iter().chain(&new.fetch).map(|fetch| fetch.name.as_str()).collect::<BTreeSet<_>>();
+        let both = names.into_iter().map(|name| (name, of(name, &self.fetch), of(name, &new.fetch)));
+        both.filter(|(_, old, new)| old != new)
+            .map(|(name, old, new)| format!("download {}: {} → {}", printable(name), printable(&old), printable(&new)))
+            .collect()
     }
 
     fn changed_indexes(&self, new: &Self) -> Vec<String> {

@@ -20,7 +20,7 @@ use crate::os::probe;
 mod entry;
 mod fields;
 
-pub use entry::{Locked, LockedCommit, LockedFile, LockedIndex, LockedRepository};
+pub use entry::{Locked, LockedCommit, LockedFetch, LockedFile, LockedIndex, LockedRepository};
 
 /// The name of a lock file, in the directory of its recipes.
 pub const NAME: &str = "quern.lock";

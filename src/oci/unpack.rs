@@ -5,9 +5,6 @@ use std::fs::File;
 use std::io::Seek as _;
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
-
 use super::digest::{self, Digest};
 use super::document::Document as _;
 use super::layout::{CONFIG, Config, Descriptor, Layout, Manifest, layer_format};
@@ -22,8 +19,8 @@ use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::base::refusal::{Code, Reason};
 use crate::base::text::printable;
-use crate::fs::rootfs::{self, Rootfs};
-use crate::fs::staging::Directory;
+use crate::fs::rootfs::Rootfs;
+use crate::fs::staging::{Directory, tree_place};
 
 /// Limits that the user sets for all layers together. Unset ones depend on the size of the layers.
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,7 +45,7 @@ pub fn unpack(dir: &Path, name: &str, tree: &Path, demand: &Demand, ui: &dyn Pro
         hint.into_iter().fold(refused(&called, &reason), Error::with_hint)
     })?;
 
-    let (above, name) = place(tree)?;
+    let (above, name) = tree_place(tree)?;
     let staging = Directory::create(above.fd(), above.path(), ui)?;
     let path = staging.name().join("tree");
     // The mode of the root, unless a layer has an entry for it.
@@ -72,27 +69,6 @@ fn image(layout: &Layout, descriptor: &Descriptor) -> Checked<(Manifest, Vec<Str
     let diff_ids = config.diff_ids()?;
     manifest.check_count(&diff_ids)?;
     Ok((manifest, diff_ids))
-}
-
-/// Returns the directory that will hold `tree`, and the name of the tree in it. An empty directory may have that name.
-fn place(tree: &Path) -> Result<(Rootfs, &Path)> {
-    let Some(name) = tree.file_name().map(Path::new) else {
-        return Err(Error::usage(format!("{}: the tree needs a name", tree.display())));
-    };
-    let above = Rootfs::open(crate::fs::directory_of(tree))?;
-    let Some(existing) = above.stat(name)? else { return Ok((above, name)) };
-    if FileType::from_raw_mode(existing.st_mode) != FileType::Directory || !above.read_dir(name)?.is_empty() {
-        return Err(Error::usage(format!("{} is not an empty directory", tree.display())));
-    }
-    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
-    match rootfs::openat2(above.fd(), name, OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), resolve) {
-        Err(Errno::XDEV) => Err(Error::usage(format!(
-            "{} is a mount point, which cannot be replaced by a complete tree",
-            tree.display()
-        ))
-        .with_hint(format!("name a directory in it that does not exist: {}", tree.join("tree").display()))),
-        other => other.system(|| above.doing("opening", name)).map(|_| (above, name)),
-    }
 }
 
 /// Facts about a layer that was read before.

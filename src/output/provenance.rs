@@ -13,8 +13,9 @@ use crate::archive::pack::Packed;
 use crate::base::digest::Sha512;
 use crate::base::error::{Context, Kind, Result};
 use crate::base::time::SourceDate;
-use crate::recipe::{BaseSpec, Git, Job, MetaRepo, MetaRepoPlace, Origin, Snapshot};
+use crate::recipe::{BaseSpec, FetchFrom, Git, Job, MetaRepo, MetaRepoPlace, Origin, Snapshot};
 use crate::source::RepositoryVersion;
+use crate::source::fetched::FetchVersion;
 
 /// The type that defines the meaning of `externalParameters` and `internalParameters`.
 const BUILD_TYPE: &str = "urn:quern-builder:build:v1";
@@ -133,6 +134,24 @@ impl BinhostOrigin<'_> {
     }
 }
 
+/// Returns the in-toto resource descriptor of a download that steps saw.
+fn download((name, version): &(&str, &FetchVersion)) -> Value {
+    match version {
+        FetchVersion::File { url, sha256, sha512, .. } => {
+            let mut digest = Map::new();
+            digest.extend(sha256.iter().map(|sha256| ("sha256".to_owned(), json!(sha256))));
+            digest.extend(sha512.iter().map(|sha512| ("sha512".to_owned(), json!(sha512))));
+            json!({ "name": name, "uri": url, "digest": digest, "annotations": { "verification": "digest in the recipe" } })
+        }
+        FetchVersion::Git { url, commit, signer, trust_basis } => json!({
+            "name": name,
+            "uri": format!("git+{url}"),
+            "digest": { "gitCommit": commit },
+            "annotations": { "signer": signer, "verification": trust_basis },
+        }),
+    }
+}
+
 /// A command that the build ran in the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
@@ -151,6 +170,8 @@ pub struct Inputs<'a> {
     pub repositories: Vec<RepositoryOrigin<'a>>,
     /// The hosts of binary packages, in the order of the recipe.
     pub binhosts: Vec<BinhostOrigin<'a>>,
+    /// The downloads that steps saw, by name.
+    pub fetched: Vec<(&'a str, &'a FetchVersion)>,
     /// The commands, in the order in which they ran.
     pub commands: Vec<Command>,
 }
@@ -171,10 +192,13 @@ pub fn document(job: &Job, inputs: &Inputs<'_>, subjects: &[(String, &Packed)], 
     let subjects: Vec<_> = subjects.iter().map(subject).collect();
     let repositories = inputs.repositories.iter().map(RepositoryOrigin::resource);
     let binhosts = inputs.binhosts.iter().map(BinhostOrigin::resource);
-    let dependencies: Vec<_> = std::iter::once(inputs.base.resource()).chain(repositories).chain(binhosts).collect();
+    let downloads = inputs.fetched.iter().map(download);
+    let dependencies = std::iter::once(inputs.base.resource()).chain(repositories).chain(binhosts).chain(downloads);
+    let dependencies: Vec<_> = dependencies.collect();
     let commands = inputs.commands.iter().map(|command| json!({ "what": command.purpose, "argv": command.argv }));
     let commands: Vec<_> = commands.collect();
-    let secrets = job.steps.iter().flat_map(|step| &step.secrets).filter(|secret| secret.value.is_searched());
+    let secrets =
+        job.all_steps().into_iter().flat_map(|step| &step.secrets).filter(|secret| secret.value.is_searched());
     let mut mask = Mask::new(secrets.map(|secret| (secret.name.as_str(), secret.value.expose())))?;
     let recipe = masked(recipe(job, &inputs.repositories).context(Kind::Build, writing)?, &mut mask);
     let statement = json!({
@@ -240,6 +264,11 @@ fn recipe(job: &Job, repositories: &[RepositoryOrigin<'_>]) -> serde_json::Resul
         host.keyring = host.keyring.as_deref().map(file_name);
         if let Some(directory) = host.directory() {
             host.url = format!("file:{}", file_name(directory).display());
+        }
+    }
+    for fetch in job.steps.iter_mut().flat_map(|step| &mut step.fetch) {
+        if let FetchFrom::Git(git) = &mut fetch.from {
+            git.keyring = git.keyring.as_deref().map(file_name);
         }
     }
     job.portage.config = job.portage.config.as_deref().map(file_name);

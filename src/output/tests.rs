@@ -15,6 +15,7 @@ use crate::base::progress::Silent;
 use crate::base::time::SourceDate;
 use crate::recipe::{BaseSpec, Job, Oci, Origin, ProfileName, ProfileSpec, RepositorySpec, fixture};
 use crate::source::RepositoryVersion;
+use crate::source::fetched::FetchVersion;
 use crate::store::Store;
 
 pub(crate) fn job(outdir: &Path) -> Job {
@@ -183,6 +184,18 @@ fn names_that_cannot_be_files_are_refused() {
 #[test]
 fn provenance_names_the_inputs_and_no_path_of_this_machine() {
     let fact = RepositoryVersion::Directory { commit: Some("c".repeat(40)), content: Some(Sha256::from([0xd; 32])) };
+    let download = FetchVersion::File {
+        url: "https://example.org/a.patch".to_owned(),
+        sha256: Some(Sha256::from([7; 32])),
+        sha512: None,
+        unpacked: false,
+    };
+    let commit = FetchVersion::Git {
+        url: "https://example.org/firmware.git".to_owned(),
+        commit: "e".repeat(40),
+        signer: None,
+        trust_basis: "commit id in the recipe, unsigned".to_owned(),
+    };
     let inputs = Inputs {
         base: BaseOrigin::Stage3 {
             name: "stage3-amd64-musl-1.tar.xz",
@@ -201,6 +214,7 @@ fn provenance_names_the_inputs_and_no_path_of_this_machine() {
             timestamp: Some("1795825081"),
             packages: vec![("app-test/tiny-1", Some("0011")), ("app-test/unsigned-1", None)],
         }],
+        fetched: vec![("patch", &download), ("firmware", &commit)],
         commands: vec![Command {
             purpose: "packages".to_owned(),
             argv: vec!["emerge".to_owned(), "@profile".to_owned()],
@@ -225,6 +239,9 @@ fn provenance_names_the_inputs_and_no_path_of_this_machine() {
     let packages = &host["annotations"]["packages"];
     assert_eq!(packages["app-test/tiny-1"]["signer"], "0011");
     assert!(packages["app-test/unsigned-1"]["signer"].is_null());
+    let downloads = &definition["resolvedDependencies"];
+    assert_eq!((&downloads[3]["name"], &downloads[3]["digest"]["sha256"]), (&"patch".into(), &"07".repeat(32).into()));
+    assert_eq!(downloads[4]["digest"]["gitCommit"], "e".repeat(40));
     assert_eq!(definition["externalParameters"]["recipe"]["portage"]["repositories"][0]["location"], "gentoo");
     assert_eq!(definition["internalParameters"]["emerge"][0]["argv"][1], "@profile");
 }

@@ -9,6 +9,7 @@ use crate::portage::Resolved;
 use crate::recipe::Job;
 use crate::source::Site;
 use crate::source::binhost::{self, BinhostInput};
+use crate::source::fetched;
 use crate::source::inputs::RepositoryInput;
 
 /// The sources of packages. They stay in the store for as long as this value lives.
@@ -41,8 +42,8 @@ fn have_same_ebuilds(one: &Job, other: &Job) -> bool {
         && one.build.unblocker_profile == other.build.unblocker_profile
 }
 
-/// Returns the layers that a build of `job` with the sources `own` starts on. If it starts from another image, the steps of that image run unless the store has
-/// their layers; nothing of it is published, and its work directory changes only if a step runs.
+/// Returns the layers that a build of `job` with the sources `own` starts on. If it starts from another image, the steps of that image
+/// run unless the store has their layers; nothing of it is published, and its work directory changes only if a step runs.
 ///
 /// # Errors
 /// Those of [`with_builder`].
@@ -53,15 +54,17 @@ pub(super) fn below(job: &Job, base: &Base, own: &Ebuilds, at: &Site<'_>) -> Res
     let (job, origin) = (&parent.job, parent.origin.as_path());
     let chain = below(job, base, ebuilds, at)?;
     let options = StepOptions::default();
-    if let Some(copy) = chain.again(base, at.store)?
-        && let Ok(seen) = look::seen(job, origin, (&options, base, copy), ebuilds, at)?
+    // Before the look: a branch may have a newer commit.
+    let fetched = fetched::fetches(&fetched::named(job), at)?;
+    let copy = chain.lowest(usize::MAX, at.store)?;
+    if let Ok(seen) = look::seen(job, origin, (&options, base, copy), ebuilds, at)?
         && let Some(chain) = seen.chain
     {
         at.ui.note(&format!("the image {} is cached", job.path));
         return Ok(chain.of_parent(&job.path));
     }
     at.ui.note(&format!("building the image {}", job.path));
-    let run = Run { job, origin, ebuilds, base, below: chain, options: &options };
+    let run = Run { job, origin, ebuilds, fetched: &fetched, base, below: chain, options: &options };
     let built = with_builder(run, at, |mut builder, place| {
         builder.unmount()?;
         place.work.finish(&place.state)?;

@@ -26,6 +26,7 @@ use crate::portage::binhost::HostIndex;
 use crate::portage::emerge::Step;
 use crate::recipe::Job;
 use crate::source::binhost::BinhostInput;
+use crate::source::fetched::{self, FetchInput};
 use crate::source::{Site, SourceFile};
 use crate::store::clean::Category;
 use crate::store::layers::Limits;
@@ -37,6 +38,7 @@ use crate::strip;
 struct Inputs<'a> {
     job: &'a Job,
     ebuilds: Ebuilds,
+    fetched: Vec<FetchInput>,
     base: Base,
     /// The origin of the stage3; `None` for the host.
     located: Option<SourceFile>,
@@ -56,6 +58,8 @@ pub(super) struct Run<'a> {
     pub(super) job: &'a Job,
     pub(super) origin: &'a Path,
     pub(super) ebuilds: &'a Ebuilds,
+    /// The downloads that the steps name.
+    pub(super) fetched: &'a [FetchInput],
     pub(super) base: &'a Base,
     /// The layers that the image starts on.
     pub(super) below: Chain,
@@ -110,12 +114,14 @@ pub fn build(job: &Job, origin: &Path, options: &BuildOptions, at: &Site<'_>) ->
     });
     let results = published.transpose()?;
     let (base, located) = base(job, at)?;
-    let inputs = Inputs { job, ebuilds: ebuilds(job, at)?, base, located };
+    let (ebuilds, fetched) = (ebuilds(job, at)?, fetched::fetches(&fetched::named(job), at)?);
+    let inputs = Inputs { job, ebuilds, fetched, base, located };
     if *deny == Some(Deny::Glsa) {
         super::audit::refuse(job, origin, at)?;
     }
     let below = below(job, &inputs.base, &inputs.ebuilds, at)?;
-    let run = Run { job, origin, ebuilds: &inputs.ebuilds, base: &inputs.base, below, options: steps };
+    let Inputs { ebuilds, fetched, base, .. } = &inputs;
+    let run = Run { job, origin, ebuilds, fetched, base, below, options: steps };
     let finished = with_builder(run, at, |mut builder, place| {
         let Place { plan, work, mut state } = place;
         let cached = builder.tally().run.is_empty();
@@ -165,7 +171,7 @@ pub(super) fn with_builder<T>(
     at: &Site<'_>,
     done: impl FnOnce(Builder<'_>, Place<'_>) -> Result<T>,
 ) -> Result<T> {
-    let Run { job, origin, ebuilds, base, below, options } = run;
+    let Run { job, origin, ebuilds, fetched, base, below, options } = run;
     let waiting = || at.ui.note("waiting for another build of this recipe to end");
     let work = at.store.work(&job.name, origin, Mode::Exclusive, waiting)?;
     Packages::recover(work.paths(), at.ui)?;
@@ -176,12 +182,13 @@ pub(super) fn with_builder<T>(
     caches.make()?;
     let info = BuilderInfo { date: Some(at.date), ..base.info(at.cpus)? };
     let plan = Plan::new(job, &ebuilds.resolved, info, &caches, work.paths()).offline(at.options.offline);
-    let plan = plan.at(job.build.epoch.unwrap_or_else(|| base.epoch()));
+    let plan = plan.at(job.build.epoch.unwrap_or_else(|| base.epoch())).with(fetched::identities(fetched));
     let parts = BuildParts {
         job,
         resolved: &ebuilds.resolved,
         repositories: &ebuilds.repositories,
         binhosts: &ebuilds.binhosts,
+        fetched,
         base,
         plan: &plan,
         caches: &caches,
@@ -369,6 +376,7 @@ impl Inputs<'_> {
             base,
             repositories: repositories.collect(),
             binhosts: Vec::new(),
+            fetched: self.fetched.iter().map(|fetch| (fetch.name.as_str(), &fetch.version)).collect(),
             commands: steps.iter().map(command).collect(),
         }
     }

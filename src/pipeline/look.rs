@@ -15,7 +15,7 @@ use crate::plan::status::Status;
 use crate::plan::view::Caches;
 use crate::portage::emerge;
 use crate::recipe::{BaseSpec, Job};
-use crate::source::{ResolveOptions, Site, binhost};
+use crate::source::{ResolveOptions, Site, binhost, fetched};
 use crate::store::Store;
 
 use super::plan::stage3;
@@ -90,6 +90,7 @@ pub(super) fn seen(
     ebuilds: &Ebuilds,
     at: &Site<'_>,
 ) -> Result<Looked> {
+    let Some(fetched) = fetched::known(job, at)? else { return missing("the downloads of steps are") };
     let paths = Store::work_paths(at.store.root(), &job.name, origin);
     let work = if paths.directory().exists() { Some(at.store.work_now(&job.name, origin)?) } else { None };
     let scratch = match &work {
@@ -100,7 +101,7 @@ pub(super) fn seen(
     let caches = Caches::of(job, at.store.root());
     let info = base.info(at.cpus)?;
     let plan = Plan::new(job, &ebuilds.resolved, info, &caches, scratch.paths());
-    let plan = plan.at(job.build.epoch.unwrap_or_else(|| base.epoch()));
+    let plan = plan.at(job.build.epoch.unwrap_or_else(|| base.epoch())).with(fetched);
     let parts = LookParts {
         job,
         resolved: &ebuilds.resolved,

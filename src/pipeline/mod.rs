@@ -9,6 +9,7 @@ use crate::builder::host::Host;
 use crate::lockfile::{Locked, LockedCommit, LockedRepository};
 use crate::portage::{self, Resolved};
 use crate::recipe::{self, Job};
+use crate::source::fetched::{self, FetchInput};
 use crate::source::inputs::{self, RepositoryInput};
 use crate::source::{Site, SourceFile, Wanted, binhost};
 use crate::store::Store;
@@ -28,6 +29,7 @@ mod preconditions;
 mod prepared;
 mod shell;
 mod split;
+mod volume;
 
 pub use crate::builder::StepOptions;
 pub use audit::audit;
@@ -40,6 +42,7 @@ pub use look::{is_step, states, step};
 pub use packages::packages;
 pub use plan::{PlanOptions, plan};
 pub use shell::{Place, shell};
+pub use volume::export_volume;
 
 /// Returns the base of a recipe: the host, or a stage3, verified and unpacked in the store. Downloads and unpacks only what the store
 /// lacks.
@@ -92,21 +95,22 @@ fn hash(repositories: &mut [RepositoryInput], ui: &dyn Progress) -> Result<()> {
     repositories.iter_mut().try_for_each(|repository| repository.hash(ui))
 }
 
-/// Judges the stage3 and the fetched repositories of a recipe again. Returns a paragraph about each.
+/// Judges the stage3, the fetched repositories and the downloads of a recipe again. Returns a paragraph about each.
 ///
 /// # Errors
-/// Those of [`Wanted::judge`] and [`inputs::judge`].
+/// Those of [`Wanted::judge`], [`inputs::judge`] and [`fetched::judge`].
 pub fn judge(job: &Job, at: &Site<'_>) -> Result<Vec<String>> {
     let mut verdicts = vec![Wanted::base(job)?.judge(at)?];
     verdicts.extend(inputs::judge(job, at)?);
+    verdicts.extend(fetched::judge(job, at)?);
     Ok(verdicts)
 }
 
-/// Returns the inputs to lock a recipe to: the latest stage3, verified, and its repositories. An `old` entry can spare the download
+/// Returns the inputs to lock a recipe to: the latest stage3, verified, its repositories and the downloads of its steps. An `old` entry can spare the download
 /// of a stage3. `file` is the lock file itself: a repository that holds it is locked by its name alone.
 ///
 /// # Errors
-/// Those of [`inputs::lock_stage3`] and [`repositories()`].
+/// Those of [`inputs::lock_stage3`], [`repositories()`] and [`fetched::fetches`].
 pub fn lock(job: &Job, old: Option<&Locked>, file: &Path, at: &Site<'_>) -> Result<Locked> {
     let (mut repositories, resolved) = repositories(job, at)?;
     hash(&mut repositories, at.ui)?;
@@ -118,7 +122,8 @@ pub fn lock(job: &Job, old: Option<&Locked>, file: &Path, at: &Site<'_>) -> Resu
     let binhost = binhost::lock(&binhost::binhosts(job, at)?);
     let mut meta_repo: Vec<LockedCommit> = repositories.iter().filter_map(|one| one.meta_repo.clone()).collect();
     meta_repo.dedup();
-    Ok(Locked { stage3, meta_repo, repository, binhost })
+    let fetch = fetched::fetches(&fetched::of_family(job), at)?.iter().filter_map(FetchInput::lock).collect();
+    Ok(Locked { stage3, meta_repo, repository, binhost, fetch })
 }
 
 fn lock_repositories(

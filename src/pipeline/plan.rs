@@ -19,7 +19,7 @@ use crate::plan::{DryRun, Known, Plan, uses};
 use crate::portage::accelerate::Tools;
 use crate::portage::{self, BuilderInfo, Resolved};
 use crate::recipe::{BaseSpec, Job, MetaRepo, MetaRepoPlace, Origin};
-use crate::source::{self, ResolveOptions, Site, Wanted};
+use crate::source::{self, ResolveOptions, Site, Wanted, fetched};
 use crate::store::Store;
 use crate::strip;
 
@@ -56,6 +56,7 @@ pub fn plan(job: &Job, origin: &Path, home: &Path, options: &PlanOptions<'_>) ->
     let mut run = DryRun {
         source: sources(job, options.locked)?,
         repositories: repositories(job)?,
+        fetched: fetched::of_family(job).into_iter().map(fetched::described).collect(),
         strip: strip::rules(&job.strip, job.build.kind, job.portage.with_kits()),
         results: results(&spec, &job.build.outdir)?,
         ..DryRun::default()

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::prepared::{known_base, known_repositories};
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Kind, Result};
 use crate::base::text::quoted;
 use crate::builder::base::Base;
 use crate::builder::chain::Chain;
@@ -14,8 +14,9 @@ use crate::builder::steps::{self, StepPlace};
 use crate::enter::Terminal;
 use crate::os::process::Exit;
 use crate::plan::view::{Caches, View};
-use crate::recipe::{BaseSpec, Job, TreeKind};
-use crate::source::{Site, binhost};
+use crate::recipe::{BaseSpec, Fetch, Job, Step, TreeKind};
+use crate::source::fetched::{self, FetchInput};
+use crate::source::{ResolveOptions, Site, binhost};
 use crate::store::layers::MAX_CHAIN;
 use crate::store::lock::Mode;
 use crate::store::work::{Below, State, Work};
@@ -119,7 +120,12 @@ fn at_step(job: &Job, work: &Work, (name, when): (&str, When), command: Vec<OsSt
     if job.steps.iter().any(|step| step.name == name && step.secrets.iter().any(|secret| secret.value.is_absent())) {
         at.ui.note(&format!("the step {name} reads secrets, which this shell has only with --with-secrets"));
     }
+    let fetched = match job.steps.iter().find(|step| step.name == name) {
+        Some(step) => known_fetches(step, at)?,
+        None => Vec::new(),
+    };
     let place = StepPlace {
+        fetched: &fetched,
         job,
         base: &base,
         chain: &chain,
@@ -235,6 +241,16 @@ fn in_image(job: &Job, work: &Work, command: Vec<OsString>, at: &Site<'_>) -> Re
     };
     let (command, terminal) = command_or(command, &[steps::SHELL]);
     run_in(&overlays, &View::image(job).offline(at.options.offline), &scratch, command, terminal)
+}
+
+/// Returns the downloads of a step as the store knows them or, if it lacks one, as the servers have them.
+fn known_fetches(step: &Step, at: &Site<'_>) -> Result<Vec<FetchInput>> {
+    let wanted: Vec<&Fetch> = step.fetch.iter().collect();
+    let stored = Site { options: ResolveOptions { offline: true, ..at.options }, ..*at };
+    match fetched::fetches(&wanted, &stored) {
+        Err(error) if error.kind() == Kind::Network && !at.options.offline => fetched::fetches(&wanted, at),
+        found => found,
+    }
 }
 
 /// Returns `command`, or `shell` if it is empty, and its share of the terminal.

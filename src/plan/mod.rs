@@ -13,6 +13,7 @@ use std::fmt;
 use crate::portage::emerge::{self, Step};
 use crate::portage::{BuilderInfo, Resolved};
 use crate::recipe::Job;
+use crate::source::fetched::Identities;
 use crate::store::work::WorkPaths;
 use crate::strip::{self, Rule};
 use nodes::Node;
@@ -32,6 +33,8 @@ pub struct Plan {
     pub nodes: Vec<Node>,
     /// The time that scripts get as SOURCE_DATE_EPOCH, in seconds since 1970.
     pub epoch: u64,
+    /// The identities of the downloads that steps name.
+    pub fetched: Identities,
     /// The removals from the image.
     pub strip: Vec<Rule>,
 }
@@ -45,6 +48,7 @@ impl Plan {
             nodes: nodes::nodes(job, &steps, |step| emerge::of_step(job, &info, step)),
             steps,
             epoch: 0,
+            fetched: Identities::new(),
             strip: strip::rules(&job.strip, job.build.kind, job.portage.with_kits()),
             info,
         }
@@ -54,6 +58,12 @@ impl Plan {
     #[must_use]
     pub fn at(self, epoch: u64) -> Self {
         Self { epoch, ..self }
+    }
+
+    /// Sets the downloads that steps name.
+    #[must_use]
+    pub fn with(self, fetched: Identities) -> Self {
+        Self { fetched, ..self }
     }
 
     /// Takes the network away if `offline`.
@@ -72,6 +82,8 @@ pub struct DryRun {
     pub source: Vec<String>,
     /// The same for repositories.
     pub repositories: Vec<String>,
+    /// The downloads of steps.
+    pub fetched: Vec<String>,
     /// The mounts of the sandbox, or the reason why they are unknown.
     pub mounts: Known<View>,
     /// The steps and their states, or the reason why they are unknown.
@@ -141,6 +153,7 @@ impl fmt::Display for DryRun {
             ("host", self.host.clone()),
             ("source", self.source.clone()),
             ("repositories", self.repositories.clone()),
+            ("downloads", self.fetched.clone()),
             ("mounts", self.mounts.lines(view)),
             ("steps", self.states.lines(|states| status::lines(states))),
             ("emerge", self.steps.lines(steps)),

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::base::digest::Sha256;
 use crate::portage::emerge;
-use crate::recipe::{Job, Phase, Step};
+use crate::recipe::{Job, Phase, Step, Volume};
 
 /// Version of the keys. A change of what they are made of needs a new one.
 const FORMAT: u32 = 1;
@@ -23,6 +23,16 @@ pub struct Node {
     /// Its name. The names of the program's own steps begin with `@`.
     pub name: String,
     pub action: Action,
+}
+
+impl Node {
+    /// The volumes that the step names.
+    pub fn volumes(&self) -> &[Volume] {
+        match &self.action {
+            Action::Step(step) => &step.volumes,
+            Action::Configure | Action::Emerge(_) => &[],
+        }
+    }
 }
 
 /// The work of a step.

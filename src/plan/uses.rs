@@ -26,10 +26,10 @@ fn missing(step: &Step, job: &Job) -> Option<&'static str> {
         ("`binds` or a `sysroot` with packages", !emerges || step.binds.is_empty()),
         ("`caches` with packages", !emerges || step.caches.is_empty()),
         ("`tmpfs` with packages", !emerges || step.tmpfs.is_empty()),
-        ("`fetch`", step.fetch.is_empty()),
+        ("`fetch` with packages", !emerges || step.fetch.is_empty()),
         ("the cache `binpkgs`", !names("binpkgs")),
         ("the cache `ccache` without accelerate.ccache", !names("ccache") || job.accelerate.ccache.is_some()),
-        ("`volumes`", step.volumes.is_empty()),
+        ("`volumes` with packages", !emerges || step.volumes.is_empty()),
         ("`daemons`", step.daemons.is_empty()),
     ];
     uses.into_iter().find(|(_, unused)| !unused).map(|(key, _)| key)

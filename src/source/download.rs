@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::obtain::Received;
 use super::{BUFFER, hashing};
-use crate::base::digest::{Algorithm, Blake2b, Hasher, Sha256, Sha512};
+use crate::base::digest::{Algorithm, Blake2b, Hasher, Sha256, Sha512, Sums};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::progress::{Event, Progress};
 use crate::base::text::printable;
@@ -25,8 +25,12 @@ const WORTH: u64 = 1 << 20;
 
 const CONTINUES: &str = "the next run continues the download";
 
+/// Hint for a file that is not the one that the recipe names.
+const REPLACED: &str =
+    "nothing was kept; compare the digest with that of the publisher: the file may have been replaced";
+
 /// A file to download, and what is known of its bytes.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Request<'a> {
     /// A plain file name.
     pub(super) name: &'a str,
@@ -36,10 +40,21 @@ pub(super) struct Request<'a> {
     pub(super) size: Option<u64>,
     pub(super) sha512: Option<Sha512>,
     pub(super) blake2b: Option<Blake2b>,
-    /// A SHA-256 that nobody signed.
-    pub(super) unsigned_sha256: Option<Sha256>,
+    /// A SHA-256 of the recipe, or one that nobody signed.
+    pub(super) sha256: Option<Sha256>,
+    /// The origin of the digests.
+    pub(super) named_by: NamedBy,
     /// Ask no server. Holds the hint for a file that the store lacks.
     pub(super) offline: Option<&'static str>,
+}
+
+/// The origin of the digests of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NamedBy {
+    /// A signed document. Its SHA-256 is one that nobody signed.
+    Signer,
+    /// The recipe.
+    Recipe,
 }
 
 impl Request<'_> {
@@ -47,8 +62,31 @@ impl Request<'_> {
     fn hasher(&self) -> Hasher {
         let mut algorithms = vec![Algorithm::Sha512];
         algorithms.extend(self.blake2b.map(|_| Algorithm::Blake2b));
-        algorithms.extend(self.unsigned_sha256.map(|_| Algorithm::Sha256));
+        algorithms.extend(self.sha256.map(|_| Algorithm::Sha256));
         Hasher::new(&algorithms)
+    }
+
+    /// Compares digests with the known ones. Returns the SHA-512.
+    fn check(&self, sums: &Sums) -> Result<Sha512> {
+        let sha512 = hashing::sha512(sums)?;
+        let (named, beside, hint) = match self.named_by {
+            NamedBy::Signer => {
+                ("the signed one", "the one beside it", "the server sends other bytes than the signed ones")
+            }
+            NamedBy::Recipe => ("the one in the recipe", "the one in the recipe", REPLACED),
+        };
+        for (what, wrong, whose) in [
+            ("SHA-512", self.sha512.is_some_and(|wanted| wanted != sha512), named),
+            ("BLAKE2b", self.blake2b.is_some() && self.blake2b != sums.blake2b(), named),
+            ("SHA-256", self.sha256.is_some() && self.sha256 != sums.sha256(), beside),
+        ] {
+            if wrong {
+                let (name, start) = (printable(self.name), &sha512.hex()[..16]);
+                return Err(Error::refused(format!("the {what} of {name} is not {whose} (its SHA-512 is {start}…)"))
+                    .with_hint(hint));
+            }
+        }
+        Ok(sha512)
     }
 }
 
@@ -118,9 +156,11 @@ pub(super) fn download(
             PartOrBlob::Part(part) => break part,
             PartOrBlob::Blob(file) => {
                 let what = format!("the stored {}", printable(wanted.name));
-                let (sums, size) = hashing::of_file(&file, &[Algorithm::Sha512], &what, ui)?;
-                let sha512 = hashing::sha512(&sums)?;
-                if Some(sha512) == wanted.sha512 {
+                let algorithms: Vec<_> =
+                    [Algorithm::Sha512].into_iter().chain(wanted.sha256.map(|_| Algorithm::Sha256)).collect();
+                let (sums, size) = hashing::of_file(&file, &algorithms, &what, ui)?;
+                if sums.sha512() == wanted.sha512 {
+                    let sha512 = Request { blake2b: None, ..*wanted }.check(&sums)?;
                     return Ok(Received { file, sha512, size });
                 }
                 ui.warn(&format!(
@@ -325,23 +365,7 @@ impl Growing<'_> {
             return Err(Error::refused(format!("{name} has {} bytes instead of the signed size, {size}", self.len))
                 .with_hint(hint));
         }
-        let sums = std::mem::replace(&mut self.hasher, wanted.hasher()).finish();
-        let sha512 = hashing::sha512(&sums)?;
-        for (what, wrong, whose) in [
-            ("SHA-512", wanted.sha512.is_some_and(|wanted| wanted != sha512), "the signed one"),
-            ("BLAKE2b", wanted.blake2b.is_some() && wanted.blake2b != sums.blake2b(), "the signed one"),
-            (
-                "SHA-256",
-                wanted.unsigned_sha256.is_some() && wanted.unsigned_sha256 != sums.sha256(),
-                "the one beside it",
-            ),
-        ] {
-            if wrong {
-                let start = &sha512.hex()[..16];
-                return Err(Error::refused(format!("the {what} of {name} is not {whose} (its SHA-512 is {start}…)"))
-                    .with_hint(hint));
-            }
-        }
+        let sha512 = wanted.check(&std::mem::replace(&mut self.hasher, wanted.hasher()).finish())?;
         accept(self.part.file())?;
         Ok(sha512)
     }
@@ -374,10 +398,15 @@ impl Growing<'_> {
 fn failed(wanted: &Request<'_>, troubles: &[(Kind, String)]) -> Error {
     let name = printable(wanted.name);
     let refused = troubles.iter().any(|(kind, _)| *kind == Kind::Refused);
-    let (kind, hint) = if refused {
-        (Kind::Refused, "nothing was kept; another mirror (source.mirrors) may have the right file")
-    } else {
-        (Kind::Network, "run again to continue the download, or name other mirrors in source.mirrors")
+    let (kind, hint) = match (refused, wanted.named_by) {
+        (true, NamedBy::Signer) => {
+            (Kind::Refused, "nothing was kept; another mirror (source.mirrors) may have the right file")
+        }
+        (true, NamedBy::Recipe) => (Kind::Refused, REPLACED),
+        (false, NamedBy::Signer) => {
+            (Kind::Network, "run again to continue the download, or name other mirrors in source.mirrors")
+        }
+        (false, NamedBy::Recipe) => (Kind::Network, "run again to continue the download, or name another address"),
     };
     let error = match troubles {
         [(_, one)] => Error::new(kind, format!("fetching {name}: {one}")),

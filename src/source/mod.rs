@@ -1,4 +1,4 @@
-//! The inputs of a recipe: its stage3 and its ebuild repositories, located, fetched, verified and unpacked.
+//! The inputs of a recipe: its stage3, its ebuild repositories and the downloads of its steps, located, fetched, verified and unpacked.
 //!
 //! [`Wanted`] names an input. [`Wanted::locate`] finds the file or the commit and the evidence for it; [`Wanted::tree`] and
 //! [`Wanted::bytes`] also fetch it, have [`crate::verify`] judge it, and unpack it into the store. [`pointer`](mod@pointer) and [`digests`] are
@@ -14,6 +14,7 @@ use crate::store::Store;
 pub mod binhost;
 pub mod digests;
 mod download;
+pub mod fetched;
 mod freshness;
 mod gentoo;
 mod hashing;

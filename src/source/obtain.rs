@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::download::{self, Request};
+use super::download::{self, NamedBy, Request};
 use super::local_file::{self, LocalFile};
 use super::model::{Location, SourceFile};
 use super::repository::git::{self, Commit};
@@ -370,7 +370,8 @@ pub(super) fn fetch(file: &SourceFile, at: &Site<'_>) -> Result<Candidate> {
                 size: meta.size,
                 sha512: meta.sha512,
                 blake2b: meta.blake2b,
-                unsigned_sha256: file.unsigned_sha256,
+                sha256: file.unsigned_sha256,
+                named_by: NamedBy::Signer,
                 offline: file.offline.then(|| without_network(&at.options)),
             };
             let received = download::download(&Http::default(), &request, at.store, &mut accept, at.ui);

@@ -16,7 +16,7 @@ pub enum Category {
     Builds,
     /// Results of steps, as far as the limits say.
     Layers(Limits),
-    /// Unpacked stage3s and ebuild repositories. They can be unpacked again from their blobs or from git.
+    /// Unpacked stage3s, ebuild repositories and downloads of steps. They can be unpacked again from their blobs or from git.
     Trees,
     /// Downloads: complete and partial tarballs, and git repositories.
     Blobs,

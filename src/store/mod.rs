@@ -4,7 +4,7 @@
 //! blobs/     downloaded tarballs by the SHA-512 of their content
 //! keys/      imported certificates by primary fingerprint
 //! refs/      small JSON files by name, such as the content of a signed pointer and its date
-//! trees/     unpacked stage3s and ebuild repositories by the digest of their tarball; read-only
+//! trees/     unpacked stage3s and ebuild repositories by the digest of their tarball, downloads of steps; read-only
 //! layers/    results of steps by the key of the step; read-only
 //! builds/    a work directory for each recipe: changes, image and logs of its last build
 //! cache/     shared by all builds: binary packages by their key, metadata of ebuilds, settings that Portage reported, distfiles,

@@ -118,6 +118,16 @@ impl WorkPaths {
         self.directory.join("image")
     }
 
+    /// Mount point of a volume.
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.volumes().join(name)
+    }
+
+    /// Mount points of volumes.
+    fn volumes(&self) -> PathBuf {
+        self.directory.join("volumes")
+    }
+
     /// The image's Portage configuration (`PORTAGE_CONFIGROOT`).
     pub fn config(&self) -> PathBuf {
         self.directory.join("config")
@@ -202,7 +212,7 @@ impl WorkPaths {
     }
 
     /// The directories that a build changes, except the logs.
-    fn changed(&self) -> [PathBuf; 18] {
+    fn changed(&self) -> [PathBuf; 19] {
         [
             self.failed(),
             self.questions(),
@@ -217,6 +227,7 @@ impl WorkPaths {
             self.overlay_work(),
             self.tree(),
             self.image(),
+            self.volumes(),
             self.config(),
             self.binhosts(),
             self.gnupg(),
@@ -226,13 +237,14 @@ impl WorkPaths {
     }
 
     /// The directories that are useless after a build.
-    fn temporary(&self) -> [PathBuf; 12] {
+    fn temporary(&self) -> [PathBuf; 13] {
         [
             self.questions(),
             self.cuts(),
             self.empty(),
             self.step_files(),
             self.packages(),
+            self.volumes(),
             self.overlay_work(),
             self.mount_points(),
             self.host(),

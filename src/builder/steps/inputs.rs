@@ -4,18 +4,20 @@ use std::path::Path;
 
 use super::files::left_out;
 use crate::base::digest::Sha256;
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
+use crate::builder::chain::Chain;
 use crate::fs::contents;
+use crate::plan::Plan;
 use crate::plan::nodes::Inputs;
 use crate::recipe::{Action, BindContent, Step, StepRoot};
 use crate::store::Store;
 
-/// Returns the inputs of a step. `epoch` is the time that its commands get as SOURCE_DATE_EPOCH. Its name, its time limit, and places on
-/// this machine are not among them. Values of secrets are sealed by `store`.
+/// Returns the inputs of a step of `plan` on the volumes of `chain`. Its name, its time limit, and places on this machine are not among
+/// them. Values of secrets are sealed by `store`.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::base::error::Kind::Usage) if a file that it names cannot be read, and those of [`Store::seal`].
-pub(in crate::builder) fn inputs(step: &Step, epoch: u64, store: &Store) -> Result<Inputs> {
+pub(in crate::builder) fn inputs(step: &Step, plan: &Plan, chain: &Chain, store: &Store) -> Result<Inputs> {
     let mut inputs = Inputs::new();
     let mut add = |name: &str, value: String| _ = inputs.insert(name.to_owned(), value);
     match &step.action {
@@ -28,7 +30,7 @@ pub(in crate::builder) fn inputs(step: &Step, epoch: u64, store: &Store) -> Resu
             add("terminal", step.tty.to_string());
             // Also for a build that is offline: a result made with the network is a valid one.
             add("network", step.network.to_string());
-            add("epoch", epoch.to_string());
+            add("epoch", plan.epoch.to_string());
         }
         Action::Copy(copies) => {
             for (number, copy) in (1..).zip(copies) {
@@ -69,6 +71,10 @@ pub(in crate::builder) fn inputs(step: &Step, epoch: u64, store: &Store) -> Resu
         };
         add(&format!("bind {}", bind.at.as_os_str().as_encoded_bytes().escape_ascii()), content);
     }
+    for fetch in &step.fetch {
+        let identity = plan.fetched.get(&fetch.name).cloned();
+        add(&format!("fetch {}", fetch.name), identity.ok_or_else(|| unknown(&fetch.name))?);
+    }
     for cache in &step.caches {
         add(&format!("cache {}", cache.at.display()), format!("{:?} {:?} {:?}", cache.mode, cache.uid, cache.gid));
     }
@@ -79,8 +85,19 @@ pub(in crate::builder) fn inputs(step: &Step, epoch: u64, store: &Store) -> Resu
     if step.leak_allowed {
         add("leak", "allow".to_owned());
     }
+    for volume in &step.volumes {
+        add(
+            &format!("volume {}", volume.name),
+            format!("{} {}", volume.at.display(), chain.volume_state(&volume.name)),
+        );
+    }
     for (name, value) in &step.env {
         add(&format!("variable {name}"), value.clone());
     }
     Ok(inputs)
+}
+
+/// Returns the error for a download that was not fetched.
+pub(super) fn unknown(fetch: &str) -> Error {
+    Error::system(format!("the download {fetch} was not fetched"))
 }

@@ -13,6 +13,8 @@ use mounts::Use;
 pub use place::StepPlace;
 pub(super) use secrets::scan;
 
+use std::path::PathBuf;
+
 use super::Builder;
 use super::trees::Trees;
 use crate::base::error::{Error, Result};
@@ -49,7 +51,11 @@ impl Builder<'_> {
                 return Err(Error::system(format!("the step {} is not an emerge command", step.name)));
             }
         }
-        let missing = step.creates.iter().find(|path| !root.stat(path).is_ok_and(|stat| stat.is_some()));
+        let is_there = |path: &PathBuf| {
+            let (root, path) = trees.volumes().holding(path).unwrap_or((root, path));
+            root.stat(path).is_ok_and(|stat| stat.is_some())
+        };
+        let missing = step.creates.iter().find(|path| !is_there(path));
         if let Some(path) = missing {
             return Err(Error::build(format!("the step {} did not make {}", step.name, path.display()))
                 .with_hint("`creates` of the step names the paths that it must make"));
@@ -79,6 +85,7 @@ impl Builder<'_> {
             chain: &self.chain,
             work: parts.work.paths(),
             epoch: parts.plan.epoch,
+            fetched: parts.fetched,
             offline: at.options.offline,
             store: at.store,
         }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode as FileMode;
 
-use super::place::{StepPlace, ignore_missing};
+use super::inputs::unknown;
+use super::place::{FETCHED, StepPlace, ignore_missing};
 use crate::base::error::{Context, Error, Result};
 use crate::enter::Mount;
 use crate::fs::rootfs::{Rootfs, owner};
@@ -67,6 +68,14 @@ impl StepPlace<'_> {
         for (number, bind) in step.binds.iter().enumerate() {
             let source = self.source(bind, number)?;
             mounts.push(Mount::Bind { source, target: bind.at.clone(), writable: bind.write && writable });
+        }
+        for fetch in &step.fetch {
+            let input = self.fetched.iter().find(|input| input.name == fetch.name);
+            let input = input.ok_or_else(|| unknown(&fetch.name))?;
+            mounts.push(Mount::read_only(input.path(), Path::new(FETCHED).join(&fetch.name)));
+        }
+        for volume in &step.volumes {
+            mounts.push(Mount::writable(self.work.volume(&volume.name), &volume.at));
         }
         let mut kept = KeptCaches(purpose, Vec::new());
         // All builds take locks in the same order.

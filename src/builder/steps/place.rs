@@ -10,11 +10,13 @@ use crate::builder::base::Base;
 use crate::builder::chain::Chain;
 use crate::builder::prepared::{After, run_in};
 use crate::builder::trees::{self, Trees};
+use crate::builder::volumes::Volumes;
 use crate::enter::{self, Io, Mount, Plan, SecretFile, Terminal};
 use crate::os::process::Exit;
 use crate::plan::view::View;
 use crate::portage;
 use crate::recipe::{Action, Job, Secret, Step, StepRoot, TreeKind};
+use crate::source::fetched::FetchInput;
 use crate::store::Store;
 use crate::store::work::{Scratch, WorkPaths};
 
@@ -22,7 +24,7 @@ use crate::store::work::{Scratch, WorkPaths};
 pub(super) const SCRIPT: &str = "/quern/step";
 
 /// The directory of verified downloads in the sandbox.
-const FETCHED: &str = "/quern/fetch";
+pub(super) const FETCHED: &str = "/quern/fetch";
 
 /// The trees and facts that the steps of a build share.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +36,8 @@ pub struct StepPlace<'a> {
     pub work: &'a WorkPaths,
     /// The time that scripts get as SOURCE_DATE_EPOCH, in seconds since 1970.
     pub epoch: u64,
+    /// The downloads that steps name.
+    pub fetched: &'a [FetchInput],
     pub offline: bool,
     pub store: &'a Store,
 }
@@ -74,11 +78,12 @@ impl StepPlace<'_> {
         let files = if view.has_network() { vec![trees::name_servers()] } else { Vec::new() };
         let after = after.map(|work| After { chain: self.chain, work: Some(work) });
         let image = self.job.build.kind == TreeKind::Image;
-        if image && step.root == StepRoot::Image {
-            Trees::image_alone(self.chain, after, paths, view, &files)
+        let trees = if image && step.root == StepRoot::Image {
+            Trees::image_alone(self.chain, after, paths, view, &files)?
         } else {
-            Trees::builder(self.base, self.chain, after, image, paths, view, &files)
-        }
+            Trees::builder(self.base, self.chain, after, image, paths, view, &files)?
+        };
+        Ok(trees.with(Volumes::mount(&step.volumes, self.chain, after, paths)?))
     }
 
     /// Returns the plan of a command in the trees of a step.

@@ -1,5 +1,6 @@
 //! The typed recipe.
 
+mod parent;
 mod steps;
 mod uses;
 
@@ -10,6 +11,7 @@ use serde::Serialize;
 
 use super::dated;
 
+pub use parent::Parent;
 pub use steps::{Action, CopySpec, Phase, Rebuild, Refresh, Script, Step, StepRoot, StepTmpfs, WriteSpec};
 pub use uses::{Bind, BindContent, Daemon, Fetch, FetchFrom, Ready, Secret, SecretValue, Sharing, StepCache, Volume};
 
@@ -74,17 +76,6 @@ impl Job {
 /// Returns true if `name` names the step `step`, or a group that it belongs to.
 pub fn names_step(name: &str, step: &str) -> bool {
     step.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// An image that another one starts from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Parent {
-    /// The image.
-    #[serde(flatten)]
-    pub job: Job,
-    /// The file of its recipe.
-    #[serde(skip)]
-    pub origin: PathBuf,
 }
 
 /// `[source]`: the stage3 and its trusted signers, or this host.

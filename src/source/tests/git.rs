@@ -18,7 +18,7 @@ const DAY: u64 = 86_400;
 const OFFLINE: ResolveOptions<'_> = ResolveOptions { offline: true, allow_rollback: false, locked: None };
 
 /// A git repository with its server and its signing keys.
-struct Forge {
+pub(super) struct Forge {
     gpg: Gpg,
     keyring: PathBuf,
     directory: tempfile::TempDir,
@@ -28,7 +28,7 @@ struct Forge {
 
 impl Forge {
     /// Returns `None` without GnuPG or git: the test is skipped.
-    fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         let gpg = gpg()?;
         if Command::new("git").arg("--version").stdout(Stdio::null()).status().is_err() {
             assert!(std::env::var_os("QUERN_TEST_STRICT").is_none(), "git is not installed");
@@ -53,7 +53,7 @@ impl Forge {
         Some(forge)
     }
 
-    fn git(&self, arguments: &[&str], input: &[u8], ago: u64) -> String {
+    pub(super) fn git(&self, arguments: &[&str], input: &[u8], ago: u64) -> String {
         let then = (now() - ago).to_string();
         let date = format!("{then} +0000");
         let program = format!("gpg.program={}", self.gpg.home.path().join("program").display());
@@ -73,21 +73,26 @@ impl Forge {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    fn write(&self, path: &str, text: &str) {
+    pub(super) fn write(&self, path: &str, text: &str) {
         let path = self.directory.path().join(path);
         fs_err::create_dir_all(path.parent().unwrap()).unwrap();
         fs_err::write(path, text).unwrap();
     }
 
+    /// Returns a path of its work tree.
+    pub(super) fn path(&self, path: &str) -> PathBuf {
+        self.directory.path().join(path)
+    }
+
     /// Commits all files, with or without a signature. Returns the id of the commit.
-    fn commit(&self, signer: Option<&str>, ago: u64) -> String {
+    pub(super) fn commit(&self, signer: Option<&str>, ago: u64) -> String {
         self.git(&["add", "--all"], b"", ago);
         let sign = signer.map_or("--no-gpg-sign".to_owned(), |signer| format!("--gpg-sign={signer}"));
         self.git(&["commit", "--quiet", "--allow-empty", "--message=m", &sign], b"", ago);
         self.git(&["rev-parse", "HEAD"], b"", ago)
     }
 
-    fn branch(&self) -> Git {
+    pub(super) fn branch(&self) -> Git {
         Git {
             url: format!("{}/.git", self.url),
             commit: None,
@@ -101,7 +106,7 @@ impl Forge {
         }
     }
 
-    fn at(&self, commit: &str) -> Git {
+    pub(super) fn at(&self, commit: &str) -> Git {
         Git { commit: Some(commit.to_owned()), branch: None, ..self.branch() }
     }
 

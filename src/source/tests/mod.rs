@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::download::{Request as Download, download};
+use super::download::{NamedBy, Request as Download, download};
 use super::obtain::{Received, fetch};
 use super::server::{Request, Server, head, honest};
 use super::*;
@@ -24,6 +24,7 @@ use crate::verify::gnupg::{Gpg, gpg};
 use crate::verify::verify;
 
 mod attacks;
+mod fetched;
 mod forms;
 mod git;
 mod git_server;
@@ -89,7 +90,8 @@ impl Case {
             size: Some(self.data.len() as u64),
             sha512: Some(sha),
             blake2b: None,
-            unsigned_sha256: None,
+            sha256: None,
+            named_by: NamedBy::Signer,
             offline: None,
         };
         let got = download(&http(), &wanted, &self.store, &mut |_| Ok(()), &Silent);
@@ -232,7 +234,8 @@ fn a_complete_download_without_a_known_digest_is_not_requested_again() {
         size: None,
         sha512: None,
         blake2b: None,
-        unsigned_sha256: None,
+        sha256: None,
+        named_by: NamedBy::Signer,
         offline: None,
     };
     let partial = case.store.root().join("blobs/partial");
@@ -439,7 +442,8 @@ fn without_a_digest_the_signature_decides_and_only_the_same_file_is_resumed() {
         size: None,
         sha512: None,
         blake2b: None,
-        unsigned_sha256: None,
+        sha256: None,
+        named_by: NamedBy::Signer,
         offline: None,
     };
     let mut judge = |file: &File| match file.metadata().unwrap().len() {

@@ -49,6 +49,7 @@ impl Store {
             key,
             parent: bottom.record.parent,
             result: Sha256::of(b""),
+            volumes: BTreeMap::new(),
             image: top.record.image.clone(),
             step: format!("{} to {}", bottom.record.step, top.record.step),
             inputs: BTreeMap::new(),

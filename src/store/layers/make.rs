@@ -56,7 +56,7 @@ impl Partial {
     }
 
     /// Keeps the layer, whose overlays are not mounted any more: removes what is not a part of it, writes the record and the lists of
-    /// changes (mount point and changes of each overlay), and syncs and renames it.
+    /// changes (place and changes of each overlay), and syncs and renames it.
     ///
     /// # Errors
     /// [`Kind::System`] if the layer cannot be written. Nothing is left then.

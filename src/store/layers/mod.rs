@@ -4,7 +4,7 @@
 //! ```text
 //! layers/KEY-IDMAP/       KEY: the first 40 digits of the key; IDMAP: as for trees, because owners differ between user namespaces
 //!   upper/                the upper directory of the overlay at /
-//!   uppers/PLACE/         those of other overlays, by their mount points
+//!   uppers/PLACE/         those of other overlays, by their mount points, and of volumes, as volume/NAME
 //!   manifest.zst          the list of changes in `upper`; manifests/PLACE.zst for others
 //!   layer.json            the record
 //!   log.zst               the output of the step
@@ -155,7 +155,7 @@ impl Layer {
         &self.directory
     }
 
-    /// The upper directory of the overlay at `place`, an absolute path; `None` if the step had no overlay there.
+    /// The upper directory of the overlay at `place`; `None` if the step had no overlay there.
     pub fn upper(&self, place: &str) -> Option<PathBuf> {
         Some(upper(&self.directory, place)).filter(|upper| upper.exists())
     }

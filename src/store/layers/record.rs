@@ -21,6 +21,9 @@ pub struct LayerRecord {
     pub parent: Sha256,
     /// The [`result`] of the step.
     pub result: Sha256,
+    /// The results of the step for the volumes that it named, by name. They are not a part of `result`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, Sha256>,
     /// Name of the image whose build made the layer.
     pub image: String,
     /// Name of the step.

@@ -31,6 +31,7 @@ fn made(partial: &Partial, key: &Sha256, text: &str) -> (LayerRecord, [(&'static
         key: *key,
         parent: Sha256::of(b"base"),
         result: result(&changes),
+        volumes: BTreeMap::new(),
         image: "image".into(),
         step: "step".into(),
         inputs: BTreeMap::from([("script".to_owned(), "1".to_owned())]),

@@ -43,6 +43,9 @@ const MAX_CHANGES: u64 = 1 << 30;
 /// The attribute of a directory that hides the one of the same name below it.
 const OPAQUE: &str = "user.overlay.opaque";
 
+/// Beginning of the places of volumes.
+const VOLUME: &str = "volume/";
+
 const DAMAGED: &str = "import an archive that `quern-builder store export --layers` wrote";
 
 /// The number of layers that were copied, and of those that were left out.
@@ -68,7 +71,7 @@ impl Store {
             })?;
             let manifests = layer.manifests()?;
             let named: Vec<_> = manifests.iter().map(|(place, changes)| (place.as_str(), changes.clone())).collect();
-            if layer.record.is_of_this_store() || result(&named) != layer.record.result {
+            if layer.record.is_of_this_store() || !is_result(&named, &layer.record) {
                 copied.left_out += 1;
                 continue;
             }
@@ -258,7 +261,7 @@ impl Arriving {
         }
         ui.stage(&format!("importing the layer of the step {}", printable(&record.step)));
         let named: Vec<_> = self.changes.iter().map(|(place, changes)| (place.as_str(), changes.clone())).collect();
-        if result(&named) != record.result {
+        if !is_result(&named, &record) {
             return Err(refused("its changes are not those of its record"));
         }
         // Every time counts: those in the list are the times before the step.
@@ -273,6 +276,15 @@ impl Arriving {
         ui.done();
         Ok(true)
     }
+}
+
+/// Returns true if a record has the digests of these changes.
+fn is_result(changes: &[(&str, Changes)], record: &LayerRecord) -> bool {
+    let of_volume = |place: &str| place.strip_prefix(VOLUME).and_then(|name| record.volumes.get(name));
+    let (volumes, others): (Vec<_>, Vec<_>) =
+        changes.iter().cloned().partition(|(place, _)| of_volume(place).is_some());
+    let good = |(place, changes): &(&str, Changes)| of_volume(place) == Some(&changes.digest());
+    result(&others) == record.result && volumes.len() == record.volumes.len() && volumes.iter().all(good)
 }
 
 /// Unpacks the upper directory of an overlay, with its whiteouts and opaque marks.

@@ -15,6 +15,7 @@ mod binhost;
 mod clean;
 mod crash;
 mod cuts;
+mod downloads;
 mod failed;
 mod failure;
 mod fetched;
@@ -48,6 +49,7 @@ mod together;
 mod traces;
 mod trees;
 mod uses;
+mod volumes;
 
 /// The head of all recipes here. The text after it continues `[build]`.
 const HEAD: &str = "[source]\nstage3 = \"amd64-musl\"\n[build]\nprofile = \"gentoo:default/linux/amd64/23.0/musl\"\n";

@@ -190,7 +190,9 @@ impl Checker<'_> {
         let tmpfs = self.words_in(table, "tmpfs", "file system in memory", words::tmpfs).unwrap_or_default();
         let used = used?;
         let mounts = used.mounts.iter().map(|(place, at)| (place, at));
-        self.once(mounts.chain(tmpfs.iter().map(|(word, (at, _))| (&word.at, at))));
+        let mounts: Vec<_> = mounts.chain(tmpfs.iter().map(|(word, (at, _))| (&word.at, at))).collect();
+        self.once(mounts.iter().copied());
+        self.beside(&mounts, &used);
         let action = action?;
         let common = common?.or(defaults, &action);
         let mut env = common.env;
@@ -289,6 +291,19 @@ impl Checker<'_> {
             }
         }
         variables
+    }
+
+    /// Refuses mounts in a cache or a volume of the step: their content would get mount points.
+    fn beside(&mut self, mounts: &[(&Place, &PathBuf)], used: &Used) {
+        let caches = used.caches.iter().map(|cache| ("cache", &cache.name, &cache.at));
+        let volumes = used.volumes.iter().map(|volume| ("volume", &volume.name, &volume.at));
+        for (kind, name, at) in caches.chain(volumes) {
+            for (place, inner) in mounts.iter().filter(|(_, inner)| inner.starts_with(at) && *inner != at) {
+                let title =
+                    format!("the mount at {} lies in the {kind} {}", quoted(&inner.to_string_lossy()), quoted(name));
+                self.texts.problem(place, title, Problem::new(format!("below {}", at.display())));
+            }
+        }
     }
 
     /// Refuses two mounts at one place.
