@@ -27,6 +27,9 @@ use crate::os::userns;
 /// Time between two calls of [`Observer::tick`].
 const TICK: Duration = Duration::from_millis(200);
 
+/// Time between SIGTERM and SIGKILL for a command whose time is over.
+const GRACE: Duration = Duration::from_secs(10);
+
 /// The command's standard streams.
 pub enum Io<'a> {
     /// The streams of this process.
@@ -230,7 +233,9 @@ fn unexpected(report: Report) -> Error {
 /// The end of a command's time.
 struct Limit {
     at: Option<Instant>,
-    /// S1, which passes the signal on.
+    /// The signal that is sent then.
+    signal: Signal,
+    /// S1, which passes SIGTERM on, and with which all processes of the sandbox end.
     sandbox: Pid,
 }
 
@@ -238,14 +243,15 @@ impl Limit {
     /// The limit of a command that starts now in the sandbox of the process `sandbox` and may run for some seconds.
     fn new(seconds: Option<u64>, sandbox: Pid) -> Self {
         let at = seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
-        Self { at, sandbox }
+        Self { at, signal: Signal::SIGTERM, sandbox }
     }
 
-    /// Asks the command to end, once, when its time is over. The sandbox kills it if it does not.
+    /// Asks the command to end when its time is over, and kills it if it does not end.
     fn enforce(&mut self) {
         if self.at.is_some_and(|at| Instant::now() >= at) {
-            self.at = None;
-            kill(self.sandbox, Signal::SIGTERM).ok();
+            kill(self.sandbox, self.signal).ok();
+            self.at = (self.signal == Signal::SIGTERM).then(|| Instant::now() + GRACE);
+            self.signal = Signal::SIGKILL;
         }
     }
 }

@@ -6,12 +6,16 @@ use super::words::{Checked, chars, digits, printable, repository};
 /// Accepts an argument of emerge: an atom, the name of a package alone, or a set.
 pub(super) fn package(text: &str) -> Checked {
     match text.strip_prefix('@') {
-        Some(set) => {
-            let rest = |c: char| c.is_ascii_alphanumeric() || "_.+-".contains(c);
-            chars(set, "the name of a set", |c| c.is_ascii_alphanumeric() || c == '_', rest)
-        }
+        Some(name) => set(name),
         None => atom(text, false),
     }
+}
+
+/// Accepts the name of a set. Portage names a set in a directory of `sets` by its path: `web/base`.
+pub(super) fn set(text: &str) -> Checked {
+    let rest = |c: char| c.is_ascii_alphanumeric() || "_.+-".contains(c);
+    text.split('/')
+        .try_for_each(|part| chars(part, "the name of a set", |c| c.is_ascii_alphanumeric() || c == '_', rest))
 }
 
 /// Accepts the name of a package with its category, in which `*` stands for any text, and optionally a slot.

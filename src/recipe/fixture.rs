@@ -30,6 +30,7 @@ pub(crate) fn job() -> Job {
             package_files: BTreeMap::new(),
             config: None,
             config_files: BTreeMap::new(),
+            sets: BTreeMap::new(),
         },
         build: Build {
             profile: ProfileSpec::Named(ProfileName { repo: None, path: "p".to_owned() }),

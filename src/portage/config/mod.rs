@@ -30,6 +30,8 @@ const PROFILE_PACKAGES: &str = "etc/portage/profile/packages";
 const ENV: &str = "etc/portage/env";
 /// The user's own part of the profile.
 const USER_PROFILE: &str = "etc/portage/profile";
+/// The directory of the user's sets.
+const SETS: &str = "etc/portage/sets";
 /// The shell script that Portage runs before each phase of each package.
 const BASHRC: &str = "etc/portage/profile/profile.bashrc";
 /// Our rules for the program `sandbox`, which forbids writing elsewhere.
@@ -91,6 +93,7 @@ pub fn target(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Exi
     }
     date(&mut tree, job, info, existing);
     package_files(&mut tree, job, &job.portage.package_files, existing)?;
+    sets(&mut tree, job);
     Ok(tree)
 }
 
@@ -129,6 +132,7 @@ pub fn builder(job: &Job, resolved: &Resolved, info: &BuilderInfo, existing: &Ex
     }
     let files = if stage4 { job.portage.package_files.clone() } else { of_builder(job) };
     package_files(&mut tree, job, &files, existing)?;
+    sets(&mut tree, job);
     Ok(tree)
 }
 
@@ -349,6 +353,13 @@ pub fn without_package_files(job: &Job, existing: &Existing) -> ConfigTree {
 }
 
 /// Returns the path of a package file. `package.provided` belongs to the profile, where it must be a file.
+/// Writes the sets of the recipe, which `@name` in lists of packages stands for.
+fn sets(tree: &mut ConfigTree, job: &Job) {
+    for (name, packages) in &job.portage.sets {
+        tree.file(Path::new(SETS).join(name), packages.join("\n") + "\n");
+    }
+}
+
 fn package_path(name: &str) -> PathBuf {
     let directory = if name == "package.provided" { USER_PROFILE } else { "etc/portage" };
     Path::new(directory).join(name)

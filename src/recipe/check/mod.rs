@@ -11,6 +11,7 @@ mod portage;
 mod profile;
 mod repositories;
 mod repository;
+mod sets;
 mod source;
 mod split;
 mod steps;

@@ -27,6 +27,7 @@ impl Checker<'_> {
         envs.extend(env.keys().cloned());
         let package_files = self.package_files(&envs);
         let config_files = config.as_ref().map(|directory| self.config_files(directory, &envs)).unwrap_or_default();
+        let sets = self.sets();
         let portage = repositories.map(|repositories| Portage {
             repositories,
             binpkg,
@@ -39,6 +40,7 @@ impl Checker<'_> {
             package_files,
             config,
             config_files,
+            sets,
         });
         (portage, known)
     }

@@ -195,6 +195,9 @@ pub struct Portage {
     pub make_conf: BTreeMap<String, String>,
     /// Lines of `package.use`, `package.accept_keywords`, …, by the name of the file.
     pub package_files: BTreeMap<String, Vec<String>>,
+    /// The packages of sets, by the name of the set.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sets: BTreeMap<String, Vec<String>>,
     /// Variables of files in `env`, by the name of the file. Lines of `package.env` name such files.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, BTreeMap<String, String>>,

@@ -189,6 +189,7 @@ pub(super) const KEYS: &[Key] = &[
     key("", "include", Type::Strs, r#"include = ["base.toml"]"#),
     key("", "from", Type::Str, r#"from = "../base.toml""#),
     key("", "publish", Type::Bool, "publish = false"),
+    key("", "sets", Type::Lists, r#"sets = { web = ["www-servers/nginx", "@base"] }"#),
     key("", "split", Type::Lists, r#"split = { boot = ["/boot"] }"#),
     key("", "vars", Type::Map, r#"vars = { HOST_NAME = "box" }"#),
     uses::TOP[0],

@@ -11,7 +11,7 @@ use crate::recipe::parse::{Is, Table, Value};
 /// The keys of `[build]` that an image has in common with the one that it starts from.
 const INHERITED_OF_BUILD: [&str; 2] = ["kind", "profile"];
 /// The tables that an image has in common with the one that it starts from.
-const INHERITED: [&str; 4] = ["source", "portage", "vars", "volume"];
+const INHERITED: [&str; 5] = ["source", "portage", "sets", "vars", "volume"];
 
 impl Merger<'_> {
     /// Lays the recipe of an image over the tree, after the shared file of its tree and the recipes that it starts from.

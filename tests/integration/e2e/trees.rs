@@ -99,9 +99,9 @@ fn a_changed_parent_reaches_its_children(privilege: Privilege) {
 fn root_an_image_starts_from_the_merged_packages_of_another() {
     let Some(mut stand) = Stand::sharing(Privilege::Root) else { return };
     stand.env.set("SOURCE_DATE_EPOCH", EPOCH);
-    let base = format!("{HEAD}[emerge]\npackages = [\"app-test/tiny\"]\n");
-    stand.env.write("base.toml", base);
-    let recipe = stand.env.write("one.toml", "from = \"base.toml\"\n[emerge]\npackages = [\"app-misc/mime-types\"]\n");
+    let sets = "[sets]\n\"site/more\" = [\"app-misc/mime-types\"]\n";
+    stand.env.write("base.toml", format!("{HEAD}[emerge]\npackages = [\"app-test/tiny\"]\n{sets}"));
+    let recipe = stand.env.write("one.toml", "from = \"base.toml\"\n[emerge]\npackages = [\"@site/more\"]\n");
     let built = stand.build_changed(&recipe).success();
     let tarball = &built.results()[0];
     let listed = ask("tar", &["--list", "--file", text(tarball)]);
