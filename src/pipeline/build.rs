@@ -113,8 +113,8 @@ pub fn build(job: &Job, origin: &Path, options: &BuildOptions, at: &Site<'_>) ->
         claim.check().map(|()| (staging, claim))
     });
     let results = published.transpose()?;
-    let (base, located) = base(job, at)?;
     let (ebuilds, fetched) = (ebuilds(job, at)?, fetched::fetches(&fetched::named(job), at)?);
+    let (base, located) = base(job, at)?;
     let inputs = Inputs { job, ebuilds, fetched, base, located };
     if *deny == Some(Deny::Glsa) {
         super::audit::refuse(job, origin, at)?;
