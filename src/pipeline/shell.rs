@@ -39,7 +39,7 @@ pub enum Place {
 /// Runs `command`, or a login shell if it is empty, in a tree of `job`, whose recipe is the file `origin`. Changes are thrown away.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::base::error::Kind::Usage) if the recipe was not built yet, no package of it failed or the tree lacks
+/// [`Kind::Usage`] if the recipe was not built yet, no package of it failed or the tree lacks
 /// the command, and those of [`base`](super::base) and [`repositories`](super::repositories).
 pub fn shell(job: &Job, origin: &Path, place: Place, command: Vec<OsString>, at: &Site<'_>) -> Result<Exit> {
     let waiting = || at.ui.note("waiting for the build of this recipe to end");
