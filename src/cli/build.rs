@@ -14,7 +14,7 @@ use crate::base::progress::Progress;
 use crate::base::time::SourceDate;
 use crate::os::userns;
 use crate::output::{Published, Role};
-use crate::pipeline::{self, BuildOptions, Finished, PlanOptions, StepOptions};
+use crate::pipeline::{self, ALL_STEPS, BuildOptions, Finished, PlanOptions, StepOptions};
 use crate::source::{ResolveOptions, Site};
 use crate::store::Store;
 use crate::ui::Terminal;
@@ -120,6 +120,10 @@ impl Args {
         let date = session::source_date()?;
         let overrides: Vec<String> = self.overrides()?;
         let images = images::of(&self.recipe)?;
+        if images.is_some() && (self.until.is_some() || self.again.as_ref().is_some_and(|again| again != ALL_STEPS)) {
+            return Err(Error::usage("--until and --again name a step of one image, and DIR/... means several")
+                .with_hint("build the image alone with DIR; --again all runs every step of all images"));
+        }
         if self.dry_run {
             return self.print_plans(images.as_deref(), &overrides, ui);
         }

@@ -31,7 +31,7 @@ mod shell;
 mod split;
 mod volume;
 
-pub use crate::builder::StepOptions;
+pub use crate::builder::{ALL_STEPS, StepOptions};
 pub use audit::audit;
 pub use build::{BuildOptions, Deny, Finished, build};
 pub use explain::explain;

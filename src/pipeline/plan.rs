@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::build::check_steps;
-use super::{StepOptions, look, stored};
+use super::{StepOptions, look, preconditions, stored};
 use crate::base::digest::Sha512;
 use crate::base::error::Result;
 use crate::base::progress::Silent;
@@ -15,9 +15,9 @@ use crate::lockfile::Locked;
 use crate::output::{Claim, ImageSpec, Role};
 use crate::plan::status::Status;
 use crate::plan::view::Caches;
-use crate::plan::{DryRun, Known, Plan, uses};
+use crate::plan::{DryRun, Known, Plan};
 use crate::portage::accelerate::Tools;
-use crate::portage::{self, BuilderInfo, Resolved};
+use crate::portage::{BuilderInfo, Resolved};
 use crate::recipe::{BaseSpec, Job, MetaRepo, MetaRepoPlace, Origin};
 use crate::source::{self, ResolveOptions, Site, Wanted, fetched};
 use crate::store::Store;
@@ -46,8 +46,7 @@ pub struct PlanOptions<'a> {
 /// Those of the checks at the start of a build.
 pub fn plan(job: &Job, origin: &Path, home: &Path, options: &PlanOptions<'_>) -> Result<DryRun> {
     check_steps(job, options.steps)?;
-    portage::check(job)?;
-    uses::check(job)?;
+    preconditions::check_recipe(job)?;
     let store = if home.is_dir() { Some(Store::open(home)?) } else { None };
     let spec = ImageSpec::of_job(job, options.date)?;
     if let Some(store) = &store {

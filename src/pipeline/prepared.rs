@@ -39,6 +39,9 @@ pub(super) fn ready<T>(
     at: &Site<'_>,
     look: impl FnOnce(&Ready<'_>) -> Result<T>,
 ) -> Result<T> {
+    if let Some(parent) = &job.from {
+        at.ui.warn(&format!("the packages of the image {} are left out of account", parent.job.path));
+    }
     let waiting = || at.ui.note("waiting for the build of this recipe to end");
     let work = at.store.work(&job.name, origin, Mode::Shared, waiting)?;
     let scratch = work.scratch()?;

@@ -168,7 +168,7 @@ impl Layer {
             for entry in entries {
                 let name = entry.system(|| "reading a layer")?.file_name();
                 let name = name.to_str().and_then(|name| name.strip_suffix(".zst"));
-                places.extend(name.map(place_of));
+                places.extend(name.and_then(place_of));
             }
         }
         places.sort();
@@ -221,14 +221,16 @@ impl Arriving {
                 zstd::decode_all(&log[..]).map_err(|error| refused("its output is damaged").with_source(error))?;
             return fs_err::write(partial.log(), log).system(|| "writing the output of a step");
         }
-        if let Some(place) = name.strip_suffix(CHANGES).map(place_of) {
+        if let Some(place) = name.strip_suffix(CHANGES) {
+            let place = place_of(place).ok_or_else(|| refused("a file does not belong in it"))?;
             let list = bytes(data, size, MAX_CHANGES).ok_or_else(|| refused("its list of changes is too long"))?;
             let changes =
                 Changes::parse(&list).map_err(|error| refused("its list of changes is damaged").with_source(error))?;
             self.changes.push((place, changes));
             return Ok(());
         }
-        let place = name.strip_suffix(TREE).map(place_of).ok_or_else(|| refused("a file does not belong in it"))?;
+        let place =
+            name.strip_suffix(TREE).and_then(place_of).ok_or_else(|| refused("a file does not belong in it"))?;
         let changes = self.changes.iter().find(|(known, _)| *known == place && !self.trees.contains(known));
         let changes = changes.map(|(_, changes)| changes).ok_or_else(|| refused("it has no list of changes"))?;
         let upper = partial.upper(&place);
@@ -322,9 +324,11 @@ fn parts(entry: &Entry) -> Option<(Sha256, String)> {
     Some((Sha256::parse(key)?, name.to_owned())).filter(|_| plain)
 }
 
-/// The mount point that [`escaped`] wrote as a file name.
-fn place_of(name: &str) -> String {
-    name.replace("%2F", "/").replace("%25", "%")
+/// Returns the place that [`escaped`] wrote as a file name: a mount point, or that of a volume. Any other name, such as `..`, could lead
+/// out of the directory of a layer.
+fn place_of(name: &str) -> Option<String> {
+    let place = name.replace("%2F", "/").replace("%25", "%");
+    (place.starts_with('/') || place.starts_with(VOLUME)).then_some(place)
 }
 
 fn size(file: &File) -> Result<u64> {
@@ -349,4 +353,51 @@ fn member(to: &mut dyn Write, path: &str, size: u64, data: &mut dyn Read) -> Res
         return Err(Error::system(format!("{}: a file became shorter", writing())));
     }
     to.write_all(&vec![0; padding(size)]).system(writing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_lead_out_of_a_layer_are_no_places() {
+        for place in ["/", "/quern/image", "/50%", "volume/entropy"] {
+            assert_eq!(place_of(&escaped(place)).as_deref(), Some(place));
+        }
+        for name in ["", ".", "..", "%2E%2E", "..%2F..", "upper", "volume"] {
+            assert_eq!(place_of(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_archive_cannot_name_the_directory_of_a_layer() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(home.path()).unwrap();
+        let key = Sha256::of(b"key");
+        let record = LayerRecord {
+            format: super::super::FORMAT,
+            key,
+            parent: key,
+            result: key,
+            volumes: Default::default(),
+            image: String::new(),
+            step: String::new(),
+            inputs: Default::default(),
+            started: 0,
+            milliseconds: 0,
+            bytes: 0,
+            notes: Vec::new(),
+        };
+        let record = serde_json::to_vec(&record).unwrap();
+        for name in ["...changes.zst", "...tar", ".changes.zst"] {
+            let mut archive = Vec::new();
+            member(&mut archive, &format!("{}/layer.json", key.hex()), record.len() as u64, &mut &record[..]).unwrap();
+            member(&mut archive, &format!("{}/{name}", key.hex()), 1, &mut &b"x"[..]).unwrap();
+            archive.extend_from_slice(&END);
+            let refused = store.import_layers(&archive[..], "test", &Silent).unwrap_err();
+            assert_eq!(refused.exit_code(), 3, "{name}: {refused}");
+            assert!(refused.to_string().contains("does not belong in it"), "{name}: {refused}");
+            assert!(store.layers().unwrap().is_empty());
+        }
+    }
 }
