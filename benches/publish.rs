@@ -34,6 +34,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         labels: BTreeMap::new(),
         maintainer: None,
         cuts: Vec::new(),
+        on_parent: false,
     };
     let cases = [("the tarball", None), ("the tarball and the layout", Some(&oci))];
     let mut all = [Vec::new(), Vec::new()];

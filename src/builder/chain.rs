@@ -1,6 +1,7 @@
 //! The layers of a build over its base.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,7 +14,7 @@ use crate::base::error::{Context, Result};
 use crate::plan::nodes::CONFIGURE;
 use crate::portage;
 use crate::store::Store;
-use crate::store::layers::{self, Layer, MAX_CHAIN};
+use crate::store::layers::{self, Layer, LayerRecord, MAX_CHAIN};
 use crate::store::work::{Below, WorkPaths};
 
 /// A base and the layers over it. The store keeps them for as long as this value lives.
@@ -130,6 +131,17 @@ impl Chain {
         started.min().map_or(now, |first| first.min(now))
     }
 
+    /// Returns the spans of time in which steps ran, in seconds since 1970, apart from commands of emerge: the files of a package keep
+    /// the time at which it was compiled.
+    pub fn spans(&self) -> Vec<RangeInclusive<i64>> {
+        self.layers
+            .iter()
+            .map(|(_, layer)| layer.record())
+            .filter(|record| !record.merges())
+            .map(LayerRecord::span)
+            .collect()
+    }
+
     /// Takes the state after a step with the result `result`, whose layer nobody needs.
     pub fn assume(&mut self, result: &Sha256) {
         self.state = layers::chain(&self.state, result);
@@ -223,7 +235,7 @@ fn make_empty(path: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::layers::{FORMAT, Found, LayerRecord};
+    use crate::store::layers::{FORMAT, Found};
 
     /// Makes the layer of a step that writes a file of its own and one that all write.
     fn layer(store: &Store, name: &str) -> Layer {

@@ -233,6 +233,7 @@ mod tests {
             labels: (0..20).map(|number| (format!("label{number}"), number.to_string())).collect(),
             maintainer: Some("A <a@b>".to_owned()),
             cuts: Vec::new(),
+            on_parent: false,
         }
     }
 

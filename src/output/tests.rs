@@ -52,6 +52,7 @@ pub(crate) fn job(outdir: &Path) -> Job {
         labels: BTreeMap::new(),
         maintainer: None,
         cuts: Vec::new(),
+        on_parent: false,
     });
     job
 }

@@ -1,10 +1,13 @@
 //! The image that another one starts from.
 
+use std::path::Path;
+
 use super::build::{Run, with_builder};
 use super::{StepOptions, hash, lock_repositories, look, repositories};
 use crate::base::error::Result;
 use crate::builder::base::Base;
 use crate::builder::chain::Chain;
+use crate::builder::cuts::LowerImage;
 use crate::portage::Resolved;
 use crate::recipe::Job;
 use crate::source::Site;
@@ -42,17 +45,36 @@ fn have_same_ebuilds(one: &Job, other: &Job) -> bool {
         && one.build.unblocker_profile == other.build.unblocker_profile
 }
 
+/// The layers that a build starts on, and the images that they are of, the lowest first.
+pub(super) struct Below<'a> {
+    pub(super) chain: Chain,
+    pub(super) images: Vec<LowerImage<'a>>,
+}
+
 /// Returns the layers that a build of `job` with the sources `own` starts on. If it starts from another image, the steps of that image
 /// run unless the store has their layers; nothing of it is published, and its work directory changes only if a step runs.
 ///
 /// # Errors
 /// Those of [`with_builder`].
-pub(super) fn below(job: &Job, base: &Base, own: &Ebuilds, at: &Site<'_>) -> Result<Chain> {
-    let Some(parent) = &job.from else { return Ok(Chain::over(base)) };
+pub(super) fn below<'a>(job: &'a Job, base: &Base, own: &Ebuilds, at: &Site<'_>) -> Result<Below<'a>> {
+    let Some(parent) = &job.from else { return Ok(Below { chain: Chain::over(base), images: Vec::new() }) };
     let others = if have_same_ebuilds(job, &parent.job) { None } else { Some(ebuilds(&parent.job, at)?) };
     let ebuilds = others.as_ref().unwrap_or(own);
     let (job, origin) = (&parent.job, parent.origin.as_path());
-    let chain = below(job, base, ebuilds, at)?;
+    let Below { chain, mut images } = below(job, base, ebuilds, at)?;
+    let chain = own_layers(job, origin, (chain, base), ebuilds, at)?.of_parent(&job.path);
+    images.push(LowerImage { job, resolved: ebuilds.resolved.clone(), steps: chain.keys().len() });
+    Ok(Below { chain, images })
+}
+
+/// Returns the layers up to the last step of the image of `job`, which starts on `chain`. Its steps run unless the store has their layers.
+fn own_layers(
+    job: &Job,
+    origin: &Path,
+    (chain, base): (Chain, &Base),
+    ebuilds: &Ebuilds,
+    at: &Site<'_>,
+) -> Result<Chain> {
     let options = StepOptions::default();
     // Before the look: a branch may have a newer commit.
     let fetched = fetched::fetches(&fetched::named(job), at)?;
@@ -61,14 +83,13 @@ pub(super) fn below(job: &Job, base: &Base, own: &Ebuilds, at: &Site<'_>) -> Res
         && let Some(chain) = seen.chain
     {
         at.ui.note(&format!("the image {} is cached", job.path));
-        return Ok(chain.of_parent(&job.path));
+        return Ok(chain);
     }
     at.ui.note(&format!("building the image {}", job.path));
     let run = Run { job, origin, ebuilds, fetched: &fetched, base, below: chain, options: &options };
-    let built = with_builder(run, at, |mut builder, place| {
+    with_builder(run, at, |mut builder, place| {
         builder.unmount()?;
         place.work.finish(&place.state)?;
         Ok(builder.into_chain())
-    });
-    built.map(|chain| chain.of_parent(&job.path))
+    })
 }

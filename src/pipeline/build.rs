@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::below::{Ebuilds, below, ebuilds};
+use super::below::{Below, Ebuilds, below, ebuilds};
 use super::layers::Layers;
 use super::{base, preconditions, shell, split};
 use crate::archive::pack;
@@ -13,6 +13,7 @@ use crate::base::text::{nearest, quoted};
 use crate::builder::base::Base;
 use crate::builder::binhost::FromHost;
 use crate::builder::chain::Chain;
+use crate::builder::cuts::LowerImage;
 use crate::builder::packages::{Packages, Used};
 use crate::builder::{ALL_STEPS, BuildParts, Builder, StepOptions};
 use crate::fs::rootfs::Rootfs;
@@ -47,6 +48,8 @@ struct Inputs<'a> {
 /// The origin of a finished tree, and the names of its results.
 struct Built<'a> {
     inputs: &'a Inputs<'a>,
+    /// The images that the image starts from, the lowest first.
+    lower: &'a [LowerImage<'a>],
     binhosts: Vec<BinhostOrigin<'a>>,
     plan: &'a Plan,
     spec: &'a ImageSpec<'a>,
@@ -119,9 +122,9 @@ pub fn build(job: &Job, origin: &Path, options: &BuildOptions, at: &Site<'_>) ->
     if *deny == Some(Deny::Glsa) {
         super::audit::refuse(job, origin, at)?;
     }
-    let below = below(job, &inputs.base, &inputs.ebuilds, at)?;
+    let Below { chain, images } = below(job, &inputs.base, &inputs.ebuilds, at)?;
     let Inputs { ebuilds, fetched, base, .. } = &inputs;
-    let run = Run { job, origin, ebuilds, fetched, base, below, options: steps };
+    let run = Run { job, origin, ebuilds, fetched, base, below: chain, options: steps };
     let finished = with_builder(run, at, |mut builder, place| {
         let Place { plan, work, mut state } = place;
         let cached = builder.tally().run.is_empty();
@@ -138,7 +141,7 @@ pub fn build(job: &Job, origin: &Path, options: &BuildOptions, at: &Site<'_>) ->
                 return Ok(Finished { published: None, cached });
             }
         };
-        let built = Built { inputs: &inputs, binhosts: Vec::new(), plan, spec: &spec, at };
+        let built = Built { inputs: &inputs, lower: &images, binhosts: Vec::new(), plan, spec: &spec, at };
         let published = built.publish(&mut builder, results)?;
         at.ui.end(Outcome::Done, None);
         builder.messages().iter().for_each(|line| at.ui.note(line));
@@ -298,10 +301,11 @@ fn publish(
     image: &Rootfs,
     (staging, claim): (Staging, &Claim<'_>),
 ) -> Result<Published> {
-    let Built { inputs, binhosts, plan, spec, at } = built;
+    let Built { inputs, lower, binhosts, plan, spec, at } = built;
     let name = spec.tarball();
     let cache = pack::Cache::open(&at.store.pieces())?;
     let packing = output::tarball::options(inputs.job, at.date, at.cpus as usize, cache);
+    let packing = pack::Options { spans: builder.chain().spans(), ..packing };
     let mut deferred = inputs.base.record(inputs.job);
     let base = deferred.clone();
     strip::forget(image, &plan.strip, &mut deferred)?;
@@ -312,8 +316,8 @@ fn publish(
     strip::forget(image, &emptied, &mut deferred)?;
     let strip = [&plan.strip[..], &emptied].concat();
     let tree = pack::Tree { root: image, deferred: &deferred, part: None };
-    let layers =
-        Layers { builder, strip: &strip, deferred: &base, packing: &packing, staging: &staging, at }.pack(tree)?;
+    let parts = Layers { builder, lower, strip: &strip, deferred: &base, packing: &packing, staging: &staging, at };
+    let layers = parts.pack(tree)?;
     let mut tarball = staging.create_file(&name)?;
     at.ui.stage(&format!("packing {name}"));
     let (mut contents, mut manifest) = (Contents::new(), Contents::new());

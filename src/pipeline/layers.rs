@@ -6,15 +6,17 @@ use crate::archive::unpack::Deferred;
 use crate::base::error::Result;
 use crate::base::progress::{Event, Progress, Silent};
 use crate::builder::Builder;
-use crate::builder::cuts::CutTree;
+use crate::builder::cuts::{Cut, CutTree, LowerImage};
 use crate::fs::rootfs::Rootfs;
-use crate::output::{StagedLayer, Staging};
+use crate::output::{self, StagedLayer, Staging};
 use crate::source::Site;
 use crate::strip::{self, Rule};
 
 /// The parts of a build that its layers depend on.
 pub(super) struct Layers<'a> {
     pub(super) builder: &'a Builder<'a>,
+    /// The images that the image starts from, the lowest first.
+    pub(super) lower: &'a [LowerImage<'a>],
     pub(super) strip: &'a [Rule],
     /// The nodes that the kernel refused to make in the base.
     pub(super) deferred: &'a Deferred,
@@ -29,7 +31,7 @@ impl Layers<'_> {
     /// # Errors
     /// Those of the trees, of [`pack::difference`] and of [`pack::pack`].
     pub(super) fn pack(&self, image: Tree<'_>) -> Result<Vec<StagedLayer>> {
-        let cuts = self.builder.cuts();
+        let cuts = self.builder.cuts(self.lower);
         if cuts.is_empty() {
             return Ok(Vec::new());
         }
@@ -37,16 +39,27 @@ impl Layers<'_> {
         let mut below: Option<(CutTree, Deferred)> = None;
         for cut in &cuts {
             let tree = self.builder.cut(cut, self.at.store)?;
+            let (rules, packing) = self.rules(cut);
             // The finished tree has reported missing paths.
-            strip::apply(tree.root(), self.strip, &Silent)?;
+            strip::apply(tree.root(), &rules, &Silent)?;
             let mut deferred = self.deferred.clone();
-            strip::forget(tree.root(), self.strip, &mut deferred)?;
-            layers.push(self.layer(below.as_ref(), whole(tree.root(), &deferred), Some(&cut.name), layers.len())?);
+            strip::forget(tree.root(), &rules, &mut deferred)?;
+            let name = cut.step.or(cut.image.map(|image| image.job.path.as_str()));
+            layers.push(self.layer(below.as_ref(), whole(tree.root(), &deferred), (name, layers.len(), &packing))?);
             below.replace((tree, deferred)).map_or(Ok(()), |(tree, _)| tree.unmount())?;
         }
-        layers.push(self.layer(below.as_ref(), image, None, layers.len())?);
+        layers.push(self.layer(below.as_ref(), image, (None, layers.len(), self.packing))?);
         below.map_or(Ok(()), |(tree, _)| tree.unmount())?;
         Ok(layers)
+    }
+
+    /// Returns the strip rules of the image of a cut, and the options of packing it. A layer of a lower image is the one that the build
+    /// of that image makes.
+    fn rules(&self, cut: &Cut<'_>) -> (Vec<Rule>, Options) {
+        let Some(LowerImage { job, .. }) = cut.image else { return (self.strip.to_vec(), self.packing.clone()) };
+        let rules = strip::rules(&job.strip, job.build.kind, job.portage.with_kits());
+        let (format, level) = output::tarball::format(job);
+        ([rules, strip::split_rules(job)].concat(), Options { format, level, ..self.packing.clone() })
     }
 
     /// Packs the difference between two trees.
@@ -54,18 +67,16 @@ impl Layers<'_> {
         &self,
         below: Option<&(CutTree, Deferred)>,
         tree: Tree<'_>,
-        step: Option<&str>,
-        number: usize,
+        (end, number, packing): (Option<&str>, usize, &Options),
     ) -> Result<StagedLayer> {
-        let named = step.map_or_else(|| "the last step".to_owned(), |step| format!("the step {step}"));
+        let named = end.unwrap_or("the last step");
         self.at.ui.stage(&format!("packing the layer that ends with {named}"));
-        let difference = |(below, deferred): &(CutTree, Deferred)| {
-            pack::difference(whole(below.root(), deferred), tree, self.packing.epoch)
-        };
+        let difference =
+            |(below, deferred): &(CutTree, Deferred)| pack::difference(whole(below.root(), deferred), tree, packing);
         let part = below.map(difference).transpose()?;
         let tree = Tree { part: part.as_ref(), ..tree };
-        let layer = StagedLayer::make(self.staging, number, step, |file| {
-            pack::pack(tree, pack::Outputs::archive(file), self.packing, &Bytes(self.at.ui))
+        let layer = StagedLayer::make(self.staging, number, end, |file| {
+            pack::pack(tree, pack::Outputs::archive(file), packing, &Bytes(self.at.ui))
         })?;
         self.at.ui.done();
         Ok(layer)

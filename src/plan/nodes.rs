@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::base::digest::Sha256;
 use crate::portage::emerge;
 use crate::recipe::{Job, Phase, Step, Volume};
+use crate::store::layers::COMMAND;
 
 /// Version of the keys. A change of what they are made of needs a new one.
 const FORMAT: u32 = 1;
@@ -90,7 +91,7 @@ pub fn key(parent: &Sha256, inputs: &Inputs) -> Sha256 {
 
 /// Returns the inputs of an emerge command that its arguments give.
 pub fn of_command(step: &emerge::Step) -> Inputs {
-    let mut inputs = Inputs::from([("command".to_owned(), emerge::essential(&step.argv).join(" "))]);
+    let mut inputs = Inputs::from([(COMMAND.to_owned(), emerge::essential(&step.argv).join(" "))]);
     inputs.extend(step.env.iter().map(|(name, value)| (format!("variable {name}"), value.clone())));
     inputs.extend(step.profile.as_ref().map(|profile| ("profile".to_owned(), format!("{profile:?}"))));
     inputs

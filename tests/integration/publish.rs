@@ -41,6 +41,7 @@ fn publish_tree(env: &TestEnv, (compression, format): (Compression, Format)) -> 
         labels: BTreeMap::from([("b".to_owned(), "2".to_owned()), ("a".to_owned(), "1".to_owned())]),
         maintainer: Some("A <a@example.org>".to_owned()),
         cuts: Vec::new(),
+        on_parent: false,
     };
     let date = SourceDate::new(1_700_000_000);
     let spec = ImageSpec {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{IntoIter, sync_channel};
 
 use super::walk::{Identity, Item, walk_names};
-use super::{Part, Tree, clamped, packer};
+use super::{Options, Part, Tree, packer};
 use crate::archive::unpack::entry::{Meta, NodeKind};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Silent;
@@ -23,15 +23,15 @@ const WAITING: usize = 64;
 /// Bytes that are compared at once.
 const BUFFER: usize = 64 << 10;
 
-/// Returns the entries of `newer` that are new or differ from those of `older`, and the names that are gone. A time later than `epoch`
-/// counts as `epoch`, as in an archive.
+/// Returns the entries of `newer` that are new or differ from those of `older`, and the names that are gone. Times count as in
+/// an archive with `options`.
 ///
 /// Names of one file stay together: if one of them differs, the part has all of them. Archives of the parts, applied one after the
 /// other, therefore have the hard links of the tree, and no entry is a link to a file of another archive.
 ///
 /// # Errors
 /// Those of [`pack`](super::pack()), and [`Kind::Build`](crate::base::error::Kind::Build) for a name that an OCI layer cannot have.
-pub fn difference(older: Tree<'_>, newer: Tree<'_>, epoch: u64) -> Result<Part> {
+pub fn difference(older: Tree<'_>, newer: Tree<'_>, options: &Options) -> Result<Part> {
     let (send, receive) = sync_channel(WAITING);
     std::thread::scope(|scope| {
         let walking = scope.spawn(move || {
@@ -39,7 +39,7 @@ pub fn difference(older: Tree<'_>, newer: Tree<'_>, epoch: u64) -> Result<Part> 
                 |item| send.send(item).map_err(|_| Error::system("comparing trees: the comparison has ended"));
             walk_names(older, &Silent, &mut pass)
         });
-        let mut comparison = Comparison::new(receive.into_iter().peekable(), epoch);
+        let mut comparison = Comparison::new(receive.into_iter().peekable(), options);
         let compared = walk_names(newer, &Silent, &mut |item| comparison.take(item));
         let part = compared.map(|()| comparison.finish());
         let walked = walking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -60,19 +60,19 @@ struct Name {
     same: bool,
 }
 
-struct Comparison {
+struct Comparison<'a> {
     /// The items of the older tree that are still to come.
     older: Peekable<IntoIter<Item>>,
-    epoch: u64,
+    options: &'a Options,
     part: Part,
     /// The last path of the older tree that is not a directory any more. Everything below it is gone with it.
     replaced: Option<PathBuf>,
     names: Vec<Name>,
 }
 
-impl Comparison {
-    fn new(older: Peekable<IntoIter<Item>>, epoch: u64) -> Self {
-        Self { older, epoch, part: Part::default(), replaced: None, names: Vec::new() }
+impl<'a> Comparison<'a> {
+    fn new(older: Peekable<IntoIter<Item>>, options: &'a Options) -> Self {
+        Self { older, options, part: Part::default(), replaced: None, names: Vec::new() }
     }
 
     /// Takes the next item of the newer tree.
@@ -108,7 +108,7 @@ impl Comparison {
 
     /// Returns true if archives have the same entries for both items.
     fn same(&self, older: Item, newer: Item) -> Result<bool> {
-        let attributes = |meta: &Meta| Meta { mtime: clamped(meta.mtime, self.epoch), ..meta.clone() };
+        let attributes = |meta: &Meta| Meta { mtime: self.options.clamped(meta.mtime), ..meta.clone() };
         if older.kind != newer.kind || older.size != newer.size || attributes(&older.meta) != attributes(&newer.meta) {
             return Ok(false);
         }

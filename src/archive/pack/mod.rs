@@ -20,6 +20,7 @@ pub mod walk;
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
@@ -44,6 +45,9 @@ pub struct Options {
     pub format: Format,
     /// The latest time in the archive, in seconds since 1970. Later times are clamped to it.
     pub epoch: u64,
+    /// Spans of seconds since 1970 in which the tree was made. A time in one of them depends on when that happened, and counts as
+    /// [`epoch`](Self::epoch).
+    pub spans: Vec<RangeInclusive<i64>>,
     /// Level of compression: 1 to 12, for xz to 9. Above 9, gzip is very slow. `None` is [`Format::level`].
     pub level: Option<u32>,
     /// Threads that compress; 0 means one per processor.
@@ -58,11 +62,25 @@ impl Options {
     fn level(&self) -> u32 {
         self.level.unwrap_or(self.format.level())
     }
+
+    /// Returns the time that an archive has for `time`.
+    fn clamped(&self, time: Time) -> Time {
+        let latest = i64::try_from(self.epoch).map_or(time, |sec| Time { sec, nsec: 0 });
+        if self.spans.iter().any(|span| span.contains(&time.sec)) { latest } else { time.min(latest) }
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { format: Format::Gzip, epoch: u64::MAX, level: None, threads: 0, cache: None, layer: false }
+        Self {
+            format: Format::Gzip,
+            epoch: u64::MAX,
+            spans: Vec::new(),
+            level: None,
+            threads: 0,
+            cache: None,
+            layer: false,
+        }
     }
 }
 
@@ -177,12 +195,6 @@ pub fn archive(
     }
     let (tar_size, entries) = packed?;
     Ok(Sizes { size, tar_size, entries })
-}
-
-/// Returns `time`, or the latest time of an archive if it is later.
-fn clamped(time: Time, epoch: u64) -> Time {
-    let latest = i64::try_from(epoch).map_or(time, |sec| Time { sec, nsec: 0 });
-    time.min(latest)
 }
 
 fn write_error(doing: String, error: io::Error, out: &File) -> Error {

@@ -14,7 +14,7 @@ use super::listing::Listing;
 use super::manifest::Manifest;
 use super::part::Part;
 use super::walk::Item;
-use super::{Options, clamped, tar};
+use super::{Options, tar};
 use crate::archive::unpack::entry::{Meta, NodeKind, Time};
 use crate::archive::unpack::limits::Limits;
 use crate::base::digest::Sha256;
@@ -62,7 +62,7 @@ impl<'a> Packer<'a> {
     /// Writes one entry with its data.
     fn entry(&mut self, mut item: Item) -> Result<()> {
         let mtime = item.meta.mtime;
-        item.meta.mtime = clamped(mtime, self.options.epoch);
+        item.meta.mtime = self.options.clamped(mtime);
         self.entries += 1;
         self.header(&item)?;
         let sha256 = match (&item.kind, &item.file) {

@@ -128,6 +128,7 @@ impl Args {
                 Format::TarZst => pack::Format::Zstd,
             },
             epoch,
+            spans: Vec::new(),
             level: self.level,
             threads: self.threads.into(),
             cache: self.cache.as_deref().map(pack::Cache::open).transpose()?.map(Arc::new),

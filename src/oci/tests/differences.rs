@@ -115,7 +115,7 @@ fn layers(trees: &[&Path], deferred: &Deferred) -> Vec<Vec<u8>> {
     let more = trees.windows(2).map(|pair| {
         let (older, newer) = (Rootfs::open(pair[0]).unwrap(), Rootfs::open(pair[1]).unwrap());
         let tree = |root| Tree { root, deferred, part: None };
-        let part = difference(tree(&older), tree(&newer), EPOCH).unwrap();
+        let part = difference(tree(&older), tree(&newer), &Options { epoch: EPOCH, ..Options::default() }).unwrap();
         packed(pair[1], Some(&part), deferred)
     });
     [first].into_iter().chain(more).collect()
@@ -272,6 +272,6 @@ fn a_name_that_means_a_removal_is_refused() {
     write(&place.path().join(".wh.x"), "");
     let (root, deferred) = (Rootfs::open(place.path()).unwrap(), Deferred::default());
     let tree = Tree { root: &root, deferred: &deferred, part: None };
-    let error = difference(tree, tree, EPOCH).unwrap_err();
+    let error = difference(tree, tree, &Options { epoch: EPOCH, ..Options::default() }).unwrap_err();
     assert!(error.to_string().contains("/.wh.x") && error.hint().unwrap().contains("strip.paths"), "{error}");
 }

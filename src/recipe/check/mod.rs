@@ -82,6 +82,7 @@ pub(super) fn job(
         oci,
     };
     checker.cuts(&job);
+    checker.on_parent(&job);
     Some(job)
 }
 

@@ -1,11 +1,13 @@
 //! `[oci]`: the OCI image.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::{Checker, Word, unchanged};
 use crate::base::text::{nearest, quoted};
 use crate::recipe::diagnostic::{Finding, Problem};
-use crate::recipe::{Job, Oci, names_step, words};
+use crate::recipe::lineage::TREE;
+use crate::recipe::{Compression, Job, Oci, names_step, words};
 
 impl Checker<'_> {
     /// Returns the section, if the recipe has it.
@@ -41,6 +43,7 @@ impl Checker<'_> {
             labels,
             maintainer,
             cuts: self.list("oci", "cuts").into_iter().flatten().map(|word| word.text).collect(),
+            on_parent: self.bool("oci", "on-parent").unwrap_or(false),
         })
     }
 
@@ -68,6 +71,31 @@ impl Checker<'_> {
             finding.into_iter().for_each(|finding| self.texts.find(finding));
             seen.push(word);
         }
+    }
+
+    /// Checks that the layers of the image that this one starts from can be the lowest layers of `job`.
+    pub(super) fn on_parent(&mut self, job: &Job) {
+        let Some(at) = self.value("oci", "on-parent").map(|value| value.at.clone()) else { return };
+        if !job.oci.as_ref().is_some_and(|oci| oci.on_parent) {
+            return;
+        }
+        let finding = match &job.from {
+            // For the other images of the tree.
+            None if Path::new(&self.texts.get(at.text).label).ends_with(TREE) => return,
+            None => Finding::at(&at, "the image starts from no other image", "whose layers?")
+                .help("name the other image with `from`, or remove on-parent"),
+            Some(parent) if parent.job.build.kind != job.build.kind || parent.job.build.packages_only => {
+                let title = format!("the layers of {} cannot be those of this image", parent.job.path);
+                Finding::at(&at, title, "the two have different kinds").help("remove on-parent")
+            }
+            Some(parent) if parent.job.build.compression == Compression::Xz => {
+                let title = format!("the layers of {} are compressed with xz", parent.job.path);
+                Finding::at(&at, title, "OCI does not allow such layers")
+                    .help("set build.compression of that image to \"zstd\", or remove on-parent")
+            }
+            Some(_) => return,
+        };
+        self.texts.find(finding);
     }
 
     /// Returns a command in exec form. Its first word is a program.

@@ -1,5 +1,6 @@
 //! The typed recipe.
 
+mod oci;
 mod parent;
 mod steps;
 mod uses;
@@ -9,8 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::dated;
-
+pub use oci::Oci;
 pub use parent::Parent;
 pub use steps::{Action, CopySpec, Phase, Rebuild, Refresh, Script, Step, StepRoot, StepTmpfs, WriteSpec};
 pub use uses::{Bind, BindContent, Daemon, Fetch, FetchFrom, Ready, Secret, SecretValue, Sharing, StepCache, Volume};
@@ -554,39 +554,4 @@ pub struct Strip {
     /// Absolute paths of directories in the image whose content is removed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub empty: Vec<String>,
-}
-
-/// `[oci]`: the OCI image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Oci {
-    /// The tag, with its placeholder `{date}` (or Quern's `$$DATE$$`).
-    pub tag: String,
-    /// The entrypoint, in exec form.
-    pub entrypoint: Vec<String>,
-    /// The command, in exec form.
-    pub cmd: Vec<String>,
-    /// Environment variables.
-    pub env: BTreeMap<String, String>,
-    /// `user[:group]`.
-    pub user: Option<String>,
-    /// The working directory, absolute.
-    pub workdir: Option<String>,
-    /// Ports, as `80` or `53/udp`.
-    pub ports: Vec<String>,
-    /// Absolute paths of volumes.
-    pub volumes: Vec<String>,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-    /// The author of the image.
-    pub maintainer: Option<String>,
-    /// The steps, or groups of steps, after which a layer ends. Empty: the tarball is the only layer.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub cuts: Vec<String>,
-}
-
-impl Oci {
-    /// Returns the tag of an image made on a date (`YYYYMMDD`).
-    pub fn tag_on(&self, date: &str) -> String {
-        dated(&self.tag, date)
-    }
 }

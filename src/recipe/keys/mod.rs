@@ -314,6 +314,7 @@ pub(super) const KEYS: &[Key] = &[
     key("oci", "labels", Type::Map, r#"labels = { maintainer = "me@example.org" }"#),
     key("oci", "maintainer", Type::Str, r#"maintainer = "me@example.org""#),
     key("oci", "cuts", Type::Strs, r#"cuts = ["@packages"]"#),
+    key("oci", "on-parent", Type::Bool, "on-parent = true"),
     key("store", "keep", Type::Size, r#"keep = "20 GiB""#),
     key("tree", "name", Type::Str, r#"name = "hello""#),
 ];

@@ -6,12 +6,15 @@ use super::{MAX_FILES, Merger, Part};
 use crate::base::error::Result;
 use crate::recipe::diagnostic::{Finding, Place, Problem};
 use crate::recipe::lineage::{self, TREE, TreePlace};
-use crate::recipe::parse::{Is, Table, Value};
+use crate::recipe::parse::{Is, Table};
 
 /// The keys of `[build]` that an image has in common with the one that it starts from.
 const INHERITED_OF_BUILD: [&str; 2] = ["kind", "profile"];
 /// The tables that an image has in common with the one that it starts from.
 const INHERITED: [&str; 5] = ["source", "portage", "sets", "vars", "volume"];
+
+/// The keys of `[oci]` that an image never has in common with the one that it starts from.
+const OWN_OF_OCI: [&str; 2] = ["cuts", "on-parent"];
 
 impl Merger<'_> {
     /// Lays the recipe of an image over the tree, after the shared file of its tree and the recipes that it starts from.
@@ -32,7 +35,9 @@ impl Merger<'_> {
 
     /// Lays the recipe that an image starts from over the tree: the one that `from` names, or that of the directory above. `text` is
     /// the text of the image.
-    pub(super) fn start(&mut self, place: Option<&TreePlace>, from: Option<&Value>, text: usize) -> Result<()> {
+    pub(super) fn start(&mut self, place: Option<&TreePlace>, layer: &mut Table, text: usize) -> Result<()> {
+        let from = layer.remove("from").map(|from| from.value);
+        let from = from.as_ref();
         let named = from.and_then(|from| Some((from.as_str()?, &from.at)));
         let (path, shown, at) = match (named, place.and_then(TreePlace::above)) {
             (Some((name, at)), _) => {
@@ -59,9 +64,12 @@ impl Merger<'_> {
         if self.part == Part::Own {
             self.parent = Some(identity);
         }
-        let part = std::mem::replace(&mut self.part, Part::Parent);
+        let (part, inherits_oci) = (self.part, self.inherits_oci);
+        let is_on_parent = on_parent(layer).or_else(|| on_parent(&self.tree)).unwrap_or(false);
+        self.inherits_oci = is_on_parent && (part == Part::Own || inherits_oci);
+        self.part = Part::Parent;
         self.image(&path, &shown, at)?;
-        (self.part, self.below) = (part, true);
+        (self.part, self.inherits_oci, self.below) = (part, inherits_oci, true);
         Ok(())
     }
 
@@ -87,11 +95,21 @@ impl Merger<'_> {
     }
 }
 
-/// Returns the part of a recipe that an image has in common with the one that it starts from.
-pub(super) fn inherited(mut layer: Table) -> Table {
+/// Returns `oci.on-parent` of a recipe, if it is there.
+fn on_parent(recipe: &Table) -> Option<bool> {
+    let Some(Is::Table(oci)) = recipe.get("oci").map(|item| &item.value.is) else { return None };
+    oci.get("on-parent").map(|item| matches!(item.value.is, Is::Bool(true)))
+}
+
+/// Returns the part of a recipe that an image has in common with the one that it starts from; `with_oci` if that is so of `[oci]`, too.
+pub(super) fn inherited(mut layer: Table, with_oci: bool) -> Table {
     if let Some(Is::Table(build)) = layer.get_mut("build").map(|item| &mut item.value.is) {
         build.retain(|key, _| INHERITED_OF_BUILD.contains(&key.as_str()));
     }
-    layer.retain(|key, _| key == "build" || INHERITED.contains(&key.as_str()));
+    if let Some(Is::Table(oci)) = layer.get_mut("oci").map(|item| &mut item.value.is) {
+        oci.retain(|key, _| !OWN_OF_OCI.contains(&key.as_str()));
+    }
+    let is_inherited = |key: &str| key == "build" || INHERITED.contains(&key) || (with_oci && key == "oci");
+    layer.retain(|key, _| is_inherited(key));
     layer
 }

@@ -48,6 +48,7 @@ pub(super) fn merge(request: &Request, texts: &mut Texts) -> Result<Merged> {
         image: None,
         roots: Vec::new(),
         below: false,
+        inherits_oci: false,
         parent: None,
     };
     for path in &request.defaults {
@@ -104,6 +105,8 @@ struct Merger<'a> {
     roots: Vec<PathBuf>,
     /// True after the recipe of an image that this one starts from.
     below: bool,
+    /// True if the image has `[oci]` in common with the image whose recipe is being read.
+    inherits_oci: bool,
     /// The recipe that the image starts from.
     parent: Option<PathBuf>,
 }
@@ -167,8 +170,7 @@ impl Merger<'_> {
             Some(layer) => {
                 let mut layer = shape::check(self.texts, layer);
                 if let Some(place) = &image {
-                    let from = layer.remove("from");
-                    self.start(place.as_ref(), from.as_ref().map(|from| &from.value), text)?;
+                    self.start(place.as_ref(), &mut layer, text)?;
                 }
                 self.check_part(&mut layer, image.is_some());
                 if let Some(include) = layer.remove("include") {
@@ -176,7 +178,10 @@ impl Merger<'_> {
                 }
                 self.rank += 1;
                 self.texts.set_rank(text, self.rank);
-                lay(&mut self.tree, if self.part == Part::Parent { inherited(layer) } else { layer });
+                lay(
+                    &mut self.tree,
+                    if self.part == Part::Parent { inherited(layer, self.inherits_oci) } else { layer },
+                );
             }
             None => self.broken = true,
         }

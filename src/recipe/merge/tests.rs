@@ -80,6 +80,34 @@ fn mistakes_between_recipes_are_refused() {
 }
 
 #[test]
+fn an_image_on_the_layers_of_its_parent_has_the_settings_of_its_image() {
+    let place = tree();
+    let parent = fs_err::read_to_string(place.path().join("p/quern.toml")).unwrap();
+    place.write("p/quern.toml", format!("{parent}[oci]\ntag = 'v1'\nuser = 'me'\ncuts = ['s']\n"));
+    assert_eq!(child(&place, "").oci, None);
+    let own = child(&place, "[oci]\nuser = 'you'\n").oci.unwrap();
+    assert_eq!((own.tag.as_str(), own.on_parent), ("{date}", false));
+    let on_parent = child(&place, "[oci]\non-parent = true\nuser = 'you'\n").oci.unwrap();
+    assert_eq!((on_parent.tag.as_str(), on_parent.user.as_deref()), ("v1", Some("you")));
+    assert!(on_parent.on_parent && on_parent.cuts.is_empty());
+    let alone = "[build]\nkind = 'image'\n[emerge]\npackages = ['a/b']\n[oci]\non-parent = true\n";
+    place.write("p/c/quern.toml", alone);
+    assert!(
+        refusal(&place.request(&["p/c/quern.toml"])).contains("the layers of hello/p cannot be those of this image")
+    );
+    place.write("p/c/quern.toml", "");
+    // In the file of the tree, it is for the images that start from another one.
+    place.write("quern-tree.toml", format!("{TREE}[tree]\nname = 'hello'\n[oci]\non-parent = true\n"));
+    assert!(child(&place, "").oci.unwrap().on_parent);
+    assert!(job(&place.request(&["p/quern.toml"])).from.is_none());
+    place.write(
+        "p/quern.toml",
+        format!("{parent}[build]\ncompression = 'xz'\n").replace("[build]\nkind = 'stage4'\nepoch = 7\n", ""),
+    );
+    assert!(refusal(&place.request(&["p/c/quern.toml"])).contains("compressed with xz"));
+}
+
+#[test]
 fn options_and_answers_reach_the_recipes_that_have_them() {
     let place = tree();
     place.write(

@@ -1,6 +1,7 @@
 //! The record of a layer.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +10,9 @@ use crate::base::digest::Sha256;
 
 /// Version of the layers' form. Layers with another one count as missing.
 pub const FORMAT: u32 = 1;
+
+/// The name of the input that only commands of emerge have.
+pub const COMMAND: &str = "command";
 
 /// The record of a layer, stored in `layer.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +55,17 @@ impl LayerRecord {
     /// Returns true if the key depends on a secret of the store, so that no other store can compute it.
     pub fn is_of_this_store(&self) -> bool {
         self.inputs.keys().any(|name| name.starts_with("secret "))
+    }
+
+    /// Returns true if the step is a command of emerge.
+    pub fn merges(&self) -> bool {
+        self.inputs.contains_key(COMMAND)
+    }
+
+    /// Returns the first and the last second in which the step ran, since 1970.
+    pub fn span(&self) -> RangeInclusive<i64> {
+        let last = self.started.saturating_add(self.milliseconds.div_ceil(1000));
+        i64::try_from(self.started).unwrap_or(i64::MAX)..=i64::try_from(last).unwrap_or(i64::MAX)
     }
 
     /// The identity of the state above the layer: that below it, and the result. It is the `parent` of the next layer. Steps with other

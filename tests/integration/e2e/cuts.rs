@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{EPOCH, Stand, ask, text};
+use super::{EPOCH, HEAD, Stand, ask, text};
 use crate::env::{PROGRAM, Privilege, output, twins};
 
 /// A stage4 of nothing but its steps. Every kind of change crosses a cut.
@@ -171,4 +171,80 @@ fn userns_an_image_is_cut_after_packages() {
     // A name that is in a lower layer only cannot be packed either.
     let refused = stand.build(&stand.recipe("packages-cut", &format!("{rest}cuts = [\"name\"]\n"))).code(1);
     assert!(refused.stderr.contains("/.wh.x") && refused.stderr.contains("begins with `.wh.`"), "{refused:#?}");
+}
+
+/// Writes a tree: `p`, an image of two layers, and `p/c` and `p/c/d`, each of which has the layers of the one above.
+fn write_tree(stand: &Stand, name: &str) -> PathBuf {
+    stand.env.write(format!("{name}/quern-tree.toml"), format!("{HEAD}kind = \"stage4\"\n"));
+    let parent = "[[step]]\nname = \"one\"\nrun = 'mkdir /a /boot/x; echo one | tee /a/one /a/gone /boot/x/one /strip-p > /strip-c'\n\
+                  [[step]]\nname = \"two\"\nrun = 'echo two > /a/two; rm /a/gone'\n[portage.make-conf]\nOF = \"parent\"\n\
+                  [strip]\npaths = [\"/strip-p\"]\n[split]\nboot = [\"/boot\"]\n[build]\ncompression = \"zstd\"\n\
+                  [oci]\ntag = \"v1\"\ncuts = [\"one\"]\nentrypoint = [\"/bin/sh\"]\nuser = \"nobody\"\n";
+    stand.env.write(format!("{name}/p/quern.toml"), parent);
+    let child = "[[step]]\nname = \"three\"\nrun = 'echo three > /three; rm /a/two'\n[portage.make-conf]\nOF = \"child\"\n\
+                 [strip]\npaths = [\"/strip-c\"]\n[oci]\non-parent = true\nuser = \"me\"\n";
+    stand.env.write(format!("{name}/p/c/quern.toml"), child);
+    let leaf = "[[step]]\nname = \"four\"\nrun = 'mkdir -p /four/five; echo five > /four/five/six'\n[[step]]\nname = \"end\"\n\
+                run = 'rm /three'\n[oci]\non-parent = true\ncuts = [\"four\"]\n";
+    stand.env.write(format!("{name}/p/c/d/quern.toml"), leaf);
+    stand.env.path(name)
+}
+
+twins!(layers_stand_on_those_of_the_parent => root_layers_stand_on_those_of_the_parent, userns_layers_stand_on_those_of_the_parent);
+
+fn layers_stand_on_those_of_the_parent(privilege: Privilege) {
+    let Some(mut stand) = Stand::sharing(privilege) else { return };
+    stand.env.set("SOURCE_DATE_EPOCH", EPOCH);
+    let name = format!("on-parent-{privilege:?}").to_lowercase();
+    let tree = write_tree(&stand, &name);
+    stand.env.set("QUERN_BUILD_OUTDIR", stand.env.outdir());
+    // The youngest first: no build of another image has made the layers.
+    let result = |path: &str, ending: &str| {
+        let built = stand.env.run(["build", text(&tree.join(path))]).success().results();
+        built.into_iter().find(|path| text(path).ends_with(ending)).expect("a result")
+    };
+    let layouts = ["p/c/d", "p/c", "p"].map(|path| result(path, ".oci"));
+    let [leaf, child, parent] = layouts.each_ref().map(|layout| image(layout));
+    let blobs = |layers: &[PathBuf]| layers.iter().map(|path| path.file_name().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!((parent.1.len(), child.1.len(), leaf.1.len()), (2, 3, 5));
+    assert_eq!(blobs(&child.1)[..2], blobs(&parent.1));
+    assert_eq!(blobs(&leaf.1)[..3], blobs(&child.1));
+    let comments: Vec<_> = leaf.0["history"].as_array().unwrap().iter().map(|line| line["comment"].as_str()).collect();
+    let (of_parent, of_child) = (format!("{name}/p"), format!("{name}/p/c"));
+    assert_eq!(comments, [Some("one"), Some(&*of_parent), Some(&*of_child), Some("four"), None]);
+    assert_eq!((&child.0["config"]["Entrypoint"][0], &child.0["config"]["User"]), (&"/bin/sh".into(), &"me".into()));
+    // The rules of the parent hold for its layers, and those of the child for the whole image.
+    let of_child = names(&child.1[2]);
+    for name in ["three", "a/.wh.two", ".wh.strip-c", "strip-p", "boot/x/one", "etc/portage/make.conf"] {
+        assert!(of_child.iter().any(|other| other == name), "{name}: {of_child:?}");
+    }
+    assert!(!of_child.iter().any(|name| name.starts_with("usr/") || name == "a/one"), "{of_child:?}");
+    for (layout, path) in [(&layouts[1], "p/c"), (&layouts[0], "p/c/d")] {
+        let _ = stand.env.run(["oci", "validate", text(layout)]).success();
+        let _ = stand.env.run(["oci", "unpack", text(layout), "v1", "tree", "--record", "record"]).success();
+        assert_packs_to(&stand, "\"$0\" raw pack tree --record record", &result(path, ".tar.gz"), "oci unpack");
+        ask("rm", &["-rf", text(&stand.env.path("tree")), text(&stand.env.path("record"))]);
+    }
+}
+
+/// The second build finds the layers of a build that ran before `SOURCE_DATE_EPOCH`, so their times are not clamped as new ones are.
+#[test]
+fn userns_the_day_of_a_layer_does_not_show() {
+    let steps = "kind = \"stage4\"\n[emerge]\npackages = []\n[[step]]\nname = \"one\"\nrun = 'mkdir /a; echo a > /a/f; touch -d @77 /old'\n\
+                 [[step]]\nname = \"two\"\nrun = 'ls / > /list; cp -p /a/f /copy; touch -r /etc/passwd /as-old'\n[oci]\ncuts = [\"one\"]\n";
+    let Some(mut early) = Stand::alone(Privilege::Userns) else { return };
+    let Some(mut late) = Stand::alone(Privilege::Userns) else { return };
+    let _ = early.built(&early.recipe("day", steps));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 1;
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let results = [&mut early, &mut late].map(|stand| {
+        stand.env.set("SOURCE_DATE_EPOCH", now.to_string());
+        let built = stand.build_changed(&stand.recipe("day", steps)).success();
+        (built.stderr.contains("2 of 2 steps are cached"), built.results())
+    });
+    assert_eq!(results.each_ref().map(|(cached, _)| *cached), [true, false]);
+    let bytes = results.each_ref().map(|(_, results)| fs::read(&results[0]).unwrap());
+    assert!(bytes[0] == bytes[1], "{} and {} differ", results[0].1[0].display(), results[1].1[0].display());
+    let index = results.each_ref().map(|(_, results)| fs::read(results[1].join("index.json")).unwrap());
+    assert!(index[0] == index[1]);
 }

@@ -126,6 +126,18 @@ fn times_are_clamped_and_order_is_fixed() {
 }
 
 #[test]
+fn a_time_in_a_span_of_work_counts_as_the_latest_time() {
+    let options = Options { epoch: 1000, spans: vec![100..=110, 500..=500], ..Options::default() };
+    let of = |sec| options.clamped(Time { sec, nsec: 7 });
+    for plain in [-5, 99, 111, 499, 501] {
+        assert_eq!(of(plain), Time { sec: plain, nsec: 7 });
+    }
+    for new in [100, 110, 500, 1000, 1001] {
+        assert_eq!(of(new), Time { sec: 1000, nsec: 0 }, "{new}");
+    }
+}
+
+#[test]
 fn any_number_of_threads_gives_the_same_bytes() {
     let place = tempfile::tempdir().unwrap();
     let mut noise = 1u64;
