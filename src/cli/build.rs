@@ -119,7 +119,7 @@ impl Args {
         self.recipe.secrets = self.secrets.treatment();
         let date = session::source_date()?;
         let overrides: Vec<String> = self.overrides()?;
-        let images = images::of(&self.recipe)?;
+        let images = images::of(&self.recipe, ui)?;
         if images.is_some() && (self.until.is_some() || self.again.as_ref().is_some_and(|again| again != ALL_STEPS)) {
             return Err(Error::usage("--until and --again name a step of one image, and DIR/... means several")
                 .with_hint("build the image alone with DIR; --again all runs every step of all images"));

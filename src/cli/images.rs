@@ -7,8 +7,7 @@ use super::session::{self, Session};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
 use crate::pipeline::Finished;
-use crate::recipe::Job;
-use crate::recipe::lineage;
+use crate::recipe::{self, Job, lineage};
 use crate::ui::Terminal;
 
 /// The last component of a path that means all images in and below a directory.
@@ -40,20 +39,20 @@ impl State {
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::base::error::Kind::Usage) if there are none.
-pub(super) fn of(args: &RecipeArgs) -> Result<Option<Vec<PathBuf>>> {
+pub(super) fn of(args: &RecipeArgs, ui: &Terminal) -> Result<Option<Vec<PathBuf>>> {
     let [file] = args.files.as_slice() else { return Ok(None) };
     if file.file_name().is_none_or(|name| name != ALL) {
         return Ok(None);
     }
-    below(file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))).map(Some)
+    below(file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")), ui).map(Some)
 }
 
 /// Lists the recipes of the images in and below a directory.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::base::error::Kind::Usage) if there are none.
-pub(super) fn below(directory: &Path) -> Result<Vec<PathBuf>> {
-    let images = lineage::images(directory)?;
+pub(super) fn below(directory: &Path, ui: &Terminal) -> Result<Vec<PathBuf>> {
+    let images = recipe::images(directory, ui.colour())?;
     if images.is_empty() {
         return Err(Error::usage(format!("no image is in {} or below it", directory.display()))
             .with_hint(format!("the recipe of an image in a tree is a file {}", lineage::IMAGE)));

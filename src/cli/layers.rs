@@ -90,7 +90,7 @@ fn told(copied: Copied, others: &str) -> String {
 /// # Errors
 /// [`Kind::Usage`] if the recipe was not built.
 pub(super) fn last_build(store: &Store, recipe: &Path) -> Result<State> {
-    let origin = fs_err::canonicalize(recipe).context(Kind::Usage, || "finding the recipe")?;
+    let origin = lineage::identity(recipe).context(Kind::Usage, || "finding the recipe")?;
     store.last_state(&origin)?.ok_or_else(|| {
         Error::usage(format!("the store has no build of {}", text::line(&recipe.to_string_lossy())))
             .with_hint("`quern-builder store list --layers` lists the layers and their images")

@@ -11,7 +11,7 @@ use crate::builder::host;
 use crate::os::process::Signals;
 use crate::os::userns::{self, Role};
 use crate::os::{probe, space};
-use crate::recipe::{self, BaseSpec, Job, Loaded, Request, Secrets};
+use crate::recipe::{self, BaseSpec, Job, Loaded, Request, Secrets, lineage};
 use crate::store::Store;
 use crate::ui::Terminal;
 
@@ -103,9 +103,7 @@ fn mounts_in(store: &Path) -> Vec<String> {
 /// Returns the file that identifies the recipe's work directory: the last one given.
 pub(super) fn origin(args: &RecipeArgs) -> Result<PathBuf> {
     match args.files.last() {
-        Some(last) if last != Path::new("-") => {
-            fs_err::canonicalize(last).context(Kind::Usage, || "finding the recipe")
-        }
+        Some(last) if last != Path::new("-") => lineage::identity(last).context(Kind::Usage, || "finding the recipe"),
         _ => Ok(PathBuf::from("-")),
     }
 }

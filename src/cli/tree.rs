@@ -42,7 +42,7 @@ impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
         let secrets = self.secrets.treatment();
         let recipe = RecipeArgs { files: Vec::new(), set: self.set, answers: self.answers, secrets };
-        session::with_each(&recipe, &images::below(&self.directory)?, &[], ui, |sessions| {
+        session::with_each(&recipe, &images::below(&self.directory, ui)?, &[], ui, |sessions| {
             let mut seen = Vec::new();
             for session in images::sorted(sessions) {
                 let one = RecipeArgs { files: vec![session.origin.clone()], ..recipe.clone() };

@@ -7,6 +7,7 @@ pub(crate) fn job() -> Job {
     Job {
         name: "test".to_owned(),
         from: None,
+        axes: BTreeMap::new(),
         path: "test".to_owned(),
         publish: true,
         keep_layers: None,

@@ -22,19 +22,31 @@ pub struct TreePlace {
     pub root: PathBuf,
     /// The names of the directories from the root to the image. Empty for an image of the root.
     pub names: Vec<String>,
+    /// True for a tuple of the tree, which has a name but no directory.
+    pub is_tuple: bool,
 }
 
 impl TreePlace {
-    /// Finds the place of a recipe. `None` if the file is not the recipe of a directory in a tree.
+    /// Finds the place of a recipe. `None` if the file is not the recipe of a directory in a tree. A name in the root of a tree that no
+    /// file has is that of a tuple.
     pub fn of(file: &Path) -> Option<Self> {
         if file.file_name()? != IMAGE {
-            return None;
+            return Self::of_tuple(file);
         }
         let file = file.canonicalize().ok()?;
         let directory = file.parent()?;
         let root = directory.ancestors().find(|above| above.join(TREE).is_file())?;
         let names = directory.strip_prefix(root).ok()?.iter().map(|name| name.to_str().map(str::to_owned));
-        Some(Self { root: root.to_owned(), names: names.collect::<Option<_>>()? })
+        Some(Self { root: root.to_owned(), names: names.collect::<Option<_>>()?, is_tuple: false })
+    }
+
+    fn of_tuple(path: &Path) -> Option<Self> {
+        if fs_err::symlink_metadata(path).is_ok() {
+            return None;
+        }
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let root = parent.canonicalize().ok().filter(|root| root.join(TREE).is_file())?;
+        Some(Self { root, names: vec![path.file_name()?.to_str()?.to_owned()], is_tuple: true })
     }
 
     /// The path below the root, in the form `p/c`. Empty for an image of the root.
@@ -53,8 +65,11 @@ impl TreePlace {
         self.names.last().cloned().unwrap_or_else(|| self.tree_name(of_tree))
     }
 
-    /// The recipe of the nearest directory above that has one.
+    /// The recipe of the nearest directory above that has one. A tuple starts from no image.
     pub fn above(&self) -> Option<PathBuf> {
+        if self.is_tuple {
+            return None;
+        }
         let directory = self.names.iter().fold(self.root.clone(), |path, name| path.join(name));
         let above = directory.ancestors().skip(1).take(self.names.len());
         above.map(|directory| directory.join(IMAGE)).find(|file| file.is_file())
@@ -66,7 +81,18 @@ pub fn recipe_at(path: &Path) -> PathBuf {
     if path.is_dir() { path.join(IMAGE) } else { path.to_owned() }
 }
 
-/// Lists the recipes of the tree in `directory` and below it, parents before children and in the order of their names. Hidden
+/// Returns the path that identifies a recipe, absolute and without symbolic links. A tuple has the path of a file in the root of its tree.
+///
+/// # Errors
+/// Those of [`Path::canonicalize`].
+pub fn identity(file: &Path) -> std::io::Result<PathBuf> {
+    match TreePlace::of(file).filter(|place| place.is_tuple) {
+        Some(place) => Ok(place.root.join(place.path())),
+        None => fs_err::canonicalize(file),
+    }
+}
+
+/// Lists the recipes of the directories of the tree in `directory` and below it, parents before children and in the order of their names. Hidden
 /// directories and symbolic links are left out.
 ///
 /// # Errors

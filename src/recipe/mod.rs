@@ -25,7 +25,7 @@ mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::error::Result;
 
@@ -192,7 +192,7 @@ fn checked(
         _ => None,
     };
     let misspelt = texts.is_wrong();
-    let mut family = variables::Family { place: merged.place, ..Default::default() };
+    let mut family = variables::Family { place: merged.place, axes: merged.axes, ..Default::default() };
     let mut warnings = Vec::new();
     if let Some((loaded, origin)) = parent {
         (family.answers, family.questions, warnings) = (loaded.answers, loaded.questions, loaded.warnings);
@@ -247,6 +247,17 @@ pub fn load_source(request: &Request) -> Result<Source> {
         Some(source) if !texts.is_wrong() => Ok(source),
         _ => Err(texts.error(request.colour)),
     }
+}
+
+/// Lists the recipes of the tree in `directory` and below it: those of directories, parents before children, and the tuples of a root.
+///
+/// # Errors
+/// Those of [`lineage::images`]; and [`Kind::Usage`](crate::base::error::Kind::Usage), with details that show every mistake in the
+/// file of the tree.
+pub fn images(directory: &Path, colour: bool) -> Result<Vec<PathBuf>> {
+    let mut images = lineage::images(directory)?;
+    images.extend(merge::tuples(directory, colour)?);
+    Ok(images)
 }
 
 /// Lists every key as `section.key`, in each spelling, with its environment variable. The keys of the tables in a list begin with

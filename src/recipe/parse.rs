@@ -75,12 +75,12 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
     let raw = &source[start..];
     let at = Place { text, span: start..source.len() };
     let literal = match of {
-        Type::Strs | Type::Words | Type::Ports | Type::Entries(_) | Type::Steps => raw.starts_with('['),
+        Type::Strs | Type::Words | Type::Ports | Type::Entries(_) | Type::Steps | Type::Tuples => raw.starts_with('['),
         Type::Map | Type::Variables | Type::Tables | Type::Lists | Type::Tool(_) | Type::Named(_) => {
             raw.starts_with('{')
         }
         Type::Lines(_) | Type::Profile => raw.starts_with(['[', '{']),
-        Type::Str | Type::Int | Type::Age | Type::Size | Type::Bool | Type::Choice => false,
+        Type::Str | Type::Int | Type::Age | Type::Size | Type::Bool | Type::Choice | Type::NameOr(_) => false,
     };
     if literal || is_enclosed(raw.trim()) {
         let begin = source.len() - raw.trim_start().len();
@@ -122,7 +122,9 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
         | Type::Lists
         | Type::Profile
         | Type::Named(_)
-        | Type::Steps => Is::Str(raw.to_owned()),
+        | Type::NameOr(_)
+        | Type::Steps
+        | Type::Tuples => Is::Str(raw.to_owned()),
     };
     Some(Value { at, is })
 }

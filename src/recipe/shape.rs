@@ -124,7 +124,11 @@ fn typed(texts: &mut Texts, section: &str, key: &Key, value: Value) -> Option<Va
             }
             is => Value { at: value.at, is },
         })?),
-        (Type::Named(entries), Is::Table(table)) => Is::Table(wrong.named(texts, entries, table)?),
+        (Type::NameOr(_), is @ Is::Str(_)) => is,
+        (Type::Named(entries) | Type::NameOr(entries), Is::Table(table)) => {
+            Is::Table(wrong.named(texts, entries, table)?)
+        }
+        (Type::Tuples, Is::List(list)) => Is::List(wrong.tuples(texts, list)?),
         (Type::Steps, Is::List(list)) => Is::Steps(wrong.steps(texts, list)?),
         (of, is) => {
             wrong.note(texts, &at, of.expected(), &is);
@@ -164,6 +168,7 @@ impl Wrong<'_> {
         let place = match self.section {
             "" => String::new(),
             "step" => " of a step".to_owned(),
+            "tuple" => " of a tuple".to_owned(),
             section => format!(" in [{section}]"),
         };
         let example = match texts.get(at.text).kind {
@@ -258,6 +263,32 @@ impl Wrong<'_> {
             };
             let is = Is::Table(inner(texts, table, entries.keys, (entries.list, entries.of)));
             checked.insert(name, Item { key_at, value: Value { at, is } });
+        }
+        Some(checked)
+    }
+
+    /// Returns tables with the keys of a tuple and of axes. A value of an axis is a string or an array of strings.
+    fn tuples(&self, texts: &mut Texts, list: Vec<Value>) -> Option<Vec<Value>> {
+        let mut checked = Vec::new();
+        for Value { at, is } in list {
+            let Is::Table(table) = is else {
+                self.note(texts, &at, "a table", &is);
+                return None;
+            };
+            let (own, values): (Table, Table) =
+                table.into_iter().partition(|(name, _)| keys::TUPLE.iter().any(|key| key.name == name));
+            let mut table = inner(texts, own, keys::TUPLE, ("tuple", "a tuple"));
+            for (name, item) in values {
+                match item.value.is {
+                    Is::Str(_) => _ = table.insert(name, item),
+                    Is::List(list) => {
+                        let is = Is::List(self.strings(texts, list)?);
+                        table.insert(name, Item { key_at: item.key_at, value: Value { at: item.value.at, is } });
+                    }
+                    other => self.note(texts, &item.value.at, "a name, or an array of names", &other),
+                }
+            }
+            checked.push(Value { at, is: Is::Table(table) });
         }
         Some(checked)
     }

@@ -46,6 +46,13 @@ pub(super) struct Family {
     pub(super) answers: BTreeMap<String, String>,
     /// The names of the questions of these recipes.
     pub(super) questions: BTreeSet<String>,
+    /// The values of a tuple, by the name of the axis.
+    pub(super) axes: BTreeMap<String, String>,
+}
+
+/// Returns true for the name of a variable that a recipe cannot declare.
+pub(super) fn is_built_in(name: &str) -> bool {
+    BUILT_IN.contains(&name) || OF_TREE.contains(&name)
 }
 
 /// Collects the variables of a tree, asks for those that a user must give, and fills the values of the tree in. Notes mistakes in
@@ -65,7 +72,8 @@ pub(super) fn fill_in(
         variables.values.insert("path".to_owned(), place.path());
         variables.values.insert("tree".to_owned(), place.tree_name(tree_name(tree)));
     }
-    variables.declare(texts, tree);
+    variables.values.extend(family.axes.clone());
+    variables.declare(texts, tree, &family.axes);
     // A question may name the image, if its name is known without an answer.
     let known = name(tree, request, family).filter(|name| !name.contains("{{"));
     variables.values.extend(known.map(|name| ("image".to_owned(), name)));
@@ -127,7 +135,7 @@ impl Variables {
     }
 
     /// Adds the variables of `[vars]`, and the names of the secrets.
-    fn declare(&mut self, texts: &mut Texts, tree: &Table) {
+    fn declare(&mut self, texts: &mut Texts, tree: &Table, axes: &BTreeMap<String, String>) {
         for (key, secret) in [("secret", true), ("ask", false)] {
             let Some(Is::Table(tables)) = tree.get(key).map(|item| &item.value.is) else { continue };
             let is_secret = |item: &Item| match &item.value.is {
@@ -144,6 +152,7 @@ impl Variables {
                 Ok(()) if OF_TREE.contains(&name.as_str()) => {
                     Some(Problem::new("every recipe in a tree has this variable"))
                 }
+                Ok(()) if axes.contains_key(name) => Some(Problem::new("every tuple has this variable")),
                 Ok(()) if BUILT_IN.contains(&name.as_str()) => Some(Problem::new("every recipe has this variable")),
                 Ok(()) => None,
             };

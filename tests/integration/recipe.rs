@@ -1,6 +1,7 @@
 //! Every file in `tests/profiles/valid` is a recipe that loads as the JSON file beside it shows. Every file in
 //! `tests/profiles/invalid` is refused with the text beside it. Leading comments set the environment of a case:
-//! `# set: section.key=value`, `# env: NAME=value`, `# file: other.toml` (loaded before it).
+//! `# set: section.key=value`, `# env: NAME=value`, `# file: other.toml` (loaded before it). A case with `# image: PATH` stands for an
+//! image of a tree in `tests/profiles/trees`.
 //! `SNAPSHOTS=overwrite cargo test` rewrites the expectations.
 
 use std::path::{Path, PathBuf};
@@ -24,7 +25,8 @@ fn request(case: &Path) -> Request {
         text.lines().filter_map(|line| line.strip_prefix(&prefix)).map(str::to_owned).collect()
     };
     let mut files: Vec<PathBuf> = directives("file").into_iter().map(PathBuf::from).collect();
-    files.push(PathBuf::from(case.file_name().expect("a name")));
+    let image = directives("image").pop().map(PathBuf::from);
+    files.push(image.unwrap_or_else(|| PathBuf::from(case.file_name().expect("a name"))));
     let env =
         directives("env").iter().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect();
     let cwd = case.parent().expect("a directory").to_owned();

@@ -68,6 +68,7 @@ pub(super) fn job(
         name: name?,
         from: checker.family.parent.take().map(Box::new),
         path: path?,
+        axes: std::mem::take(&mut checker.family.axes),
         publish,
         keep_layers,
         source: source?,

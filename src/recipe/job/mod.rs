@@ -26,6 +26,9 @@ pub struct Job {
     /// The name of the image in its tree of recipes, in the form `hello/p/c`; without a tree, `name`.
     #[serde(skip)]
     pub path: String,
+    /// The values of a tuple, by the name of the axis.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub axes: BTreeMap<String, String>,
     /// False if a build writes no results, because other images start from this one.
     #[serde(skip_serializing_if = "Clone::clone")]
     pub publish: bool,

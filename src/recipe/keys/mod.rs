@@ -1,9 +1,11 @@
 //! The table of all keys of a recipe: section, type, other spellings, and an example for messages.
 
 mod steps;
+mod trees;
 mod uses;
 
 pub(super) use steps::STEP;
+pub(super) use trees::TUPLE;
 
 /// The type of a key's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +46,12 @@ pub(super) enum Type {
     Choice,
     /// A table of tables with these keys, by name.
     Named(&'static Entries),
+    /// A string, or a table of tables with these keys, by name.
+    NameOr(&'static Entries),
     /// An array of steps, which are merged by name.
     Steps,
+    /// An array of tables with the keys of a tuple and of axes.
+    Tuples,
 }
 
 impl Type {
@@ -69,7 +75,8 @@ impl Type {
             Self::Tool(_) => "true, false or a table",
             Self::Choice => "a word, an integer or false",
             Self::Named(_) => "a table of tables",
-            Self::Steps => "an array of tables",
+            Self::NameOr(_) => "a name, or a table of tables",
+            Self::Steps | Self::Tuples => "an array of tables",
             Self::Lines(_) => "an array of lines, or a table of package = \"words\"",
         }
     }
@@ -199,6 +206,10 @@ pub(super) const KEYS: &[Key] = &[
     uses::TOP[4],
     uses::TOP[5],
     uses::TOP[6],
+    trees::TOP[0],
+    trees::TOP[1],
+    trees::TOP[2],
+    trees::TOP[3],
     key("", "step", Type::Steps, r#"step = [{ name = "hello", run = "echo hello > /etc/motd" }]"#),
     key("source", "distro", Type::Str, r#"distro = "gentoo""#),
     key("source", "stage3", Type::Str, r#"stage3 = "amd64-musl""#),
@@ -394,8 +405,16 @@ pub(super) fn names() -> Vec<(String, String)> {
         keys.iter().map(move |inner| (full(inner.name), variable(key.section, key.name)))
     });
     let of_step = STEP.iter().map(|key| (format!("step.{}", key.name), variable("", "step")));
-    let of_lists = steps::LISTS.into_iter().chain(uses::NAMED).flat_map(|entries| {
+    let of_tuple = TUPLE.iter().map(|key| (format!("tuple.{}", key.name), variable("", "tuple")));
+    let of_lists = steps::LISTS.into_iter().chain(uses::NAMED).chain(trees::NAMED).flat_map(|entries| {
         entries.keys.iter().map(|key| (format!("{}.{}", entries.list, key.name), variable("", "step")))
     });
-    of_recipe.chain(of_entries).chain(of_profile).chain(of_tools).chain(of_step).chain(of_lists).collect()
+    of_recipe
+        .chain(of_entries)
+        .chain(of_profile)
+        .chain(of_tools)
+        .chain(of_step)
+        .chain(of_lists)
+        .chain(of_tuple)
+        .collect()
 }

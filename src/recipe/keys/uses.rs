@@ -119,6 +119,6 @@ pub(super) const TOP: [Key; 7] = [
     key("", "ask", Type::Named(&ASKS), r#"ask = { hostname = { question = "Name of the machine" } }"#),
 ];
 
-const fn named(list: &'static str, of: &'static str, keys: &'static [Key]) -> Entries {
+pub(super) const fn named(list: &'static str, of: &'static str, keys: &'static [Key]) -> Entries {
     Entries { list, of, expected: "a table of tables", entry: "a table", strings: false, keys }
 }

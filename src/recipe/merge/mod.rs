@@ -1,12 +1,18 @@
 //! Merges the texts of a recipe. Later layers win: defaults files < the shared file of its tree < the recipes that it starts from,
-//! outermost first < recipe files in order (an included file before the one that includes it) < environment < `--set`. Tables merge
-//! key by key; a later layer replaces everything else.
+//! outermost first < the files of its type < the fragments of a tuple < recipe files in order (an included file before the one that
+//! includes it) < environment < `--set`. Tables merge key by key; a later layer replaces everything else. The fragments of a tuple are
+//! united first, and must not contradict each other.
 
 mod arguments;
 mod family;
+mod fragments;
 #[cfg(test)]
 mod tests;
+mod tuples;
+mod types;
+mod unite;
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -18,7 +24,9 @@ use super::{Request, shape};
 use crate::base::error::{Error, Result};
 use crate::base::text::escaped;
 pub(super) use arguments::VARIABLES;
-use family::inherited;
+use family::{Tree, inherited};
+pub(super) use fragments::tuples;
+use types::{Above, Followed};
 
 /// The size limit of a recipe file, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
@@ -34,23 +42,13 @@ pub(super) struct Merged {
     pub(super) parent: Option<PathBuf>,
     /// The place of the image in a tree of recipes.
     pub(super) place: Option<TreePlace>,
+    /// The values of a tuple, by the name of the axis.
+    pub(super) axes: BTreeMap<String, String>,
 }
 
 /// Merges the texts of a request. Notes mistakes in `texts`.
 pub(super) fn merge(request: &Request, texts: &mut Texts) -> Result<Merged> {
-    let mut merger = Merger {
-        texts,
-        tree: Table::new(),
-        rank: 0,
-        stack: Vec::new(),
-        broken: false,
-        part: Part::Own,
-        image: None,
-        roots: Vec::new(),
-        below: false,
-        inherits_oci: false,
-        parent: None,
-    };
+    let mut merger = Merger::new(texts);
     for path in &request.defaults {
         let path = request.cwd.join(path);
         if exists(&path)? {
@@ -64,7 +62,10 @@ pub(super) fn merge(request: &Request, texts: &mut Texts) -> Result<Merged> {
             merger.stdin(&request.cwd)?
         } else if index + 1 == request.files.len() {
             place = TreePlace::of(&request.cwd.join(path));
-            merger.image(&request.cwd.join(path), path, None)?
+            match place.as_ref().filter(|place| place.is_tuple) {
+                Some(tuple) => merger.tuple(tuple, path)?,
+                None => merger.image(&request.cwd.join(path), path, None)?,
+            }
         } else {
             merger.file(&request.cwd.join(path), path, None)?
         };
@@ -74,8 +75,9 @@ pub(super) fn merge(request: &Request, texts: &mut Texts) -> Result<Merged> {
     for option in &request.sets {
         merger.option(option, request);
     }
-    let Merger { tree, broken, parent, .. } = merger;
-    Ok(Merged { tree: (!broken).then_some(tree), parent, place })
+    merger.check_followed();
+    let Merger { tree, broken, parent, axes, .. } = merger;
+    Ok(Merged { tree: (!broken).then_some(tree), parent, place, axes })
 }
 
 /// The part of a recipe that a file is.
@@ -87,6 +89,8 @@ enum Part {
     Shared,
     /// The recipe of an image that this one starts from.
     Parent,
+    /// A fragment of a tuple.
+    Fragment,
 }
 
 struct Merger<'a> {
@@ -101,14 +105,50 @@ struct Merger<'a> {
     part: Part,
     /// Set for the next text if that is the recipe of an image: its place in a tree.
     image: Option<Option<TreePlace>>,
-    /// The roots of the trees whose shared files were read.
-    roots: Vec<PathBuf>,
+    /// The trees whose shared files were read.
+    trees: Vec<Tree>,
+    /// True while the shared file of a tree is read.
+    is_shared_file: bool,
+    /// The built-in types, once they were read.
+    built_in: Option<Table>,
+    /// The image that was read last.
+    above: Option<Above>,
+    /// The type of the image itself.
+    followed: Option<Followed>,
+    /// True if the fragment that is being read wins over others.
+    overrides: bool,
+    /// The values of a tuple, by the name of the axis.
+    axes: BTreeMap<String, String>,
     /// True after the recipe of an image that this one starts from.
     below: bool,
     /// True if the image has `[oci]` in common with the image whose recipe is being read.
     inherits_oci: bool,
     /// The recipe that the image starts from.
     parent: Option<PathBuf>,
+}
+
+impl<'a> Merger<'a> {
+    fn new(texts: &'a mut Texts) -> Self {
+        Self {
+            texts,
+            tree: Table::new(),
+            rank: 0,
+            stack: Vec::new(),
+            broken: false,
+            part: Part::Own,
+            image: None,
+            trees: Vec::new(),
+            is_shared_file: false,
+            built_in: None,
+            above: None,
+            followed: None,
+            overrides: false,
+            axes: BTreeMap::new(),
+            below: false,
+            inherits_oci: false,
+            parent: None,
+        }
+    }
 }
 
 impl Merger<'_> {
@@ -172,7 +212,10 @@ impl Merger<'_> {
                 if let Some(place) = &image {
                     self.start(place.as_ref(), &mut layer, text)?;
                 }
-                self.check_part(&mut layer, image.is_some());
+                let named = self.check_part(&mut layer, image.is_some());
+                if let Some(place) = &image {
+                    self.follow(place.as_ref(), named, text)?;
+                }
                 if let Some(include) = layer.remove("include") {
                     self.include(include.value, text)?;
                 }

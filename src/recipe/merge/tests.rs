@@ -130,3 +130,93 @@ fn options_and_answers_reach_the_recipes_that_have_them() {
     request.answers.0.insert("bx".to_owned(), "1".to_owned().into());
     assert!(refusal(&request).contains("the recipe does not ask for"));
 }
+
+/// A tree of tuples with the fragments of the axes `a` and `b`.
+fn tuples(fragments: &[(&str, &str)]) -> Place {
+    let place = Place::new();
+    let axes = "[axis.b]\nfrom = 'b'\n[axis.a]\nfrom = 'a'\n[[tuple]]\na = ['1', '2']\nb = ['x', 'y']\n";
+    place.write("quern-tree.toml", format!("{TREE}{axes}"));
+    for name in ["a/1", "a/2", "b/x", "b/y"] {
+        place.write(&format!("{name}.toml"), "");
+    }
+    fragments.iter().for_each(|(name, text)| place.write(&format!("{name}.toml"), text));
+    place
+}
+
+#[test]
+fn tuples_are_images_of_their_tree() {
+    let place = tuples(&[("b/x", "[[step]]\nname = 's'\nrun = 'true'\nvars = ['a', 'b', 'image', 'path', 'V']\n")]);
+    place.write("p/quern.toml", "");
+    place.write("quern.toml", "");
+    let names: Vec<_> = crate::recipe::images(place.path(), false)
+        .unwrap()
+        .into_iter()
+        .map(|file| file.strip_prefix(place.path()).unwrap().to_owned())
+        .collect();
+    // The order is that of the axes in the file, and a value of the first axis comes first.
+    let expected = ["quern.toml", "p/quern.toml", "x-1", "x-2", "y-1", "y-2"];
+    assert_eq!(names, expected.map(std::path::Path::new));
+    assert!(crate::recipe::images(&place.path().join("p"), false).unwrap().len() == 1);
+    let job = job(&place.request(&["x-2"]));
+    let env: Vec<String> = job.steps[0].env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(env, ["V=root", "a=2", "b=x", "image=x-2", "path=x-2"]);
+    assert!(job.from.is_none() && job.path.ends_with("/x-2"));
+    let refused = refusal(&place.request(&["x-3"]));
+    assert!(refused.contains("the tree has no such tuple") && refused.contains("did you mean x-1?"), "{refused}");
+    for set in ["type=host", "axis.a.from=b", "tuple=[]", "override=true"] {
+        let mut request = place.request(&["x-1"]);
+        request.sets.push(set.to_owned());
+        assert!(refusal(&request).contains("is for recipe files"), "{set}");
+    }
+    place.write("quern-tree.toml", format!("{TREE}a = '1'\n[axis.a]\nfrom = 'a'\n[[tuple]]\na = '1'\n"));
+    assert!(refusal(&place.request(&["1"])).contains("every tuple has this variable"));
+}
+
+#[test]
+fn fragments_are_united() {
+    let of = |one: &str, other: &str| {
+        let place = tuples(&[("b/x", one), ("a/1", other)]);
+        job(&place.request(&["x-1"]))
+    };
+    let step = |line: &str| format!("[[step]]\nname = 's'\n{line}\n");
+    let made = of(&step("run = 'true'"), &step("timeout = '1h'"));
+    assert_eq!((made.steps.len(), made.steps[0].timeout), (1, Some(3600)));
+    let made = of("[portage]\nuse = ['-*', 'a']", "[portage]\nuse = ['a', 'b']");
+    assert_eq!(made.portage.make_conf["USE"], "-* a b");
+    let made = of("[portage]\npackage-mask = ['a/b']", "[portage]\npackage-mask = ['a/b', 'c/d']");
+    assert_eq!(made.portage.package_files["package.mask"], ["a/b", "c/d"]);
+    let made = of("[sets]\ns = ['a/b']\n[emerge]\njobs = 2", "[sets]\ns = ['c/d']\n[emerge]\njobs = 2");
+    assert_eq!((made.portage.sets["s"].len(), made.emerge.jobs), (2, 2));
+    // The tree itself is replaced, as by any recipe.
+    let made = of("[vars]\nV = 'x'", "");
+    assert_eq!(made.build.kind, TreeKind::Image);
+}
+
+#[test]
+fn fragments_that_contradict_each_other_are_refused() {
+    for (one, other, said) in [
+        ("[portage]\nuse = ['a']", "[portage]\nuse = ['-*']", "`a` and `-*` in portage.use"),
+        ("[portage]\nuse = ['-a']", "[portage]\nuse = ['a']", "`-a` and `a` in portage.use"),
+        ("[emerge]\njobs = 2", "[emerge]\njobs = 3", "two values of `emerge.jobs`"),
+        ("[emerge]\noptions = ['-v']", "[emerge]\noptions = ['-q']", "two values of `emerge.options`"),
+        (
+            "[portage]\npackage-use = { 'a/b' = 'X: c -d' }",
+            "[portage]\npackage-use = ['a/b X: d']",
+            "`-X:d` and `X:d` in portage.package-use of a/b",
+        ),
+        ("[[step]]\nname = 's'\nrun = 'a'", "[[step]]\nname = 's'\nrun = 'b'", "two values of `step.s.run`"),
+    ] {
+        let place = tuples(&[("b/x", one), ("a/1", other)]);
+        let refused = refusal(&place.request(&["x-1"]));
+        assert!(refused.contains(said) && refused.contains("b/x.toml:") && refused.contains("a/1.toml:"), "{refused}");
+        for (winner, text) in [("b/x", one), ("a/1", other)] {
+            place.write(&format!("{winner}.toml"), format!("override = true\n{text}"));
+            job(&place.request(&["x-1"]));
+            place.write(&format!("{winner}.toml"), text);
+        }
+    }
+    // Two winners are none.
+    let place =
+        tuples(&[("b/x", "override = true\n[emerge]\njobs = 2"), ("a/1", "override = true\n[emerge]\njobs = 3")]);
+    assert!(refusal(&place.request(&["x-1"])).contains("two values of `emerge.jobs`"));
+}

@@ -48,6 +48,7 @@ mod terminals;
 mod together;
 mod traces;
 mod trees;
+mod tuples;
 mod uses;
 mod volumes;
 
