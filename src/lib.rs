@@ -53,6 +53,7 @@
 //!  └─ B   the builder            uid 0, real or mapped. May have threads. Runs every stage
 //!      └─ S1  /proc/self/exe     one for each command in a tree: reads its plan from an inherited descriptor. One thread
 //!          └─ S2  PID 1          mounts, pivot_root, enters a user namespace, drops privileges; reaps, forwards signals
+//!              ├─ daemons        processes that live while the command runs
 //!              └─ payload        the command
 //! ```
 //!

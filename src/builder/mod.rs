@@ -9,6 +9,7 @@ pub mod binhost;
 pub mod chain;
 mod configure;
 pub mod cuts;
+mod daemons;
 pub mod elf;
 pub mod export;
 pub mod failed;

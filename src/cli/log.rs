@@ -26,6 +26,9 @@ pub struct Args {
     /// The step
     #[arg(value_name = "STEP")]
     pub step: String,
+    /// Print the output of this daemon of the step
+    #[arg(long, value_name = "NAME")]
+    pub daemon: Option<String>,
     /// Set a key of the recipe: portage.use='["ipv6"]'
     #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Recipe")]
     pub set: Vec<String>,
@@ -40,9 +43,12 @@ impl Args {
         let recipe = RecipeArgs { files, set, answers, secrets: Secrets::Leave };
         session::with(&recipe, &[], ui, |Session { job, origin, store }| {
             let at = Site::new(store, ResolveOptions { offline: true, ..ResolveOptions::default() }, ui);
-            match pipeline::log(job, origin, &self.step, &at)? {
+            match pipeline::log(job, origin, &self.step, self.daemon.as_deref(), &at)? {
                 Some(text) => ui.plan(&text),
-                None => ui.note(&format!("the step {} printed nothing", self.step)),
+                None => match &self.daemon {
+                    Some(daemon) => ui.note(&format!("the daemon {daemon} of the step {} printed nothing", self.step)),
+                    None => ui.note(&format!("the step {} printed nothing", self.step)),
+                },
             }
             Ok(0)
         })

@@ -20,11 +20,12 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
+use super::daemons::{self, Daemons, Started};
 use super::left::{Left, Orphans};
 use super::mounts::{self, Root, SECRETS_IN};
 use super::{Identity, Plan, Report, Terminal, wire};
 use crate::base::error::{Context, Error, Kind, Result};
-use crate::os::process::{self, Forward};
+use crate::os::process::{self, Events, Exit, Forward, Watcher};
 use crate::os::sys;
 use crate::os::userns;
 
@@ -52,6 +53,9 @@ const KEPT: [Capability; 17] = [
 /// Exit code of a sandbox that could not start its command. The report on the channel has the reason.
 const NOT_STARTED: i32 = 4;
 
+/// Exit code of a sandbox whose daemon failed. The report on the channel has the daemon.
+const FAILED: i32 = 1;
+
 /// Runs the plan's command as a child of PID 1. Returns the sandbox's exit code. `parent` is a pidfd of S1.
 pub(super) fn run(
     plan: &Plan,
@@ -60,40 +64,97 @@ pub(super) fn run(
     parent: BorrowedFd<'_>,
     signals: &SigSet,
 ) -> i32 {
-    let started = prepare(plan).and_then(|(pid, proc)| {
+    let ran = prepare(plan).and_then(|(pid, proc)| {
         confine(pid, &proc, channel, lines)?;
         drop_privileges(plan, parent)?;
-        Ok((start(plan)?, proc))
+        run_command(plan, channel, proc, signals)
     });
-    let (child, proc) = match started {
-        Ok(started) => started,
-        Err(error) => {
-            wire::send(channel, &Report::failed(&error), None);
-            return NOT_STARTED;
+    ran.unwrap_or_else(|error| {
+        wire::send(channel, &Report::failed(&error), None);
+        NOT_STARTED
+    })
+}
+
+/// Starts the daemons and the command, waits for the command, and ends the daemons. Returns the exit code.
+fn run_command(plan: &Plan, channel: &UnixStream, proc: OwnedFd, signals: &SigSet) -> Result<i32> {
+    let own = plan.terminal == Terminal::Own && !plan.argv.is_empty();
+    let pseudo = own.then(|| pseudo_terminal(plan)).transpose()?;
+    let outputs = daemons::outputs(plan, channel)?;
+    // Before the daemons start: the builder must read their output.
+    wire::send(channel, &Report::Started, pseudo.as_ref().map(|pseudo| pseudo.master.as_fd()));
+    let terminal = pseudo.map(|pseudo| pseudo.slave);
+    let mut events = Events::new(signals, Some(channel.as_fd()))?;
+    let running = match Daemons::start(plan, outputs, channel, &mut events)? {
+        Started::Ready(daemons) => daemons,
+        Started::Failed => return Ok(FAILED),
+        Started::Stopped(exit) => {
+            wire::send(channel, &Report::Ended(exit), None);
+            return Ok(exit.code());
         }
     };
-    let Some((child, pseudo)) = child else {
-        wire::send(channel, &Report::Started, None);
-        return 0;
-    };
-    wire::send(channel, &Report::Started, pseudo.as_ref().map(AsFd::as_fd));
-    drop(pseudo);
+    let Some(child) = start(plan, terminal)? else { return Ok(0) };
     let forward = if plan.terminal.is_callers() { Forward::Sent } else { Forward::Everyone };
-    let Ok(lifeline) = channel.try_clone() else { return NOT_STARTED };
-    let mut orphans = plan.left.as_ref().map(|wanted| Orphans::new(proc, child, wanted));
-    let tell = |left: Vec<Left>| left.into_iter().for_each(|left| wire::send(channel, &Report::Left(left), None));
-    let mut look = || _ = orphans.as_mut().map(|orphans| tell(orphans.end_waited_for(Instant::now())));
-    let tick: Option<&mut dyn FnMut()> = if plan.left.is_some() { Some(&mut look) } else { None };
-    let exit = process::supervise(child, signals, forward, Some(lifeline.as_fd()), tick);
-    if let Some(orphans) = &mut orphans {
-        tell(orphans.remaining());
-    }
+    let orphans = plan.left.as_ref().map(|wanted| Orphans::new(proc, child, wanted, running.sessions()));
+    let watched = orphans.is_some() || !plan.daemons.is_empty();
+    let mut others = Others { orphans, daemons: running, channel, stopping: false, failed: false };
+    let watcher: Option<&mut dyn Watcher> = if watched { Some(&mut others) } else { None };
+    let exit = process::supervise(child, signals, forward, Some(channel.as_fd()), watcher);
+    let failed = others.end(&mut events)?;
     match exit {
+        _ if failed => Ok(FAILED),
         Ok(exit) => {
             wire::send(channel, &Report::Ended(exit), None);
-            exit.code()
+            Ok(exit.code())
         }
-        Err(error) => error.exit_code(),
+        // The command has started: an error is not a reason why it did not.
+        Err(error) => Ok(error.exit_code()),
+    }
+}
+
+/// The processes of the sandbox besides the command.
+struct Others<'a> {
+    orphans: Option<Orphans<'a>>,
+    daemons: Daemons<'a>,
+    channel: &'a UnixStream,
+    /// True if all processes were asked to stop.
+    stopping: bool,
+    /// True if a daemon ended that the command needs.
+    failed: bool,
+}
+
+impl Others<'_> {
+    /// Ends the processes after the command. Returns true if a daemon failed that the command needs.
+    fn end(mut self, events: &mut Events<'_>) -> Result<bool> {
+        if let Some(mut orphans) = self.orphans.take() {
+            self.tell(orphans.remaining());
+        }
+        if self.stopping || self.failed {
+            return Ok(self.failed);
+        }
+        self.daemons.stop(self.channel, events)
+    }
+
+    fn tell(&self, left: Vec<Left>) {
+        left.into_iter().for_each(|left| wire::send(self.channel, &Report::Left(left), None));
+    }
+}
+
+impl Watcher for Others<'_> {
+    fn tick(&mut self) {
+        if let Some(left) = self.orphans.as_mut().map(|orphans| orphans.end_waited_for(Instant::now())) {
+            self.tell(left);
+        }
+    }
+
+    fn ended(&mut self, pid: Pid, exit: Exit) -> bool {
+        if !self.stopping && !self.failed {
+            self.failed = self.daemons.ended(pid, exit, self.channel);
+        }
+        self.failed
+    }
+
+    fn stopping(&mut self) {
+        self.stopping = true;
     }
 }
 
@@ -201,16 +262,15 @@ fn drop_privileges(plan: &Plan, parent: BorrowedFd<'_>) -> Result<()> {
     sys::cloexec_all().system(doing)
 }
 
-/// Starts the command, if there is one. Returns its process and the other end of its pseudo-terminal, if it has one.
-fn start(plan: &Plan) -> Result<Option<(Pid, Option<OwnedFd>)>> {
+/// Starts the command, if there is one, on its pseudo-terminal, if it has one. Returns its process.
+fn start(plan: &Plan, own: Option<OwnedFd>) -> Result<Option<Pid>> {
     let Some((program, arguments)) = plan.argv.split_first() else { return Ok(None) };
     let doing = || format!("starting {:?} in the tree", Path::new(program));
     #[allow(clippy::disallowed_methods, reason = "this room runs commands")]
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(&plan.env).current_dir(&plan.directory);
-    let pseudo = if plan.terminal == Terminal::Own { Some(pseudo_terminal(plan)?) } else { None };
-    if let Some(OpenptyResult { slave, .. }) = &pseudo {
-        let copy = || slave.try_clone().map(Stdio::from).system(|| "copying a pseudo-terminal");
+    if let Some(own) = own {
+        let copy = || own.try_clone().map(Stdio::from).system(|| "copying a pseudo-terminal");
         command.stdin(copy()?).stdout(copy()?).stderr(copy()?);
     }
     let (terminal, user) = (plan.terminal, plan.user.clone());
@@ -237,7 +297,7 @@ fn start(plan: &Plan) -> Result<Option<(Pid, Option<OwnedFd>)>> {
             .with_source(error)
             .with_hint("give the path of a command in the tree, or a name that is in its PATH")
     })?;
-    Ok(Some((Pid::from_raw(child.id() as i32), pseudo.map(|pseudo| pseudo.master))))
+    Ok(Some(Pid::from_raw(child.id() as i32)))
 }
 
 /// Opens a pseudo-terminal in the sandbox's `/dev/pts`, owned by the user of the command. Its size is the same on every machine, because

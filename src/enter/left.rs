@@ -58,6 +58,7 @@ pub enum Fate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stat {
     parent: i32,
+    session: i32,
     /// True if it runs or waits for a disk.
     busy: bool,
     /// Processor time so far.
@@ -87,6 +88,8 @@ pub(super) struct Orphans<'a> {
     /// The process that inherits orphans.
     reaper: i32,
     command: i32,
+    /// The processes that are to run beside the command, each with a session of its own.
+    daemons: Vec<i32>,
     wanted: &'a [String],
     waited: BTreeMap<i32, Wait>,
     /// Processes that got SIGTERM.
@@ -96,10 +99,11 @@ pub(super) struct Orphans<'a> {
 
 impl<'a> Orphans<'a> {
     /// Looks for processes that the child `command` of this process leaves behind. This process inherits them, and `proc` shows them.
-    pub(super) fn new(proc: OwnedFd, command: Pid, wanted: &'a [String]) -> Self {
+    /// Those in the sessions of `daemons` are not among them.
+    pub(super) fn new(proc: OwnedFd, command: Pid, wanted: &'a [String], daemons: Vec<i32>) -> Self {
         let reaper = nix::unistd::getpid().as_raw();
         let command = command.as_raw();
-        Self { proc, reaper, command, wanted, waited: BTreeMap::new(), asked: BTreeSet::new(), reports: 0 }
+        Self { proc, reaper, command, daemons, wanted, waited: BTreeMap::new(), asked: BTreeSet::new(), reports: 0 }
     }
 
     /// Ends processes that the command waits for: idle ones soon, and busy ones after a time. Their parent, such as the shell of an
@@ -137,9 +141,13 @@ impl<'a> Orphans<'a> {
     /// Returns the processes that still run after the command has ended.
     pub(super) fn remaining(&mut self) -> Vec<Left> {
         let stats = self.stats();
-        let new = |(pid, stat): &(&i32, &Stat)| stat.parent == self.reaper && !self.asked.contains(*pid);
+        let new = |(pid, stat): &(&i32, &Stat)| self.is_orphan(stat) && !self.asked.contains(*pid);
         let roots: Vec<i32> = stats.iter().filter(new).map(|(pid, _)| *pid).collect();
         roots.into_iter().filter_map(|root| self.report(root, Fate::Outlived)).collect()
+    }
+
+    fn is_orphan(&self, stat: &Stat) -> bool {
+        stat.parent == self.reaper && !self.daemons.contains(&stat.session)
     }
 
     fn stats(&self) -> BTreeMap<i32, Stat> {
@@ -150,7 +158,7 @@ impl<'a> Orphans<'a> {
 
     /// Returns the orphans that the command waits for, each with its descendants and itself.
     fn waited_for(&self, stats: &BTreeMap<i32, Stat>) -> BTreeMap<i32, BTreeSet<i32>> {
-        let orphan = |(pid, stat): &(&i32, &Stat)| stat.parent == self.reaper && **pid != self.command;
+        let orphan = |(pid, stat): &(&i32, &Stat)| self.is_orphan(stat) && **pid != self.command;
         let roots: Vec<i32> = stats.iter().filter(orphan).map(|(pid, _)| *pid).collect();
         let mut trees: BTreeMap<i32, BTreeSet<i32>> =
             roots.into_iter().map(|root| (root, descendants(root, stats))).collect();
@@ -250,6 +258,7 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
     Some(Stat {
         parent: fields.get(1)?.parse().ok()?,
+        session: fields.get(3)?.parse().ok()?,
         busy: matches!(*fields.first()?, "R" | "D"),
         ticks: number(11)?.saturating_add(number(12)?),
     })
@@ -280,7 +289,7 @@ mod tests {
     #[test]
     fn the_name_of_a_program_does_not_confuse_the_parser() {
         let line = b"17 (a) S 9 (b) S 1 17 17 0 -1 4194560 1 2 3 4 55 66 7 8 20 0 1 0\n";
-        assert_eq!(parse_stat(line), Some(Stat { parent: 1, busy: false, ticks: 121 }));
+        assert_eq!(parse_stat(line), Some(Stat { parent: 1, session: 17, busy: false, ticks: 121 }));
         assert_eq!(parse_stat(b"17 (\xff)) D 4 17 17 0 -1 0 0 0 0 0 1 2\n").map(|stat| stat.busy), Some(true));
         for cut in 0..line.len() {
             parse_stat(&line[..cut]);
@@ -290,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_tree_has_all_descendants() {
-        let stat = |parent| Stat { parent, busy: false, ticks: 0 };
+        let stat = |parent| Stat { parent, session: 0, busy: false, ticks: 0 };
         let stats = BTreeMap::from([(5, stat(1)), (3, stat(9)), (9, stat(5)), (7, stat(1))]);
         assert_eq!(descendants(5, &stats), BTreeSet::from([3, 5, 9]));
     }
@@ -315,7 +324,7 @@ mod tests {
         let mut command = Command::new("cat").stdin(read).stdout(Stdio::null()).spawn().unwrap();
         let wanted = ["PF".to_owned()];
         let proc = fs_err::File::open("/proc").unwrap().into_file();
-        let mut orphans = Orphans::new(proc.into(), Pid::from_raw(command.id() as i32), &wanted);
+        let mut orphans = Orphans::new(proc.into(), Pid::from_raw(command.id() as i32), &wanted, Vec::new());
         // The orphan and nobody else holds the pipe that the command reads.
         let script = "while :; do :; done </dev/null 2>/dev/null &";
         Command::new("sh").args(["-c", script]).env("PF", "busy-1").stdout(write).status().unwrap();

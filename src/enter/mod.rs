@@ -3,6 +3,7 @@
 //! ```text
 //! builder ── S1: this program again, one thread; a new pid namespace
 //!             └─ S2: pid 1; mounts, pivot_root, enters a user namespace, drops what must be dropped, reaps
+//!                 ├─ the daemons
 //!                 └─ the command
 //! ```
 //!
@@ -16,19 +17,22 @@
 
 mod capture;
 mod child;
+mod daemons;
 mod init;
 pub mod left;
 mod mounts;
 pub mod overlay;
 mod parent;
 pub mod plan;
+mod watch;
 mod wire;
 
 pub use capture::Captured;
 pub use child::run_if_child;
+pub use daemons::{DaemonFailure, DaemonFate};
 pub use left::{Fate, Left};
 pub use parent::{Io, Observer, run, try_out};
-pub use plan::{Identity, Mount, Plan, SecretFile, Terminal};
+pub use plan::{DaemonPlan, Identity, Mount, Plan, SecretFile, Sign, Terminal};
 
 use serde::{Deserialize, Serialize};
 
@@ -48,8 +52,12 @@ enum Report {
         /// Its process id, as the builder knows it.
         pid: i32,
     },
-    /// The command runs. Carries the other end of its pseudo-terminal, if it has one.
+    /// A daemon has a pipe for its output. Carries the end that is read; the reports are in the order of the daemons.
+    Output,
+    /// The sandbox is made: the daemons start now, and then the command. Carries the other end of its pseudo-terminal, if it has one.
     Started,
+    /// A daemon failed.
+    Daemon(DaemonFailure),
     /// The command left a process behind.
     Left(Left),
     /// The command has ended.

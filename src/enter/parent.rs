@@ -1,39 +1,35 @@
 //! The builder's side of a sandbox: starts S1, sends it the plan, writes the id maps, reads the command's output.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::Write;
+use std::mem::take;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, pidfd_open};
 use zeroize::Zeroizing;
 
-use super::capture::{Captured, LINE, Lines};
+use super::capture::Captured;
 use super::plan::base_mounts;
+use super::watch::{Limit, Watch};
 use super::wire::{self, Running};
-use super::{Left, MARK, NAME, Plan, Report, Terminal, mounts};
+use super::{DaemonFailure, Left, MARK, NAME, Plan, Report, Terminal, mounts};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::os::process::{self, Exit, Foreground, Signals};
 use crate::os::sys;
 use crate::os::userns;
 
-/// Time between two calls of [`Observer::tick`].
-const TICK: Duration = Duration::from_millis(200);
-
-/// Time between SIGTERM and SIGKILL for a command whose time is over.
-const GRACE: Duration = Duration::from_secs(10);
-
 /// The command's standard streams.
 pub enum Io<'a> {
     /// The streams of this process.
     Inherit,
+    /// The streams of this process. The observer gets the output of the daemons.
+    Attend(&'a mut dyn Observer),
     /// Standard input is empty; standard output and standard error go to the observer as one stream. A plan with [`Terminal::Own`] needs
     /// an observer.
     Observe(&'a mut dyn Observer),
@@ -43,7 +39,7 @@ pub enum Io<'a> {
 
 /// The reading ends of a command's output.
 enum Output<'a> {
-    Observed(File, &'a mut dyn Observer),
+    Observed(Option<File>, &'a mut dyn Observer),
     Captured([std::io::PipeReader; 2], &'a mut Captured),
 }
 
@@ -51,6 +47,7 @@ impl std::fmt::Debug for Io<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Inherit => "Inherit",
+            Self::Attend(_) => "Attend",
             Self::Observe(_) => "Observe",
             Self::Capture(_) => "Capture",
         })
@@ -69,6 +66,10 @@ pub trait Observer {
     fn tick(&mut self);
     /// Takes a process that the command left behind. Only a plan with [`Plan::left`] reports any.
     fn left(&mut self, left: &Left);
+    /// Takes the next bytes of the output of the daemon at `index` of the plan, or none at its end.
+    fn daemon(&mut self, _index: usize, _bytes: &[u8]) {}
+    /// Takes the failure of a daemon.
+    fn daemon_failed(&mut self, _failure: DaemonFailure) {}
 }
 
 /// Runs a plan's command in a sandbox of its own and waits for it.
@@ -85,13 +86,15 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
     let mut command = Command::new(format!("/proc/self/fd/{}", program()?.as_raw_fd()));
     command.arg0(NAME).env_clear().env(MARK, theirs.as_raw_fd().to_string());
     let pipe = || std::io::pipe().system(|| "making a pipe");
-    let mut output = match io {
+    let own = matches!(io, Io::Observe(_) | Io::Capture(_));
+    let output = match io {
         Io::Inherit => None,
+        Io::Attend(observer) => Some(Output::Observed(None, observer)),
         Io::Observe(observer) => {
             let (read, write) = pipe()?;
             let error = write.try_clone().system(|| "making a pipe")?;
             command.stdout(write).stderr(error);
-            Some(Output::Observed(File::from(OwnedFd::from(read)), observer))
+            Some(Output::Observed(Some(File::from(OwnedFd::from(read))), observer))
         }
         Io::Capture(captured) => {
             let ((out, write), (err, error)) = (pipe()?, pipe()?);
@@ -99,7 +102,7 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
             Some(Output::Captured([out, err], captured))
         }
     };
-    if output.is_some() {
+    if own {
         // Signals from the terminal do not reach this group: this program passes them on, once.
         command.stdin(Stdio::null()).process_group(0);
     }
@@ -113,31 +116,24 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
     drop((command, theirs));
     let pid = Pid::from_raw(child.id() as i32);
     let guard = Signals::guard(pid, plan.terminal.is_callers());
-    let mut first = None;
+    let (mut first, mut running) = (None, Running::default());
     let mut started = hand_over(&plan, channel, &mut first);
     if started.is_err() {
         kill(pid, Signal::SIGKILL).ok();
     }
-    if let (Ok((_, pseudo)), Some(Output::Observed(read, _))) = (&mut started, &mut output)
-        && let Some(pseudo) = pseudo.take()
-    {
-        *read = File::from(pseudo);
-    }
-    let mut running = Running::default();
-    let watched = match (&started, &mut output) {
-        (Ok((channel, _)), Some(Output::Observed(read, observer))) => {
-            let lines = Lines::of(plan.terminal == Terminal::Own);
-            watch((read, lines), channel, &mut running, *observer, Limit::new(plan.limit, pid))
+    let watched = match (&mut started, output) {
+        (Ok(streams), Some(Output::Observed(command, observer))) => {
+            watch(&plan, (streams, command), (pid, &mut running), observer)
         }
-        (Ok(_), Some(Output::Captured(pipes, captured))) => captured.read(pipes),
+        (Ok(_), Some(Output::Captured(mut pipes, captured))) => captured.read(&mut pipes),
         _ => Ok(()),
     };
     if watched.is_err() {
         kill(pid, Signal::SIGKILL).ok();
     }
     process::wait_for_end(pid)?;
-    if let (Ok((channel, _)), Some(Output::Observed(_, observer))) = (&started, &mut output) {
-        running.tell(channel, *observer);
+    if let Ok(streams) = &started {
+        running.take(&streams.channel, None);
     }
     // Before it is reaped: after that its id may be reused.
     drop(guard);
@@ -153,6 +149,9 @@ pub fn run(plan: &Plan, io: Io<'_>) -> Result<Exit> {
         return Err(error);
     }
     let _lifeline = started?;
+    if let Some(error) = running.failed {
+        return Err(error);
+    }
     watched?;
     // The exit code of S1 does not tell a signal from a code.
     Ok(running.ended.filter(|ended| ended.code() == exit.code()).unwrap_or(exit))
@@ -175,6 +174,7 @@ pub fn try_out(root: &std::path::Path) -> Result<()> {
         user: None,
         limit: None,
         terminal: Terminal::None,
+        daemons: Vec::new(),
         left: None,
     };
     run(&plan, Io::Inherit).map(drop)
@@ -191,9 +191,33 @@ fn program() -> Result<BorrowedFd<'static>> {
     Ok(fd.as_fd())
 }
 
-/// Talks to S1 and S2 until the command has started; `first` becomes the id of S2. The returned socket is their lifeline: they die when
-/// it closes. With it comes the other end of the command's pseudo-terminal, if it has one.
-fn hand_over(plan: &Plan, mut channel: UnixStream, first: &mut Option<Pid>) -> Result<(UnixStream, Option<OwnedFd>)> {
+/// The ends of a sandbox that the builder has.
+struct Streams {
+    /// The lifeline of S1 and S2: they die when it closes.
+    channel: UnixStream,
+    /// The other end of the command's pseudo-terminal, if it has one.
+    pseudo: Option<OwnedFd>,
+    /// The output of the daemons.
+    daemons: Vec<OwnedFd>,
+}
+
+/// Watches the command and the daemons until the process `pid` has ended, which is S1.
+fn watch(
+    plan: &Plan,
+    (streams, command): (&mut Streams, Option<File>),
+    (pid, running): (Pid, &mut Running),
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let end = rustix::process::Pid::from_raw(pid.as_raw()).ok_or(rustix::io::Errno::SRCH);
+    let end =
+        end.and_then(|pid| pidfd_open(pid, PidfdFlags::empty())).system(|| "opening a descriptor of the sandbox")?;
+    let command = streams.pseudo.take().map(File::from).or(command);
+    let watch = Watch::new(command, take(&mut streams.daemons), plan.terminal == Terminal::Own, observer);
+    watch.until(&end, &streams.channel, running, Limit::new(plan.limit, pid))
+}
+
+/// Talks to S1 and S2 until the command or its first daemon starts; `first` becomes the id of S2.
+fn hand_over(plan: &Plan, mut channel: UnixStream, first: &mut Option<Pid>) -> Result<Streams> {
     let mut wire = serde_json::to_vec(plan).context(Kind::System, || "encoding the sandbox's plan")?;
     wire.push(b'\n');
     let wire = Zeroizing::new(wire);
@@ -210,13 +234,18 @@ fn hand_over(plan: &Plan, mut channel: UnixStream, first: &mut Option<Pid>) -> R
             .system(|| format!("writing the {kind} of the sandbox"))?;
     }
     channel.write_all(b"mapped\n").system(talking)?;
-    match wire::receive(&channel)? {
-        (Report::Started, pseudo) => Ok((channel, pseudo)),
-        (other, _) => Err(unexpected(other)),
+    let mut daemons = Vec::new();
+    loop {
+        match wire::receive(&channel)? {
+            (Report::Output, Some(output)) => daemons.push(output),
+            (Report::Started, pseudo) => return Ok(Streams { channel, pseudo, daemons }),
+            (other, _) => return Err(unexpected(other)),
+        }
     }
 }
 
-fn unexpected(report: Report) -> Error {
+/// Returns the error that a report means.
+pub(super) fn unexpected(report: Report) -> Error {
     let Report::Failed { message, causes, hint, usage } = report else {
         return Error::system("the sandbox reported out of order");
     };
@@ -228,71 +257,4 @@ fn unexpected(report: Report) -> Error {
         Some(hint) => error.with_hint(hint),
         None => error,
     }
-}
-
-/// The end of a command's time.
-struct Limit {
-    at: Option<Instant>,
-    /// The signal that is sent then.
-    signal: Signal,
-    /// S1, which passes SIGTERM on, and with which all processes of the sandbox end.
-    sandbox: Pid,
-}
-
-impl Limit {
-    /// The limit of a command that starts now in the sandbox of the process `sandbox` and may run for some seconds.
-    fn new(seconds: Option<u64>, sandbox: Pid) -> Self {
-        let at = seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
-        Self { at, signal: Signal::SIGTERM, sandbox }
-    }
-
-    /// Asks the command to end when its time is over, and kills it if it does not end.
-    fn enforce(&mut self) {
-        if self.at.is_some_and(|at| Instant::now() >= at) {
-            kill(self.sandbox, self.signal).ok();
-            self.at = (self.signal == Signal::SIGTERM).then(|| Instant::now() + GRACE);
-            self.signal = Signal::SIGKILL;
-        }
-    }
-}
-
-/// Passes output to the observer until every process of the sandbox has closed its end, which happens at the latest when PID 1 ends.
-fn watch(
-    (output, mut lines): (&mut File, Lines),
-    channel: &UnixStream,
-    running: &mut Running,
-    observer: &mut dyn Observer,
-    mut limit: Limit,
-) -> Result<()> {
-    let mut buffer = vec![0; LINE];
-    let mut ticked = Instant::now();
-    loop {
-        let timeout = PollTimeout::try_from(TICK).unwrap_or(PollTimeout::ZERO);
-        let ready = match poll(&mut [PollFd::new(output.as_fd(), PollFlags::POLLIN)], timeout) {
-            Ok(ready) => ready,
-            Err(Errno::EINTR) => continue,
-            Err(errno) => return Err(Error::system("waiting for the command's output").with_source(errno)),
-        };
-        limit.enforce();
-        if ticked.elapsed() >= TICK {
-            observer.tick();
-            running.tell(channel, observer);
-            ticked = Instant::now();
-        }
-        if ready == 0 {
-            continue;
-        }
-        match output.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => lines.take(&buffer[..count], observer),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Nobody has the pseudo-terminal open any more.
-            Err(error) if error.raw_os_error() == Some(Errno::EIO as i32) && lines.of_terminal() => break,
-            Err(error) => return Err(Error::system("reading the command's output").with_source(error)),
-        }
-    }
-    lines.end(observer);
-    observer.tick();
-    running.tell(channel, observer);
-    Ok(())
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -36,9 +37,37 @@ pub struct Plan {
     pub limit: Option<u64>,
     /// The command's share of the caller's terminal.
     pub terminal: Terminal,
+    /// The processes that live while the command runs, in the order in which they start. Only a command with an observer has any.
+    pub daemons: Vec<DaemonPlan>,
     /// Makes PID 1 end processes that outlive their parent and keep the command waiting, and report them to the observer with these
     /// variables of their environment. `None` leaves such processes alone.
     pub left: Option<Vec<String>>,
+}
+
+/// A process that is started before the command and ended after it. It has the environment of the command, and runs as root of the tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonPlan {
+    /// Its command and arguments.
+    pub argv: Vec<OsString>,
+    /// The sign that it is ready.
+    pub sign: Sign,
+    /// The longest time until it is ready, in seconds.
+    pub timeout: u64,
+    /// True if the command does not run without it.
+    pub needed: bool,
+}
+
+/// The sign that a daemon is ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sign {
+    /// None: it is ready at once.
+    None,
+    /// One of these addresses accepts connections.
+    Tcp(Vec<SocketAddr>),
+    /// A path of the tree exists.
+    Path(#[serde(with = "any_path")] PathBuf),
+    /// A command ends with 0.
+    Command(Vec<OsString>),
 }
 
 /// A file that only the user of the command and root of the tree can read. Its content is in memory only, and is not shown.
@@ -245,6 +274,12 @@ mod tests {
             user: Some(Identity { uid: 250, gid: 250, groups: vec![3] }),
             limit: Some(9),
             terminal: Terminal::None,
+            daemons: vec![DaemonPlan {
+                argv: vec!["d".into()],
+                sign: Sign::Tcp(vec!["127.0.0.1:1".parse().unwrap()]),
+                timeout: 1,
+                needed: true,
+            }],
             left: Some(vec!["PF".into()]),
         };
         assert!(!format!("{plan:?}").contains("hunter2"));

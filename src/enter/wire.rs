@@ -11,7 +11,8 @@ use rustix::net::{
     recvmsg, sendmsg,
 };
 
-use super::{Left, Observer, Report};
+use super::parent::unexpected;
+use super::{Observer, Report};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::os::process::Exit;
 
@@ -79,28 +80,35 @@ pub(super) struct Running {
     pending: Vec<u8>,
     /// The end of the command.
     pub(super) ended: Option<Exit>,
+    /// The reason why the command was not started.
+    pub(super) failed: Option<Error>,
 }
 
 impl Running {
-    /// Takes the reports that have arrived by now. Processes that the command left behind go to `left`.
-    pub(super) fn take(&mut self, channel: &UnixStream, mut left: impl FnMut(&Left)) {
+    /// Takes the reports that have arrived by now. Those about other processes go to the observer.
+    pub(super) fn take(&mut self, channel: &UnixStream, mut observer: Option<&mut dyn Observer>) {
         let mut buffer = vec![0; 8192];
         while let Ok((count @ 1.., _)) = recv(channel, &mut buffer[..], RecvFlags::DONTWAIT) {
             self.pending.extend_from_slice(&buffer[..count]);
         }
         while let Some(length) = self.pending.iter().position(|&byte| byte == b'\n') {
             match serde_json::from_slice(&self.pending[..length]) {
-                Ok(Report::Left(process)) => left(&process),
                 Ok(Report::Ended(exit)) => self.ended = Some(exit),
-                _ => {}
+                Ok(failed @ Report::Failed { .. }) => self.failed = Some(unexpected(failed)),
+                Ok(report) => _ = observer.as_mut().map(|observer| tell(report, *observer)),
+                Err(_) => {}
             }
             self.pending.drain(..=length);
         }
     }
+}
 
-    /// Takes the reports for an observer.
-    pub(super) fn tell(&mut self, channel: &UnixStream, observer: &mut dyn Observer) {
-        self.take(channel, |process| observer.left(process));
+/// Passes a report on.
+fn tell(report: Report, observer: &mut dyn Observer) {
+    match report {
+        Report::Left(process) => observer.left(&process),
+        Report::Daemon(failure) => observer.daemon_failed(failure),
+        _ => {}
     }
 }
 
@@ -127,7 +135,7 @@ mod tests {
         read.read_to_string(&mut text).unwrap();
         assert_eq!(text, "x");
         let mut running = Running::default();
-        running.take(&other, |_| {});
+        running.take(&other, None);
         assert_eq!(running.ended, Some(Exit::Signal(9)));
         drop(one);
         assert!(receive(&other).is_err());

@@ -13,13 +13,16 @@ use crate::store::work::State;
 /// Most bytes of output that are shown.
 const MAX: u64 = 256 << 20;
 
-/// Returns the output of the step `name` of the last build of the recipe `job` from the file `origin`: that of the failed run, or else that
-/// of the run that made its layer. `None` if the step printed nothing.
+/// Returns the output of the step `name` of the last build of the recipe `job` from the file `origin`, or of its daemon `daemon`: that of the
+/// failed run, or else that of the run that made its layer. `None` if it printed nothing.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::base::error::Kind::Usage) if the last build has no such step,
+/// [`Kind::Usage`](crate::base::error::Kind::Usage) if the last build has no such step or the step no such daemon,
 /// [`Kind::System`](crate::base::error::Kind::System) if the output cannot be read.
-pub fn log(job: &Job, origin: &Path, name: &str, at: &Site<'_>) -> Result<Option<String>> {
+pub fn log(job: &Job, origin: &Path, name: &str, daemon: Option<&str>, at: &Site<'_>) -> Result<Option<String>> {
+    if let Some(daemon) = daemon {
+        check_daemon(job, name, daemon)?;
+    }
     let waiting = || at.ui.note("waiting for the build of this recipe to end");
     let work = at.store.work(&job.name, origin, Mode::Shared, waiting)?;
     let Some(State { layers, failed_step, .. }) = work.state()? else {
@@ -27,7 +30,8 @@ pub fn log(job: &Job, origin: &Path, name: &str, at: &Site<'_>) -> Result<Option
     };
     let mut bytes = Vec::new();
     if failed_step.as_deref() == Some(name) {
-        let path = work.paths().on(&work.paths().failed()).log();
+        let failed = work.paths().on(&work.paths().failed());
+        let path = daemon.map_or_else(|| failed.log(), |daemon| failed.daemon_log(daemon));
         if path.exists() {
             let file = fs_err::File::open(path).system(|| "opening the output of a step")?;
             file.take(MAX).read_to_end(&mut bytes).system(|| "reading the output of a step")?;
@@ -42,9 +46,23 @@ pub fn log(job: &Job, origin: &Path, name: &str, at: &Site<'_>) -> Result<Option
             Error::usage(format!("the store does not have the layer of the step {} any more", quoted(name)))
                 .with_hint("build the recipe again")
         })?;
-        if let Some(log) = layer.log()? {
+        if let Some(log) = layer.log(daemon)? {
             log.take(MAX).read_to_end(&mut bytes).system(|| "reading the output of a step")?;
         }
     }
     Ok((!bytes.is_empty()).then(|| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// Refuses the name of a daemon that the step `name` does not have.
+fn check_daemon(job: &Job, name: &str, daemon: &str) -> Result<()> {
+    let step = job.steps.iter().find(|step| step.name == name);
+    let daemons: Vec<&str> = step.into_iter().flat_map(|step| &step.daemons).map(|own| own.name.as_str()).collect();
+    if daemons.contains(&daemon) {
+        return Ok(());
+    }
+    let error = Error::usage(format!("the step {} has no daemon {}", quoted(name), quoted(daemon)));
+    Err(match daemons.is_empty() {
+        true => error.with_hint("`daemons` of a step names those that run beside it"),
+        false => error.with_hint(format!("its daemons are {}", daemons.join(", "))),
+    })
 }

@@ -134,7 +134,7 @@ fn at_step(job: &Job, work: &Work, (name, when): (&str, When), command: Vec<OsSt
         offline: at.options.offline,
         store: at.store,
     };
-    place.shell(name, &scratch, after, command, terminal)
+    place.shell(name, &scratch, after, (command, terminal), at.ui)
 }
 
 fn in_builder(

@@ -30,7 +30,7 @@ fn missing(step: &Step, job: &Job) -> Option<&'static str> {
         ("the cache `binpkgs`", !names("binpkgs")),
         ("the cache `ccache` without accelerate.ccache", !names("ccache") || job.accelerate.ccache.is_some()),
         ("`volumes` with packages", !emerges || step.volumes.is_empty()),
-        ("`daemons`", step.daemons.is_empty()),
+        ("`daemons` with packages", !emerges || step.daemons.is_empty()),
     ];
     uses.into_iter().find(|(_, unused)| !unused).map(|(key, _)| key)
 }

@@ -297,6 +297,7 @@ impl View {
             user: None,
             limit: None,
             terminal,
+            daemons: Vec::new(),
             left: None,
         }
     }

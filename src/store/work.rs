@@ -103,6 +103,11 @@ impl WorkPaths {
         self.changes.join("log")
     }
 
+    /// The output of the daemon `name` of that step.
+    pub fn daemon_log(&self, name: &str) -> PathBuf {
+        self.changes.join("daemons").join(format!("{name}.log"))
+    }
+
     /// Layers that hold nothing but mount points.
     pub fn mount_points(&self) -> PathBuf {
         self.changes.join("points")

@@ -91,6 +91,10 @@ pub(in crate::builder) fn inputs(step: &Step, plan: &Plan, chain: &Chain, store:
             format!("{} {}", volume.at.display(), chain.volume_state(&volume.name)),
         );
     }
+    for (number, daemon) in (1..).zip(&step.daemons) {
+        // Its name and its time limit change no result.
+        add(&format!("daemon {number}"), format!("{:?} {:?} {}", daemon.run, daemon.ready, daemon.network));
+    }
     for (name, value) in &step.env {
         add(&format!("variable {name}"), value.clone());
     }

@@ -73,7 +73,7 @@ impl Builder<'_> {
         at.ui.note(&format!("a shell after the step {name}; `exit` ends it, and its changes are thrown away"));
         let scratch = self.parts.work.scratch()?;
         let place = StepPlace { work: scratch.paths(), ..self.step_place(at) };
-        place.shell(name, &scratch, None, vec![SHELL.into()], Terminal::Foreground).map(drop)
+        place.shell(name, &scratch, None, (vec![SHELL.into()], Terminal::Foreground), at.ui).map(drop)
     }
 
     /// The surroundings of the steps.

@@ -6,12 +6,14 @@ use std::os::unix::fs::PermissionsExt;
 use super::identity;
 use super::mounts::{KeptCaches, Use};
 use crate::base::error::{Context, Result};
+use crate::base::progress::Progress;
 use crate::builder::base::Base;
 use crate::builder::chain::Chain;
+use crate::builder::daemons::{self, Daemons};
 use crate::builder::prepared::{After, run_in};
 use crate::builder::trees::{self, Trees};
 use crate::builder::volumes::Volumes;
-use crate::enter::{self, Io, Mount, Plan, SecretFile, Terminal};
+use crate::enter::{self, DaemonFailure, Io, Left, Mount, Observer, Plan, SecretFile, Terminal};
 use crate::os::process::Exit;
 use crate::plan::view::View;
 use crate::portage;
@@ -110,7 +112,8 @@ impl StepPlace<'_> {
     }
 
     /// Runs a command with the caller's streams in the trees of the step `name`, with the surroundings of the step if the recipe has it. Its
-    /// changes go to `scratch`; `after` has those of the step if it failed. It cannot change files of this machine or caches.
+    /// changes go to `scratch`; `after` has those of the step if it failed. It cannot change files of this machine or caches. `ui` shows the
+    /// failures of daemons.
     ///
     /// # Errors
     /// Those of [`enter::run`] and of the mounts.
@@ -119,8 +122,8 @@ impl StepPlace<'_> {
         name: &str,
         scratch: &Scratch,
         after: Option<&WorkPaths>,
-        argv: Vec<OsString>,
-        terminal: Terminal,
+        (argv, terminal): (Vec<OsString>, Terminal),
+        ui: &dyn Progress,
     ) -> Result<Exit> {
         let Some(step) = self.job.steps.iter().find(|step| step.name == name) else {
             let overlays = After { chain: self.chain, work: after }.builder(self.base, scratch.paths())?;
@@ -129,10 +132,38 @@ impl StepPlace<'_> {
         let (view, kept) = self.view(step, Use::Look, &|_| {})?;
         let trees = self.trees(step, scratch.paths(), &view, after)?;
         kept.prepare(trees.root())?;
-        let plan = self.plan(step, &view, &trees, argv, terminal)?;
-        let exit = enter::run(&plan, Io::Inherit)?;
+        let mut plan = self.plan(step, &view, &trees, argv, terminal)?;
+        plan.daemons = daemons::plans(&step.daemons, false);
+        let daemons = Daemons::new(&step.name, &step.daemons, &step.secrets, scratch.paths())?;
+        let exit = enter::run(&plan, Io::Attend(&mut Look { daemons, ui }))?;
         trees.unmount()?;
         Ok(exit)
+    }
+}
+
+/// The observer of a shell at a step.
+struct Look<'a> {
+    daemons: Daemons<'a>,
+    ui: &'a dyn Progress,
+}
+
+impl Observer for Look<'_> {
+    fn line(&mut self, _: &[u8]) {}
+
+    fn tick(&mut self) {
+        if let Some(error) = self.daemons.take_error() {
+            self.ui.warn(&format!("{error}\n{}", error.details().unwrap_or_default()));
+        }
+    }
+
+    fn left(&mut self, _: &Left) {}
+
+    fn daemon(&mut self, index: usize, bytes: &[u8]) {
+        self.daemons.take(index, bytes);
+    }
+
+    fn daemon_failed(&mut self, failure: DaemonFailure) {
+        self.daemons.fail(failure);
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::super::Builder;
+use super::super::daemons::{self, Daemons, SHOWN, WIDTH};
 use super::super::layer::open_log;
 use super::super::trees::Trees;
 use super::place::SCRIPT;
@@ -18,7 +19,7 @@ use crate::archive::leak::Mask;
 use crate::base::error::{Error, Result};
 use crate::base::progress::{Event, Progress};
 use crate::base::text::plain;
-use crate::enter::{self, Io, Left, Observer, Terminal};
+use crate::enter::{self, DaemonFailure, Io, Left, Observer, Terminal};
 use crate::os::process::Exit;
 use crate::plan::view::View;
 use crate::recipe::{Script, Step};
@@ -27,12 +28,6 @@ use crate::store::work::WorkPaths;
 
 /// The interpreter of a script without a first line that names one.
 const SHELL: [&str; 5] = ["/bin/bash", "--noprofile", "--norc", "-eo", "pipefail"];
-
-/// The lines of output that an error shows.
-const SHOWN: usize = 40;
-
-/// The longest line that an error shows, in characters.
-const WIDTH: usize = 400;
 
 impl Builder<'_> {
     /// Runs the script of a step in its trees.
@@ -57,15 +52,21 @@ impl Builder<'_> {
             self.step_place(at).plan(step, view, trees, argv, if step.tty { Terminal::Own } else { Terminal::None })?;
         plan.limit = step.timeout;
         plan.left = Some(Vec::new());
+        plan.daemons = daemons::plans(&step.daemons, true);
         let log = paths.log();
         let mask = Mask::new(secrets::of(step))?;
-        let mut observer = Output { ui: at.ui, log: open_log(&log)?, tail: VecDeque::new(), left: Vec::new(), mask };
+        let daemons = Daemons::new(&step.name, &step.daemons, &step.secrets, paths)?;
+        let (log, tail, left) = (open_log(&log)?, VecDeque::new(), Vec::new());
+        let mut observer = Output { ui: at.ui, log, tail, left, mask, daemons };
         let began = Instant::now();
         let exit = enter::run(&plan, Io::Observe(&mut observer))?;
         for left in &observer.left {
             // The command may have a part of a secret.
             let left = if step.secrets.is_empty() { format!(": {left}") } else { String::new() };
             at.ui.warn(&format!("the step {} left a process behind, which was ended{left}", step.name));
+        }
+        if let Some(error) = observer.daemons.error() {
+            return Err(error);
         }
         if exit.success() {
             return Ok(());
@@ -139,6 +140,7 @@ struct Output<'a> {
     /// Command lines of the processes that it left behind.
     left: Vec<String>,
     mask: Mask,
+    daemons: Daemons<'a>,
 }
 
 impl Observer for Output<'_> {
@@ -164,6 +166,14 @@ impl Observer for Output<'_> {
 
     fn left(&mut self, process: &Left) {
         self.left.push(plain(&process.command, WIDTH));
+    }
+
+    fn daemon(&mut self, index: usize, bytes: &[u8]) {
+        self.daemons.take(index, bytes);
+    }
+
+    fn daemon_failed(&mut self, failure: DaemonFailure) {
+        self.daemons.fail(failure);
     }
 }
 

@@ -28,7 +28,7 @@ const STOPPING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, 
 /// Time between the signal to stop and SIGKILL.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Time between two ticks of [`supervise`].
+/// Time between two ticks of a [`Watcher`].
 const TICK: Duration = Duration::from_secs(1);
 
 /// Pause between two attempts to remove a directory that is still written to.
@@ -97,74 +97,126 @@ pub(crate) fn block_signals() -> Result<SigSet> {
     Ok(set)
 }
 
-/// Waits until `child` ends. Meanwhile reaps every other child, since PID 1 inherits orphans, and passes signals on.
-///
-/// The parent holds the other end of the descriptor `lifeline`. When that end is closed, the parent is gone, and the child is killed.
-/// Calls `tick` about once a second.
-pub(crate) fn supervise(
-    child: Pid,
-    signals: &SigSet,
-    forward: Forward,
-    lifeline: Option<BorrowedFd<'_>>,
-    mut tick: Option<&mut dyn FnMut()>,
-) -> Result<Exit> {
-    let mut lifeline = lifeline;
-    let fd = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-        .system(|| "opening a signal descriptor")?;
-    let mut ticked = Instant::now();
-    loop {
-        if let Some(exit) = reap(child)? {
-            return Ok(exit);
-        }
-        if let Some(tick) = tick.as_mut().filter(|_| ticked.elapsed() >= TICK) {
-            tick();
-            ticked = Instant::now();
-        }
-        let mut fds = vec![PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-        if let Some(lifeline) = lifeline {
-            fds.push(PollFd::new(lifeline, PollFlags::empty()));
-        }
-        let timeout = match tick {
-            Some(_) => PollTimeout::try_from(TICK).unwrap_or(PollTimeout::MAX),
-            None => PollTimeout::NONE,
-        };
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(Error::system("waiting for a child").with_source(errno)),
-        }
-        let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
-        if fds.get(1).and_then(PollFd::revents).is_some_and(|events| events.intersects(gone)) {
-            kill(child, Signal::SIGKILL).ok();
-            lifeline = None;
-        }
-        while let Ok(Some(info)) = fd.read_signal() {
-            let Ok(signal) = Signal::try_from(info.ssi_signo as i32) else { continue };
-            // The kernel sets si_code > 0 (SI_KERNEL) for signals from the terminal; signals of processes have SI_USER or less.
-            let from_terminal = info.ssi_code > 0;
-            match forward {
-                _ if signal == Signal::SIGCHLD => {}
-                Forward::Sent if from_terminal => {}
-                Forward::Sent => _ = kill(child, signal),
-                Forward::Everyone if nix::unistd::getpid() == Pid::from_raw(1) => _ = kill(Pid::from_raw(-1), signal),
-                Forward::Everyone => {}
+/// An event in a process that has children and does nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A child ended, and is reaped. PID 1 inherits orphans.
+    Ended(Pid, Exit),
+    /// A signal asks this process to stop. The second value is true if the terminal sent it.
+    Signal(Signal, bool),
+    /// The parent is gone. This happens once.
+    Alone,
+    /// Nothing happened for the time that the caller wanted to wait.
+    Timeout,
+}
+
+/// The source of events.
+#[derive(Debug)]
+pub(crate) struct Events<'a> {
+    fd: SignalFd,
+    lifeline: Option<BorrowedFd<'a>>,
+}
+
+impl<'a> Events<'a> {
+    /// Opens the source. `signals` are those that [`block_signals`] blocked. The parent holds the other end of the descriptor `lifeline`.
+    pub(crate) fn new(signals: &SigSet, lifeline: Option<BorrowedFd<'a>>) -> Result<Self> {
+        let fd = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
+        Ok(Self { fd: fd.system(|| "opening a signal descriptor")?, lifeline })
+    }
+
+    /// Waits for the next event, at most for `timeout`.
+    pub(crate) fn next(&mut self, timeout: Option<Duration>) -> Result<Event> {
+        loop {
+            // Read before children are reaped: the signal of one that ends after that makes poll(2) return.
+            while let Ok(Some(info)) = self.fd.read_signal() {
+                match Signal::try_from(info.ssi_signo as i32) {
+                    Ok(Signal::SIGCHLD) | Err(_) => {}
+                    // The kernel sets si_code > 0 (SI_KERNEL) for signals from the terminal; signals of processes have SI_USER or less.
+                    Ok(signal) => return Ok(Event::Signal(signal, info.ssi_code > 0)),
+                }
+            }
+            if let Some((pid, exit)) = reap()? {
+                return Ok(Event::Ended(pid, exit));
+            }
+            let mut fds = vec![PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+            fds.extend(self.lifeline.map(|lifeline| PollFd::new(lifeline, PollFlags::empty())));
+            let timeout =
+                timeout.map_or(PollTimeout::NONE, |timeout| PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX));
+            match poll(&mut fds, timeout) {
+                Ok(0) => return Ok(Event::Timeout),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Error::system("waiting for a child").with_source(errno)),
+            }
+            let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
+            if fds.get(1).and_then(PollFd::revents).is_some_and(|events| events.intersects(gone)) {
+                self.lifeline = None;
+                return Ok(Event::Alone);
             }
         }
     }
 }
 
-/// Reaps all children that have ended. Returns the exit of `child` if it is one of them.
-fn reap(child: Pid) -> Result<Option<Exit>> {
+/// Watches the children of a supervising process other than the one that it waits for.
+pub(crate) trait Watcher {
+    /// Is called about once a second.
+    fn tick(&mut self);
+    /// Takes the end of another child. Returns true if the child that is waited for must end, too.
+    fn ended(&mut self, pid: Pid, exit: Exit) -> bool;
+    /// Is called before a signal asks all children to stop.
+    fn stopping(&mut self);
+}
+
+/// Waits until `child` ends. Meanwhile reaps every other child, since PID 1 inherits orphans, and passes signals on. When the parent is
+/// gone, which holds the other end of the descriptor `lifeline`, the child is killed.
+pub(crate) fn supervise(
+    child: Pid,
+    signals: &SigSet,
+    forward: Forward,
+    lifeline: Option<BorrowedFd<'_>>,
+    mut watcher: Option<&mut dyn Watcher>,
+) -> Result<Exit> {
+    let mut events = Events::new(signals, lifeline)?;
+    let mut ticked = Instant::now();
     loop {
-        match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
-            Ok(status @ (WaitStatus::Exited(..) | WaitStatus::Signaled(..))) => {
-                if let Some((pid, exit)) = Exit::of(status)
-                    && pid == child
-                {
-                    return Ok(Some(exit));
+        if let Some(watcher) = watcher.as_mut().filter(|_| ticked.elapsed() >= TICK) {
+            watcher.tick();
+            ticked = Instant::now();
+        }
+        match events.next(watcher.is_some().then_some(TICK))? {
+            Event::Ended(pid, exit) if pid == child => return Ok(exit),
+            Event::Ended(pid, exit) => {
+                if watcher.as_mut().is_some_and(|watcher| watcher.ended(pid, exit)) {
+                    kill(child, Signal::SIGKILL).ok();
                 }
             }
-            Ok(WaitStatus::StillAlive) => return Ok(None),
-            Ok(_) | Err(Errno::EINTR) => {}
+            Event::Alone => _ = kill(child, Signal::SIGKILL),
+            Event::Signal(signal, from_terminal) => match forward {
+                Forward::Sent if from_terminal => {}
+                Forward::Sent => _ = kill(child, signal),
+                Forward::Everyone if getpid() == Pid::from_raw(1) => {
+                    if let Some(watcher) = &mut watcher {
+                        watcher.stopping();
+                    }
+                    kill(Pid::from_raw(-1), signal).ok();
+                }
+                Forward::Everyone => {}
+            },
+            Event::Timeout => {}
+        }
+    }
+}
+
+/// Reaps a child that has ended, if there is one.
+fn reap() -> Result<Option<(Pid, Exit)>> {
+    loop {
+        match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(None),
+            Ok(status) => {
+                if let Some(ended) = Exit::of(status) {
+                    return Ok(Some(ended));
+                }
+            }
+            Err(Errno::EINTR) => {}
             Err(errno) => return Err(Error::system("waiting for a child").with_source(errno)),
         }
     }

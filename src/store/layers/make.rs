@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::lock::{self, Lock, Mode};
 use super::super::trees::remove_tree;
-use super::{LOG, Layer, LayerRecord, RECORD, USED, manifest, upper};
+use super::{DAEMONS, LOG, Layer, LayerRecord, RECORD, USED, manifest, upper};
 use crate::archive::changes::Changes;
 use crate::base::digest::Sha256;
 use crate::base::error::{Context, Error, Kind, Result};
@@ -66,10 +66,10 @@ impl Partial {
         }
         let partial = self.directory().to_owned();
         let keeping = || format!("keeping the layer {}", self.directory.display());
-        self.compress_log()?;
+        self.compress_logs()?;
         for entry in fs_err::read_dir(&partial).system(keeping)? {
             let entry = entry.system(keeping)?;
-            if !["upper", "uppers", LOG].iter().any(|part| entry.file_name() == **part) {
+            if !["upper", "uppers", LOG, DAEMONS].iter().any(|part| entry.file_name() == **part) {
                 remove_tree(&entry.path())?;
             }
         }
@@ -102,16 +102,29 @@ impl Partial {
         Ok(())
     }
 
-    /// Compresses the output, if there is any.
-    fn compress_log(&self) -> Result<()> {
+    /// Compresses the output of the step and of its daemons, if there is any.
+    fn compress_logs(&self) -> Result<()> {
         let plain = self.log();
-        if !plain.exists() {
+        if plain.exists() {
+            compress(&plain, &self.directory().join(LOG))?;
+        }
+        let daemons = self.directory().join(DAEMONS);
+        if !daemons.exists() {
             return Ok(());
         }
-        let doing = || format!("compressing {}", plain.display());
-        let (from, to) = (fs_err::File::open(&plain), fs_err::File::create(self.directory().join(LOG)));
-        zstd::stream::copy_encode(from.system(doing)?, to.system(doing)?, LEVEL).system(doing)
+        for entry in fs_err::read_dir(&daemons).system(|| "listing the output of daemons")? {
+            let plain = entry.system(|| "listing the output of daemons")?.path();
+            compress(&plain, &plain.with_extension("zst"))?;
+            fs_err::remove_file(&plain).system(|| "removing the output of a daemon")?;
+        }
+        Ok(())
     }
+}
+
+fn compress(from: &Path, to: &Path) -> Result<()> {
+    let doing = || format!("compressing {}", from.display());
+    let (from, to) = (fs_err::File::open(from).system(doing)?, fs_err::File::create(to).system(doing)?);
+    zstd::stream::copy_encode(from, to, LEVEL).system(doing)
 }
 
 impl Drop for Partial {

@@ -8,6 +8,7 @@
 //!   manifest.zst          the list of changes in `upper`; manifests/PLACE.zst for others
 //!   layer.json            the record
 //!   log.zst               the output of the step
+//!   daemons/NAME.zst      that of its daemons
 //!   used                  an empty file; its modification time is that of the last use
 //! layers/KEY-IDMAP.lock   held exclusively to make or remove the layer. Never removed
 //! ```
@@ -51,6 +52,8 @@ const RECORD: &str = "layer.json";
 const USED: &str = "used";
 /// Name of the compressed output.
 const LOG: &str = "log.zst";
+/// Name of the directory with the output of daemons.
+const DAEMONS: &str = "daemons";
 
 /// A layer. It is not removed while this value exists.
 #[derive(Debug)]
@@ -173,12 +176,15 @@ impl Layer {
         Some(self.directory.join(LOG)).filter(|path| path.exists())
     }
 
-    /// Opens the output of the step; `None` if there is none.
+    /// Opens the output of the step, or of one of its daemons; `None` if there is none.
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if it cannot be opened.
-    pub fn log(&self) -> Result<Option<impl Read + use<>>> {
-        let path = self.directory.join(LOG);
+    pub fn log(&self, daemon: Option<&str>) -> Result<Option<impl Read + use<>>> {
+        let path = match daemon {
+            Some(daemon) => self.directory.join(DAEMONS).join(format!("{daemon}.zst")),
+            None => self.directory.join(LOG),
+        };
         match fs_err::File::open(&path) {
             Ok(file) => zstd::Decoder::new(file).map(Some).system(|| format!("reading {}", path.display())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

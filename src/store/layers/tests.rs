@@ -94,7 +94,7 @@ fn a_layer_is_kept_without_what_is_not_a_part_of_it() {
 
     let layer = there(&store, &key);
     let mut log = String::new();
-    layer.log().unwrap().unwrap().read_to_string(&mut log).unwrap();
+    layer.log(None).unwrap().unwrap().read_to_string(&mut log).unwrap();
     assert_eq!((log.as_str(), layer.record().bytes, layer.record().key), ("output\n", 8, key));
     for place in ["/", "/quern/50% image"] {
         assert_eq!(fs_err::read(layer.upper(place).unwrap().join("file")).unwrap(), b"text");

@@ -15,6 +15,7 @@ mod binhost;
 mod clean;
 mod crash;
 mod cuts;
+mod daemons;
 mod downloads;
 mod failed;
 mod failure;

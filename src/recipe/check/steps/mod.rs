@@ -195,6 +195,10 @@ impl Checker<'_> {
         self.beside(&mounts, &used);
         let action = action?;
         let common = common?.or(defaults, &action);
+        if let (Some(place), false) = (&used.networked, common.network.unwrap_or(action.has_network())) {
+            let problem = Problem::new("the step has no network").help("add network = true to the step");
+            self.texts.problem(place, "a daemon has the network of its step", problem);
+        }
         let mut env = common.env;
         env.extend(vars);
         let runs = action.is_program();

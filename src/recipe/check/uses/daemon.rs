@@ -1,5 +1,6 @@
 //! Daemons: processes that live while steps run.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::recipe::check::steps::flag;
@@ -46,9 +47,13 @@ impl Checker<'_> {
 fn ready(text: &str) -> Checked<Ready> {
     let help = "for example \"tcp:127.0.0.1:3632\", \"path:/run/ready\", or a command as a list";
     if let Some(address) = text.strip_prefix("tcp:") {
-        let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
-        return match port {
-            Some(Ok(1..)) => Ok(Ready::Tcp(address.to_owned())),
+        let local = address.strip_prefix("localhost:").and_then(|port| port.parse::<u16>().ok());
+        let port = local.or_else(|| address.parse::<SocketAddr>().ok().map(|address| address.port()));
+        return match (port, address.rsplit_once(':')) {
+            (Some(1..), _) => Ok(Ready::Tcp(address.to_owned())),
+            (None, Some((host, port))) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+                Err(Problem::new("not an IP address or localhost").help(help))
+            }
             _ => Err(Problem::new("not HOST:PORT").help(help)),
         };
     }

@@ -44,6 +44,8 @@ pub(super) struct Used {
     pub(super) daemons: Vec<Daemon>,
     pub(super) secrets: Vec<Secret>,
     pub(super) leak_allowed: bool,
+    /// The place that names a daemon which uses the network.
+    pub(super) networked: Option<Place>,
     /// The places of the mounts, with those in the recipe that name them.
     pub(super) mounts: Vec<(Place, PathBuf)>,
 }
@@ -124,6 +126,12 @@ impl Checker<'_> {
         let volumes = self.names(table, "volumes", "volume", &uses.volumes);
         mounts.extend(volumes.iter().map(|(word, volume)| (word.at.clone(), volume.at.clone())));
         let daemons = self.names(table, "daemons", "daemon", &uses.daemons);
+        for (index, (word, daemon)) in daemons.iter().enumerate() {
+            if daemons[..index].iter().any(|(_, other)| other.name == daemon.name) {
+                let title = format!("the daemon {} is named twice", quoted(&word.text));
+                self.texts.problem(&word.at, title, Problem::new("again here"));
+            }
+        }
         let named = self.names(table, "secrets", "secret", &uses.secrets);
         let mut secrets = Vec::new();
         // A step that does not run needs no secrets.
@@ -141,6 +149,7 @@ impl Checker<'_> {
             fetch,
             caches: caches.into_iter().map(|(_, cache)| cache).collect(),
             volumes: volumes.into_iter().map(|(_, volume)| volume).collect(),
+            networked: daemons.iter().find(|(_, daemon)| daemon.network).map(|(word, _)| word.at.clone()),
             daemons: daemons.into_iter().map(|(_, daemon)| daemon).collect(),
             secrets,
             leak_allowed: leak.is_some_and(|(leak, _)| leak == Some(1)),

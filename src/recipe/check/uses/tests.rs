@@ -156,6 +156,7 @@ fn wrong_things_are_refused() {
         ("[fetch.f]\nunpack = true\n", "a download has one origin"),
         ("[daemon.d]\nready = 'tcp:x:1'\n", "a daemon needs `run`"),
         ("[daemon.d]\nrun = ['d']\nready = 'tcp:80'\n", "not HOST:PORT"),
+        ("[daemon.d]\nrun = ['d']\nready = 'tcp:example.org:80'\n", "not an IP address or localhost"),
         ("[daemon.d]\nrun = ['d']\nready = 'port'\n", "not a sign of a daemon"),
         ("[secret.s]\n", "a secret has one origin"),
         ("[secret.s]\nfile = 's'\nenv = 'S'\n", "a secret has one origin"),
@@ -178,6 +179,10 @@ fn wrong_things_are_refused() {
         ("secrets = ['s']", "declare it in a table [secret.s]"),
         ("leak = 'allow'", "`leak` has no effect on a step without secrets"),
         ("binds = [{ text = 'x', at = '/x' }]\ntmpfs = ['/x']", "two mounts at `/x`"),
+        ("daemons = ['d', 'd']\n[daemon.d]\nrun = ['d']", "the daemon `d` is named twice"),
+        ("daemons = ['d']\n[daemon.d]\nrun = ['d']\nnetwork = true", "a daemon has the network of its step"),
+        ("volumes = ['v']\ntmpfs = ['/v/x']\n[volume.v]\nat = '/v'", "lies in the volume `v`"),
+        ("caches = ['c']\ntmpfs = ['/v/x']\n[cache.c]\nat = '/v'", "lies in the cache `c`"),
     ] {
         let refused = refusal(&request(&place, &format!("{step}{key}\n"), &[], &[]));
         assert!(refused.contains(said), "{key}: {refused}");
