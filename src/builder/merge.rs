@@ -16,7 +16,7 @@ use crate::plan::misses;
 use crate::plan::status::Why;
 use crate::portage::emerge::{self, Step};
 use crate::portage::{self, failure, left, query as facts};
-use crate::recipe::TreeKind;
+use crate::recipe::{Action, TreeKind};
 use crate::source::Site;
 use crate::store::trees::remove_tree;
 use crate::store::work::WorkPaths;
@@ -172,11 +172,16 @@ impl Builder<'_> {
         Err(error)
     }
 
-    /// Checks that the tree still has the packages that the recipe merges.
+    /// Checks that the tree still has the packages that the recipe merges and does not unmerge.
     fn check_wanted(&self, step: &Step) -> Result<()> {
         let job = self.parts.job;
         let wanted = job.emerge.packages.iter().chain(&job.build.baselayout_atoms);
         let wanted = wanted.filter(|atom| !atom.starts_with('@')).cloned();
+        let unmerged = job.steps.iter().filter_map(|step| match &step.action {
+            Action::Unmerge(atoms) => Some(atoms.iter().cloned()),
+            _ => None,
+        });
+        let wanted = wanted.chain(["--".to_owned()]).chain(unmerged.flatten());
         let words = ["python3", "-c", facts::missing::PROGRAM].map(str::to_owned);
         let query = Query { env: step.env.clone(), ..Query::new(words.into_iter().chain(wanted)) };
         let answer = self.ask(&query)?;
