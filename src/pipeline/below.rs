@@ -39,7 +39,7 @@ pub(super) fn ebuilds(job: &Job, at: &Site<'_>) -> Result<Ebuilds> {
 }
 
 /// Returns true if two recipes have the same sources of packages.
-fn have_same_ebuilds(one: &Job, other: &Job) -> bool {
+pub(super) fn have_same_ebuilds(one: &Job, other: &Job) -> bool {
     one.portage == other.portage
         && one.build.profile == other.build.profile
         && one.build.unblocker_profile == other.build.unblocker_profile
@@ -62,34 +62,36 @@ pub(super) fn below<'a>(job: &'a Job, base: &Base, own: &Ebuilds, at: &Site<'_>)
     let ebuilds = others.as_ref().unwrap_or(own);
     let (job, origin) = (&parent.job, parent.origin.as_path());
     let Below { chain, mut images } = below(job, base, ebuilds, at)?;
-    let chain = own_layers(job, origin, (chain, base), ebuilds, at)?.of_parent(&job.path);
+    let options = StepOptions::default();
+    let (chain, _) = own_layers((job, origin), (chain, base), ebuilds, &options, at)?;
+    let chain = chain.of_parent(&job.path);
     images.push(LowerImage { job, resolved: ebuilds.resolved.clone(), steps: chain.keys().len() });
     Ok(Below { chain, images })
 }
 
-/// Returns the layers up to the last step of the image of `job`, which starts on `chain`. Its steps run unless the store has their layers.
-fn own_layers(
-    job: &Job,
-    origin: &Path,
+/// Returns the layers up to the last step of the image of `job`, which starts on `chain`, and true if no step ran. Its steps run unless
+/// the store has their layers.
+pub(super) fn own_layers(
+    (job, origin): (&Job, &Path),
     (chain, base): (Chain, &Base),
     ebuilds: &Ebuilds,
+    options: &StepOptions,
     at: &Site<'_>,
-) -> Result<Chain> {
-    let options = StepOptions::default();
+) -> Result<(Chain, bool)> {
     // Before the look: a branch may have a newer commit.
     let fetched = fetched::fetches(&fetched::named(job), at)?;
     let copy = chain.lowest(usize::MAX, at.store)?;
-    if let Ok(seen) = look::seen(job, origin, (&options, base, copy), ebuilds, at)?
+    if let Ok(seen) = look::seen(job, origin, (options, base, copy), ebuilds, at)?
         && let Some(chain) = seen.chain
     {
         at.ui.note(&format!("the image {} is cached", job.path));
-        return Ok(chain);
+        return Ok((chain, true));
     }
     at.ui.note(&format!("building the image {}", job.path));
-    let run = Run { job, origin, ebuilds, fetched: &fetched, base, below: chain, options: &options };
+    let run = Run { job, origin, ebuilds, fetched: &fetched, base, below: chain, options };
     with_builder(run, at, |mut builder, place| {
         builder.unmount()?;
         place.work.finish(&place.state)?;
-        Ok(builder.into_chain())
+        Ok((builder.into_chain(), false))
     })
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::below::{Below, Ebuilds, below, ebuilds};
 use super::layers::Layers;
-use super::{base, preconditions, shell, split};
+use super::{base, preconditions, shell, split, tuples};
 use crate::archive::pack;
 use crate::base::digest::Sha512;
 use crate::base::error::{Error, Kind, Result};
@@ -150,6 +150,10 @@ pub fn build(job: &Job, origin: &Path, options: &BuildOptions, at: &Site<'_>) ->
         work.finish(&state)?;
         Ok(Finished { published: Some(published), cached })
     })?;
+    let finished = match &steps.until {
+        None => Finished { cached: tuples::merge(job, (base, ebuilds), steps, at)? && finished.cached, ..finished },
+        Some(_) => finished,
+    };
     job.keep_layers.map_or(Ok(()), |bytes| keep_layers(bytes, at))?;
     Ok(finished)
 }

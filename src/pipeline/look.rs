@@ -116,12 +116,25 @@ pub(super) fn seen(
     look(parts, below, &Site { ui: &Silent, ..*at }).map(Ok)
 }
 
-/// Returns the steps of a recipe and their states, or the reason why they are not known.
+/// Returns the steps of a recipe and of those whose packages it merges, and their states, or the reason why they are not known.
 ///
 /// # Errors
 /// Those of the look, and of the inputs that the store has.
 pub fn states(job: &Job, origin: &Path, at: &Site<'_>) -> Result<std::result::Result<Vec<Status>, String>> {
-    Ok(steps(job, origin, &StepOptions::default(), at)?.map(|seen| seen.steps))
+    let mut all = match steps(job, origin, &StepOptions::default(), at)? {
+        Ok(seen) => seen.steps,
+        Err(why) => return Ok(Err(why)),
+    };
+    for configuration in &job.configurations {
+        match steps(&configuration.job, &configuration.origin, &StepOptions::default(), at)? {
+            Ok(seen) => all.extend(seen.steps.into_iter().map(|step| {
+                let name = format!("{}:{}", configuration.job.name, step.name);
+                Status { name, ..step }
+            })),
+            Err(why) => return Ok(Err(why)),
+        }
+    }
+    Ok(Ok(all))
 }
 
 /// Looks at one step of a recipe.

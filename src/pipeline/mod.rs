@@ -29,6 +29,7 @@ mod preconditions;
 mod prepared;
 mod shell;
 mod split;
+mod tuples;
 mod volume;
 
 pub use crate::builder::{ALL_STEPS, StepOptions};

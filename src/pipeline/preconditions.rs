@@ -49,13 +49,14 @@ pub(super) fn check(job: &Job, at: &Site<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Checks a recipe and those that its image starts from.
+/// Checks a recipe, those that its image starts from, and those whose packages it merges.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::base::error::Kind::Usage) if one of them cannot be built.
 pub(super) fn check_recipe(job: &Job) -> Result<()> {
     portage::check(job)?;
     uses::check(job)?;
+    job.configurations.iter().try_for_each(|configuration| check_recipe(&configuration.job))?;
     job.from.as_ref().map_or(Ok(()), |parent| check_recipe(&parent.job))
 }
 

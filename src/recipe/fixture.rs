@@ -8,6 +8,7 @@ pub(crate) fn job() -> Job {
         name: "test".to_owned(),
         from: None,
         axes: BTreeMap::new(),
+        configurations: Vec::new(),
         path: "test".to_owned(),
         publish: true,
         keep_layers: None,

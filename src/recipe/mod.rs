@@ -7,6 +7,7 @@
 mod ask;
 mod atom;
 mod check;
+mod configurations;
 mod diagnostic;
 mod edit;
 #[cfg(test)]
@@ -27,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::base::error::Result;
+use crate::base::error::{Context, Kind, Result};
 
 pub use ask::{Answers, Question, User};
 pub use edit::{NewLine, with_lines};
@@ -199,11 +200,13 @@ fn checked(
         family.parent = Some(Parent { job: loaded.job, origin });
     }
     let (mut answers, mut questions) = (family.answers.clone(), family.questions.clone());
-    let job = match merged.tree {
+    let (root, mut together) = (family.place.as_ref().map(|place| place.root.clone()), false);
+    let mut job = match merged.tree {
         Some(mut tree) => {
             if let Some(parse::Is::Table(asks)) = tree.get("ask").map(|item| &item.value.is) {
                 questions.extend(asks.keys().cloned());
             }
+            together = tree.get("tuples").and_then(|item| item.value.as_str()).is_some_and(|word| word == "all");
             let variables = variables::fill_in(&mut texts, &mut tree, request, &family, user)?;
             answers.extend(variables.answers.clone());
             check::job(&mut texts, &tree, request, variables, family)
@@ -212,6 +215,11 @@ fn checked(
     };
     if misspelt {
         texts.forgive_missing();
+    }
+    if let (Some(job), Some(root), true, false) = (&mut job, root, together, texts.is_wrong()) {
+        let origin = lineage::identity(&request.cwd.join(request.files.last().map_or(Path::new(""), PathBuf::as_path)));
+        let origin = origin.context(Kind::Usage, || "finding the recipe")?;
+        job.configurations = configurations::of(request, &root, (job, &origin), user)?;
     }
     match job {
         Some(job) if !texts.is_wrong() => {

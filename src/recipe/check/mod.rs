@@ -15,6 +15,7 @@ mod sets;
 mod source;
 mod split;
 mod steps;
+mod tuples;
 mod uses;
 
 use std::path::{Path, PathBuf};
@@ -36,7 +37,7 @@ pub(super) fn job(
 ) -> Option<Job> {
     let mut checker = Checker { variables, family, ..Checker::new(texts, tree, request) };
     let name = checker.name();
-    let (path, publish) = (checker.tree_path(name.as_deref()), checker.bool("", "publish").unwrap_or(true));
+    let (path, publish) = (checker.tree_path(name.as_deref()), checker.publish());
     let source = checker.source();
     let (portage, known) = checker.portage(source.as_ref());
     let build = checker.build(&known);
@@ -69,6 +70,7 @@ pub(super) fn job(
         from: checker.family.parent.take().map(Box::new),
         path: path?,
         axes: std::mem::take(&mut checker.family.axes),
+        configurations: Vec::new(),
         publish,
         keep_layers,
         source: source?,

@@ -29,6 +29,9 @@ pub struct Job {
     /// The values of a tuple, by the name of the axis.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub axes: BTreeMap<String, String>,
+    /// With `tuples = "all"`: an image for each configuration of Portage in the tuples of the tree, whose packages a build merges.
+    #[serde(skip)]
+    pub configurations: Vec<Parent>,
     /// False if a build writes no results, because other images start from this one.
     #[serde(skip_serializing_if = "Clone::clone")]
     pub publish: bool,

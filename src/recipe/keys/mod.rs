@@ -210,6 +210,7 @@ pub(super) const KEYS: &[Key] = &[
     trees::TOP[1],
     trees::TOP[2],
     trees::TOP[3],
+    trees::TOP[4],
     key("", "step", Type::Steps, r#"step = [{ name = "hello", run = "echo hello > /etc/motd" }]"#),
     key("source", "distro", Type::Str, r#"distro = "gentoo""#),
     key("source", "stage3", Type::Str, r#"stage3 = "amd64-musl""#),

@@ -29,8 +29,9 @@ pub(in crate::recipe) const TUPLE: &[Key] = &[
 pub(super) const NAMED: [&Entries; 2] = [&TYPES, &AXES];
 
 /// The keys at the top of a recipe, of quern-tree.toml or of a fragment.
-pub(super) const TOP: [Key; 4] = [
+pub(super) const TOP: [Key; 5] = [
     key("", "type", Type::NameOr(&TYPES), r#"type = "stage4""#),
+    key("", "tuples", Type::Str, r#"tuples = "all""#),
     key("", "override", Type::Bool, "override = true"),
     key("", "axis", Type::Named(&AXES), r#"axis = { cpu = { from = "cpu" } }"#),
     key("", "tuple", Type::Tuples, r#"tuple = [{ cpu = ["zen2", "core-avx2"] }]"#),

@@ -141,7 +141,7 @@ impl Merger<'_> {
     /// byte `start` of its text.
     fn argument(&mut self, section: &str, key: &str, item: Option<(String, Place)>, key_at: Place, start: usize) {
         let text = key_at.text;
-        if section.is_empty() && ["include", "from", "type", "override", "axis", "tuple"].contains(&key) {
+        if section.is_empty() && ["include", "from", "type", "override", "axis", "tuple", "tuples"].contains(&key) {
             self.texts.find(Finding::at(&key_at, format!("`{key}` is for recipe files"), "only in a file"));
             return;
         }

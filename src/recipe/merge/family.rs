@@ -154,6 +154,9 @@ impl Merger<'_> {
         if !is_image {
             refuse("from", "`from` is for the recipe of an image", "only in the recipe itself");
         }
+        if !is_image {
+            refuse("tuples", "`tuples` is for the recipe of an image", "only in the recipe itself");
+        }
         if !is_image && !is_fragment {
             refuse("type", "the name of a type is for the recipe of an image", "only in the recipe itself");
         }

@@ -220,3 +220,25 @@ fn fragments_that_contradict_each_other_are_refused() {
         tuples(&[("b/x", "override = true\n[emerge]\njobs = 2"), ("a/1", "override = true\n[emerge]\njobs = 3")]);
     assert!(refusal(&place.request(&["x-1"])).contains("two values of `emerge.jobs`"));
 }
+
+#[test]
+fn a_builder_has_one_image_for_each_configuration_of_the_tuples() {
+    let place = tuples(&[
+        ("b/x", "[portage.make-conf]\nCFLAGS = '-O1'\n"),
+        ("a/1", "[emerge]\npackages = ['a/b', 'c/d']\n[strip]\ndoc = true\n"),
+        ("a/2", "[emerge]\npackages = ['c/d']\nbinary-only = true\n[[step]]\nname = 's'\nemerge = ['e/f']\n"),
+    ]);
+    place.write("builder/quern.toml", "tuples = 'all'\n[build]\nkind = 'stage4'\n[emerge]\njobs = 3\n");
+    let builder = job(&place.request(&["builder/quern.toml"]));
+    assert!(!builder.publish && builder.from.is_none());
+    let names: Vec<&str> = builder.configurations.iter().map(|one| one.job.name.as_str()).collect();
+    assert_eq!(names, ["x-1", "y-1"]);
+    let one = &builder.configurations[0].job;
+    assert_eq!(one.emerge.packages, ["a/b", "c/d", "e/f"]);
+    assert_eq!((one.emerge.binary_only, one.emerge.jobs, one.publish, one.steps.len()), (false, 3, false, 0));
+    assert_eq!(one.from.as_ref().map(|parent| parent.job.name.as_str()), Some("builder"));
+    assert!(builder.configurations[0].origin.ends_with("builder/x-1"));
+    // Mistakes of a tuple are those of its own recipe.
+    place.write("b/y.toml", "[emerge]\njobs = 'x'\n");
+    assert!(refusal(&place.request(&["builder/quern.toml"])).contains("b/y.toml:2"));
+}

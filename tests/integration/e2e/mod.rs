@@ -27,6 +27,7 @@ mod image;
 mod kits;
 mod listing;
 mod lock;
+mod matrix;
 mod metadata;
 mod packages;
 mod python;
