@@ -29,6 +29,7 @@
 //! | 7 | [`plan`] | what a build does, as a value: steps and their keys, mounts, removals, results | do any of it |
 //! | 6 | [`source`] | a recipe's inputs: located, fetched, verified, unpacked | judge signatures |
 //! | 6 | [`portage`] | Portage's configuration, command lines and reports as values | touch a tree |
+//! | 6 | [`system`] | settings of an image → changes of its files: users, services, host name, locale. Pure | write, run a program |
 //! | 6 | [`strip`] | removal rules, applied through [`fs::rootfs`] | decide while removing |
 //! | 5 | [`recipe`] | TOML files, variables and options → a typed, valid [`recipe::Job`] | touch any file but those it is given |
 //! | 5 | [`lockfile`] | `quern.lock`, read and written | find out or judge its contents |
@@ -91,6 +92,10 @@
 //! mounted and treated as the image is: configuration, strip rules. A layer is the difference between two such trees
 //! ([`archive::pack::difference`]), so no layer has a stripped file, and all layers together make exactly the tree of the tarball.
 //!
+//! The settings of a recipe are one more step, `@settings`, before the steps at the end. [`system`] turns them into changes of files, after
+//! a look at the tree, and the step makes the changes through [`fs::rootfs`]: nothing of the tree runs, apart from the program that makes the
+//! locales of glibc.
+//!
 //! A volume is a directory that steps share: the changes of a step to it are a part of the layer, apart from those to the trees
 //! ([`builder::volumes`]). Its state is in the keys of the steps that name it, and in no others.
 //!
@@ -146,6 +151,7 @@ mod serve;
 mod source;
 mod store;
 mod strip;
+mod system;
 #[doc(hidden)]
 pub mod testing;
 mod ui;
@@ -162,7 +168,7 @@ pub const FLOORS: &[&[&str]] = &[
     &["fs"],
     &["archive", "net", "verify", "enter"],
     &["recipe", "oci", "store", "lockfile"],
-    &["portage", "strip", "source"],
+    &["portage", "system", "strip", "source"],
     &["plan"],
     &["builder", "output"],
     &["pipeline", "serve"],

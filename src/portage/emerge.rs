@@ -255,7 +255,7 @@ pub fn of_step(job: &Job, builder: &BuilderInfo, step: &recipe::Step) -> Vec<Ste
             };
             kinds.iter().map(rebuild).collect()
         }
-        Action::Run(_) | Action::Copy(_) | Action::Write(_) | Action::Delete(_) => Vec::new(),
+        Action::Run(_) | Action::Copy(_) | Action::Write(_) | Action::Delete(_) | Action::Settings(_) => Vec::new(),
     }
 }
 

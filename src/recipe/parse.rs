@@ -76,11 +76,13 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
     let at = Place { text, span: start..source.len() };
     let literal = match of {
         Type::Strs | Type::Words | Type::Ports | Type::Entries(_) | Type::Steps | Type::Tuples => raw.starts_with('['),
-        Type::Map | Type::Variables | Type::Tables | Type::Lists | Type::Tool(_) | Type::Named(_) => {
+        Type::Map | Type::Variables | Type::Tables | Type::Lists | Type::Tool(_) | Type::Named(_) | Type::Keys(_) => {
             raw.starts_with('{')
         }
         Type::Lines(_) | Type::Profile => raw.starts_with(['[', '{']),
-        Type::Str | Type::Int | Type::Age | Type::Size | Type::Bool | Type::Choice | Type::NameOr(_) => false,
+        Type::Str | Type::Int | Type::Age | Type::Size | Type::Id | Type::Bool | Type::Choice | Type::NameOr(_) => {
+            false
+        }
     };
     if literal || is_enclosed(raw.trim()) {
         let begin = source.len() - raw.trim_start().len();
@@ -116,6 +118,7 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
         Type::Str
         | Type::Age
         | Type::Size
+        | Type::Id
         | Type::Map
         | Type::Variables
         | Type::Tables
@@ -123,6 +126,7 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
         | Type::Profile
         | Type::Named(_)
         | Type::NameOr(_)
+        | Type::Keys(_)
         | Type::Steps
         | Type::Tuples => Is::Str(raw.to_owned()),
     };

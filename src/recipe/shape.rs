@@ -94,7 +94,7 @@ fn typed(texts: &mut Texts, section: &str, key: &Key, value: Value) -> Option<Va
     let Value { at, is } = value;
     let is = match (key.of, is) {
         (Type::Str, is @ Is::Str(_)) | (Type::Int, is @ Is::Int(_)) | (Type::Bool, is @ Is::Bool(_)) => is,
-        (Type::Age | Type::Size, is @ (Is::Str(_) | Is::Int(_))) => text(Value { at: at.clone(), is }).is,
+        (Type::Age | Type::Size | Type::Id, is @ (Is::Str(_) | Is::Int(_))) => text(Value { at: at.clone(), is }).is,
         (Type::Strs | Type::Words, Is::List(list)) => Is::List(wrong.strings(texts, list)?),
         (Type::Words, Is::Str(words)) => Is::List(split(&words, &at)),
         (Type::Ports, Is::List(list)) => {
@@ -112,7 +112,7 @@ fn typed(texts: &mut Texts, section: &str, key: &Key, value: Value) -> Option<Va
         (Type::Lists, Is::Table(table)) => Is::Table(wrong.lists(texts, table)?),
         (Type::Tables, Is::Table(table)) => Is::Table(wrong.tables(texts, table)?),
         (Type::Tool(_), is @ Is::Bool(_)) | (Type::Choice, is @ (Is::Bool(_) | Is::Str(_) | Is::Int(_))) => is,
-        (Type::Tool(keys), Is::Table(table)) => {
+        (Type::Tool(keys) | Type::Keys(keys), Is::Table(table)) => {
             let (list, of) = (format!("{section}.{}", key.name), format!("`{}`", key.name));
             Is::Table(inner(texts, table, keys, (&list, &of)))
         }

@@ -93,6 +93,7 @@ pub(super) fn fill_in(
                 binds.values_mut().for_each(|bind| variables.without_text(texts, &mut bind.value));
             }
             Is::Steps(steps) => steps.iter_mut().for_each(|step| variables.step(texts, step)),
+            Is::Table(settings) if key == "system" => variables.system(texts, settings),
             Is::Table(section) => {
                 for (name, item) in section {
                     variables.value(texts, &mut item.value, &format!("{key}.{name}"));
@@ -208,6 +209,34 @@ impl Variables {
                     list.iter_mut().for_each(|entry| self.without_text(texts, entry));
                 }
                 _ => self.value(texts, &mut item.value, "step"),
+            }
+        }
+    }
+
+    /// Fills the settings in, with the names of users and groups. One whose name is empty then is left out.
+    fn system(&self, texts: &mut Texts, settings: &mut Table) {
+        for (key, item) in settings.iter_mut() {
+            match &mut item.value.is {
+                Is::List(list) if key == "files" => {
+                    list.iter_mut().for_each(|entry| self.without_text(texts, entry));
+                }
+                Is::Table(accounts) if ["users", "groups"].contains(&key.as_str()) => {
+                    for (name, item) in std::mem::take(accounts) {
+                        let filled = self.replace(texts, &name, &item.key_at, "system").0;
+                        if filled.is_empty() && name.contains("{{") {
+                            continue;
+                        }
+                        if let Some(first) = accounts.get(&filled) {
+                            let title = format!("{} is given twice", quoted(&filled));
+                            let finding = Finding::at(&item.key_at, title, "again here");
+                            texts.find(finding.also(&first.key_at, "first here"));
+                            continue;
+                        }
+                        accounts.insert(filled, item);
+                    }
+                    self.value(texts, &mut item.value, "system");
+                }
+                _ => self.value(texts, &mut item.value, &format!("system.{key}")),
             }
         }
     }

@@ -23,7 +23,7 @@ mod tests;
 const DOCUMENTATION: [&str; 4] = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/gtk-doc/*"];
 
 /// Leftovers of a build and files of one machine, which no image contains.
-const ALWAYS: [(&str, &str); 19] = [
+const ALWAYS: [(&str, &str); 22] = [
     ("/var/tmp/*", "temporary files"),
     ("/tmp/*", "temporary files"),
     ("/run/*", "state of a running system"),
@@ -43,6 +43,9 @@ const ALWAYS: [(&str, &str); 19] = [
     ("/quern", "the builder's own directory"),
     ("/etc/resolv.conf", "name servers of the builder"),
     ("/etc/*-", "backups of account files"),
+    ("/etc/ssh/ssh_host_*", "keys of one machine"),
+    ("/var/lib/dbus/machine-id", "identity of one machine"),
+    ("/var/lib/systemd/random-seed", "random numbers of one machine"),
 ];
 
 /// A rule that removes files.
@@ -93,7 +96,7 @@ pub fn rules(strip: &Strip, kind: TreeKind, with_kits: bool) -> Vec<Rule> {
     }
     rules.extend(ALWAYS.map(|(path, why)| {
         // A package may install a symlink or a directory of this name; only a file is a leftover.
-        let file = matches!(path, "/etc/resolv.conf" | "/etc/*-");
+        let file = matches!(path, "/etc/resolv.conf" | "/etc/*-" | "/etc/ssh/ssh_host_*" | "/var/lib/dbus/machine-id");
         rule(path, why, if file { Scope::Files } else { Scope::Anything })
     }));
     rules.push(rule("/etc/._cfg????_*", "configuration updates left by Portage", Scope::FilesBelow));

@@ -9,6 +9,9 @@ use crate::prose::{self, Text};
 /// Endings of files. `emerge.log` is a file, not a key of `[emerge]`.
 const FILE_ENDINGS: [&str; 8] = ["log", "out", "toml", "json", "conf", "rs", "tar", "oci"];
 
+/// Extended attributes of files that have the form of a key.
+const ATTRIBUTES: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
+
 /// Programs in commands that users copy. Their options are their own.
 const OTHER_PROGRAMS: [&str; 5] = ["podman", "skopeo", "usermod", "cargo", "rustup"];
 
@@ -86,6 +89,7 @@ impl Tables {
                 && self.is_table(table)
                 && !rest.is_empty()
                 && !FILE_ENDINGS.contains(&rest)
+                && !ATTRIBUTES.contains(&word)
                 && !self.has_key(word)
             {
                 found.push(format!("key {word}"));

@@ -119,6 +119,13 @@ digest! {
     /// A SHA-256 digest.
     Sha256, 32, sha2::Sha256
 }
+
+impl Sha256 {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
 digest! {
     /// A SHA-512 digest.
     Sha512, 64, sha2::Sha512

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::identity;
+use crate::base::digest::Sha256;
 use crate::base::error::{Context, Result};
 use crate::base::progress::Progress;
 use crate::fs::contents::{self, Entry, Kind};
@@ -64,12 +65,27 @@ pub(super) fn delete(root: &Rootfs, paths: &[String], ui: &dyn Progress) -> Resu
     strip::apply(root, &paths.iter().map(rule).collect::<Vec<_>>(), ui)
 }
 
+/// Describes a copy and the content of its files, for the key of a step.
+///
+/// # Errors
+/// Those of [`contents::digest`].
+pub(super) fn copied(copy: &CopySpec) -> Result<String> {
+    let content = contents::digest(&copy.from, &|path: &Path| left_out(path, &copy.exclude))?;
+    Ok(format!("{} {:?} {:?} {}", copy.to.display(), copy.mode, copy.owner, content.hex()))
+}
+
+/// Describes a text file, for the key of a step.
+pub(super) fn written(text: &WriteSpec) -> String {
+    let content = Sha256::of(text.text.as_bytes()).hex();
+    format!("{} {:?} {:?} {content}", text.to.display(), text.mode, text.owner)
+}
+
 fn owner(spec: Option<&str>, root: &Rootfs) -> Result<(u32, u32)> {
     spec.map_or(Ok((0, 0)), |spec| identity::owner(spec, root))
 }
 
 /// Returns true if a pattern of `exclude` matches a path: one with a slash the whole path, one without the name.
-pub(super) fn left_out(path: &Path, exclude: &[String]) -> bool {
+fn left_out(path: &Path, exclude: &[String]) -> bool {
     let bytes = |path: &Path| path.as_os_str().as_encoded_bytes().to_vec();
     let name = path.file_name().map(|name| name.as_encoded_bytes().to_vec()).unwrap_or_default();
     exclude.iter().any(|pattern| match pattern.rsplit_once('/') {

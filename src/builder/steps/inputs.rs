@@ -1,8 +1,6 @@
 //! The inputs of a step, on which its result depends: its text, its parameters, and the content of the files that it names.
 
-use std::path::Path;
-
-use super::files::left_out;
+use super::{files, settings};
 use crate::base::digest::Sha256;
 use crate::base::error::{Error, Result};
 use crate::builder::chain::Chain;
@@ -34,24 +32,19 @@ pub(in crate::builder) fn inputs(step: &Step, plan: &Plan, chain: &Chain, store:
         }
         Action::Copy(copies) => {
             for (number, copy) in (1..).zip(copies) {
-                let content = contents::digest(&copy.from, &|path: &Path| left_out(path, &copy.exclude))?;
-                let how = format!("{} {:?} {:?} {}", copy.to.display(), copy.mode, copy.owner, content.hex());
-                add(&format!("copy {number}"), how);
+                add(&format!("copy {number}"), files::copied(copy)?);
             }
         }
         Action::Write(texts) => {
             for (number, text) in (1..).zip(texts) {
-                let content = Sha256::of(text.text.as_bytes()).hex();
-                add(
-                    &format!("write {number}"),
-                    format!("{} {:?} {:?} {content}", text.to.display(), text.mode, text.owner),
-                );
+                add(&format!("write {number}"), files::written(text));
             }
         }
         Action::Delete(paths) => add("delete", format!("{paths:?}")),
         Action::Emerge(atoms) | Action::Unmerge(atoms) => add("atoms", format!("{atoms:?}")),
         Action::Depclean => add("depclean", String::new()),
         Action::Rebuild(kinds) => add("rebuild", format!("{kinds:?}")),
+        Action::Settings(system) => settings::inputs(system, plan.epoch, &mut add)?,
     }
     if step.root == StepRoot::Builder {
         add("in", "builder".to_owned());

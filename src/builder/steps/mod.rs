@@ -7,10 +7,12 @@ mod mounts;
 mod place;
 mod script;
 mod secrets;
+mod settings;
 
 pub(super) use inputs::inputs;
 use mounts::Use;
 pub use place::StepPlace;
+use script::Command;
 pub(super) use secrets::scan;
 
 use std::path::PathBuf;
@@ -34,19 +36,30 @@ impl Builder<'_> {
     /// # Errors
     /// [`Kind::Build`](crate::base::error::Kind::Build) if it fails, with the end of its output.
     pub(super) fn run_step(&mut self, step: &Step, why: &Why, paths: &WorkPaths, at: &Site<'_>) -> Result<()> {
-        at.ui.stage(&why.after(&format!("running the step {}", step.name)));
+        let what = if matches!(step.action, Action::Settings(_)) {
+            "writing the settings".to_owned()
+        } else {
+            format!("running the step {}", step.name)
+        };
+        at.ui.stage(&why.after(&what));
         let place = self.step_place(at);
         let waiting = |cache: &str| at.ui.note(&format!("waiting for another build that uses the cache {cache}"));
         let (view, kept) = place.view(step, Use::Change, &waiting)?;
         let trees = place.trees(step, paths, &view, None)?;
         kept.prepare(trees.root())?;
         let root = self.changed_tree(step, &trees);
-        let within = |error: Error| error.within(&format!("running the step {}", step.name));
+        let within = |error: Error| error.within(&what);
         match &step.action {
-            Action::Run(script) => self.run_script(step, script, &trees, (paths, &view), at)?,
+            Action::Run(script) => {
+                self.run_script(step, script, &Command { trees: &trees, paths, view: &view }, at)?;
+            }
             Action::Copy(copies) => copies.iter().try_for_each(|copy| files::copy(root, copy)).map_err(within)?,
             Action::Write(texts) => texts.iter().try_for_each(|text| files::write(root, text)).map_err(within)?,
             Action::Delete(paths) => files::delete(root, paths, at.ui).map_err(within)?,
+            Action::Settings(system) => {
+                let command = Command { trees: &trees, paths, view: &view };
+                self.write_settings(step, system, (root, &command), at).map_err(within)?;
+            }
             Action::Emerge(_) | Action::Unmerge(_) | Action::Depclean | Action::Rebuild(_) => {
                 return Err(Error::system(format!("the step {} is not an emerge command", step.name)));
             }

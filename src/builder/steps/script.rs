@@ -29,25 +29,39 @@ use crate::store::work::WorkPaths;
 /// The interpreter of a script without a first line that names one.
 const SHELL: [&str; 5] = ["/bin/bash", "--noprofile", "--norc", "-eo", "pipefail"];
 
+/// The surroundings of a command of a step.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Command<'a> {
+    pub(super) trees: &'a Trees,
+    /// The directory of the step's changes and of its log.
+    pub(super) paths: &'a WorkPaths,
+    pub(super) view: &'a View,
+}
+
 impl Builder<'_> {
     /// Runs the script of a step in its trees.
-    pub(super) fn run_script(
-        &self,
-        step: &Step,
-        script: &Script,
-        trees: &Trees,
-        (paths, view): (&WorkPaths, &View),
-        at: &Site<'_>,
-    ) -> Result<()> {
-        let argv = command(step, script);
+    pub(super) fn run_script(&self, step: &Step, script: &Script, command: &Command<'_>, at: &Site<'_>) -> Result<()> {
+        let argv = command_of(step, script);
         let interpreter = interpreter(step, script);
-        if trees.root().stat(&interpreter)?.is_none() {
+        if command.trees.root().stat(&interpreter)?.is_none() {
             let error =
                 Error::build(format!("running the step {}: the tree has no {}", step.name, interpreter.display()));
             return Err(error.with_hint(
                 "name another interpreter in the first line of the script or in `shell`, or run the step with in = \"builder\"",
             ));
         }
+        self.run_command(step, argv, command, at)
+    }
+
+    /// Runs a command as the work of a step.
+    pub(super) fn run_command(
+        &self,
+        step: &Step,
+        argv: Vec<OsString>,
+        command: &Command<'_>,
+        at: &Site<'_>,
+    ) -> Result<()> {
+        let Command { trees, paths, view } = *command;
         let mut plan =
             self.step_place(at).plan(step, view, trees, argv, if step.tty { Terminal::Own } else { Terminal::None })?;
         plan.limit = step.timeout;
@@ -123,7 +137,7 @@ fn shebang(bytes: &[u8]) -> Option<PathBuf> {
 }
 
 /// Returns the command of a script: the file itself if its first line names an interpreter, or else the shell with the file.
-fn command(step: &Step, script: &Script) -> Vec<OsString> {
+fn command_of(step: &Step, script: &Script) -> Vec<OsString> {
     let shell: Vec<OsString> = match &step.shell {
         Some(shell) => shell.iter().map(Into::into).collect(),
         None if script.bytes.starts_with(b"#!") => Vec::new(),

@@ -180,7 +180,10 @@ impl Checker<'_> {
         let written = self.list("emerge", "packages");
         // Steps can make an image alone, and an image in a tree may be there for others.
         let parent = self.parent_kind();
-        let steps = self.value("", "step").is_some() || self.family.place.is_some() || parent.is_some();
+        let steps = self.value("", "step").is_some()
+            || self.tree.contains_key("system")
+            || self.family.place.is_some()
+            || parent.is_some();
         if written.as_ref().is_some_and(Vec::is_empty) && !steps {
             let at = self.place("emerge", "packages")?;
             let problem = Problem::new("empty").help("\"@profile\" stands for the packages that the profile lists");

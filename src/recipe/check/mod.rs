@@ -15,6 +15,7 @@ mod sets;
 mod source;
 mod split;
 mod steps;
+mod system;
 mod tuples;
 mod uses;
 
@@ -43,8 +44,10 @@ pub(super) fn job(
     let build = checker.build(&known);
     let emerge = build.as_ref().map(|(_, kind)| checker.emerge(*kind));
     let accelerate = checker.accelerate(portage.as_ref().map(|portage| &portage.make_conf));
-    let (mut steps, skipped) = checker.steps();
+    let uses = checker.uses();
+    let (mut steps, skipped) = checker.steps(&uses);
     checker.unmerging(&mut steps);
+    checker.settings(&mut steps, &uses);
     let strip = checker.strip();
     let split = checker.split();
     let oci = checker.oci();
@@ -238,6 +241,14 @@ impl Checker<'_> {
         {
             let finding = Finding::at(&write, "a build of packages must keep its packages", "this leaves them out");
             self.texts.find(finding.also(&kind, "this asks for packages").help("remove binpkg-write"));
+        }
+    }
+
+    /// Returns the table of a section; empty if it is absent.
+    fn section(&self, section: &str) -> Table {
+        match self.tree.get(section).map(|item| &item.value.is) {
+            Some(Is::Table(table)) => table.clone(),
+            _ => Table::new(),
         }
     }
 

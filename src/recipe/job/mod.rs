@@ -3,6 +3,7 @@
 mod oci;
 mod parent;
 mod steps;
+mod system;
 mod uses;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use serde::Serialize;
 pub use oci::Oci;
 pub use parent::Parent;
 pub use steps::{Action, CopySpec, Phase, Rebuild, Refresh, Script, Step, StepRoot, StepTmpfs, WriteSpec};
+pub use system::{FileSpec, GroupSpec, Init, Password, Switch, System, Units, UserSpec};
 pub use uses::{Bind, BindContent, Daemon, Fetch, FetchFrom, Ready, Secret, SecretValue, Sharing, StepCache, Volume};
 
 /// One image to build. Every path is absolute and every value is valid.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
 
-use super::{Bind, Daemon, Fetch, Secret, StepCache, Volume};
+use super::{Bind, Daemon, Fetch, Secret, StepCache, System, Volume};
 use crate::base::digest::Sha256;
 
 /// `[[step]]`: a named change of the tree, with everything that it uses. The names of the program's own steps begin with `@`.
@@ -177,6 +177,8 @@ pub enum Action {
     Write(Vec<WriteSpec>),
     /// Removes absolute paths; the last component may be a glob.
     Delete(Vec<String>),
+    /// Writes the settings of the image.
+    Settings(Box<System>),
 }
 
 impl Action {

@@ -1,6 +1,7 @@
 //! The table of all keys of a recipe: section, type, other spellings, and an example for messages.
 
 mod steps;
+mod system;
 mod trees;
 mod uses;
 
@@ -48,6 +49,10 @@ pub(super) enum Type {
     Named(&'static Entries),
     /// A string, or a table of tables with these keys, by name.
     NameOr(&'static Entries),
+    /// A table with these keys.
+    Keys(&'static [Key]),
+    /// A string or an integer.
+    Id,
     /// An array of steps, which are merged by name.
     Steps,
     /// An array of tables with the keys of a tuple and of axes.
@@ -75,6 +80,8 @@ impl Type {
             Self::Tool(_) => "true, false or a table",
             Self::Choice => "a word, an integer or false",
             Self::Named(_) => "a table of tables",
+            Self::Keys(_) => "a table",
+            Self::Id => "a name or a number",
             Self::NameOr(_) => "a name, or a table of tables",
             Self::Steps | Self::Tuples => "an array of tables",
             Self::Lines(_) => "an array of lines, or a table of package = \"words\"",
@@ -113,8 +120,8 @@ pub(super) struct Key {
 }
 
 /// The sections, in the order of messages.
-pub(super) const SECTIONS: [&str; 10] =
-    ["source", "portage", "build", "emerge", "steps", "accelerate", "strip", "oci", "store", "tree"];
+pub(super) const SECTIONS: [&str; 11] =
+    ["source", "portage", "build", "emerge", "steps", "system", "accelerate", "strip", "oci", "store", "tree"];
 
 /// Deprecated spellings, accepted with a warning: section, old, new.
 pub(super) const DEPRECATED: &[(&str, &str, &str)] = &[("portage", "disftiles", "distfiles")];
@@ -303,6 +310,23 @@ pub(super) const KEYS: &[Key] = &[
     key("steps", "timeout", Type::Str, r#"timeout = "1h""#),
     key("steps", "user", Type::Str, r#"user = "portage:portage""#),
     key("steps", "workdir", Type::Str, r#"workdir = "/srv""#),
+    system::KEYS[0],
+    system::KEYS[1],
+    system::KEYS[2],
+    system::KEYS[3],
+    system::KEYS[4],
+    system::KEYS[5],
+    system::KEYS[6],
+    system::KEYS[7],
+    system::KEYS[8],
+    system::KEYS[9],
+    system::KEYS[10],
+    system::KEYS[11],
+    system::KEYS[12],
+    system::KEYS[13],
+    system::KEYS[14],
+    system::KEYS[15],
+    system::KEYS[16],
     key("accelerate", "ccache", Type::Tool(CCACHE), "ccache = true"),
     key("accelerate", "distcc", Type::Tool(DISTCC), r#"distcc = { hosts = ["192.0.2.7/8"] }"#),
     key("accelerate", "jobserver", Type::Choice, r#"jobserver = "auto""#),
@@ -405,17 +429,16 @@ pub(super) fn names() -> Vec<(String, String)> {
         let full = move |name: &str| format!("{}.{}.{name}", key.section, key.name);
         keys.iter().map(move |inner| (full(inner.name), variable(key.section, key.name)))
     });
+    let of_system = system::ENTRIES.into_iter().map(|entries| (entries.list, entries.keys)).chain(system::TABLES);
+    let of_system = of_system.flat_map(|(table, keys)| {
+        let name = table.split('.').nth(1).unwrap_or_default();
+        keys.iter().map(move |key| (format!("{table}.{}", key.name), variable("system", name)))
+    });
     let of_step = STEP.iter().map(|key| (format!("step.{}", key.name), variable("", "step")));
     let of_tuple = TUPLE.iter().map(|key| (format!("tuple.{}", key.name), variable("", "tuple")));
     let of_lists = steps::LISTS.into_iter().chain(uses::NAMED).chain(trees::NAMED).flat_map(|entries| {
         entries.keys.iter().map(|key| (format!("{}.{}", entries.list, key.name), variable("", "step")))
     });
-    of_recipe
-        .chain(of_entries)
-        .chain(of_profile)
-        .chain(of_tools)
-        .chain(of_step)
-        .chain(of_lists)
-        .chain(of_tuple)
-        .collect()
+    let of_tables = of_entries.chain(of_profile).chain(of_tools).chain(of_system);
+    of_recipe.chain(of_tables).chain(of_step).chain(of_lists).chain(of_tuple).collect()
 }

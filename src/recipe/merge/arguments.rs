@@ -178,6 +178,7 @@ impl Merger<'_> {
                     | Type::Lines(_)
                     | Type::Tool(_)
                     | Type::Named(_)
+                    | Type::Keys(_)
             )
         );
         if of.is_some() && !is_table {
@@ -197,7 +198,9 @@ impl Merger<'_> {
         let of_item = match of {
             Some(Type::Tables) => Type::Variables,
             Some(Type::Lists) => Type::Strs,
-            Some(Type::Tool(keys)) => keys.iter().find(|key| key.name == name).map_or(Type::Str, |key| key.of),
+            Some(Type::Tool(keys) | Type::Keys(keys)) => {
+                keys.iter().find(|key| key.name == name).map_or(Type::Str, |key| key.of)
+            }
             _ => Type::Str,
         };
         let value = parse::argument(self.texts, text, start, of_item)?;

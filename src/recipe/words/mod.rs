@@ -10,6 +10,7 @@ mod image;
 mod path;
 mod server;
 mod size;
+mod system;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,10 @@ pub(super) use server::{
     branch, commit, day, ending, fingerprint, server_path, sha256, sha512, snapshot_format, timestamp, url, variant,
 };
 pub(super) use size::{age, bytes, duration, max_bytes, max_entries, storage};
+pub(super) use system::{
+    account, fstab_line, group, hostname, id, is_ssh_key, keymap, locale, locale_gen, module, passwd_field,
+    passwd_path, password_hash, runlevel, service, ssh_key, sysctl_name, target, timezone, unit,
+};
 
 /// The placeholder of a date.
 pub(super) const DATE: &str = "{date}";

@@ -39,6 +39,7 @@ mod repositories;
 mod results;
 mod secrets;
 mod seeing;
+mod settings;
 mod shell;
 mod space;
 mod split;

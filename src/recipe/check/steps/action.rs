@@ -28,7 +28,7 @@ impl Action {
 
     /// Returns true if a step with this action runs a program.
     pub(super) fn is_program(&self) -> bool {
-        !matches!(self, Self::Copy(_) | Self::Write(_) | Self::Delete(_))
+        !matches!(self, Self::Copy(_) | Self::Write(_) | Self::Delete(_) | Self::Settings(_))
     }
 }
 
@@ -242,7 +242,8 @@ impl Checker<'_> {
         word
     }
 
-    fn mode_and_owner(&mut self, table: &Table) -> Option<(Option<u32>, Option<String>)> {
+    /// Returns the keys `mode` and `owner` of a file.
+    pub(in crate::recipe::check) fn mode_and_owner(&mut self, table: &Table) -> Option<(Option<u32>, Option<String>)> {
         let mode = Word::in_table(table, "mode").map(|word| self.follow(&word, "mode", words::mode));
         let owner = Word::in_table(table, "owner").map(|word| self.follow(&word, "owner", unchanged(words::user)));
         Some((mode.map_or(Some(None), |mode| mode.map(Some))?, owner.map_or(Some(None), |owner| owner.map(Some))?))
@@ -250,7 +251,7 @@ impl Checker<'_> {
 }
 
 /// Returns the tables of a list, with their places.
-fn entries(table: &Table, key: &str) -> Vec<(Place, Table)> {
+pub(in crate::recipe::check) fn entries(table: &Table, key: &str) -> Vec<(Place, Table)> {
     let Some(Is::List(list)) = table.get(key).map(|item| &item.value.is) else { return Vec::new() };
     list.iter()
         .filter_map(|value| match &value.is {

@@ -6,6 +6,8 @@ mod order;
 mod tests;
 mod unmerge;
 
+pub(super) use action::entries;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -66,7 +68,7 @@ impl Common {
 
 impl Checker<'_> {
     /// Returns the steps in the order in which they run, and the names of those that are left out.
-    pub(super) fn steps(&mut self) -> (Vec<Step>, Vec<String>) {
+    pub(super) fn steps(&mut self, uses: &Uses) -> (Vec<Step>, Vec<String>) {
         let Some(Is::Steps(written)) = self.value("", "step").map(|value| value.is.clone()) else {
             return (Vec::new(), Vec::new());
         };
@@ -74,7 +76,6 @@ impl Checker<'_> {
             Some(Is::Table(table)) => self.common(table),
             _ => Some(Common::default()),
         };
-        let uses = self.uses();
         let mut nodes = Vec::new();
         let around = Around {
             prefix: String::new(),
@@ -83,7 +84,7 @@ impl Checker<'_> {
             skip: false,
             defaults: defaults.unwrap_or_default(),
         };
-        let top = self.nodes(&written, &around, &uses, &mut nodes);
+        let top = self.nodes(&written, &around, uses, &mut nodes);
         if nodes.len() > MAX_STEPS
             && let Some(at) = written.last().map(|item| item.key_at.clone())
         {

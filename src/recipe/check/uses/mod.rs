@@ -51,9 +51,12 @@ pub(super) struct Used {
 }
 
 impl Checker<'_> {
-    /// Returns the declared things.
+    /// Returns the declared things, if the recipe has steps or settings that can name them.
     pub(super) fn uses(&mut self) -> Uses {
         let mut uses = Uses::default();
+        if self.value("", "step").is_none() && !self.tree.contains_key("system") {
+            return uses;
+        }
         for (name, table) in self.declared("bind") {
             if table.contains_key("sysroot") {
                 uses.sysroot.extend(self.sysroot(&name, &table));
@@ -155,6 +158,12 @@ impl Checker<'_> {
             leak_allowed: leak.is_some_and(|(leak, _)| leak == Some(1)),
             mounts,
         })
+    }
+
+    /// Returns the secret that `word` names.
+    pub(super) fn secret_named(&mut self, word: &Word, uses: &Uses) -> Option<Secret> {
+        let source = self.named(word, "secret", &uses.secrets)?;
+        self.value_of(&source, word)
     }
 
     /// Looks the names of a list up among the declared things.
