@@ -88,6 +88,11 @@
 //! image up to date first (`pipeline::below`), so a change of it reaches its children. Portage's configuration is made anew for each image, from
 //! the files that the base had before the first one.
 //!
+//! A tuple is an image of a tree that has no directory: its recipe is made of fragments (`recipe::merge`), which are united and must not
+//! contradict each other. A value of an axis may be a branch of a git repository, whose tree the store keeps. An image with
+//! `tuples = "all"` has one more image for each configuration of Portage in the tuples (`recipe::configurations`), which merges their
+//! packages (`pipeline::tuples`).
+//!
 //! The layers of an OCI image that is cut after steps ([`builder::cuts`]) are not those of the store either. The tree after each cut is
 //! mounted and treated as the image is: configuration, strip rules. A layer is the difference between two such trees
 //! ([`archive::pack::difference`]), so no layer has a stripped file, and all layers together make exactly the tree of the tarball.

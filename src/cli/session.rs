@@ -198,6 +198,9 @@ pub(super) fn request(args: &RecipeArgs, overrides: &[String], ui: &Terminal) ->
         shared: false,
         cwd: std::env::current_dir().system(|| "finding the working directory")?,
         secrets: args.secrets,
+        branches: Store::default_home(|name| std::env::var_os(name), userns::is_host_root())
+            .ok()
+            .map(|home| Store::branches(&home)),
         colour: ui.colour(),
     })
 }

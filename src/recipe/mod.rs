@@ -6,6 +6,7 @@
 
 mod ask;
 mod atom;
+mod branches;
 mod check;
 mod configurations;
 mod diagnostic;
@@ -33,11 +34,12 @@ use crate::base::error::{Context, Kind, Result};
 pub use ask::{Answers, Question, User};
 pub use edit::{NewLine, with_lines};
 pub use job::{
-    Accelerate, Action, BaseSpec, Bind, BindContent, Binhost, Bounds, Build, Ccache, Compression, CopySpec, Daemon,
-    Emerge, Fetch, FetchFrom, FileSpec, FuntooProfile, Git, GroupSpec, Init, Job, Jobserver, MetaRepo, MetaRepoPlace,
-    Oci, Origin, Parent, Password, Phase, Portage, ProfileName, ProfileSpec, Ready, Rebuild, Refresh, RepositorySpec,
-    Script, Secret, SecretValue, Sharing, SignedFile, Snapshot, SnapshotFormat, Source, Step, StepCache, StepRoot,
-    StepTmpfs, Strip, Switch, System, TreeKind, Units, UserSpec, Version, Volume, WriteSpec, names_step,
+    Accelerate, Action, AxisValue, BaseSpec, Bind, BindContent, Binhost, Bounds, Build, Ccache, Compression, CopySpec,
+    Daemon, Emerge, Fetch, FetchFrom, FileSpec, FuntooProfile, Git, GroupSpec, Init, Job, Jobserver, MetaRepo,
+    MetaRepoPlace, Oci, Origin, Parent, Password, Phase, Portage, ProfileName, ProfileSpec, Ready, Rebuild, Refresh,
+    RepositorySpec, Script, Secret, SecretValue, Sharing, SignedFile, Snapshot, SnapshotFormat, Source, Step,
+    StepCache, StepRoot, StepTmpfs, Strip, Switch, System, TreeKind, Units, UserSpec, Version, Volume, WriteSpec,
+    names_step,
 };
 
 /// Returns true for a name that a git branch may have.
@@ -107,6 +109,8 @@ pub struct Request {
     pub cwd: PathBuf,
     /// The treatment of values of secrets.
     pub secrets: Secrets,
+    /// The directory for trees of git branches, which need not exist. `None`: no recipe may have such.
+    pub branches: Option<PathBuf>,
     /// Set to colour the snippets of mistakes.
     pub colour: bool,
 }
@@ -139,7 +143,7 @@ pub struct Loaded {
 /// Reads and checks a recipe. Nobody is asked for answers.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::base::error::Kind::Usage), with details that show every mistake and every missing answer.
+/// [`Kind::Usage`], with details that show every mistake and every missing answer.
 pub fn load(request: &Request) -> Result<Loaded> {
     load_with(request, &mut ask::Nobody)
 }
@@ -260,7 +264,7 @@ pub fn load_source(request: &Request) -> Result<Source> {
 /// Lists the recipes of the tree in `directory` and below it: those of directories, parents before children, and the tuples of a root.
 ///
 /// # Errors
-/// Those of [`lineage::images`]; and [`Kind::Usage`](crate::base::error::Kind::Usage), with details that show every mistake in the
+/// Those of [`lineage::images`]; and [`Kind::Usage`], with details that show every mistake in the
 /// file of the tree.
 pub fn images(directory: &Path, colour: bool) -> Result<Vec<PathBuf>> {
     let mut images = lineage::images(directory)?;

@@ -80,9 +80,15 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
             raw.starts_with('{')
         }
         Type::Lines(_) | Type::Profile => raw.starts_with(['[', '{']),
-        Type::Str | Type::Int | Type::Age | Type::Size | Type::Id | Type::Bool | Type::Choice | Type::NameOr(_) => {
-            false
-        }
+        Type::Str
+        | Type::Int
+        | Type::Age
+        | Type::Size
+        | Type::Id
+        | Type::Bool
+        | Type::Choice
+        | Type::NameOr(_)
+        | Type::StrOr(_) => false,
     };
     if literal || is_enclosed(raw.trim()) {
         let begin = source.len() - raw.trim_start().len();
@@ -127,6 +133,7 @@ pub(super) fn argument(texts: &mut Texts, text: usize, start: usize, of: Type) -
         | Type::Named(_)
         | Type::NameOr(_)
         | Type::Keys(_)
+        | Type::StrOr(_)
         | Type::Steps
         | Type::Tuples => Is::Str(raw.to_owned()),
     };

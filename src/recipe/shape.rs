@@ -124,7 +124,11 @@ fn typed(texts: &mut Texts, section: &str, key: &Key, value: Value) -> Option<Va
             }
             is => Value { at: value.at, is },
         })?),
-        (Type::NameOr(_), is @ Is::Str(_)) => is,
+        (Type::NameOr(_) | Type::StrOr(_), is @ Is::Str(_)) => is,
+        (Type::StrOr(keys), Is::Table(table)) => {
+            let (list, of) = (format!("{section}.{}", key.name), format!("`{}`", key.name));
+            Is::Table(inner(texts, table, keys, (&list, &of)))
+        }
         (Type::Named(entries) | Type::NameOr(entries), Is::Table(table)) => {
             Is::Table(wrong.named(texts, entries, table)?)
         }

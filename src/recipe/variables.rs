@@ -7,7 +7,7 @@ use super::diagnostic::{Finding, Place, Problem, Texts};
 use super::lineage::TreePlace;
 use super::parse::{Is, Item, Table, Value};
 use super::words::{self, DATE};
-use super::{Parent, Request, SecretValue};
+use super::{AxisValue, Parent, Request, SecretValue};
 use crate::base::error::Result;
 use crate::base::text::{nearest, quoted};
 
@@ -47,7 +47,7 @@ pub(super) struct Family {
     /// The names of the questions of these recipes.
     pub(super) questions: BTreeSet<String>,
     /// The values of a tuple, by the name of the axis.
-    pub(super) axes: BTreeMap<String, String>,
+    pub(super) axes: BTreeMap<String, AxisValue>,
 }
 
 /// Returns true for the name of a variable that a recipe cannot declare.
@@ -72,7 +72,7 @@ pub(super) fn fill_in(
         variables.values.insert("path".to_owned(), place.path());
         variables.values.insert("tree".to_owned(), place.tree_name(tree_name(tree)));
     }
-    variables.values.extend(family.axes.clone());
+    variables.values.extend(family.axes.iter().map(|(axis, value)| (axis.clone(), value.name().to_owned())));
     variables.declare(texts, tree, &family.axes);
     // A question may name the image, if its name is known without an answer.
     let known = name(tree, request, family).filter(|name| !name.contains("{{"));
@@ -136,7 +136,7 @@ impl Variables {
     }
 
     /// Adds the variables of `[vars]`, and the names of the secrets.
-    fn declare(&mut self, texts: &mut Texts, tree: &Table, axes: &BTreeMap<String, String>) {
+    fn declare(&mut self, texts: &mut Texts, tree: &Table, axes: &BTreeMap<String, AxisValue>) {
         for (key, secret) in [("secret", true), ("ask", false)] {
             let Some(Is::Table(tables)) = tree.get(key).map(|item| &item.value.is) else { continue };
             let is_secret = |item: &Item| match &item.value.is {

@@ -114,7 +114,7 @@ fn of_cache(path: &Path) -> Category {
     match path.file_name().and_then(|name| name.to_str()) {
         Some("distfiles") => Category::Distfiles,
         Some("pieces") => Category::Pieces,
-        Some("git") => Category::Blobs,
+        Some("git" | "branches") => Category::Blobs,
         Some("mounts") => Category::Caches(Vec::new()),
         _ => Category::Packages,
     }

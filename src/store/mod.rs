@@ -88,6 +88,11 @@ impl Store {
         std::path::absolute(&home).system(|| format!("finding the store {}", home.display()))
     }
 
+    /// Returns the directory for trees of git branches in the store at `home`, which may not exist.
+    pub fn branches(home: &Path) -> PathBuf {
+        home.join("cache/branches")
+    }
+
     pub fn root(&self) -> &Path {
         &self.root
     }

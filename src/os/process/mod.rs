@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::error::{Context, Error, Kind, Result};
 
+pub(crate) mod git;
 pub(crate) mod helper;
 
 /// The signals that ask a program to stop.

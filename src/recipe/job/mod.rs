@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use oci::Oci;
-pub use parent::Parent;
+pub use parent::{AxisValue, Parent};
 pub use steps::{Action, CopySpec, Phase, Rebuild, Refresh, Script, Step, StepRoot, StepTmpfs, WriteSpec};
 pub use system::{FileSpec, GroupSpec, Init, Password, Switch, System, Units, UserSpec};
 pub use uses::{Bind, BindContent, Daemon, Fetch, FetchFrom, Ready, Secret, SecretValue, Sharing, StepCache, Volume};
@@ -30,7 +30,7 @@ pub struct Job {
     pub path: String,
     /// The values of a tuple, by the name of the axis.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub axes: BTreeMap<String, String>,
+    pub axes: BTreeMap<String, AxisValue>,
     /// With `tuples = "all"`: an image for each configuration of Portage in the tuples of the tree, whose packages a build merges.
     #[serde(skip)]
     pub configurations: Vec<Parent>,

@@ -47,6 +47,8 @@ pub(super) enum Type {
     Choice,
     /// A table of tables with these keys, by name.
     Named(&'static Entries),
+    /// A string, or a table with these keys.
+    StrOr(&'static [Key]),
     /// A string, or a table of tables with these keys, by name.
     NameOr(&'static Entries),
     /// A table with these keys.
@@ -82,6 +84,7 @@ impl Type {
             Self::Named(_) => "a table of tables",
             Self::Keys(_) => "a table",
             Self::Id => "a name or a number",
+            Self::StrOr(_) => "a string or a table",
             Self::NameOr(_) => "a name, or a table of tables",
             Self::Steps | Self::Tuples => "an array of tables",
             Self::Lines(_) => "an array of lines, or a table of package = \"words\"",
@@ -435,10 +438,11 @@ pub(super) fn names() -> Vec<(String, String)> {
         keys.iter().map(move |key| (format!("{table}.{}", key.name), variable("system", name)))
     });
     let of_step = STEP.iter().map(|key| (format!("step.{}", key.name), variable("", "step")));
+    let of_axis = trees::AXIS_FROM.iter().map(|key| (format!("axis.from.{}", key.name), variable("", "axis")));
     let of_tuple = TUPLE.iter().map(|key| (format!("tuple.{}", key.name), variable("", "tuple")));
     let of_lists = steps::LISTS.into_iter().chain(uses::NAMED).chain(trees::NAMED).flat_map(|entries| {
         entries.keys.iter().map(|key| (format!("{}.{}", entries.list, key.name), variable("", "step")))
     });
     let of_tables = of_entries.chain(of_profile).chain(of_tools).chain(of_system);
-    of_recipe.chain(of_tables).chain(of_step).chain(of_lists).chain(of_tuple).collect()
+    of_recipe.chain(of_tables).chain(of_step).chain(of_lists).chain(of_axis).chain(of_tuple).collect()
 }

@@ -15,7 +15,10 @@ const TYPES: Entries = named(
     ],
 );
 
-const AXES: Entries = named("axis", "an axis", &[key("", "from", Type::Str, r#"from = "cpu""#)]);
+const AXES: Entries = named("axis", "an axis", &[key("", "from", Type::StrOr(AXIS_FROM), r#"from = "cpu""#)]);
+
+/// The keys of `axis.NAME.from` as a table.
+pub(super) const AXIS_FROM: &[Key] = &[key("", "git", Type::Str, r#"git = "config/portage""#)];
 
 /// The keys of a tuple. Its other keys are axes.
 pub(in crate::recipe) const TUPLE: &[Key] = &[

@@ -8,9 +8,11 @@ use super::unite::Union;
 use super::{MAX_FILES, Merger, Part, lay};
 use crate::base::error::{Error, Result};
 use crate::base::text::{escaped, nearest, quoted};
-use crate::recipe::diagnostic::{Finding, Place, Problem, Texts};
+use crate::recipe::AxisValue;
+use crate::recipe::branches::Branches;
+use crate::recipe::diagnostic::{Finding, Problem, Texts};
 use crate::recipe::lineage::{TREE, TreePlace};
-use crate::recipe::parse::{Is, Table};
+use crate::recipe::parse::{Is, Item, Table, Value};
 use crate::recipe::words;
 
 /// The number of values that a message lists.
@@ -68,7 +70,6 @@ impl Merger<'_> {
                 overriding.extend(first..self.texts.len());
             }
             layers.push(std::mem::take(&mut self.tree));
-            self.axes.insert(chosen.axis.clone(), chosen.value.clone());
         }
         (self.tree, self.part) = (below, part);
         let mut united = Table::new();
@@ -85,44 +86,97 @@ impl Merger<'_> {
 
     /// Lays the fragment of a value over the tree.
     fn fragment(&mut self, chosen: &Chosen, place: &TreePlace) -> Result<()> {
-        let tree = self.trees.iter().find(|tree| tree.root == place.root);
-        let from = tree.and_then(|tree| match &tree.axes.get(&chosen.axis)?.value.is {
-            Is::Table(axis) => axis.get("from").cloned(),
+        let axis = self.trees.iter().find(|tree| tree.root == place.root).and_then(|tree| tree.axes.get(&chosen.axis));
+        let (from, at) = match axis.map(|item| (&item.value.is, item.key_at.clone())) {
+            Some((Is::Table(axis), at)) => (axis.get("from").map(|from| from.value.clone()), at),
+            _ => (None, chosen.at.clone()),
+        };
+        let git = from.as_ref().and_then(|from| match &from.is {
+            Is::Table(table) => table.get("git").map(|git| git.value.clone()),
             _ => None,
         });
-        let title = format!("the axis {} has no value {}", quoted(&chosen.axis), quoted(&chosen.value));
-        let Some((from, directory)) = from.as_ref().and_then(|from| Some((from, from.value.as_str()?))) else {
-            let at = tree.and_then(|tree| tree.axes.get(&chosen.axis)).map(|item| item.key_at.clone());
-            let title = format!("the axis {} needs `from`, a directory of fragments", quoted(&chosen.axis));
-            let finding = Finding::at(&at.unwrap_or_else(|| chosen.at.clone()), title, "no `from`");
-            self.texts.find(finding.help("for example: from = \"cpu\""));
-            return Ok(());
-        };
+        match (git, from) {
+            (Some(git), _) => self.branch(chosen, &git),
+            (None, Some(from)) if from.as_str().is_some() => self.file_of(chosen, &from)?,
+            _ => {
+                let title = format!("the axis {} needs `from`, a directory of fragments", quoted(&chosen.axis));
+                self.texts.find(Finding::at(&at, title, "no `from`").help("for example: from = \"cpu\""));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the directory that a value of quern-tree.toml names.
+    fn directory(&self, named: &Value) -> PathBuf {
+        self.texts.get(named.at.text).dir.join(named.as_str().unwrap_or_default())
+    }
+
+    /// Lays the fragment in a file over the tree.
+    fn file_of(&mut self, chosen: &Chosen, from: &Value) -> Result<()> {
+        self.axes.insert(chosen.axis.clone(), AxisValue::Fragment(chosen.value.clone()));
+        let title = no_value(chosen);
         if let Err(problem) = words::name(&chosen.value) {
             let problem = problem.help("a value is the name of a file in the directory of the axis, without `.toml`");
             self.texts.problem(&chosen.at, title, problem);
             return Ok(());
         }
-        let directory = self.texts.get(from.value.at.text).dir.join(directory);
+        let directory = self.directory(from);
         let path = directory.join(format!("{}.toml", chosen.value));
         if fs_err::symlink_metadata(&path).is_err() {
             let values = values(&directory);
-            let finding =
-                Finding::at(&chosen.at, title, "no such fragment").also(&from.value.at, "not in this directory");
+            let finding = Finding::at(&chosen.at, title, "no such fragment").also(&from.at, "not in this directory");
             let meant = nearest(&chosen.value, values.iter().map(String::as_str));
             let known: Vec<&str> = values.iter().take(SHOWN).map(String::as_str).collect();
             let known = (!known.is_empty()).then(|| format!("values: {}", known.join(", ")));
-            self.texts
-                .find(finding.maybe_help(meant.map(|meant| format!("did you mean `{meant}`?"))).maybe_help(known));
+            let meant = meant.map(|meant| format!("did you mean `{meant}`?"));
+            self.texts.find(finding.maybe_help(meant).maybe_help(known));
         } else if self.texts.len() >= MAX_FILES {
             let problem = Problem::new(format!("more than {MAX_FILES} files"));
             self.texts.problem(&chosen.at, "too many fragments", problem);
         } else {
-            let at: Place = chosen.at.clone();
-            self.file(&path, &path, Some(&at))?;
+            self.file(&path, &path, Some(&chosen.at))?;
         }
         Ok(())
     }
+
+    /// Makes the tree of a branch the directory `portage.config`.
+    fn branch(&mut self, chosen: &Chosen, git: &Value) {
+        let Some(store) = self.branches else {
+            let problem = Problem::new("this command has no store for its files");
+            self.texts.problem(&git.at, "cannot read the git repository", problem);
+            return;
+        };
+        let branches = match Branches::open(&self.directory(git)) {
+            Ok(branches) => branches,
+            Err(problem) => return self.texts.problem(&git.at, "cannot read the git repository", problem),
+        };
+        let commit = match branches.commit(&chosen.value) {
+            Ok(commit) => commit,
+            Err(problem) => {
+                let finding = Finding::at(&chosen.at, no_value(chosen), problem.label);
+                self.texts.find(finding.also(&git.at, "the repository").maybe_help(problem.help));
+                return;
+            }
+        };
+        let tree = match branches.tree(&commit, store) {
+            Ok(tree) => tree,
+            Err(error) => {
+                let problem = Problem::new(error.to_string());
+                self.texts.problem(&chosen.at, format!("cannot use the branch {}", quoted(&chosen.value)), problem);
+                return;
+            }
+        };
+        let value = |is| Value { at: chosen.at.clone(), is };
+        let item = |is| Item { key_at: chosen.at.clone(), value: value(is) };
+        let config = Table::from([("config".to_owned(), item(Is::Str(tree.to_string_lossy().into_owned())))]);
+        lay(&mut self.tree, Table::from([("portage".to_owned(), item(Is::Table(config)))]));
+        let value = AxisValue::Branch { branch: chosen.value.clone(), commit };
+        self.axes.insert(chosen.axis.clone(), value);
+    }
+}
+
+fn no_value(chosen: &Chosen) -> String {
+    format!("the axis {} has no value {}", quoted(&chosen.axis), quoted(&chosen.value))
 }
 
 /// Lists the values of an axis: the names of the fragments in its directory.

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use super::diagnostic::{Finding, Place, Problem, Text, TextKind, Texts};
 use super::lineage::TreePlace;
 use super::parse::{self, Is, Item, Table, Value};
-use super::{Request, shape};
+use super::{AxisValue, Request, shape};
 use crate::base::error::{Error, Result};
 use crate::base::text::escaped;
 pub(super) use arguments::VARIABLES;
@@ -43,12 +43,12 @@ pub(super) struct Merged {
     /// The place of the image in a tree of recipes.
     pub(super) place: Option<TreePlace>,
     /// The values of a tuple, by the name of the axis.
-    pub(super) axes: BTreeMap<String, String>,
+    pub(super) axes: BTreeMap<String, AxisValue>,
 }
 
 /// Merges the texts of a request. Notes mistakes in `texts`.
 pub(super) fn merge(request: &Request, texts: &mut Texts) -> Result<Merged> {
-    let mut merger = Merger::new(texts);
+    let mut merger = Merger { branches: request.branches.as_deref(), ..Merger::new(texts) };
     for path in &request.defaults {
         let path = request.cwd.join(path);
         if exists(&path)? {
@@ -115,10 +115,12 @@ struct Merger<'a> {
     above: Option<Above>,
     /// The type of the image itself.
     followed: Option<Followed>,
+    /// The directory for trees of git branches.
+    branches: Option<&'a Path>,
     /// True if the fragment that is being read wins over others.
     overrides: bool,
     /// The values of a tuple, by the name of the axis.
-    axes: BTreeMap<String, String>,
+    axes: BTreeMap<String, AxisValue>,
     /// True after the recipe of an image that this one starts from.
     below: bool,
     /// True if the image has `[oci]` in common with the image whose recipe is being read.
@@ -142,6 +144,7 @@ impl<'a> Merger<'a> {
             built_in: None,
             above: None,
             followed: None,
+            branches: None,
             overrides: false,
             axes: BTreeMap::new(),
             below: false,

@@ -1,5 +1,5 @@
 use crate::recipe::tests::{Place, job, refusal};
-use crate::recipe::{Action, Answers, Job, TreeKind, load};
+use crate::recipe::{Action, Answers, AxisValue, Job, TreeKind, load};
 
 const TREE: &str = "[source]\nstage3 = 'amd64-musl'\n[portage]\nrepositories = ['repo']\n[build]\nprofile = 'main:base'\n\
                     [vars]\nV = 'root'\nW = 'root'\n";
@@ -241,4 +241,35 @@ fn a_builder_has_one_image_for_each_configuration_of_the_tuples() {
     // Mistakes of a tuple are those of its own recipe.
     place.write("b/y.toml", "[emerge]\njobs = 'x'\n");
     assert!(refusal(&place.request(&["builder/quern.toml"])).contains("b/y.toml:2"));
+}
+
+#[test]
+fn branches_of_git_are_values_of_an_axis() {
+    let script = "mkdir package.use && echo 'a/b x' > package.use/a && git add . && git commit -q -m one
+                  git branch server && git branch feature/x";
+    let repository = crate::recipe::tests::git_repository(script);
+    let place = Place::new();
+    let axis = format!("[axis.portage]\nfrom = {{ git = '{}' }}\n", repository.path().display());
+    let with = |tuple: &str| {
+        place.write("quern-tree.toml", format!("{TREE}{axis}[[tuple]]\nname = 't'\nportage = '{tuple}'\n"));
+        let branches = Some(place.path().join("branches"));
+        crate::recipe::Request { branches, ..place.request(&["t"]) }
+    };
+    for branch in ["server", "feature/x"] {
+        let job = job(&with(branch));
+        assert_eq!(job.portage.config_files["package.use"], ["a/b x"]);
+        let AxisValue::Branch { branch: name, commit } = &job.axes["portage"] else { panic!("{:?}", job.axes) };
+        assert_eq!(name, branch);
+        assert_eq!(job.portage.config, Some(place.path().join("branches").join(commit)));
+    }
+    for (branch, said) in [
+        ("sever", "did you mean `server`?"),
+        ("../../x", "the axis `portage` has no value"),
+        ("-x", "must not start with `-`"),
+        ("main:package.use", "must not contain `:`"),
+    ] {
+        let refused = refusal(&with(branch));
+        assert!(refused.contains(said), "{branch}: {refused}");
+    }
+    assert!(refusal(&place.request(&["t"])).contains("no store"));
 }

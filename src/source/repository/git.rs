@@ -1,7 +1,6 @@
 //! Commits of git repositories. The host's `git` fetches the objects into a bare repository in the store, without any configuration of
 //! the host. This program judges the signature of a commit and unpacks its tree.
 
-use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::path::PathBuf;
 
@@ -12,6 +11,7 @@ use crate::base::digest::{Sha512, hex};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::text::printable;
 use crate::os::process::Exit;
+use crate::os::process::git::GitProgram;
 use crate::os::process::helper::{Helper, ask};
 use crate::recipe::Git;
 use crate::source::freshness::SignatureAge;
@@ -205,7 +205,7 @@ fn ref_name(git: &Git) -> String {
 /// The bare repository for an address, locked.
 struct Bare {
     path: PathBuf,
-    env: Vec<(OsString, OsString)>,
+    program: GitProgram,
     /// Locks of the repository, and of the caches against `clean`.
     _locks: (Lock, Lock),
 }
@@ -219,21 +219,8 @@ impl Bare {
         let path = directory.join(format!("{}-{format}", &hex(&Sha256::digest(&git.url))[..32]));
         let waiting = || at.ui.note(&format!("waiting for another process that fetches {}", git.url));
         let lock = lock::take(&path.with_added_extension("lock"), Mode::Exclusive, waiting)?;
-        let own = [
-            ("GIT_CONFIG_NOSYSTEM", "1"),
-            ("GIT_CONFIG_SYSTEM", "/dev/null"),
-            ("GIT_CONFIG_GLOBAL", "/dev/null"),
-            ("GIT_ATTR_NOSYSTEM", "1"),
-            ("GIT_NO_REPLACE_OBJECTS", "1"),
-            ("GIT_TERMINAL_PROMPT", "0"),
-            ("GIT_ALLOW_PROTOCOL", "http:https"),
-            ("LC_ALL", "C"),
-        ];
-        let own = own.map(|(name, value)| (name.into(), value.into()));
-        let mut env = inherited(std::env::vars_os());
-        env.extend(own);
-        env.push(("GIT_DIR".into(), path.clone().into()));
-        let bare = Self { path, env, _locks: (lock, used) };
+        let program = GitProgram::new(&path, &["http", "https"]);
+        let bare = Self { path, program, _locks: (lock, used) };
         if !bare.path.join("HEAD").exists() {
             let made = ["init", "--quiet", "--bare", "--template=", "--initial-branch=none"];
             bare.run(&[&made[..], &[&format!("--object-format={format}")]].concat())?;
@@ -326,58 +313,11 @@ impl Bare {
     }
 
     fn git(&self, arguments: &[&str]) -> Result<Helper> {
-        let settings = [
-            "protocol.allow=never",
-            "protocol.http.allow=always",
-            "protocol.https.allow=always",
-            "transfer.fsckObjects=true",
-            "fetch.unpackLimit=1",
-            "fetch.recurseSubmodules=false",
-            "core.hooksPath=/dev/null",
-            "core.attributesFile=/dev/null",
-            "core.autocrlf=false",
-            "core.fsmonitor=false",
-            "credential.helper=",
-            "gc.auto=0",
-            "maintenance.auto=false",
-            "http.lowSpeedLimit=1000",
-            "http.lowSpeedTime=60",
-            "tar.umask=0022",
-        ];
-        let settings = settings.iter().flat_map(|setting| ["-c", setting]);
-        let arguments: Vec<String> = settings.chain(arguments.iter().copied()).map(str::to_owned).collect();
-        Helper::start("git", &arguments, &self.env, LARGEST)
-            .map_err(|error| error.with_hint("a git repository in a recipe needs the program git on this machine"))
+        self.program.start(arguments, LARGEST)
     }
-}
-
-/// Selects the variables that git inherits: the search path, proxies and CA certificates. Names and values may be any bytes.
-fn inherited(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
-    let wanted = |name: &OsStr| {
-        let lower = name.to_ascii_lowercase();
-        lower.as_encoded_bytes().ends_with(b"_proxy")
-            || ["PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|one| OsStr::new(one) == name)
-    };
-    all.filter(|(name, _)| wanted(name)).collect()
 }
 
 /// Makes git's messages, which quote the server, safe for the terminal.
 fn shown(complaints: &str) -> String {
     complaints.lines().map(|line| format!("{}\n", printable(line))).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::ffi::OsStringExt;
-
-    use super::*;
-
-    #[test]
-    fn variables_of_any_bytes_are_inherited_or_left_out() {
-        let odd = || OsString::from_vec(b"\xff\xfe".to_vec());
-        let named = |name: &str| (OsString::from(name), odd());
-        let all = vec![named("HOME"), (odd(), odd()), named("PATH"), named("https_proxy"), named("NO_PROXY")];
-        let kept = inherited(all.into_iter());
-        assert_eq!(kept, [named("PATH"), named("https_proxy"), named("NO_PROXY")]);
-    }
 }

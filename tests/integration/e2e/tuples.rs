@@ -61,3 +61,48 @@ fn tuples_are_built_by_their_names(privilege: Privilege) {
     let refused = stand.env.run(["tree", text(&tree)]).code(2);
     assert!(refused.stderr.contains("the tuple `red-s` has the name of a file or directory"), "{}", refused.stderr);
 }
+
+/// Runs a script in the git repository `config` of the tree.
+fn git(tree: &Path, script: &str) {
+    let config = tree.join("config");
+    std::fs::create_dir_all(&config).unwrap();
+    let identity = "export GIT_AUTHOR_NAME=x GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=x GIT_COMMITTER_EMAIL=a@b GIT_CONFIG_GLOBAL=/dev/null";
+    ask("bash", &["-ec", &format!("cd '{}'; {identity}; {script}", text(&config))]);
+}
+
+#[test]
+fn userns_branches_are_configurations_of_tuples() {
+    let Some(mut stand) = Stand::sharing(Privilege::Userns) else { return };
+    stand.env.set("SOURCE_DATE_EPOCH", EPOCH);
+    stand.env.set("QUERN_BUILD_OUTDIR", stand.env.outdir());
+    let axis = "[axis.portage]\nfrom = { git = \"config\" }\n[[tuple]]\nportage = [\"server\", \"desktop\"]\n";
+    stand.env.write("branches/quern-tree.toml", format!("{HEAD}kind = \"stage4\"\n{axis}"));
+    let tree = stand.env.path("branches");
+    let commit = |flag: &str| {
+        format!("mkdir -p package.use; echo app-test/tiny {flag} > package.use/one; git add .; git commit -qm {flag}")
+    };
+    let branch = |name: &str, flag: &str| format!("git checkout -qb {name}; {}", commit(flag));
+    git(
+        &tree,
+        &format!(
+            "git init -q -b main .; {}; {}; git checkout -q server",
+            branch("server", "foo"),
+            branch("desktop", "bar")
+        ),
+    );
+    let built = stand.env.run(["build", text(&tree.join("desktop"))]).success();
+    let tarball = built.results()[0].clone();
+    assert_eq!(content(&tarball, "etc/portage/package.use/one"), "app-test/tiny bar\n");
+    let head = std::fs::read_to_string(tree.join("config/.git/refs/heads/desktop")).unwrap();
+    let provenance = std::fs::read_to_string(tarball.with_file_name("desktop-2023-11-14.json")).unwrap();
+    let provenance: serde_json::Value = serde_json::from_str(&provenance).unwrap();
+    let named = format!(r#"{{"branch":"desktop","commit":"{}"}}"#, head.trim());
+    assert!(provenance.to_string().contains(&named), "{provenance}");
+    // The work tree stays on its branch, and a new commit of the other one is used.
+    assert_eq!(std::fs::read_to_string(tree.join("config/package.use/one")).unwrap(), "app-test/tiny foo\n");
+    git(&tree, &format!("git checkout -q desktop; {}; git checkout -q server", commit("-bar")));
+    let built = stand.env.run(["build", text(&tree.join("desktop"))]).success();
+    assert_eq!(content(&built.results()[0], "etc/portage/package.use/one"), "app-test/tiny -bar\n");
+    let refused = stand.env.run(["build", text(&tree.join("sever"))]).code(2);
+    assert!(refused.stderr.contains("did you mean server?"), "{}", refused.stderr);
+}
