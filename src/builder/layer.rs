@@ -117,8 +117,9 @@ impl Builder<'_> {
                 self.reuse(node, layer, waited.get(), at);
             }
             Found::Missing(partial) => {
-                if let Action::Emerge(step) = &node.action
-                    && let Some(layer) = self.find_by_content(step, &known, at)?
+                if let Action::Emerge(command, step) = &node.action
+                    && let Some(layer) = self.find_by_content((command, step.as_deref()), &known, at)?
+                    && is_good(self.parts.job, node, layer.record())
                 {
                     self.reuse(node, layer, false, at);
                 } else {
@@ -157,10 +158,10 @@ impl Builder<'_> {
         let warnings = Warnings::of(at.ui);
         let own = Site { ui: &warnings, ..*at };
         let none = BTreeMap::new();
-        let variables = if let Action::Step(step) = &node.action { &step.env } else { &none };
+        let variables = node.step().map_or(&none, |step| &step.env);
         at.ui.emit(Event::Runs { why: &why.to_string(), variables });
         let done = match &node.action {
-            Action::Emerge(step) => self.merge(step, &why, &paths, &own),
+            Action::Emerge(command, step) => self.merge((command, step.as_deref()), &why, &paths, &own),
             Action::Step(step) => self.run_step(step, &why, &paths, &own),
             Action::Configure => Ok(()),
         };
@@ -169,7 +170,7 @@ impl Builder<'_> {
             return Err(self.fail(node, error, partial, at));
         }
         clear(&paths)?;
-        let emerge = matches!(node.action, Action::Emerge(_));
+        let emerge = matches!(node.action, Action::Emerge(..));
         let read = |place: &str| -> Result<Option<Changes>> {
             let upper = partial.upper(place);
             let varies = |path: &Path| emerge && varies(path);
@@ -192,8 +193,8 @@ impl Builder<'_> {
         let record = self.layer_record(&node.name, key, inputs, (now, start.elapsed()));
         let record = LayerRecord { result, volumes: of_volumes, bytes, notes: warnings.kept(), ..record };
         let layer = partial.keep(record, &changed)?;
-        if let (Action::Emerge(step), Some(content)) = (&node.action, self.merged.take()) {
-            self.remember(step, &content, &key, at)?;
+        if let (Action::Emerge(command, step), Some(content)) = (&node.action, self.merged.take()) {
+            self.remember((command, step.as_deref()), &content, &key, at)?;
         }
         self.tally.run.push(node.name.clone());
         at.ui.end(Outcome::Run, layer.log_path().as_deref());
@@ -270,8 +271,10 @@ impl Builder<'_> {
 pub(super) fn inputs(node: &Node, portage: &Inputs, plan: &Plan, chain: &Chain, store: &Store) -> Result<Inputs> {
     match &node.action {
         Action::Configure => Ok(Inputs::new()),
-        Action::Emerge(step) => {
-            let mut inputs = nodes::of_command(step);
+        Action::Emerge(command, step) => {
+            let uses = step.as_deref().map(|step| steps::uses(step, plan, chain, store));
+            let mut inputs = uses.transpose()?.unwrap_or_default();
+            inputs.extend(nodes::of_command(command));
             inputs.extend(portage.clone());
             Ok(inputs)
         }
@@ -281,16 +284,16 @@ pub(super) fn inputs(node: &Node, portage: &Inputs, plan: &Plan, chain: &Chain, 
 
 /// Returns true if a layer may be used: it is not too old, and its packages themselves are not wanted.
 pub(super) fn is_good(job: &Job, node: &Node, layer: &LayerRecord) -> bool {
-    match &node.action {
-        Action::Emerge(_) => !job.build.packages_only,
-        Action::Step(step) if step.binds.iter().any(|bind| bind.write) => false,
-        Action::Step(step) => match step.refresh {
-            None => true,
-            Some(Refresh::Always) => false,
-            Some(Refresh::After(seconds)) => time::now().saturating_sub(layer.started) < seconds,
-        },
-        Action::Configure => true,
+    if matches!(node.action, Action::Emerge(..)) && job.build.packages_only {
+        return false;
     }
+    let Some(step) = node.step() else { return true };
+    let fresh = match step.refresh {
+        None => true,
+        Some(Refresh::Always) => false,
+        Some(Refresh::After(seconds)) => time::now().saturating_sub(layer.started) < seconds,
+    };
+    fresh && !step.binds.iter().any(|bind| bind.write)
 }
 
 /// Removes the directories of the overlay mounts, apart from the changes.

@@ -100,7 +100,7 @@ impl Look<'_> {
         }
         let inputs = inputs(node, &self.portage, self.parts.plan, &self.chain, at.store)?;
         self.again |= self.parts.options.again.as_ref().is_some_and(|again| *again == node.name || again == ALL_STEPS);
-        if matches!(node.action, Action::Emerge(_)) && self.until.is_none() && !at.options.offline {
+        if matches!(node.action, Action::Emerge(..)) && self.until.is_none() && !at.options.offline {
             let unasked = self.parts.binhosts.iter().find(|host| host.index.is_none());
             self.until = unasked.map(|host| format!("{} is asked for its packages", host.spec.url));
         }
@@ -115,8 +115,8 @@ impl Look<'_> {
             self.until.get_or_insert_with(|| format!("{} has run", node.name));
         }
         // Without the configuration, an emerge command would seem to lack inputs; the state of a volume may not be known.
-        let of_step = matches!(node.action, Action::Step(_)) && (self.until.is_none() || node.volumes().is_empty());
-        if of_step || !self.portage.is_empty() {
+        let configured = matches!(node.action, Action::Step(_)) || !self.portage.is_empty();
+        if configured && (self.until.is_none() || node.volumes().is_empty()) {
             status.difference = self.reasons.difference(&node.name, &inputs);
         }
         Ok(Status { inputs, ..status })

@@ -1,11 +1,14 @@
 //! A step that runs emerge in the builder tree.
 
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
+use super::daemons::{self, Daemons};
 use super::metadata::{self, Metadata};
-use super::packages::{self, Packages};
+use super::packages::{self, Packages, Shown};
 use super::query::{self, Answer, Query};
+use super::steps::{self, Use};
 use super::trees::Trees;
+use super::volumes::Volumes;
 use super::{Builder, accelerate, binhost, observe, prepare, refused, resolve};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
@@ -16,7 +19,7 @@ use crate::plan::misses;
 use crate::plan::status::Why;
 use crate::portage::emerge::{self, Step};
 use crate::portage::{self, failure, left, query as facts};
-use crate::recipe::{Action, TreeKind};
+use crate::recipe::{self, Action, TreeKind};
 use crate::source::Site;
 use crate::store::trees::remove_tree;
 use crate::store::work::WorkPaths;
@@ -31,27 +34,72 @@ pub(super) struct Merging {
     pub(super) metadata: Option<Metadata>,
 }
 
+/// An emerge command, and the step that it belongs to, with its mounts and daemons.
+pub(super) type Command<'a> = (&'a Step, Option<&'a recipe::Step>);
+
 /// A step that runs, and its trees.
 struct Run<'a> {
     step: &'a Step,
+    own: Option<&'a recipe::Step>,
     trees: &'a Trees,
     paths: &'a WorkPaths,
     at: &'a Site<'a>,
 }
 
 impl Builder<'_> {
-    /// Runs the step `step`, whose changes go to `paths`. Its output goes to a file in the work directory, and to the user interface of
+    /// Runs an emerge command, whose changes go to `paths`. Its output goes to a file in the work directory, and to the user interface of
     /// `at`. The packages that it made are kept, also if it fails.
     ///
     /// # Errors
     /// [`Kind::Build`](crate::base::error::Kind::Build) with the package, the phase, the end of its log and the log's path.
-    pub(super) fn merge(&mut self, step: &Step, why: &Why, paths: &WorkPaths, at: &Site<'_>) -> Result<()> {
+    pub(super) fn merge(&mut self, command: Command<'_>, why: &Why, paths: &WorkPaths, at: &Site<'_>) -> Result<()> {
         self.begin_merging(at)?;
-        let trees = self.builder_trees(paths, &self.view)?;
-        at.ui.stage(&why.after(&step.what));
+        let (step, own) = command;
+        self.in_trees_of((own, Use::Change), paths, at, |builder, trees| {
+            at.ui.stage(&why.after(&step.what));
+            builder.merge_in(&Run { step, own, trees, paths, at })?;
+            at.ui.done();
+            Ok(())
+        })
+    }
+
+    /// Mounts the builder tree and the image with the mounts of the step `own`, and calls `look` with them. Changes go to `paths`.
+    ///
+    /// # Errors
+    /// [`Kind::System`](crate::base::error::Kind::System) if the kernel refuses a mount, and those of the mounts and of `look`.
+    pub(super) fn in_trees_of<T>(
+        &mut self,
+        (own, purpose): (Option<&recipe::Step>, Use),
+        paths: &WorkPaths,
+        at: &Site<'_>,
+        look: impl FnOnce(&mut Self, &Trees) -> Result<T>,
+    ) -> Result<T> {
+        let waiting = |cache: &str| at.ui.note(&format!("waiting for another build that uses the cache {cache}"));
+        let mounts = own.map(|own| self.step_place(at).mounts(own, purpose, &waiting)).transpose()?;
+        let (mut view, mut kept) = (self.view.clone(), None);
+        if let (Some(own), Some((mounts, caches))) = (own, mounts) {
+            view = view.for_step(own, mounts);
+            kept = Some(caches);
+        }
+        let of_build = std::mem::replace(&mut self.view, view);
+        let looked = self.builder_trees(paths, &self.view).and_then(|trees| {
+            let volumes = own.map_or(&[][..], |own| &own.volumes);
+            let trees = trees.with(Volumes::mount(volumes, &self.chain, None, paths)?);
+            // The caches stay locked until the end.
+            kept.as_ref().map_or(Ok(()), |kept| kept.prepare(trees.root()))?;
+            let looked = look(self, &trees)?;
+            trees.unmount()?;
+            Ok(looked)
+        });
+        self.view = of_build;
+        looked
+    }
+
+    fn merge_in(&mut self, run: &Run<'_>) -> Result<()> {
+        let Run { step, own, trees, paths, at } = *run;
         let restored = self.merging.iter().filter_map(|merging| merging.metadata.as_ref());
         restored.clone().try_for_each(|metadata| metadata.restore(trees.root()))?;
-        let done = self.emerge(&Run { step, trees: &trees, paths, at });
+        let done = self.emerge(run);
         restored.for_each(|metadata| metadata.keep(trees.root(), at.ui));
         let kept = self.keep_packages(at);
         if let Err(error) = done {
@@ -62,10 +110,9 @@ impl Builder<'_> {
             return Err(if binary_only { self.explained(error, step) } else { error });
         }
         kept?;
-        self.merged = self.merged_content(step, &trees, paths)?;
-        metadata::remove(trees.root())?;
-        at.ui.done();
-        trees.unmount()
+        own.map_or(Ok(()), |own| steps::check_made(own, self.changed_tree(own, trees), trees))?;
+        self.merged = self.merged_content(step, trees, paths)?;
+        metadata::remove(trees.root())
     }
 
     /// Prepares what all emerge commands need, before the first one.
@@ -105,6 +152,16 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// Shows the packages of the image's key. Asks Portage for the key, unless a command of emerge has run.
+    ///
+    /// # Errors
+    /// Those of the key, and [`Kind::System`](crate::base::error::Kind::System) if the kernel refuses a mount.
+    pub(super) fn shown_packages(&mut self, at: &Site<'_>) -> Result<Shown> {
+        self.begin_merging(at)?;
+        let merging = self.merging.as_ref().ok_or_else(|| Error::system("the packages of the build are not known"))?;
+        merging.packages.shown(self.parts.work.paths())
+    }
+
     /// Ends the emerge commands of a build.
     ///
     /// # Errors
@@ -137,7 +194,7 @@ impl Builder<'_> {
     }
 
     fn emerge(&self, run: &Run<'_>) -> Result<()> {
-        let Run { step, trees, paths, at } = *run;
+        let Run { step, own, trees, paths, at } = *run;
         if let Some(profile) = &step.profile {
             prepare::set_profile(trees.root(), profile)?;
         }
@@ -146,12 +203,23 @@ impl Builder<'_> {
         let mut plan = self.view.plan(paths.tree(), step.argv.iter().map(Into::into).collect(), Terminal::None);
         plan.env.extend(step.env.clone());
         plan.left = Some(left::VARIABLES.map(str::to_owned).to_vec());
+        plan.limit = own.and_then(|own| own.timeout);
+        let list = own.map_or(&[][..], |own| &own.daemons);
+        plan.daemons = daemons::plans(list, true);
         let in_place = self.parts.job.build.kind == TreeKind::Stage4;
-        let mut observer = observe::Emerge::new(paths, in_place, at.ui)?;
+        let daemons = Daemons::new(&step.name, list, &[], paths)?;
+        let mut observer = observe::Emerge::new(paths, in_place, daemons, at.ui)?;
+        let start = Instant::now();
         let exit = enter::run(&plan, Io::Observe(&mut observer))?;
         self.account(began, exit, at)?;
+        if let Some(error) = observer.daemons.error() {
+            return Err(error);
+        }
         if exit.success() {
             return if step.is_depclean() { self.check_wanted(step) } else { Ok(()) };
+        }
+        if let Some(seconds) = plan.limit.filter(|limit| start.elapsed() >= Duration::from_secs(*limit)) {
+            return Err(Error::build(format!("the step {} timed out after {seconds} s", step.name)));
         }
         if let Some(error) = portage::binhost::refusal(&String::from_utf8_lossy(&observer.tail())) {
             return Err(error);

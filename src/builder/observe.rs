@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
 
+use super::daemons::Daemons;
 use super::layer::open_log;
 use crate::base::error::Result;
 use crate::base::progress::{Event, Packages, Progress, Target};
 use crate::base::text::plain;
-use crate::enter::{Fate, Left, Observer};
+use crate::enter::{DaemonFailure, Fate, Left, Observer};
 use crate::portage::events::Watcher;
 use crate::portage::{failure, left};
 use crate::store::work::WorkPaths;
@@ -31,13 +32,23 @@ pub(super) struct Emerge<'a> {
     last: Packages,
     /// True if the builder tree is the image.
     in_place: bool,
+    pub(super) daemons: Daemons<'a>,
 }
 
 impl<'a> Emerge<'a> {
-    pub(super) fn new(work: &WorkPaths, in_place: bool, ui: &'a dyn Progress) -> Result<Self> {
+    pub(super) fn new(work: &WorkPaths, in_place: bool, daemons: Daemons<'a>, ui: &'a dyn Progress) -> Result<Self> {
         let logs = [open_log(&work.emerge_output())?, open_log(&work.log())?];
         let watcher = Watcher::new(&work.run().join("portage"), &work.logs().join("emerge.log"));
-        Ok(Self { ui, logs, tail: VecDeque::new(), began: false, watcher, last: Packages::default(), in_place })
+        Ok(Self {
+            ui,
+            logs,
+            tail: VecDeque::new(),
+            began: false,
+            watcher,
+            last: Packages::default(),
+            in_place,
+            daemons,
+        })
     }
 
     /// Returns true if emerge began to merge packages: it has not refused to.
@@ -76,6 +87,14 @@ impl Observer for Emerge<'_> {
             Some(sentence) => self.ui.warn(&sentence),
             None => {}
         }
+    }
+
+    fn daemon(&mut self, index: usize, bytes: &[u8]) {
+        self.daemons.take(index, bytes);
+    }
+
+    fn daemon_failed(&mut self, failure: DaemonFailure) {
+        self.daemons.fail(failure);
     }
 
     fn tick(&mut self) {

@@ -6,8 +6,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::Builder;
+use super::merge::Command;
 use super::query::Query;
 use super::resolve::MAX_TIME;
+use super::steps::{self, Use};
 use super::trees::Trees;
 use crate::base::digest::Sha256;
 use crate::base::error::Result;
@@ -57,31 +59,38 @@ impl Builder<'_> {
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if the trees cannot be mounted. A refusal of emerge is not an error here.
-    pub(super) fn find_by_content(&mut self, step: &Step, key: &Sha256, at: &Site<'_>) -> Result<Option<Layer>> {
+    pub(super) fn find_by_content(
+        &mut self,
+        command: Command<'_>,
+        key: &Sha256,
+        at: &Site<'_>,
+    ) -> Result<Option<Layer>> {
+        let (step, own) = command;
         if !step.merges() || self.again || self.parts.job.build.packages_only {
             return Ok(None);
         }
-        let ran = self.second_key(step, None);
+        let ran = self.second_key(command, None, at)?;
         if at.store.read_ref::<Target>(REFS, &ran.hex())?.is_none() {
             return Ok(None);
         }
         self.begin_merging(at)?;
         let work = self.parts.work.paths();
-        let trees = self.builder_trees(&work.on(&work.questions()), &self.view)?;
-        if let Some(profile) = &step.profile {
-            super::prepare::set_profile(trees.root(), profile)?;
-        }
-        let metadata = self.merging.as_ref().and_then(|merging| merging.metadata.as_ref());
-        metadata.map_or(Ok(()), |metadata| metadata.restore(trees.root()))?;
-        at.ui.stage(&step.resolving());
-        let arguments = step.argv.iter().skip(1).cloned().chain(["--package-moves=n".to_owned()]);
-        let content = self.content(step, arguments);
-        metadata.iter().for_each(|metadata| metadata.keep(trees.root(), at.ui));
-        trees.unmount()?;
+        let content = self.in_trees_of((own, Use::Look), &work.on(&work.questions()), at, |builder, trees| {
+            if let Some(profile) = &step.profile {
+                super::prepare::set_profile(trees.root(), profile)?;
+            }
+            let metadata = builder.merging.as_ref().and_then(|merging| merging.metadata.as_ref());
+            metadata.map_or(Ok(()), |metadata| metadata.restore(trees.root()))?;
+            at.ui.stage(&step.resolving());
+            let arguments = step.argv.iter().skip(1).cloned().chain(["--package-moves=n".to_owned()]);
+            let content = builder.content(step, arguments);
+            metadata.iter().for_each(|metadata| metadata.keep(trees.root(), at.ui));
+            content
+        });
         remove_tree(&work.questions())?;
         at.ui.done();
         let Some(content) = content? else { return Ok(None) };
-        let second = self.second_key(step, Some(&content));
+        let second = self.second_key(command, Some(&content), at)?;
         let Some(Target { key: other }) = at.store.read_ref(REFS, &second.hex())? else { return Ok(None) };
         let Some(layer) = at.store.layer(&other)? else { return Ok(None) };
         at.store.write_ref(REFS, &key.hex(), &Target { key: other })?;
@@ -103,21 +112,24 @@ impl Builder<'_> {
     }
 
     /// Remembers the layer `key` of a command that merged `content`, before the chain has it.
-    pub(super) fn remember(&self, step: &Step, content: &Sha256, key: &Sha256, at: &Site<'_>) -> Result<()> {
-        for second in [self.second_key(step, None), self.second_key(step, Some(content))] {
+    pub(super) fn remember(&self, command: Command<'_>, content: &Sha256, key: &Sha256, at: &Site<'_>) -> Result<()> {
+        for content in [None, Some(content)] {
+            let second = self.second_key(command, content, at)?;
             at.store.write_ref(REFS, &second.hex(), &Target { key: *key })?;
         }
         Ok(())
     }
 
     /// Returns the second key of a command that merges `content`; without it, the key of the fact that the command has run.
-    fn second_key(&self, step: &Step, content: Option<&Sha256>) -> Sha256 {
-        let mut inputs: Inputs = nodes::of_command(step);
+    fn second_key(&self, (step, own): Command<'_>, content: Option<&Sha256>, at: &Site<'_>) -> Result<Sha256> {
+        let uses = own.map(|own| steps::uses(own, self.parts.plan, &self.chain, at.store));
+        let mut inputs: Inputs = uses.transpose()?.unwrap_or_default();
+        inputs.extend(nodes::of_command(step));
         inputs.extend(self.portage.get("configuration").map(|digest| ("configuration".to_owned(), digest.clone())));
         let settings = self.merging.as_ref().filter(|_| content.is_some()).map(|merging| merging.packages.settings());
         inputs.extend(settings.map(|settings| ("settings".to_owned(), settings)));
         inputs.insert("packages".to_owned(), content.map_or_else(|| "any".to_owned(), Sha256::hex));
-        nodes::key(self.chain.state(), &inputs)
+        Ok(nodes::key(self.chain.state(), &inputs))
     }
 
     /// Asks for the content of packages in the mounted trees.

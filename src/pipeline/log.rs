@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::base::error::{Context, Error, Result};
 use crate::base::text::quoted;
-use crate::recipe::Job;
+use crate::recipe::{Action, Job, Step};
 use crate::source::Site;
 use crate::store::lock::Mode;
 use crate::store::work::State;
@@ -55,8 +55,17 @@ pub fn log(job: &Job, origin: &Path, name: &str, daemon: Option<&str>, at: &Site
 
 /// Refuses the name of a daemon that the step `name` does not have.
 fn check_daemon(job: &Job, name: &str, daemon: &str) -> Result<()> {
-    let step = job.steps.iter().find(|step| step.name == name);
-    let daemons: Vec<&str> = step.into_iter().flat_map(|step| &step.daemons).map(|own| own.name.as_str()).collect();
+    // A step that rebuilds packages has a command for each kind.
+    let is_of = |step: &Step| {
+        let rest = name.strip_prefix(&step.name).filter(|_| matches!(step.action, Action::Rebuild(_)));
+        step.name == name || rest.is_some_and(|rest| rest.starts_with('/'))
+    };
+    let daemons = match job.steps.iter().find(|step| is_of(step)) {
+        Some(step) => &step.daemons,
+        None if name.starts_with('@') => &job.emerge.daemons,
+        None => &Vec::new(),
+    };
+    let daemons: Vec<&str> = daemons.iter().map(|own| own.name.as_str()).collect();
     if daemons.contains(&daemon) {
         return Ok(());
     }

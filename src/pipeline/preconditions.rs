@@ -5,7 +5,6 @@ use crate::base::error::{Context, Error, Result};
 use crate::builder::{host, trial};
 use crate::os::{probe, space, userns};
 use crate::output::platform;
-use crate::plan::uses;
 use crate::plan::view::Caches;
 use crate::portage;
 use crate::recipe::{BaseSpec, Job};
@@ -55,7 +54,6 @@ pub(super) fn check(job: &Job, at: &Site<'_>) -> Result<()> {
 /// [`Kind::Usage`](crate::base::error::Kind::Usage) if one of them cannot be built.
 pub(super) fn check_recipe(job: &Job) -> Result<()> {
     portage::check(job)?;
-    uses::check(job)?;
     job.configurations.iter().try_for_each(|configuration| check_recipe(&configuration.job))?;
     job.from.as_ref().map_or(Ok(()), |parent| check_recipe(&parent.job))
 }

@@ -9,6 +9,7 @@ use crate::base::text::quoted;
 use crate::builder::base::Base;
 use crate::builder::chain::Chain;
 use crate::builder::failed::Failed;
+use crate::builder::packages::Packages;
 use crate::builder::prepared::{After, Parts, Prepared, run_in};
 use crate::builder::steps::{self, StepPlace};
 use crate::enter::Terminal;
@@ -124,8 +125,11 @@ fn at_step(job: &Job, work: &Work, (name, when): (&str, When), command: Vec<OsSt
         Some(step) => known_fetches(step, at)?,
         None => Vec::new(),
     };
+    let packages = Packages::of_last_build(work.paths());
+    let packages = packages.as_ref().and_then(Packages::directory).filter(|directory| directory.exists());
     let place = StepPlace {
         fetched: &fetched,
+        packages,
         job,
         base: &base,
         chain: &chain,

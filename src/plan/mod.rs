@@ -5,7 +5,6 @@ pub mod misses;
 pub mod nodes;
 pub mod packages;
 pub mod status;
-pub mod uses;
 pub mod view;
 
 use std::fmt;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::base::digest::Sha256;
 use crate::portage::emerge;
-use crate::recipe::{Job, Phase, Step, Volume};
+use crate::recipe::{self, Job, Phase, Step, Volume};
 use crate::store::layers::COMMAND;
 
 /// Version of the keys. A change of what they are made of needs a new one.
@@ -27,12 +27,18 @@ pub struct Node {
 }
 
 impl Node {
+    /// The parameters of the step: its mounts, its daemons.
+    pub fn step(&self) -> Option<&Step> {
+        match &self.action {
+            Action::Step(step) => Some(step),
+            Action::Emerge(_, step) => step.as_deref(),
+            Action::Configure => None,
+        }
+    }
+
     /// The volumes that the step names.
     pub fn volumes(&self) -> &[Volume] {
-        match &self.action {
-            Action::Step(step) => &step.volumes,
-            Action::Configure | Action::Emerge(_) => &[],
-        }
+        self.step().map_or(&[], |step| &step.volumes)
     }
 }
 
@@ -41,8 +47,8 @@ impl Node {
 pub enum Action {
     /// Portage's configuration.
     Configure,
-    /// An emerge command.
-    Emerge(emerge::Step),
+    /// An emerge command, with the step of the recipe that it belongs to. A command of the program's own has one if daemons run beside it.
+    Emerge(emerge::Step, Option<Box<Step>>),
     /// A step of the recipe.
     Step(Box<Step>),
 }
@@ -53,7 +59,10 @@ pub const CONFIGURE: &str = "@configure";
 /// Returns the steps of a build in order: those of the recipe by their phase, around the program's own, which run `commands`. `of_step`
 /// returns the emerge commands of a step of the recipe, if it has any.
 pub fn nodes(job: &Job, commands: &[emerge::Step], of_step: impl Fn(&Step) -> Vec<emerge::Step>) -> Vec<Node> {
-    let merging = |step: emerge::Step| Node { name: step.name.clone(), action: Action::Emerge(step) };
+    let merging = |command: emerge::Step, step: Option<Step>| Node {
+        name: command.name.clone(),
+        action: Action::Emerge(command, step.map(Box::new)),
+    };
     let of = |phase: Phase| {
         let steps = job.steps.iter().filter(move |step| step.at == phase);
         steps.flat_map(|step| {
@@ -61,18 +70,26 @@ pub fn nodes(job: &Job, commands: &[emerge::Step], of_step: impl Fn(&Step) -> Ve
             if commands.is_empty() {
                 vec![Node { name: step.name.clone(), action: Action::Step(Box::new(step.clone())) }]
             } else {
-                commands.into_iter().map(merging).collect()
+                commands.into_iter().map(|command| merging(command, Some(step.clone()))).collect()
             }
         })
     };
     let configure = Node { name: CONFIGURE.to_owned(), action: Action::Configure };
-    let commands = commands.iter().cloned().map(merging);
+    let commands = commands.iter().map(|command| merging(command.clone(), of_program(job, command)));
     of(Phase::Start)
         .chain([configure])
         .chain(of(Phase::BeforePackages))
         .chain(commands)
         .chain([Phase::Packages, Phase::BeforeUnmerge, Phase::AfterUnmerge, Phase::End].into_iter().flat_map(of))
         .collect()
+}
+
+/// Returns the step for a command of the program's own, if daemons run beside it.
+fn of_program(job: &Job, command: &emerge::Step) -> Option<Step> {
+    let action = recipe::Action::Emerge(command.atoms.clone());
+    let step = Step::new(&command.name, Phase::Packages, action);
+    let daemons = job.emerge.daemons.clone();
+    (!daemons.is_empty()).then_some(Step { network: true, daemons, ..step })
 }
 
 /// Returns the key of a step whose trees are in the state `parent`.
@@ -110,6 +127,7 @@ pub fn difference(old: &Inputs, new: &Inputs) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipe::{Daemon, fixture};
 
     fn inputs(pairs: &[(&str, &str)]) -> Inputs {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -130,5 +148,25 @@ mod tests {
         let old = inputs(&[("script", "a"), ("args", "b"), ("epoch", "1")]);
         assert_eq!(difference(&old, &inputs(&[("script", "x"), ("epoch", "1"), ("user", "u")])), "args, script, user");
         assert_eq!(difference(&old, &old), "");
+    }
+
+    #[test]
+    fn daemons_are_beside_the_commands_of_the_program() {
+        let mut job = fixture::job();
+        let command = emerge::Step {
+            name: "@packages".to_owned(),
+            what: "merging a/b".to_owned(),
+            argv: vec!["emerge".to_owned(), "a/b".to_owned()],
+            atoms: vec!["a/b".to_owned()],
+            env: BTreeMap::new(),
+            root: emerge::Root::Target,
+            profile: None,
+        };
+        let own = |job: &Job| nodes(job, std::slice::from_ref(&command), |_| Vec::new())[1].step().cloned();
+        assert_eq!(own(&job), None);
+        let run = vec!["d".to_owned()];
+        job.emerge.daemons.push(Daemon { name: "d".to_owned(), run, ready: None, timeout: 30, network: true });
+        let step = own(&job).unwrap();
+        assert_eq!((step.name.as_str(), step.daemons, step.network), ("@packages", job.emerge.daemons, true));
     }
 }

@@ -140,13 +140,20 @@ impl View {
     pub fn step(step: &Step, own: Vec<Mount>, offline: bool) -> Self {
         let mut mounts = base_mounts();
         mounts.push(Mount::Tmpfs { target: "/run".into(), mode: 0o755, size: None });
+        let view = Self { mounts, packages: Vec::new(), hostname: STEP_HOSTNAME.to_owned(), network: true };
+        view.for_step(step, own).offline(offline)
+    }
+
+    /// Adds the mounts of a step: `own`, its binds and caches, and its directories in memory. Takes the network away unless the step asks
+    /// for it.
+    #[must_use]
+    pub fn for_step(mut self, step: &Step, own: Vec<Mount>) -> Self {
         let tmpfs = |tmpfs: &StepTmpfs| Mount::Tmpfs { target: tmpfs.at.clone(), mode: 0o755, size: tmpfs.size };
         let mut own: Vec<Mount> = step.tmpfs.iter().map(tmpfs).chain(own).collect();
         // A mount in another one comes after it.
         own.sort_by(|one, other| one.target().cmp(other.target()));
-        mounts.extend(own);
-        let network = step.network && !offline;
-        Self { mounts, packages: Vec::new(), hostname: STEP_HOSTNAME.to_owned(), network }
+        self.mounts.extend(own);
+        self.offline(!step.network)
     }
 
     /// Adds a mount.
@@ -339,7 +346,27 @@ fn hostname(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::hostname;
+    use super::*;
+    use crate::portage::fixture::{World, job};
+    use crate::recipe::EMERGE_MOUNTS;
+
+    #[test]
+    fn a_recipe_knows_the_places_of_emerge() {
+        let world = World::new();
+        let mut job = job(world.usual());
+        job.accelerate.ccache = Some(crate::recipe::Ccache::default());
+        let (resolved, work) = (Resolved::new(&job).unwrap(), WorkPaths::new(world.path("work")));
+        let caches = Caches::of(&job, &world.path("home"));
+        let known = |path: &Path| {
+            ["/dev", "/proc", "/tmp", "/quern"].iter().chain(&EMERGE_MOUNTS).any(|at| path.starts_with(at))
+        };
+        for kind in [TreeKind::Image, TreeKind::Stage4] {
+            job.build.kind = kind;
+            let view = View::build(&job, &resolved, &caches, &work);
+            assert_eq!(view.targets().into_iter().find(|path| !known(path)), None);
+        }
+        assert!([portage::BINHOST, portage::KITS].iter().all(|path| known(Path::new(path))));
+    }
 
     #[test]
     fn a_host_name_has_letters_digits_and_hyphens() {

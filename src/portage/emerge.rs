@@ -218,7 +218,7 @@ pub fn of_step(job: &Job, builder: &BuilderInfo, step: &recipe::Step) -> Vec<Ste
         argv.extend(atoms.iter().cloned());
         argv
     };
-    match &step.action {
+    let mut commands = match &step.action {
         Action::Emerge(atoms) => {
             vec![command(name, format!("merging {}", short(atoms)), merging(again, atoms), root, atoms)]
         }
@@ -256,7 +256,12 @@ pub fn of_step(job: &Job, builder: &BuilderInfo, step: &recipe::Step) -> Vec<Ste
             kinds.iter().map(rebuild).collect()
         }
         Action::Run(_) | Action::Copy(_) | Action::Write(_) | Action::Delete(_) | Action::Settings(_) => Vec::new(),
+    };
+    for command in &mut commands {
+        let own = std::mem::replace(&mut command.env, step.env.clone());
+        command.env.extend(own);
     }
+    commands
 }
 
 /// Returns the arguments of one emerge that merges the packages of all `steps`, which act on one tree.

@@ -55,6 +55,7 @@ pub(crate) fn job() -> Job {
             load_average: None,
             options: Vec::new(),
             binary_only: false,
+            daemons: Vec::new(),
         },
         accelerate: Accelerate::default(),
         steps: Vec::new(),

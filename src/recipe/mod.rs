@@ -35,9 +35,9 @@ pub use ask::{Answers, Question, User};
 pub use edit::{NewLine, with_lines};
 pub use job::{
     Accelerate, Action, AxisValue, BaseSpec, Bind, BindContent, Binhost, Bounds, Build, Ccache, Compression, CopySpec,
-    Daemon, Emerge, Fetch, FetchFrom, FileSpec, FuntooProfile, Git, GroupSpec, Init, Job, Jobserver, MetaRepo,
-    MetaRepoPlace, Oci, Origin, Parent, Password, Phase, Portage, ProfileName, ProfileSpec, Ready, Rebuild, Refresh,
-    RepositorySpec, Script, Secret, SecretValue, Sharing, SignedFile, Snapshot, SnapshotFormat, Source, Step,
+    Daemon, EMERGE_MOUNTS, Emerge, Fetch, FetchFrom, FileSpec, FuntooProfile, Git, GroupSpec, Init, Job, Jobserver,
+    MetaRepo, MetaRepoPlace, Oci, Origin, Parent, Password, Phase, Portage, ProfileName, ProfileSpec, Ready, Rebuild,
+    Refresh, RepositorySpec, Script, Secret, SecretValue, Sharing, SignedFile, Snapshot, SnapshotFormat, Source, Step,
     StepCache, StepRoot, StepTmpfs, Strip, Switch, System, TreeKind, Units, UserSpec, Version, Volume, WriteSpec,
     names_step,
 };

@@ -15,6 +15,7 @@ mod used;
 pub use used::Used;
 
 use std::fs::Permissions;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -26,6 +27,7 @@ use super::query::{Answer, Query};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::progress::{Progress, Target};
 use crate::base::text::plain;
+use crate::enter::overlay::{self, Mounted, Overlay};
 use crate::fs::atomic;
 use crate::fs::rootfs::Rootfs;
 use crate::plan::view::{Caches, View};
@@ -220,6 +222,27 @@ impl Packages {
         self.parts.iter().find(|part| part.target == Target::Image).map(Part::directory)
     }
 
+    /// Shows the packages of the image's key in one directory: those of earlier builds, and those that the build in `work` has made so far.
+    ///
+    /// # Errors
+    /// [`Kind::System`] if the kernel refuses a mount.
+    pub(super) fn shown(&self, work: &WorkPaths) -> Result<Shown> {
+        let own = Some(work.private_packages(Target::Image)).filter(|_| !self.write);
+        let all = own.into_iter().chain(self.directory().map(Path::to_owned));
+        let mut directories: Vec<PathBuf> = all.filter(|path| path.exists()).collect();
+        if directories.len() < 2 {
+            let path = directories.pop().unwrap_or_else(|| work.packages().join("empty"));
+            Shelf::make(&path)?;
+            return Ok(Shown { path, _mounted: None });
+        }
+        let path = work.packages().join("shown");
+        let showing = || "showing the packages of the build";
+        fs_err::create_dir_all(&path).system(showing)?;
+        let at = fs_err::File::open(&path).system(showing)?;
+        let mounted = overlay::mount(Overlay { lowers: &directories, upper: None }, at.as_fd(), &path)?;
+        Ok(Shown { path, _mounted: Some(mounted) })
+    }
+
     /// Takes over the packages of a build in `work` that was killed, if there are any.
     ///
     /// # Errors
@@ -229,6 +252,20 @@ impl Packages {
             Some(mut packages) => packages.keep(work, ui),
             None => Ok(()),
         }
+    }
+}
+
+/// The packages of a build as its scripts see them, read-only. Dropping this ends the view.
+#[derive(Debug)]
+pub(in crate::builder) struct Shown {
+    path: PathBuf,
+    _mounted: Option<Mounted>,
+}
+
+impl Shown {
+    /// Returns their directory.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 }
 

@@ -46,6 +46,20 @@ pub(in crate::builder) fn inputs(step: &Step, plan: &Plan, chain: &Chain, store:
         Action::Rebuild(kinds) => add("rebuild", format!("{kinds:?}")),
         Action::Settings(system) => settings::inputs(system, plan.epoch, &mut add)?,
     }
+    inputs.extend(uses(step, plan, chain, store)?);
+    Ok(inputs)
+}
+
+/// Returns the inputs of a step besides its action: its mounts, its variables, its daemons.
+///
+/// # Errors
+/// Those of [`inputs`].
+pub(in crate::builder) fn uses(step: &Step, plan: &Plan, chain: &Chain, store: &Store) -> Result<Inputs> {
+    let mut inputs = Inputs::new();
+    let mut add = |name: &str, value: String| _ = inputs.insert(name.to_owned(), value);
+    if matches!(step.action, Action::Emerge(_) | Action::Rebuild(_)) && !step.network {
+        add("network", "false".to_owned());
+    }
     if step.root == StepRoot::Builder {
         add("in", "builder".to_owned());
     }

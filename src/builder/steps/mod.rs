@@ -9,8 +9,8 @@ mod script;
 mod secrets;
 mod settings;
 
-pub(super) use inputs::inputs;
-use mounts::Use;
+pub(super) use inputs::{inputs, uses};
+pub(super) use mounts::Use;
 pub use place::StepPlace;
 use script::Command;
 pub(super) use secrets::scan;
@@ -18,6 +18,7 @@ pub(super) use secrets::scan;
 use std::path::PathBuf;
 
 use super::Builder;
+use super::packages::Shown;
 use super::trees::Trees;
 use crate::base::error::{Error, Result};
 use crate::enter::Terminal;
@@ -42,7 +43,9 @@ impl Builder<'_> {
             format!("running the step {}", step.name)
         };
         at.ui.stage(&why.after(&what));
-        let place = self.step_place(at);
+        let names_packages = step.caches.iter().any(|cache| cache.name == "binpkgs");
+        let shown = if names_packages { Some(self.shown_packages(at)?) } else { None };
+        let place = StepPlace { packages: shown.as_ref().map(Shown::path), ..self.step_place(at) };
         let waiting = |cache: &str| at.ui.note(&format!("waiting for another build that uses the cache {cache}"));
         let (view, kept) = place.view(step, Use::Change, &waiting)?;
         let trees = place.trees(step, paths, &view, None)?;
@@ -64,15 +67,7 @@ impl Builder<'_> {
                 return Err(Error::system(format!("the step {} is not an emerge command", step.name)));
             }
         }
-        let is_there = |path: &PathBuf| {
-            let (root, path) = trees.volumes().holding(path).unwrap_or((root, path));
-            root.stat(path).is_ok_and(|stat| stat.is_some())
-        };
-        let missing = step.creates.iter().find(|path| !is_there(path));
-        if let Some(path) = missing {
-            return Err(Error::build(format!("the step {} did not make {}", step.name, path.display()))
-                .with_hint("`creates` of the step names the paths that it must make"));
-        }
+        check_made(step, root, &trees)?;
         at.ui.done();
         trees.unmount()
     }
@@ -90,7 +85,7 @@ impl Builder<'_> {
     }
 
     /// The surroundings of the steps.
-    fn step_place<'s>(&'s self, at: &Site<'s>) -> StepPlace<'s> {
+    pub(super) fn step_place<'s>(&'s self, at: &Site<'s>) -> StepPlace<'s> {
         let parts = self.parts;
         StepPlace {
             job: parts.job,
@@ -99,16 +94,33 @@ impl Builder<'_> {
             work: parts.work.paths(),
             epoch: parts.plan.epoch,
             fetched: parts.fetched,
+            packages: self.merging.as_ref().and_then(|merging| merging.packages.directory()),
             offline: at.options.offline,
             store: at.store,
         }
     }
 
     /// The tree whose files a step names by their paths.
-    fn changed_tree<'t>(&self, step: &Step, trees: &'t Trees) -> &'t Rootfs {
+    pub(super) fn changed_tree<'t>(&self, step: &Step, trees: &'t Trees) -> &'t Rootfs {
         match step.root {
             StepRoot::Image => trees.image().unwrap_or(trees.root()),
             StepRoot::Builder => trees.root(),
         }
+    }
+}
+
+/// Checks that a step has made the paths that it must make. `root` is the tree that it changed, one of `trees`.
+///
+/// # Errors
+/// [`Kind::Build`](crate::base::error::Kind::Build) if one is missing.
+pub(super) fn check_made(step: &Step, root: &Rootfs, trees: &Trees) -> Result<()> {
+    let is_there = |path: &PathBuf| {
+        let (root, path) = trees.volumes().holding(path).unwrap_or((root, path));
+        root.stat(path).is_ok_and(|stat| stat.is_some())
+    };
+    match step.creates.iter().find(|path| !is_there(path)) {
+        Some(path) => Err(Error::build(format!("the step {} did not make {}", step.name, path.display()))
+            .with_hint("`creates` of the step names the paths that it must make")),
+        None => Ok(()),
     }
 }

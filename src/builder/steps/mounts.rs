@@ -18,7 +18,7 @@ use crate::store::mounts::Kept;
 
 /// The use of the files of this machine and of caches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Use {
+pub(in crate::builder) enum Use {
     /// That of the step itself.
     Change,
     /// That of a shell, which cannot write to them.
@@ -27,7 +27,7 @@ pub(super) enum Use {
 
 /// The directories that a step writes to and that are kept, locked.
 #[derive(Debug)]
-pub(super) struct KeptCaches(Use, Vec<(StepCache, Kept)>);
+pub(in crate::builder) struct KeptCaches(Use, Vec<(StepCache, Kept)>);
 
 impl KeptCaches {
     /// Gives the directories the owner and the mode that the recipe says or, to new ones, those of the directory in the tree `root`. A look
@@ -35,7 +35,7 @@ impl KeptCaches {
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if they cannot be read or set.
-    pub(super) fn prepare(&self, root: &Rootfs) -> Result<()> {
+    pub(in crate::builder) fn prepare(&self, root: &Rootfs) -> Result<()> {
         for (StepCache { name, at, mode, uid, gid, .. }, kept) in &self.1 {
             if self.0 == Use::Look && !kept.fresh {
                 continue;
@@ -62,7 +62,12 @@ impl StepPlace<'_> {
     /// # Errors
     /// [`Kind::Usage`](crate::base::error::Kind::Usage) if a file has become a symlink,
     /// [`Kind::System`](crate::base::error::Kind::System) if a file cannot be written or a cache cannot be made.
-    pub(super) fn mounts(&self, step: &Step, purpose: Use, waiting: &dyn Fn(&str)) -> Result<(Vec<Mount>, KeptCaches)> {
+    pub(in crate::builder) fn mounts(
+        &self,
+        step: &Step,
+        purpose: Use,
+        waiting: &dyn Fn(&str),
+    ) -> Result<(Vec<Mount>, KeptCaches)> {
         let writable = purpose == Use::Change;
         let mut mounts = Vec::new();
         for (number, bind) in step.binds.iter().enumerate() {
@@ -82,9 +87,13 @@ impl StepPlace<'_> {
         let mut caches: Vec<&StepCache> = step.caches.iter().collect();
         caches.sort_by(|one, other| one.name.cmp(&other.name));
         for cache in caches {
-            match self.built_in(cache) {
-                Some(path) => mounts.push(Mount::read_only(path, &cache.at)),
-                None => {
+            // Emerge has the caches of the build, and writes to them.
+            if step.action.is_emerge() && cache.is_built_in() {
+                continue;
+            }
+            match cache.is_built_in() {
+                true => mounts.extend(self.built_in(cache).map(|path| Mount::read_only(path, &cache.at))),
+                false => {
                     let mode = match cache.sharing {
                         _ if purpose == Use::Look => Some(Mode::Shared),
                         Sharing::Shared => Some(Mode::Shared),
@@ -119,11 +128,12 @@ impl StepPlace<'_> {
         }
     }
 
-    /// Returns the directory of a cache of the build.
+    /// Returns the directory of a cache of the build, if it is known.
     fn built_in(&self, cache: &StepCache) -> Option<PathBuf> {
         match cache.name.as_str() {
             "distfiles" => Some(Caches::of(self.job, self.store.root()).distfiles),
             "ccache" => ccache(self.job, self.work),
+            "binpkgs" => self.packages.map(Path::to_owned),
             _ => None,
         }
     }

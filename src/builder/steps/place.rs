@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use super::identity;
 use super::mounts::{KeptCaches, Use};
@@ -40,6 +41,8 @@ pub struct StepPlace<'a> {
     pub epoch: u64,
     /// The downloads that steps name.
     pub fetched: &'a [FetchInput],
+    /// The directory with the packages of the image's key, if they are known.
+    pub packages: Option<&'a Path>,
     pub offline: bool,
     pub store: &'a Store,
 }

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use super::diagnostic::{Finding, Place, Problem, Texts};
 use super::parse::{Is, Item, Table, Value};
 use super::variables::{Family, Variables, tree_name};
-use super::{BaseSpec, Bounds, Compression, Job, Portage, Request, Source, TreeKind, words};
+use super::{BaseSpec, Bounds, Compression, Emerge, Job, Portage, Request, Source, TreeKind, words};
 use crate::base::text::quoted;
 use path::Must;
 
@@ -45,8 +45,9 @@ pub(super) fn job(
     let emerge = build.as_ref().map(|(_, kind)| checker.emerge(*kind));
     let accelerate = checker.accelerate(portage.as_ref().map(|portage| &portage.make_conf));
     let uses = checker.uses();
+    let daemons = checker.daemons_of_emerge(&uses);
     let (mut steps, skipped) = checker.steps(&uses);
-    checker.unmerging(&mut steps);
+    checker.unmerging(&mut steps, &daemons);
     checker.settings(&mut steps, &uses);
     let strip = checker.strip();
     let split = checker.split();
@@ -79,7 +80,7 @@ pub(super) fn job(
         source: source?,
         portage: portage?,
         build: build?,
-        emerge: emerge??,
+        emerge: Emerge { daemons, ..emerge?? },
         accelerate: accelerate?,
         steps,
         skipped,

@@ -15,7 +15,9 @@ pub use oci::Oci;
 pub use parent::{AxisValue, Parent};
 pub use steps::{Action, CopySpec, Phase, Rebuild, Refresh, Script, Step, StepRoot, StepTmpfs, WriteSpec};
 pub use system::{FileSpec, GroupSpec, Init, Password, Switch, System, Units, UserSpec};
-pub use uses::{Bind, BindContent, Daemon, Fetch, FetchFrom, Ready, Secret, SecretValue, Sharing, StepCache, Volume};
+pub use uses::{
+    Bind, BindContent, Daemon, EMERGE_MOUNTS, Fetch, FetchFrom, Ready, Secret, SecretValue, Sharing, StepCache, Volume,
+};
 
 /// One image to build. Every path is absolute and every value is valid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -518,6 +520,9 @@ pub struct Emerge {
     /// Uses binary packages only, and builds nothing.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub binary_only: bool,
+    /// Processes that live while a command of the program's own merges packages.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub daemons: Vec<Daemon>,
 }
 
 /// `[accelerate]`: the helpers of compilers.

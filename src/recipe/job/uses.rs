@@ -11,6 +11,20 @@ use super::Git;
 use crate::archive::leak;
 use crate::base::digest::Sha256;
 
+/// The places of emerge's own mounts besides those of every step.
+pub const EMERGE_MOUNTS: [&str; 10] = [
+    "/run",
+    "/var/cache/binhost",
+    "/var/cache/binpkgs",
+    "/var/cache/binpkgs-builder",
+    "/var/cache/ccache",
+    "/var/cache/distfiles",
+    "/var/db/repos",
+    "/var/git/meta-repo/kits",
+    "/var/log/portage",
+    "/var/tmp",
+];
+
 /// `[bind.NAME]`: files of this machine that a step sees.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Bind {
@@ -65,6 +79,13 @@ pub struct StepCache {
     /// Its group; by default that of the directory in the tree.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gid: Option<u32>,
+}
+
+impl StepCache {
+    /// Returns true for a cache of the build.
+    pub fn is_built_in(&self) -> bool {
+        matches!(self.name.as_str(), "binpkgs" | "distfiles" | "ccache")
+    }
 }
 
 /// The use of a cache by several builds at once.

@@ -305,6 +305,7 @@ pub(super) const KEYS: &[Key] = &[
     key("emerge", "unmerge", Type::Strs, r#"unmerge = ["sys-apps/man-pages"]"#),
     key("emerge", "depclean", Type::Bool, "depclean = true"),
     key("emerge", "rebuild", Type::Strs, r#"rebuild = ["preserved"]"#),
+    key("emerge", "daemons", Type::Strs, r#"daemons = ["distccd"]"#),
     key("emerge", "ask", Type::Bool, "ask = false"),
     key("emerge", "load-average", Type::Int, "load-average = 8"),
     key("steps", "env", Type::Map, r#"env = { LANG = "C" }"#),

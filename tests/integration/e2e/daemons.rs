@@ -32,7 +32,7 @@ fn recipe(stand: &Stand, name: &str, rest: &str) -> PathBuf {
 }
 
 /// Returns the number of processes of this machine that run `sleep` for so many seconds.
-fn sleeping(seconds: &str) -> usize {
+pub(super) fn sleeping(seconds: &str) -> usize {
     let processes = fs_err::read_dir("/proc").unwrap().flatten();
     let lines = processes.filter_map(|process| fs_err::read(process.path().join("cmdline")).ok());
     lines.filter(|line| line.starts_with(format!("sleep\0{seconds}\0").as_bytes())).count()

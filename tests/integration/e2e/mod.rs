@@ -28,6 +28,7 @@ mod kits;
 mod listing;
 mod lock;
 mod matrix;
+mod merging;
 mod metadata;
 mod packages;
 mod python;

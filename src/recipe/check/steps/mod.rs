@@ -9,14 +9,14 @@ mod unmerge;
 pub(super) use action::entries;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::uses::{Used, Uses};
 use super::{Checker, Word, unchanged};
 use crate::base::text::{nearest, quoted};
 use crate::recipe::diagnostic::{Finding, Place, Problem};
 use crate::recipe::parse::{Is, Item, Table};
-use crate::recipe::{Action, Phase, Refresh, Step, StepRoot, StepTmpfs, words};
+use crate::recipe::{Action, EMERGE_MOUNTS, Phase, Refresh, Step, StepRoot, StepTmpfs, words};
 use order::Node;
 
 /// The limit on groups in groups.
@@ -195,6 +195,12 @@ impl Checker<'_> {
         self.once(mounts.iter().copied());
         self.beside(&mounts, &used);
         let action = action?;
+        if of.1 == Phase::Start {
+            self.before_configuration(&mounts, &used);
+        }
+        if action.is_emerge() {
+            self.apart_from_emerge(table, &mounts, &used);
+        }
         let common = common?.or(defaults, &action);
         if let (Some(place), false) = (&used.networked, common.network.unwrap_or(action.has_network())) {
             let problem = Problem::new("the step has no network").help("add network = true to the step");
@@ -308,6 +314,35 @@ impl Checker<'_> {
                     format!("the mount at {} lies in the {kind} {}", quoted(&inner.to_string_lossy()), quoted(name));
                 self.texts.problem(place, title, Problem::new(format!("below {}", at.display())));
             }
+        }
+    }
+
+    /// Refuses the packages of the build before Portage is configured.
+    fn before_configuration(&mut self, mounts: &[(&Place, &PathBuf)], used: &Used) {
+        let Some(packages) = used.caches.iter().find(|cache| cache.name == "binpkgs") else { return };
+        for (place, _) in mounts.iter().filter(|(_, at)| **at == packages.at) {
+            let problem = Problem::new("not known before Portage is configured")
+                .help("let the step run later, for example with at = \"before-packages\"");
+            self.texts.problem(place, "the packages of the build have no key yet", problem);
+        }
+    }
+
+    /// Refuses mounts of an emerge step at places that emerge needs, and those of a sysroot.
+    fn apart_from_emerge(&mut self, table: &Table, mounts: &[(&Place, &PathBuf)], used: &Used) {
+        let meets = |at: &Path| EMERGE_MOUNTS.iter().find(|own| at.starts_with(own) || Path::new(own).starts_with(at));
+        let built_in = |at: &Path| used.caches.iter().any(|cache| cache.is_built_in() && cache.at == at);
+        for (place, at) in mounts.iter().filter(|(_, at)| !built_in(at)) {
+            if let Some(own) = meets(at) {
+                let title = format!("a step of emerge cannot have a mount at {}", quoted(&at.to_string_lossy()));
+                self.texts.problem(place, title, Problem::new(format!("emerge has its own {own}")));
+            }
+        }
+        let named = |at: &PathBuf| mounts.iter().any(|(_, other)| *other == at);
+        let Some(bind) = used.binds.iter().find(|bind| !named(&bind.at) && meets(&bind.at).is_some()) else { return };
+        if let Some(item) = ["emerge", "unmerge", "depclean", "rebuild"].iter().find_map(|key| table.get(*key)) {
+            let title = format!("a step of emerge cannot see {} of the sysroot", quoted(&bind.at.to_string_lossy()));
+            let problem = Problem::new("emerge has a mount of its own there").help("add sysroot = false to the step");
+            self.texts.problem(&item.key_at.clone(), title, problem);
         }
     }
 

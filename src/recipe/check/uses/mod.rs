@@ -54,7 +54,8 @@ impl Checker<'_> {
     /// Returns the declared things, if the recipe has steps or settings that can name them.
     pub(super) fn uses(&mut self) -> Uses {
         let mut uses = Uses::default();
-        if self.value("", "step").is_none() && !self.tree.contains_key("system") {
+        let users = [("", "step"), ("", "system"), ("emerge", "daemons")];
+        if users.into_iter().all(|(section, key)| self.item(section, key).is_none()) {
             return uses;
         }
         for (name, table) in self.declared("bind") {
@@ -126,15 +127,10 @@ impl Checker<'_> {
         let fetch = self.names(table, "fetch", "fetch", &uses.fetches).into_iter().map(|(_, fetch)| fetch).collect();
         let caches = self.names(table, "caches", "cache", &uses.caches);
         mounts.extend(caches.iter().map(|(word, cache)| (word.at.clone(), cache.at.clone())));
+        self.with_ccache(&caches);
         let volumes = self.names(table, "volumes", "volume", &uses.volumes);
         mounts.extend(volumes.iter().map(|(word, volume)| (word.at.clone(), volume.at.clone())));
-        let daemons = self.names(table, "daemons", "daemon", &uses.daemons);
-        for (index, (word, daemon)) in daemons.iter().enumerate() {
-            if daemons[..index].iter().any(|(_, other)| other.name == daemon.name) {
-                let title = format!("the daemon {} is named twice", quoted(&word.text));
-                self.texts.problem(&word.at, title, Problem::new("again here"));
-            }
-        }
+        let daemons = self.daemons(table, uses);
         let named = self.names(table, "secrets", "secret", &uses.secrets);
         let mut secrets = Vec::new();
         // A step that does not run needs no secrets.
@@ -164,6 +160,30 @@ impl Checker<'_> {
     pub(super) fn secret_named(&mut self, word: &Word, uses: &Uses) -> Option<Secret> {
         let source = self.named(word, "secret", &uses.secrets)?;
         self.value_of(&source, word)
+    }
+
+    /// Returns the daemons that a table names.
+    pub(super) fn daemons(&mut self, table: &Table, uses: &Uses) -> Vec<(Word, Daemon)> {
+        let daemons = self.names(table, "daemons", "daemon", &uses.daemons);
+        for (index, (word, daemon)) in daemons.iter().enumerate() {
+            if daemons[..index].iter().any(|(_, other)| other.name == daemon.name) {
+                let title = format!("the daemon {} is named twice", quoted(&word.text));
+                self.texts.problem(&word.at, title, Problem::new("again here"));
+            }
+        }
+        daemons
+    }
+
+    /// Refuses the cache of compiled files in a recipe that does not use ccache.
+    fn with_ccache(&mut self, caches: &[(Word, StepCache)]) {
+        let off = match self.value("accelerate", "ccache").map(|value| &value.is) {
+            None => true,
+            Some(is) => *is == Is::Bool(false),
+        };
+        for (word, _) in caches.iter().filter(|(_, cache)| off && cache.name == "ccache") {
+            let problem = Problem::new("no ccache").help("set accelerate.ccache = true");
+            self.texts.problem(&word.at, "the recipe does not use ccache", problem);
+        }
     }
 
     /// Looks the names of a list up among the declared things.

@@ -179,6 +179,8 @@ fn wrong_things_are_refused() {
         ("secrets = ['s']", "declare it in a table [secret.s]"),
         ("leak = 'allow'", "`leak` has no effect on a step without secrets"),
         ("binds = [{ text = 'x', at = '/x' }]\ntmpfs = ['/x']", "two mounts at `/x`"),
+        ("caches = ['ccache']", "the recipe does not use ccache"),
+        ("caches = ['binpkgs']\nat = 'start'", "the packages of the build have no key yet"),
         ("daemons = ['d', 'd']\n[daemon.d]\nrun = ['d']", "the daemon `d` is named twice"),
         ("daemons = ['d']\n[daemon.d]\nrun = ['d']\nnetwork = true", "a daemon has the network of its step"),
         ("volumes = ['v']\ntmpfs = ['/v/x']\n[volume.v]\nat = '/v'", "lies in the volume `v`"),
@@ -187,6 +189,46 @@ fn wrong_things_are_refused() {
         let refused = refusal(&request(&place, &format!("{step}{key}\n"), &[], &[]));
         assert!(refused.contains(said), "{key}: {refused}");
     }
+}
+
+#[test]
+fn steps_of_emerge_have_mounts_beside_those_of_emerge() {
+    let place = Place::new();
+    place.write("root/opt/file", "x");
+    let step = "[bind.r]\nsysroot = 'root'\n[[step]]\nname = 'a'\n";
+    for action in ["emerge = ['a/b']", "unmerge = ['a/b']", "depclean = true", "rebuild = ['preserved']"] {
+        let uses = "caches = ['distfiles', 'binpkgs']\ntmpfs = ['/tmp/x']\nbinds = [{ text = 'x', at = '/x' }]\n";
+        let job = job(&request(&place, &format!("{step}{action}\n{uses}"), &[], &[]));
+        let at: Vec<_> = job.steps[0].binds.iter().map(|bind| bind.at.to_str().unwrap()).collect();
+        assert_eq!((at, job.steps[0].tmpfs.len()), (vec!["/opt/file", "/x"], 1), "{action}");
+    }
+    for (key, said) in [
+        ("tmpfs = ['/var/tmp/x']", "emerge has its own /var/tmp"),
+        ("tmpfs = ['/var']", "emerge has its own /var/cache/binhost"),
+        ("binds = [{ text = 'x', at = '/var/db/repos/own' }]", "a step of emerge cannot have a mount at"),
+    ] {
+        let refused = refusal(&request(&place, &format!("{step}emerge = ['a/b']\n{key}\n"), &[], &[]));
+        assert!(refused.contains(said), "{key}: {refused}");
+    }
+    place.write("root/var/tmp/file", "x");
+    let lines = format!("{step}emerge = ['a/b']\n");
+    let refused = refusal(&request(&place, &lines, &[], &[]));
+    assert!(refused.contains("cannot see `/var/tmp/file` of the sysroot"), "{refused}");
+    let without = job(&request(&place, &format!("{lines}sysroot = false\n"), &[], &[]));
+    assert!(without.steps[0].binds.is_empty());
+}
+
+#[test]
+fn daemons_of_emerge_are_beside_its_own_commands_that_merge() {
+    let place = Place::new();
+    let lines = "[daemon.d]\nrun = ['d']\nnetwork = true\n[emerge]\ndaemons = ['d']\ndepclean = true\n\
+                 rebuild = ['preserved']\n";
+    let job = job(&request(&place, lines, &[], &[]));
+    assert_eq!(job.emerge.daemons[0].name, "d");
+    let of: Vec<_> = job.steps.iter().map(|step| (step.name.as_str(), step.daemons.len())).collect();
+    assert_eq!(of, [("@depclean", 0), ("@rebuild", 1)]);
+    let refused = refusal(&request(&place, "[emerge]\ndaemons = ['d']\n", &[], &[]));
+    assert!(refused.contains("the recipe has no daemon `d`"), "{refused}");
 }
 
 const ASKS: &str = "[ask.host]\nquestion = 'Name'\ndefault = '{{image}}'\npattern = '[a-z0-9-]{1,9}'\n\
