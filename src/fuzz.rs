@@ -4,6 +4,7 @@
 //! inputs. All parsers promise not to panic or loop forever, to use bounded memory, and to keep control characters out of messages.
 
 use crate::base::digest::Algorithm;
+use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::path::{Component, Path};
 use std::time::SystemTime;
@@ -27,6 +28,7 @@ use crate::recipe;
 use crate::source::digests;
 use crate::source::pointer;
 use crate::source::repository::meta_repo;
+use crate::system;
 use crate::verify::{self, Keyring, cleartext};
 
 /// A fuzz body.
@@ -59,6 +61,8 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("stat", stat),
     ("environment", environment),
     ("ccache", ccache),
+    ("accounts", accounts),
+    ("unit", unit),
 ];
 
 /// Maximum number of bytes to decompress from an input.
@@ -399,6 +403,69 @@ pub fn environment(bytes: &[u8]) {
 pub fn ccache(bytes: &[u8]) {
     let (before, after) = bytes.split_at(bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len()));
     plain(&Statistics::parse(after).since(Statistics::parse(before)));
+}
+
+/// A tree of a few files.
+struct Files<'a>(Vec<(&'a str, &'a [u8])>);
+
+impl system::Tree for Files<'_> {
+    fn read(&self, path: &str) -> crate::base::error::Result<Option<Vec<u8>>> {
+        Ok(self.0.iter().find(|(name, _)| *name == path).map(|(_, bytes)| bytes.to_vec()))
+    }
+
+    fn list(&self, path: &str) -> crate::base::error::Result<Option<Vec<String>>> {
+        let names = self.0.iter().filter_map(|(name, _)| name.strip_prefix(path)?.strip_prefix('/'));
+        Ok(Some(names.map(str::to_owned).collect()))
+    }
+
+    fn look(&self, path: &str) -> crate::base::error::Result<Option<system::Node>> {
+        Ok(self.read(path)?.map(|_| system::Node::File(0o644)))
+    }
+}
+
+/// Adds a user to account files, which the input has one after the other with a NUL between them. Each line stays, and the new files are
+/// accepted again without a change.
+pub fn accounts(bytes: &[u8]) {
+    const NAMES: [&str; 4] = ["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow"];
+    let user = recipe::UserSpec { name: "me".to_owned(), groups: vec!["wheel".to_owned()], ..Default::default() };
+    let settings = recipe::System { users: vec![user], ..Default::default() };
+    let files: Vec<_> = NAMES.into_iter().zip(bytes.split(|byte| *byte == 0)).collect();
+    let change = |files: &[(&str, &[u8])]| system::settings(&settings, &Files(files.to_vec()), &Default::default());
+    let outcome = match change(&files) {
+        Ok(outcome) => outcome,
+        Err(error) => return harmless(&error),
+    };
+    let mut after: BTreeMap<&str, Vec<u8>> = files.iter().map(|(name, bytes)| (*name, bytes.to_vec())).collect();
+    for change in outcome.changes {
+        let system::Change::File { path, bytes, .. } = change else { continue };
+        let Some(name) = NAMES.into_iter().find(|name| *name == path) else { continue };
+        let lines = after.get(name).map(|before| before.split(|byte| *byte == b'\n').count()).unwrap_or_default();
+        assert!(bytes.split(|byte| *byte == b'\n').count() + 1 >= lines, "{path}");
+        after.insert(name, bytes);
+    }
+    let after: Vec<_> = after.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
+    let again = change(&after).expect("files of the program's own");
+    let of_accounts =
+        |change: &&system::Change| matches!(change, system::Change::File { path, .. } if NAMES.contains(&&**path));
+    assert_eq!(again.changes.iter().find(of_accounts), None);
+}
+
+/// Enables a unit. Every link lies in systemd's directory and has a plain name.
+pub fn unit(bytes: &[u8]) {
+    let units = recipe::Units { enable: vec!["x@1.service".to_owned()], ..Default::default() };
+    let settings = recipe::System { units, init: Some(recipe::Init::Systemd), ..Default::default() };
+    let tree = Files(vec![("/usr/lib/systemd/system/x@.service", bytes)]);
+    let outcome = match system::settings(&settings, &tree, &Default::default()) {
+        Ok(outcome) => outcome,
+        Err(error) => return harmless(&error),
+    };
+    outcome.warnings.iter().for_each(|warning| plain(warning));
+    for change in &outcome.changes {
+        let system::Change::Link { path, target, .. } = change else { panic!("{change:?}") };
+        let inner = Path::new(path).strip_prefix("/etc/systemd/system").expect("a place for links");
+        assert!(inner.components().all(|part| matches!(part, Component::Normal(_))), "{path}");
+        assert_eq!(target, "/usr/lib/systemd/system/x@.service");
+    }
 }
 
 /// Checks that an error contains no control characters.

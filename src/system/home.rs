@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::{Access, Change, Node, Tree, text_of};
 use crate::base::error::{Error, Result};
+use crate::base::text::escaped;
 use crate::recipe::CopySpec;
 
 /// The files that a new home has.
@@ -32,12 +33,12 @@ pub(super) fn changes(home: &Home, tree: &dyn Tree, changes: &mut Vec<Change>) -
         changes.push(Change::Directory { path: path.clone(), mode: 0o700, owner: *owner });
         skeleton(SKEL, home, 0, tree, changes)?;
     } else if tree.list(path)?.is_none() && (!home.keys.is_empty() || home.files.is_some()) {
-        return Err(Error::build(format!("the home {path} is not a directory in the tree")));
+        return Err(Error::build(format!("the home {} is not a directory in the tree", escaped(path))));
     }
     if !home.keys.is_empty() {
         let directory = format!("{}/.ssh", path.trim_end_matches('/'));
         if tree.look(&directory)?.is_some_and(|node| !matches!(node, Node::Directory(_))) {
-            return Err(Error::build(format!("{directory} is not a directory in the tree")));
+            return Err(Error::build(format!("{} is not a directory in the tree", escaped(&directory))));
         }
         let file = format!("{directory}/authorized_keys");
         let mut text = text_of(tree, &file)?;

@@ -17,7 +17,7 @@ mod texts;
 use std::collections::BTreeMap;
 
 use crate::base::error::{Error, Result};
-use crate::base::text::{nearest, quoted};
+use crate::base::text::{escaped, nearest, quoted};
 use crate::recipe::{CopySpec, FileSpec, System};
 use accounts::Accounts;
 
@@ -162,13 +162,14 @@ fn unknown<'a>(kind: &str, name: &str, known: impl IntoIterator<Item = &'a str>)
     let mut known: Vec<&str> = known.into_iter().collect();
     known.sort_unstable();
     let error = Error::build(format!("the tree has no {kind} {}", quoted(name)));
-    let meant = nearest(name, known.iter().copied()).map(|meant| format!("did you mean {meant}? "));
+    let meant = nearest(name, known.iter().copied()).map(|meant| format!("did you mean {}? ", escaped(meant)));
     let more = known.len().saturating_sub(LISTED);
     known.truncate(LISTED);
+    let list = escaped(&known.join(", "));
     let all = match (known.is_empty(), more) {
         (true, _) => format!("it has no {kind}"),
-        (false, 0) => format!("it has {}", known.join(", ")),
-        (false, more) => format!("it has {} and {more} more", known.join(", ")),
+        (false, 0) => format!("it has {list}"),
+        (false, more) => format!("it has {list} and {more} more"),
     };
     error.with_hint(format!("{}{all}", meant.unwrap_or_default()))
 }
@@ -176,7 +177,8 @@ fn unknown<'a>(kind: &str, name: &str, known: impl IntoIterator<Item = &'a str>)
 /// Returns the text of a file; empty if it does not exist.
 fn text_of(tree: &dyn Tree, path: &str) -> Result<String> {
     let bytes = tree.read(path)?.unwrap_or_default();
-    String::from_utf8(bytes).map_err(|_| Error::build(format!("reading {path} of the tree: it is not UTF-8")))
+    String::from_utf8(bytes)
+        .map_err(|_| Error::build(format!("reading {} of the tree: it is not UTF-8", escaped(path))))
 }
 
 /// True if the tree has a regular file or directory at `path`, or a symlink.

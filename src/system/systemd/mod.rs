@@ -252,8 +252,7 @@ fn expanded(text: &str, of: &Name) -> Result<String> {
             _ => return wrong("a specifier that depends on the machine"),
         }
     }
-    let letter = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
-    if made.is_empty() || made.starts_with('.') || !made.chars().all(letter) {
+    if !unit::is_name(&made) {
         return wrong("not a name of a unit");
     }
     Ok(made)

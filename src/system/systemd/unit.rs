@@ -12,6 +12,12 @@ const SUFFIXES: [&str; 11] =
 /// The limit on links from a name to a unit.
 const MAX_LINKS: usize = 8;
 
+/// Returns true for a text that can be the name of a unit.
+pub(super) fn is_name(name: &str) -> bool {
+    let letter = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    !name.is_empty() && name.len() < 256 && !name.starts_with('.') && name.chars().all(letter)
+}
+
 /// Returns true for the name of a unit with its suffix.
 pub(super) fn has_suffix(name: &str) -> bool {
     name.rsplit_once('.').is_some_and(|(_, suffix)| SUFFIXES.contains(&suffix))
@@ -82,6 +88,9 @@ pub(super) fn find(name: &str, tree: &dyn Tree) -> Result<Option<Unit>> {
             return Ok(Some(Unit { name, path: target }));
         }
         let other = Name::parse(target.rsplit('/').next().unwrap_or_default());
+        if !is_name(&other.full) || !has_suffix(&other.full) {
+            return Ok(None);
+        }
         if other.full == name.full || other.full == name.template() {
             // A unit that lies in another directory.
             let inside = format!("{}/{target}", path.rsplit_once('/').map_or("", |(directory, _)| directory));

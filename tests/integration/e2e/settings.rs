@@ -231,3 +231,32 @@ fn root_units_are_enabled_as_systemctl_does() {
         assert!(ours.contains(part), "{part}: {ours}");
     }
 }
+
+#[test]
+fn root_settings_stay_in_the_tree() {
+    let Some(stand) = Stand::sharing(Privilege::Root) else { return };
+    let outside = stand.env.path("outside");
+    fs::create_dir(&outside).unwrap();
+    let links = "mkdir -p /srv/quern-test\nrm -rf /home\nln -s /../../../srv/quern-test /home\nrm -rf /etc/sysctl.d\n";
+    let recipe = |more: &str, sysctl: &str| {
+        let step = format!("[[step]]\nname = \"links\"\nrun = '''\n{links}{more}\n'''\n");
+        let settings = format!("[system]\nusers.me = {{ ssh-keys = [\"{KEY}\"] }}\n{sysctl}\n");
+        stand.recipe("settings-links", &format!("kind = \"stage4\"\n[emerge]\npackages = []\n{step}{settings}"))
+    };
+    let script =
+        "printf '#!/bin/sh\\ncp /etc/locale.gen /made\\n' > /usr/sbin/locale-gen\nchmod +x /usr/sbin/locale-gen";
+    let locale = "locale = { lang = \"en_US.UTF-8\", generate = [\"en_US.UTF-8 UTF-8\"] }";
+    let built = stand.build(&recipe(script, locale)).success();
+    let tree = unpacked(&stand, &built.results()[0]);
+    let keys = fs::read_to_string(tree.join("srv/quern-test/me/.ssh/authorized_keys"));
+    assert_eq!(keys.unwrap(), format!("{KEY}\n"));
+    assert!(!Path::new("/srv/quern-test").exists());
+    // The program of the tree made the locales.
+    assert_eq!(fs::read_to_string(tree.join("made")).unwrap(), "en_US.UTF-8 UTF-8\n");
+    // A place that only this machine has.
+    let nowhere = format!("ln -s /../../..{} /etc/sysctl.d", text(&outside));
+    let failed = stand.build(&recipe(&nowhere, "sysctl = { \"vm.swappiness\" = 1 }"));
+    assert_ne!(failed.code, 0, "{}", failed.stderr);
+    assert!(failed.stderr.contains("sysctl.d/quern.conf"), "{}", failed.stderr);
+    assert_eq!(fs::read_dir(outside).unwrap().count(), 0);
+}
