@@ -9,6 +9,7 @@ use super::files;
 use super::script::Command;
 use crate::base::digest::Sha256;
 use crate::base::error::{Error, Result};
+use crate::base::text::escaped;
 use crate::fs::rootfs::Rootfs;
 use crate::recipe::{CopySpec, FileSpec, Password, Step, System};
 use crate::source::Site;
@@ -94,7 +95,7 @@ pub(super) fn inputs(system: &System, epoch: u64, add: &mut dyn FnMut(&str, Stri
     let document =
         serde_json::to_value(&rest).map_err(|error| Error::system("describing the settings").with_source(error))?;
     for (key, value) in document.as_object().into_iter().flatten() {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let text = escaped(&value.as_str().map_or_else(|| value.to_string(), str::to_owned));
         add(key, if text.len() <= SHOWN { text } else { Sha256::of(text.as_bytes()).hex() });
     }
     Ok(())

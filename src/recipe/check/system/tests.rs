@@ -102,6 +102,32 @@ fn a_user_without_a_name_is_left_out() {
 }
 
 #[test]
+fn an_included_file_gives_settings_key_by_key() {
+    let place = Place::new();
+    let base = "[system]\nhostname = 'base'\nservices = ['a']\n[system.users.me]\nshell = '/bin/sh'\nuid = 1500\n";
+    place.write("base.toml", base);
+    let lines = "[system]\nservices = ['b', 'c']\nusers.me.shell = '/bin/zsh'\nusers.you = {}\n";
+    place.write("top.toml", format!("include = ['base.toml']\n{lines}"));
+    let job = job(&place.request(&["good.toml", "top.toml"]));
+    let system = settings(&job);
+    assert_eq!((system.hostname.as_deref(), system.services.len()), (Some("base"), 2));
+    let me = &system.users[0];
+    assert_eq!((me.name.as_str(), me.uid, me.shell.as_deref()), ("me", Some(1500), Some("/bin/zsh")));
+    assert_eq!(system.users.len(), 2);
+}
+
+#[test]
+fn an_image_does_not_have_the_settings_of_the_one_it_starts_from() {
+    let place = Place::new();
+    let system = "[build]\nkind = 'stage4'\n[system]\nhostname = 'p'\n";
+    place.write("parent.toml", format!("include = ['good.toml']\n{system}"));
+    place.write("sub/child.toml", "from = '../parent.toml'\n[[step]]\nname = 's'\nrun = 'true'\n");
+    let job = job(&place.request(&["sub/child.toml"]));
+    assert_eq!(job.steps.iter().map(|step| step.name.as_str()).collect::<Vec<_>>(), ["s"]);
+    assert_eq!(settings(&job.from.unwrap().job).hostname.as_deref(), Some("p"));
+}
+
+#[test]
 fn wrong_settings_are_refused() {
     let place = Place::new();
     place.write("private", "-----BEGIN OPENSSH PRIVATE KEY-----\n");
