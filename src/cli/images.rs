@@ -1,5 +1,6 @@
 //! Several images of a tree: the order, failures, and the table at the end.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::RecipeArgs;
@@ -58,6 +59,22 @@ pub(super) fn below(directory: &Path, ui: &Terminal) -> Result<Vec<PathBuf>> {
             .with_hint(format!("the recipe of an image in a tree is a file {}", lineage::IMAGE)));
     }
     Ok(images)
+}
+
+/// Refuses two images of one name: their results would replace each other.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::base::error::Kind::Usage) with the two files.
+pub(super) fn check_names(images: &[(Job, PathBuf)]) -> Result<()> {
+    let mut names: BTreeMap<&str, &Path> = BTreeMap::new();
+    for (job, origin) in images {
+        if let Some(first) = names.insert(&job.path, origin) {
+            let places = format!("{} and {}", first.display(), origin.display());
+            return Err(Error::usage(format!("two images have the name {}: {places}", job.path))
+                .with_hint("leave `name` out of one of the recipes: an image has the name of its directory"));
+        }
+    }
+    Ok(())
 }
 
 /// Builds images, parents before the images that start from them. A failure stops only the images that need the failed one. Returns the

@@ -4,7 +4,7 @@ use crate::base::time::SourceDate;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::{RecipeArgs, answers};
+use super::{RecipeArgs, answers, images};
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::progress::Progress;
 use crate::builder::host;
@@ -78,6 +78,7 @@ pub(super) fn with_each(
             .for_each(|warning| ui.warn(&warning));
         read.push((loaded.job, origin(&args)?));
     }
+    images::check_names(&read)?;
     args.answers.save(&known)?;
     let store = as_root()?;
     work(read.into_iter().map(|(job, origin)| Session { job, origin, store: store.clone() }).collect())

@@ -197,6 +197,7 @@ fn fragments_that_contradict_each_other_are_refused() {
     for (one, other, said) in [
         ("[portage]\nuse = ['a']", "[portage]\nuse = ['-*']", "`a` and `-*` in portage.use"),
         ("[portage]\nuse = ['-a']", "[portage]\nuse = ['a']", "`-a` and `a` in portage.use"),
+        ("[system]\nservices = ['a']", "[system]\nservices = ['-a', 'b']", "`a` and `-a` in system.services"),
         ("[emerge]\njobs = 2", "[emerge]\njobs = 3", "two values of `emerge.jobs`"),
         ("[emerge]\noptions = ['-v']", "[emerge]\noptions = ['-q']", "two values of `emerge.options`"),
         (

@@ -56,6 +56,11 @@ fn tuples_are_built_by_their_names(privilege: Privilege) {
     assert!(built.stderr.contains(&format!("{name}/blue-xl  cached")), "{}", built.stderr);
     let unknown = stand.env.run(["build", text(&tree.join("blue-xs"))]).code(2);
     assert!(unknown.stderr.contains("did you mean blue-s?"), "{}", unknown.stderr);
+    // Two images of one name would replace each other's results.
+    let other = stand.env.write(format!("{name}/other/quern.toml"), "name = \"base\"\n");
+    let refused = stand.env.run(["tree", text(&tree)]).code(2);
+    assert!(refused.stderr.contains(&format!("two images have the name {name}/base: ")), "{}", refused.stderr);
+    std::fs::remove_file(other).unwrap();
     // A tuple is not built in place of a directory.
     stand.env.write(format!("{name}/red-s/quern.toml"), "");
     let refused = stand.env.run(["tree", text(&tree)]).code(2);
