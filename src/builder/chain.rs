@@ -15,7 +15,7 @@ use crate::plan::nodes::CONFIGURE;
 use crate::portage;
 use crate::store::Store;
 use crate::store::layers::{self, Layer, LayerRecord, MAX_CHAIN};
-use crate::store::work::{Below, WorkPaths};
+use crate::store::work::{Below, State, WorkPaths};
 
 /// A base and the layers over it. The store keeps them for as long as this value lives.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub struct Chain {
     layers: Vec<(String, Arc<Layer>)>,
     /// The number of the lowest layers that one layer replaces in overlays, and that layer.
     merged: Option<(usize, Arc<Layer>)>,
+    /// The volumes that began in their states in other images, with the layers of these images.
+    borrowed: BTreeMap<String, Self>,
 }
 
 impl Chain {
@@ -47,7 +49,14 @@ impl Chain {
 
     /// The state `state`, without layers.
     fn at(state: Sha256) -> Self {
-        Self { state, ground: state, volumes: BTreeMap::new(), layers: Vec::new(), merged: None }
+        Self {
+            state,
+            ground: state,
+            volumes: BTreeMap::new(),
+            layers: Vec::new(),
+            merged: None,
+            borrowed: BTreeMap::new(),
+        }
     }
 
     /// Returns the lowest `count` layers, which both chains hold then.
@@ -56,6 +65,7 @@ impl Chain {
     /// Those of [`Chain::shorten`].
     pub fn lowest(&self, count: usize, store: &Store) -> Result<Self> {
         let mut chain = Self::at(self.ground);
+        chain.borrowed = self.borrowed.iter().map(|(name, of)| (name.clone(), of.copied())).collect();
         self.layers.iter().take(count).for_each(|(name, layer)| chain.put(name, Arc::clone(layer)));
         chain.merged = self.merged.clone().filter(|(merged, _)| *merged <= count);
         chain.shorten(MAX_CHAIN, store)?;
@@ -81,12 +91,41 @@ impl Chain {
         at.map(|at| self.lowest(at, store)).transpose()
     }
 
-    /// The layers `steps` by the names and keys of their steps, lowest first, over any base. `None` if one of them was removed from the store.
+    /// Returns all layers again, which both chains hold then.
+    fn copied(&self) -> Self {
+        let mut chain = Self::at(self.ground);
+        self.layers.iter().for_each(|(name, layer)| chain.put(name, Arc::clone(layer)));
+        chain
+    }
+
+    /// Starts the volume `name` in the state that it has in the image with the layers `other`.
+    pub fn borrow(&mut self, name: &str, other: &Self) {
+        let mut of = other.borrowed.get(name).map_or_else(|| Self::at(Sha256::of(b"")), Self::copied);
+        let changes = |layer: &&(String, Arc<Layer>)| layer.1.record().volumes.contains_key(name);
+        other.layers.iter().filter(changes).for_each(|(step, layer)| of.put(step, Arc::clone(layer)));
+        self.borrowed.insert(name.to_owned(), of);
+    }
+
+    /// Returns the layers that [`Chain::borrow`] was given, by the names of the volumes.
+    pub fn borrowed_keys(&self) -> BTreeMap<String, Vec<(String, Sha256)>> {
+        self.borrowed.iter().map(|(name, of)| (name.clone(), of.keys())).collect()
+    }
+
+    /// The layers of the last build with the record `state`, over any base. `None` if one of them was removed from the store.
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if a layer cannot be read.
-    pub fn find(steps: &[(String, Sha256)], store: &Store) -> Result<Option<Self>> {
-        let mut chain = Self::at(Sha256::of(b""));
+    pub fn find(state: &State, store: &Store) -> Result<Option<Self>> {
+        let mut borrowed = BTreeMap::new();
+        for (name, layers) in &state.volumes {
+            let Some(of) = Self::found(&layers[..], BTreeMap::new(), store)? else { return Ok(None) };
+            borrowed.insert(name.clone(), of);
+        }
+        Self::found(&state.layers, borrowed, store)
+    }
+
+    fn found(steps: &[(String, Sha256)], borrowed: BTreeMap<String, Self>, store: &Store) -> Result<Option<Self>> {
+        let mut chain = Self { borrowed, ..Self::at(Sha256::of(b"")) };
         for (name, key) in steps {
             let Some(layer) = store.layer(key)? else { return Ok(None) };
             chain.push(name, layer);
@@ -116,12 +155,14 @@ impl Chain {
 
     /// The state of a volume: the same for the same results of all steps that named it.
     pub fn volume_state(&self, volume: &str) -> Sha256 {
-        self.volumes.get(volume).copied().unwrap_or_else(|| Sha256::of(b""))
+        let own = self.volumes.get(volume).copied();
+        own.or_else(|| self.borrowed.get(volume).map(|of| of.volume_state(volume))).unwrap_or_else(|| Sha256::of(b""))
     }
 
     /// The names of the volumes that steps named.
     pub fn volumes(&self) -> impl Iterator<Item = &str> {
-        self.volumes.keys().map(String::as_str)
+        let other = self.borrowed.keys().filter(|name| !self.volumes.contains_key(*name));
+        self.volumes.keys().chain(other).map(String::as_str)
     }
 
     /// Returns the time from which on modification times are those of the layers or of a step that begins at `now`: when the first step
@@ -218,9 +259,15 @@ impl Chain {
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if the directory cannot be made.
     pub fn volume(&self, name: &str, paths: &WorkPaths) -> Result<OverlayMount> {
-        let empty = paths.empty();
-        make_empty(&empty).system(|| "making the empty directory of a volume")?;
-        Ok(self.over_it(OverlayMount::alone(volumes::place(name), empty)))
+        let ground = match self.borrowed.get(name) {
+            Some(of) => of.volume(name, paths)?,
+            None => {
+                let empty = paths.empty();
+                make_empty(&empty).system(|| "making the empty directory of a volume")?;
+                OverlayMount::alone(volumes::place(name), empty)
+            }
+        };
+        Ok(self.over_it(ground))
     }
 }
 

@@ -67,6 +67,12 @@ impl AnswerArgs {
     }
 }
 
+/// Returns answers as a file for `--answers`.
+pub(super) fn file(answers: &Answers) -> Zeroizing<String> {
+    let line = |(name, value): (&String, &Zeroizing<String>)| format!("{name} = {}\n", toml_string(value));
+    Zeroizing::new(answers.0.iter().map(line).collect())
+}
+
 fn text(answers: &BTreeMap<String, String>) -> String {
     answers.iter().map(|(name, value)| format!("{name} = {}\n", toml_string(value))).collect()
 }
@@ -80,6 +86,12 @@ pub(super) struct Asker<'a> {
 impl<'a> Asker<'a> {
     pub(super) fn new(ui: &'a Terminal) -> Self {
         Self { ui, answered: Vec::new() }
+    }
+
+    /// Returns the answers so far.
+    pub(super) fn answers(&self) -> Answers {
+        let pair = |(question, answer): &(Question, Zeroizing<String>)| (question.name.clone(), answer.clone());
+        Answers(self.answered.iter().map(pair).collect())
     }
 }
 

@@ -1,20 +1,25 @@
 //! `build`: makes an image from a recipe.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal as _};
+use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::ValueEnum;
 
+use super::images::{self, State};
 use super::lock::LockArgs;
+use super::parallel::Processes;
 use super::session::{self, Privilege, Session};
-use super::{RecipeArgs, SecretArgs, images};
+use super::{RecipeArgs, SecretArgs, answers};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
 use crate::base::time::SourceDate;
 use crate::os::userns;
 use crate::output::{Published, Role};
 use crate::pipeline::{self, ALL_STEPS, BuildOptions, Finished, PlanOptions, StepOptions};
+use crate::recipe::{Answers, Secrets};
 use crate::source::{ResolveOptions, Site};
 use crate::store::Store;
 use crate::ui::Terminal;
@@ -88,6 +93,19 @@ pub struct Args {
     /// written, a warning says so, the build goes on, and its exit code is 4 in the end.
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     pub events: Option<PathBuf>,
+    /// Build up to N images of DIR/... at the same time, each in a process
+    ///
+    /// An image waits for those that it starts from or needs. Lines on standard error begin with the name of the image.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = NonZeroU8::MIN,
+        conflicts_with_all = ["dry_run", "interactive", "shell_on_failure", "events"]
+    )]
+    pub jobs_images: NonZeroU8,
+    /// Build one of several images, and print its state after the results; for processes of --jobs-images
+    #[arg(long, hide = true)]
+    pub part: bool,
     /// Accept a signed list that is older than a previously seen one, this once
     #[arg(long)]
     pub allow_rollback: bool,
@@ -117,6 +135,7 @@ impl Deny {
 impl Args {
     pub(super) fn run(mut self, ui: &Terminal) -> Result<i32> {
         self.recipe.secrets = self.secrets.treatment();
+        self.recipe.shared = self.part;
         let date = session::source_date()?;
         let overrides: Vec<String> = self.overrides()?;
         let images = images::of(&self.recipe, ui)?;
@@ -134,7 +153,10 @@ impl Args {
         }
         let recorder = || Recorder::new(ui, &self.records());
         if let Some(images) = images {
-            return session::with_each(&self.recipe, &images, &overrides, ui, |sessions| {
+            return session::with_each(&self.recipe, &images, &overrides, ui, |sessions, asked| {
+                if self.jobs_images.get() > 1 {
+                    return self.build_in_processes(sessions, asked, ui);
+                }
                 let recorder = recorder()?;
                 let built =
                     images::build(sessions, ui, |session| self.of(&session.origin).build(session, date, &recorder));
@@ -143,16 +165,81 @@ impl Args {
         }
         session::with(&self.recipe, &overrides, ui, |session| {
             let recorder = recorder()?;
-            let built = self.build(session, date, &recorder);
+            let all = if self.part { Vec::new() } else { images::with_needed(session) };
+            let built = if all.len() <= 1 {
+                let finished = self.build(session, date, &recorder);
+                finished.map(|finished| self.tell_state(&finished, ui))
+            } else {
+                images::build(all, ui, |one| {
+                    let args = if one.origin == session.origin { self.clone() } else { self.of(&one.origin).whole() };
+                    args.build(one, date, &recorder)
+                })
+            };
             let recorded = recorder.finish(built.as_ref().err());
-            built?;
-            recorded.map(|()| 0)
+            let code = built?;
+            recorded.map(|()| code)
         })
     }
 
     /// Returns the same command for one image of a tree.
     fn of(&self, image: &Path) -> Self {
         Self { recipe: RecipeArgs { files: vec![image.to_owned()], ..self.recipe.clone() }, ..self.clone() }
+    }
+
+    /// Returns the same command without wishes about the steps of one image.
+    fn whole(self) -> Self {
+        Self { until: None, again: None, interactive: false, ..self }
+    }
+
+    /// Builds images in processes that run this command for one of them.
+    fn build_in_processes(&self, sessions: Vec<Session>, asked: &Answers, ui: &Terminal) -> Result<i32> {
+        let store = sessions.first().map(|session| session.store.root().as_os_str().to_owned());
+        let (mut answers, given) = (self.recipe.answers.saved()?, self.recipe.answers.given()?);
+        // The answers of options win over those of the environment, and those of a file do not.
+        let is_given = |name: &OsStr| {
+            let name = name.to_string_lossy();
+            given.0.keys().any(|given| name.eq_ignore_ascii_case(&format!("QUERN_ANSWER_{}", given.replace('-', "_"))))
+        };
+        let env = std::env::vars_os().filter(|(name, _)| !is_given(name) && name != "QUERN_HOME");
+        let env = env.chain(store.map(|store| ("QUERN_HOME".into(), store))).collect();
+        answers.0.extend(asked.0.clone());
+        answers.0.extend(given.0.clone());
+        let words = |session: &Session| self.words(&session.origin, ui);
+        let most = usize::from(self.jobs_images.get());
+        Processes { most, arguments: &words, env, answers: answers::file(&answers) }.build(sessions, ui)
+    }
+
+    /// Returns the arguments of a process that builds the image of the recipe `origin` alone.
+    fn words(&self, origin: &Path, ui: &Terminal) -> Vec<OsString> {
+        let mut words: Vec<OsString> = ["build", "--part", "--answers=/dev/stdin"].map(Into::into).to_vec();
+        let mut option = |name: &str, value: &OsStr| {
+            words.extend([format!("--{name}").into(), value.to_owned()]);
+        };
+        self.recipe.set.iter().for_each(|set| option("set", OsStr::new(set)));
+        let paths = [("outdir", &self.outdir), ("log-dir", &self.log_dir), ("lock-file", &self.lock.lock_file)];
+        paths.into_iter().for_each(|(name, path)| path.iter().for_each(|path| option(name, path.as_os_str())));
+        self.again.iter().for_each(|again| option("again", OsStr::new(again)));
+        self.deny.iter().for_each(|Deny::Glsa| option("deny", OsStr::new("glsa")));
+        let set = [
+            ("offline", self.offline),
+            ("binary-only", self.binary_only),
+            ("watch", self.watch),
+            ("allow-rollback", self.allow_rollback),
+            ("locked", self.lock.locked),
+            ("allow-commands", self.secrets.treatment() == Secrets::ReadAndRun),
+        ];
+        words.extend(set.into_iter().filter(|(_, set)| *set).map(|(name, _)| format!("--{name}").into()));
+        words.extend(ui.words().into_iter().map(Into::into));
+        words.extend(["--".into(), origin.as_os_str().to_owned()]);
+        words
+    }
+
+    /// Tells the process that this one is a part of the state of the image. Returns the exit code.
+    fn tell_state(&self, finished: &Finished, ui: &Terminal) -> i32 {
+        if self.part {
+            ui.result(if finished.cached { State::Cached } else { State::Built }.word());
+        }
+        0
     }
 
     /// Builds one image, and prints its results.
@@ -279,4 +366,37 @@ fn size(path: &Path) -> u64 {
     }
     let entries = fs_err::read_dir(path).into_iter().flatten().flatten();
     entries.map(|entry| size(&entry.path())).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::ui::Options;
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        build: Args,
+        #[arg(long)]
+        color: Option<String>,
+    }
+
+    #[test]
+    fn the_process_of_an_image_has_the_options_of_the_command() {
+        let given = "build --set a.b=c --set d.e=f --outdir /out --offline --binary-only --deny glsa --again all --watch --log-dir logs \
+                     --allow-rollback --allow-commands --locked --lock-file lock --jobs-images 3 --answer a=b tree/...";
+        let args = Command::parse_from(given.split_whitespace()).build;
+        let words = args.words(Path::new("/tree/p/quern.toml"), &Terminal::new(Options::default()));
+        let part = Command::parse_from(words).build;
+        assert!(part.part && part.jobs_images.get() == 1 && part.recipe.files == [Path::new("/tree/p/quern.toml")]);
+        let recipe = RecipeArgs {
+            files: part.recipe.files.clone(),
+            answers: part.recipe.answers.clone(),
+            ..args.recipe.clone()
+        };
+        let expected = Args { recipe, part: true, jobs_images: NonZeroU8::MIN, ..args };
+        assert_eq!(format!("{part:?}"), format!("{expected:?}"));
+    }
 }

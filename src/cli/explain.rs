@@ -72,7 +72,7 @@ impl Args {
         // Only the inputs of a step need values.
         let secrets = if self.atoms.len() == 1 { self.secrets.treatment() } else { Secrets::Leave };
         let (files, set, answers) = (vec![self.file.clone()], self.set.clone(), self.answers.clone());
-        let recipe = RecipeArgs { files, set, answers, secrets };
+        let recipe = RecipeArgs { files, set, answers, secrets, shared: false };
         session::with(&recipe, &[], ui, |Session { job, origin, store }| {
             let locked = self.look.lock.entry(&recipe, job)?;
             let at = self.look.site(store, locked.as_ref(), ui);

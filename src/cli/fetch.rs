@@ -49,7 +49,13 @@ pub struct Args {
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
-        let recipe = RecipeArgs { files: self.files, set: self.set, answers: self.answers, secrets: Secrets::Leave };
+        let recipe = RecipeArgs {
+            files: self.files,
+            set: self.set,
+            answers: self.answers,
+            secrets: Secrets::Leave,
+            shared: false,
+        };
         if let Some(arch) = &self.list {
             return list(&recipe, arch, ui);
         }

@@ -1,14 +1,14 @@
 //! Several images of a tree: the order, failures, and the table at the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::RecipeArgs;
 use super::session::{self, Session};
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Progress;
 use crate::pipeline::Finished;
-use crate::recipe::{self, Job, lineage};
+use crate::recipe::{self, Job, OtherImage, lineage};
 use crate::ui::Terminal;
 
 /// The last component of a path that means all images in and below a directory.
@@ -16,17 +16,18 @@ const ALL: &str = "...";
 
 /// The outcome for one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     Built,
     /// All steps were in the store.
     Cached,
     Failed,
-    /// An image that it starts from failed.
+    /// An image that it starts from or needs failed.
     Skipped,
 }
 
 impl State {
-    fn word(self) -> &'static str {
+    /// The word in the table at the end.
+    pub(super) fn word(self) -> &'static str {
         match self {
             Self::Built => "built",
             Self::Cached => "cached",
@@ -77,6 +78,40 @@ pub(super) fn check_names(images: &[(Job, PathBuf)]) -> Result<()> {
     Ok(())
 }
 
+/// The images that are done, in the order in which they ended.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    images: Vec<(String, PathBuf, State)>,
+    /// The exit code of the first failure, or 0.
+    code: i32,
+}
+
+impl Done {
+    /// Adds an image.
+    pub(super) fn add(&mut self, (path, origin): (String, PathBuf), state: State) {
+        self.images.push((path, origin, state));
+    }
+
+    /// Adds an image that failed, with the exit code that it alone would have.
+    pub(super) fn fail(&mut self, image: (String, PathBuf), code: i32) {
+        self.code = if self.code == 0 { code } else { self.code };
+        self.add(image, State::Failed);
+    }
+
+    /// Returns true if an image that the one of `job` starts from or needs was not built.
+    pub(super) fn stops(&self, job: &Job) -> bool {
+        let others = others(job);
+        let failed = |state: &State| matches!(state, State::Failed | State::Skipped);
+        self.images.iter().any(|(_, origin, state)| failed(state) && others.contains(origin.as_path()))
+    }
+
+    /// Shows the table, and returns the exit code.
+    pub(super) fn end(self, ui: &Terminal) -> i32 {
+        table(&self.images).iter().for_each(|line| ui.note(line));
+        self.code
+    }
+}
+
 /// Builds images, parents before the images that start from them. A failure stops only the images that need the failed one. Returns the
 /// exit code: that of the first failure.
 ///
@@ -87,31 +122,24 @@ pub(super) fn build(
     ui: &Terminal,
     build: impl Fn(&Session) -> Result<Finished>,
 ) -> Result<i32> {
-    let mut done: Vec<(String, PathBuf, State)> = Vec::new();
-    let mut code = 0;
+    let mut done = Done::default();
     for session in sorted(sessions) {
-        let failed = |origin: &Path| {
-            done.iter().any(|(_, other, state)| other == origin && matches!(state, State::Failed | State::Skipped))
-        };
-        let (path, origin) = (session.job.path.clone(), session.origin.clone());
-        let state = if ancestors(&session.job).any(failed) {
-            State::Skipped
-        } else {
-            match session::run(session, &build) {
-                Ok(Finished { cached: true, .. }) => State::Cached,
-                Ok(_) => State::Built,
-                Err(error) if matches!(error.kind(), crate::base::error::Kind::Killed(_)) => return Err(error),
-                Err(error) => {
-                    ui.error(&error);
-                    code = if code == 0 { error.exit_code() } else { code };
-                    State::Failed
-                }
+        let image = (session.job.path.clone(), session.origin.clone());
+        if done.stops(&session.job) {
+            done.add(image, State::Skipped);
+            continue;
+        }
+        match session::run(session, &build) {
+            Ok(Finished { cached: true, .. }) => done.add(image, State::Cached),
+            Ok(_) => done.add(image, State::Built),
+            Err(error) if matches!(error.kind(), Kind::Killed(_)) => return Err(error),
+            Err(error) => {
+                ui.error(&error);
+                done.fail(image, error.exit_code());
             }
-        };
-        done.push((path, origin, state));
+        }
     }
-    table(&done).iter().for_each(|line| ui.note(line));
-    Ok(code)
+    Ok(done.end(ui))
 }
 
 /// Returns one line for each image.
@@ -120,19 +148,44 @@ fn table(done: &[(String, PathBuf, State)]) -> Vec<String> {
     done.iter().map(|(path, _, state)| format!("{path:width$}  {}", state.word())).collect()
 }
 
-/// The recipes that the image of `job` starts from, the nearest first.
-fn ancestors(job: &Job) -> impl Iterator<Item = &Path> {
-    std::iter::successors(job.from.as_deref(), |parent| parent.job.from.as_deref())
-        .map(|parent| parent.origin.as_path())
+/// The recipes of the images that the one of `job` starts from or needs, and of those that these start from or need.
+pub(super) fn others(job: &Job) -> BTreeSet<&Path> {
+    let mut all = BTreeSet::new();
+    let mut open: Vec<&OtherImage> = job.others().collect();
+    while let Some(other) = open.pop() {
+        if all.insert(other.origin.as_path()) {
+            open.extend(other.job.others());
+        }
+    }
+    all
 }
 
-/// Sorts images so that each one comes after those that it starts from. Otherwise, the order stays.
+/// Returns the session `session` after sessions for the images that it needs, and that the images below it need.
+pub(super) fn with_needed(session: &Session) -> Vec<Session> {
+    let mut sessions: Vec<Session> = Vec::new();
+    let mut open = vec![&session.job];
+    while let Some(job) = open.pop() {
+        open.extend(job.others().map(|other| &other.job));
+        for other in &job.needs {
+            if !sessions.iter().any(|session| session.origin == other.origin) {
+                let (job, origin) = (other.job.clone(), other.origin.clone());
+                sessions.push(Session { job, origin, store: session.store.clone() });
+            }
+        }
+    }
+    sessions.push(session.clone());
+    sorted(sessions)
+}
+
+/// Sorts images so that each one comes after those that it starts from or needs. Otherwise, the order stays.
 pub(super) fn sorted(mut sessions: Vec<Session>) -> Vec<Session> {
     let mut sorted: Vec<Session> = Vec::new();
     while !sessions.is_empty() {
-        let waits =
-            |session: &Session| ancestors(&session.job).any(|path| sessions.iter().any(|one| one.origin == path));
-        // Images cannot start from each other in a cycle, so one of them is ready.
+        let waits = |session: &Session| {
+            let others = others(&session.job);
+            sessions.iter().any(|one| others.contains(one.origin.as_path()))
+        };
+        // Images cannot wait for each other in a cycle, so one of them is ready.
         let next = sessions.iter().position(|session| !waits(session)).unwrap_or_default();
         sorted.push(sessions.remove(next));
     }

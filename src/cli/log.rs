@@ -40,7 +40,7 @@ pub struct Args {
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
         let (files, set, answers) = (vec![self.file.clone()], self.set.clone(), self.answers.clone());
-        let recipe = RecipeArgs { files, set, answers, secrets: Secrets::Leave };
+        let recipe = RecipeArgs { files, set, answers, secrets: Secrets::Leave, shared: false };
         session::with(&recipe, &[], ui, |Session { job, origin, store }| {
             let at = Site::new(store, ResolveOptions { offline: true, ..ResolveOptions::default() }, ui);
             match pipeline::log(job, origin, &self.step, self.daemon.as_deref(), &at)? {

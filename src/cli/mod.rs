@@ -31,6 +31,7 @@ pub mod log;
 mod look;
 mod named;
 pub mod oci;
+mod parallel;
 pub mod plan;
 pub mod raw;
 mod record;
@@ -152,6 +153,9 @@ pub struct RecipeArgs {
     /// The treatment of secrets by the command, which is not an option.
     #[arg(skip = Secrets::Leave)]
     pub secrets: Secrets,
+    /// True if the answers are for several images, which is not an option.
+    #[arg(skip)]
+    pub shared: bool,
 }
 
 /// The option of commands that read secrets.

@@ -11,11 +11,12 @@ use crate::builder::host;
 use crate::os::process::Signals;
 use crate::os::userns::{self, Role};
 use crate::os::{probe, space};
-use crate::recipe::{self, BaseSpec, Job, Loaded, Request, Secrets, lineage};
+use crate::recipe::{self, Answers, BaseSpec, Job, Loaded, Request, Secrets, lineage};
 use crate::store::Store;
 use crate::ui::Terminal;
 
 /// The recipe and the store of a command, in a process that is root in its user namespace.
+#[derive(Clone)]
 pub(super) struct Session {
     pub(super) job: Job,
     /// The recipe's file, which identifies its work directory.
@@ -53,13 +54,13 @@ pub(super) fn with(
 }
 
 /// Does the same for each of the recipes `images` of a tree. All are read before the first one is worked on, so that mistakes and
-/// questions come first.
+/// questions come first. `work` also gets the answers that a user gave on the terminal.
 pub(super) fn with_each(
     args: &RecipeArgs,
     images: &[PathBuf],
     overrides: &[String],
     ui: &Terminal,
-    work: impl FnOnce(Vec<Session>) -> Result<i32>,
+    work: impl FnOnce(Vec<Session>, &Answers) -> Result<i32>,
 ) -> Result<i32> {
     if let Role::Waited(exit) = userns::become_root()? {
         return Ok(exit.code());
@@ -81,7 +82,8 @@ pub(super) fn with_each(
     images::check_names(&read)?;
     args.answers.save(&known)?;
     let store = as_root()?;
-    work(read.into_iter().map(|(job, origin)| Session { job, origin, store: store.clone() }).collect())
+    let sessions = read.into_iter().map(|(job, origin)| Session { job, origin, store: store.clone() }).collect();
+    work(sessions, &asker.answers())
 }
 
 /// Runs `work`, and adds the free space to an error about a full disk.
@@ -196,7 +198,8 @@ pub(super) fn request(args: &RecipeArgs, overrides: &[String], ui: &Terminal) ->
         defaults,
         answers: args.answers.given()?,
         saved_answers: args.answers.saved()?,
-        shared: false,
+        within: Vec::new(),
+        shared: args.shared,
         cwd: std::env::current_dir().system(|| "finding the working directory")?,
         secrets: args.secrets,
         branches: Store::default_home(|name| std::env::var_os(name), userns::is_host_root())

@@ -220,6 +220,7 @@ impl Export {
             set: self.set.clone(),
             answers: AnswerArgs::default(),
             secrets: Secrets::Leave,
+            shared: false,
         };
         let wanted = match (&self.lock_file, recipe.files.is_empty()) {
             (_, false) => self.of_recipe(&recipe, store, ui)?,

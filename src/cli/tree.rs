@@ -41,8 +41,8 @@ pub struct Args {
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
         let secrets = self.secrets.treatment();
-        let recipe = RecipeArgs { files: Vec::new(), set: self.set, answers: self.answers, secrets };
-        session::with_each(&recipe, &images::below(&self.directory, ui)?, &[], ui, |sessions| {
+        let recipe = RecipeArgs { files: Vec::new(), set: self.set, answers: self.answers, secrets, shared: true };
+        session::with_each(&recipe, &images::below(&self.directory, ui)?, &[], ui, |sessions, _| {
             let mut seen = Vec::new();
             for session in images::sorted(sessions) {
                 let one = RecipeArgs { files: vec![session.origin.clone()], ..recipe.clone() };

@@ -37,7 +37,7 @@ Examples:
   quern-builder volume export demo.toml entropy /srv/entropy")]
 struct ExportArgs {
     /// The recipe
-    #[arg(value_name = "RECIPE")]
+    #[arg(value_name = "RECIPE", value_parser = super::recipe_path())]
     file: PathBuf,
     /// The volume
     #[arg(value_name = "NAME")]
@@ -56,8 +56,13 @@ struct ExportArgs {
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
         let Verb::Export(args) = self.verb;
-        let recipe =
-            RecipeArgs { files: vec![args.file], set: args.set, answers: args.answers, secrets: Secrets::Leave };
+        let recipe = RecipeArgs {
+            files: vec![args.file],
+            set: args.set,
+            answers: args.answers,
+            secrets: Secrets::Leave,
+            shared: false,
+        };
         session::with(&recipe, &[], ui, |Session { job, origin, store }| {
             let at = Site::new(store, ResolveOptions { offline: true, ..ResolveOptions::default() }, ui);
             pipeline::export_volume(job, origin, &args.volume, &args.directory, &at)?;

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use super::build::{Run, with_builder};
-use super::{StepOptions, hash, lock_repositories, look, repositories};
+use super::{StepOptions, base, hash, lock_repositories, look, repositories};
 use crate::base::error::Result;
 use crate::builder::base::Base;
 use crate::builder::chain::Chain;
 use crate::builder::cuts::LowerImage;
 use crate::portage::Resolved;
-use crate::recipe::Job;
+use crate::recipe::{Job, OtherImage};
 use crate::source::Site;
 use crate::source::binhost::{self, BinhostInput};
 use crate::source::fetched;
@@ -57,6 +57,23 @@ pub(super) struct Below<'a> {
 /// # Errors
 /// Those of [`with_builder`].
 pub(super) fn below<'a>(job: &'a Job, base: &Base, own: &Ebuilds, at: &Site<'_>) -> Result<Below<'a>> {
+    let mut below = from(job, base, own, at)?;
+    for (name, other) in job.volumes_of_others() {
+        below.chain.borrow(name, &layers_of(other, at)?);
+    }
+    Ok(below)
+}
+
+/// Returns the layers of an image that another one needs. Its steps run unless the store has their layers.
+fn layers_of(image: &OtherImage, at: &Site<'_>) -> Result<Chain> {
+    let OtherImage { job, origin } = image;
+    let (ebuilds, (base, _)) = (ebuilds(job, at)?, base(job, at)?);
+    let Below { chain, .. } = below(job, &base, &ebuilds, at)?;
+    own_layers((job, origin), (chain, &base), &ebuilds, &StepOptions::default(), at).map(|(chain, _)| chain)
+}
+
+/// Does the same as [`below`], without the volumes of other images.
+fn from<'a>(job: &'a Job, base: &Base, own: &Ebuilds, at: &Site<'_>) -> Result<Below<'a>> {
     let Some(parent) = &job.from else { return Ok(Below { chain: Chain::over(base), images: Vec::new() }) };
     let others = if have_same_ebuilds(job, &parent.job) { None } else { Some(ebuilds(&parent.job, at)?) };
     let ebuilds = others.as_ref().unwrap_or(own);

@@ -255,6 +255,7 @@ pub(super) fn check_steps(job: &Job, options: &StepOptions) -> Result<()> {
 fn advance(builder: &mut Builder<'_>, plan: &Plan, state: &mut State, at: &Site<'_>) -> Result<()> {
     let steps = builder.advance_all(&plan.nodes, at);
     state.layers = builder.chain().keys();
+    state.volumes = builder.chain().borrowed_keys();
     // An error of a step tells more than one that follows from it, as on a full disk.
     let ended = builder.end_merging();
     let recorded = builder.record(state);

@@ -51,7 +51,7 @@ fn missing(what: &str) -> Result<Looked> {
 
 /// Looks at the steps of a recipe on its base, after those of the image that it starts from.
 fn on_base(job: &Job, origin: &Path, options: &StepOptions, base: &Base, at: &Site<'_>) -> Result<Looked> {
-    let below = match &job.from {
+    let mut below = match &job.from {
         None => Chain::over(base),
         Some(parent) => {
             let seen = on_base(&parent.job, &parent.origin, &StepOptions::default(), base, at)?;
@@ -62,6 +62,13 @@ fn on_base(job: &Job, origin: &Path, options: &StepOptions, base: &Base, at: &Si
             }
         }
     };
+    for (name, other) in job.volumes_of_others() {
+        match steps(&other.job, &other.origin, &StepOptions::default(), at)?.map(|seen| seen.chain) {
+            Ok(Some(chain)) => below.borrow(name, &chain),
+            Ok(None) => return Ok(Err(format!("unknown until the image {} is built", other.job.path))),
+            Err(why) => return Ok(Err(why)),
+        }
+    }
     let offline = &Site { ui: &Silent, options: ResolveOptions { offline: true, ..at.options }, ..*at };
     if stored(job, at.store)?.is_none() {
         return missing("the repositories are");

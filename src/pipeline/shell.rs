@@ -278,6 +278,6 @@ fn built(job: &Job, state: Option<&State>, at: &Site<'_>) -> Result<Option<(Base
         Below::Host if matches!(job.source.base, BaseSpec::Host { .. }) => Some(known_base(job, at)?),
         Below::Stage3(_) | Below::Host => None,
     };
-    let chain = Chain::find(&state.layers, at.store)?;
+    let chain = Chain::find(state, at.store)?;
     Ok(base.zip(chain))
 }

@@ -21,7 +21,7 @@ pub fn export_volume(job: &Job, origin: &Path, name: &str, to: &Path, at: &Site<
     let Some(state) = work.state()? else {
         return Err(Error::usage(format!("{} was not built yet", job.name)).with_hint("build it first"));
     };
-    let chain = Chain::find(&state.layers, at.store)?.ok_or_else(|| {
+    let chain = Chain::find(&state, at.store)?.ok_or_else(|| {
         Error::usage(format!("the store does not have the layers of {} any more", job.name)).with_hint("build it again")
     })?;
     if !chain.volumes().any(|volume| volume == name) {

@@ -88,13 +88,13 @@ impl fmt::Display for Images {
 mod tests {
     use super::*;
     use crate::plan::status::Why;
-    use crate::recipe::Parent;
+    use crate::recipe::OtherImage;
     use crate::recipe::fixture;
 
     #[test]
     fn images_are_shown_below_those_that_they_start_from() {
         let parent = Job { path: "t/p".to_owned(), publish: false, ..fixture::job() };
-        let from = Some(Box::new(Parent { job: parent.clone(), origin: PathBuf::new() }));
+        let from = Some(Box::new(OtherImage { job: parent.clone(), origin: PathBuf::new() }));
         let child = Job { path: "t/p/c".to_owned(), from, ..fixture::job() };
         let steps = |state| Ok(vec![Status::bare("one", state)]);
         let first = Image::new(&parent, PathBuf::new(), steps(StepState::Cached(0)));

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::ask::User;
-use super::{Action, Job, Parent, Request, StepRoot, TreeKind, diagnostic, merge};
+use super::{Action, Job, OtherImage, Request, StepRoot, TreeKind, diagnostic, merge};
 use crate::base::error::Result;
 
 /// Returns one image for each configuration of the tuples in the tree at `root`, with the packages of all tuples that have it. It is
@@ -17,19 +17,19 @@ pub(super) fn of(
     root: &Path,
     (builder, origin): (&Job, &Path),
     user: &mut dyn User,
-) -> Result<Vec<Parent>> {
-    let mut configurations: Vec<Parent> = Vec::new();
+) -> Result<Vec<OtherImage>> {
+    let mut configurations: Vec<OtherImage> = Vec::new();
     for file in merge::tuples(root, request.colour)? {
-        let job = tuple(&request.of_parent(file), user)?;
+        let job = tuple(&request.of_other(file), user)?;
         match configurations.iter_mut().find(|other| have_one_configuration(&other.job, &job)) {
             Some(other) => add(&mut other.job, job),
             None => {
                 let origin = origin.with_file_name(&job.name);
-                configurations.push(Parent { job, origin });
+                configurations.push(OtherImage { job, origin });
             }
         }
     }
-    for Parent { job, .. } in &mut configurations {
+    for OtherImage { job, .. } in &mut configurations {
         *job = packages_alone(job, builder, origin);
     }
     Ok(configurations)
@@ -100,7 +100,7 @@ fn packages_alone(tuple: &Job, builder: &Job, origin: &Path) -> Job {
     job.portage.binpkg_write = true;
     let is_builder = (builder.build.kind, job.build.kind) == (TreeKind::Stage4, TreeKind::Image);
     if is_builder && builder.source == job.source {
-        job.from = Some(Box::new(Parent { job: builder.clone(), origin: origin.to_owned() }));
+        job.from = Some(Box::new(OtherImage { job: builder.clone(), origin: origin.to_owned() }));
     }
     job
 }

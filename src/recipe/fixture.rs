@@ -10,6 +10,7 @@ pub(crate) fn job() -> Job {
         axes: BTreeMap::new(),
         configurations: Vec::new(),
         path: "test".to_owned(),
+        needs: Vec::new(),
         publish: true,
         keep_layers: None,
         source: Source {

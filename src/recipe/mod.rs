@@ -17,6 +17,7 @@ mod job;
 mod keys;
 pub mod lineage;
 mod merge;
+mod needs;
 mod package_files;
 mod parse;
 mod shape;
@@ -36,10 +37,10 @@ pub use edit::{NewLine, with_lines};
 pub use job::{
     Accelerate, Action, AxisValue, BaseSpec, Bind, BindContent, Binhost, Bounds, Build, Ccache, Compression, CopySpec,
     Daemon, EMERGE_MOUNTS, Emerge, Fetch, FetchFrom, FileSpec, FuntooProfile, Git, GroupSpec, Init, Job, Jobserver,
-    MetaRepo, MetaRepoPlace, Oci, Origin, Parent, Password, Phase, Portage, ProfileName, ProfileSpec, Ready, Rebuild,
-    Refresh, RepositorySpec, Script, Secret, SecretValue, Sharing, SignedFile, Snapshot, SnapshotFormat, Source, Step,
-    StepCache, StepRoot, StepTmpfs, Strip, Switch, System, TreeKind, Units, UserSpec, Version, Volume, WriteSpec,
-    names_step,
+    MetaRepo, MetaRepoPlace, Oci, Origin, OtherImage, Password, Phase, Portage, ProfileName, ProfileSpec, Ready,
+    Rebuild, Refresh, RepositorySpec, Script, Secret, SecretValue, Sharing, SignedFile, Snapshot, SnapshotFormat,
+    Source, Step, StepCache, StepRoot, StepTmpfs, Strip, Switch, System, TreeKind, Units, UserSpec, Version, Volume,
+    WriteSpec, names_step,
 };
 
 /// Returns true for a name that a git branch may have.
@@ -105,6 +106,8 @@ pub struct Request {
     pub saved_answers: Answers,
     /// True if the request is for several images. Answers and steps that this recipe does not have belong to others then.
     pub shared: bool,
+    /// The recipes of the images that start from this one or need it, and that are being read.
+    pub within: Vec<PathBuf>,
     /// The working directory, absolute.
     pub cwd: PathBuf,
     /// The treatment of values of secrets.
@@ -158,14 +161,15 @@ pub fn load_with(request: &Request, user: &mut dyn User) -> Result<Loaded> {
     checked(request, texts, merged, user)
 }
 
-/// Reads and checks a recipe that has no questions. Returns `None` for a recipe that has, or that starts from one that has.
+/// Reads and checks a recipe that has no questions. Returns `None` for a recipe that may have some, or depends on another recipe.
 ///
 /// # Errors
 /// Those of [`load`].
 pub fn load_without_questions(request: &Request) -> Result<Option<Loaded>> {
     let mut texts = diagnostic::Texts::default();
     let merged = merge::merge(request, &mut texts)?;
-    let asks = merged.tree.as_ref().is_some_and(|tree| tree.contains_key("ask"));
+    let others = ["ask", "needs", "volume"];
+    let asks = merged.tree.as_ref().is_some_and(|tree| others.iter().any(|key| tree.contains_key(*key)));
     if !texts.is_wrong() && (asks || merged.parent.is_some()) {
         return Ok(None);
     }
@@ -173,27 +177,33 @@ pub fn load_without_questions(request: &Request) -> Result<Option<Loaded>> {
 }
 
 impl Request {
-    /// Returns the request for the recipe `file`, which the image starts from. Values of `--set` that change this image alone are
-    /// left out.
-    fn of_parent(&self, file: PathBuf) -> Self {
+    /// Returns the file of the recipe itself, if there is one.
+    fn own_origin(&self) -> Option<PathBuf> {
+        self.files.last().and_then(|file| lineage::identity(&self.cwd.join(file)).ok())
+    }
+
+    /// Returns the request for the recipe `file`, which the image starts from or needs. Values of `--set` that change this image alone
+    /// are left out.
+    fn of_other(&self, file: PathBuf) -> Self {
         const COMMON: [&str; 5] = ["source.", "portage.", "build.", "vars.", "accelerate."];
         let common = |set: &&String| {
             COMMON.iter().any(|section| set.starts_with(section)) && !set.starts_with("build.image-name")
         };
         let sets = self.sets.iter().filter(common).cloned().collect();
-        Self { files: vec![file], sets, shared: true, ..self.clone() }
+        let within = self.within.iter().cloned().chain(self.own_origin()).collect();
+        Self { files: vec![file], sets, shared: true, within, ..self.clone() }
     }
 }
 
 fn checked(
     request: &Request,
     mut texts: diagnostic::Texts,
-    merged: merge::Merged,
+    mut merged: merge::Merged,
     user: &mut dyn User,
 ) -> Result<Loaded> {
     // The mistakes of a recipe that the image starts from are shown as that recipe's.
     let parent = match (merged.parent, texts.is_wrong()) {
-        (Some(file), false) => Some((load_with(&request.of_parent(file.clone()), user)?, file)),
+        (Some(file), false) => Some((load_with(&request.of_other(file.clone()), user)?, file)),
         _ => None,
     };
     let misspelt = texts.is_wrong();
@@ -201,9 +211,15 @@ fn checked(
     let mut warnings = Vec::new();
     if let Some((loaded, origin)) = parent {
         (family.answers, family.questions, warnings) = (loaded.answers, loaded.questions, loaded.warnings);
-        family.parent = Some(Parent { job: loaded.job, origin });
+        family.parent = Some(OtherImage { job: loaded.job, origin });
     }
-    let (mut answers, mut questions) = (family.answers.clone(), family.questions.clone());
+    let mut answers = family.answers.clone();
+    if let (Some(tree), false) = (&mut merged.tree, misspelt) {
+        let notes = needs::load(request, &mut texts, tree, &mut family, user)?;
+        warnings.extend(notes.warnings);
+        answers.extend(notes.answers);
+    }
+    let mut questions = family.questions.clone();
     let (root, mut together) = (family.place.as_ref().map(|place| place.root.clone()), false);
     let mut job = match merged.tree {
         Some(mut tree) => {

@@ -7,7 +7,7 @@ use super::diagnostic::{Finding, Place, Problem, Texts};
 use super::lineage::TreePlace;
 use super::parse::{Is, Item, Table, Value};
 use super::words::{self, DATE};
-use super::{AxisValue, Parent, Request, SecretValue};
+use super::{AxisValue, OtherImage, Request, SecretValue};
 use crate::base::error::Result;
 use crate::base::text::{nearest, quoted};
 
@@ -41,7 +41,9 @@ pub(super) struct Family {
     /// The place of the recipe in a tree of recipes.
     pub(super) place: Option<TreePlace>,
     /// The image that this one starts from.
-    pub(super) parent: Option<Parent>,
+    pub(super) parent: Option<OtherImage>,
+    /// The images that this one needs.
+    pub(super) needs: Vec<OtherImage>,
     /// The answers of the recipes that the image starts from, which are variables.
     pub(super) answers: BTreeMap<String, String>,
     /// The names of the questions of these recipes.

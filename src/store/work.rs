@@ -1,5 +1,6 @@
 //! Work directories: one for each recipe, locked while a build runs. Each build starts with an empty one.
 
+use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -318,6 +319,9 @@ pub struct State {
     /// The steps that its tree has, in order: names, and the keys of their layers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<(String, Sha256)>,
+    /// The layers of other images that its volumes began with, by the names of the volumes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, Vec<(String, Sha256)>>,
     /// The step that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_step: Option<String>,
@@ -329,7 +333,7 @@ pub struct State {
 impl State {
     /// The state of a build that has just begun.
     pub fn begun(below: Below) -> Self {
-        Self { below, finished: false, layers: Vec::new(), failed_step: None, failed: None }
+        Self { below, finished: false, layers: Vec::new(), volumes: BTreeMap::new(), failed_step: None, failed: None }
     }
 }
 

@@ -100,6 +100,15 @@ impl Terminal {
         Self { options, color, bars, shared: Arc::default() }
     }
 
+    /// Returns the options of the terminal as arguments, for a process of this program whose output this terminal shows.
+    pub fn words(&self) -> Vec<String> {
+        // Escape sequences in its lines would be shown as such.
+        let mut words = vec!["--color=never".to_owned()];
+        words.extend((0..self.options.verbose).map(|_| "--verbose".to_owned()));
+        words.extend(self.options.quiet.then(|| "--quiet".to_owned()));
+        words
+    }
+
     /// Starts the log. `QUERN_LOG` holds a filter of `tracing` (`debug`, `quern_builder::enter=trace`); `-vv` means `debug`.
     pub fn start_log(&self) {
         let filter = match std::env::var("QUERN_LOG") {

@@ -2,7 +2,8 @@
 //!
 //! The processes of this program that only wait (the outer one without root, the two of a sandbox) do so in [`supervise`]. The
 //! builder, which has threads, receives its signals in one thread ([`Signals`]): while children run that are registered there, they
-//! get the signals; otherwise a signal ends the program. [`helper`] starts programs of the host.
+//! get the signals; otherwise a signal ends the program. [`helper`] starts programs of the host, and
+//! [`worker`] starts this program again.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,6 +23,7 @@ use crate::base::error::{Context, Error, Kind, Result};
 
 pub(crate) mod git;
 pub(crate) mod helper;
+pub(crate) mod worker;
 
 /// The signals that ask a program to stop.
 const STOPPING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];

@@ -21,6 +21,8 @@ use crate::os::sys;
 
 /// The variable with the number of the socket to the parent, for the program run again.
 const MARK: &str = "QUERN_USERNS_FD";
+/// Its value for a process that starts in the user namespace of another process of this program.
+const INHERITED: &str = "inherited";
 
 /// Number of ids that a tree gets: 0 to 65535, the size of the ranges that distributions assign.
 pub const IDS: u32 = 65536;
@@ -111,12 +113,17 @@ fn count_ids(map: &str) -> u32 {
     map.lines().filter_map(line).sum()
 }
 
+/// Returns the variable that tells a process of this program that it starts in the user namespace of this one, if that is its own.
+pub(crate) fn mark_of_workers() -> Option<(&'static str, &'static str)> {
+    (!is_host_root()).then_some((MARK, INHERITED))
+}
+
 /// Makes this process root, real or mapped, with a mount namespace of its own. Call it while this process has one thread.
 ///
 /// # Errors
 /// [`Kind::System`](crate::base::error::Kind::System) with the setting to change if the kernel or the ranges of ids do not allow it.
 pub fn become_root() -> Result<Role> {
-    if let Some(mark) = std::env::var_os(MARK) {
+    if let Some(mark) = std::env::var_os(MARK).filter(|mark| mark != INHERITED) {
         enter_user_namespace(&mark.to_string_lossy())?;
     } else if !geteuid().is_root() {
         return outer().map(Role::Waited);

@@ -72,6 +72,7 @@ pub(super) fn job(
     let job = Job {
         name: name?,
         from: checker.family.parent.take().map(Box::new),
+        needs: std::mem::take(&mut checker.family.needs),
         path: path?,
         axes: std::mem::take(&mut checker.family.axes),
         configurations: Vec::new(),

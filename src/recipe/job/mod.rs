@@ -1,7 +1,8 @@
 //! The typed recipe.
 
+mod axis;
 mod oci;
-mod parent;
+mod other;
 mod steps;
 mod system;
 mod uses;
@@ -11,8 +12,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+pub use axis::AxisValue;
 pub use oci::Oci;
-pub use parent::{AxisValue, Parent};
+pub use other::OtherImage;
 pub use steps::{Action, CopySpec, Phase, Rebuild, Refresh, Script, Step, StepRoot, StepTmpfs, WriteSpec};
 pub use system::{FileSpec, GroupSpec, Init, Password, Switch, System, Units, UserSpec};
 pub use uses::{
@@ -26,7 +28,10 @@ pub struct Job {
     pub name: String,
     /// The image that this one starts from.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub from: Option<Box<Parent>>,
+    pub from: Option<Box<OtherImage>>,
+    /// The images that are built before this one, apart from the one that it starts from.
+    #[serde(skip)]
+    pub needs: Vec<OtherImage>,
     /// The name of the image in its tree of recipes, in the form `hello/p/c`; without a tree, `name`.
     #[serde(skip)]
     pub path: String,
@@ -35,7 +40,7 @@ pub struct Job {
     pub axes: BTreeMap<String, AxisValue>,
     /// With `tuples = "all"`: an image for each configuration of Portage in the tuples of the tree, whose packages a build merges.
     #[serde(skip)]
-    pub configurations: Vec<Parent>,
+    pub configurations: Vec<OtherImage>,
     /// False if a build writes no results, because other images start from this one.
     #[serde(skip_serializing_if = "Clone::clone")]
     pub publish: bool,

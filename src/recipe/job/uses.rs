@@ -108,6 +108,9 @@ pub struct Volume {
     pub name: String,
     /// The absolute mount point.
     pub at: PathBuf,
+    /// The recipe of the image whose volume of this name it begins with.
+    #[serde(skip)]
+    pub of: Option<PathBuf>,
 }
 
 /// `[fetch.NAME]`: a verified download, which steps see at `/quern/fetch/NAME`.

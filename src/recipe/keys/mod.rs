@@ -205,6 +205,7 @@ pub(super) const KEYS: &[Key] = &[
     key("", "name", Type::Str, r#"name = "musl-python3""#),
     key("", "include", Type::Strs, r#"include = ["base.toml"]"#),
     key("", "from", Type::Str, r#"from = "../base.toml""#),
+    key("", "needs", Type::Strs, r#"needs = ["../packages"]"#),
     key("", "publish", Type::Bool, "publish = false"),
     key("", "sets", Type::Lists, r#"sets = { web = ["www-servers/nginx", "@base"] }"#),
     key("", "split", Type::Lists, r#"split = { boot = ["/boot"] }"#),

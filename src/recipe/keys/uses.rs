@@ -45,7 +45,11 @@ const CACHES: Entries = named(
     ],
 );
 
-const VOLUMES: Entries = named("volume", "a volume", &[key("", "at", Type::Str, r#"at = "/entropy/artifacts""#)]);
+const VOLUMES: Entries = named(
+    "volume",
+    "a volume",
+    &[key("", "at", Type::Str, r#"at = "/entropy/artifacts""#), key("", "of", Type::Str, r#"of = "../packages""#)],
+);
 
 const FETCHES: Entries = named(
     "fetch",

@@ -139,6 +139,7 @@ impl Merger<'_> {
         };
         if self.is_shared_file {
             refuse("name", "the images of a tree have the names of their directories", "not for all images");
+            refuse("needs", "`needs` is for the recipe of an image", "not for all images");
         } else {
             for (key, title) in OF_TREE {
                 refuse(key, title, "not in a recipe");

@@ -108,6 +108,57 @@ fn an_image_on_the_layers_of_its_parent_has_the_settings_of_its_image() {
 }
 
 #[test]
+fn an_image_knows_those_that_it_needs() {
+    let place = tree();
+    place.write("p/a/quern.toml", "[volume.v]\nat = '/v'\n[ask.own]\nquestion = 'Own'\ndefault = 'x'\n");
+    place.write("p/b/quern.toml", "needs = ['../a']\n");
+    let job = child(
+        &place,
+        "needs = ['../b', '../a/quern.toml']\n[volume.v]\nat = '/w'\nof = '../a'\n\
+                             [[step]]\nname = 'c'\nrun = 'true'\nvolumes = ['v']\n",
+    );
+    let names: Vec<&str> = job.needs.iter().map(|other| other.job.path.as_str()).collect();
+    assert_eq!(names, ["hello/p/b", "hello/p/a"]);
+    assert_eq!(job.needs[0].job.needs[0].origin, job.needs[1].origin);
+    let others: Vec<&str> = job.others().map(|other| other.job.path.as_str()).collect();
+    assert_eq!(others, ["hello/p", "hello/p/b", "hello/p/a"]);
+    let volumes: Vec<_> =
+        job.volumes_of_others().into_iter().map(|(name, other)| (name, other.job.name.as_str())).collect();
+    assert_eq!(volumes, [("v", "a")]);
+    assert_eq!(child(&place, "[volume.v]\nat = '/w'\nof = '../a'\n").needs.len(), 1, "a volume needs its image");
+    assert!(child(&place, "[[step]]\nname = 'c'\nrun = 'true'\n").needs.is_empty());
+
+    place.write("p/d/quern.toml", "needs = ['../c']\n");
+    for (text, said) in [
+        ("needs = ['nope']\n", "cannot find an image that is needed"),
+        ("needs = ['']\n", "an image that is needed has no name"),
+        ("needs = ['.']\n", "images need each other in a cycle"),
+        ("needs = ['../d']\n", "images need each other in a cycle"),
+        ("[volume.v]\nat = '/w'\nof = '../c'\n", "images need each other in a cycle"),
+        ("[[step]]\nname = 'c'\nrun = 'true'\nvars = ['own']\nneeds = ['../a']\n", "needs"),
+    ] {
+        place.write("p/c/quern.toml", text);
+        let refused = refusal(&place.request(&["p/c/quern.toml"]));
+        assert!(refused.contains(said), "{text}: {refused}");
+    }
+    // An image cannot need one that starts from it, nor give a volume another state.
+    place.write("p/c/quern.toml", "");
+    place.write("p/quern.toml", "needs = ['c']\n");
+    assert!(refusal(&place.request(&["p/quern.toml"])).contains("in a cycle"));
+    assert!(refusal(&place.request(&["p/c/quern.toml"])).contains("in a cycle"));
+    let step = "[volume.v]\nat = '/v'\n[[step]]\nname = 's'\nrun = 'true'\nvolumes = ['v']\n";
+    place.write("p/quern.toml", step);
+    place.write("other/quern.toml", step);
+    place.write(
+        "p/c/quern.toml",
+        format!("[volume.v]\nof = '../../other'\n{}", step.replace("[volume.v]\nat = '/v'\n", "")),
+    );
+    assert!(refusal(&place.request(&["p/c/quern.toml"])).contains("the volume v has a state in the image"));
+    place.write("quern-tree.toml", format!("needs = ['p']\n{TREE}"));
+    assert!(refusal(&place.request(&["p/quern.toml"])).contains("`needs` is for the recipe of an image"));
+}
+
+#[test]
 fn options_and_answers_reach_the_recipes_that_have_them() {
     let place = tree();
     place.write(

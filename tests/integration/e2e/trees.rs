@@ -192,3 +192,65 @@ fn root_layers_of_root_serve_an_ordinary_user() {
     let again = user.env.run(["store", "import", "--layers", text(&given)]).success();
     assert!(again.stderr.contains("imported 0 layers; 2 are in the store already"), "{}", again.stderr);
 }
+
+twins!(images_are_built_at_the_same_time => root_images_are_built_at_the_same_time, userns_images_are_built_at_the_same_time);
+
+fn images_are_built_at_the_same_time(privilege: Privilege) {
+    let Some(mut stand) = Stand::sharing(privilege) else { return };
+    stand.env.set("SOURCE_DATE_EPOCH", EPOCH);
+    stand.env.set("QUERN_BUILD_OUTDIR", stand.env.outdir());
+    let name = format!("parallel-{privilege:?}").to_lowercase();
+    stand.env.write(format!("{name}/quern-tree.toml"), format!("{HEAD}kind = \"stage4\"\n[cache.c]\nat = \"/c\"\n"));
+    // Each child waits for the other one, so both must run at once. They share a step.
+    let base = format!("publish = false\n[[step]]\nname = \"base\"\nrun = 'echo {name} > /base'\n");
+    stand.env.write(format!("{name}/p/quern.toml"), base);
+    let meet = |own: &str, other: &str| {
+        format!(
+            "[ask.word]\nquestion = \"Word\"\nsecret = true\n[[step]]\nname = \"shared\"\ncaches = [\"c\"]\n\
+             run = 'echo {name} >> /c/{name}-count; sleep 1; cp /c/{name}-count /count'\n[[step]]\nname = \"meet\"\ncaches = [\"c\"]\n\
+             timeout = \"60s\"\nsecrets = [\"word\"]\n\
+             run = 'touch /c/{name}-{own}; until test -e /c/{name}-{other}; do sleep 0.1; done; wc -c < /run/secrets/word > /{own}'\n"
+        )
+    };
+    stand.env.write(format!("{name}/p/one/quern.toml"), meet("one", "two"));
+    stand.env.write(format!("{name}/p/two/quern.toml"), meet("two", "one"));
+    stand.env.write(format!("{name}/p/bad/quern.toml"), "[[step]]\nname = \"bad\"\nrun = 'exit 3'\n");
+    stand.env.write(format!("{name}/p/bad/below/quern.toml"), "");
+    stand.env.write(
+        format!("{name}/last/quern.toml"),
+        "needs = [\"../p/one\", \"../p/two\"]\n[[step]]\nname = \"last\"\nrun = 'true'\n",
+    );
+    let all = stand.env.path(&name).join("...");
+    let build =
+        |jobs: &str| stand.env.run(["build", text(&all), "--jobs-images", jobs, "--answer", "word=hunter2-hunter2"]);
+    let built = build("3").code(1);
+    let mut states = table(&built);
+    states.sort();
+    let of = |path: &str, state: &str| format!("{name}/{path} {state}");
+    let expected = [
+        of("last", "built"),
+        of("p", "built"),
+        of("p/bad", "failed"),
+        of("p/bad/below", "skipped"),
+        of("p/one", "built"),
+        of("p/two", "built"),
+    ];
+    assert_eq!(states, expected, "{}", built.stderr);
+    assert!(
+        built.stderr.contains(&format!("{name}/p/bad: ")) && built.stderr.contains("the step bad exited with code 3"),
+        "{}",
+        built.stderr
+    );
+    assert!(!built.stderr.contains("hunter2"));
+    let results = built.results();
+    let result =
+        |image: &str| results.iter().find(|path| text(path).contains(&format!("/{image}-2023"))).expect("a result");
+    assert_eq!((content(result("one"), "one"), content(result("two"), "two")), ("15\n".to_owned(), "15\n".to_owned()));
+    assert_eq!(content(result("two"), "count"), format!("{name}\n"), "the step that both have ran twice");
+    assert!(text(results.last().unwrap()).contains("/last-2023"), "{results:?}");
+
+    let again = build("2").code(1);
+    assert_eq!(table(&again).iter().filter(|line| line.ends_with("cached")).count(), 4, "{}", again.stderr);
+    let refused = stand.env.run(["build", text(&all), "--jobs-images", "2", "--events", "e"]).code(2);
+    assert!(refused.stderr.contains("--events"), "{}", refused.stderr);
+}

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{EPOCH, Stand, ask, text};
+use super::{EPOCH, HEAD, Stand, ask, text};
 use crate::env::{Privilege, twins};
 
 /// Steps that fill a volume, pass it by, and read it.
@@ -152,4 +152,76 @@ fn a_volume_follows_links_inside_the_tree_only(privilege: Privilege) {
          volumes = [\"v\", \"w\"]\nrun = 'true'\n";
     let refused = build(&stand.recipe(&format!("{name}-nested"), nested)).code(2);
     assert!(refused.stderr.contains("the mount at `/v/w` lies in the volume `v`"), "{}", refused.stderr);
+}
+
+/// Writes a tree: `packages` fills a volume, `site` starts from nothing and reads it, and `site/more` adds to it.
+fn write_tree(stand: &Stand, name: &str, text: &str) -> std::path::PathBuf {
+    let head = format!("{HEAD}kind = \"stage4\"\n[tree]\nname = \"{name}\"\n");
+    stand.env.write(format!("{name}/quern-tree.toml"), head);
+    let packages = format!(
+        "publish = false\n[volume.repo]\nat = \"/repo\"\n[[step]]\nname = \"fill\"\nvolumes = [\"repo\"]\n\
+         run = 'echo {text} > /repo/one; echo gone > /repo/gone'\n[[step]]\nname = \"trim\"\nvolumes = [\"repo\"]\n\
+         run = 'rm /repo/gone; touch /mark'\n"
+    );
+    stand.env.write(format!("{name}/packages/quern.toml"), packages);
+    let site = "[volume.repo]\nat = \"/mnt/repo\"\nof = \"../packages\"\n[[step]]\nname = \"plain\"\nrun = 'test ! -e /mark'\n\
+                [[step]]\nname = \"read\"\nvolumes = [\"repo\"]\nrun = 'ls /mnt/repo > /seen; cat /mnt/repo/one >> /seen'\n";
+    stand.env.write(format!("{name}/site/quern.toml"), site);
+    let more = "[[step]]\nname = \"add\"\nvolumes = [\"repo\"]\nrun = 'echo two > /mnt/repo/two; rm /mnt/repo/one; ls /mnt/repo > /more'\n";
+    stand.env.write(format!("{name}/site/more/quern.toml"), more);
+    stand.env.path(name)
+}
+
+twins!(a_volume_of_another_image => root_a_volume_of_another_image, userns_a_volume_of_another_image);
+
+fn a_volume_of_another_image(privilege: Privilege) {
+    let Some(mut stand) = Stand::sharing(privilege) else { return };
+    stand.env.set("SOURCE_DATE_EPOCH", EPOCH);
+    stand.env.set("QUERN_BUILD_OUTDIR", stand.env.outdir());
+    let name = format!("volume-of-{privilege:?}").to_lowercase();
+    let tree = write_tree(&stand, &name, &name);
+    let build = |path: &str| stand.env.run(["build", text(&tree.join(path))]);
+    let content = |tarball: &Path, path: &str| ask("tar", &["--extract", "--to-stdout", "--file", text(tarball), path]);
+
+    // The image that has the volume is built first.
+    let built = build("site").success();
+    let table: Vec<&str> = built.stderr.lines().filter(|line| line.ends_with("  built")).collect();
+    assert_eq!(table, [format!("{name}/packages  built"), format!("{name}/site      built")]);
+    let site = built.results().remove(0);
+    assert_eq!(content(&site, "./seen"), format!("one\n{name}\n"));
+    assert!(!ask("tar", &["--list", "--file", text(&site)]).contains("./mnt/repo"));
+    let more = build("site/more").success().results().remove(0);
+    assert_eq!(content(&more, "./more"), "two\n");
+    let of_site = |path: &str, step: &str| {
+        let recipe = tree.join(path);
+        stand.env.run(["shell", text(&recipe), "--at", step, "--", "ls", "/mnt/repo"]).success().stdout
+    };
+    assert_eq!((of_site("site", "read").as_str(), of_site("site/more", "add").as_str()), ("one\n", "two\n"));
+    let to = stand.env.path("exported");
+    let _ = stand.env.run(["volume", "export", text(&tree.join("site/more")), "repo", text(&to)]).success();
+    assert_eq!(ask("ls", &[text(&to)]), "two\n");
+    assert!(build("site/more").success().stderr.contains("1 of 1 steps are cached"));
+
+    // A change of the volume reaches only the steps that name it, and one without effect none.
+    write_tree(&stand, &name, &format!("{name}-2"));
+    let changed = build("site").success();
+    assert!(changed.stderr.contains("running the step read (volume repo changed)"), "{}", changed.stderr);
+    assert!(!changed.stderr.contains("running the step plain"), "{}", changed.stderr);
+    assert_eq!(content(&site, "./seen"), format!("one\n{name}-2\n"));
+
+    // An image whose volume is missing is not built, and others are.
+    let alone = format!("[[step]]\nname = \"alone\"\nrun = 'echo {name} > /alone'\n");
+    stand.env.write(format!("{name}/alone/quern.toml"), alone);
+    let packages = tree.join("packages/quern.toml");
+    let broken = std::fs::read_to_string(&packages).unwrap().replace("rm /repo/gone", "exit 3");
+    std::fs::write(&packages, broken).unwrap();
+    let failed = build("...").code(1);
+    let states: Vec<String> = ["packages", "site", "site/more", "alone"]
+        .iter()
+        .filter_map(|path| {
+            let line = failed.stderr.lines().find(|line| line.starts_with(&format!("{name}/{path} ")))?;
+            Some(format!("{path} {}", line.split_whitespace().last()?))
+        })
+        .collect();
+    assert_eq!(states, ["packages failed", "site skipped", "site/more skipped", "alone built"], "{}", failed.stderr);
 }

@@ -14,6 +14,7 @@ use self::secret::SecretSource;
 use super::{Checker, Word, unchanged};
 use crate::base::text::{nearest, quoted};
 use crate::recipe::diagnostic::{Finding, Place, Problem};
+use crate::recipe::needs;
 use crate::recipe::parse::{Is, Table};
 use crate::recipe::{Bind, Daemon, Fetch, FetchFrom, Secret, Sharing, StepCache, Volume, words};
 
@@ -84,7 +85,9 @@ impl Checker<'_> {
         for (name, table) in self.declared("volume") {
             let at = self.needed(&name.at, &table, "a volume", "at");
             let at = at.and_then(|at| self.follow(&at, "mount point", words::mount_point));
-            uses.volumes.insert(name.text.clone(), at.map(|at| Volume { name: name.text, at }));
+            let of = Word::in_table(&table, "of").map(|of| self.of_other(&name.text, &of));
+            let volume = at.map(|at| Volume { name: name.text.clone(), at, of });
+            uses.volumes.insert(name.text, volume);
         }
         for (name, table) in self.declared("fetch") {
             let fetch = self.fetch(&name, &table);
@@ -103,6 +106,19 @@ impl Checker<'_> {
             uses.secrets.insert(name.clone(), Some(secret));
         }
         uses
+    }
+
+    /// Returns the recipe of the image whose volume `volume` this one begins with. Refuses another state than that in the image that this
+    /// one starts from.
+    fn of_other(&mut self, volume: &str, of: &Word) -> PathBuf {
+        let origin = needs::origin(self.texts, &of.at, &of.text);
+        let steps = self.family.parent.as_ref().map(|parent| parent.job.all_steps()).unwrap_or_default();
+        let before = steps.iter().flat_map(|step| &step.volumes).find(|other| other.name == volume);
+        if before.is_some_and(|before| before.of.as_ref() != Some(&origin)) {
+            let title = format!("the volume {volume} has a state in the image that this one starts from");
+            self.texts.find(Finding::at(&of.at, title, "this would replace it").help("give the volume another name"));
+        }
+        origin
     }
 
     /// Returns the named tables of a key whose names are valid, in the order in which they were written.
