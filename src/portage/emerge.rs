@@ -19,6 +19,9 @@ pub enum Root {
     Builder,
 }
 
+/// The option that builds the other packages if one fails. Emerge then fails too.
+const KEEP_GOING: &str = "--keep-going";
+
 /// The option that removes packages that nothing needs.
 const DEPCLEAN: &str = "--depclean";
 
@@ -271,11 +274,12 @@ pub fn together(steps: &[Step]) -> Vec<String> {
     last.argv.iter().skip(1).chain(atoms).cloned().collect()
 }
 
-/// Returns the words of a command that decide its result: without the options for the number of jobs and for the output.
+/// Returns the words of a command that decide its result: without the options for the number of jobs, for the output and for failures.
 pub fn essential(argv: &[String]) -> Vec<String> {
     let unwanted = |name: &str| {
-        let long = ["--jobs", "--load-average", "--color", "--nospinner", "--jobs-tmpdir-require-free-gb", "--verbose"];
-        long.contains(&name) || name.starts_with("--quiet") || name.starts_with("-j")
+        let of_jobs = ["--jobs", "--load-average", "--jobs-tmpdir-require-free-gb", KEEP_GOING];
+        let of_output = ["--color", "--nospinner", "--verbose"];
+        of_jobs.contains(&name) || of_output.contains(&name) || name.starts_with("--quiet") || name.starts_with("-j")
     };
     without(argv, unwanted)
 }
@@ -325,6 +329,9 @@ fn options(job: &Job, builder: &BuilderInfo, jobs: u32) -> Vec<String> {
     }
     if job.emerge.binary_only {
         options.push("--usepkgonly=y".to_owned());
+    }
+    if job.emerge.keep_going {
+        options.push(KEEP_GOING.to_owned());
     }
     if jobs > 1 && builder.portage.is_some_and(|version| version >= WITH_TMPDIR_OPTION) {
         options.push("--jobs-tmpdir-require-free-gb=0".to_owned());
@@ -457,6 +464,19 @@ mod tests {
         assert_eq!(pretending[5..], PRETENDING);
         let words = step.argv.iter().filter(|word| !["-K", "--usepkgonly", "y"].contains(&word.as_str())).cloned();
         assert_eq!(with_sources(&step.argv), words.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn no_key_depends_on_what_follows_a_failure() {
+        let world = World::new();
+        let mut job = job(world.usual());
+        let before = steps(&job, &Resolved::new(&job).unwrap(), &BUILDER).remove(0).argv;
+        job.emerge.keep_going = true;
+        let after = steps(&job, &Resolved::new(&job).unwrap(), &BUILDER).remove(0).argv;
+        assert!(after.contains(&"--keep-going".to_owned()) && !before.contains(&"--keep-going".to_owned()));
+        assert_eq!(essential(&after), essential(&before));
+        let step = recipe::Step::new("s", recipe::Phase::Packages, Action::Emerge(vec!["a/b".to_owned()]));
+        assert!(of_step(&job, &BUILDER, &step)[0].argv.contains(&"--keep-going".to_owned()));
     }
 
     #[test]

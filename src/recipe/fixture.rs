@@ -56,6 +56,7 @@ pub(crate) fn job() -> Job {
             load_average: None,
             options: Vec::new(),
             binary_only: false,
+            keep_going: false,
             daemons: Vec::new(),
         },
         accelerate: Accelerate::default(),

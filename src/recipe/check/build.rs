@@ -158,6 +158,7 @@ impl Checker<'_> {
             load_average: load_average?,
             options: options.unwrap_or_default(),
             binary_only: self.bool("emerge", "binary-only").unwrap_or(false),
+            keep_going: self.bool("emerge", "keep-going").unwrap_or(false),
             daemons: Vec::new(),
         })
     }

@@ -525,6 +525,9 @@ pub struct Emerge {
     /// Uses binary packages only, and builds nothing.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub binary_only: bool,
+    /// Builds the other packages if one fails. The build still fails, and no result depends on it.
+    #[serde(skip)]
+    pub keep_going: bool,
     /// Processes that live while a command of the program's own merges packages.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub daemons: Vec<Daemon>,

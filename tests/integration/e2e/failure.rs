@@ -31,6 +31,33 @@ fn an_ebuild_that_does_not_compile(privilege: Privilege) {
     assert_eq!(built, ["tiny-1-1.gpkg.tar"], "the package was built again");
 }
 
+twins!(a_build_that_keeps_going => root_a_build_that_keeps_going_fails_at_the_end,
+       userns_a_build_that_keeps_going_fails_at_the_end);
+
+fn a_build_that_keeps_going(privilege: Privilege) {
+    let Some(stand) = Stand::sharing(privilege).map(Stand::with_own_packages) else { return };
+    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
+    let stand = stand.with_repositories(&[&overlay]);
+    for name in ["one", "two"] {
+        stand.ebuild("app-own", &format!("fails-{name}"), "pkg_setup() {\n\tdie \"no ${PN}\"\n}\n");
+    }
+    let merging = "jobs = 1\npackages = [\"app-own/fails-one\", \"app-own/fails-two\", \"app-test/tiny\"]\n";
+    let build = |more: &str| {
+        let recipe = stand.recipe("going", &format!("baselayout-atoms = []\n[emerge]\n{merging}{more}"));
+        let failed = stand.build(&recipe).code(1);
+        assert!(failed.results().is_empty() && names(&stand.env.outdir()).is_empty(), "{failed:?}");
+        let error = failed.stderr.lines().find(|line| line.starts_with("error: ")).expect("an error").to_owned();
+        (error, names(&stand.packages().join("app-test/tiny")))
+    };
+    let (error, built) = build("");
+    assert!(error.contains("app-own/fails-one-1") && !error.contains("fails-two"), "{error}");
+    assert_eq!(built, Vec::<String>::new());
+    // The packages that do not fail are in the cache.
+    let (error, built) = build("keep-going = true\n");
+    assert!(error.contains("app-own/fails-one-1") && error.contains("app-own/fails-two-1"), "{error}");
+    assert_eq!(built, ["tiny-1-1.gpkg.tar"]);
+}
+
 /// A package whose source is on no server of the tests.
 const FETCHED: &str =
     "EAPI=8\nDESCRIPTION=\"x\"\nSRC_URI=\"https://example.invalid/fetched-1.tar.gz\"\nSLOT=0\nKEYWORDS=\"amd64\"\n";
