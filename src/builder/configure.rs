@@ -1,7 +1,7 @@
 //! The step that writes Portage's configuration. It always runs: that takes no time, and the configuration depends on the machine, on
 //! which no later step does.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::base::Base;
 use super::chain::Chain;
@@ -122,18 +122,23 @@ pub(super) fn plain_key(chain: &Chain, identity: &Sha256) -> Sha256 {
     nodes::key(chain.state(), &own_inputs(identity))
 }
 
-/// Returns the digest of Portage's configuration, with all files of the recipe's `portage.config`.
+/// Returns the digest of Portage's configuration, with all files of the recipe's `portage.config` and `portage.patches`.
 ///
 /// # Errors
 /// Those of [`contents::digest`].
 pub(super) fn identity(job: &Job, texts: &prepare::Texts) -> Result<Sha256> {
     let user = own_files(job)?;
-    Ok(Sha256::of(format!("{user:?}\n{}", texts.identity).as_bytes()))
+    Ok(Sha256::of(format!("{user}\n{}", texts.identity).as_bytes()))
 }
 
-/// Returns the digest of the directory `portage.config`. Patches and shell scripts in it decide the content of packages, too.
-fn own_files(job: &Job) -> Result<Option<Sha256>> {
-    job.portage.config.as_deref().map(|directory| contents::digest(directory, &|_| false)).transpose()
+/// Describes the directories `portage.config` and `portage.patches` by their digests. Patches and shell scripts in them decide the content
+/// of packages, too.
+fn own_files(job: &Job) -> Result<String> {
+    let digest = |directory: &Option<PathBuf>| {
+        directory.as_deref().map(|directory| contents::digest(directory, &|_| false)).transpose()
+    };
+    let patches = digest(&job.portage.patches)?.map(|patches| format!(", patches {}", patches.hex()));
+    Ok(format!("{:?}{}", digest(&job.portage.config)?, patches.unwrap_or_default()))
 }
 
 /// Returns the inputs of every emerge command: the configuration with the digest `configuration`, the repositories and the hosts of
@@ -176,5 +181,11 @@ mod tests {
                 seen.push(now);
             }
         }
+        job.portage.patches = Some(place.path().join("patches"));
+        assert!(!seen.contains(&own_files(&job).unwrap()));
+        job.portage.config = None;
+        let before = own_files(&job).unwrap();
+        fs_err::write(place.path().join("patches/app-misc/hello/one.patch"), "three").unwrap();
+        assert_ne!(own_files(&job).unwrap(), before);
     }
 }

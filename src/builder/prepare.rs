@@ -30,7 +30,7 @@ pub(super) struct Texts {
 }
 
 impl Texts {
-    /// Combines the recipe with the files of the tree `root`. Copies the recipe's `portage.config` directory.
+    /// Combines the recipe with the files of the tree `root`. Copies the recipe's own files.
     pub(super) fn new(
         job: &Job,
         resolved: &Resolved,
@@ -130,14 +130,18 @@ fn write(root: &Rootfs, tree: &ConfigTree) -> Result<()> {
     Ok(())
 }
 
-/// Copies the recipe's `portage.config` directory over `etc/portage`.
+/// Copies the recipe's directories `portage.config` and `portage.patches` over `etc/portage`.
 fn overlay_user_files(job: &Job, root: &Rootfs) -> Result<()> {
     let at = Path::new("etc/portage");
     root.create_dir_all(at, 0o755)?;
-    match &job.portage.config {
-        Some(directory) => copy(directory, root, at),
-        None => Ok(()),
+    let patches = (at.join("patches"), &job.portage.patches);
+    for (at, directory) in [(at.to_owned(), &job.portage.config), patches] {
+        if let Some(directory) = directory {
+            root.create_dir_all(&at, 0o755)?;
+            copy(directory, root, &at)?;
+        }
     }
+    Ok(())
 }
 
 /// Copies the files that lines of `package.env` in `portage.config` name. Those lines also apply to the builder.

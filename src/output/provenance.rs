@@ -272,6 +272,7 @@ fn recipe(job: &Job, repositories: &[RepositoryOrigin<'_>]) -> serde_json::Resul
         }
     }
     job.portage.config = job.portage.config.as_deref().map(file_name);
+    job.portage.patches = job.portage.patches.as_deref().map(file_name);
     let mut value = serde_json::to_value(&job)?;
     // The places of caches and results do not decide the image.
     for (table, key) in [

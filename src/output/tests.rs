@@ -35,6 +35,7 @@ pub(crate) fn job(outdir: &Path) -> Job {
     job.portage.distfiles = Some("/secret/distfiles".into());
     job.portage.make_conf.insert("CFLAGS".to_owned(), "-O2".to_owned());
     job.portage.config = Some("/secret/etc".into());
+    job.portage.patches = Some("/secret/patches".into());
     let path = "default/linux/amd64/23.0/musl".to_owned();
     job.build.profile = ProfileSpec::Named(ProfileName { repo: None, path });
     job.build.outdir = outdir.to_owned();

@@ -32,6 +32,7 @@ pub(crate) fn job() -> Job {
             env: BTreeMap::new(),
             package_files: BTreeMap::new(),
             config: None,
+            patches: None,
             config_files: BTreeMap::new(),
             sets: BTreeMap::new(),
         },

@@ -6,6 +6,7 @@ mod binhost;
 mod build;
 mod config;
 mod oci;
+mod patches;
 mod path;
 mod portage;
 mod profile;

@@ -22,6 +22,7 @@ impl Checker<'_> {
         let binhost = self.binhosts(source);
         let make_conf = self.make_conf();
         let config = self.path_of("portage", "config", Must::Directory);
+        let patches = self.patches(config.as_deref());
         let mut envs: BTreeSet<String> = config.iter().flat_map(|directory| config::envs(directory)).collect();
         let env = self.env(&envs);
         envs.extend(env.keys().cloned());
@@ -39,6 +40,7 @@ impl Checker<'_> {
             env,
             package_files,
             config,
+            patches,
             config_files,
             sets,
         });

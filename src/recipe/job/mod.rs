@@ -218,6 +218,9 @@ pub struct Portage {
     pub env: BTreeMap<String, BTreeMap<String, String>>,
     /// A directory laid over the generated `/etc/portage` of the target. Its package files also apply to the builder.
     pub config: Option<PathBuf>,
+    /// A directory of patches for the packages of the target: `etc/portage/patches`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patches: Option<PathBuf>,
     /// Lines of the package files in `config`, by the name of the file.
     #[serde(skip)]
     pub config_files: BTreeMap<String, Vec<String>>,

@@ -257,6 +257,7 @@ pub(super) const KEYS: &[Key] = &[
     key("portage", "make-conf", Type::Variables, r#"make-conf = { CFLAGS = "-O2 -pipe" }"#),
     key("portage", "use", Type::Words, r#"use = ["nls", "-doc"]"#),
     key("portage", "config", Type::Str, r#"config = "./portage""#),
+    key("portage", "patches", Type::Str, r#"patches = "./patches""#),
     lines("package-use", &["package.use"], "package.use", r#"package-use = { "app-misc/hello" = "nls" }"#),
     lines(
         "package-accept-keywords",

@@ -104,6 +104,43 @@ fn packages_are_kept_by_their_key(privilege: Privilege) {
     }
 }
 
+/// An ebuild that installs a file, to which Portage applies the user's patches.
+const PATCHED: &str = "src_unpack() {\n\techo plain > word || die\n}\n\
+    src_install() {\n\tinsinto /etc\n\tdoins word\n}\n";
+
+twins!(patches_change_packages => root_patches_change_packages, userns_patches_change_packages);
+
+fn patches_change_packages(privilege: Privilege) {
+    let Some(stand) = Stand::sharing(privilege) else { return };
+    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
+    let stand = stand.with_repositories(&[&overlay]);
+    stand.ebuild("app-own", "patched", PATCHED);
+    let patch = |word: &str| {
+        let text = format!("--- a/word\n+++ b/word\n@@ -1 +1 @@\n-plain\n+{word}\n");
+        stand.env.write("own/app-own/patched/word.patch", text);
+    };
+    let build = |portage: &str| {
+        let recipe = stand.recipe("patched", &recipe("\"app-own/patched\"", "patched", "-O2", portage));
+        let output = stand.build_changed(&recipe).success();
+        let built = output.stderr.contains("(1 built)");
+        (built, content(&output.results()[0], "etc/word").trim_end().to_owned(), output.stderr)
+    };
+    patch("one");
+    let (built, word, said) = build("patches = \"own\"");
+    assert!(built && word == "one", "{word}: {said}");
+    // The same patch: nothing is merged. Another one: the package is built again.
+    let (_, word, said) = build("patches = \"own\"");
+    assert!(word == "one" && !said.contains("merging"), "{said}");
+    patch("two");
+    let (built, word, said) = build("patches = \"own\"");
+    assert!(built && word == "two", "{word}: {said}");
+    // A package without the patch is another package.
+    let (built, word, said) = build("");
+    assert!(built && word == "plain", "{word}: {said}");
+    let (_, word, said) = build("patches = \"own\"");
+    assert_eq!(word, "two", "{said}");
+}
+
 /// Builds packages in place of an image, and installs them from the result.
 fn the_packages_are_a_result(stand: &Stand) {
     let rest =
