@@ -11,6 +11,9 @@ const REPLACED: [&str; 8] = ["/dev", "/proc", "/quern", "/run", "/sys", "/tmp", 
 /// Paths at which every step has mounts that a recipe does not replace.
 const OWN_MOUNTS: [&str; 4] = ["/dev", "/proc", "/quern", "/sys"];
 
+/// The directory in the program's own one that it leaves to recipes, for helpers of scripts.
+const HELPERS: &str = "/quern/lib";
+
 /// Parses an absolute path inside the image, without `.` and repeated slashes.
 pub(in crate::recipe) fn image_path(text: &str) -> Checked<String> {
     printable(text)?;
@@ -81,8 +84,11 @@ pub(in crate::recipe) fn image_directory(text: &str) -> Checked<String> {
 /// Parses an absolute path below the root directory at which a step may have a mount of its own.
 pub(in crate::recipe) fn mount_point(text: &str) -> Checked<PathBuf> {
     let path = PathBuf::from(image_path(text)?);
-    match OWN_MOUNTS.iter().find(|own| path.starts_with(own)) {
-        Some(own) => Err(Problem::new(format!("a step has its own {own}"))),
+    match OWN_MOUNTS.iter().find(|own| path.starts_with(own) && !path.starts_with(HELPERS)) {
+        Some(own) => {
+            Err(Problem::new(format!("a step has its own {own}"))
+                .help(format!("{HELPERS} is free for helpers of scripts")))
+        }
         None if path.parent().is_none() => Err(Problem::new("this is the whole tree")),
         None => Ok(path),
     }

@@ -21,6 +21,9 @@ file = "used/file"
 [bind.directory]
 at = "/mnt/none/directory"
 from = "used/directory"
+[bind.helpers]
+at = "/quern/lib"
+text = "echo helped"
 [bind.sysroot]
 sysroot = "used/sysroot"
 [cache.kept-NAME]
@@ -30,7 +33,7 @@ mode = "1750"
 gid = 250
 [[step]]
 name = "see"
-binds = ["text", "file", "directory"]
+binds = ["text", "file", "directory", "helpers"]
 caches = ["kept-NAME", "distfiles"]
 tmpfs = ["/big:1M"]
 run = '''
@@ -42,6 +45,7 @@ done
 if head -c 2000000 /dev/zero 2>/dev/null > /big/file; then echo /big/file >> /written; fi
 echo line >> /var/kept/lines
 cp /var/kept/lines /lines
+test "$(. /quern/lib)" = helped
 '''
 "#;
 
