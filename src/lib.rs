@@ -77,7 +77,7 @@
 //! # Steps and layers
 //!
 //! A build is a list of steps ([`plan::nodes`]): the recipe's own, around those of the program, which write Portage's configuration
-//! (`@configure`) and run emerge (`@unblocker`, `@baselayout`, `@system`, `@packages`). Each step has a *key*, made of the state of the
+//! (`@configure`) and run emerge (`@unblocker`, `@world`, `@baselayout`, `@system`, `@packages`). Each step has a *key*, made of the state of the
 //! trees before it and of its inputs by content. If the store has a *layer* for the key, the step does not run. Otherwise the trees are
 //! mounted with an empty upper directory on top of the layers so far, the step runs, and its changes become a layer
 //! ([`store::layers`]). The state after a step is made of the digest of its result, not of its key: a changed script with the same result

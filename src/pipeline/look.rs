@@ -161,5 +161,5 @@ pub fn step(job: &Job, origin: &Path, name: &str, at: &Site<'_>) -> Result<Statu
 /// Returns true if `word` names a step of the recipe: its own, one that it skips, or one of the program.
 pub fn is_step(job: &Job, word: &str) -> bool {
     let own = job.steps.iter().any(|step| step.name == word) || job.skipped.iter().any(|name| name == word);
-    own || ["@configure", "@unblocker", "@baselayout", "@system", "@packages"].contains(&word)
+    own || ["@configure", "@unblocker", "@world", "@baselayout", "@system", "@packages"].contains(&word)
 }

@@ -19,6 +19,9 @@ pub enum Root {
     Builder,
 }
 
+/// The set of all packages that a tree wants.
+const WORLD: &str = "@world";
+
 /// The option that builds the other packages if one fails. Emerge then fails too.
 const KEEP_GOING: &str = "--keep-going";
 
@@ -141,7 +144,7 @@ pub fn check(job: &Job) -> Result<()> {
     Ok(())
 }
 
-/// Returns the commands of a build: the update under the unblocker profile, the base layout, `@system` if the recipe asks for
+/// Returns the commands of a build: the update under the unblocker profile, the update of `@world`, the base layout, `@system` if the recipe asks for
 /// it, and the packages.
 pub fn steps(job: &Job, resolved: &Resolved, builder: &BuilderInfo) -> Vec<Step> {
     let mut steps = Vec::new();
@@ -157,12 +160,18 @@ pub fn steps(job: &Job, resolved: &Resolved, builder: &BuilderInfo) -> Vec<Step>
     if let Some(unblocker) = &resolved.unblocker {
         let update = &["--oneshot", "--newuse", "--update"];
         let what = format!("updating the builder under {unblocker}");
-        let mut first = step("@unblocker", what, Root::Builder, jobs, update, &["@world".into()]);
+        let mut first = step("@unblocker", what, Root::Builder, jobs, update, &[WORLD.into()]);
         first.profile = Some(unblocker.make_profile("/"));
         steps.push(first);
     }
-    // A step does not merge again what an earlier one merged. In a stage4, it does if the stage3 has other USE flags.
     let (root, again) = of_image(job);
+    if job.emerge.update_world {
+        let update = &["--update", "--deep", "--newuse"];
+        let mut world = step("@world", "updating @world".into(), root, jobs, update, &[WORLD.into()]);
+        world.profile = Some(resolved.profile.make_profile("/"));
+        steps.push(world);
+    }
+    // A step does not merge again what an earlier one merged. In a stage4, it does if the stage3 has other USE flags.
     let before = steps.len();
     if !job.build.baselayout_atoms.is_empty() {
         let atoms = &job.build.baselayout_atoms;
@@ -430,6 +439,24 @@ mod tests {
         let link = "../../var/db/repos/quern/profiles/musl-python3";
         assert_eq!(steps[1].profile, Some(MakeProfile::Link(link.into())));
         assert_eq!(steps[1].what, "merging a/b and 2 more");
+    }
+
+    #[test]
+    fn the_world_of_a_stage4_is_updated_before_its_packages() {
+        let world = World::new();
+        let mut job = job(world.usual());
+        job.build.kind = TreeKind::Stage4;
+        job.build.baselayout_atoms.clear();
+        job.build.unblocker_profile = Some(profile_name("default/linux/amd64/23.0"));
+        (job.emerge.packages, job.emerge.update_world) = (vec!["a/b".into()], true);
+        let steps = steps(&job, &Resolved::new(&job).unwrap(), &BUILDER);
+        assert_eq!(job.own_steps(), ["@configure", "@unblocker", "@world", "@packages"]);
+        let names: Vec<&str> = steps.iter().map(|step| step.name.as_str()).collect();
+        assert_eq!(job.own_steps()[1..], names);
+        assert!(tail(&steps[1]).ends_with("--update --deep --newuse @world"), "{}", tail(&steps[1]));
+        let own = MakeProfile::Link("../../var/db/repos/quern/profiles/musl-python3".into());
+        assert_eq!([&steps[1].profile, &steps[2].profile], [&Some(own.clone()), &Some(own)]);
+        assert_eq!(steps[1].root, Root::Builder);
     }
 
     #[test]

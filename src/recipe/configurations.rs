@@ -71,6 +71,7 @@ fn add(job: &mut Job, mut other: Job) {
         }
     }
     job.build.include_system |= other.build.include_system;
+    job.emerge.update_world |= other.emerge.update_world;
 }
 
 /// Moves the packages that steps merge into the image to those of the image.

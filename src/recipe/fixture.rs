@@ -57,6 +57,7 @@ pub(crate) fn job() -> Job {
             load_average: None,
             options: Vec::new(),
             binary_only: false,
+            update_world: false,
             keep_going: false,
             daemons: Vec::new(),
         },

@@ -148,6 +148,7 @@ impl Checker<'_> {
                 .help("`quern-builder build --dry-run` shows what a build would do");
             self.texts.problem(&at, "emerge cannot ask", problem);
         }
+        let update_world = self.update_world(kind);
         let packages = self.packages(kind);
         let options = self.each("emerge", "options", "option for emerge", unchanged(words::option));
         let jobs = self.number("emerge", "jobs", 0, "0 means one per processor").map(Option::unwrap_or_default);
@@ -158,9 +159,24 @@ impl Checker<'_> {
             load_average: load_average?,
             options: options.unwrap_or_default(),
             binary_only: self.bool("emerge", "binary-only").unwrap_or(false),
+            update_world,
             keep_going: self.bool("emerge", "keep-going").unwrap_or(false),
             daemons: Vec::new(),
         })
+    }
+
+    /// Returns true if `@world` is updated. It contains `@system`, so an update of an image that lacks it would merge all of it.
+    fn update_world(&mut self, kind: TreeKind) -> bool {
+        let wanted = self.bool("emerge", "update-world").unwrap_or(false);
+        if wanted
+            && kind == TreeKind::Image
+            && let Some(at) = self.place("emerge", "update-world")
+        {
+            let problem = Problem::new("@world of an image is all of @system, and an image need not have it")
+                .help("set build.kind = \"stage4\", or merge packages again with a [[step]] and emerge");
+            self.texts.problem(&at, "only a stage4 has a world to update", problem);
+        }
+        wanted
     }
 
     /// Returns the number of a key, at least `least`, or `None` if it is wrong.
@@ -184,6 +200,7 @@ impl Checker<'_> {
         let parent = self.parent_kind();
         let steps = self.value("", "step").is_some()
             || self.tree.contains_key("system")
+            || self.bool("emerge", "update-world") == Some(true)
             || self.family.place.is_some()
             || parent.is_some();
         if written.as_ref().is_some_and(Vec::is_empty) && !steps {

@@ -80,6 +80,7 @@ impl Job {
         let all = [
             ("@configure", true),
             ("@unblocker", unblocker_profile.is_some()),
+            ("@world", self.emerge.update_world),
             ("@baselayout", !baselayout_atoms.is_empty()),
             ("@system", *include_system),
             ("@packages", !self.emerge.packages.is_empty()),
@@ -528,6 +529,9 @@ pub struct Emerge {
     /// Uses binary packages only, and builds nothing.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub binary_only: bool,
+    /// Updates `@world` of a stage4 before the packages.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub update_world: bool,
     /// Builds the other packages if one fails. The build still fails, and no result depends on it.
     #[serde(skip)]
     pub keep_going: bool,

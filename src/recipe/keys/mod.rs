@@ -304,6 +304,7 @@ pub(super) const KEYS: &[Key] = &[
     key("emerge", "jobs", Type::Int, "jobs = 6"),
     key("emerge", "options", Type::Strs, r#"options = ["--with-bdeps=y"]"#),
     key("emerge", "binary-only", Type::Bool, "binary-only = true"),
+    key("emerge", "update-world", Type::Bool, "update-world = true"),
     key("emerge", "keep-going", Type::Bool, "keep-going = true"),
     key("emerge", "unmerge", Type::Strs, r#"unmerge = ["sys-apps/man-pages"]"#),
     key("emerge", "depclean", Type::Bool, "depclean = true"),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::listing::{Listing, content, with_attributes};
 use super::{EPOCH, Stand, ask, text};
-use crate::env::Privilege;
+use crate::env::{Privilege, twins};
 
 /// Builds the recipe. The mirror, the keyring and the main repository come from the environment.
 fn built(stand: &mut Stand) -> PathBuf {
@@ -87,6 +87,46 @@ fn userns_a_stage4_is_the_stage3_with_additional_packages() {
     if crate::env::is_root() {
         the_same_as_root(&stand, &tarball);
     }
+}
+
+/// A stage4 with an old package of the world.
+const WORLD: &str = r#"kind = "stage4"
+[emerge]
+packages = []
+[[step]]
+name = "old"
+at = "before-packages"
+emerge = ["=app-own/NAME-1"]
+[[step]]
+name = "list"
+run = 'ls /var/db/pkg/app-own > /list'
+"#;
+
+twins!(the_world_of_a_stage4_is_updated => root_the_world_of_a_stage4_is_updated, userns_the_world_of_a_stage4_is_updated);
+
+fn the_world_of_a_stage4_is_updated(privilege: Privilege) {
+    let Some(stand) = Stand::sharing(privilege) else { return };
+    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
+    let stand = stand.with_repositories(&[&overlay]);
+    let name = format!("world-{privilege:?}").to_lowercase();
+    stand.ebuild("app-own", &name, "");
+    let place = |version: u32| overlay.join(format!("app-own/{name}/{name}-{version}.ebuild"));
+    std::fs::copy(place(1), place(2)).unwrap();
+    let written = WORLD.replace("NAME", &name);
+    let list = || {
+        let output = stand.build_changed(&stand.env.path(format!("{name}.toml"))).success();
+        (content(&output.results()[0], "list"), output.stderr)
+    };
+    let recipe = stand.recipe(&name, &written);
+    assert_eq!(list().0, format!("{name}-1\n"));
+    stand.recipe(&name, &written.replace("packages = []", "packages = []\nupdate-world = true"));
+    let (listed, said) = list();
+    assert_eq!(listed, format!("{name}-2\n"), "{said}");
+    // It is a step with a layer, as every other.
+    let (listed, said) = list();
+    assert!(listed == format!("{name}-2\n") && !said.contains("updating @world"), "{said}");
+    let shell = stand.shell(&recipe, &["--at", "@world"], &["ls", "/var/db/pkg/app-own"]).success();
+    assert_eq!(shell.stdout, format!("{name}-2\n"));
 }
 
 /// With the same binary packages, root makes the same names, owners, modes and attributes, also in another format. The stage4 can be the
