@@ -17,6 +17,7 @@ mod crash;
 mod cuts;
 mod daemons;
 mod downloads;
+mod examples;
 mod failed;
 mod failure;
 mod fetched;

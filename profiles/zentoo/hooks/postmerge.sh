@@ -1,0 +1,5 @@
+#!/bin/busybox sh
+# Lists the packages that are left.
+set -e
+cd /var/db/pkg
+printf '%s\n' */* > /etc/packages
