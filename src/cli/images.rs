@@ -40,7 +40,7 @@ impl State {
 /// Lists the recipes that `DIR/...` stands for, parents first. `None` for any other argument.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::base::error::Kind::Usage) if there are none.
+/// [`Kind::Usage`] if there are none.
 pub(super) fn of(args: &RecipeArgs, ui: &Terminal) -> Result<Option<Vec<PathBuf>>> {
     let [file] = args.files.as_slice() else { return Ok(None) };
     if file.file_name().is_none_or(|name| name != ALL) {
@@ -52,7 +52,7 @@ pub(super) fn of(args: &RecipeArgs, ui: &Terminal) -> Result<Option<Vec<PathBuf>
 /// Lists the recipes of the images in and below a directory.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::base::error::Kind::Usage) if there are none.
+/// [`Kind::Usage`] if there are none.
 pub(super) fn below(directory: &Path, ui: &Terminal) -> Result<Vec<PathBuf>> {
     let images = recipe::images(directory, ui.colour())?;
     if images.is_empty() {
@@ -65,7 +65,7 @@ pub(super) fn below(directory: &Path, ui: &Terminal) -> Result<Vec<PathBuf>> {
 /// Refuses two images of one name: their results would replace each other.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::base::error::Kind::Usage) with the two files.
+/// [`Kind::Usage`] with the two files.
 pub(super) fn check_names(images: &[(Job, PathBuf)]) -> Result<()> {
     let mut names: BTreeMap<&str, &Path> = BTreeMap::new();
     for (job, origin) in images {

@@ -28,6 +28,7 @@ mod image;
 mod kits;
 mod listing;
 mod lock;
+mod many;
 mod matrix;
 mod merging;
 mod metadata;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{Stand, ask, text};
-use crate::env::{Privilege, twins};
+use crate::env::{PROGRAM, Privilege, output, twins};
 
 /// The value of the secret `token`.
 const VALUE: &str = "hunter2/hunter2?x1";
@@ -274,6 +274,65 @@ fn a_shell_has_secrets_on_request(privilege: Privilege) {
     }
     let explained = stand.env.run(["explain", "--allow-commands", text(&recipe), "use"]).success();
     assert!(explained.stdout.contains("secret token") && !explained.stdout.contains(VALUE), "{}", explained.stdout);
+}
+
+/// Runs a program on a terminal, types each line after its prompt, and prints everything that the terminal shows.
+const TYPE: &str = r#"
+import os, pty, sys, time
+pid, fd = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[3], sys.argv[3:])
+shown = b""
+def read():
+    try:
+        return os.read(fd, 4096)
+    except OSError:
+        return b""
+for pair in zip(sys.argv[1].split(","), sys.argv[2].split(",")):
+    prompt, line = (word.encode() for word in pair)
+    since = len(shown)
+    while prompt not in shown[since:]:
+        part = read()
+        if not part:
+            sys.exit(f"the terminal never showed {prompt}: {shown.decode()}")
+        shown += part
+    time.sleep(0.5)
+    os.write(fd, line + b"\n")
+while part := read():
+    shown += part
+sys.stdout.buffer.write(shown)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+twins!(a_terminal_asks_for_answers => root_a_terminal_asks_for_answers, userns_a_terminal_asks_for_answers);
+
+fn a_terminal_asks_for_answers(privilege: Privilege) {
+    let Some(stand) = Stand::sharing(privilege) else { return };
+    let name = format!("typed-{privilege:?}").to_lowercase();
+    let script = "wc -c < /run/secrets/password > /who; echo \"$who\" >> /who";
+    let recipe = stand.recipe(
+        &name,
+        &format!(
+            "kind = \"stage4\"\n[emerge]\npackages = []\n[ask.who]\nquestion = \"Name\"\npattern = \"[a-z]+\"\n[ask.password]\n\
+             question = \"Password\"\nsecret = true\nconfirm = true\n{}",
+            step("use", "secrets = [\"password\"]\nvars = [\"who\"]", script)
+        ),
+    );
+    let saved = stand.env.path("saved.toml");
+    let value = format!("typed-hunter2-{name}");
+    // The pattern refuses the first name, and the second password differs from the first one.
+    let prompts = "Name,Name,Password,Password (again),Password,Password (again)";
+    let lines = format!("M e,me,{value},other,{value},{value}");
+    let mut command = stand.env.command("python3");
+    command.args(["-c", TYPE, prompts, &lines, PROGRAM, "build", text(&recipe), "--save-answers", text(&saved)]);
+    let built = output(&mut command).success();
+    assert!(!built.stdout.contains(&value) && built.stdout.contains("differ"), "{}", built.stdout);
+    let tarball = stand.env.outdir().read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let tarball =
+        tarball.into_iter().find(|path| text(path).contains(&name) && text(path).ends_with(".tar.gz")).unwrap();
+    assert_eq!(content(&tarball, "./who"), format!("{}\nme\n", value.len()));
+    assert_eq!(std::fs::read_to_string(&saved).unwrap(), "who = \"me\"\n");
+    nowhere(&stand, &value);
 }
 
 twins!(answers_are_secrets => root_answers_are_secrets, userns_answers_are_secrets);
