@@ -31,7 +31,7 @@
 //! | 6 | [`portage`] | Portage's configuration, command lines and reports as values | touch a tree |
 //! | 6 | [`system`] | settings of an image → changes of its files: users, services, host name, locale. Pure | write, run a program |
 //! | 6 | [`strip`] | removal rules, applied through [`fs::rootfs`] | decide while removing |
-//! | 5 | [`recipe`] | TOML files, variables and options → a typed, valid [`recipe::Job`] | touch any file but those it is given |
+//! | 5 | [`recipe`] | TOML files, variables and options → a typed, valid [`recipe::Job`] | touch any file but those it is given, the objects of git branches and the store's trees of them |
 //! | 5 | [`lockfile`] | `quern.lock`, read and written | find out or judge its contents |
 //! | 5 | [`store`] | blobs, trees, layers, work directories, caches: whole or absent, locked while in use | know what they mean |
 //! | 5 | [`oci`] | image layouts: validated, and unpacked into trees | trust a blob before its digest |

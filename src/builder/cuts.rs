@@ -99,7 +99,10 @@ impl<'a> Builder<'a> {
             None => self.ship_in(trees.root())?,
             Some(image) if kind == TreeKind::Stage4 => {
                 let parts = (image.job, &image.resolved, self.parts.base, &self.parts.plan.info);
-                let below = self.chain.unconfigured(store)?.unwrap_or(chain.lowest(0, store)?);
+                let below = match self.chain.unconfigured(store)? {
+                    Some(below) => below,
+                    None => chain.lowest(0, store)?,
+                };
                 let texts = configure::texts_on(&below, parts, (self.parts.work.paths(), &self.view))?;
                 prepare::ship(image.job, &image.resolved, trees.root(), &texts.before)?;
             }

@@ -12,6 +12,8 @@ use zeroize::Zeroizing;
 use super::images::{self, Done, State};
 use super::session::Session;
 use crate::base::error::{Error, Result};
+use crate::base::progress::Progress as _;
+use crate::os::process::Exit;
 use crate::os::process::Signals;
 use crate::os::process::worker::{Said, Worker};
 use crate::ui::Terminal;
@@ -125,8 +127,13 @@ fn listen(
             output.iter().for_each(|path| ui.result(path));
             done.add(image, state);
         }
-        // An image whose process was killed is not whole either.
-        _ => done.fail(image, if exit.success() { 1 } else { exit.code() }),
+        // An image whose process was killed is not whole either. Other failures were told by the process.
+        _ => {
+            if let Exit::Signal(signal) = exit {
+                ui.warn(&format!("the process that built {} was ended by signal {signal}: build it again", image.0));
+            }
+            done.fail(image, if exit.success() { 1 } else { exit.code() });
+        }
     }
     Ok(())
 }

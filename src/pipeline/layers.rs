@@ -70,7 +70,7 @@ impl Layers<'_> {
         (end, number, packing): (Option<&str>, usize, &Options),
     ) -> Result<StagedLayer> {
         let named = end.unwrap_or("the last step");
-        self.at.ui.stage(&format!("packing the layer that ends with {named}"));
+        self.at.ui.stage(&format!("packing the layer of {named}"));
         let difference =
             |(below, deferred): &(CutTree, Deferred)| pack::difference(whole(below.root(), deferred), tree, packing);
         let part = below.map(difference).transpose()?;

@@ -82,7 +82,7 @@ impl Checker<'_> {
         let finding = match &job.from {
             // For the other images of the tree.
             None if Path::new(&self.texts.get(at.text).label).ends_with(TREE) => return,
-            None => Finding::at(&at, "the image does not start from another image", "there are no layers below it")
+            None => Finding::at(&at, "the image does not start from another image", "an image without a parent")
                 .help("name the other image with `from`, or remove on-parent"),
             Some(parent) if parent.job.build.kind != job.build.kind || parent.job.build.packages_only => {
                 let title = format!("the layers of {} cannot be those of this image", parent.job.path);
