@@ -24,6 +24,15 @@ const BUSY: Duration = Duration::from_secs(60);
 /// Processor time, in ticks between two looks, up to which a process counts as idle.
 const IDLE_TICKS: u64 = 1;
 
+/// The time that a new process has to start its program before it is reported, so that the report names that program.
+const STARTS: Duration = Duration::from_millis(100);
+
+/// The time between two looks at a new process.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// `PF_FORKNOEXEC` of the kernel: the process has not started a program since its parent made it (proc_pid_stat(5), field `flags`).
+const NOT_STARTED: u64 = 0x40;
+
 /// Most bytes of a command line or a variable in a report.
 const MAX_TEXT: usize = 500;
 
@@ -61,6 +70,8 @@ struct Stat {
     session: i32,
     /// True if it runs or waits for a disk.
     busy: bool,
+    /// True if it still runs the program of its parent.
+    new: bool,
     /// Processor time so far.
     ticks: u64,
 }
@@ -140,10 +151,20 @@ impl<'a> Orphans<'a> {
 
     /// Returns the processes that still run after the command has ended.
     pub(super) fn remaining(&mut self) -> Vec<Left> {
-        let stats = self.stats();
-        let new = |(pid, stat): &(&i32, &Stat)| self.is_orphan(stat) && !self.asked.contains(*pid);
-        let roots: Vec<i32> = stats.iter().filter(new).map(|(pid, _)| *pid).collect();
-        roots.into_iter().filter_map(|root| self.report(root, Fate::Outlived)).collect()
+        let start = Instant::now();
+        let mut roots = self.unasked();
+        while start.elapsed() < STARTS && roots.values().any(|stat| stat.new) {
+            std::thread::sleep(LOOK);
+            roots = self.unasked();
+        }
+        roots.into_keys().filter_map(|root| self.report(root, Fate::Outlived)).collect()
+    }
+
+    /// Returns the orphans that were not asked to end.
+    fn unasked(&self) -> BTreeMap<i32, Stat> {
+        let mut stats = self.stats();
+        stats.retain(|pid, stat| self.is_orphan(stat) && !self.asked.contains(pid));
+        stats
     }
 
     fn is_orphan(&self, stat: &Stat) -> bool {
@@ -260,6 +281,7 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
         parent: fields.get(1)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
         busy: matches!(*fields.first()?, "R" | "D"),
+        new: number(6)? & NOT_STARTED != 0,
         ticks: number(11)?.saturating_add(number(12)?),
     })
 }
@@ -289,8 +311,9 @@ mod tests {
     #[test]
     fn the_name_of_a_program_does_not_confuse_the_parser() {
         let line = b"17 (a) S 9 (b) S 1 17 17 0 -1 4194560 1 2 3 4 55 66 7 8 20 0 1 0\n";
-        assert_eq!(parse_stat(line), Some(Stat { parent: 1, session: 17, busy: false, ticks: 121 }));
+        assert_eq!(parse_stat(line), Some(Stat { parent: 1, session: 17, busy: false, new: false, ticks: 121 }));
         assert_eq!(parse_stat(b"17 (\xff)) D 4 17 17 0 -1 0 0 0 0 0 1 2\n").map(|stat| stat.busy), Some(true));
+        assert_eq!(parse_stat(b"17 (a) R 1 17 17 0 -1 4194368 0 0 0 0 1 2\n").map(|stat| stat.new), Some(true));
         for cut in 0..line.len() {
             parse_stat(&line[..cut]);
         }
@@ -299,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_tree_has_all_descendants() {
-        let stat = |parent| Stat { parent, session: 0, busy: false, ticks: 0 };
+        let stat = |parent| Stat { parent, session: 0, busy: false, new: false, ticks: 0 };
         let stats = BTreeMap::from([(5, stat(1)), (3, stat(9)), (9, stat(5)), (7, stat(1))]);
         assert_eq!(descendants(5, &stats), BTreeSet::from([3, 5, 9]));
     }
