@@ -303,6 +303,7 @@ mod tests {
             image: String::new(),
             step: name.to_owned(),
             inputs: Default::default(),
+            why: String::new(),
             started: 0,
             milliseconds: 0,
             bytes: 0,

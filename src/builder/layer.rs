@@ -191,7 +191,8 @@ impl Builder<'_> {
         }
         let bytes = changed.iter().map(|(_, changes)| changes.bytes()).sum();
         let record = self.layer_record(&node.name, key, inputs, (now, start.elapsed()));
-        let record = LayerRecord { result, volumes: of_volumes, bytes, notes: warnings.kept(), ..record };
+        let record =
+            LayerRecord { result, volumes: of_volumes, bytes, why: why.to_string(), notes: warnings.kept(), ..record };
         let layer = partial.keep(record, &changed)?;
         if let (Action::Emerge(command, step), Some(content)) = (&node.action, self.merged.take()) {
             self.remember((command, step.as_deref()), &content, &key, at)?;
@@ -255,6 +256,7 @@ impl Builder<'_> {
             image: self.parts.job.path.clone(),
             step: name.to_owned(),
             inputs,
+            why: String::new(),
             started: began.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             milliseconds: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             bytes: 0,

@@ -18,8 +18,8 @@ use crate::ui::Terminal;
 
 /// Explain why packages are built although there are binary packages, or why a step runs
 ///
-/// With the name of a step, prints its state, its key and the inputs of the key by name, the difference to the last build, and the layer
-/// with the time and the image that made it. Runs nothing and asks no server.
+/// With the name of a step, prints its state, its key and the inputs of the key by name, the difference to the last build, and the layer:
+/// when, by which image and why it was made. Runs nothing and asks no server.
 ///
 /// For each package that a build would compile, prints the wanted USE flags, CHOST and compiler flags, those of the nearest binary
 /// package, and the differences. The compiler flags of a binary package are read from the package itself. With `emerge.binary-only`,

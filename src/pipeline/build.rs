@@ -206,7 +206,7 @@ pub(super) fn with_builder<T>(
         let cache = caches.binpkg.as_ref().unwrap_or(&caches.packages);
         let error = space::crowded(error, &[work.paths().directory(), cache, &caches.distfiles]);
         let error = match builder.failed_step() {
-            Some(step) if job.build.keep_failed => looking(error, step, origin),
+            Some(step) if job.build.keep_failed => looking(error, step, origin, &work),
             _ => error,
         };
         if options.shell_on_failure && error.kind() == Kind::Build && builder.failed_step().is_some() {
@@ -222,14 +222,17 @@ pub(super) fn with_builder<T>(
 }
 
 /// Adds the commands that show the failed step `step` to its error.
-fn looking(error: Error, step: &str, origin: &Path) -> Error {
+fn looking(error: Error, step: &str, origin: &Path, work: &Work) -> Error {
     // The hint of emerge may end with lines to paste.
     if origin.as_os_str() == "-" || step.starts_with('@') {
         return error;
     }
     let recipe = origin.display();
+    let paths = work.paths();
+    let log = paths.on(&paths.failed()).log();
+    let output = if log.exists() { format!("its output is in {}\n", log.display()) } else { String::new() };
     let commands = format!(
-        "`quern-builder log {recipe} {step}` prints its output; `quern-builder shell {recipe} --failed` enters its trees"
+        "{output}`quern-builder log {recipe} {step}` prints its output; `quern-builder shell {recipe} --failed` enters its trees"
     );
     let hint = error.hint().map_or_else(|| commands.clone(), |hint| format!("{hint}\n{commands}"));
     error.with_hint(hint)

@@ -138,6 +138,9 @@ impl fmt::Display for Status {
         if let Some(layer) = &self.layer {
             let seconds = Seconds(layer.milliseconds);
             writeln!(f, "  layer   made {} by {}", time::readable(layer.started), layer.image)?;
+            if !layer.why.is_empty() {
+                writeln!(f, "          because: {}", layer.why)?;
+            }
             writeln!(
                 f,
                 "          in {seconds}, {} bytes written, result {}",

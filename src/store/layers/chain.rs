@@ -53,6 +53,7 @@ impl Store {
             image: top.record.image.clone(),
             step: format!("{} to {}", bottom.record.step, top.record.step),
             inputs: BTreeMap::new(),
+            why: String::new(),
             started: time::now(),
             milliseconds: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
             bytes: 0,

@@ -35,6 +35,9 @@ pub struct LayerRecord {
     /// The inputs of the key by name, for explanations.
     #[serde(default)]
     pub inputs: BTreeMap<String, String>,
+    /// The reason why the step ran, for explanations. Empty for layers that no step made.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
     /// When the step began, in seconds since 1970. All modification times that it caused are later.
     pub started: u64,
     /// Duration of the step in milliseconds.

@@ -35,6 +35,7 @@ fn made(partial: &Partial, key: &Sha256, text: &str) -> (LayerRecord, [(&'static
         image: "image".into(),
         step: "step".into(),
         inputs: BTreeMap::from([("script".to_owned(), "1".to_owned())]),
+        why: String::new(),
         started: 1_700_000_000,
         milliseconds: 5,
         bytes: changes.iter().map(|(_, changes)| changes.bytes()).sum(),

@@ -383,6 +383,7 @@ mod tests {
             image: String::new(),
             step: String::new(),
             inputs: Default::default(),
+            why: String::new(),
             started: 0,
             milliseconds: 0,
             bytes: 0,

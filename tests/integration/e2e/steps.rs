@@ -97,7 +97,7 @@ fn steps_run_in_order_and_once(privilege: Privilege) {
     assert_eq!(ask("sha256sum", &[text(&first)]), digest);
 
     let explained = stand.env.run(["explain", text(&recipe), "one"]).success().stdout;
-    for part in ["one  cached ", &format!(" by {name}\n"), "no input changed"] {
+    for part in ["one  cached ", &format!(" by {name}\n"), "because: script changed\n", "no input changed"] {
         assert!(explained.contains(part), "{part}: {explained}");
     }
 
@@ -138,6 +138,8 @@ fn a_failed_step_leaves_no_layer(privilege: Privilege) {
     for part in ["the step bad exited with code 7", "hello", &hint, " --failed` enters its trees"] {
         assert!(failed.stderr.contains(part), "{part}: {}", failed.stderr);
     }
+    let (_, output) = failed.stderr.split_once("its output is in ").unwrap();
+    assert_eq!(std::fs::read_to_string(output.lines().next().unwrap()).unwrap(), "hello\n");
     let log = |step: &str| stand.env.run(["log", text(&stand.env.path(format!("{name}.toml"))), step]);
     assert_eq!(log("bad").success().stdout, "hello\n");
     assert!(log("ok").success().stderr.contains("the step ok printed nothing"));

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use super::{Uses, own_mount};
+use crate::base::text::quoted;
 use crate::recipe::check::path::Must;
 use crate::recipe::check::steps::flag;
 use crate::recipe::check::{Checker, Word};
@@ -32,7 +33,7 @@ impl Checker<'_> {
         for value in list {
             let bind = match &value.is {
                 Is::Table(table) => self.bind(&value.at, "", table),
-                _ => Word::of(&value).and_then(|word| self.named(&word, "bind", &uses.binds)),
+                _ => Word::of(&value).and_then(|word| self.named_bind(&word, uses)),
             };
             let bind = bind?;
             mounts.push((value.at, bind.at.clone()));
@@ -45,6 +46,16 @@ impl Checker<'_> {
         // A bind in a directory of another one comes after it.
         binds.sort_by(|one, other| one.at.cmp(&other.at));
         Some(binds)
+    }
+
+    /// Returns a declared bind. Notes an unknown name, and that of a `sysroot`, which every step has.
+    fn named_bind(&mut self, word: &Word, uses: &Uses) -> Option<Bind> {
+        if uses.sysroots.contains(&word.text) {
+            let problem = Problem::new("every step has it").help("leave it out; a step without it has sysroot = false");
+            self.texts.problem(&word.at, format!("{} is a `sysroot`", quoted(&word.text)), problem);
+            return None;
+        }
+        self.named(word, "bind", &uses.binds)
     }
 
     /// Returns a bind of one place.

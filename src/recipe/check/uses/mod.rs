@@ -28,6 +28,8 @@ pub(super) struct Uses {
     binds: BTreeMap<String, Option<Bind>>,
     /// Binds that every step has.
     sysroot: Vec<Bind>,
+    /// The names of their declarations.
+    sysroots: Vec<String>,
     caches: BTreeMap<String, Option<StepCache>>,
     volumes: BTreeMap<String, Option<Volume>>,
     fetches: BTreeMap<String, Option<Fetch>>,
@@ -62,6 +64,7 @@ impl Checker<'_> {
         for (name, table) in self.declared("bind") {
             if table.contains_key("sysroot") {
                 uses.sysroot.extend(self.sysroot(&name, &table));
+                uses.sysroots.push(name.text);
             } else {
                 let bind = self.bind(&name.at, &name.text, &table);
                 uses.binds.insert(name.text, bind);

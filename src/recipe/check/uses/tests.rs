@@ -145,6 +145,10 @@ fn wrong_things_are_refused() {
         ("[bind.b]\ntext = '{{NOPE}}'\nat = '/x'\ntemplate = true\n", "unknown variable `NOPE`"),
         ("[bind.b]\nfrom = 'repo'\nat = '/'\n", "this is the whole tree"),
         ("[bind.b]\nsysroot = 'repo'\nat = '/x'\n", "`at` has no effect on `sysroot`"),
+        (
+            "[bind.r]\nsysroot = 'repo'\n[[step]]\nname = 'a'\nrun = 'x'\nbinds = ['r']\n",
+            "leave it out; a step without it has sysroot = false",
+        ),
         ("[bind.'a b']\nfrom = 'repo'\nat = '/x'\n", "a name must not contain"),
         ("[cache.binpkgs]\nat = '/x'\n", "the cache `binpkgs` is built in"),
         ("[cache.c]\nat = '/x'\nsharing = 'lock'\n", "did you mean \"locked\"?"),
