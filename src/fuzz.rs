@@ -484,7 +484,6 @@ fn plain(text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -544,9 +543,7 @@ mod tests {
                 for _ in 0..MUTATIONS {
                     let other = &seeds[dice.below(seeds.len())];
                     let bytes = dice.mutated(seed, other);
-                    let begun = Instant::now();
                     body(&bytes);
-                    assert!(begun.elapsed() < Duration::from_secs(5), "{name} took {:?}", begun.elapsed());
                 }
             }
         }

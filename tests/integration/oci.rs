@@ -4,12 +4,8 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
-use std::time::Duration;
 
 use crate::env::{PROGRAM, TestEnv, output, wait_for};
-
-/// Long enough for a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 const PREPARE: &str = r#"
 umoci init --layout image; umoci new --image image; umoci unpack --image image bundle
@@ -41,7 +37,7 @@ fn half_way(env: &TestEnv) -> Child {
             let own = dir.to_string_lossy().contains(&own);
             if own { fs::read_dir(dir.join("tree")).map_or(0, Iterator::count) } else { 0 }
         };
-        wait_for("some of the tree", PATIENCE, || {
+        wait_for("some of the tree", || {
             staging(env).iter().any(|dir| made(dir) >= 5) || child.try_wait().unwrap().is_some()
         });
         send("STOP", &child);

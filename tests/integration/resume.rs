@@ -11,7 +11,6 @@ use crate::env::{PROGRAM, Server, TestEnv, output, require_program, wait_for};
 use crate::keys::Gpg;
 use crate::source::recipe;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const TIMESTAMP: &str = "20260810T204554Z";
 
 /// A mirror with one stage3 and signatures by GnuPG, and a recipe that uses it.
@@ -106,7 +105,7 @@ fn userns_a_killed_download_resumes_without_fetching_a_byte_twice() {
         stand.server.hold(Some(step));
         let child = stand.start();
         at += step;
-        wait_for("the bytes", PATIENCE, || stand.kept() == at && stand.server.is_holding());
+        wait_for("the bytes", || stand.kept() == at && stand.server.is_holding());
         kill(child);
         assert!(!stand.blob.exists());
         assert!(
@@ -140,7 +139,7 @@ fn userns_a_download_killed_at_any_time_resumes() {
             break;
         }
         // With a user namespace, the inner process dies a moment after the outer one and then frees the lock.
-        wait_for("the part to be let go", PATIENCE, || programs(&stand.env).is_empty());
+        wait_for("the part to be let go", || programs(&stand.env).is_empty());
         let part = fs::read(&stand.part).unwrap_or_default();
         assert!(part == data[..part.len()], "after {} bytes", part.len());
         kept.push(part.len() as u64);
@@ -190,7 +189,7 @@ fn userns_memory_does_not_grow_with_the_download() {
     let Some(stand) = Stand::new(&"0".repeat(128), sparse) else { return };
     stand.server.hold(Some(stand.size - 1));
     let child = stand.start();
-    wait_for("all bytes but one", PATIENCE, || stand.kept() == stand.size - 1);
+    wait_for("all bytes but one", || stand.kept() == stand.size - 1);
     let peaks: Vec<u64> = programs(&stand.env).iter().map(|pid| peak(pid)).collect();
     kill(child);
     stand.server.hold(None);

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sha2::Digest as _;
 
@@ -123,9 +123,7 @@ fn userns_the_program_exits_as_its_command_does() {
     }
     // A command that closes its output is waited for. A process that outlives the command is killed.
     let _ = env.run(arguments(&["sh", "-c", "exec >&- 2>&-; sleep 0.5; exit 9"])).code(9);
-    let start = Instant::now();
-    let _ = env.run(arguments(&["sh", "-c", "(unshare -m sleep 60 &) ; exit 3"])).code(3);
-    assert!(start.elapsed() < Duration::from_secs(30));
+    let _ = env.run(arguments(&["sh", "-c", "(unshare -m sleep 3600 &) ; exit 3"])).code(3);
     let told = env.run(arguments(&["sh", "-c", "export -p"])).success();
     assert!(!told.stdout.contains("SECRET") && !told.stdout.contains("QUERN"), "{}", told.stdout);
 }
@@ -184,7 +182,7 @@ fn killing_any_process_leaves_nothing(privilege: Privilege) {
         };
         let mut known = chain(child.id(), processes);
         kill(&known);
-        wait_for("the program to end", Duration::from_secs(10), || {
+        wait_for("the program to end", || {
             // Before the command, a sandbox checks what the kernel allows. If it is killed, the program starts the next one.
             let now = chain(child.id(), processes);
             let sandbox = now.get(processes - 3);
@@ -194,9 +192,7 @@ fn killing_any_process_leaves_nothing(privilege: Privilege) {
             }
             ended(&mut child)
         });
-        wait_for("the processes to end", Duration::from_secs(10), || {
-            known.iter().all(|&pid| gone(pid)) && !any_with(&mark)
-        });
+        wait_for("the processes to end", || known.iter().all(|&pid| gone(pid)) && !any_with(&mark));
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(env.store().to_str().unwrap()), "{mounts}");

@@ -182,15 +182,13 @@ fn malicious_mirrors_preventing_updates() {
     mirror.put(&list(), b"<html>".to_vec());
     let page = mirror.serve();
     let silent = Server::start(|_, _| {
-        std::thread::sleep(Duration::from_secs(8));
+        std::thread::sleep(Duration::from_secs(3600));
         Ok(())
     });
     let empty = Server::files(HashMap::new());
     let garbage = Server::start(|_, stream| stream.write_all(b"\0\0\0\x1b]0;x\x07"));
     let user = User::of(&mirror, &[&frozen, &page, &silent, &empty, &garbage, &no_tarball, &honest]);
-    let begun = Instant::now();
     user.builds().unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     assert!(honest.seen().iter().any(|request| request.path.ends_with(".tar.xz")));
 }
 
@@ -271,14 +269,12 @@ fn slow_retrieval() {
             head(stream, "200 OK", &[("Content-Length", &files[&request.path].len().to_string())])?;
             for byte in &files[&request.path] {
                 stream.write_all(&[*byte])?;
-                std::thread::sleep(Duration::from_millis(100));
+                std::thread::sleep(Duration::from_secs(1));
             }
             Ok(())
         });
-        let begun = Instant::now();
         let user = User::of(&mirror, &[&server, &honest_one]);
         user.builds().unwrap();
-        assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     }
 }
 

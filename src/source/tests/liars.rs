@@ -1,6 +1,7 @@
 //! Misbehaving servers, alone and before an honest mirror. Each misbehaviour is a row of a table.
 //!
-//! Alone, it leads to an error of the right kind in bounded time, and to no blob. Before an honest mirror, the right bytes are fetched.
+//! Alone, it leads to an error of the right kind, and to no blob. A client that waited for the end of an answer would hang, because the
+//! servers that never finish an answer wait for an hour. Before an honest mirror, the right bytes are fetched.
 
 use super::*;
 
@@ -22,13 +23,11 @@ use Alone::{Bad, Good};
 use Kind::{Network, Refused};
 
 const SIZE: &str = "1200000";
-/// The stall time of the tests is 400 ms, and each server gets at most three tries.
-const LONGEST: Duration = Duration::from_secs(8);
 
 const LIARS: &[Liar] = &[
     // Connections.
     Liar { name: "hangs up", answer: |_, _| Ok(()), alone: Bad(Network, "connection closed") },
-    Liar { name: "says nothing", answer: |_, _| pause(3), alone: Bad(Network, "no answer within") },
+    Liar { name: "says nothing", answer: |_, _| pause(), alone: Bad(Network, "no answer within") },
     Liar { name: "not a web server", answer: |_, stream| stream.write_all(b"SSH-2.0-x\r\n"), alone: Bad(Network, "") },
     Liar { name: "resets at once", answer: |_, stream| reset(stream), alone: Bad(Network, "onnection") },
     Liar {
@@ -65,7 +64,7 @@ const LIARS: &[Liar] = &[
         answer: |_, stream| {
             ok(stream, SIZE)?;
             stream.write_all(&data()[..100_000])?;
-            pause(3)
+            pause()
         },
         alone: Bad(Network, "stalled"),
     },
@@ -116,7 +115,7 @@ const LIARS: &[Liar] = &[
         name: "sends chunks without end",
         answer: |_, stream| {
             head(stream, "200 OK", &[("Transfer-Encoding", "chunked")])?;
-            forever(stream, b"10\r\n0123456789abcdef\r\n")
+            forever(stream, &[b"4000\r\n".as_slice(), &[0; 0x4000], b"\r\n"].concat())
         },
         alone: Bad(Network, "more than 1200000 bytes"),
     },
@@ -383,8 +382,8 @@ fn broken(
     stream.write_all(&data()[..300_000])
 }
 
-fn pause(seconds: u64) -> std::io::Result<()> {
-    std::thread::sleep(Duration::from_secs(seconds));
+fn pause() -> std::io::Result<()> {
+    std::thread::sleep(Duration::from_secs(3600));
     Ok(())
 }
 
@@ -412,10 +411,7 @@ fn reset(stream: &mut std::net::TcpStream) -> std::io::Result<()> {
 fn judge(liar: &Liar) -> Result<(), String> {
     let server = Server::start(liar.answer);
     let case = Case::new();
-    let begun = Instant::now();
-    let alone = case.get(&[&server]);
-    let within = begun.elapsed();
-    match (&liar.alone, alone) {
+    match (&liar.alone, case.get(&[&server])) {
         (Good, Ok(_)) => {}
         (Bad(kind, why), Err(error)) => {
             let text = format!("{error} {}", error.details().unwrap_or_default());
@@ -428,9 +424,6 @@ fn judge(liar: &Liar) -> Result<(), String> {
         }
         (_, Ok(_)) => return Err("accepted".to_owned()),
         (_, Err(error)) => return Err(format!("not accepted: {error:?}")),
-    }
-    if within > LONGEST {
-        return Err(format!("it took {within:?}"));
     }
     // Its partial download does not damage that of an honest mirror, and a foreign partial download does not change the outcome.
     case.get(&[&Server::start(liar.answer), &good()]).map_err(|error| format!("before an honest one: {error:?}"))?;
@@ -449,7 +442,7 @@ fn misbehaving_servers_alone_and_before_an_honest_mirror() {
     let wrong = Mutex::new(Vec::new());
     // Run them in parallel: they mostly wait.
     std::thread::scope(|scope| {
-        for _ in 0..8 {
+        for _ in 0..16 {
             scope.spawn(|| {
                 while let Some(liar) = LIARS.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
                     if let Err(error) = judge(liar) {

@@ -6,7 +6,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use super::{Stand, ask, text};
 use crate::env::{Output, Privilege, output, require_program, twins, wait_for};
@@ -96,7 +95,7 @@ impl Daemon {
         command.env("TMPDIR", "/tmp").current_dir("/").arg("--port").arg(port.to_string()).arg("--log-file").arg(&log);
         let child = command.stdin(Stdio::null()).process_group(0).spawn().expect("starting distccd");
         let daemon = Self { child, port, log };
-        wait_for("distccd", Duration::from_secs(30), || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        wait_for("distccd", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
         daemon
     }
 

@@ -29,9 +29,7 @@ impl Served {
     fn start(stand: &Stand, directory: &Path) -> Self {
         let (child, log) = stand.env.start(["binhost", "serve", text(directory)]);
         let url = || fs::read_to_string(&log).unwrap_or_default().lines().next().map(str::to_owned);
-        wait_for("the address of the server", Duration::from_secs(30), || {
-            url().is_some_and(|url| url.starts_with("http"))
-        });
+        wait_for("the address of the server", || url().is_some_and(|url| url.starts_with("http")));
         let url = url().expect("a line");
         Self { child, log, url }
     }

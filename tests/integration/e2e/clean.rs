@@ -1,7 +1,5 @@
 //! `clean` removes what it lists, and nothing that is in use.
 
-use std::time::Duration;
-
 use super::traces::names;
 use super::{Stand, text};
 use crate::env::{Privilege, twins, wait_for};
@@ -20,7 +18,7 @@ fn clean_leaves_a_running_build_alone(privilege: Privilege) {
     let busy = stand.recipe("busy", "[emerge]\npackages = [\"app-own/waiting\"]\n");
     let repositories = format!("portage.repositories={:?}", [stand.world.repository(), overlay]);
     let (mut child, log) = stand.env.start(["build", "--again=all", text(&busy), "--set", &repositories]);
-    wait_for("the build to emerge", Duration::from_secs(60), || {
+    wait_for("the build to emerge", || {
         std::fs::read_to_string(&log).is_ok_and(|log| log.contains("\nmerging app-own/waiting"))
     });
 

@@ -3,14 +3,10 @@
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
 
 use super::traces::{assert_nothing_runs, names, processes};
 use super::{Stand, ask, text};
 use crate::env::{Privilege, twins, wait_for};
-
-/// Long enough for a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A way to end a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +136,7 @@ impl Run {
 
     #[track_caller]
     fn wait_until(&self, what: &str, mut reached: impl FnMut() -> bool) {
-        wait_for(what, PATIENCE, || {
+        wait_for(what, || {
             let ended = self.child.borrow_mut().try_wait().unwrap();
             assert!(ended.is_none(), "it ended before {what}: {}", self.log());
             reached()
@@ -151,12 +147,10 @@ impl Run {
     #[track_caller]
     fn end(self, end: End) {
         assert!(!processes(&self.place).is_empty(), "the running build was not found");
-        let start = Instant::now();
         end.send(self.child.borrow().id());
         let status = self.child.borrow_mut().wait().unwrap();
         let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
         assert_eq!(code, Some(end.code()), "{end:?}: {}", self.log());
-        assert!(start.elapsed() < Duration::from_secs(15), "{end:?} took {:?}: {}", start.elapsed(), self.log());
         assert_nothing_runs(&self.place);
     }
 }

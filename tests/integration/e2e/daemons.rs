@@ -1,7 +1,6 @@
 //! Daemons: processes that live while a step runs.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use super::{Stand, text};
 use crate::env::{Privilege, twins, wait_for};
@@ -91,11 +90,10 @@ fn a_daemon_that_fails_fails_the_step(privilege: Privilege) {
         ),
     ] {
         let recipe = recipe(&stand, &name, &format!("[daemon.d]\n{daemon}\n{step}"));
-        let began = Instant::now();
         let failed = stand.env.run(["build", text(&recipe)]).code(1);
         assert!(failed.stderr.contains("the step s failed: its daemon d"), "{}", failed.stderr);
         assert!(failed.stderr.contains(said) && failed.stderr.contains("why"), "{said}: {}", failed.stderr);
-        assert!(began.elapsed() < Duration::from_secs(60) && sleeping("1003") == 0, "{said}");
+        assert_eq!(sleeping("1003"), 0, "{said}");
         let log = stand.env.run(["log", text(&recipe), "s", "--daemon", "d"]).success();
         assert_eq!(log.stdout, "why\n");
     }
@@ -154,10 +152,8 @@ fn a_step_with_a_terminal_has_daemons(privilege: Privilege) {
     assert!(failed.stderr.contains("its daemon d exited with code 9") && sleeping("1011") == 0, "{}", failed.stderr);
     let closed =
         "run = 'echo one; exec <&- >&- 2>&-; sleep 0.5; echo two > /dev/tty; exec sleep 1011'\ntimeout = \"1s\"\n";
-    let began = Instant::now();
     let closed = stand.env.run(["build", text(&recipe(&stand, &name, &format!("{daemon}{closed}")))]).code(1);
     assert!(closed.stderr.contains("the step s timed out after 1 s") && sleeping("1011") == 0, "{}", closed.stderr);
-    assert!(began.elapsed() < Duration::from_secs(60));
     assert_eq!(stand.env.run(["log", text(&recipe_file), "s"]).success().stdout, "one\ntwo\n");
 }
 
@@ -186,16 +182,15 @@ fn no_daemon_survives_a_killed_builder(privilege: Privilege) {
     );
     let recipe: &Path = &recipe(&stand, &name, &lines);
     let (mut child, _) = stand.env.start(["build", text(recipe)]);
-    wait_for("the daemons", Duration::from_secs(120), || sleeping(seconds) == 1 && sleeping(other) == 1);
+    wait_for("the daemons", || sleeping(seconds) == 1 && sleeping(other) == 1);
     child.kill().unwrap();
     child.wait().unwrap();
-    wait_for("the end of the daemons", Duration::from_secs(20), || sleeping(seconds) + sleeping(other) == 0);
+    wait_for("the end of the daemons", || sleeping(seconds) + sleeping(other) == 0);
     // An interrupted build ends while its daemon is not ready yet.
     let (mut child, _) = stand.env.start(["build", text(recipe)]);
-    wait_for("the daemons", Duration::from_secs(120), || sleeping(other) == 1);
+    wait_for("the daemons", || sleeping(other) == 1);
     let pid = nix::unistd::Pid::from_raw(child.id() as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
-    let began = Instant::now();
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(began.elapsed() < Duration::from_secs(15) && sleeping(seconds) + sleeping(other) == 0);
+    assert_eq!(sleeping(seconds) + sleeping(other), 0);
 }

@@ -1,7 +1,5 @@
 //! Packages that misbehave: one that leaves a process running, and one that fails and is looked at afterwards.
 
-use std::time::Duration;
-
 use super::{Stand, text};
 use crate::env::{Privilege, twins, wait_for};
 
@@ -24,7 +22,7 @@ fn userns_a_busy_process_that_emerge_waits_for_is_named() {
     let named = || {
         said().contains("app-own/busy-1 left the process ‘bash -c until") && said().contains("; emerge waits for it\n")
     };
-    wait_for("the name of the process", Duration::from_secs(120), || named() || child.try_wait().unwrap().is_some());
+    wait_for("the name of the process", || named() || child.try_wait().unwrap().is_some());
     stand.env.write("overlay/go-on", "");
     assert!(child.wait().unwrap().success() && named(), "{}", said());
 }

@@ -145,7 +145,7 @@ fn a_step_of_emerge_holds_its_caches_and_may_write(privilege: Privilege) {
     let waits = stand.recipe(&format!("{name}-waits"), &script);
     let (mut holding, _) = stand.env.start(["build", text(&holds), "--until", "hold"]);
     let kept = stand.store().join("cache/mounts").join(&name).join("0");
-    wait_for("the step of emerge", Duration::from_secs(180), || kept.join("in").exists());
+    wait_for("the step of emerge", || kept.join("in").exists());
     let (mut waiting, _) = stand.env.start(["build", text(&waits), "--until", "hold"]);
     std::thread::sleep(Duration::from_secs(8));
     assert!(waiting.try_wait().unwrap().is_none(), "it waits for the cache");

@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::listing::content;
 use super::traces::names;
@@ -255,7 +254,7 @@ fn root_the_packages_of_a_killed_build_are_kept() {
     let own = |name: &&String| name.starts_with("killed-");
     let merged =
         |log: String| log.lines().any(|line| line.contains("completed emerge") && line.contains("app-own/flags-1"));
-    wait_for("the first package to be merged", Duration::from_secs(120), || {
+    wait_for("the first package to be merged", || {
         assert!(child.try_wait().unwrap().is_none(), "{}", fs::read_to_string(&log).unwrap_or_default());
         let logs =
             names(&work).iter().filter(own).map(|name| work.join(name).join("logs/emerge.log")).collect::<Vec<_>>();
@@ -323,7 +322,7 @@ fn root_simultaneous_builds_lose_no_package_and_double_none() {
     };
     std::thread::scope(|scope| {
         let running: Vec<_> = recipes.iter().map(|recipe| scope.spawn(|| stand.build(recipe))).collect();
-        wait_for("both builds to compile", Duration::from_secs(120), || {
+        wait_for("both builds to compile", || {
             recipes.iter().all(|recipe| compiles(recipe)) || running.iter().any(|thread| thread.is_finished())
         });
         stand.env.write("overlay/go-on", "");

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -158,10 +157,10 @@ fn userns_a_record_ends_when_a_signal_ends_the_build() {
     let (running, waiting) = (stand.env.path("home/running"), stand.env.path("home/waiting"));
     let (mut first, log) = stand.env.start(["build", "--watch", "--events", text(&running), text(&recipe)]);
     let said = |log: &Path, words: &str| std::fs::read_to_string(log).unwrap_or_default().contains(words);
-    wait_for("the step", Duration::from_secs(60), || said(&log, "\nbegun\n"));
+    wait_for("the step", || said(&log, "\nbegun\n"));
     // The second build waits for the first one, without a child that a signal could reach.
     let (mut second, log) = stand.env.start(["build", "--events", text(&waiting), text(&recipe)]);
-    wait_for("the second build", Duration::from_secs(60), || said(&log, "waiting for another build of this recipe"));
+    wait_for("the second build", || said(&log, "waiting for another build of this recipe"));
     for child in [&mut second, &mut first] {
         assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
         assert_eq!(child.wait().unwrap().code(), Some(130));

@@ -5,7 +5,6 @@ use std::fs;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use super::hostile::list;
 use super::{Stand, text};
@@ -125,9 +124,7 @@ fn a_step_leaves_no_process_behind(privilege: Privilege) {
         ("failed", format!("{deaf}\nexit 3"), 1),
     ];
     for (name, script, code) in cases {
-        let start = Instant::now();
         let ended = until(&stand, privilege, name, &step(name, "", &script), name).code(code);
-        assert!(start.elapsed() < Duration::from_secs(60), "{name}: {:?}: {}", start.elapsed(), ended.stderr);
         assert_eq!(with_mark(&mark), Vec::<String>::new(), "{name}: {}", ended.stderr);
         assert!(name == "killed" || ended.stderr.contains("left a process behind"), "{name}: {}", ended.stderr);
         still_builds(&stand, privilege);

@@ -4,7 +4,6 @@ use std::fs;
 use std::io::BufRead as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use crate::env::wait_for;
 
@@ -34,7 +33,7 @@ pub(super) fn processes(path: &Path) -> Vec<String> {
 #[track_caller]
 pub(super) fn assert_nothing_runs(path: &Path) {
     let mut left = Vec::new();
-    wait_for("the processes of a build to be gone", Duration::from_secs(10), || {
+    wait_for("the processes of a build to be gone", || {
         let now = processes(path);
         let gone = now.is_empty();
         if now != left && !gone {
