@@ -289,7 +289,7 @@ mod tests {
         let key = Sha256::of(name.as_bytes());
         let partial = match store.find_layer(&key, |_| true, || {}).unwrap() {
             Found::Missing(partial) => partial,
-            Found::There(layer) => return layer,
+            Found::There(layer) => return *layer,
         };
         let upper = partial.upper("/");
         fs_err::create_dir(&upper).unwrap();

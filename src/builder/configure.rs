@@ -66,7 +66,7 @@ impl Builder<'_> {
             Inputs::from([("configuration".to_owned(), identity.hex()), ("files".to_owned(), written.digest().hex())]);
         let key = nodes::key(self.chain.state(), &inputs);
         let layer = match at.store.find_layer(&key, |_| true, || {})? {
-            Found::There(layer) => layer,
+            Found::There(layer) => *layer,
             Found::Missing(partial) => {
                 let to = partial.upper("/");
                 fs_err::rename(paths.upper(), &to).system(|| "keeping the configuration")?;

@@ -114,7 +114,7 @@ impl Builder<'_> {
         at.ui.emit(Event::Begin(progress::Action::Step { name: &node.name, key: Some(&known.hex()) }));
         match at.store.find_layer(&known, |record| !self.again && is_good(self.parts.job, node, record), waiting)? {
             Found::There(layer) => {
-                self.reuse(node, layer, waited.get(), at);
+                self.reuse(node, *layer, waited.get(), at);
             }
             Found::Missing(partial) => {
                 if let Action::Emerge(command, step) = &node.action

@@ -29,7 +29,7 @@ impl Store {
         let line = |layer: &&Layer| format!("{} {}\n", layer.record.key, layer.record.started);
         let key = Sha256::of(format!("flattened\n{}", layers.iter().map(line).collect::<String>()).as_bytes());
         let partial = match self.find_layer(&key, |_| true, waiting)? {
-            Found::There(layer) => return Ok(layer),
+            Found::There(layer) => return Ok(*layer),
             Found::Missing(partial) => partial,
         };
         let mut parts: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();

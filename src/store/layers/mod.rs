@@ -71,7 +71,7 @@ pub const MAX_CHAIN: usize = 400;
 #[derive(Debug)]
 pub enum Found {
     /// The layer is there.
-    There(Layer),
+    There(Box<Layer>),
     /// The layer is missing, and no other process makes it.
     Missing(Partial),
 }
@@ -91,14 +91,14 @@ impl Store {
         let shared = lock::take(&path, Mode::Shared, &waiting)?;
         if let Some(layer) = Layer::open(&directory, key)?.filter(|layer| good(&layer.record)) {
             layer.touch();
-            return Ok(Found::There(layer));
+            return Ok(Found::There(Box::new(layer)));
         }
         drop(shared);
         let own = lock::take(&path, Mode::Exclusive, &waiting)?;
         // Another process may have made it meanwhile.
         if let Some(layer) = Layer::open(&directory, key)?.filter(|layer| good(&layer.record)) {
             layer.touch();
-            return Ok(Found::There(layer));
+            return Ok(Found::There(Box::new(layer)));
         }
         if let Ok(old) = fs_err::File::open(&directory) {
             lock::hold(old.file(), &directory, Mode::Exclusive, &waiting)?;

@@ -57,7 +57,7 @@ fn missing(store: &Store, key: &Sha256) -> Partial {
 
 fn there(store: &Store, key: &Sha256) -> Layer {
     match find(store, key) {
-        Found::There(layer) => layer,
+        Found::There(layer) => *layer,
         Found::Missing(partial) => panic!("{partial:?}"),
     }
 }
@@ -138,7 +138,7 @@ fn one_of_many_makes_a_layer_and_the_others_wait_for_it() {
                 scope.spawn(|| {
                     let waiting = || _ = waits.fetch_add(1, Ordering::SeqCst);
                     match store.find_layer(&key, |_| true, waiting).unwrap() {
-                        Found::There(layer) => layer,
+                        Found::There(layer) => *layer,
                         Found::Missing(partial) => {
                             makers.fetch_add(1, Ordering::SeqCst);
                             make(partial, &key, "late")
