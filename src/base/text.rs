@@ -41,6 +41,11 @@ pub fn quoted(value: &str) -> String {
     }
 }
 
+/// Returns a number of things as text: `1 layer`, `2 layers`.
+pub fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Escapes every unsafe character, line breaks included, and drops colour sequences: for the middle of a line.
 pub fn line(text: &str) -> String {
     without_colours(text, |_| false)

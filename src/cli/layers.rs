@@ -11,7 +11,8 @@ use super::named::{OutputFile, SpooledOutput};
 use super::standard;
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::progress::Progress;
-use crate::base::{text, time};
+use crate::base::text::{self, counted};
+use crate::base::time;
 use crate::os::space;
 use crate::recipe::lineage;
 use crate::store::Store;
@@ -81,7 +82,7 @@ pub(super) fn import(store: &Store, from: &Path, ui: &Terminal) -> Result<()> {
 
 fn told(copied: Copied, others: &str) -> String {
     let Copied { layers, left_out } = copied;
-    let layers = if layers == 1 { "1 layer".to_owned() } else { format!("{layers} layers") };
+    let layers = counted(layers, "layer");
     if left_out == 0 { layers } else { format!("{layers}; {left_out} are {others}") }
 }
 

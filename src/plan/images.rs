@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::status::{Status, StepState};
+use crate::base::text::counted;
 use crate::recipe::{Job, TreeKind};
 
 /// An image of a tree.
@@ -50,8 +51,7 @@ impl Image {
             state: if why.is_some() { "stale" } else { "current" },
             why: why.unwrap_or_else(|| match cached {
                 0 => "no step".to_owned(),
-                1 => "1 cached step".to_owned(),
-                cached => format!("{cached} cached steps"),
+                cached => counted(cached, "cached step"),
             }),
             steps: steps.into_iter().map(|step| (step.name, step.state.to_string())).collect(),
         }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::base::text::counted;
 use crate::portage::query::Text;
 use crate::portage::query::plan::{Flags, Package};
 use crate::portage::query::why::Why;
@@ -142,8 +143,7 @@ impl fmt::Display for Packages {
         }
         self.notes.iter().try_for_each(|note| wrap(f, 0, &format!("note: {note}")))?;
         let Totals { packages, built, reused, fetch } = self.totals();
-        let plural = if packages == 1 { "package" } else { "packages" };
-        writeln!(f, "{packages} {plural}: {built} to build, {reused} reused; {} to fetch", size(fetch))
+        writeln!(f, "{}: {built} to build, {reused} reused; {} to fetch", counted(packages, "package"), size(fetch))
     }
 }
 

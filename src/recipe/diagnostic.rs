@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Padding, Renderer, Snippet};
 
 use crate::base::error::Error;
-use crate::base::text::{escaped, is_unsafe};
+use crate::base::text::{counted, escaped, is_unsafe};
 
 /// The number of mistakes that are shown.
 const SHOWN: usize = 20;
@@ -211,7 +211,7 @@ impl Texts {
             Some(file) => format!("recipe {}", escaped(&file.label)),
             None => "recipe".to_owned(),
         };
-        let mistakes = if count == 1 { "1 mistake".to_owned() } else { format!("{count} mistakes") };
+        let mistakes = counted(count, "mistake");
         Error::usage(format!("reading the {what}: {mistakes}")).with_details(self.render(colour))
     }
 

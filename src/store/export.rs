@@ -21,6 +21,7 @@ use crate::archive::unpack::entry::{Meta, NodeKind};
 use crate::base::digest::{Algorithm, Hasher, Sha512};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::{Event, Progress};
+use crate::base::text::counted;
 
 /// Name of the list of digests in an export.
 pub(super) const SUMS: &str = "SHA512SUMS";
@@ -83,7 +84,7 @@ impl Store {
             sums.push_str(&format!("{sha512}  {BLOBS}/{sha512}\n"));
         }
         let total = blobs.iter().map(|(_, _, size)| size).sum();
-        ui.stage(&format!("exporting {}", count(blobs.len())));
+        ui.stage(&format!("exporting {}", counted(blobs.len(), "stored file")));
         let mut out = Out { to, done: 0, total, ui };
         let mut head = Vec::new();
         header(&mut head, SUMS, sums.len() as u64);
@@ -150,9 +151,4 @@ impl Out<'_> {
 /// Writes the header of a file.
 pub(super) fn header(to: &mut Vec<u8>, path: &str, size: u64) {
     tar::header(to, Path::new(path), &NodeKind::File, &Meta { mode: 0o444, ..Meta::default() }, size);
-}
-
-/// Returns the number of stored files as text.
-fn count(number: usize) -> String {
-    if number == 1 { "1 stored file".to_owned() } else { format!("{number} stored files") }
 }

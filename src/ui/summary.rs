@@ -8,7 +8,7 @@ use indicatif::BinaryBytes;
 
 use super::packages::duration;
 use crate::base::progress::{Merged, Target};
-use crate::base::text;
+use crate::base::text::{self, counted};
 
 /// The number of packages that a build merged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,14 +40,13 @@ impl Count {
     }
 
     fn describe(self) -> String {
-        let packages = if self.total() == 1 { "package" } else { "packages" };
         let parts = match self {
             Self { built: 0, reused: 0 } => String::new(),
             Self { built, reused: 0 } => format!(" ({built} built)"),
             Self { built: 0, reused } => format!(" ({reused} reused)"),
             Self { built, reused } => format!(" ({built} built, {reused} reused)"),
         };
-        format!("{} {packages}{parts}", self.total())
+        counted(self.total(), "package") + &parts
     }
 }
 

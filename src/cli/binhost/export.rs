@@ -6,7 +6,7 @@ use super::super::RecipeArgs;
 use super::super::session::{self, Session};
 use crate::base::error::{Context as _, Error, Kind, Result};
 use crate::base::progress::Progress as _;
-use crate::base::text::quoted;
+use crate::base::text::{counted, quoted};
 use crate::pipeline::{self, ExportOptions};
 use crate::source::{ResolveOptions, Site};
 use crate::ui::Terminal;
@@ -52,7 +52,8 @@ impl Args {
             let options = ExportOptions { from: self.from.as_deref(), to: &self.to, key };
             let exported = pipeline::export(job, origin, &options, &Site::new(store, ResolveOptions::default(), ui))?;
             let to = self.to.display();
-            ui.note(&format!("{to}: {} packages copied, {} were there", exported.added, exported.kept));
+            let copied = counted(exported.added, "package");
+            ui.note(&format!("{to}: {copied} copied, {} already there", exported.kept));
             Ok(0)
         })
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::base::error::{Context as _, Error, Result};
-use crate::base::text;
+use crate::base::text::{self, counted};
 use crate::oci::validate::{self, Finding};
 use crate::ui::Terminal;
 
@@ -41,11 +41,11 @@ impl Args {
         }
         if !report.is_valid() {
             let wrong = report.findings.iter().filter(|finding| finding.wrong).count();
-            return Err(Error::refused(format!("{} is not valid: {wrong} faults", self.dir.display())));
+            return Err(Error::refused(format!("{} is not valid: {}", self.dir.display(), counted(wrong, "fault"))));
         }
         if !self.json {
-            let (images, blobs) = (report.images, report.blobs);
-            ui.plan(&format!("{}: valid, {images} images, {blobs} blobs", self.dir.display()));
+            let (images, blobs) = (counted(report.images, "image"), counted(report.blobs, "blob"));
+            ui.plan(&format!("{}: valid, {images}, {blobs}", self.dir.display()));
         }
         Ok(0)
     }
