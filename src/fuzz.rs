@@ -25,6 +25,7 @@ use crate::portage::binpkg::index::{FileFacts, Index, Stanza};
 use crate::portage::profile::funtoo::Directories;
 use crate::portage::{binhost, failure, workdir};
 use crate::recipe;
+use crate::registry::{Reference, challenge, credentials};
 use crate::source::digests;
 use crate::source::pointer;
 use crate::source::repository::meta_repo;
@@ -63,7 +64,19 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("ccache", ccache),
     ("accounts", accounts),
     ("unit", unit),
+    ("registry", registry),
 ];
+
+/// Reads the header of a registry that asks for credentials, a file of credentials and a reference.
+pub fn registry(bytes: &[u8]) {
+    credentials::fuzz(bytes);
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    challenge::parse(text.lines());
+    if let Ok(reference) = Reference::parse(text) {
+        assert_eq!(Reference::parse(&reference.to_string()).expect("it was one before"), reference);
+        assert!(!reference.name().contains(".."));
+    }
+}
 
 /// Maximum number of bytes to decompress from an input.
 const ENOUGH: u64 = 4 << 20;

@@ -30,6 +30,7 @@
 //! | 6 | [`source`] | a recipe's inputs: located, fetched, verified, unpacked | judge signatures |
 //! | 6 | [`portage`] | Portage's configuration, command lines and reports as values | touch a tree |
 //! | 6 | [`system`] | settings of an image → changes of its files: users, services, host name, locale. Pure | write, run a program |
+//! | 6 | [`registry`] | images to and from registries | trust an answer, send credentials to another server |
 //! | 6 | [`strip`] | removal rules, applied through [`fs::rootfs`] | decide while removing |
 //! | 5 | [`recipe`] | TOML files, variables and options → a typed, valid [`recipe::Job`] | touch any file but those it is given, the objects of git branches and the store's trees of them |
 //! | 5 | [`lockfile`] | `quern.lock`, read and written | find out or judge its contents |
@@ -152,6 +153,7 @@ mod pipeline;
 mod plan;
 mod portage;
 mod recipe;
+mod registry;
 mod serve;
 mod source;
 mod store;
@@ -173,7 +175,7 @@ pub const FLOORS: &[&[&str]] = &[
     &["fs"],
     &["archive", "net", "verify", "enter"],
     &["recipe", "oci", "store", "lockfile"],
-    &["portage", "system", "strip", "source"],
+    &["portage", "registry", "system", "strip", "source"],
     &["plan"],
     &["builder", "output"],
     &["pipeline", "serve"],

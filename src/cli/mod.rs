@@ -33,8 +33,11 @@ mod named;
 pub mod oci;
 mod parallel;
 pub mod plan;
+pub mod pull;
+pub mod push;
 pub mod raw;
 mod record;
+mod registry;
 mod session;
 pub mod shell;
 mod standard;
@@ -42,6 +45,12 @@ pub mod store;
 pub mod tree;
 pub mod verify;
 pub mod volume;
+
+/// The examples of the short help, which fits a terminal.
+const FIRST_EXAMPLES: &str = "\
+Examples:
+  quern-builder build musl-python3.toml               build the image of a recipe
+  quern-builder shell demo.toml -- emerge --info      run a command in the builder tree";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -80,7 +89,7 @@ Files:
 /// binary packages that they build. The paths of the results are the last lines on standard output. All other output goes to standard
 /// error.
 #[derive(Debug, Parser)]
-#[command(name = "quern-builder", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "quern-builder", version, max_term_width = 100, after_help = FIRST_EXAMPLES)]
 #[command(after_long_help = format!("{EXAMPLES}\n\n{REFERENCE}"))]
 #[command(subcommand_required = true, arg_required_else_help = false)]
 pub struct Cli {
@@ -134,6 +143,8 @@ enum Command {
     Store(store::Args),
     Tree(tree::Args),
     Completions(completions::Args),
+    Push(push::Args),
+    Pull(pull::Args),
     Oci(oci::Args),
     Raw(raw::Args),
 }
@@ -226,6 +237,8 @@ impl Command {
             Self::Store(args) => args.run(ui),
             Self::Tree(args) => args.run(ui),
             Self::Completions(args) => args.run(),
+            Self::Push(args) => args.run(ui),
+            Self::Pull(args) => args.run(ui),
             Self::Oci(args) => args.run(ui),
             Self::Raw(args) => args.run(ui),
         }

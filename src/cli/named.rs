@@ -2,12 +2,16 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek as _, Write};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
+use super::standard;
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::fs::rootfs::Rootfs;
+use crate::fs::staging::Directory;
 use crate::fs::{atomic, directory_of};
-use crate::os::probe;
+use crate::os::{probe, space};
+use crate::ui::Terminal;
 
 /// An output file, looked up before any tree is opened.
 pub(super) enum OutputFile {
@@ -110,4 +114,35 @@ impl Write for SpooledOutput {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
+}
+
+/// Writes an archive of about `needed` bytes to a new file, which appears when it is complete, or to standard output.
+pub(super) fn write_archive(
+    output: Option<&Path>,
+    needed: u64,
+    ui: &Terminal,
+    write: impl FnOnce(&mut dyn Write) -> Result<()>,
+) -> Result<()> {
+    let Some(output) = output else {
+        let mut out = standard::archive()?;
+        if out.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            space::check(&out, Path::new("the file system of standard output"), "exporting", needed)?;
+        }
+        return write(&mut out);
+    };
+    let directory = directory_of(output);
+    let doing = || format!("writing {}", output.display());
+    if output.symlink_metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(Error::usage(format!("{}: an existing directory or special file is in the way", doing())));
+    }
+    let above = fs_err::File::open(directory).system(doing)?;
+    let staging = Directory::create(above.file().as_fd(), directory, ui)?;
+    let path = directory.join(staging.name()).join("archive");
+    let mut file = fs_err::File::create(&path).system(doing)?;
+    space::check(file.file(), directory, doing(), needed)?;
+    write(&mut file).map_err(|error| space::told(error, &[directory]))?;
+    file.sync_all().system(doing)?;
+    staging.undisturbed(|| fs_err::rename(&path, output)).system(doing)?;
+    ui.result(output);
+    Ok(())
 }

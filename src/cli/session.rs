@@ -168,6 +168,12 @@ pub(super) fn user_namespace() -> Result<Option<i32>> {
     Signals::start().map(|()| None)
 }
 
+/// Starts the signal thread of a command that needs no root.
+pub(super) fn signals() -> Result<()> {
+    probe::look();
+    Signals::start()
+}
+
 /// Opens the store for a command that needs no root.
 pub(super) fn store() -> Result<Store> {
     probe::look();

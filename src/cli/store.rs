@@ -3,7 +3,6 @@
 use crate::base::time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -11,11 +10,10 @@ use clap::Subcommand;
 use super::answers::AnswerArgs;
 use super::clean::row;
 use super::session::Root;
-use super::{RecipeArgs, layers, lock, session, standard};
+use super::{RecipeArgs, layers, lock, named, session, standard};
 use crate::base::digest::Sha512;
 use crate::base::error::{Context, Error, Kind, Result};
 use crate::base::progress::Progress;
-use crate::fs::staging::Directory;
 use crate::lockfile::Locked;
 use crate::lockfile::Lockfile;
 use crate::os::process::Signals;
@@ -170,28 +168,7 @@ impl Export {
         let chosen = self.chosen(store, ui)?;
         let sizes = store.blobs()?.into_iter().filter(|blob| chosen.contains(&blob.sha512)).map(|blob| blob.size);
         let needed = sizes.sum();
-        let Some(output) = &self.output else {
-            let mut out = standard::archive()?;
-            if out.metadata().is_ok_and(|metadata| metadata.is_file()) {
-                space::check(&out, Path::new("the file system of standard output"), "exporting", needed)?;
-            }
-            return store.export(&chosen, &mut out, ui);
-        };
-        let directory = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let doing = || format!("writing {}", output.display());
-        if output.symlink_metadata().is_ok_and(|metadata| !metadata.is_file()) {
-            return Err(Error::usage(format!("{}: an existing directory or special file is in the way", doing())));
-        }
-        let above = fs_err::File::open(directory).system(doing)?;
-        let staging = Directory::create(above.file().as_fd(), directory, ui)?;
-        let path = directory.join(staging.name()).join("export");
-        let mut file = fs_err::File::create(&path).system(doing)?;
-        space::check(file.file(), directory, doing(), needed)?;
-        store.export(&chosen, &mut file, ui).map_err(|error| space::told(error, &[directory]))?;
-        file.sync_all().system(doing)?;
-        staging.undisturbed(|| fs_err::rename(&path, output)).system(doing)?;
-        ui.result(output);
-        Ok(())
+        named::write_archive(self.output.as_deref(), needed, ui, |to| store.export(&chosen, to, ui))
     }
 
     /// Returns the requested digests, each once.

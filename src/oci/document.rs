@@ -42,6 +42,12 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
+    /// Describes a blob.
+    pub fn new(media_type: &str, digest: &Digest, size: u64) -> Self {
+        let (media_type, digest) = (media_type.to_owned(), digest.to_string());
+        Self { media_type, digest, size, annotations: BTreeMap::new(), platform: None, data: None }
+    }
+
     /// Returns the tag of an image in `index.json`.
     pub fn name(&self) -> Option<&str> {
         self.annotations.get("org.opencontainers.image.ref.name").map(String::as_str)

@@ -50,6 +50,11 @@ impl Layout {
         Ok(index)
     }
 
+    /// Returns the content of `oci-layout` or `index.json`.
+    pub(super) fn named_file(&self, name: &'static str) -> Checked<Vec<u8>> {
+        self.named(name, Code::NoIndex)
+    }
+
     /// Returns the content of a file with a fixed name.
     fn named(&self, name: &'static str, missing: Code) -> Checked<Vec<u8>> {
         let file = self.open_file(Path::new(name), Reason::new(missing, format!("{name} is missing")))?;
@@ -97,6 +102,11 @@ impl Layout {
 
     /// Reads a document.
     pub fn document<T: Document>(&self, descriptor: &Descriptor) -> Checked<T> {
+        Ok(document::parse(&self.bytes(descriptor)?)?)
+    }
+
+    /// Reads the bytes of a document, which have its digest.
+    pub fn bytes(&self, descriptor: &Descriptor) -> Checked<Vec<u8>> {
         if descriptor.size > MAX_DOCUMENT {
             return Err(too_large().into());
         }
@@ -105,7 +115,7 @@ impl Layout {
         let doing = || format!("reading {} in {}", descriptor.digest, self.path().display());
         file.take(MAX_DOCUMENT).read_to_end(&mut bytes).system(doing)?;
         document::has_digest(&bytes, &Digest::parse(&descriptor.digest)?)?;
-        Ok(document::parse(&bytes)?)
+        Ok(bytes)
     }
 
     /// Lists the directories of blobs and the files in them; `None` instead of the files if a path is not a directory.

@@ -1,14 +1,18 @@
 //! Reads OCI image layouts. A document or layer is used only after its digest was verified.
 //!
-//! [`validate`] reports everything that is wrong with a layout; [`unpack`] turns one image into a tree. [`crate::output::oci`] writes
-//! layouts.
+//! [`validate`] reports everything that is wrong with a layout; [`unpack`] turns one image into a tree; [`parts`] lists the documents and
+//! blobs of an image; [`archive`] and [`index`] make an archive and a layout of several platforms. [`crate::output::oci`] writes the layouts of
+//! builds.
 
+pub mod archive;
 mod digest;
 mod document;
+pub mod index;
 pub mod layer;
 pub mod layout;
+pub mod parts;
 mod paths;
-mod reference;
+pub mod reference;
 pub mod shape;
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "umoci and skopeo make layouts and unpack the same ones")]
@@ -21,6 +25,9 @@ mod whiteouts;
 use crate::archive::unpack::refusal::ReadError;
 use crate::base::error::Error;
 use crate::base::refusal::Reason;
+
+pub use self::digest::Digest;
+use self::layout::Config;
 
 /// The result of reading a part of a layout.
 pub type Checked<T> = std::result::Result<T, Fault>;
@@ -44,7 +51,7 @@ impl Fault {
     }
 
     /// Converts the fault of `object` into an error.
-    fn into_error(self, object: &str) -> Error {
+    pub fn into_error(self, object: &str) -> Error {
         match self {
             Self::Wrong(reason) => refused(object, &reason),
             Self::System(error) => error,

@@ -76,6 +76,33 @@ fn below(
     Ok(None)
 }
 
+/// Returns the entry of `index.json` with the tag or digest `name`, or the only entry.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::base::error::Kind::Usage) if no entry fits or several do.
+pub fn chosen(layout: &Layout, name: Option<&str>) -> Result<Descriptor> {
+    let place = layout.path().display();
+    let index = layout.index().map_err(|fault| fault.into_error(&format!("index.json in {place}")))?;
+    let mut found: Vec<Descriptor> = index.manifests;
+    if let Some(name) = name {
+        found.retain(|image| image.name() == Some(name) || image.digest == name);
+    }
+    found.dedup_by(|one, other| one.is_same(other));
+    let known = |images: &[Descriptor]| {
+        let names = images.iter().take(LISTED).map(|image| printable(image.name().unwrap_or(&image.digest)));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    match (&found[..], name) {
+        ([image], _) => Ok(image.clone()),
+        ([], Some(name)) => Err(Error::usage(format!("{} in {place} not found", printable(name)))),
+        ([], None) => Err(Error::usage(format!("{place} has no image"))),
+        (images, _) => {
+            let hint = format!("name one of them with --image: {}", known(images));
+            Err(Error::usage(format!("{place} has several images")).with_hint(hint))
+        }
+    }
+}
+
 fn read(layout: &Layout, descriptor: &Descriptor) -> Result<document::Index> {
     let index = || -> Checked<document::Index> {
         let index: document::Index = layout.document(descriptor)?;

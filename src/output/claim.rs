@@ -108,6 +108,50 @@ impl<'a> Claim<'a> {
     }
 }
 
+/// Returns the newest OCI layout among the results of the file `recipe`.
+///
+/// # Errors
+/// [`Kind::System`](crate::base::error::Kind::System) if the store cannot be read.
+pub fn newest_layout(store: &Store, recipe: &Path) -> Result<Option<PathBuf>> {
+    let mut found = Vec::new();
+    for name in store.ref_names(KIND)? {
+        let Some(claim) = store.read_ref::<StoredClaim>(KIND, &name)? else { continue };
+        let layout = PathBuf::from(OsString::from_vec(claim.outdir)).join(format!("{}.oci", claim.base));
+        if claim.recipe == recipe.as_os_str().as_bytes()
+            && let Ok(written) = layout.join("index.json").metadata().and_then(|index| index.modified())
+        {
+            found.push((written, layout));
+        }
+    }
+    Ok(found.into_iter().max().map(|(_, layout)| layout))
+}
+
 fn has_results(outdir: &Path, base: &str) -> bool {
     ENDINGS.iter().any(|ending| outdir.join(format!("{base}{ending}")).symlink_metadata().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_layout_of_a_recipe_is_found() {
+        let place = tempfile::tempdir().unwrap();
+        let store = Store::open(&place.path().join("store")).unwrap();
+        let (outdir, recipe) = (place.path().join("out"), place.path().join("demo.toml"));
+        fs_err::write(&recipe, "").unwrap();
+        assert_eq!(newest_layout(&store, &recipe).unwrap(), None);
+        let make = |base: &str, recipe: &Path, age: u64| {
+            let layout = outdir.join(format!("{base}.oci"));
+            fs_err::create_dir_all(&layout).unwrap();
+            let index = fs_err::File::create(layout.join("index.json")).unwrap().into_file();
+            index.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(age)).unwrap();
+            Claim::new(&store, &outdir, base, recipe).keep().unwrap();
+            fs_err::canonicalize(layout).unwrap()
+        };
+        make("demo-2", &recipe, 100);
+        let newest = make("demo-1", &recipe, 10);
+        make("other", &place.path().join("other.toml"), 0);
+        assert_eq!(newest_layout(&store, &recipe).unwrap(), Some(newest));
+    }
 }

@@ -4,8 +4,21 @@ use std::process::{Command, Stdio};
 
 use crate::env::{PROGRAM, TestEnv, output};
 
-const COMMANDS: [&str; 11] =
-    ["build", "shell", "fetch", "verify", "lock", "keys", "clean", "store", "completions", "oci", "raw"];
+const COMMANDS: [&str; 13] = [
+    "build",
+    "shell",
+    "fetch",
+    "verify",
+    "lock",
+    "keys",
+    "clean",
+    "store",
+    "completions",
+    "oci",
+    "push",
+    "pull",
+    "raw",
+];
 
 #[test]
 fn help_is_on_stdout() {

@@ -20,6 +20,7 @@ mod prose;
 mod publish;
 mod raw;
 mod recipe;
+mod registry;
 mod resume;
 mod sandbox;
 mod source;

@@ -1,14 +1,16 @@
-//! The `oci` commands: check and unpack image layouts.
+//! The `oci` commands: check, unpack, archive and join image layouts.
 
 use clap::Subcommand;
 
 use crate::base::error::Result;
 use crate::ui::Terminal;
 
+mod archive;
+mod index;
 mod unpack;
 mod validate;
 
-/// Check and unpack OCI image layouts
+/// Check, unpack, archive and join OCI image layouts
 ///
 /// The layout may come from any program.
 #[derive(Debug, clap::Args)]
@@ -21,6 +23,8 @@ pub struct Args {
 enum Verb {
     Validate(validate::Args),
     Unpack(unpack::Args),
+    Archive(archive::Args),
+    Index(index::Args),
 }
 
 impl Args {
@@ -28,6 +32,8 @@ impl Args {
         match self.verb {
             Verb::Validate(args) => args.run(ui),
             Verb::Unpack(args) => args.run(ui),
+            Verb::Archive(args) => args.run(ui),
+            Verb::Index(args) => args.run(ui),
         }
     }
 }

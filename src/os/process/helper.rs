@@ -2,7 +2,7 @@
 //! standard error is bounded, and they end when this program ends.
 
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
@@ -33,10 +33,34 @@ impl Helper {
         env: &[(OsString, OsString)],
         largest: u64,
     ) -> Result<Self> {
+        Self::spawn(program, arguments, env, largest, Stdio::null())
+    }
+
+    /// Starts a program like [`Helper::start`], with `input` as its standard input, which fits into a pipe (4096 bytes).
+    pub(crate) fn start_with(
+        program: &str,
+        arguments: &[String],
+        env: &[(OsString, OsString)],
+        largest: u64,
+        input: &[u8],
+    ) -> Result<Self> {
+        let feeding = || format!("writing to {program}");
+        let (reader, mut writer) = std::io::pipe().system(feeding)?;
+        writer.write_all(input).system(feeding)?;
+        Self::spawn(program, arguments, env, largest, reader.into())
+    }
+
+    fn spawn(
+        program: &str,
+        arguments: &[String],
+        env: &[(OsString, OsString)],
+        largest: u64,
+        input: Stdio,
+    ) -> Result<Self> {
         #[allow(clippy::disallowed_methods, reason = "this is where helpers are started")]
         let mut command = Command::new(program);
         command.args(arguments).env_clear().envs(env.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         sys::fresh_start(&mut command, move || {
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
             let limit = rustix::process::Rlimit { current: Some(largest), maximum: Some(largest) };

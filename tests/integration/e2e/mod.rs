@@ -33,6 +33,7 @@ mod matrix;
 mod merging;
 mod metadata;
 mod packages;
+mod pushes;
 mod python;
 mod readme;
 mod records;

@@ -1,4 +1,4 @@
-//! The HTTP client. Only this file uses the HTTP crate. Answers are bounded, and nothing in them is trusted.
+//! The HTTP client. Only this room uses the HTTP crate. Answers are bounded, and nothing in them is trusted.
 
 use crate::base::text::printable;
 use crate::base::time::{now, readable};
@@ -6,7 +6,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io::Read;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::blocking::{Client, ClientBuilder, Response};
 use reqwest::header::{
@@ -16,7 +16,11 @@ use reqwest::header::{
 use reqwest::{StatusCode, Url};
 use serde::{Deserialize, Serialize};
 
-const REDIRECTS: usize = 5;
+pub(crate) mod address;
+pub(crate) mod exchange;
+
+/// Redirects that are followed for one request.
+pub(crate) const REDIRECTS: usize = 5;
 /// Longest wait that a server may ask for. A server that asks for more counts as down.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Fewest bytes in one stall time. A slower download would take for ever.
@@ -68,6 +72,8 @@ pub(crate) struct Http {
     pub(crate) patience: Patience,
     direct: OnceLock<Client>,
     proxied: OnceLock<Client>,
+    /// Follow no redirect: the caller decides what it sends to another server.
+    stays: bool,
 }
 
 /// A failed request.
@@ -88,6 +94,8 @@ pub(crate) enum FailureKind {
     Unchanged,
     /// The server does not give the range. A request for the whole file may help.
     Range,
+    /// The server wants credentials, or others.
+    Denied,
     /// Another request to this server cannot help.
     Never,
 }
@@ -174,24 +182,8 @@ impl Http {
         let begun = Instant::now();
         let conditions = [(IF_NONE_MATCH, known.etag.as_deref()), (IF_MODIFIED_SINCE, known.modified.as_deref())];
         let mut body = self.ask(url, 0, &conditions)?;
-        if body.total.is_some_and(|total| total > max) {
-            return Err(failure(url, format!("the document is larger than {} KiB", max >> 10), FailureKind::Never));
-        }
-        let mut bytes = Vec::new();
-        let mut buffer = [0; 8192];
-        loop {
-            let count = body.read(&mut buffer)?;
-            if count == 0 {
-                return Ok((bytes, body.version));
-            }
-            bytes.extend_from_slice(&buffer[..count]);
-            if bytes.len() as u64 > max {
-                return Err(failure(url, format!("the document is larger than {} KiB", max >> 10), FailureKind::Never));
-            }
-            if begun.elapsed() > self.patience.document {
-                return Err(failure(url, "the answer takes too long".to_owned(), FailureKind::Never));
-            }
-        }
+        let bytes = body.document(max, begun + self.patience.document)?;
+        Ok((bytes, body.version))
     }
 
     /// Requests a file from byte `from` on; with a validator, only if it is still the same file. The answer may still begin at 0: see
@@ -214,53 +206,15 @@ impl Http {
             }
         }
         let response = request.send().map_err(|error| self.explain(url, &error))?;
-        let status = response.status();
-        let headers = response.headers();
-        let start = match status {
-            StatusCode::OK => 0,
-            StatusCode::PARTIAL_CONTENT if from > 0 => from,
-            StatusCode::NOT_MODIFIED if conditions.iter().any(|(_, value)| value.is_some()) => {
-                return Err(failure(url, "the server has nothing newer".to_owned(), FailureKind::Unchanged));
-            }
-            StatusCode::RANGE_NOT_SATISFIABLE if from > 0 => {
-                return Err(failure(url, "the server cannot continue there".to_owned(), FailureKind::Range));
-            }
-            _ => return Err(refusal(url, status, headers)),
-        };
-        if text(headers, &CONTENT_ENCODING).is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
-            return Err(never("the server compresses the file although it was asked not to".to_owned()));
+        if response.status() == StatusCode::NOT_MODIFIED && conditions.iter().any(|(_, value)| value.is_some()) {
+            return Err(failure(url, "the server has nothing newer".to_owned(), FailureKind::Unchanged));
         }
-        if text(headers, &CONTENT_TYPE).is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html")) {
-            return Err(never("the server answers with a web page (a login page, or a mirror that moved?)".to_owned()));
-        }
-        let total = if status == StatusCode::PARTIAL_CONTENT {
-            match text(headers, &CONTENT_RANGE).and_then(content_range) {
-                Some((first, total)) if first == from => total,
-                _ => {
-                    return Err(failure(
-                        url,
-                        "the server continues at another offset than the requested one".to_owned(),
-                        FailureKind::Range,
-                    ));
-                }
-            }
-        } else {
-            text(headers, &CONTENT_LENGTH).and_then(|length| length.parse().ok())
-        };
-        let validator = validator_of(headers);
-        let kept = |name| text(headers, name).filter(|value| value.len() <= 200).map(str::to_owned);
-        let version = DocumentVersion { etag: kept(&ETAG), modified: kept(&LAST_MODIFIED) };
-        let (stall, window) = (self.patience.stall, (Instant::now(), 0));
-        Ok(Body { response, url: url.to_owned(), start, total, validator, version, stall, window })
+        Body::new(response, url.to_owned(), from, self.patience.stall)
     }
 
     /// Returns the client for a URL. Servers of this machine are never asked through a proxy, which would look on its own machine.
     fn client(&self, url: &Url) -> Result<&Client, String> {
-        let local = match url.host_str() {
-            Some("localhost") => true,
-            Some(host) => host.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()),
-            None => false,
-        };
+        let local = address::is_loopback(url);
         let cell = if local { &self.direct } else { &self.proxied };
         if let Some(client) = cell.get() {
             return Ok(client);
@@ -283,6 +237,7 @@ impl Http {
             Some(why) => attempt.error(why),
             None => attempt.follow(),
         });
+        let policy = if self.stays { reqwest::redirect::Policy::none() } else { policy };
         Client::builder()
             .user_agent(concat!("quern-builder/", env!("CARGO_PKG_VERSION")))
             .redirect(policy)
@@ -310,6 +265,64 @@ impl Http {
 }
 
 impl Body {
+    /// Checks the head of an answer to a request for a file from byte `from` on.
+    fn new(response: Response, url: String, from: u64, stall: Duration) -> Result<Self, Failure> {
+        let never = |why: &str| Err(failure(&url, why.to_owned(), FailureKind::Never));
+        let (status, headers) = (response.status(), response.headers());
+        let start = match status {
+            StatusCode::OK => 0,
+            StatusCode::PARTIAL_CONTENT if from > 0 => from,
+            StatusCode::RANGE_NOT_SATISFIABLE if from > 0 => {
+                return Err(failure(&url, "the server cannot continue there".to_owned(), FailureKind::Range));
+            }
+            _ => return Err(refusal(&url, status, headers)),
+        };
+        if text(headers, &CONTENT_ENCODING).is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
+            return never("the server compresses the file although it was asked not to");
+        }
+        if text(headers, &CONTENT_TYPE).is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html")) {
+            return never("the server answers with a web page (a login page, or a mirror that moved?)");
+        }
+        let total = if status == StatusCode::PARTIAL_CONTENT {
+            match text(headers, &CONTENT_RANGE).and_then(content_range) {
+                Some((first, total)) if first == from => total,
+                _ => {
+                    let why = "the server continues at another offset than the requested one";
+                    return Err(failure(&url, why.to_owned(), FailureKind::Range));
+                }
+            }
+        } else {
+            text(headers, &CONTENT_LENGTH).and_then(|length| length.parse().ok())
+        };
+        let validator = validator_of(headers);
+        let kept = |name| text(headers, name).filter(|value| value.len() <= 200).map(str::to_owned);
+        let version = DocumentVersion { etag: kept(&ETAG), modified: kept(&LAST_MODIFIED) };
+        Ok(Self { start, total, validator, version, stall, window: (Instant::now(), 0), response, url })
+    }
+
+    /// Reads a document of at most `max` bytes, until `deadline`.
+    fn document(&mut self, max: u64, deadline: Instant) -> Result<Vec<u8>, Failure> {
+        let too_large = || format!("the document is larger than {} KiB", max >> 10);
+        if self.total.is_some_and(|total| total > max) {
+            return Err(failure(&self.url, too_large(), FailureKind::Never));
+        }
+        let mut bytes = Vec::new();
+        let mut buffer = [0; 8192];
+        loop {
+            let count = self.read(&mut buffer)?;
+            if count == 0 {
+                return Ok(bytes);
+            }
+            bytes.extend_from_slice(&buffer[..count]);
+            if bytes.len() as u64 > max {
+                return Err(failure(&self.url, too_large(), FailureKind::Never));
+            }
+            if Instant::now() > deadline {
+                return Err(failure(&self.url, "the answer takes too long".to_owned(), FailureKind::Never));
+            }
+        }
+    }
+
     /// Reads like [`Read::read`], with an explained failure.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
         let count = self.response.read(buffer).map_err(|error| {
@@ -350,9 +363,9 @@ fn failure(url: &str, why: String, kind: FailureKind) -> Failure {
 fn refusal(url: &str, status: StatusCode, headers: &HeaderMap) -> Failure {
     let kind = match status.as_u16() {
         404 | 410 => FailureKind::Missing,
+        401 | 403 => FailureKind::Denied,
         408 | 429 | 500 | 502 | 503 | 504 => {
-            let after = text(headers, &RETRY_AFTER).and_then(|after| after.trim().parse().ok());
-            FailureKind::Again(after.map(Duration::from_secs))
+            FailureKind::Again(text(headers, &RETRY_AFTER).and_then(|after| retry_after(after, SystemTime::now())))
         }
         _ => FailureKind::Never,
     };
@@ -361,6 +374,12 @@ fn refusal(url: &str, status: StatusCode, headers: &HeaderMap) -> Failure {
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Parses the value of Retry-After: seconds, or a date. A date in the past means at once.
+fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    let date = |value| httpdate::parse_http_date(value).ok().map(|date| date.duration_since(now).unwrap_or_default());
+    value.trim().parse().ok().map(Duration::from_secs).or_else(|| date(value.trim()))
 }
 
 /// Returns the value for If-Range: a strong ETag, otherwise the date of the last change.
@@ -407,6 +426,15 @@ mod tests {
         for bad in ["bytes */10", "bytes 9-5/10", "bytes 5-10/10", "bits 5-9/10", "bytes -1-9/10", ""] {
             assert_eq!(content_range(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_server_names_the_pause_in_seconds_or_as_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        assert_eq!(retry_after(" 7 ", now), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:40 GMT", now), Some(Duration::from_secs(3)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:30 GMT", now), Some(Duration::ZERO));
+        assert_eq!((retry_after("-1", now), retry_after("soon", now)), (None, None));
     }
 
     #[test]

@@ -1,0 +1,72 @@
+//! `push`: an image to a registry.
+
+use std::path::{Path, PathBuf};
+
+use super::registry::RegistryArgs;
+use super::session;
+use crate::base::error::{Context as _, Error, Kind, Result};
+use crate::base::progress::Progress;
+use crate::output::claim;
+use crate::recipe::lineage;
+use crate::registry::{self, PushOptions, Reference};
+use crate::ui::Terminal;
+
+/// Push an OCI image to a registry
+///
+/// Sends only the layers that the repository lacks, up to four at the same time. An upload whose connection breaks goes on where it
+/// stopped, if the registry can do that. The tag appears when everything else is there. Prints HOST/NAME@DIGEST.
+///
+/// The credentials are those of `podman login` or `docker login`: of REGISTRY_AUTH_FILE, or of containers/auth.json in XDG_RUNTIME_DIR and
+/// in the directory of configuration, or of docker's config.json, also of the helper programs that they name. Registries on
+/// this machine are asked without TLS.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  quern-builder push demo.toml registry.example.org/demo
+  quern-builder push out/demo-2026-11-27.oci localhost:5000/demo:1 --tag latest")]
+pub struct Args {
+    /// The image: a recipe, for its newest result, or a layout (the directory with index.json)
+    #[arg(value_name = "RECIPE|DIR")]
+    from: PathBuf,
+    /// The destination: HOST[:PORT]/NAME[:TAG]. Without a tag, the image keeps its own
+    #[arg(value_name = "REF")]
+    to: String,
+    /// Add another tag
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// The image of a layout with several ones: its tag or its digest
+    #[arg(long, value_name = "NAME")]
+    image: Option<String>,
+    /// Take layers from this repository of the registry, without an upload
+    #[arg(long = "mount-from", value_name = "NAME")]
+    mount_from: Vec<String>,
+    /// The credentials, and the kind of connection.
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+impl Args {
+    pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
+        let to = Reference::parse(&self.to)?;
+        session::signals()?;
+        let connection = self.registry.connection(&to)?;
+        let dir = if self.from.join("index.json").exists() { self.from } else { newest(&self.from)? };
+        let options = PushOptions { image: self.image, tags: self.tags, sources: self.mount_from };
+        let pushed = registry::push(&dir, &to, &options, &connection, ui)?;
+        let [sent, mounted, present] = pushed.blobs;
+        let elsewhere = if mounted > 0 { format!(", {mounted} taken from another repository") } else { String::new() };
+        ui.note(&format!("{sent} blobs sent ({} bytes){elsewhere}, {present} there already", pushed.sent));
+        ui.plan(&pushed.reference);
+        Ok(0)
+    }
+}
+
+/// Returns the newest layout that a recipe made.
+fn newest(path: &Path) -> Result<PathBuf> {
+    let recipe =
+        lineage::identity(&lineage::recipe_at(path)).context(Kind::Usage, || "finding the recipe or the layout")?;
+    claim::newest_layout(&session::store()?, &recipe)?.ok_or_else(|| {
+        Error::usage(format!("{} has no image to push", recipe.display()))
+            .with_hint("build it, with an [oci] table in the recipe, or name the layout")
+    })
+}
