@@ -17,8 +17,8 @@ use crate::ui::Terminal;
 /// stopped, if the registry can do that. The tag appears when everything else is there. Prints HOST/NAME@DIGEST.
 ///
 /// The credentials are those of `podman login` or `docker login`: of REGISTRY_AUTH_FILE, or of containers/auth.json in XDG_RUNTIME_DIR and
-/// in the directory of configuration, or of docker's config.json, also of the helper programs that they name. Registries on
-/// this machine are asked without TLS.
+/// in the directory of configuration, or of docker's config.json, also of the helper programs that they name. A registry on
+/// this machine may lack TLS.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:

@@ -90,6 +90,20 @@ pub struct Platform {
 }
 
 impl Platform {
+    /// Parses `OS/ARCHITECTURE[/VARIANT]`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('/').map(str::to_owned);
+        let platform = Self { os: parts.next()?, architecture: parts.next()?, variant: parts.next() };
+        let is_whole = parts.next().is_none() && !text.split('/').any(str::is_empty);
+        is_whole.then_some(platform)
+    }
+
+    /// Returns true if `other` is this platform, or a variant of it if this one has none.
+    pub fn includes(&self, other: &Self) -> bool {
+        (&self.os, &self.architecture) == (&other.os, &other.architecture)
+            && (self.variant.is_none() || self.variant == other.variant)
+    }
+
     /// Returns true if this machine runs the platform. The variant is ignored.
     pub fn is_of_this_machine(&self) -> bool {
         self.os == "linux" && self.architecture == arch::host().architecture

@@ -15,7 +15,7 @@ use crate::base::error::{Context, Result};
 use crate::base::refusal::{Code, Reason};
 use crate::fs::rootfs::Rootfs;
 
-pub use super::document::{CONFIG, Config, Descriptor, INDEX, MANIFEST, Manifest, layer_format};
+pub use super::document::{CONFIG, Config, Descriptor, INDEX, MANIFEST, Manifest, Platform, layer_format};
 
 /// Largest document that is read, as the distribution specification recommends.
 pub const MAX_DOCUMENT: u64 = 4 << 20;

@@ -103,6 +103,11 @@ pub fn chosen(layout: &Layout, name: Option<&str>) -> Result<Descriptor> {
     }
 }
 
+/// Returns the images that an index, or a list in Docker's form, names. Only their descriptors are checked.
+pub fn listed(bytes: &[u8]) -> Result<Vec<Descriptor>, Reason> {
+    document::parse::<document::Index>(bytes).map(|index| index.manifests)
+}
+
 fn read(layout: &Layout, descriptor: &Descriptor) -> Result<document::Index> {
     let index = || -> Checked<document::Index> {
         let index: document::Index = layout.document(descriptor)?;

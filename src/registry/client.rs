@@ -101,7 +101,7 @@ struct OneComplaint {
 }
 
 impl<'a> Client<'a> {
-    /// Makes a client. Sends nothing yet. `sources` are other repositories of the registry to take blobs from.
+    /// Makes a client. Asks a registry on this machine whether it speaks TLS. `sources` are other repositories of the registry to take blobs from.
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::base::error::Kind::Usage) if the host cannot be one.
@@ -115,12 +115,14 @@ impl<'a> Client<'a> {
         let address = |scheme| Address::parse(&format!("{scheme}://{}/v2/", reference.server()));
         let wrong = |why| Error::usage(format!("{} cannot be reached: {why}", reference.host));
         let secure = address("https").map_err(wrong)?;
-        let base = if connection.plain_http || secure.is_loopback() { address("http").map_err(wrong)? } else { secure };
+        let http = Http::that_stays(patience());
+        let plain = connection.plain_http || secure.is_loopback() && !speaks_tls(&http, &secure);
+        let base = if plain { address("http").map_err(wrong)? } else { secure };
         let rights = if purpose == Purpose::Push { "pull,push" } else { "pull" };
         let mut scopes = vec![format!("repository:{}:{rights}", reference.repository)];
         scopes.extend(sources.iter().map(|source| format!("repository:{source}:pull")));
         let access = Access::new(connection.credentials.clone(), scopes);
-        Ok(Self { http: Http::that_stays(patience()), base, reference, access, ui })
+        Ok(Self { http, base, reference, access, ui })
     }
 
     /// Returns the address of a path in the repository, such as `blobs/DIGEST`.
@@ -270,5 +272,14 @@ impl<'a> Client<'a> {
             200..=202 => Ok(()),
             _ => Err(self.refused(answer)),
         }
+    }
+}
+
+/// Tests whether a server speaks TLS, with any certificate.
+fn speaks_tls(http: &Http, address: &Address) -> bool {
+    let (authorization, content, grace) = (None, Content::Nothing, Duration::ZERO);
+    match http.send(Request { method: Method::Get, address, headers: &[], authorization, content, grace }) {
+        Ok(_) => true,
+        Err(failure) => failure.why.contains("peer certificate"),
     }
 }

@@ -5,6 +5,7 @@ use std::io::{Seek as _, SeekFrom, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::client::{Call, Client};
+use super::docker;
 use super::upload::Stop;
 use crate::base::digest::{Algorithm, Hasher};
 use crate::base::error::{Context as _, Error};
@@ -17,29 +18,21 @@ use crate::oci::layout::{Descriptor, INDEX, MANIFEST, MAX_DOCUMENT};
 const WORTH: u64 = if cfg!(test) { 16 << 10 } else { 1 << 20 };
 const BUFFER: usize = 128 << 10;
 
-/// Media types of docker that have the same task.
-const DOCKER: &str = "application/vnd.docker.distribution.manifest.";
-
-/// Downloads the manifest or the index with the name `name`, a tag or a digest.
+/// Downloads the manifest or the index with the name `name`, a tag or a digest. It may be in Docker's form.
 pub(super) fn document(
     client: &Client<'_>,
     name: &str,
     digest: Option<&Digest>,
 ) -> Result<(Descriptor, Vec<u8>), Stop> {
     let call = Call::new(Method::Get, client.at(&format!("manifests/{name}"))?);
-    // Docker's types are accepted so that the registry sends them, and the error can name them.
-    let accepted = format!("{INDEX}, {MANIFEST}, {DOCKER}list.v2+json, {DOCKER}v2+json");
+    let accepted = format!("{INDEX}, {MANIFEST}, {}, {}", docker::LIST, docker::IMAGE);
     let answer = client.call(&call.header("accept", accepted))?;
     if answer.status() != 200 {
         return Err(client.refused(answer).into());
     }
     let header = |name| answer.header(name).map(|value| value.split(';').next().unwrap_or_default().trim().to_owned());
     let (media_type, claimed) = (header("content-type").unwrap_or_default(), header("docker-content-digest"));
-    if media_type.starts_with(DOCKER) {
-        let error = Error::refused(format!("the image {name} has Docker's form, not that of OCI"));
-        return Err(Stop::Local(error.with_hint("`skopeo copy --format oci docker://… oci:DIR:TAG` converts it")));
-    }
-    if ![INDEX, MANIFEST].contains(&media_type.as_str()) {
+    if ![INDEX, MANIFEST, docker::LIST, docker::IMAGE].contains(&media_type.as_str()) {
         return Err(answer.wrong("the registry does not answer with the manifest of an image").into());
     }
     let bytes = answer.document(MAX_DOCUMENT)?;

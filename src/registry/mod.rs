@@ -1,4 +1,4 @@
-//! Registries of images: [`push`] and [`pull`] of layouts. Nothing from a registry is trusted, and credentials go only to the registry's
+//! Registries of images: [`push()`] and [`pull()`] of layouts. Nothing from a registry is trusted, and credentials go only to the registry's
 //! own origin and to the token server that it names.
 //!
 //! The client is written here, on [`crate::net::http`], and not taken from the crate `oci-client`. That crate holds a whole layer in
@@ -7,12 +7,13 @@
 //! retries, resumed transfers, limits, layouts. The HTTP client, TLS, JSON and digests are used already.
 //!
 //! [`client`] sends requests: credentials ([`access`], [`challenge`], [`credentials`]), redirects, repetitions. [`upload`] and
-//! [`download`] transfer one blob, [`parallel`] several at a time.
+//! [`download`] transfer one blob, [`parallel`] several at a time. [`docker`] changes manifests of Docker's form.
 
 mod access;
 pub(crate) mod challenge;
 mod client;
 pub mod credentials;
+mod docker;
 mod download;
 mod parallel;
 mod pull;

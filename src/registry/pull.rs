@@ -1,34 +1,48 @@
 //! `pull`: an image of a registry into a new layout. The layout appears when everything in it is verified and on disk.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
 use super::client::{Client, Connection, Purpose};
-use super::download;
 use super::parallel::{self, Transfer};
 use super::push::JOBS;
 use super::reference::Reference;
 use super::upload::Stop;
+use super::{docker, download};
+use crate::base::digest::Sha256;
 use crate::base::error::{Context as _, Error, Result};
 use crate::base::progress::Progress;
+use crate::base::refusal::Reason;
+use crate::base::text::printable;
 use crate::fs::rootfs::Rootfs;
 use crate::fs::staging::{Directory, tree_place};
-use crate::oci::layout::Descriptor;
+use crate::oci::layout::{Descriptor, INDEX, MANIFEST, Platform};
 use crate::oci::parts::Parts;
-use crate::oci::{Checked, Digest, Fault, index};
+use crate::oci::{Checked, Digest, Fault, index, reference};
 use crate::os::space;
 
 /// The tag if a reference has neither a tag nor a digest.
 const LATEST: &str = "latest";
 
-/// Pulls an image into the layout `dir`, which must not exist or be an empty directory. Returns the digest.
+/// Most images of a list in Docker's form.
+const MOST_LISTED: usize = 100;
+
+/// Pulls an image into the layout `dir`, which must not exist or be an empty directory. Of an index, pulls only the image for `platform`, if
+/// given. Returns the digest.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::base::error::Kind::Usage) if the directory cannot be used, [`Kind::Refused`](crate::base::error::Kind::Refused)
 /// if the registry sends something else than the image, and [`Kind::Network`](crate::base::error::Kind::Network) if it fails.
-pub fn pull(from: &Reference, dir: &Path, connection: &Connection, ui: &dyn Progress) -> Result<Digest> {
+pub fn pull(
+    from: &Reference,
+    dir: &Path,
+    platform: Option<&Platform>,
+    connection: &Connection,
+    ui: &dyn Progress,
+) -> Result<Digest> {
     let (above, name) = tree_place(dir)?;
     let client = Client::new(from, connection, Purpose::Pull, &[], ui)?;
     let doing = format!("pulling {from}");
@@ -40,7 +54,7 @@ pub fn pull(from: &Reference, dir: &Path, connection: &Connection, ui: &dyn Prog
     for blobs in ["blobs", "blobs/sha256", "blobs/sha512"] {
         layout.create_dir(Path::new(blobs), 0o755)?;
     }
-    let root = match fill(&client, from, &layout, ui) {
+    let root = match fill(&client, from, platform, &layout, ui) {
         Ok(root) => root,
         Err(stop) => return Err(client.stopped(&doing, stop)),
     };
@@ -58,22 +72,22 @@ pub fn pull(from: &Reference, dir: &Path, connection: &Connection, ui: &dyn Prog
 }
 
 /// Downloads all parts of the image. Returns its descriptor.
-fn fill(client: &Client<'_>, from: &Reference, layout: &Rootfs, ui: &dyn Progress) -> Result<Descriptor, Stop> {
-    let (root, bytes) = match (from.digest(), from.tag()) {
-        (Some(digest), _) => download::document(client, &digest.to_string(), Some(digest))?,
-        (None, tag) => download::document(client, tag.unwrap_or(LATEST), None)?,
-    };
-    let mut first = Some(bytes);
+fn fill(
+    client: &Client<'_>,
+    from: &Reference,
+    platform: Option<&Platform>,
+    layout: &Rootfs,
+    ui: &dyn Progress,
+) -> Result<Descriptor, Stop> {
+    let mut documents = Documents { client, known: BTreeMap::new() };
+    let root = documents.root(from, platform, ui)?;
     let mut stopped = None;
     let mut read = |document: &Descriptor| -> Checked<Vec<u8>> {
-        let bytes = match first.take() {
-            Some(bytes) => bytes,
-            None => child(client, document).map_err(|stop| {
-                // The walk over the documents knows nothing of the network.
-                stopped = Some(stop);
-                Fault::System(Error::network(""))
-            })?,
-        };
+        let bytes = documents.get(document).map_err(|stop| {
+            // The walk over the documents knows nothing of the network.
+            stopped = Some(stop);
+            Fault::System(Error::network(""))
+        })?;
         layout.write(&Digest::parse(&document.digest)?.path(), &bytes, 0o644)?;
         Ok(bytes)
     };
@@ -89,24 +103,110 @@ fn fill(client: &Client<'_>, from: &Reference, layout: &Rootfs, ui: &dyn Progres
         Transfer::new(blob, size)
     });
     parallel::run(transfers.collect(), JOBS, ui, |transfer| {
-        let digest = Digest::parse(&transfer.what.digest)
-            .map_err(|reason| Stop::Local(Error::refused(reason.text.into_owned())))?;
-        let mut file = create(layout, &digest.path()).map_err(Stop::Local)?;
+        let mut file = create(layout, &parsed(&transfer.what)?.path()).map_err(Stop::Local)?;
         download::blob(client, &transfer.what, &mut file, &transfer.done)
     })?;
     Ok(root)
 }
 
-/// Downloads a document of an index, which says its size, digest and media type.
-fn child(client: &Client<'_>, described: &Descriptor) -> Result<Vec<u8>, Stop> {
-    let digest =
-        Digest::parse(&described.digest).map_err(|reason| Stop::Local(Error::refused(reason.text.into_owned())))?;
-    let (found, bytes) = download::document(client, &described.digest, Some(&digest))?;
-    if (found.size, &found.media_type) != (described.size, &described.media_type) {
-        let what = format!("the registry gives {digest} another size or media type than the index does");
-        return Err(Stop::Local(Error::refused(what)));
+/// Returns the digest of a descriptor.
+fn parsed(descriptor: &Descriptor) -> Result<Digest, Stop> {
+    Digest::parse(&descriptor.digest).map_err(refused)
+}
+
+fn refused(reason: Reason) -> Stop {
+    Stop::Local(Error::refused(reason.to_string()))
+}
+
+/// The documents of an image.
+struct Documents<'a, 'c> {
+    client: &'a Client<'c>,
+    /// Documents that were downloaded or made, and not yet used.
+    known: BTreeMap<String, Vec<u8>>,
+}
+
+impl Documents<'_, '_> {
+    /// Downloads the first document. Of an index, chooses the image for `platform`. Changes Docker's form into that of OCI.
+    fn root(&mut self, from: &Reference, platform: Option<&Platform>, ui: &dyn Progress) -> Result<Descriptor, Stop> {
+        let (mut root, mut bytes) = match (from.digest(), from.tag()) {
+            (Some(digest), _) => download::document(self.client, &digest.to_string(), Some(digest))?,
+            (None, tag) => download::document(self.client, tag.unwrap_or(LATEST), None)?,
+        };
+        if let Some(platform) = platform {
+            root = self.image_for(&root, &bytes, platform, from)?;
+            bytes = self.get(&root)?;
+        }
+        if docker::media_type(&root.media_type).is_some() {
+            let original = root.digest.clone();
+            (root, bytes) = self.converted(&root, &bytes, 0)?;
+            ui.note(&format!("{original} has Docker's form; in that of OCI, its digest is {}", root.digest));
+        }
+        self.known.insert(root.digest.clone(), bytes);
+        Ok(root)
     }
-    Ok(bytes)
+
+    /// Returns the image of an index for a platform.
+    fn image_for(
+        &self,
+        root: &Descriptor,
+        bytes: &[u8],
+        platform: &Platform,
+        from: &Reference,
+    ) -> Result<Descriptor, Stop> {
+        let wrong = |text: String| Stop::Local(Error::usage(text));
+        if ![INDEX, docker::LIST].contains(&root.media_type.as_str()) {
+            return Err(wrong(format!("{from} is one image, and not an index of images for several platforms")));
+        }
+        let listed = reference::listed(bytes).map_err(refused)?;
+        let fits = |image: &&Descriptor| image.platform.as_ref().is_some_and(|known| platform.includes(known));
+        let found: Vec<_> = listed.iter().filter(fits).collect();
+        match &found[..] {
+            [image] => Ok(Descriptor::clone(image)),
+            other => {
+                let known: BTreeSet<String> =
+                    listed.iter().filter_map(|image| Some(printable(&image.platform.as_ref()?.to_string()))).collect();
+                let known = known.into_iter().take(50).collect::<Vec<_>>().join(", ");
+                let many = if other.is_empty() { "no image" } else { "several images" };
+                let error = Error::usage(format!("{from} has {many} for {platform}"));
+                Err(Stop::Local(error.with_hint(format!("it has images for {known}"))))
+            }
+        }
+    }
+
+    /// Changes a document of Docker's form into that of OCI, and those that it lists.
+    fn converted(&mut self, described: &Descriptor, bytes: &[u8], depth: usize) -> Result<(Descriptor, Vec<u8>), Stop> {
+        let mut images = Vec::new();
+        if described.media_type == docker::LIST {
+            let listed = reference::listed(bytes).map_err(refused)?;
+            if depth > 0 || listed.len() > MOST_LISTED {
+                return Err(Stop::Local(Error::refused(format!("{} lists too many images", described.digest))));
+            }
+            for image in listed {
+                let bytes = self.get(&image)?;
+                let (image, bytes) = self.converted(&image, &bytes, depth + 1)?;
+                self.known.insert(image.digest.clone(), bytes);
+                images.push(image);
+            }
+        }
+        let new = docker::converted(bytes, &images).map_err(refused)?;
+        let digest = Digest::Sha256(Sha256::of(&new));
+        let media_type = docker::media_type(&described.media_type).unwrap_or(MANIFEST);
+        Ok((Descriptor::new(media_type, &digest, new.len() as u64), new))
+    }
+
+    /// Returns a document. The descriptor in the index gives its size, digest and media type.
+    fn get(&mut self, described: &Descriptor) -> Result<Vec<u8>, Stop> {
+        if let Some(bytes) = self.known.remove(&described.digest) {
+            return Ok(bytes);
+        }
+        let digest = parsed(described)?;
+        let (found, bytes) = download::document(self.client, &described.digest, Some(&digest))?;
+        if (found.size, &found.media_type) != (described.size, &described.media_type) {
+            let what = format!("the registry gives {digest} another size or media type than the index does");
+            return Err(Stop::Local(Error::refused(what)));
+        }
+        Ok(bytes)
+    }
 }
 
 fn create(layout: &Rootfs, path: &Path) -> Result<File> {

@@ -115,3 +115,38 @@ fn an_expired_certificate_is_reported_with_the_time_of_the_clock() {
         assert!(refused.stderr.contains("this machine's clock says 20"), "{}", refused.stderr);
     }
 }
+
+/// Runs `pull` with a registry. `trusted` is the certificate that the system trusts.
+fn pull(server: &Tls, trusted: &str) -> Output {
+    let mut env = TestEnv::new();
+    let roots = env.write("roots.pem", trusted);
+    env.set("SSL_CERT_FILE", roots);
+    let credentials = server.url.replace("https://", "{\"auths\":{\"") + "\":{\"auth\":\"bWU6aHVzaA==\"}}}";
+    env.write("home/.docker/config.json", credentials);
+    env.run(["pull", &format!("{}/demo:1", server.url.replace("https://", "")), "layout"])
+}
+
+#[test]
+fn registries_speak_tls_with_a_trusted_certificate_and_stay_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let plain = Server::start(directory.path());
+    let redirect = format!(
+        "HTTP/1.1 307 Temporary Redirect\r\nLocation: {}/v2/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        plain.url()
+    );
+    let token = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"http://127.0.0.1:1/\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    for (answer, why) in [
+        (redirect.as_str(), "at an address whose connection is not protected"),
+        (token, "a token server whose connection is not protected"),
+    ] {
+        let server = Tls::start((2000, 2999), answer.to_owned());
+        let other = Tls::start((2000, 2999), answer.to_owned());
+        let refused = pull(&server, &other.certificate).code(5);
+        assert!(refused.stderr.contains("invalid peer certificate"), "{}", refused.stderr);
+        assert_eq!(server.answered(), 0);
+        let refused = pull(&server, &server.certificate).code(5);
+        assert!(refused.stderr.contains(why), "{}", refused.stderr);
+        // The first request is the one that finds out whether the server speaks TLS.
+        assert_eq!((server.answered(), plain.requests().len()), (2, 0));
+    }
+}

@@ -25,7 +25,7 @@ fn pull_with(registry: &Registry, credentials: Option<Credentials>) -> Result<St
     let place = tempfile::tempdir().unwrap();
     let from = Reference::parse(&format!("{}/r:1", registry.host)).unwrap();
     let connection = Connection { credentials, plain_http: false };
-    pull(&from, &place.path().join("layout"), &connection, &Silent).map(|digest| digest.to_string())
+    pull(&from, &place.path().join("layout"), None, &connection, &Silent).map(|digest| digest.to_string())
 }
 
 /// A registry that wants `value`, and else answers with this challenge.

@@ -13,7 +13,7 @@ use self::server::{Registry, digest};
 use super::{Connection, PushOptions, Pushed, Reference, pull, push};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Silent;
-use crate::oci::layout::{CONFIG, MANIFEST};
+use crate::oci::layout::{CONFIG, MANIFEST, Platform};
 
 /// Bytes that do not repeat.
 fn bytes(count: usize) -> Vec<u8> {
@@ -71,9 +71,14 @@ fn pulled(registry: &Registry) -> Result<(tempfile::TempDir, String)> {
 }
 
 fn pulled_as(registry: &Registry, name: &str) -> Result<(tempfile::TempDir, String)> {
+    pulled_for(registry, name, None)
+}
+
+fn pulled_for(registry: &Registry, name: &str, platform: Option<&str>) -> Result<(tempfile::TempDir, String)> {
+    let platform = platform.map(|text| Platform::parse(text).unwrap());
     let place = tempfile::tempdir().unwrap();
     let from = Reference::parse(&format!("{}/r{name}", registry.host)).unwrap();
-    let found = pull(&from, &place.path().join("layout"), &Connection::default(), &Silent);
+    let found = pull(&from, &place.path().join("layout"), platform.as_ref(), &Connection::default(), &Silent);
     if found.is_err() {
         assert_eq!(fs_err::read_dir(place.path()).unwrap().count(), 0, "leftovers");
     }

@@ -47,7 +47,7 @@ fn a_pulled_layout_is_complete() {
     assert_eq!(pushed.blobs, [0, 0, 2]);
     // A directory with content is not replaced.
     let from = Reference::parse(&format!("{}/r:1", registry.host)).unwrap();
-    let again = pull(&from, &dir, &Connection::default(), &Silent);
+    let again = pull(&from, &dir, None, &Connection::default(), &Silent);
     assert_bad("again", again, Kind::Usage, "is not an empty directory");
     assert_bad("missing", pulled_as(&registry, ":none"), Kind::Network, "MANIFEST_UNKNOWN");
 }
@@ -228,7 +228,7 @@ const FATAL: &[(&str, Lie, Kind, &str)] = &[
             Ok(is)
         },
         Kind::Refused,
-        "Docker's form",
+        "no counterpart in OCI",
     ),
     (
         "names another digest",
@@ -386,4 +386,68 @@ fn an_index_is_pulled_with_all_its_images() {
     assert!(pushed.reference.ends_with(&name) && other.state.lock().unwrap().documents.contains_key(&names[1]));
     put([sizes[0], sizes[1] + 1], "amd64");
     assert_bad("size", pulled(&registry), Kind::Refused, "another size or media type");
+}
+
+/// Puts images of these architectures into the registry, with a list in Docker's form under the tag `1`.
+fn docker_list(registry: &Registry, architectures: &[(&str, &[u8])]) -> Vec<String> {
+    use crate::registry::docker;
+    let mut images = Vec::new();
+    for (architecture, layer) in architectures {
+        let name = registry.add_image(layer);
+        let mut state = registry.state.lock().unwrap();
+        let (_, bytes) = state.documents[&name].clone();
+        let text = String::from_utf8(bytes).unwrap();
+        let text =
+            text.replace(MANIFEST, docker::IMAGE).replace(CONFIG, "application/vnd.docker.container.image.v1+json");
+        let text =
+            text.replace("application/vnd.oci.image.layer.v1.tar", "application/vnd.docker.image.rootfs.diff.tar");
+        let platform = json!({ "os": "linux", "architecture": architecture });
+        let digest = digest(text.as_bytes());
+        images.push(json!({ "mediaType": docker::IMAGE, "digest": digest, "size": text.len(), "platform": platform }));
+        state.documents.insert(digest, (docker::IMAGE.to_owned(), text.into_bytes()));
+    }
+    let list = json!({ "schemaVersion": 2, "mediaType": docker::LIST, "manifests": images }).to_string();
+    registry.state.lock().unwrap().documents.insert("1".to_owned(), (docker::LIST.to_owned(), list.into_bytes()));
+    images.iter().map(|image| image["digest"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn images_in_dockers_form_become_those_of_oci() {
+    let registry = Registry::honest();
+    let names = docker_list(&registry, &[("amd64", b"one"), ("arm64", b"two")]);
+    let (place, found) = pulled(&registry).unwrap();
+    let dir = place.path().join("layout");
+    assert!(is_valid(&dir, &[b"one", b"two"]) && !registry.state.lock().unwrap().documents.contains_key(&found));
+    assert_eq!(
+        fs_err::read_dir(dir.join("blobs/sha256")).unwrap().count(),
+        7,
+        "an index, and two manifests, configurations and layers"
+    );
+    let (one, _) = pulled_as(&registry, &format!("@{}", names[0])).unwrap();
+    assert!(is_valid(&one.path().join("layout"), &[b"one"]));
+    // The manifest is compared with the digest in the list before it is changed.
+    let other = registry.state.lock().unwrap().documents[&names[1]].clone();
+    registry.state.lock().unwrap().documents.insert(names[0].clone(), other);
+    assert_bad("other", pulled(&registry), Kind::Refused, "another manifest");
+}
+
+#[test]
+fn one_platform_of_an_index_can_be_chosen() {
+    let registry = Registry::honest();
+    docker_list(&registry, &[("amd64", b"one"), ("arm64", b"two")]);
+    let (place, _) = pulled_for(&registry, ":1", Some("linux/arm64")).unwrap();
+    let layers = place.path().join("layout/blobs").join(digest(b"two").replace(':', "/"));
+    assert!(is_valid(&place.path().join("layout"), &[b"two"]) && layers.exists());
+    assert_eq!(registry.count("GET", &digest(b"one")), 0);
+    let missing = pulled_for(&registry, ":1", Some("linux/s390x"));
+    assert_bad(
+        "missing",
+        missing,
+        Kind::Usage,
+        "no image for linux/s390x: ; it has images for linux/amd64, linux/arm64",
+    );
+    docker_list(&registry, &[("amd64", b"one"), ("amd64", b"two")]);
+    assert_bad("two", pulled_for(&registry, ":1", Some("linux/amd64")), Kind::Usage, "several images");
+    registry.add_image(b"three");
+    assert_bad("one", pulled_for(&registry, ":1", Some("linux/amd64")), Kind::Usage, "is one image");
 }
