@@ -75,6 +75,7 @@ Environment:
   QUERN_<TABLE>_<KEY>   a key of the recipe, such as QUERN_BUILD_OUTDIR or QUERN_SOURCE_MIRRORS
   QUERN_LOG             filter for the log, such as debug or quern_builder::enter=trace
   SOURCE_DATE_EPOCH     latest time of the files in the image, in seconds since 1970
+  REGISTRY_AUTH_FILE    file with the credentials for push and pull; without it, the files of podman and docker
   NO_COLOR              disables colours
   http_proxy, https_proxy, no_proxy
 

@@ -1,5 +1,6 @@
 //! Requests to one repository of a registry: with credentials for its own origin only, repeated where that may help.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -24,7 +25,10 @@ const TRIES: u32 = 5;
 
 /// Returns the timeouts for registries.
 pub(super) fn patience() -> Patience {
-    Patience { repeat: TRIES, ..Patience::default() }
+    let patience = Patience::default();
+    // Tests run on busy machines.
+    let stall = if cfg!(test) { 2 * patience.stall } else { patience.stall };
+    Patience { repeat: TRIES, stall, ..patience }
 }
 
 /// The purpose of a connection, which decides the rights to ask for.
@@ -41,6 +45,8 @@ pub(super) struct Client<'a> {
     base: Address,
     reference: &'a Reference,
     access: Access,
+    /// An answer came. Later, a missing one may be a gap in the network.
+    reached: AtomicBool,
     ui: &'a dyn Progress,
 }
 
@@ -122,7 +128,7 @@ impl<'a> Client<'a> {
         let mut scopes = vec![format!("repository:{}:{rights}", reference.repository)];
         scopes.extend(sources.iter().map(|source| format!("repository:{source}:pull")));
         let access = Access::new(connection.credentials.clone(), scopes);
-        Ok(Self { http, base, reference, access, ui })
+        Ok(Self { http, base, reference, access, reached: AtomicBool::new(false), ui })
     }
 
     /// Returns the address of a path in the repository, such as `blobs/DIGEST`.
@@ -185,14 +191,24 @@ impl<'a> Client<'a> {
     }
 
     fn send(&self, call: &Call<'_>, address: &Address, value: Option<&Value>) -> Result<Answer, Failure> {
-        self.http.send(Request {
+        let sent = self.http.send(Request {
             method: call.method,
             address,
             headers: &call.headers,
             authorization: value.map(|value| value.as_str()),
             content: call.content.map_or(Content::Nothing, |content| content()),
             grace: call.grace,
-        })
+        });
+        match sent {
+            Ok(answer) => {
+                self.reached.store(true, Ordering::Relaxed);
+                Ok(answer)
+            }
+            Err(failure) if failure.kind == FailureKind::Unreachable && self.reached.load(Ordering::Relaxed) => {
+                Err(Failure { kind: FailureKind::Again(None), ..failure })
+            }
+            Err(failure) => Err(failure),
+        }
     }
 
     /// Returns the address that an answer names, relative to the address of the request.

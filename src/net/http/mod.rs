@@ -96,6 +96,8 @@ pub(crate) enum FailureKind {
     Range,
     /// The server wants credentials, or others.
     Denied,
+    /// There is no connection, or no answer in time. Another mirror may be up.
+    Unreachable,
     /// Another request to this server cannot help.
     Never,
 }
@@ -252,9 +254,9 @@ impl Http {
             (deepest(error), FailureKind::Never)
         } else if error.is_connect() {
             // An unknown name or a closed port does not change within seconds, and the next mirror may be up.
-            (format!("cannot connect: {}{}", deepest(error), clock(&deepest(error))), FailureKind::Never)
+            (format!("cannot connect: {}{}", deepest(error), clock(&deepest(error))), FailureKind::Unreachable)
         } else if error.is_timeout() {
-            (format!("no answer within {} s", self.patience.stall.as_secs_f32()), FailureKind::Never)
+            (format!("no answer within {} s", self.patience.stall.as_secs_f32()), FailureKind::Unreachable)
         } else if error.is_builder() {
             (deepest(error), FailureKind::Never)
         } else {

@@ -102,6 +102,35 @@ fn tokens_are_asked_for_with_a_password_a_token_or_nothing() {
 }
 
 #[test]
+fn a_token_that_expires_is_renewed() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let issued = Arc::new(AtomicUsize::new(0));
+    let (issuing, used) = (issued.clone(), AtomicUsize::new(0));
+    let server = Registry::start(move |exchange| {
+        let number = issuing.fetch_add(1, Ordering::SeqCst) + 1;
+        exchange.answer("200 OK", &[], format!(r#"{{"token":"t{number}"}}"#).as_bytes()).map(|()| true)
+    });
+    let challenge = bearer(&format!("http://{}/token", server.host));
+    let last = issued.clone();
+    // Each token is good for five requests.
+    let registry = Registry::start(move |exchange| {
+        let newest = last.load(Ordering::SeqCst);
+        let good = exchange.headers.get("authorization") == Some(&format!("Bearer t{newest}"));
+        if good && used.fetch_add(1, Ordering::SeqCst) < newest * 5 {
+            return Ok(false);
+        }
+        let length = exchange.length();
+        exchange.body(length)?;
+        exchange.answer("401 Unauthorized", &[("WWW-Authenticate", &challenge)], b"").map(|()| true)
+    });
+    let layer = bytes(crate::registry::upload::PIECE as usize * 8);
+    let pushed = Layout::with(&layer).push(&registry, &PushOptions::default()).unwrap();
+    assert!(pushed.blobs == [2, 0, 0] && registry.state.lock().unwrap().blobs[&digest(&layer)] == layer);
+    assert!(issued.load(Ordering::SeqCst) >= 2);
+}
+
+#[test]
 fn bad_token_servers_end_with_an_error() {
     let refusing = tokens(Some("never".to_owned()), "abc");
     let page = Registry::start(|exchange| {

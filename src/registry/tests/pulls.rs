@@ -99,6 +99,13 @@ const SURVIVED: &[(&str, Lie)] = &[
         let there = format!("/elsewhere/blobs/{}", digest(&layer()));
         exchange.answer("307 Temporary Redirect", &[("Location", &there)], b"").map(|()| true)
     }),
+    ("says nothing once", |exchange| {
+        let is = is_layer(exchange) && exchange.earlier == 0;
+        if is {
+            std::thread::sleep(std::time::Duration::from_secs(3));
+        }
+        Ok(is)
+    }),
     ("gives no length", |exchange| {
         if !is_layer(exchange) {
             return Ok(false);

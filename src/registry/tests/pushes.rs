@@ -120,6 +120,13 @@ const SURVIVED: &[(&str, Lie)] = &[
         exchange.body(length)?;
         exchange.answer("413 Payload Too Large", &[], b"").map(|()| true)
     }),
+    ("says nothing once", |exchange| {
+        let is = exchange.method == "PATCH" && exchange.earlier == 1;
+        if is {
+            std::thread::sleep(std::time::Duration::from_secs(3));
+        }
+        Ok(is)
+    }),
     ("gives no range", |exchange| {
         if exchange.method != "PATCH" {
             return Ok(false);
