@@ -4,6 +4,7 @@
 //! united first, and must not contradict each other.
 
 mod arguments;
+mod crossed;
 mod family;
 mod fragments;
 #[cfg(test)]

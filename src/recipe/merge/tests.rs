@@ -257,6 +257,21 @@ fn fragments_that_contradict_each_other_are_refused() {
             "`-X:d` and `X:d` in portage.package-use of a/b",
         ),
         ("[[step]]\nname = 's'\nrun = 'a'", "[[step]]\nname = 's'\nrun = 'b'", "two values of `step.s.run`"),
+        (
+            "[portage]\npackage-mask = ['>=a/b-3', 'c/d']",
+            "[portage]\npackage-unmask = { '>=a/b-3' = '' }",
+            "`>=a/b-3` in portage.package-mask and `>=a/b-3` in portage.package-unmask",
+        ),
+        (
+            "[portage]\nuse = ['x', 'a']",
+            "[portage]\nmake-conf = { USE = '-a b' }",
+            "`a` in portage.use and `-a` in portage.make-conf.USE",
+        ),
+        (
+            "[portage.make-conf]\nUSE = 'a'",
+            "[portage]\nuse = ['-*', 'c']",
+            "`a` in portage.make-conf.USE and `-*` in portage.use",
+        ),
     ] {
         let place = tuples(&[("b/x", one), ("a/1", other)]);
         let refused = refusal(&place.request(&["x-1"]));
@@ -267,6 +282,20 @@ fn fragments_that_contradict_each_other_are_refused() {
             place.write(&format!("{winner}.toml"), text);
         }
     }
+    // The word of the other fragment is gone.
+    let place = tuples(&[
+        ("b/x", "override = true\n[portage]\nuse = ['a']\npackage-mask = ['a/b']"),
+        ("a/1", "[portage]\nmake-conf = { USE = '-a b' }\npackage-unmask = ['a/b', 'c/d']"),
+    ]);
+    let made = job(&place.request(&["x-1"])).portage;
+    assert_eq!(made.make_conf["USE"], "b a");
+    assert_eq!(
+        (&made.package_files["package.mask"], &made.package_files["package.unmask"]),
+        (&vec!["a/b".to_owned()], &vec!["c/d".to_owned()])
+    );
+    // Portage reads `use` after make.conf, so a flag after `-*` contradicts nothing.
+    let place = tuples(&[("b/x", "[portage]\nuse = ['a']"), ("a/1", "[portage]\nmake-conf = { USE = '-*' }")]);
+    assert_eq!(job(&place.request(&["x-1"])).portage.make_conf["USE"], "-* a");
     // Two winners are none.
     let place =
         tuples(&[("b/x", "override = true\n[emerge]\njobs = 2"), ("a/1", "override = true\n[emerge]\njobs = 3")]);

@@ -31,14 +31,15 @@ pub(super) struct Union<'a> {
 }
 
 /// The winner of a contradiction.
-enum Winner {
+pub(super) enum Winner {
     Below,
     Above,
 }
 
 impl Union<'_> {
     /// Unites a fragment with those before it.
-    pub(super) fn unite(&mut self, below: &mut Table, above: Table) {
+    pub(super) fn unite(&mut self, below: &mut Table, mut above: Table) {
+        self.cross(below, &mut above);
         self.tables("", below, above);
     }
 
@@ -141,7 +142,12 @@ impl Union<'_> {
     }
 
     /// Returns the winner of a contradiction, or notes that there is none.
-    fn winner(&mut self, (below, above): (&Place, &Place), title: &str, labels: (&str, &str)) -> Option<Winner> {
+    pub(super) fn winner(
+        &mut self,
+        (below, above): (&Place, &Place),
+        title: &str,
+        labels: (&str, &str),
+    ) -> Option<Winner> {
         match (self.overriding.contains(&below.text), self.overriding.contains(&above.text)) {
             (true, false) => Some(Winner::Below),
             (false, true) => Some(Winner::Above),
@@ -223,7 +229,7 @@ fn in_lines(item: Item) -> Item {
 }
 
 /// Returns true if a later word undoes an earlier one. `-*` undoes every word before it.
-fn are_contrary(earlier: &str, later: &str) -> bool {
+pub(super) fn are_contrary(earlier: &str, later: &str) -> bool {
     match (earlier.strip_prefix('-'), later.strip_prefix('-')) {
         (None, Some("*")) => true,
         (None, Some(later)) => earlier == later,
@@ -236,7 +242,7 @@ fn contrary_title(path: &str, earlier: &str, later: &str) -> String {
     format!("fragments contradict each other: {} and {} in {path}", quoted(earlier), quoted(later))
 }
 
-fn label(word: &str) -> &'static str {
+pub(super) fn label(word: &str) -> &'static str {
     if word.starts_with('-') { "unset here" } else { "set here" }
 }
 
