@@ -105,7 +105,18 @@ pub fn runs(wanted: &str, host: &str) -> bool {
     };
     let entries = fs_err::read_dir("/proc/sys/fs/binfmt_misc").into_iter().flatten().flatten();
     let mut texts = entries.filter_map(|entry| fs_err::read_to_string(entry.path()).ok());
-    texts.any(|text| text.starts_with("enabled") && text.contains(&format!("qemu-{qemu}")))
+    texts.any(|text| emulates(&text, qemu))
+}
+
+/// Returns true if an entry of binfmt_misc is enabled and runs qemu for an architecture, by qemu's name. The kernel must have opened the
+/// interpreter already (the flag F), because no tree has it.
+fn emulates(entry: &str, architecture: &str) -> bool {
+    let field = |name: &str| entry.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let program = field("interpreter").and_then(|path| path.rsplit('/').next());
+    let program = program.and_then(|name| name.strip_suffix("-static").unwrap_or(name).strip_prefix("qemu-"));
+    entry.starts_with("enabled")
+        && program == Some(architecture)
+        && field("flags:").is_some_and(|flags| flags.contains('F'))
 }
 
 #[cfg(test)]
@@ -124,5 +135,16 @@ mod tests {
     fn a_machine_runs_its_own_programs_and_their_32_bit_variants() {
         assert!(runs("amd64", "amd64") && runs("386", "amd64") && runs("arm", "arm64"));
         assert!(!runs("no-such-architecture", "amd64"));
+    }
+
+    #[test]
+    fn an_entry_of_binfmt_misc_emulates_one_architecture() {
+        let entry =
+            "enabled\ninterpreter /usr/libexec/qemu-binfmt/qemu-arm-static\nflags: POCF\noffset 0\nmagic 7f454c46\n";
+        assert!(emulates(entry, "arm") && emulates(&entry.replace("-static", ""), "arm"));
+        assert!(!emulates(entry, "aarch64") && !emulates(&entry.replace("qemu-arm", "qemu-armeb"), "arm"));
+        assert!(!emulates(&entry.replace("enabled", "disabled"), "arm"));
+        assert!(!emulates(&entry.replace("POCF", "POC"), "arm"), "the program would have to be in the tree");
+        assert!(!emulates("", "arm") && !emulates("enabled\n", "arm"));
     }
 }
