@@ -56,8 +56,7 @@ fn ended_at_every_stage(privilege: Privilege, one: End, other: End) {
     let Some(stand) = Stand::alone(privilege) else { return };
     // Root and the ordinary user take turns, so that each stage is ended in both ways.
     let ends = if privilege == Privilege::Root { [one, other, one, other] } else { [other, one, other, one] };
-    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
-    let stand = stand.with_repositories(&[&overlay]);
+    let stand = stand.with_overlay();
     // A large file makes packing slow.
     let body = "pkg_postinst() {\n\ttruncate -s \"$(</var/db/repos/own/size)\" \"${EROOT}/large\" || die\n}\n";
     stand.ebuild("app-own", "large", body);

@@ -13,8 +13,7 @@ const BUSY: &str =
 #[test]
 fn userns_a_busy_process_that_emerge_waits_for_is_named() {
     let Some(stand) = Stand::sharing(Privilege::Userns).map(Stand::with_own_packages) else { return };
-    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
-    let stand = stand.with_repositories(&[&overlay]);
+    let stand = stand.with_overlay();
     stand.ebuild("app-own", "busy", BUSY);
     let recipe = stand.recipe("busy", "baselayout-atoms = []\n[emerge]\npackages = [\"app-own/busy\"]\n");
     let (mut child, log) = stand.env.start(["build", "--again=all", text(&recipe)]);
@@ -35,8 +34,7 @@ twins!(a_package_that_leaves_a_process_or_fails => root_a_package_that_leaves_a_
 
 fn a_package_that_leaves_a_process_or_fails(privilege: Privilege) {
     let Some(stand) = Stand::sharing(privilege).map(Stand::with_own_packages) else { return };
-    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
-    let stand = stand.with_repositories(&[&overlay]);
+    let stand = stand.with_overlay();
     stand.ebuild("app-own", "daemon", DAEMON);
     stand.ebuild("app-own", "broken", BROKEN);
     let recipe = stand.recipe("failed", "[emerge]\npackages = [\"app-own/daemon\", \"app-own/broken\"]\njobs = 1\n");

@@ -36,8 +36,7 @@ twins!(a_build_that_keeps_going => root_a_build_that_keeps_going_fails_at_the_en
 
 fn a_build_that_keeps_going(privilege: Privilege) {
     let Some(stand) = Stand::sharing(privilege).map(Stand::with_own_packages) else { return };
-    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
-    let stand = stand.with_repositories(&[&overlay]);
+    let stand = stand.with_overlay();
     for name in ["one", "two"] {
         stand.ebuild("app-own", &format!("fails-{name}"), "pkg_setup() {\n\tdie \"no ${PN}\"\n}\n");
     }

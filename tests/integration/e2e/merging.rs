@@ -58,17 +58,11 @@ pkg_postinst() {
 }
 "#;
 
-/// Makes an overlay, and returns the stand that uses it.
-fn with_overlay(stand: Stand) -> Stand {
-    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
-    stand.with_repositories(&[&overlay])
-}
-
 twins!(a_step_of_emerge_sees_what_it_names => root_a_step_of_emerge_sees_what_it_names,
        userns_a_step_of_emerge_sees_what_it_names);
 
 fn a_step_of_emerge_sees_what_it_names(privilege: Privilege) {
-    let Some(stand) = Stand::sharing(privilege).map(with_overlay) else { return };
+    let Some(stand) = Stand::sharing(privilege).map(Stand::with_overlay) else { return };
     let name = format!("sees-{privilege:?}").to_lowercase();
     stand.ebuild("app-own", &name, LOOKS);
     stand.env.write("www/patch", "a patch\n");
@@ -131,7 +125,7 @@ twins!(a_step_of_emerge_holds_its_caches_and_may_write => root_a_step_of_emerge_
        userns_a_step_of_emerge_holds_its_caches_and_may_write);
 
 fn a_step_of_emerge_holds_its_caches_and_may_write(privilege: Privilege) {
-    let Some(stand) = Stand::sharing(privilege).map(with_overlay) else { return };
+    let Some(stand) = Stand::sharing(privilege).map(Stand::with_overlay) else { return };
     let name = format!("holds-{privilege:?}").to_lowercase();
     let body = "pkg_postinst() {\n\techo line >> /out/lines || die\n\t[[ $(grep -c : /proc/net/dev) == 1 ]] || die network\n\t\
                 touch /var/kept/in || die\n\tuntil [[ -e /var/kept/go ]]; do sleep 0.2; done\n}\n";
@@ -174,7 +168,7 @@ daemons = ["d"]
 twins!(emerge_has_daemons => root_emerge_has_daemons, userns_emerge_has_daemons);
 
 fn emerge_has_daemons(privilege: Privilege) {
-    let Some(stand) = Stand::sharing(privilege).map(with_overlay) else { return };
+    let Some(stand) = Stand::sharing(privilege).map(Stand::with_overlay) else { return };
     let seconds = if privilege == Privilege::Root { "1020" } else { "1021" };
     let name = format!("serves-{privilege:?}").to_lowercase();
     for package in [name.clone(), format!("{name}-more")] {
@@ -217,7 +211,7 @@ twins!(a_script_sees_the_packages_of_the_build => root_a_script_sees_the_package
        userns_a_script_sees_the_packages_of_the_build);
 
 fn a_script_sees_the_packages_of_the_build(privilege: Privilege) {
-    let Some(stand) = Stand::sharing(privilege).map(with_overlay) else { return };
+    let Some(stand) = Stand::sharing(privilege).map(Stand::with_overlay) else { return };
     let name = format!("lists-{privilege:?}").to_lowercase();
     for package in [name.clone(), format!("{name}-late")] {
         stand.ebuild("app-own", &package, "src_install() {\n\tinsinto /usr/share\n\tnewins - ${PN} <<<\"${PN}\"\n}\n");

@@ -152,6 +152,12 @@ impl Stand {
         self.env.write(format!("overlay/{category}/{name}/{name}-1.ebuild"), format!("{head}{body}"));
     }
 
+    /// Adds an overlay, which [`Stand::ebuild`] fills, to the main repository.
+    fn with_overlay(self) -> Self {
+        let overlay = self.overlay("masters = gentoo\nthin-manifests = true\n");
+        self.with_repositories(&[&overlay])
+    }
+
     /// Writes an overlay with the category `app-own` and without ebuilds. Returns its path.
     fn overlay(&self, layout: &str) -> PathBuf {
         self.env.write("overlay/metadata/layout.conf", layout);

@@ -1,7 +1,5 @@
 //! Steps on a pseudo-terminal, and shells in the trees of steps.
 
-use std::path::Path;
-
 use super::{Stand, ask, text};
 use crate::env::{self, Output, Privilege, twins};
 
@@ -160,8 +158,7 @@ fn typed(stand: &Stand, keys: &str, arguments: &[&str]) -> Output {
 #[test]
 fn userns_a_shell_after_a_failed_emerge_is_where_the_package_is() {
     let Some(stand) = Stand::sharing(Privilege::Userns).map(Stand::with_own_packages) else { return };
-    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
-    let stand = stand.with_repositories(&[Path::new(&overlay)]);
+    let stand = stand.with_overlay();
     stand.ebuild("app-own", "unlucky", "src_compile() {\n\techo done >half || die\n\tdie 'out of luck'\n}\n");
     let recipe = stand.recipe("unlucky", "baselayout-atoms = []\n[emerge]\npackages = [\"app-own/unlucky\"]\n");
     let told = typed(&stand, "pwd; cat half; exit\n", &["build", text(&recipe), "--shell-on-failure"]).code(1).stdout;
