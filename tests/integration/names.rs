@@ -13,7 +13,7 @@ const FILE_ENDINGS: [&str; 8] = ["log", "out", "toml", "json", "conf", "rs", "ta
 const ATTRIBUTES: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 
 /// Programs in commands that users copy. Their options are their own.
-const OTHER_PROGRAMS: [&str; 5] = ["podman", "skopeo", "usermod", "cargo", "rustup"];
+const OTHER_PROGRAMS: [&str; 7] = ["podman", "skopeo", "usermod", "cargo", "rustup", "eit", "equo"];
 
 /// The tables that names are checked against.
 struct Tables {

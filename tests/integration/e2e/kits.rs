@@ -7,7 +7,7 @@ use super::{Stand, ask, text};
 use crate::env::{Privilege, output};
 
 #[path = "../../../src/source/tests/git_server.rs"]
-mod git_server;
+pub(super) mod git_server;
 
 const PROFILE: &str = "{ arch = \"x86-64bit\", build = \"current\", subarch = \"generic_64\", flavor = \"core\", \
                        mix-ins = [\"no-systemd\"], kits = { python-kit = \"3.7-release\" } }";
@@ -33,7 +33,7 @@ settings /tmp/ours
 "#;
 
 /// Makes a commit of everything in a directory. Returns its ID.
-fn commit(directory: &Path) -> String {
+pub(super) fn commit(directory: &Path) -> String {
     let git = |arguments: &[&str]| {
         let mut command = Command::new("git");
         command.args(["-c", "user.name=a", "-c", "user.email=a@example.org"]).args(arguments).current_dir(directory);

@@ -25,6 +25,7 @@ mod formats;
 mod host;
 mod hostile;
 mod image;
+mod kantoo;
 mod kits;
 mod listing;
 mod lock;
