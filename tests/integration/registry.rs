@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -180,10 +181,7 @@ fn a_pushed_image_is_the_same_for_others() {
     assert!(refused.stderr.contains("put the host first"), "{}", refused.stderr);
     let refused = env.run(["pull", &registry.reference("a/demo:1"), "back"]).code(2);
     assert!(refused.stderr.contains("not an empty directory"), "{}", refused.stderr);
-    let left = fs::read_dir(env.path(""))
-        .unwrap()
-        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".quern"));
-    assert_eq!(left.count(), 0);
+    assert!(hidden(&env).is_empty());
 }
 
 #[test]
@@ -350,6 +348,62 @@ fn an_upload_survives_a_broken_connection() {
     let carried = carried.load(Ordering::Relaxed);
     assert!(carried > SIZE && carried < 2 * SIZE, "{carried} bytes for {SIZE}");
     assert!(registry.count("PATCH", "/blobs/uploads/") >= 3);
+}
+
+/// A proxy that carries `limit` bytes of each connection to the client and then nothing more.
+fn holding_proxy(to: String, limit: u64) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let server = TcpStream::connect(&to).unwrap();
+            let (mut from, mut back) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut back);
+                let _ = back.shutdown(Shutdown::Both);
+            });
+            std::thread::spawn(move || {
+                let (mut server, mut client) = (server, client);
+                let _ = std::io::copy(&mut (&mut server).take(limit), &mut client);
+                // The client ends the connection.
+                let _ = client.read(&mut [0; 1]);
+            });
+        }
+    });
+    host
+}
+
+/// Returns the hidden directories that incomplete results are in.
+fn hidden(env: &TestEnv) -> Vec<PathBuf> {
+    let entries = fs::read_dir(env.path("")).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(".quern")).collect()
+}
+
+#[test]
+fn an_interrupted_pull_leaves_nothing() {
+    const SIZE: u64 = 4 << 20;
+    let env = TestEnv::new();
+    let Some(registry) = Registry::start(&env, false) else { return };
+    let image = layout(&env, "image", "amd64", SIZE);
+    let _ = env.run(["push", text(&image), &registry.reference("demo:1")]).success();
+    let slow = format!("{}/demo:1", holding_proxy(registry.host.clone(), SIZE / 2));
+    for (signal, code) in [("TERM", 143), ("KILL", 137)] {
+        let (mut child, _) = env.start(["pull", &slow, "back"]);
+        let is_large = |path: &PathBuf| fs::metadata(path).is_ok_and(|file| file.len() > SIZE / 4);
+        let blobs = |dir: &PathBuf| -> Vec<PathBuf> {
+            let entries = fs::read_dir(dir.join("layout/blobs/sha256")).into_iter().flatten();
+            entries.map(|entry| entry.unwrap().path()).collect()
+        };
+        wait_for("a half of the layer", || hidden(&env).iter().flat_map(blobs).any(|path| is_large(&path)));
+        let _ = output(Command::new("kill").args(["-s", signal, &child.id().to_string()])).success();
+        let status = child.wait().unwrap();
+        assert_eq!(status.code().unwrap_or_else(|| 128 + status.signal().unwrap()), code);
+        assert!(!env.path("back").exists());
+        assert_eq!(hidden(&env).len(), usize::from(signal == "KILL"), "{signal}");
+    }
+    // The next run removes the directory of the killed one.
+    let _ = env.run(["pull", &registry.reference("demo:1"), "back"]).success();
+    assert!(hidden(&env).is_empty() && env.path("back/index.json").exists());
 }
 
 /// Runs the program and returns its largest resident memory in KiB.
