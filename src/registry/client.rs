@@ -254,10 +254,10 @@ impl<'a> Client<'a> {
             error.with_hint(format!(
                 "no credentials for {host} were found; `podman login {host}` or `docker login {host}` stores some"
             ))
-        } else if !self.base.is_protected() || !failure.why.contains("cannot connect") {
+        } else if !self.base.is_protected() || !failure.why.contains("corrupt message") {
             error
         } else {
-            error.with_hint("with --plain-http, the registry is asked without TLS")
+            error.with_hint("the server does not speak TLS; with --plain-http, it is asked without")
         }
     }
 
