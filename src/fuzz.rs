@@ -175,7 +175,7 @@ pub fn recipe(bytes: &[u8]) {
         match recipe::load(&request) {
             Ok(loaded) => {
                 loaded.warnings.iter().for_each(|warning| plain(warning));
-                serde_json::to_string(&loaded.job).expect("a job can be written");
+                serde_json::to_string(&*loaded.job).expect("a job can be written");
             }
             Err(error) => harmless(&error),
         }

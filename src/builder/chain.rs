@@ -1,6 +1,6 @@
 //! The layers of a build over its base.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -109,6 +109,12 @@ impl Chain {
     /// Returns the layers that [`Chain::borrow`] was given, by the names of the volumes.
     pub fn borrowed_keys(&self) -> BTreeMap<String, Vec<(String, Sha256)>> {
         self.borrowed.iter().map(|(name, of)| (name.clone(), of.keys())).collect()
+    }
+
+    /// Returns the number of layers that `chains` hold open. Many chains may hold one layer.
+    pub fn held<'a>(chains: impl Iterator<Item = &'a Self>) -> usize {
+        let layers = chains.flat_map(|chain| &chain.layers);
+        layers.map(|(_, layer)| Arc::as_ptr(layer)).collect::<BTreeSet<_>>().len()
     }
 
     /// The layers of the last build with the record `state`, over any base. `None` if one of them was removed from the store.

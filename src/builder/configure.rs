@@ -15,7 +15,7 @@ use crate::fs::rootfs::Rootfs;
 use crate::plan::nodes::{self, CONFIGURE, Inputs};
 use crate::plan::view::View;
 use crate::portage::{self, BuilderInfo, Resolved};
-use crate::recipe::Job;
+use crate::recipe::{Job, TreeKind};
 use crate::source::Site;
 use crate::source::binhost::BinhostInput;
 use crate::source::inputs::RepositoryInput;
@@ -52,7 +52,7 @@ impl Builder<'_> {
             }
             None => prepare::Texts::new(parts.job, parts.resolved, trees.root(), work, &info)?,
         };
-        let identity = identity(parts.job, &texts)?;
+        let identity = identity(parts.job, &texts.identity)?;
         texts.write(trees.root(), work)?;
         prepare::no_name_servers(trees.root())?;
         trees.unmount()?;
@@ -101,15 +101,78 @@ pub(super) fn texts_on(
     (job, resolved, base, info): (&Job, &Resolved, &Base, &BuilderInfo),
     (work, view): (&WorkPaths, &View),
 ) -> Result<prepare::Texts> {
+    on_trees(below, base, (work, view), |root| prepare::Texts::new(job, resolved, root, work, info))
+}
+
+/// Mounts the layers `chain` on `base`, calls `look` with the root of the tree, and throws the changes away.
+///
+/// # Errors
+/// Those of `look`, and [`Kind::System`](crate::base::error::Kind::System) if the kernel refuses a mount.
+fn on_trees<T>(
+    chain: &Chain,
+    base: &Base,
+    (work, view): (&WorkPaths, &View),
+    look: impl FnOnce(&Rootfs) -> Result<T>,
+) -> Result<T> {
     let place = work.questions().join("below");
     fs_err::create_dir_all(&place).system(|| "making a directory for the configuration")?;
     let paths = WorkPaths::new(&place).on(&place);
     fs_err::create_dir_all(paths.tree()).system(|| "making a directory for the configuration")?;
-    let trees = Trees::builder(base, below, None, false, &paths, view, &[])?;
-    let texts = prepare::Texts::new(job, resolved, trees.root(), work, info)?;
+    let trees = Trees::builder(base, chain, None, false, &paths, view, &[])?;
+    let seen = look(trees.root())?;
     trees.unmount()?;
     remove_tree(&place)?;
-    Ok(texts)
+    Ok(seen)
+}
+
+/// The limit on the trees whose files are remembered.
+const MAX_KNOWN: usize = 64;
+
+/// The files of trees that configurations are combined with, by the state of the trees. Images of a tree have them in common, so that one
+/// mount serves many images.
+#[derive(Debug, Default)]
+pub struct Configurations(Vec<(Known, prepare::Before)>);
+
+/// Everything that the files depend on: the state of the tree, and the recipe's own files.
+#[derive(Debug, PartialEq, Eq)]
+struct Known {
+    state: Sha256,
+    kind: TreeKind,
+    config: Option<PathBuf>,
+    patches: Option<PathBuf>,
+}
+
+impl Configurations {
+    /// Returns the files of the tree with the layers `chain`.
+    ///
+    /// # Errors
+    /// Those of [`on_trees`].
+    pub(super) fn before(
+        &mut self,
+        chain: &Chain,
+        (job, base): (&Job, &Base),
+        (scratch, view): (&WorkPaths, &View),
+    ) -> Result<&prepare::Before> {
+        let portage = &job.portage;
+        let (state, kind) = (*chain.state(), job.build.kind);
+        let known = Known { state, kind, config: portage.config.clone(), patches: portage.patches.clone() };
+        let at = match self.0.iter().position(|(other, _)| *other == known) {
+            Some(at) => at,
+            None => {
+                tracing::debug!("reading the configuration in a tree");
+                fs_err::create_dir_all(scratch.config()).system(|| "making a scratch directory")?;
+                let before =
+                    on_trees(chain, base, (scratch, view), |root| prepare::Before::gather(job, root, scratch))?;
+                remove_tree(scratch.directory())?;
+                if self.0.len() >= MAX_KNOWN {
+                    self.0.remove(0);
+                }
+                self.0.push((known, before));
+                self.0.len() - 1
+            }
+        };
+        Ok(&self.0[at].1)
+    }
 }
 
 /// Returns the input of the step that writes the configuration, for the reasons of later steps.
@@ -122,13 +185,13 @@ pub(super) fn plain_key(chain: &Chain, identity: &Sha256) -> Sha256 {
     nodes::key(chain.state(), &own_inputs(identity))
 }
 
-/// Returns the digest of Portage's configuration, with all files of the recipe's `portage.config` and `portage.patches`.
+/// Returns the digest of Portage's configuration `texts`, with all files of the recipe's `portage.config` and `portage.patches`.
 ///
 /// # Errors
 /// Those of [`contents::digest`].
-pub(super) fn identity(job: &Job, texts: &prepare::Texts) -> Result<Sha256> {
+pub(super) fn identity(job: &Job, texts: &str) -> Result<Sha256> {
     let user = own_files(job)?;
-    Ok(Sha256::of(format!("{user}\n{}", texts.identity).as_bytes()))
+    Ok(Sha256::of(format!("{user}\n{texts}").as_bytes()))
 }
 
 /// Describes the directories `portage.config` and `portage.patches` by their digests. Patches and shell scripts in them decide the content

@@ -2,13 +2,13 @@
 
 use super::base::Base;
 use super::chain::Chain;
-use super::configure::{identity, own_inputs, plain_key, portage_inputs, texts_on};
+pub use super::configure::Configurations;
+use super::configure::{identity, own_inputs, plain_key, portage_inputs};
 use super::layer::{ALL_STEPS, inputs, is_good};
 use super::reason::Reasons;
-use super::trees::Trees;
-use super::{StepOptions, prepare, second};
+use super::{StepOptions, second};
 use crate::base::digest::Sha256;
-use crate::base::error::{Context, Result};
+use crate::base::error::Result;
 use crate::plan::Plan;
 use crate::plan::nodes::{self, Action, Inputs, Node};
 use crate::plan::status::{Status, StepState, Why};
@@ -31,7 +31,7 @@ pub struct LookParts<'a> {
     pub plan: &'a Plan,
     /// The work directory of the recipe, with the record of the last build.
     pub work: &'a WorkPaths,
-    /// The directory for the mounts.
+    /// The directory for the mounts, which need not exist. It is removed.
     pub scratch: &'a WorkPaths,
     pub options: &'a StepOptions,
 }
@@ -39,6 +39,7 @@ pub struct LookParts<'a> {
 /// The trees as far as they are known.
 struct Look<'a> {
     parts: LookParts<'a>,
+    configurations: &'a mut Configurations,
     chain: Chain,
     reasons: Reasons,
     /// The inputs of every emerge command, once they are known.
@@ -63,10 +64,15 @@ pub struct Seen {
 ///
 /// # Errors
 /// [`Kind::System`](crate::base::error::Kind::System) if the kernel refuses a mount, and those of the inputs and the configuration.
-pub fn look(parts: LookParts<'_>, below: Chain, at: &Site<'_>) -> Result<Seen> {
+pub fn look(
+    parts: LookParts<'_>,
+    configurations: &mut Configurations,
+    below: Chain,
+    at: &Site<'_>,
+) -> Result<Seen> {
     let reasons = Reasons::read(parts.work, &super::below_word(parts.job, parts.base));
     let mut look =
-        Look { parts, chain: below, reasons, portage: Inputs::new(), until: None, again: false, whole: true };
+        Look { parts, configurations, chain: below, reasons, portage: Inputs::new(), until: None, again: false, whole: true };
     let mut steps = Vec::new();
     for node in &parts.plan.nodes {
         steps.push(look.at(node, at)?);
@@ -146,19 +152,11 @@ impl Look<'_> {
     }
 
     /// Returns the digest of Portage's configuration. The trees are mounted for it, and the changes thrown away.
-    fn configuration(&self, at: &Site<'_>) -> Result<Sha256> {
+    fn configuration(&mut self, at: &Site<'_>) -> Result<Sha256> {
         let LookParts { job, resolved, base, plan, scratch, .. } = self.parts;
-        for path in [scratch.config(), scratch.image(), scratch.binhosts(), scratch.gnupg(), scratch.questions()] {
-            fs_err::create_dir_all(path).system(|| "making a scratch directory")?;
-        }
-        if let Some(below) = self.chain.unconfigured(at.store)? {
-            return identity(job, &texts_on(&below, (job, resolved, base, &plan.info), (scratch, &plan.view))?);
-        }
-        let paths = scratch.on(&scratch.questions());
-        let trees = Trees::builder(base, &self.chain, None, false, &paths, &plan.view, &[])?;
-        let texts = prepare::Texts::new(job, resolved, trees.root(), scratch, &plan.info)?;
-        let identity = identity(job, &texts)?;
-        trees.unmount()?;
-        Ok(identity)
+        let below = self.chain.unconfigured(at.store)?;
+        let chain = below.as_ref().unwrap_or(&self.chain);
+        let before = self.configurations.before(chain, (job, base), (scratch, &plan.view))?;
+        identity(job, &before.identity(job, resolved, &plan.info)?)
     }
 }

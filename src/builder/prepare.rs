@@ -16,13 +16,62 @@ use crate::store::work::WorkPaths;
 /// Limit on the size of a configuration file, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
+/// The files that the configurations are combined with.
+#[derive(Debug, Clone)]
+pub(super) struct Before {
+    builder: Existing,
+    /// The recipe's own files for the configuration of an image.
+    target: Option<Existing>,
+}
+
+impl Before {
+    /// Collects the files of the tree `root`. Copies the recipe's own files.
+    pub(super) fn gather(job: &Job, root: &Rootfs, work: &WorkPaths) -> Result<Self> {
+        let target = match job.build.kind {
+            TreeKind::Image => {
+                let target = Rootfs::open(&work.config())?;
+                overlay_user_files(job, &target)?;
+                overlay_env(job, root)?;
+                Some(existing(&target)?)
+            }
+            TreeKind::Stage4 => {
+                // The user's own files are shipped too: they belong to the configuration from before the build.
+                overlay_user_files(job, root)?;
+                None
+            }
+        };
+        Ok(Self { builder: existing(root)?, target })
+    }
+
+    /// Returns the configuration of the builder, and that of an image.
+    fn configured(
+        &self,
+        job: &Job,
+        resolved: &Resolved,
+        info: &BuilderInfo,
+    ) -> Result<(ConfigTree, Option<ConfigTree>)> {
+        let target = self.target.as_ref().map(|before| config::target(job, resolved, info, before)).transpose()?;
+        Ok((config::builder(job, resolved, info, &self.builder)?, target))
+    }
+
+    /// Describes both configurations, without the parts that no result depends on, and that differ between builds and shells: the date,
+    /// the processors, the tools that compile, and the mirrors.
+    pub(super) fn identity(&self, job: &Job, resolved: &Resolved, info: &BuilderInfo) -> Result<String> {
+        let plain = BuilderInfo { cpus: 1, date: None, tools: Tools::UNKNOWN, ..info.clone() };
+        // The digests of sources do not depend on the servers that deliver them.
+        let mut anywhere = job.clone();
+        anywhere.source.mirrors.clear();
+        let (builder, target) = self.configured(&anywhere, resolved, &plain)?;
+        Ok(format!("{:?}{target:?}{builder:?}", plain.portage))
+    }
+}
+
 /// Both configurations of a builder, to be written.
 #[derive(Debug)]
 pub(super) struct Texts {
     /// The configuration that the builder tree had before.
     pub(super) before: Existing,
-    /// Both configurations, without the parts that no result depends on, and that differ between builds and shells: the date, the
-    /// processors, the tools that compile, and the mirrors.
+    /// The [`Before::identity`].
     pub(super) identity: String,
     builder: ConfigTree,
     /// The configuration of an image.
@@ -38,30 +87,9 @@ impl Texts {
         work: &WorkPaths,
         info: &BuilderInfo,
     ) -> Result<Self> {
-        let of_target = match job.build.kind {
-            TreeKind::Image => {
-                let target = Rootfs::open(&work.config())?;
-                overlay_user_files(job, &target)?;
-                overlay_env(job, root)?;
-                Some(existing(&target)?)
-            }
-            TreeKind::Stage4 => {
-                // The user's own files are shipped too: they belong to the configuration from before the build.
-                overlay_user_files(job, root)?;
-                None
-            }
-        };
-        let before = existing(root)?;
-        let target = |job: &Job, info: &BuilderInfo| {
-            of_target.as_ref().map(|before| config::target(job, resolved, info, before)).transpose()
-        };
-        let builder = |job: &Job, info: &BuilderInfo| config::builder(job, resolved, info, &before);
-        let plain = BuilderInfo { cpus: 1, date: None, tools: Tools::UNKNOWN, ..info.clone() };
-        // The digests of sources do not depend on the servers that deliver them.
-        let mut anywhere = job.clone();
-        anywhere.source.mirrors.clear();
-        let identity = format!("{:?}{:?}{:?}", plain.portage, target(&anywhere, &plain)?, builder(&anywhere, &plain)?);
-        Ok(Self { builder: builder(job, info)?, target: target(job, info)?, before, identity })
+        let before = Before::gather(job, root, work)?;
+        let (builder, target) = before.configured(job, resolved, info)?;
+        Ok(Self { identity: before.identity(job, resolved, info)?, builder, target, before: before.builder })
     }
 
     /// Writes them, for the builder to `root`.

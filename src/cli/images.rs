@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::RecipeArgs;
 use super::session::{self, Session};
@@ -66,7 +67,7 @@ pub(super) fn below(directory: &Path, ui: &Terminal) -> Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// [`Kind::Usage`] with the two files.
-pub(super) fn check_names(images: &[(Job, PathBuf)]) -> Result<()> {
+pub(super) fn check_names(images: &[(Arc<Job>, PathBuf)]) -> Result<()> {
     let mut names: BTreeMap<&str, &Path> = BTreeMap::new();
     for (job, origin) in images {
         if let Some(first) = names.insert(&job.path, origin) {
@@ -168,7 +169,7 @@ pub(super) fn with_needed(session: &Session) -> Vec<Session> {
         open.extend(job.others().map(|other| &other.job));
         for other in &job.needs {
             if !sessions.iter().any(|session| session.origin == other.origin) {
-                let (job, origin) = (other.job.clone(), other.origin.clone());
+                let (job, origin) = (Arc::clone(&other.job), other.origin.clone());
                 sessions.push(Session { job, origin, store: session.store.clone() });
             }
         }
@@ -178,16 +179,29 @@ pub(super) fn with_needed(session: &Session) -> Vec<Session> {
 }
 
 /// Sorts images so that each one comes after those that it starts from or needs. Otherwise, the order stays.
-pub(super) fn sorted(mut sessions: Vec<Session>) -> Vec<Session> {
-    let mut sorted: Vec<Session> = Vec::new();
-    while !sessions.is_empty() {
-        let waits = |session: &Session| {
-            let others = others(&session.job);
-            sessions.iter().any(|one| others.contains(one.origin.as_path()))
-        };
-        // Images cannot wait for each other in a cycle, so one of them is ready.
-        let next = sessions.iter().position(|session| !waits(session)).unwrap_or_default();
-        sorted.push(sessions.remove(next));
+pub(super) fn sorted(sessions: Vec<Session>) -> Vec<Session> {
+    let places: BTreeMap<&Path, usize> =
+        sessions.iter().enumerate().map(|(place, session)| (session.origin.as_path(), place)).collect();
+    // The number of images that each one waits for, and those that wait for it.
+    let (mut waits, mut waiting) = (vec![0_usize; sessions.len()], vec![Vec::new(); sessions.len()]);
+    for (place, session) in sessions.iter().enumerate() {
+        for other in others(&session.job).into_iter().filter_map(|other| places.get(other)) {
+            waits[place] += 1;
+            waiting[*other].push(place);
+        }
     }
-    sorted
+    let mut ready: BTreeSet<usize> = (0..sessions.len()).filter(|place| waits[*place] == 0).collect();
+    let mut order = Vec::new();
+    while let Some(next) = ready.pop_first() {
+        order.push(next);
+        for place in &waiting[next] {
+            waits[*place] -= 1;
+            if waits[*place] == 0 {
+                ready.insert(*place);
+            }
+        }
+    }
+    // Images cannot wait for each other in a cycle, so each one is in the order.
+    let mut sessions: Vec<Option<Session>> = sessions.into_iter().map(Some).collect();
+    order.into_iter().filter_map(|place| sessions[place].take()).collect()
 }

@@ -3,6 +3,7 @@
 use crate::base::time::SourceDate;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{RecipeArgs, answers, images};
 use crate::base::error::{Context, Error, Kind, Result};
@@ -11,14 +12,14 @@ use crate::builder::host;
 use crate::os::process::Signals;
 use crate::os::userns::{self, Role};
 use crate::os::{probe, space};
-use crate::recipe::{self, Answers, BaseSpec, Job, Loaded, Request, Secrets, lineage};
+use crate::recipe::{self, Answers, BaseSpec, Job, Loaded, Memo, Request, Secrets, lineage};
 use crate::store::Store;
 use crate::ui::Terminal;
 
 /// The recipe and the store of a command, in a process that is root in its user namespace.
 #[derive(Clone)]
 pub(super) struct Session {
-    pub(super) job: Job,
+    pub(super) job: Arc<Job>,
     /// The recipe's file, which identifies its work directory.
     pub(super) origin: PathBuf,
     pub(super) store: Store,
@@ -67,17 +68,15 @@ pub(super) fn with_each(
     }
     let mut asker = answers::Asker::new(ui);
     let (mut read, mut known, mut said) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
-    for image in images {
-        let args = RecipeArgs { files: vec![image.clone()], ..args.clone() };
-        let request = Request { shared: true, ..request(&args, overrides, ui)? };
-        let loaded = recipe::load_with(&request, &mut asker)?;
+    let common = Request { shared: true, ..request(args, overrides, ui)? };
+    for (image, loaded) in images.iter().zip(recipe::load_each(&common, images, &mut asker)?) {
         known.extend(loaded.answers);
         loaded
             .warnings
             .into_iter()
             .filter(|warning| said.insert(warning.clone()))
             .for_each(|warning| ui.warn(&warning));
-        read.push((loaded.job, origin(&args)?));
+        read.push((loaded.job, identity(image)?));
     }
     images::check_names(&read)?;
     args.answers.save(&known)?;
@@ -106,9 +105,13 @@ fn mounts_in(store: &Path) -> Vec<String> {
 /// Returns the file that identifies the recipe's work directory: the last one given.
 pub(super) fn origin(args: &RecipeArgs) -> Result<PathBuf> {
     match args.files.last() {
-        Some(last) if last != Path::new("-") => lineage::identity(last).context(Kind::Usage, || "finding the recipe"),
+        Some(last) if last != Path::new("-") => identity(last),
         _ => Ok(PathBuf::from("-")),
     }
+}
+
+fn identity(recipe: &Path) -> Result<PathBuf> {
+    lineage::identity(recipe).context(Kind::Usage, || "finding the recipe")
 }
 
 /// The process that has root's privileges.
@@ -205,6 +208,7 @@ pub(super) fn request(args: &RecipeArgs, overrides: &[String], ui: &Terminal) ->
         answers: args.answers.given()?,
         saved_answers: args.answers.saved()?,
         within: Vec::new(),
+        memo: Memo::default(),
         shared: args.shared,
         cwd: std::env::current_dir().system(|| "finding the working directory")?,
         secrets: args.secrets,

@@ -9,6 +9,7 @@ use super::{RecipeArgs, SecretArgs, images};
 use crate::base::error::Result;
 use crate::pipeline;
 use crate::plan::images::{Image, Images};
+use crate::recipe::OtherImage;
 use crate::ui::Terminal;
 
 /// List the images of a tree and their states
@@ -43,13 +44,14 @@ impl Args {
         let secrets = self.secrets.treatment();
         let recipe = RecipeArgs { files: Vec::new(), set: self.set, answers: self.answers, secrets, shared: true };
         session::with_each(&recipe, &images::below(&self.directory, ui)?, &[], ui, |sessions, _| {
-            let mut seen = Vec::new();
+            let (mut seen, mut looks) = (Vec::new(), pipeline::Looks::default());
             for session in images::sorted(sessions) {
                 let one = RecipeArgs { files: vec![session.origin.clone()], ..recipe.clone() };
                 let locked = self.look.lock.entry(&one, &session.job)?;
                 let at = self.look.site(&session.store, locked.as_ref(), ui);
-                let steps = pipeline::states(&session.job, &session.origin, &at)?;
-                seen.push(Image::new(&session.job, session.origin.clone(), steps));
+                let image = OtherImage { job: session.job, origin: session.origin };
+                let steps = looks.states(&image, &at)?;
+                seen.push(Image::new(&image.job, image.origin, steps));
             }
             let images = Images { version: 1, images: seen };
             self.look.print(&images, || images.to_string(), ui)

@@ -16,6 +16,7 @@ use crate::source::fetched;
 use crate::source::inputs::RepositoryInput;
 
 /// The sources of packages. They stay in the store for as long as this value lives.
+#[derive(Debug)]
 pub(super) struct Ebuilds {
     pub(super) repositories: Vec<RepositoryInput>,
     pub(super) resolved: Resolved,
@@ -77,7 +78,7 @@ fn from<'a>(job: &'a Job, base: &Base, own: &Ebuilds, at: &Site<'_>) -> Result<B
     let Some(parent) = &job.from else { return Ok(Below { chain: Chain::over(base), images: Vec::new() }) };
     let others = if have_same_ebuilds(job, &parent.job) { None } else { Some(ebuilds(&parent.job, at)?) };
     let ebuilds = others.as_ref().unwrap_or(own);
-    let (job, origin) = (&parent.job, parent.origin.as_path());
+    let (job, origin) = (&*parent.job, parent.origin.as_path());
     let Below { chain, mut images } = below(job, base, ebuilds, at)?;
     let options = StepOptions::default();
     let (chain, _) = own_layers((job, origin), (chain, base), ebuilds, &options, at)?;

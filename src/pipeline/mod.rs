@@ -39,7 +39,7 @@ pub use explain::explain;
 pub use export::{Change, ExportOptions, Rules, export, tidy};
 pub use fixes::fixes;
 pub use log::log;
-pub use look::{is_step, states, step};
+pub use look::{Looks, is_step, step};
 pub use packages::packages;
 pub use plan::{PlanOptions, plan};
 pub use shell::{Place, shell};

@@ -98,7 +98,7 @@ fn states(job: &Job, origin: &Path, store: Option<&Store>, options: &PlanOptions
     }
     let inputs = ResolveOptions { offline: options.offline, locked: options.locked, ..ResolveOptions::default() };
     let site = Site { cpus: options.cpus, date: options.date, ..Site::new(store, inputs, &Silent) };
-    Ok(match look::steps(job, origin, options.steps, &site)? {
+    Ok(match look::Looks::default().steps(job, origin, options.steps, &site)? {
         Ok(seen) => Known::Yes(seen.steps),
         Err(missing) => Known::No(vec![missing]),
     })

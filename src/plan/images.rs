@@ -1,5 +1,6 @@
 //! The images of a tree and their states, known without a build.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -67,10 +68,9 @@ pub struct Images {
 
 impl fmt::Display for Images {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let by_path: BTreeMap<&str, &Image> = self.images.iter().map(|image| (image.path.as_str(), image)).collect();
         let name = |image: &Image| {
-            let depth = std::iter::successors(image.from.as_ref(), |from| {
-                self.images.iter().find(|other| other.path == **from)?.from.as_ref()
-            });
+            let depth = std::iter::successors(image.from.as_deref(), |from| by_path.get(from)?.from.as_deref());
             let above = image.from.as_deref().and_then(|from| image.path.strip_prefix(from)?.strip_prefix('/'));
             format!("{:1$}{2}", "", 2 * depth.count(), above.unwrap_or(&image.path))
         };
@@ -86,6 +86,8 @@ impl fmt::Display for Images {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::plan::status::Why;
     use crate::recipe::OtherImage;
@@ -94,7 +96,7 @@ mod tests {
     #[test]
     fn images_are_shown_below_those_that_they_start_from() {
         let parent = Job { path: "t/p".to_owned(), publish: false, ..fixture::job() };
-        let from = Some(Box::new(OtherImage { job: parent.clone(), origin: PathBuf::new() }));
+        let from = Some(Box::new(OtherImage { job: Arc::new(parent.clone()), origin: PathBuf::new() }));
         let child = Job { path: "t/p/c".to_owned(), from, ..fixture::job() };
         let steps = |state| Ok(vec![Status::bare("one", state)]);
         let first = Image::new(&parent, PathBuf::new(), steps(StepState::Cached(0)));

@@ -233,7 +233,7 @@ impl Resolved {
             warnings.extend(unblocker.warnings().iter().cloned());
         }
         warnings.extend(accelerate::warnings(job));
-        settings(job)?;
+        check_settings(job)?;
         warnings.dedup();
         Ok(Self { repos, profile, unblocker, warnings })
     }
@@ -253,10 +253,14 @@ pub fn check(job: &Job) -> Result<()> {
     if job.portage.repositories.iter().all(|repository| repository.location().is_some()) {
         return Resolved::new(job).map(drop);
     }
-    settings(job)
+    check_settings(job)
 }
 
-fn settings(job: &Job) -> Result<()> {
+/// Checks the parts of a recipe that go into Portage's configuration and the command lines of emerge.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::base::error::Kind::Usage) for values that Portage would not accept.
+pub fn check_settings(job: &Job) -> Result<()> {
     emerge::check(job)?;
     makeconf::check(job)?;
     binhost::check(job)?;

@@ -175,12 +175,12 @@ impl Asker<'_> {
             (Some(_), None) => {}
             (Some(_), Some(why)) => {
                 let title = format!("the answer to {} is not valid", quoted(name));
-                self.texts.find(Finding::at(&ask.at, title, why));
+                self.texts.lack(Finding::at(&ask.at, title, why));
             }
             (None, _) => {
                 let title = format!("no answer to {}", quoted(name));
                 let finding = Finding::at(&ask.at, title, "nobody can be asked");
-                self.texts.find(finding.help(format!("{}: --answer {name}=…", ask.question.text)));
+                self.texts.lack(finding.help(format!("{}: --answer {name}=…", ask.question.text)));
             }
         }
         self.answers.insert(name.to_owned(), answer);

@@ -2,13 +2,16 @@
 //! the tuples find them as binary packages.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::ask::User;
-use super::{Action, Job, OtherImage, Request, StepRoot, TreeKind, diagnostic, merge};
+use super::diagnostic::Shown;
+use super::{Action, Job, OtherImage, Read, Request, StepRoot, TreeKind, diagnostic, merge};
 use crate::base::error::Result;
 
-/// Returns one image for each configuration of the tuples in the tree at `root`, with the packages of all tuples that have it. It is
-/// made in the tree of `builder`, if that is the builder of images. `origin` is the file of the recipe of `builder`.
+/// Returns one image for each configuration of the tuples in the tree at `root`, with the packages of all tuples that have it, and the
+/// answers that they lack. An image is made in the tree of `builder`, if that is the builder of images. `origin` is the file of the recipe
+/// of `builder`.
 ///
 /// # Errors
 /// Those of [`load`](super::load) for a tuple.
@@ -17,30 +20,33 @@ pub(super) fn of(
     root: &Path,
     (builder, origin): (&Job, &Path),
     user: &mut dyn User,
-) -> Result<Vec<OtherImage>> {
+) -> Result<(Vec<OtherImage>, Shown)> {
+    let mut unanswered = Shown::default();
     let mut configurations: Vec<OtherImage> = Vec::new();
     for file in merge::tuples(root, request.colour)? {
-        let job = tuple(&request.of_other(file), user)?;
+        let Read { loaded, unanswered: more } = tuple(&request.of_other(file), user)?;
+        unanswered.extend(more);
+        let job = Arc::unwrap_or_clone(loaded.job);
         match configurations.iter_mut().find(|other| have_one_configuration(&other.job, &job)) {
-            Some(other) => add(&mut other.job, job),
+            Some(other) => add(Arc::make_mut(&mut other.job), job),
             None => {
                 let origin = origin.with_file_name(&job.name);
-                configurations.push(OtherImage { job, origin });
+                configurations.push(OtherImage { job: Arc::new(job), origin });
             }
         }
     }
     for OtherImage { job, .. } in &mut configurations {
-        *job = packages_alone(job, builder, origin);
+        *job = Arc::new(packages_alone(job, builder, origin));
     }
-    Ok(configurations)
+    Ok((configurations, unanswered))
 }
 
 /// Reads the recipe of a tuple, without the images that it needs: the image that merges its packages is one of them.
-fn tuple(request: &Request, user: &mut dyn User) -> Result<Job> {
+fn tuple(request: &Request, user: &mut dyn User) -> Result<Read> {
     let mut texts = diagnostic::Texts::default();
     let mut merged = merge::merge(request, &mut texts)?;
     merged.tree.iter_mut().for_each(|tree| _ = tree.remove("needs"));
-    super::checked(request, texts, merged, user).map(|loaded| loaded.job)
+    super::checked(request, texts, merged, user)
 }
 
 /// Returns true if two tuples merge packages with the same settings.
@@ -101,7 +107,7 @@ fn packages_alone(tuple: &Job, builder: &Job, origin: &Path) -> Job {
     job.portage.binpkg_write = true;
     let is_builder = (builder.build.kind, job.build.kind) == (TreeKind::Stage4, TreeKind::Image);
     if is_builder && builder.source == job.source {
-        job.from = Some(Box::new(OtherImage { job: builder.clone(), origin: origin.to_owned() }));
+        job.from = Some(Box::new(OtherImage { job: Arc::new(builder.clone()), origin: origin.to_owned() }));
     }
     job
 }

@@ -54,6 +54,8 @@ pub(super) struct Place {
 pub(super) struct Texts {
     texts: Vec<Text>,
     findings: Vec<Finding>,
+    /// Answers that are missing or not valid.
+    unanswered: Vec<Finding>,
     warnings: Vec<String>,
     /// The last recipe file. Its name is the default name of the image.
     main: Option<usize>,
@@ -165,6 +167,11 @@ impl Texts {
         self.findings.push(finding);
     }
 
+    /// Notes an answer that is missing or not valid. The recipe itself may be right.
+    pub(super) fn lack(&mut self, finding: Finding) {
+        self.unanswered.push(finding);
+    }
+
     /// Notes a mistake in a value.
     pub(super) fn problem(&mut self, place: &Place, title: impl Into<String>, problem: Problem) {
         self.find(Finding::at(place, title, problem.label).maybe_help(problem.help));
@@ -192,7 +199,12 @@ impl Texts {
         std::mem::take(&mut self.warnings)
     }
 
-    /// Returns true if there is a mistake.
+    /// Returns the number of mistakes and warnings.
+    pub(super) fn notes(&self) -> usize {
+        self.findings.len() + self.warnings.len()
+    }
+
+    /// Returns true if there is a mistake, apart from answers.
     pub(super) fn is_wrong(&self) -> bool {
         !self.findings.is_empty()
     }
@@ -204,30 +216,29 @@ impl Texts {
         }
     }
 
-    /// Returns all mistakes as one error.
-    pub(super) fn error(&self, colour: bool) -> Error {
-        let count = self.findings.len();
-        let what = match self.main() {
+    /// Returns all mistakes as one error, after the answers `of_others` that other recipes lack.
+    pub(super) fn error(&self, mut of_others: Shown, colour: bool) -> Error {
+        of_others.extend(self.render(self.findings.iter().chain(&self.unanswered), colour));
+        of_others.error(&match self.main() {
             Some(file) => format!("recipe {}", escaped(&file.label)),
             None => "recipe".to_owned(),
-        };
-        let mistakes = counted(count, "mistake");
-        Error::usage(format!("reading the {what}: {mistakes}")).with_details(self.render(colour))
+        })
     }
 
-    /// Renders all mistakes in the order of their places.
-    fn render(&self, colour: bool) -> String {
-        let mut findings: Vec<&Finding> = self.findings.iter().collect();
+    /// Returns the answers that are missing or not valid.
+    pub(super) fn unanswered(&self, colour: bool) -> Shown {
+        self.render(self.unanswered.iter(), colour)
+    }
+
+    /// Renders mistakes in the order of their places.
+    fn render<'a>(&'a self, findings: impl Iterator<Item = &'a Finding>, colour: bool) -> Shown {
+        let mut findings: Vec<&Finding> = findings.collect();
         findings.sort_by_key(|finding| match &finding.at {
             Some(place) => (self.rank(place), place.text, place.span.start),
             None => (usize::MAX, usize::MAX, 0),
         });
-        let mut rendered: Vec<String> =
-            findings.iter().take(SHOWN).map(|finding| self.render_one(finding, colour)).collect();
-        if findings.len() > SHOWN {
-            rendered.push(format!("… and {} more", findings.len() - SHOWN));
-        }
-        rendered.join("\n\n")
+        let texts = findings.iter().take(SHOWN).map(|finding| self.render_one(finding, colour)).collect();
+        Shown { texts, more: findings.len().saturating_sub(SHOWN) }
     }
 
     fn render_one(&self, finding: &Finding, colour: bool) -> String {
@@ -287,6 +298,38 @@ impl Texts {
         let number = source.as_bytes()[..begin].iter().filter(|byte| **byte == b'\n').count() + 1;
         let line = source[start..stop].strip_suffix('\r').unwrap_or(&source[start..stop]);
         Part { text, start, line: same_length(line), number }
+    }
+}
+
+/// Mistakes of one or more recipes as they are shown, each once.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shown {
+    texts: Vec<String>,
+    /// The number of others.
+    more: usize,
+}
+
+impl Shown {
+    /// Returns true if there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+
+    /// Adds those of `other`.
+    pub(super) fn extend(&mut self, other: Self) {
+        let new: Vec<String> = other.texts.into_iter().filter(|text| !self.texts.contains(text)).collect();
+        self.texts.extend(new);
+        self.more += other.more;
+    }
+
+    /// Returns them as one error. `what` names the recipe or the recipes.
+    pub(super) fn error(self, what: &str) -> Error {
+        let count = counted(self.texts.len() + self.more, "mistake");
+        let mut texts = self.texts;
+        let more = self.more + texts.len().saturating_sub(SHOWN);
+        texts.truncate(SHOWN);
+        texts.extend((more > 0).then(|| format!("… and {more} more")));
+        Error::usage(format!("reading the {what}: {count}")).with_details(texts.join("\n\n"))
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) mod fixture;
 mod job;
 mod keys;
 pub mod lineage;
+mod memo;
 mod merge;
 mod needs;
 mod package_files;
@@ -29,8 +30,10 @@ mod words;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::base::error::{Context, Kind, Result};
+use crate::base::text::escaped;
 
 pub use ask::{Answers, Question, User};
 pub use edit::{NewLine, with_lines};
@@ -42,6 +45,7 @@ pub use job::{
     Source, Step, StepCache, StepRoot, StepTmpfs, Strip, Switch, System, TreeKind, Units, UserSpec, Version, Volume,
     WriteSpec, names_step,
 };
+pub use memo::Memo;
 
 /// Returns true for a name that a git branch may have.
 pub fn is_branch(text: &str) -> bool {
@@ -116,6 +120,8 @@ pub struct Request {
     pub branches: Option<PathBuf>,
     /// Set to colour the snippets of mistakes.
     pub colour: bool,
+    /// The recipes that this request was answered with so far, for those that the recipe depends on. [`load`] begins with none.
+    pub memo: Memo,
 }
 
 /// The treatment of values of secrets while a recipe is read.
@@ -134,7 +140,7 @@ pub enum Secrets {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
     /// The image to build.
-    pub job: Job,
+    pub job: Arc<Job>,
     /// Warnings about deprecated or unused keys, one line each.
     pub warnings: Vec<String>,
     /// The answers that are not secret, by the name of the question. Those of the recipes that the image starts from are among them.
@@ -156,9 +162,61 @@ pub fn load(request: &Request) -> Result<Loaded> {
 /// # Errors
 /// Those of [`load`], and those of the user.
 pub fn load_with(request: &Request, user: &mut dyn User) -> Result<Loaded> {
+    read(&Request { memo: Memo::default(), ..request.clone() }, user)?.answered(request)
+}
+
+/// Reads and checks the recipes in `files`, each with the other parts of `request`, and asks a user for the answers that the request lacks.
+///
+/// # Errors
+/// Those of [`load`]: the mistakes of one recipe, or the missing answers of all.
+pub fn load_each(request: &Request, files: &[PathBuf], user: &mut dyn User) -> Result<Vec<Loaded>> {
+    read_each(&Request { memo: Memo::default(), ..request.clone() }, files, user)
+}
+
+fn read_each(request: &Request, files: &[PathBuf], user: &mut dyn User) -> Result<Vec<Loaded>> {
+    let (mut all, mut unanswered) = (Vec::new(), diagnostic::Shown::default());
+    for file in files {
+        let Read { loaded, unanswered: more } = read(&Request { files: vec![file.clone()], ..request.clone() }, user)?;
+        all.push(loaded);
+        unanswered.extend(more);
+    }
+    match unanswered.is_empty() {
+        true => Ok(all),
+        false => Err(unanswered.error(&format!("recipes of {} images", files.len()))),
+    }
+}
+
+/// A recipe without mistakes, which may lack answers.
+#[derive(Debug, Clone)]
+struct Read {
+    loaded: Loaded,
+    /// The answers that the recipe lacks, and those that the recipes of other images lack.
+    unanswered: diagnostic::Shown,
+}
+
+impl Read {
+    /// Returns the recipe, if no answer is missing.
+    fn answered(self, request: &Request) -> Result<Loaded> {
+        if self.unanswered.is_empty() {
+            return Ok(self.loaded);
+        }
+        let file = request.files.last().map(|file| match file == Path::new("-") {
+            true => " <stdin>".to_owned(),
+            false => format!(" {}", escaped(&file.to_string_lossy())),
+        });
+        Err(self.unanswered.error(&format!("recipe{}", file.unwrap_or_default())))
+    }
+}
+
+fn read(request: &Request, user: &mut dyn User) -> Result<Read> {
+    if let Some(known) = request.memo.recipe(request) {
+        return Ok(known);
+    }
     let mut texts = diagnostic::Texts::default();
     let merged = merge::merge(request, &mut texts)?;
-    checked(request, texts, merged, user)
+    let read = checked(request, texts, merged, user)?;
+    request.memo.keep_recipe(request, &read);
+    Ok(read)
 }
 
 /// Reads and checks a recipe that has no questions. Returns `None` for a recipe that may have some, or depends on another recipe.
@@ -167,13 +225,14 @@ pub fn load_with(request: &Request, user: &mut dyn User) -> Result<Loaded> {
 /// Those of [`load`].
 pub fn load_without_questions(request: &Request) -> Result<Option<Loaded>> {
     let mut texts = diagnostic::Texts::default();
+    let request = &Request { memo: Memo::default(), ..request.clone() };
     let merged = merge::merge(request, &mut texts)?;
     let others = ["ask", "needs", "volume"];
     let asks = merged.tree.as_ref().is_some_and(|tree| others.iter().any(|key| tree.contains_key(*key)));
     if !texts.is_wrong() && (asks || merged.parent.is_some()) {
         return Ok(None);
     }
-    checked(request, texts, merged, &mut ask::Nobody).map(Some)
+    checked(request, texts, merged, &mut ask::Nobody)?.answered(request).map(Some)
 }
 
 impl Request {
@@ -185,13 +244,17 @@ impl Request {
     /// Returns the request for the recipe `file`, which the image starts from or needs. Values of `--set` that change this image alone
     /// are left out.
     fn of_other(&self, file: PathBuf) -> Self {
+        let within = self.within.iter().cloned().chain(self.own_origin()).collect();
+        Self { files: vec![file], sets: self.common_sets(), shared: true, within, ..self.clone() }
+    }
+
+    /// Returns the values of `--set` that apply to the images that this one starts from or needs, too.
+    fn common_sets(&self) -> Vec<String> {
         const COMMON: [&str; 5] = ["source.", "portage.", "build.", "vars.", "accelerate."];
         let common = |set: &&String| {
             COMMON.iter().any(|section| set.starts_with(section)) && !set.starts_with("build.image-name")
         };
-        let sets = self.sets.iter().filter(common).cloned().collect();
-        let within = self.within.iter().cloned().chain(self.own_origin()).collect();
-        Self { files: vec![file], sets, shared: true, within, ..self.clone() }
+        self.sets.iter().filter(common).cloned().collect()
     }
 }
 
@@ -200,16 +263,18 @@ fn checked(
     mut texts: diagnostic::Texts,
     mut merged: merge::Merged,
     user: &mut dyn User,
-) -> Result<Loaded> {
+) -> Result<Read> {
     // The mistakes of a recipe that the image starts from are shown as that recipe's.
     let parent = match (merged.parent, texts.is_wrong()) {
-        (Some(file), false) => Some((load_with(&request.of_other(file.clone()), user)?, file)),
+        (Some(file), false) => Some((read(&request.of_other(file.clone()), user)?, file)),
         _ => None,
     };
     let misspelt = texts.is_wrong();
     let mut family = variables::Family { place: merged.place, axes: merged.axes, ..Default::default() };
-    let mut warnings = Vec::new();
-    if let Some((loaded, origin)) = parent {
+    let (mut warnings, mut unanswered) = (Vec::new(), diagnostic::Shown::default());
+    if let Some((parent, origin)) = parent {
+        let loaded = parent.loaded;
+        unanswered = parent.unanswered;
         (family.answers, family.questions, warnings) = (loaded.answers, loaded.questions, loaded.warnings);
         family.parent = Some(OtherImage { job: loaded.job, origin });
     }
@@ -218,6 +283,7 @@ fn checked(
         let notes = needs::load(request, &mut texts, tree, &mut family, user)?;
         warnings.extend(notes.warnings);
         answers.extend(notes.answers);
+        unanswered.extend(notes.unanswered);
     }
     let mut questions = family.questions.clone();
     let (root, mut together) = (family.place.as_ref().map(|place| place.root.clone()), false);
@@ -239,16 +305,19 @@ fn checked(
     if let (Some(job), Some(root), true, false) = (&mut job, root, together, texts.is_wrong()) {
         let origin = lineage::identity(&request.cwd.join(request.files.last().map_or(Path::new(""), PathBuf::as_path)));
         let origin = origin.context(Kind::Usage, || "finding the recipe")?;
-        job.configurations = configurations::of(request, &root, (job, &origin), user)?;
+        let (configurations, more) = configurations::of(request, &root, (job, &origin), user)?;
+        job.configurations = configurations;
+        unanswered.extend(more);
     }
     match job {
         Some(job) if !texts.is_wrong() => {
             warnings.extend(texts.take_warnings());
             let mut seen = BTreeSet::new();
             warnings.retain(|warning| seen.insert(warning.clone()));
-            Ok(Loaded { job, warnings, answers, questions })
+            unanswered.extend(texts.unanswered(request.colour));
+            Ok(Read { loaded: Loaded { job: Arc::new(job), warnings, answers, questions }, unanswered })
         }
-        _ => Err(texts.error(request.colour)),
+        _ => Err(texts.error(unanswered, request.colour)),
     }
 }
 
@@ -263,8 +332,8 @@ pub fn load_source(request: &Request) -> Result<Source> {
         Some(mut tree) => {
             tree.retain(|key, _| ["source", "vars"].contains(&key.as_str()));
             // The answers belong to questions that are not asked here.
-            let mut request =
-                Request { answers: Answers::default(), saved_answers: Answers::default(), ..request.clone() };
+            let (answers, memo) = (Answers::default(), Memo::default());
+            let mut request = Request { saved_answers: answers.clone(), answers, memo, ..request.clone() };
             request.env.retain(|name, _| !name.as_encoded_bytes().starts_with(b"QUERN_ANSWER_"));
             variables::fill_in(&mut texts, &mut tree, &request, &variables::Family::default(), &mut ask::Nobody)?;
             check::source_alone(&mut texts, &tree, &request)
@@ -273,7 +342,7 @@ pub fn load_source(request: &Request) -> Result<Source> {
     };
     match source {
         Some(source) if !texts.is_wrong() => Ok(source),
-        _ => Err(texts.error(request.colour)),
+        _ => Err(texts.error(diagnostic::Shown::default(), request.colour)),
     }
 }
 

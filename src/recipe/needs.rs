@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::ask::User;
-use super::diagnostic::{Finding, Place, Problem, Texts};
+use super::diagnostic::{Finding, Place, Problem, Shown, Texts};
 use super::lineage;
 use super::parse::{Is, Table, Value};
 use super::variables::Family;
-use super::{OtherImage, Request, load_with};
+use super::{OtherImage, Read, Request, read};
 use crate::base::error::Result;
 
 /// The greatest number of images that need each other in a row.
-const MAX_DEPTH: usize = 32;
+pub(super) const MAX_DEPTH: usize = 32;
 
 /// Facts about the recipes of other images, apart from the images.
 #[derive(Debug, Default)]
@@ -20,13 +20,15 @@ pub(super) struct Notes {
     pub(super) warnings: Vec<String>,
     /// Their answers, which are not variables of this recipe.
     pub(super) answers: BTreeMap<String, String>,
+    /// The answers that they lack.
+    pub(super) unanswered: Shown,
 }
 
 /// Reads the recipes of the images that the recipe `tree` needs, each once, and takes the key `needs` from it. Notes mistakes of the
 /// recipe itself in `texts`.
 ///
 /// # Errors
-/// Those of [`load_with`], for another recipe.
+/// Those of [`read`], for another recipe.
 pub(super) fn load(
     request: &Request,
     texts: &mut Texts,
@@ -45,7 +47,8 @@ pub(super) fn load(
             texts.find(finding);
             continue;
         }
-        let loaded = load_with(&request.of_other(origin.clone()), user)?;
+        let Read { loaded, unanswered } = read(&request.of_other(origin.clone()), user)?;
+        notes.unanswered.extend(unanswered);
         notes.answers.extend(loaded.answers);
         family.questions.extend(loaded.questions);
         notes.warnings.extend(loaded.warnings);

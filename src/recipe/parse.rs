@@ -67,6 +67,25 @@ pub(super) fn document(texts: &mut Texts, text: usize) -> Option<Table> {
     }
 }
 
+/// Returns a copy of a table with its places in the text `text`.
+pub(super) fn moved(table: &Table, text: usize) -> Table {
+    table.iter().map(|(key, item)| (key.clone(), moved_item(item, text))).collect()
+}
+
+fn moved_item(item: &Item, text: usize) -> Item {
+    Item { key_at: Place { text, ..item.key_at.clone() }, value: moved_value(&item.value, text) }
+}
+
+fn moved_value(value: &Value, text: usize) -> Value {
+    let is = match &value.is {
+        Is::List(list) => Is::List(list.iter().map(|value| moved_value(value, text)).collect()),
+        Is::Table(table) => Is::Table(moved(table, text)),
+        Is::Steps(steps) => Is::Steps(steps.iter().map(|step| moved_item(step, text)).collect()),
+        other => other.clone(),
+    };
+    Value { at: Place { text, ..value.at.clone() }, is }
+}
+
 /// Parses the value that a variable or `--set` gives to a key of type `of`. The value begins at byte `start` of its text.
 ///
 /// A value in quotes is a TOML string. A list or table may be written as in TOML. Anything else stands for itself.

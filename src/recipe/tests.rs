@@ -1,5 +1,6 @@
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -67,7 +68,7 @@ pub(super) fn git_repository(script: &str) -> TempDir {
 
 pub(super) fn job(request: &Request) -> Job {
     match load(request) {
-        Ok(loaded) => loaded.job,
+        Ok(loaded) => Arc::unwrap_or_clone(loaded.job),
         Err(error) => panic!("{error}\n{}", error.details().unwrap_or_default()),
     }
 }
@@ -158,7 +159,7 @@ fn the_example_of_every_key_is_valid() {
         });
         let layer = parse::document(&mut texts, text).unwrap();
         shape::check(&mut texts, layer);
-        assert!(!texts.is_wrong(), "{}", texts.error(false).details().unwrap_or_default());
+        assert!(!texts.is_wrong(), "{}", texts.error(Default::default(), false).details().unwrap_or_default());
         assert!(key.example.starts_with(key.name));
     }
 }
@@ -274,7 +275,7 @@ fn variables_and_options_are_parsed_by_the_types_of_their_keys() {
     // A list under a table is replaced by it.
     assert_eq!(job.portage.package_files["package.use"], [">=a/b-1 x y"]);
     assert_eq!(job.portage.distfiles.as_deref(), Some(Path::new("/nonexistent/d")));
-    let oci = job.oci.unwrap();
+    let oci = job.oci.as_ref().unwrap();
     assert_eq!((oci.cmd[0].as_str(), oci.env["A"].as_str()), ("sh", "b=c"));
     assert!(!job.build.keep_failed);
     assert_eq!(job.portage.repositories[0].priority, Some(3));

@@ -46,7 +46,7 @@ fn valid_recipes_load() {
             Ok(loaded) => loaded,
             Err(error) => panic!("{}: {error}\n{}", case.display(), error.details().unwrap_or_default()),
         };
-        let job = serde_json::to_value(&loaded.job).unwrap();
+        let job = serde_json::to_value(&*loaded.job).unwrap();
         let mut found = serde_json::to_string_pretty(&job).unwrap();
         for warning in loaded.warnings {
             found += &format!("\nwarning: {warning}");

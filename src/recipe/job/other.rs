@@ -1,8 +1,9 @@
 //! The other images that an image depends on.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{Job, Step, Volume};
 
@@ -31,12 +32,16 @@ impl Job {
 }
 
 /// An image that another one starts from, or needs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherImage {
-    /// The image.
-    #[serde(flatten)]
-    pub job: Job,
-    /// The file of its recipe.
-    #[serde(skip)]
+    /// The image. Many others may start from it or need it.
+    pub job: Arc<Job>,
+    /// The file of its recipe, which is not a part of the provenance.
     pub origin: PathBuf,
+}
+
+impl Serialize for OtherImage {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.job.serialize(serializer)
+    }
 }

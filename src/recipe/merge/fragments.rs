@@ -32,7 +32,7 @@ pub(in crate::recipe) fn tuples(directory: &Path, colour: bool) -> Result<Vec<Pa
     let tuples = merger.tuples();
     texts.set_main(text);
     if texts.is_wrong() {
-        return Err(texts.error(colour));
+        return Err(texts.error(&[], colour));
     }
     Ok(tuples.iter().map(|tuple| directory.join(&tuple.name)).collect())
 }

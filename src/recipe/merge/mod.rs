@@ -17,9 +17,11 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use super::diagnostic::{Finding, Place, Problem, Text, TextKind, Texts};
 use super::lineage::TreePlace;
+use super::memo::{Memo, Parsed};
 use super::parse::{self, Is, Item, Table, Value};
 use super::{AxisValue, Request, shape};
 use crate::base::error::{Error, Result};
@@ -49,7 +51,8 @@ pub(super) struct Merged {
 
 /// Merges the texts of a request. Notes mistakes in `texts`.
 pub(super) fn merge(request: &Request, texts: &mut Texts) -> Result<Merged> {
-    let mut merger = Merger { branches: request.branches.as_deref(), ..Merger::new(texts) };
+    let (branches, memo) = (request.branches.as_deref(), request.memo.clone());
+    let mut merger = Merger { branches, memo, ..Merger::new(texts) };
     for path in &request.defaults {
         let path = request.cwd.join(path);
         if exists(&path)? {
@@ -94,8 +97,17 @@ enum Part {
     Fragment,
 }
 
+/// The content of a file.
+enum Content {
+    Bytes(Vec<u8>),
+    /// It was read before.
+    Known(Rc<Parsed>),
+}
+
 struct Merger<'a> {
     texts: &'a mut Texts,
+    /// The files that were read before.
+    memo: Memo,
     tree: Table,
     /// The rank of the next file.
     rank: usize,
@@ -134,6 +146,7 @@ impl<'a> Merger<'a> {
     fn new(texts: &'a mut Texts) -> Self {
         Self {
             texts,
+            memo: Memo::default(),
             tree: Table::new(),
             rank: 0,
             stack: Vec::new(),
@@ -159,8 +172,8 @@ impl Merger<'_> {
     /// Lays a file over the tree, after the files that it includes. Returns the index of its text. `shown` is the path as the
     /// user wrote it.
     fn file(&mut self, path: &Path, shown: &Path, included_at: Option<&Place>) -> Result<Option<usize>> {
-        let bytes = match read(path) {
-            Ok(bytes) => bytes,
+        let content = match self.content(path) {
+            Ok(content) => content,
             Err(problem) => {
                 let title = format!("cannot read the recipe {}", escaped(&shown.to_string_lossy()));
                 let Some(place) = included_at else {
@@ -177,9 +190,26 @@ impl Merger<'_> {
         let dir = path.parent().unwrap_or(Path::new("/")).to_owned();
         let identity = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         self.stack.push(identity);
-        let text = self.text(bytes, shown.to_string_lossy().into_owned(), dir)?;
+        let notes = self.texts.notes();
+        let (text, layer) = self.parsed(content, shown.to_string_lossy().into_owned(), dir);
+        // Mistakes and warnings name the file as the user wrote it, so they are found anew.
+        if let Some(layer) = layer.as_ref().filter(|_| self.texts.notes() == notes) {
+            self.memo.keep_file(path, &self.texts.get(text).text, layer);
+        }
+        self.layer(text, layer)?;
         self.stack.pop();
         Ok(Some(text))
+    }
+
+    /// Returns the content of a file, which is read once.
+    fn content(&self, path: &Path) -> std::result::Result<Content, Problem> {
+        match self.memo.file(path) {
+            Some(known) => Ok(Content::Known(known)),
+            None => {
+                self.memo.count();
+                read(path).map(Content::Bytes)
+            }
+        }
     }
 
     fn stdin(&mut self, cwd: &Path) -> Result<Option<usize>> {
@@ -192,27 +222,42 @@ impl Merger<'_> {
         if bytes.len() as u64 > MAX_SIZE {
             return Err(Error::usage("cannot read the recipe on standard input: it is larger than 1 MiB"));
         }
-        self.text(bytes, "<stdin>".to_owned(), cwd.to_owned()).map(Some)
+        let (text, layer) = self.parsed(Content::Bytes(bytes), "<stdin>".to_owned(), cwd.to_owned());
+        self.layer(text, layer)?;
+        Ok(Some(text))
     }
 
-    fn text(&mut self, bytes: Vec<u8>, label: String, dir: PathBuf) -> Result<usize> {
-        let image = self.image.take();
-        let (text, bad) = match String::from_utf8(bytes) {
+    /// Adds a text. Returns its index and its checked values, unless it is not valid TOML.
+    fn parsed(&mut self, content: Content, label: String, dir: PathBuf) -> (usize, Option<Table>) {
+        let text = |text| Text { label, text, dir, kind: TextKind::File, rank: self.rank };
+        let bytes = match content {
+            Content::Bytes(bytes) => bytes,
+            Content::Known(known) => {
+                let added = self.texts.add(text(known.text.clone()));
+                return (added, Some(parse::moved(&known.layer, added)));
+            }
+        };
+        let (string, bad) = match String::from_utf8(bytes) {
             Ok(text) => (text, None),
             Err(error) => {
                 let at = error.utf8_error().valid_up_to();
                 (String::from_utf8_lossy(error.as_bytes()).into_owned(), Some(at))
             }
         };
-        let text = self.texts.add(Text { label, text, dir, kind: TextKind::File, rank: self.rank });
+        let text = self.texts.add(text(string));
         if let Some(at) = bad {
             let span = at..at + char::REPLACEMENT_CHARACTER.len_utf8();
             self.texts.find(Finding::at(&Place { text, span }, "a recipe must be UTF-8", "not UTF-8"));
+            return (text, None);
         }
-        let layer = if bad.is_none() { parse::document(self.texts, text) } else { None };
+        (text, parse::document(self.texts, text).map(|layer| shape::check(self.texts, layer)))
+    }
+
+    /// Lays the values of a text over the tree, after the recipes that it starts from and the files that it includes.
+    fn layer(&mut self, text: usize, layer: Option<Table>) -> Result<()> {
+        let image = self.image.take();
         match layer {
-            Some(layer) => {
-                let mut layer = shape::check(self.texts, layer);
+            Some(mut layer) => {
                 if let Some(place) = &image {
                     self.start(place.as_ref(), &mut layer, text)?;
                 }
@@ -232,7 +277,7 @@ impl Merger<'_> {
             }
             None => self.broken = true,
         }
-        Ok(text)
+        Ok(())
     }
 
     fn include(&mut self, list: Value, text: usize) -> Result<()> {

@@ -176,8 +176,8 @@ fn options_and_answers_reach_the_recipes_that_have_them() {
     let loaded = load(&request).unwrap();
     assert_eq!(loaded.job.steps[0].env["box"], "yours");
     assert_eq!(loaded.answers.len(), 2);
-    let parent = loaded.job.from.unwrap().job;
-    assert_eq!((loaded.job.emerge.packages.len(), parent.emerge.packages), (1, vec!["a/b".to_owned()]));
+    let parent = &loaded.job.from.as_ref().unwrap().job;
+    assert_eq!((loaded.job.emerge.packages.len(), &parent.emerge.packages[..]), (1, &["a/b".to_owned()][..]));
     request.answers.0.insert("bx".to_owned(), "1".to_owned().into());
     assert!(refusal(&request).contains("the recipe does not ask for"));
 }

@@ -96,6 +96,26 @@ fn a_changed_parent_reaches_its_children(privilege: Privilege) {
 }
 
 #[test]
+fn root_each_image_of_a_tree_is_looked_at_once() {
+    let Some(mut stand) = Stand::sharing(Privilege::Root) else { return };
+    stand.env.write("looks/quern-tree.toml", format!("{HEAD}kind = \"stage4\"\n"));
+    let images = ["p", "p/a", "p/a/b", "p/a/b/c", "p/a/b/d", "p/e"];
+    for image in images {
+        let step =
+            format!("publish = false\n[[step]]\nname = \"s\"\nrun = 'echo {image} > /{}'\n", image.replace('/', "-"));
+        stand.env.write(format!("looks/{image}/quern.toml"), step);
+    }
+    let tree = stand.env.path("looks");
+    let _ = stand.env.run(["build", text(&tree.join("..."))]).success();
+    stand.env.set("QUERN_LOG", "quern_builder=debug");
+    let listed = stand.env.run(["tree", text(&tree)]).success();
+    assert_eq!(listed.stdout.matches("current").count(), images.len(), "{}", listed.stdout);
+    for (line, count) in [("looking at the steps of", images.len()), ("reading the configuration in a tree", 1)] {
+        assert_eq!(listed.stderr.matches(line).count(), count, "{line}: {}", listed.stderr);
+    }
+}
+
+#[test]
 fn root_an_image_starts_from_the_merged_packages_of_another() {
     let Some(mut stand) = Stand::sharing(Privilege::Root) else { return };
     stand.env.set("SOURCE_DATE_EPOCH", EPOCH);
