@@ -46,6 +46,8 @@ struct Look<'a> {
     portage: Inputs,
     /// The event that has to happen before the state of the trees is known.
     until: Option<String>,
+    /// The event that gives a secret a value, if the state of a step depends on one that has none.
+    lacks: Option<String>,
     /// True from the step on that runs again.
     again: bool,
     /// True if the chain has the layers of all steps so far.
@@ -58,21 +60,27 @@ pub struct Seen {
     pub steps: Vec<Status>,
     /// The layers of all steps, if the store has them.
     pub chain: Option<Chain>,
+    /// The secret without a value on which the state of the steps depends, as the event that makes it known.
+    pub lacks: Option<String>,
 }
 
 /// Returns the steps of a build on the layers `below` and their states. Nothing runs, and nothing is kept.
 ///
 /// # Errors
 /// [`Kind::System`](crate::base::error::Kind::System) if the kernel refuses a mount, and those of the inputs and the configuration.
-pub fn look(
-    parts: LookParts<'_>,
-    configurations: &mut Configurations,
-    below: Chain,
-    at: &Site<'_>,
-) -> Result<Seen> {
+pub fn look(parts: LookParts<'_>, configurations: &mut Configurations, below: Chain, at: &Site<'_>) -> Result<Seen> {
     let reasons = Reasons::read(parts.work, &super::below_word(parts.job, parts.base));
-    let mut look =
-        Look { parts, configurations, chain: below, reasons, portage: Inputs::new(), until: None, again: false, whole: true };
+    let mut look = Look {
+        parts,
+        configurations,
+        chain: below,
+        reasons,
+        portage: Inputs::new(),
+        until: None,
+        lacks: None,
+        again: false,
+        whole: true,
+    };
     let mut steps = Vec::new();
     for node in &parts.plan.nodes {
         steps.push(look.at(node, at)?);
@@ -82,7 +90,7 @@ pub fn look(
     }
     steps.extend(parts.job.skipped.iter().map(|name| Status::bare(name, StepState::Skipped)));
     let whole = look.whole && look.until.is_none();
-    Ok(Seen { steps, chain: whole.then_some(look.chain) })
+    Ok(Seen { steps, chain: whole.then_some(look.chain), lacks: look.lacks })
 }
 
 impl Look<'_> {
@@ -110,6 +118,10 @@ impl Look<'_> {
             let unasked = self.parts.binhosts.iter().find(|host| host.index.is_none());
             self.until = unasked.map(|host| format!("{} is asked for its packages", host.spec.url));
         }
+        let lacks = node.absent_secret().map(|name| format!("the secret {name} has a value"));
+        if self.until.is_none() && lacks.is_some() {
+            (self.until, self.lacks) = (lacks.clone(), lacks.clone());
+        }
         let mut status = match &self.until {
             Some(event) => Status::bare(&node.name, StepState::Unknown(event.clone())),
             None => self.known(node, &inputs, at)?,
@@ -122,7 +134,7 @@ impl Look<'_> {
         }
         // Without the configuration, an emerge command would seem to lack inputs; the state of a volume may not be known.
         let configured = matches!(node.action, Action::Step(_)) || !self.portage.is_empty();
-        if configured && (self.until.is_none() || node.volumes().is_empty()) {
+        if configured && lacks.is_none() && (self.until.is_none() || node.volumes().is_empty()) {
             status.difference = self.reasons.difference(&node.name, &inputs);
         }
         Ok(Status { inputs, ..status })

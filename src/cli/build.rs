@@ -134,7 +134,7 @@ impl Deny {
 
 impl Args {
     pub(super) fn run(mut self, ui: &Terminal) -> Result<i32> {
-        self.recipe.secrets = self.secrets.treatment();
+        self.recipe.secrets = if self.dry_run { self.secrets.known() } else { self.secrets.treatment() };
         self.recipe.shared = self.part;
         let date = session::source_date()?;
         let overrides: Vec<String> = self.overrides()?;

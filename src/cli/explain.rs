@@ -70,7 +70,7 @@ struct Document<T> {
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
         // Only the inputs of a step need values.
-        let secrets = if self.atoms.len() == 1 { self.secrets.treatment() } else { Secrets::Leave };
+        let secrets = if self.atoms.len() == 1 { self.secrets.known() } else { Secrets::Leave };
         let (files, set, answers) = (vec![self.file.clone()], self.set.clone(), self.answers.clone());
         let recipe = RecipeArgs { files, set, answers, secrets, shared: false };
         session::with(&recipe, &[], ui, |Session { job, origin, store }| {

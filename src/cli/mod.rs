@@ -183,6 +183,11 @@ impl SecretArgs {
     fn treatment(&self) -> Secrets {
         if self.allow_commands { Secrets::ReadAndRun } else { Secrets::Read }
     }
+
+    /// The treatment by a command that only looks: nobody is asked.
+    fn known(&self) -> Secrets {
+        Secrets::Known { run: self.allow_commands }
+    }
 }
 
 /// Returns the parser of an argument that names a recipe.

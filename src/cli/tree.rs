@@ -41,7 +41,7 @@ pub struct Args {
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
-        let secrets = self.secrets.treatment();
+        let secrets = self.secrets.known();
         let recipe = RecipeArgs { files: Vec::new(), set: self.set, answers: self.answers, secrets, shared: true };
         session::with_each(&recipe, &images::below(&self.directory, ui)?, &[], ui, |sessions, _| {
             let (mut seen, mut looks) = (Vec::new(), pipeline::Looks::default());

@@ -101,7 +101,7 @@ impl Looks {
     pub fn states(&mut self, image: &OtherImage, at: &Site<'_>) -> Result<std::result::Result<Vec<Status>, String>> {
         let seen = self.steps(&image.job, &image.origin, &StepOptions::default(), at)?;
         let (all, layers) = match seen {
-            Ok(seen) => (Ok(seen.steps), Ok(seen.chain)),
+            Ok(Seen { steps, chain, lacks }) => (Ok(steps), layers(chain, lacks)),
             Err(why) => (Err(why.clone()), Err(why)),
         };
         self.keep(image, layers);
@@ -165,7 +165,7 @@ impl Looks {
             Some(known) => self.images.remove(known).1,
             None => {
                 let seen = self.steps(&image.job, &image.origin, &StepOptions::default(), at)?;
-                seen.map(|seen| seen.chain)
+                seen.and_then(|Seen { chain, lacks, .. }| layers(chain, lacks))
             }
         };
         let copy = match &layers {
@@ -229,6 +229,14 @@ impl Looks {
             hash(&mut ebuilds.repositories, &Silent)?;
         }
         Ok(Some(index))
+    }
+}
+
+/// Returns the layers of an image whose steps were looked at.
+fn layers(chain: Option<Chain>, lacks: Option<String>) -> Layers {
+    match lacks {
+        Some(event) => Err(format!("unknown until {event}")),
+        None => Ok(chain),
     }
 }
 

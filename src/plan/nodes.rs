@@ -36,6 +36,12 @@ impl Node {
         }
     }
 
+    /// Returns the name of the first secret without a value on which the result depends.
+    pub fn absent_secret(&self) -> Option<&str> {
+        let mut secrets = self.step()?.secrets.iter();
+        secrets.find(|secret| secret.rebuild && secret.value.is_absent()).map(|secret| secret.name.as_str())
+    }
+
     /// The volumes that the step names.
     pub fn volumes(&self) -> &[Volume] {
         self.step().map_or(&[], |step| &step.volumes)

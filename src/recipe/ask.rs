@@ -94,8 +94,8 @@ struct Asker<'a> {
     given: BTreeMap<String, Zeroizing<String>>,
     /// `None`: being answered, or without an answer.
     answers: BTreeMap<String, Option<Zeroizing<String>>>,
-    /// False to leave out questions whose answers are secrets.
-    secrets: bool,
+    /// The treatment of questions whose answers are secrets.
+    secrets: Secrets,
     user: &'a mut dyn User,
 }
 
@@ -118,8 +118,7 @@ pub(super) fn ask(
         asks.into_iter().for_each(|(name, ask)| variables.assume(name, ask.question));
         return Ok(());
     }
-    let secrets = request.secrets != Secrets::Leave;
-    let mut asker = Asker { texts, asks, given, answers: BTreeMap::new(), secrets, user };
+    let mut asker = Asker { texts, asks, given, answers: BTreeMap::new(), secrets: request.secrets, user };
     for name in &order {
         asker.answer(name)?;
     }
@@ -156,7 +155,11 @@ impl Asker<'_> {
             return Ok(());
         }
         self.answers.insert(name.to_owned(), None);
-        let Some(ask) = self.asks.get(name).filter(|ask| self.secrets || !ask.question.secret) else { return Ok(()) };
+        let Some(ask) = self.asks.get(name) else { return Ok(()) };
+        let is_secret = ask.question.secret;
+        if is_secret && self.secrets == Secrets::Leave {
+            return Ok(());
+        }
         let default = ask.question.default.clone();
         if let Some((other, _)) = ask.when.clone() {
             self.answer(&other)?;
@@ -168,6 +171,7 @@ impl Asker<'_> {
         }
         let answer = match self.given.remove(name) {
             Some(answer) => Some(answer),
+            None if is_secret && matches!(self.secrets, Secrets::Known { .. }) => return Ok(()),
             None => self.ask_user(name)?,
         };
         let Some(ask) = self.asks.get(name) else { return Ok(()) };

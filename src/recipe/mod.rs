@@ -132,6 +132,11 @@ pub enum Secrets {
     Read,
     /// Read them, and run commands of this machine for them.
     ReadAndRun,
+    /// Read those that are there, and ask nobody. The others are left out.
+    Known {
+        /// Set to run commands of this machine for them.
+        run: bool,
+    },
     /// Leave them out, and do not ask for them.
     Leave,
 }

@@ -86,7 +86,12 @@ pub(in crate::builder) fn uses(step: &Step, plan: &Plan, chain: &Chain, store: &
         add(&format!("cache {}", cache.at.display()), format!("{:?} {:?} {:?}", cache.mode, cache.uid, cache.gid));
     }
     for secret in &step.secrets {
-        let value = if secret.rebuild { store.seal(secret.value.expose())?.hex() } else { String::new() };
+        let value = match secret.rebuild {
+            // No key is made of this: the state of such a step is not known.
+            true if secret.value.is_absent() => "unknown".to_owned(),
+            true => store.seal(secret.value.expose())?.hex(),
+            false => String::new(),
+        };
         add(&format!("secret {}", secret.name), value);
     }
     if step.leak_allowed {

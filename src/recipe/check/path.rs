@@ -68,7 +68,7 @@ impl Checker<'_> {
     }
 
     /// Replaces `~` at the beginning of a path. Returns `None` for the home directory of another user, or an unknown one.
-    fn without_tilde(&self, text: &str) -> Option<PathBuf> {
+    pub(super) fn without_tilde(&self, text: &str) -> Option<PathBuf> {
         let Some(rest) = text.strip_prefix('~') else { return Some(PathBuf::from(text)) };
         let home = self.home.as_ref()?;
         match rest {

@@ -370,6 +370,19 @@ fn answers_are_secrets(privilege: Privilege) {
     ]);
     let built = built.success();
     assert!(built.stderr.contains("***") && !built.stderr.contains(VALUE), "{}", built.stderr);
+
+    // A command that only looks needs no secret, and knows the state with it.
+    let look = |words: &[&str], more: &[&str]| {
+        let looked = stand.env.run([words, &["--answer", "who=me"], more].concat()).success();
+        assert!(!looked.stdout.contains(VALUE) && !looked.stderr.contains(VALUE), "{}", looked.stdout);
+        looked.stdout
+    };
+    for words in [&["build", "--dry-run", text(&recipe)][..], &["explain", text(&recipe), "use"]] {
+        let unknown = look(words, &[]);
+        assert!(unknown.contains("unknown until the secret password has a value"), "{unknown}");
+        let known = look(words, &["--answers", text(&answers)]);
+        assert!(known.contains("cached") && !known.contains("unknown"), "{known}");
+    }
     assert_eq!(content(&built.results()[0], "./who"), "me\n");
     assert_eq!(std::fs::read_to_string(&saved).unwrap(), "who = \"me\"\n");
     nowhere(&stand, VALUE);

@@ -3,6 +3,8 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use rustix::fs::{Access, access};
+
 use super::{Checker, Word};
 use crate::archive::leak::SHORTEST;
 use crate::base::error::Result;
@@ -72,7 +74,7 @@ impl Checker<'_> {
     pub(super) fn value_of(&mut self, source: &SecretSource, name: &Word) -> Option<Secret> {
         let value = match &source.origin {
             Origin::Answer(value) => value.clone(),
-            _ if self.request.secrets == Secrets::Leave => SecretValue::absent(),
+            origin if self.is_left_out(origin) => SecretValue::absent(),
             Origin::File(word) => {
                 let path = self.path(word, Must::File)?;
                 SecretValue::new(self.content(&path, &word.at, MAX)?)
@@ -98,10 +100,25 @@ impl Checker<'_> {
         Some(Secret { name: name.text.clone(), rebuild: source.rebuild, value })
     }
 
+    /// Returns true for a secret that the command needs not read: all of them, or those that are not there.
+    fn is_left_out(&self, origin: &Origin) -> bool {
+        match (self.request.secrets, origin) {
+            (Secrets::Leave, _) => true,
+            (Secrets::Read | Secrets::ReadAndRun, _) | (Secrets::Known { .. }, Origin::Answer(_)) => false,
+            (Secrets::Known { .. }, Origin::File(word)) => {
+                let dir = &self.texts.get(word.at.text).dir;
+                let path = self.without_tilde(&word.text).map(|path| dir.join(path));
+                path.is_some_and(|path| access(path, Access::READ_OK).is_err())
+            }
+            (Secrets::Known { .. }, Origin::Env(word)) => !self.request.env.contains_key(OsStr::new(&word.text)),
+            (Secrets::Known { run }, Origin::Command(..)) => !run,
+        }
+    }
+
     /// Runs a program of this machine and returns its output.
     fn output_of(&mut self, program: &Word, arguments: &[String], name: &Word) -> Option<Vec<u8>> {
         let (at, name) = (&program.at, quoted(&name.text));
-        if self.request.secrets != Secrets::ReadAndRun {
+        if !matches!(self.request.secrets, Secrets::ReadAndRun | Secrets::Known { run: true }) {
             let problem = Problem::new("not allowed").help("--allow-commands allows it");
             self.texts.problem(at, format!("the secret {name} runs a program of this machine"), problem);
             return None;

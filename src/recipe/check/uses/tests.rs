@@ -113,6 +113,26 @@ fn a_command_that_needs_no_secrets_leaves_them_out() {
 }
 
 #[test]
+fn a_command_that_only_looks_reads_the_secrets_that_are_there() {
+    let place = Place::new();
+    place.write("pin", "hunter2-hunter2\n");
+    let lines = "[secret.e]\nenv = 'TOKEN'\n[secret.c]\ncommand = ['echo', 'hunter4']\n[ask.p]\nquestion = 'p'\nsecret = true\n\
+                 [secret.pin]\nfile = 'pin'\n[secret.gone]\nfile = 'gone'\n\
+                 [[step]]\nname = 'a'\nrun = 'x'\nsecrets = ['e', 'c', 'p', 'pin', 'gone']\n";
+    let mut request = request(&place, lines, &[], &[]);
+    request.secrets = Secrets::Known { run: false };
+    let known = |request: &Request| -> Vec<bool> {
+        let job = load(request).unwrap().job;
+        job.steps[0].secrets.iter().map(|secret| !secret.value.is_absent()).collect()
+    };
+    assert_eq!(known(&request), [false, false, false, true, false]);
+    request.secrets = Secrets::Known { run: true };
+    request.env.insert("TOKEN".into(), "hunter2".into());
+    request.answers.0.insert("p".to_owned(), Zeroizing::new("hunter3".to_owned()));
+    assert_eq!(known(&request), [true, true, true, true, false]);
+}
+
+#[test]
 fn secrets_are_read_for_steps_that_name_them_and_never_shown() {
     let place = Place::new();
     place.write("s", "hunter2-hunter2\n");
