@@ -19,7 +19,7 @@ use crate::base::time::SourceDate;
 use crate::os::userns;
 use crate::output::{Published, Role};
 use crate::pipeline::{self, ALL_STEPS, BuildOptions, Finished, PlanOptions, StepOptions};
-use crate::recipe::{Answers, Secrets};
+use crate::recipe::{Answers, Job, Secrets};
 use crate::source::{ResolveOptions, Site};
 use crate::store::Store;
 use crate::ui::Terminal;
@@ -93,16 +93,15 @@ pub struct Args {
     /// written, a warning says so, the build goes on, and its exit code is 4 in the end.
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     pub events: Option<PathBuf>,
-    /// Build up to N images of DIR/... at the same time, each in a process
+    /// Build up to N images of DIR/... at the same time, each in a process [quern-tree.toml: tree.jobs]
     ///
     /// An image waits for those that it starts from or needs. Lines on standard error begin with the name of the image.
     #[arg(
         long,
         value_name = "N",
-        default_value_t = NonZeroU8::MIN,
         conflicts_with_all = ["dry_run", "interactive", "shell_on_failure", "events"]
     )]
-    pub jobs_images: NonZeroU8,
+    pub jobs_images: Option<NonZeroU8>,
     /// Build one of several images, and print its state after the results; for processes of --jobs-images
     #[arg(long, hide = true)]
     pub part: bool,
@@ -154,8 +153,9 @@ impl Args {
         let recorder = || Recorder::new(ui, &self.records());
         if let Some(images) = images {
             return session::with_each(&self.recipe, &images, &overrides, ui, |sessions, asked| {
-                if self.jobs_images.get() > 1 {
-                    return self.build_in_processes(sessions, asked, ui);
+                let most = sessions.first().map_or(1, |session| self.processes(&session.job));
+                if most > 1 {
+                    return self.build_in_processes(most, sessions, asked, ui);
                 }
                 let recorder = recorder()?;
                 let built =
@@ -191,8 +191,16 @@ impl Args {
         Self { until: None, again: None, interactive: false, ..self }
     }
 
-    /// Builds images in processes that run this command for one of them.
-    fn build_in_processes(&self, sessions: Vec<Session>, asked: &Answers, ui: &Terminal) -> Result<i32> {
+    /// Returns the number of images that are built at the same time, if `job` is one of them.
+    fn processes(&self, job: &Job) -> usize {
+        // A shell needs the terminal, and one file of events one process.
+        let is_alone = self.interactive || self.shell_on_failure || self.events.is_some();
+        let of_tree = job.jobs_images.filter(|_| !is_alone).unwrap_or(1);
+        self.jobs_images.map_or(of_tree as usize, |jobs| usize::from(jobs.get()))
+    }
+
+    /// Builds images in up to `most` processes at the same time that run this command for one of them.
+    fn build_in_processes(&self, most: usize, sessions: Vec<Session>, asked: &Answers, ui: &Terminal) -> Result<i32> {
         let store = sessions.first().map(|session| session.store.root().as_os_str().to_owned());
         let (mut answers, given) = (self.recipe.answers.saved()?, self.recipe.answers.given()?);
         // The answers of options win over those of the environment, and those of a file do not.
@@ -205,7 +213,6 @@ impl Args {
         answers.0.extend(asked.0.clone());
         answers.0.extend(given.0.clone());
         let words = |session: &Session| self.words(&session.origin, ui);
-        let most = usize::from(self.jobs_images.get());
         Processes { most, arguments: &words, env, answers: answers::file(&answers) }.build(sessions, ui)
     }
 
@@ -390,13 +397,13 @@ mod tests {
         let args = Command::parse_from(given.split_whitespace()).build;
         let words = args.words(Path::new("/tree/p/quern.toml"), &Terminal::new(Options::default()));
         let part = Command::parse_from(words).build;
-        assert!(part.part && part.jobs_images.get() == 1 && part.recipe.files == [Path::new("/tree/p/quern.toml")]);
+        assert!(part.part && part.jobs_images.is_none() && part.recipe.files == [Path::new("/tree/p/quern.toml")]);
         let recipe = RecipeArgs {
             files: part.recipe.files.clone(),
             answers: part.recipe.answers.clone(),
             ..args.recipe.clone()
         };
-        let expected = Args { recipe, part: true, jobs_images: NonZeroU8::MIN, ..args };
+        let expected = Args { recipe, part: true, jobs_images: None, ..args };
         assert_eq!(format!("{part:?}"), format!("{expected:?}"));
     }
 }

@@ -12,6 +12,7 @@ pub(crate) fn job() -> Job {
         path: "test".to_owned(),
         needs: Vec::new(),
         publish: true,
+        jobs_images: None,
         keep_layers: None,
         source: Source {
             base: BaseSpec::Gentoo { stage3: "amd64-musl".to_owned(), version: Version::Latest },

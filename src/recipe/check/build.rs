@@ -180,7 +180,7 @@ impl Checker<'_> {
     }
 
     /// Returns the number of a key, at least `least`, or `None` if it is wrong.
-    fn number(&mut self, section: &str, key: &str, least: u32, help: &str) -> Option<Option<u32>> {
+    pub(super) fn number(&mut self, section: &str, key: &str, least: u32, help: &str) -> Option<Option<u32>> {
         let Some((at, Is::Int(number))) = self.value(section, key).map(|value| (value.at.clone(), &value.is)) else {
             return Some(None);
         };

@@ -55,6 +55,7 @@ pub(super) fn job(
     let oci = checker.oci();
     let keep_layers =
         checker.word("store", "keep").and_then(|word| checker.follow(&word, "size of layers", words::max_bytes));
+    let jobs_images = checker.number("tree", "jobs", 1, "for example jobs = 4");
     let build = build.and_then(|(build, _)| build);
     if let (Some(BaseSpec::Host { .. }), Some(TreeKind::Stage4)) =
         (source.as_ref().map(|source| &source.base), build.as_ref().map(|build| build.kind))
@@ -78,6 +79,7 @@ pub(super) fn job(
         axes: std::mem::take(&mut checker.family.axes),
         configurations: Vec::new(),
         publish,
+        jobs_images: jobs_images?,
         keep_layers,
         source: source?,
         portage: portage?,

@@ -55,6 +55,9 @@ pub struct Job {
     /// The helpers of compilers. They change no result, so they are not a part of the provenance.
     #[serde(skip)]
     pub accelerate: Accelerate,
+    /// The number of images that `build DIR/...` builds at the same time, if the tree gives one. No part of the provenance.
+    #[serde(skip)]
+    pub jobs_images: Option<u32>,
     /// The size in bytes of the layers that the store keeps after a build; `None`: all. No part of the provenance.
     #[serde(skip)]
     pub keep_layers: Option<u64>,

@@ -361,6 +361,7 @@ pub(super) const KEYS: &[Key] = &[
     key("oci", "on-parent", Type::Bool, "on-parent = true"),
     key("store", "keep", Type::Size, r#"keep = "20 GiB""#),
     key("tree", "name", Type::Str, r#"name = "hello""#),
+    key("tree", "jobs", Type::Int, "jobs = 4"),
 ];
 
 /// Keys and sections of Quern that have another name here, or none: `section` or `section.key`, and what to do.

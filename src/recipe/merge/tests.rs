@@ -7,7 +7,7 @@ const TREE: &str = "[source]\nstage3 = 'amd64-musl'\n[portage]\nrepositories = [
 /// A tree of `p`, a stage4, and `p/c`.
 fn tree() -> Place {
     let place = Place::new();
-    place.write("quern-tree.toml", format!("{TREE}[tree]\nname = 'hello'\n"));
+    place.write("quern-tree.toml", format!("{TREE}[tree]\nname = 'hello'\njobs = 3\n"));
     let parent = "[build]\nkind = 'stage4'\nepoch = 7\n[vars]\nV = 'parent'\n[portage]\nuse = ['nls']\n\
                   [emerge]\npackages = ['a/b']\n[strip]\npaths = ['/x']\n[[step]]\nname = 's'\nrun = 'true'\n\
                   [ask.box]\nquestion = 'Box'\ndefault = 'mine'\n";
@@ -30,6 +30,7 @@ fn an_image_has_the_source_and_the_variables_of_the_one_above_but_not_its_steps(
     assert_eq!((parent.job.path.as_str(), job.path.as_str(), job.name.as_str()), ("hello/p", "hello/p/c", "c"));
     assert_eq!((parent.job.emerge.packages.len(), parent.job.build.epoch), (1, Some(7)));
     assert_eq!(parent.job.build.outdir, place.path().join("out/hello"));
+    assert_eq!((parent.job.jobs_images, job.jobs_images), (Some(3), Some(3)));
     assert_eq!(job.build.outdir, place.path().join("out/hello/p"));
     assert_eq!((job.build.kind, job.build.epoch, job.publish), (TreeKind::Stage4, None, true));
     assert_eq!((&job.source, &job.portage.make_conf), (&parent.job.source, &parent.job.portage.make_conf));
@@ -60,6 +61,7 @@ fn mistakes_between_recipes_are_refused() {
         ("[tree]\nname = 'x'\n", "`[tree]` is for the file quern-tree.toml"),
         ("from = '../../nope'\n", "it does not exist"),
         ("from = '.'\n", "images start from each other in a cycle"),
+        ("[tree]\njobs = 4\n", "`[tree]` is for the file quern-tree.toml"),
         ("include = ['more.toml']\n", "`from` is for the recipe of an image"),
         ("[emerge]\npackages = ['not an atom']\n", "not a valid package"),
     ] {

@@ -271,6 +271,14 @@ fn images_are_built_at_the_same_time(privilege: Privilege) {
 
     let again = build("2").code(1);
     assert_eq!(table(&again).iter().filter(|line| line.ends_with("cached")).count(), 4, "{}", again.stderr);
+    // The tree gives the default.
+    let shared = stand.env.path(&name).join("quern-tree.toml");
+    let tree = std::fs::read_to_string(&shared).unwrap() + "[tree]\njobs = 2\n";
+    std::fs::write(&shared, tree).unwrap();
+    let by_default = stand.env.run(["build", text(&all), "--answer", "word=hunter2-hunter2"]).code(1);
+    assert!(by_default.stderr.contains(&format!("{name}/p/bad: ")), "{}", by_default.stderr);
+    let alone = stand.env.run(["build", text(&all), "--answer", "word=hunter2-hunter2", "--jobs-images", "1"]).code(1);
+    assert!(!alone.stderr.contains(&format!("{name}/p/bad: ")), "{}", alone.stderr);
     let refused = stand.env.run(["build", text(&all), "--jobs-images", "2", "--events", "e"]).code(2);
     assert!(refused.stderr.contains("--events"), "{}", refused.stderr);
 }
