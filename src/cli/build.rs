@@ -91,15 +91,16 @@ pub struct Args {
     /// The state is cached, run, waited, skipped or failed. Messages in a step are run (why, variables, log), package and warning. The
     /// events contain the values of variables, and no secrets. FILE may be a named pipe or /dev/fd/NUMBER. If it or a log cannot be
     /// written, a warning says so, the build goes on, and its exit code is 4 in the end.
+    /// Images that are built at the same time are actions of one build, with the lines of each in their order.
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     pub events: Option<PathBuf>,
-    /// Build up to N images of DIR/... at the same time, each in a process [quern-tree.toml: tree.jobs]
+    /// Build up to N images at the same time, each in a process [quern-tree.toml: tree.jobs]
     ///
-    /// An image waits for those that it starts from or needs. Lines on standard error begin with the name of the image.
+    /// The images are those of DIR/..., or one and those that it needs. An image waits for those that it starts from or needs. Lines on standard error begin with the name of the image.
     #[arg(
         long,
         value_name = "N",
-        conflicts_with_all = ["dry_run", "interactive", "shell_on_failure", "events"]
+        conflicts_with_all = ["dry_run", "interactive", "shell_on_failure"]
     )]
     pub jobs_images: Option<NonZeroU8>,
     /// Build one of several images, and print its state after the results; for processes of --jobs-images
@@ -154,26 +155,31 @@ impl Args {
         if let Some(images) = images {
             return session::with_each(&self.recipe, &images, &overrides, ui, |sessions, asked| {
                 let most = sessions.first().map_or(1, |session| self.processes(&session.job));
+                let of = |session: &Session| self.of(&session.origin);
                 if most > 1 {
-                    return self.build_in_processes(most, sessions, asked, ui);
+                    return self.build_in_processes(most, (sessions, asked), of, ui);
                 }
                 let recorder = recorder()?;
-                let built =
-                    images::build(sessions, ui, |session| self.of(&session.origin).build(session, date, &recorder));
+                let built = images::build(sessions, ui, |session| of(session).build(session, date, &recorder));
                 recorder.finish(built.as_ref().err()).and(built)
             });
         }
-        session::with(&self.recipe, &overrides, ui, |session| {
-            let recorder = recorder()?;
+        session::with_answers(&self.recipe, &overrides, ui, |session, asked| {
             let all = if self.part { Vec::new() } else { images::with_needed(session) };
+            let of = |one: &Session| {
+                if one.origin == session.origin { self.clone() } else { self.of(&one.origin).whole() }
+            };
+            let most = self.processes(&session.job);
+            // The recipe on standard input was read.
+            if most > 1 && all.len() > 1 && session.origin.as_os_str() != "-" {
+                return self.build_in_processes(most, (all, asked), of, ui);
+            }
+            let recorder = recorder()?;
             let built = if all.len() <= 1 {
                 let finished = self.build(session, date, &recorder);
                 finished.map(|finished| self.tell_state(&finished, ui))
             } else {
-                images::build(all, ui, |one| {
-                    let args = if one.origin == session.origin { self.clone() } else { self.of(&one.origin).whole() };
-                    args.build(one, date, &recorder)
-                })
+                images::build(all, ui, |one| of(one).build(one, date, &recorder))
             };
             let recorded = recorder.finish(built.as_ref().err());
             let code = built?;
@@ -193,14 +199,20 @@ impl Args {
 
     /// Returns the number of images that are built at the same time, if `job` is one of them.
     fn processes(&self, job: &Job) -> usize {
-        // A shell needs the terminal, and one file of events one process.
-        let is_alone = self.interactive || self.shell_on_failure || self.events.is_some();
+        // A shell needs the terminal.
+        let is_alone = self.interactive || self.shell_on_failure;
         let of_tree = job.jobs_images.filter(|_| !is_alone).unwrap_or(1);
         self.jobs_images.map_or(of_tree as usize, |jobs| usize::from(jobs.get()))
     }
 
-    /// Builds images in up to `most` processes at the same time that run this command for one of them.
-    fn build_in_processes(&self, most: usize, sessions: Vec<Session>, asked: &Answers, ui: &Terminal) -> Result<i32> {
+    /// Builds images in up to `most` processes at the same time. Each runs the command `of` for one of them.
+    fn build_in_processes(
+        &self,
+        most: usize,
+        (sessions, asked): (Vec<Session>, &Answers),
+        of: impl Fn(&Session) -> Self,
+        ui: &Terminal,
+    ) -> Result<i32> {
         let store = sessions.first().map(|session| session.store.root().as_os_str().to_owned());
         let (mut answers, given) = (self.recipe.answers.saved()?, self.recipe.answers.given()?);
         // The answers of options win over those of the environment, and those of a file do not.
@@ -212,12 +224,17 @@ impl Args {
         let env = env.chain(store.map(|store| ("QUERN_HOME".into(), store))).collect();
         answers.0.extend(asked.0.clone());
         answers.0.extend(given.0.clone());
-        let words = |session: &Session| self.words(&session.origin, ui);
-        Processes { most, arguments: &words, env, answers: answers::file(&answers) }.build(sessions, ui)
+        let words = |session: &Session| of(session).words(ui);
+        // The processes write the logs themselves.
+        let recorder = Recorder::new(ui, &record::Options { log_dir: None, ..self.records() })?;
+        let processes =
+            Processes { most, arguments: &words, recorder: &recorder, env, answers: answers::file(&answers) };
+        let built = processes.build(sessions);
+        recorder.finish(built.as_ref().err()).and(built)
     }
 
-    /// Returns the arguments of a process that builds the image of the recipe `origin` alone.
-    fn words(&self, origin: &Path, ui: &Terminal) -> Vec<OsString> {
+    /// Returns the arguments of a process that builds the image of this command alone.
+    fn words(&self, ui: &Terminal) -> Vec<OsString> {
         let mut words: Vec<OsString> = ["build", "--part", "--answers=/dev/stdin"].map(Into::into).to_vec();
         let mut option = |name: &str, value: &OsStr| {
             words.extend([format!("--{name}").into(), value.to_owned()]);
@@ -225,7 +242,9 @@ impl Args {
         self.recipe.set.iter().for_each(|set| option("set", OsStr::new(set)));
         let paths = [("outdir", &self.outdir), ("log-dir", &self.log_dir), ("lock-file", &self.lock.lock_file)];
         paths.into_iter().for_each(|(name, path)| path.iter().for_each(|path| option(name, path.as_os_str())));
+        self.until.iter().for_each(|until| option("until", OsStr::new(until)));
         self.again.iter().for_each(|again| option("again", OsStr::new(again)));
+        self.events.iter().for_each(|_| option("events", OsStr::new("/dev/fd/1")));
         self.deny.iter().for_each(|Deny::Glsa| option("deny", OsStr::new("glsa")));
         let set = [
             ("offline", self.offline),
@@ -237,7 +256,8 @@ impl Args {
         ];
         words.extend(set.into_iter().filter(|(_, set)| *set).map(|(name, _)| format!("--{name}").into()));
         words.extend(ui.words().into_iter().map(Into::into));
-        words.extend(["--".into(), origin.as_os_str().to_owned()]);
+        words.push("--".into());
+        words.extend(self.recipe.files.iter().map(|file| file.as_os_str().to_owned()));
         words
     }
 
@@ -392,10 +412,10 @@ mod tests {
 
     #[test]
     fn the_process_of_an_image_has_the_options_of_the_command() {
-        let given = "build --set a.b=c --set d.e=f --outdir /out --offline --binary-only --deny glsa --again all --watch --log-dir logs \
+        let given = "build --set a.b=c --set d.e=f --outdir /out --offline --binary-only --deny glsa --until s --again all --watch --log-dir logs --events /dev/fd/1 \
                      --allow-rollback --allow-commands --locked --lock-file lock --jobs-images 3 --answer a=b tree/...";
         let args = Command::parse_from(given.split_whitespace()).build;
-        let words = args.words(Path::new("/tree/p/quern.toml"), &Terminal::new(Options::default()));
+        let words = args.of(Path::new("/tree/p/quern.toml")).words(&Terminal::new(Options::default()));
         let part = Command::parse_from(words).build;
         assert!(part.part && part.jobs_images.is_none() && part.recipe.files == [Path::new("/tree/p/quern.toml")]);
         let recipe = RecipeArgs {

@@ -16,7 +16,7 @@ use crate::base::progress::Progress as _;
 use crate::os::process::Exit;
 use crate::os::process::Signals;
 use crate::os::process::worker::{Said, Worker};
-use crate::ui::Terminal;
+use crate::ui::record::{Part, Recorder};
 
 /// The processes that build images.
 pub(super) struct Processes<'a> {
@@ -24,6 +24,8 @@ pub(super) struct Processes<'a> {
     pub(super) most: usize,
     /// The arguments of the process for the image of a session.
     pub(super) arguments: &'a dyn Fn(&Session) -> Vec<OsString>,
+    /// The receiver of the events that the processes write to their standard output, and of their messages.
+    pub(super) recorder: &'a Recorder<'a>,
     /// The environment.
     pub(super) env: Vec<(OsString, OsString)>,
     /// The answers to questions, for the standard input.
@@ -34,8 +36,9 @@ pub(super) struct Processes<'a> {
 struct Running {
     image: (String, PathBuf),
     worker: Worker,
-    /// The lines of its standard output: the results and, at the end, the state.
+    /// The lines of its standard output that are not events: the results and, at the end, the state.
     output: Vec<String>,
+    events: Part,
     /// The number of its outputs that have ended.
     ended: u8,
 }
@@ -47,7 +50,7 @@ impl Processes<'_> {
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) if a process cannot be started,
     /// [`Kind::Killed`](crate::base::error::Kind::Killed) if a signal asked this program to stop.
-    pub(super) fn build(&self, sessions: Vec<Session>, ui: &Terminal) -> Result<i32> {
+    pub(super) fn build(&self, sessions: Vec<Session>) -> Result<i32> {
         // Among those that are ready, an image for which many others wait comes first: a long chain must not begin last.
         let mut others: BTreeMap<PathBuf, usize> = BTreeMap::new();
         for path in sessions.iter().flat_map(|session| images::others(&session.job)) {
@@ -83,11 +86,11 @@ impl Processes<'_> {
             if running.is_empty() {
                 break;
             }
-            listen(&receive, &mut running, &mut done, ui)?;
+            self.listen(&receive, &mut running, &mut done)?;
         }
         match Signals::interrupted() {
             Some(error) => Err(error),
-            None => Ok(done.end(ui)),
+            None => Ok(done.end(self.recorder.terminal())),
         }
     }
 
@@ -97,43 +100,49 @@ impl Processes<'_> {
         let said = move |said| _ = send.send((number, said));
         let worker = Worker::start(&(self.arguments)(session), self.env.clone(), &self.answers, said)?;
         let image = (session.job.path.clone(), session.origin.clone());
-        Ok(Running { image, worker, output: Vec::new(), ended: 0 })
+        Ok(Running { image, worker, output: Vec::new(), events: Part::default(), ended: 0 })
     }
-}
 
-/// Waits for a line of one of the processes, or for its end.
-fn listen(
-    receive: &Receiver<(usize, Said)>,
-    running: &mut BTreeMap<usize, Running>,
-    done: &mut Done,
-    ui: &Terminal,
-) -> Result<()> {
-    let Ok((number, said)) = receive.recv() else { return Err(Error::system("the processes of images are gone")) };
-    let Some(process) = running.get_mut(&number) else { return Ok(()) };
-    match said {
-        Said::Note(line) => ui.output(&format!("{}: {line}", process.image.0)),
-        Said::Output(line) => process.output.push(line),
-        Said::End => process.ended += 1,
-    }
-    if process.ended < 2 {
-        return Ok(());
-    }
-    let Some(Running { image, worker, mut output, .. }) = running.remove(&number) else { return Ok(()) };
-    let exit = worker.finish()?;
-    let state =
-        output.pop().and_then(|word| [State::Built, State::Cached].into_iter().find(|state| state.word() == word));
-    match state {
-        Some(state) if exit.success() => {
-            output.iter().for_each(|path| ui.result(path));
-            done.add(image, state);
+    /// Waits for a line of one of the processes, or for its end.
+    fn listen(
+        &self,
+        receive: &Receiver<(usize, Said)>,
+        running: &mut BTreeMap<usize, Running>,
+        done: &mut Done,
+    ) -> Result<()> {
+        let ui = self.recorder.terminal();
+        let Ok((number, said)) = receive.recv() else { return Err(Error::system("the processes of images are gone")) };
+        let Some(process) = running.get_mut(&number) else { return Ok(()) };
+        match said {
+            Said::Note(line) => ui.output(&format!("{}: {line}", process.image.0)),
+            Said::Output(line) if self.recorder.adopt(&mut process.events, &line) => {}
+            Said::Output(line) => process.output.push(line),
+            Said::End => process.ended += 1,
         }
-        // An image whose process was killed is not whole either. Other failures were told by the process.
-        _ => {
-            if let Exit::Signal(signal) = exit {
-                ui.warn(&format!("the process that built {} was ended by signal {signal}: build it again", image.0));
+        if process.ended < 2 {
+            return Ok(());
+        }
+        let Some(Running { image, worker, mut output, events, .. }) = running.remove(&number) else { return Ok(()) };
+        let exit = worker.finish()?;
+        self.recorder.part_ended(events, "the process of the image was ended");
+        let state =
+            output.pop().and_then(|word| [State::Built, State::Cached].into_iter().find(|state| state.word() == word));
+        match state {
+            Some(state) if exit.success() => {
+                output.iter().for_each(|path| ui.result(path));
+                done.add(image, state);
             }
-            done.fail(image, if exit.success() { 1 } else { exit.code() });
+            // An image whose process was killed is not whole either. Other failures were told by the process.
+            _ => {
+                if let Exit::Signal(signal) = exit {
+                    ui.warn(&format!(
+                        "the process that built {} was ended by signal {signal}: build it again",
+                        image.0
+                    ));
+                }
+                done.fail(image, if exit.success() { 1 } else { exit.code() });
+            }
         }
+        Ok(())
     }
-    Ok(())
 }

@@ -33,6 +33,16 @@ pub(super) fn with(
     ui: &Terminal,
     work: impl FnOnce(&Session) -> Result<i32>,
 ) -> Result<i32> {
+    with_answers(args, overrides, ui, |session, _| work(session))
+}
+
+/// Does the same, and gives `work` the answers that a user gave on the terminal.
+pub(super) fn with_answers(
+    args: &RecipeArgs,
+    overrides: &[String],
+    ui: &Terminal,
+    work: impl FnOnce(&Session, &Answers) -> Result<i32>,
+) -> Result<i32> {
     // The child reads the recipe as well, so standard input is left to it.
     let standard_input = args.files.iter().any(|file| file == Path::new("-"));
     if !userns::is_root() && !standard_input {
@@ -48,10 +58,11 @@ pub(super) fn with(
         return Ok(exit.code());
     }
     // Before signals are caught: one of them ends a process that waits for an answer.
-    let loaded = load(args, overrides, ui)?;
+    let mut asker = answers::Asker::new(ui);
+    let loaded = load_with(args, overrides, &mut asker, ui)?;
     let store = as_root()?;
     loaded.warnings.iter().for_each(|warning| ui.warn(warning));
-    run(Session { job: loaded.job, origin: origin(args)?, store }, work)
+    run(Session { job: loaded.job, origin: origin(args)?, store }, |session| work(session, &asker.answers()))
 }
 
 /// Does the same for each of the recipes `images` of a tree. All are read before the first one is worked on, so that mistakes and
@@ -189,7 +200,11 @@ fn open(home: &Path) -> Result<Store> {
 
 /// Reads the recipe, and asks its questions.
 pub(super) fn load(args: &RecipeArgs, overrides: &[String], ui: &Terminal) -> Result<Loaded> {
-    let loaded = recipe::load_with(&request(args, overrides, ui)?, &mut answers::Asker::new(ui))?;
+    load_with(args, overrides, &mut answers::Asker::new(ui), ui)
+}
+
+fn load_with(args: &RecipeArgs, overrides: &[String], asker: &mut answers::Asker<'_>, ui: &Terminal) -> Result<Loaded> {
+    let loaded = recipe::load_with(&request(args, overrides, ui)?, asker)?;
     args.answers.save(&loaded.answers)?;
     Ok(loaded)
 }

@@ -8,9 +8,10 @@ mod logs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use self::events::Events;
+pub use self::events::Part;
 use self::logs::{Log, Logs};
 use super::Terminal;
 use crate::base::error::{Error, Result};
@@ -104,6 +105,20 @@ impl<'a> Recorder<'a> {
     /// Returns the terminal.
     pub fn terminal(&self) -> &'a Terminal {
         self.terminal
+    }
+
+    /// Records a line that the process of `part` wrote. Returns false if it is not an event.
+    pub fn adopt(&self, part: &mut Part, line: &str) -> bool {
+        let event =
+            serde_json::from_str(line).ok().filter(|event: &Map<String, Value>| event.contains_key("task_uuid"));
+        let Some(event) = event else { return false };
+        self.change(|state| state.write(|events| events.adopt(part, event)));
+        true
+    }
+
+    /// Records the end of the process of `part`, with the reason if it has not ended its actions itself.
+    pub fn part_ended(&self, part: Part, reason: &str) {
+        self.change(|state| state.write(|events| events.end_part(part, reason)));
     }
 
     /// Records the end of the build, and its error if it failed.
@@ -329,6 +344,62 @@ mod tests {
         let name = log.strip_prefix(logs.join("demo")).unwrap().to_str().unwrap();
         assert!(name.starts_with("02-g-b-20") && name.ends_with(".log"), "{log:?}");
         assert_eq!(fs_err::read_to_string(log).unwrap(), "hello\n");
+    }
+
+    #[test]
+    fn the_events_of_processes_are_parts_of_one_build() {
+        let (place, terminal) = (tempfile::tempdir().unwrap(), terminal());
+        let path = |name: &str| place.path().join(name);
+        let recorder = |name: &str| {
+            let options = Options { events: Some(path(name)), ..Options::default() };
+            Recorder::new(&terminal, &options).unwrap()
+        };
+        let text = |name: &str| fs_err::read_to_string(path(name)).unwrap();
+        // The processes of two images; the second one is killed in a step.
+        for name in ["one", "two"] {
+            let process = recorder(name);
+            process.image(name).unwrap();
+            process.emit(Event::Begin(Action::Step { name: "s", key: None }));
+            process.warn("careful");
+            if name == "two" {
+                std::mem::forget(process);
+                continue;
+            }
+            process.end(Outcome::Cached, None);
+            process.image_ended(None);
+            process.finish(None).unwrap();
+        }
+        let all = recorder("all");
+        let (mut one, mut two) = (Part::default(), Part::default());
+        let (first, second) = (text("one"), text("two"));
+        for (number, line) in first.lines().enumerate() {
+            assert!(all.adopt(&mut one, line));
+            second.lines().nth(number).iter().for_each(|line| assert!(all.adopt(&mut two, line)));
+        }
+        assert!(!all.adopt(&mut one, "/out/one.tar.gz") && !all.adopt(&mut one, "cached"));
+        all.part_ended(one, "it was killed");
+        all.part_ended(two, "it was killed");
+        all.finish(None).unwrap();
+        let lines = lines(&path("all"));
+        let kind = |line: &Value| line.get("action_status").or(line.get("message_type")).cloned().unwrap();
+        let shown: Vec<String> = lines.iter().map(|line| format!("{} {}", line["task_level"], kind(line))).collect();
+        let expected = [
+            r#"[1] "started""#,
+            r#"[2,1] "started""#,
+            r#"[3,1] "started""#,
+            r#"[2,2,1] "started""#,
+            r#"[3,2,1] "started""#,
+            r#"[2,2,2] "warning""#,
+            r#"[3,2,2] "warning""#,
+            r#"[2,2,3] "succeeded""#,
+            r#"[2,3] "succeeded""#,
+            r#"[3,2,3] "failed""#,
+            r#"[3,3] "failed""#,
+            r#"[4] "succeeded""#,
+        ];
+        assert_eq!(shown, expected);
+        assert!(lines.iter().all(|line| line["task_uuid"] == lines[0]["task_uuid"]));
+        assert_eq!((&lines[9]["action_type"], &lines[9]["reason"]), (&json!("step"), &json!("it was killed")));
     }
 
     #[test]

@@ -279,6 +279,27 @@ fn images_are_built_at_the_same_time(privilege: Privilege) {
     assert!(by_default.stderr.contains(&format!("{name}/p/bad: ")), "{}", by_default.stderr);
     let alone = stand.env.run(["build", text(&all), "--answer", "word=hunter2-hunter2", "--jobs-images", "1"]).code(1);
     assert!(!alone.stderr.contains(&format!("{name}/p/bad: ")), "{}", alone.stderr);
-    let refused = stand.env.run(["build", text(&all), "--jobs-images", "2", "--events", "e"]).code(2);
-    assert!(refused.stderr.contains("--events"), "{}", refused.stderr);
+
+    // One image after the many that it needs, and the events of all processes in one file.
+    let last = stand.env.path(&name).join("last");
+    let words = ["--answer", "word=hunter2-hunter2", "--again", "last", "--events", "events"];
+    let built = stand.env.run([&["build", text(&last)][..], &words].concat()).success();
+    let expected = [of("last", "built"), of("p/one", "cached"), of("p/two", "cached")];
+    let mut states = table(&built);
+    states.sort();
+    assert_eq!(states, expected, "{}", built.stderr);
+    assert!(built.stderr.contains(&format!("{name}/p/one: ")), "{}", built.stderr);
+    let events = std::fs::read_to_string(stand.env.path("events")).unwrap();
+    let events: Vec<serde_json::Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of_kind = |kind: &str, status: &str| {
+        let is = |event: &&serde_json::Value| event["action_type"] == kind && event["action_status"] == status;
+        events.iter().filter(is).count()
+    };
+    assert_eq!((of_kind("build", "started"), of_kind("build", "succeeded")), (1, 1));
+    assert_eq!((of_kind("image", "started"), of_kind("image", "succeeded")), (3, 3));
+    let mut levels: Vec<String> = events.iter().map(|event| event["task_level"].to_string()).collect();
+    levels.sort();
+    levels.dedup();
+    assert_eq!(levels.len(), events.len(), "two events have one place");
+    assert!(events.iter().all(|event| event["task_uuid"] == events[0]["task_uuid"]));
 }
