@@ -314,6 +314,7 @@ mod tests {
             milliseconds: 0,
             bytes: 0,
             notes: Vec::new(),
+            packages: None,
         };
         partial.keep(record, &[]).unwrap()
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::chain::Chain;
-use super::{Builder, second, steps, volumes};
+use super::{Builder, packages, second, steps, volumes};
 use crate::archive::changes::{self, Changes};
 use crate::base::digest::Sha256;
 use crate::base::error::{Context, Error, Result};
@@ -112,14 +112,18 @@ impl Builder<'_> {
         };
         let known = if self.again { key } else { second::known_key(key, at.store)? };
         at.ui.emit(Event::Begin(progress::Action::Step { name: &node.name, key: Some(&known.hex()) }));
-        match at.store.find_layer(&known, |record| !self.again && is_good(self.parts.job, node, record), waiting)? {
+        match at.store.find_layer(
+            &known,
+            |record| !self.again && is_good(self.parts.job, node, record, at.store),
+            waiting,
+        )? {
             Found::There(layer) => {
                 self.reuse(node, *layer, waited.get(), at);
             }
             Found::Missing(partial) => {
                 if let Action::Emerge(command, step) = &node.action
                     && let Some(layer) = self.find_by_content((command, step.as_deref()), &known, at)?
-                    && is_good(self.parts.job, node, layer.record())
+                    && is_good(self.parts.job, node, layer.record(), at.store)
                 {
                     self.reuse(node, layer, false, at);
                 } else {
@@ -193,6 +197,7 @@ impl Builder<'_> {
         let record = self.layer_record(&node.name, key, inputs, (now, start.elapsed()));
         let record =
             LayerRecord { result, volumes: of_volumes, bytes, why: why.to_string(), notes: warnings.kept(), ..record };
+        let record = LayerRecord { packages: self.kept.take(), ..record };
         let layer = partial.keep(record, &changed)?;
         if let (Action::Emerge(command, step), Some(content)) = (&node.action, self.merged.take()) {
             self.remember((command, step.as_deref()), &content, &key, at)?;
@@ -261,6 +266,7 @@ impl Builder<'_> {
             milliseconds: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             bytes: 0,
             notes: Vec::new(),
+            packages: None,
         }
     }
 }
@@ -284,18 +290,30 @@ pub(super) fn inputs(node: &Node, portage: &Inputs, plan: &Plan, chain: &Chain, 
     }
 }
 
-/// Returns true if a layer may be used: it is not too old, and its packages themselves are not wanted.
-pub(super) fn is_good(job: &Job, node: &Node, layer: &LayerRecord) -> bool {
+/// Returns true if a layer may be used.
+pub(super) fn is_good(job: &Job, node: &Node, layer: &LayerRecord, store: &Store) -> bool {
+    refusal(job, node, layer, store).is_none()
+}
+
+/// Returns the reason why a layer may not be used: it is too old, its packages themselves are wanted, or the image is there for binary
+/// packages that were removed.
+pub(super) fn refusal(job: &Job, node: &Node, layer: &LayerRecord, store: &Store) -> Option<Why> {
     if matches!(node.action, Action::Emerge(..)) && job.build.packages_only {
-        return false;
+        return Some(Why::Refused);
     }
-    let Some(step) = node.step() else { return true };
+    // Packages that cannot be looked for count as removed.
+    let are_there = |kept| packages::are_there(kept, store).unwrap_or(false);
+    if job.for_packages && !layer.packages.as_ref().is_none_or(are_there) {
+        return Some(Why::Packages);
+    }
+    let step = node.step()?;
     let fresh = match step.refresh {
         None => true,
         Some(Refresh::Always) => false,
         Some(Refresh::After(seconds)) => time::now().saturating_sub(layer.started) < seconds,
     };
-    fresh && !step.binds.iter().any(|bind| bind.write)
+    let good = fresh && !step.binds.iter().any(|bind| bind.write);
+    (!good).then_some(Why::Refused)
 }
 
 /// Removes the directories of the overlay mounts, apart from the changes.

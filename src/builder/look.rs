@@ -4,7 +4,7 @@ use super::base::Base;
 use super::chain::Chain;
 pub use super::configure::Configurations;
 use super::configure::{identity, own_inputs, plain_key, portage_inputs};
-use super::layer::{ALL_STEPS, inputs, is_good};
+use super::layer::{ALL_STEPS, inputs, refusal};
 use super::reason::Reasons;
 use super::{StepOptions, second};
 use crate::base::digest::Sha256;
@@ -146,9 +146,9 @@ impl Look<'_> {
         let why = self.reasons.see(&node.name, self.chain.state(), inputs);
         let layer = at.store.layer(&second::known_key(key, at.store)?)?;
         let record = layer.as_ref().map(|layer| layer.record().clone());
-        let good = record.as_ref().is_some_and(|record| is_good(self.parts.job, node, record));
-        let state = match (layer, &record) {
-            (Some(layer), Some(record)) if good => {
+        let refused = record.as_ref().and_then(|record| refusal(self.parts.job, node, record, at.store));
+        let state = match (layer, &record, refused) {
+            (Some(layer), Some(record), None) => {
                 let made = record.started;
                 self.chain.push(&node.name, layer);
                 // The configuration needs the trees after the first steps; later ones are not mounted.
@@ -157,8 +157,8 @@ impl Look<'_> {
                 }
                 StepState::Cached(made)
             }
-            (Some(_), _) => StepState::Run(Why::Refused),
-            (None, _) => StepState::Run(why),
+            (Some(_), _, refused) => StepState::Run(refused.unwrap_or(Why::Refused)),
+            (None, ..) => StepState::Run(why),
         };
         Ok(Status { key: Some(key), layer: record, ..Status::bare(&node.name, state) })
     }

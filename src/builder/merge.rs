@@ -112,6 +112,7 @@ impl Builder<'_> {
         kept?;
         own.map_or(Ok(()), |own| steps::check_made(own, self.changed_tree(own, trees), trees))?;
         self.merged = self.merged_content(step, trees, paths)?;
+        self.kept = self.kept_packages(step, trees, paths)?;
         metadata::remove(trees.root())
     }
 

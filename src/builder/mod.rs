@@ -51,6 +51,7 @@ use crate::recipe::{Job, TreeKind};
 use crate::source::binhost::BinhostInput;
 use crate::source::fetched::FetchInput;
 use crate::source::inputs::RepositoryInput;
+use crate::store::layers::KeptPackages;
 use crate::store::work::{State, Work, WorkPaths};
 use accelerate::Helpers;
 use base::Base;
@@ -84,6 +85,8 @@ pub struct Builder<'a> {
     again: bool,
     /// The content of what the last command merged.
     merged: Option<Sha256>,
+    /// The binary packages of the last command in the store.
+    kept: Option<KeptPackages>,
     /// The step that failed, and the package that made it fail.
     failed_step: Option<String>,
     failed_package: RefCell<Option<String>>,
@@ -134,6 +137,7 @@ impl<'a> Builder<'a> {
             options,
             again: false,
             merged: None,
+            kept: None,
             failed_step: None,
             failed_package: RefCell::new(None),
         }

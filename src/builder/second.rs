@@ -20,7 +20,7 @@ use crate::portage::query::content;
 use crate::portage::{self, PKGDB};
 use crate::source::Site;
 use crate::store::Store;
-use crate::store::layers::Layer;
+use crate::store::layers::{KeptPackages, Layer};
 use crate::store::trees::remove_tree;
 use crate::store::work::WorkPaths;
 
@@ -102,13 +102,16 @@ impl Builder<'_> {
         if !step.merges() {
             return Ok(None);
         }
-        let upper = match step.root {
-            Root::Target => paths.upper_of(Path::new(portage::ROOT)),
-            Root::Builder => paths.upper(),
-        };
-        let tree = trees.image().unwrap_or(trees.root());
-        let arguments = ["--installed".to_owned()].into_iter().chain(changed_packages(&Rootfs::open(&upper)?, tree)?);
+        let arguments = ["--installed".to_owned()].into_iter().chain(changed(step, trees, paths)?);
         self.content(step, arguments)
+    }
+
+    /// Returns the packages that a command has merged into its trees, with its changes in `paths`, and that the store has as binary
+    /// packages.
+    pub(super) fn kept_packages(&self, step: &Step, trees: &Trees, paths: &WorkPaths) -> Result<Option<KeptPackages>> {
+        let Some(merging) = self.merging.as_ref().filter(|_| step.merges()) else { return Ok(None) };
+        let tree = trees.image().unwrap_or(trees.root());
+        merging.packages.kept(changed(step, trees, paths)?, tree, &self.parts.caches.packages)
     }
 
     /// Remembers the layer `key` of a command that merged `content`, before the chain has it.
@@ -147,6 +150,15 @@ impl Builder<'_> {
         }
         Ok(content::digest(&answer.stdout))
     }
+}
+
+/// Lists the packages that a command has merged into its trees, with its changes in `paths`.
+fn changed(step: &Step, trees: &Trees, paths: &WorkPaths) -> Result<Vec<String>> {
+    let upper = match step.root {
+        Root::Target => paths.upper_of(Path::new(portage::ROOT)),
+        Root::Builder => paths.upper(),
+    };
+    changed_packages(&Rootfs::open(&upper)?, trees.image().unwrap_or(trees.root()))
 }
 
 /// Lists the packages of `tree` whose records the upper directory `upper` has, as `category/package-version`.

@@ -22,6 +22,8 @@ pub enum Why {
     Again,
     /// The recipe wants a newer result, or the packages themselves.
     Refused,
+    /// The image is there for the binary packages of the step, and the store does not have all of them.
+    Packages,
     /// The store does not have the layer: it was removed, or the step failed.
     Gone,
 }
@@ -41,6 +43,7 @@ impl fmt::Display for Why {
             Self::Follows(name) => write!(f, "follows {name}"),
             Self::Again => f.write_str("--again"),
             Self::Refused => f.write_str("the recipe refuses the layer in the store"),
+            Self::Packages => f.write_str("its binary packages are not in the store"),
             Self::Gone => f.write_str("no layer in the store"),
         }
     }

@@ -93,6 +93,7 @@ fn move_steps(job: &mut Job) {
 fn packages_alone(tuple: &Job, builder: &Job, origin: &Path) -> Job {
     let mut job = Job {
         path: format!("{}/{}", builder.path, tuple.name),
+        for_packages: true,
         publish: false,
         accelerate: builder.accelerate.clone(),
         keep_layers: None,

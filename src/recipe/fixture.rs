@@ -11,6 +11,7 @@ pub(crate) fn job() -> Job {
         configurations: Vec::new(),
         path: "test".to_owned(),
         needs: Vec::new(),
+        for_packages: false,
         publish: true,
         jobs_images: None,
         keep_layers: None,

@@ -14,6 +14,7 @@ mod used;
 
 pub use used::Used;
 
+use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
@@ -32,11 +33,14 @@ use crate::fs::atomic;
 use crate::fs::rootfs::Rootfs;
 use crate::plan::view::{Caches, View};
 use crate::portage::binpkg::exclude::Exclusion;
+use crate::portage::binpkg::index::Index;
 use crate::portage::binpkg::key::Key;
 use crate::portage::binpkg::settings::{self, Settings};
 use crate::portage::binpkg::source::Sources;
 use crate::portage::{BuilderInfo, Resolved};
 use crate::recipe::{Job, TreeKind};
+use crate::store::Store;
+use crate::store::layers::KeptPackages;
 use crate::store::packages::Shelf;
 use crate::store::work::WorkPaths;
 
@@ -222,6 +226,24 @@ impl Packages {
         self.parts.iter().find(|part| part.target == Target::Image).map(Part::directory)
     }
 
+    /// Returns those of the packages `merged` in `tree` that are among the packages of the image's key, unless the recipe names their
+    /// directory. `all` is the directory of the packages of all keys.
+    ///
+    /// # Errors
+    /// [`Kind::System`] if their index or a record of the tree cannot be read.
+    pub(super) fn kept(&self, merged: Vec<String>, tree: &Rootfs, all: &Path) -> Result<Option<KeptPackages>> {
+        let of_store = self.directory().and_then(|directory| Some((directory, directory.strip_prefix(all).ok()?)));
+        let Some((directory, name)) = of_store else { return Ok(None) };
+        let there = names(directory)?;
+        let mut names = Vec::new();
+        for cpv in merged {
+            let used::Installed { cpv, flags, .. } = used::Installed::read(tree, cpv)?;
+            names.extend(Some(format!("{cpv} {flags}")).filter(|name| there.contains(name)));
+        }
+        let directory = name.to_string_lossy().into_owned();
+        Ok((!names.is_empty()).then_some(KeptPackages { directory, names }))
+    }
+
     /// Shows the packages of the image's key in one directory: those of earlier builds, and those that the build in `work` has made so far.
     ///
     /// # Errors
@@ -253,6 +275,25 @@ impl Packages {
             None => Ok(()),
         }
     }
+}
+
+/// Returns true if the store has all of these packages.
+///
+/// # Errors
+/// [`Kind::System`] if their index cannot be read.
+pub(super) fn are_there(kept: &KeptPackages, store: &Store) -> Result<bool> {
+    let there = names(&Store::packages(store.root()).join(&kept.directory))?;
+    Ok(kept.names.iter().all(|name| there.contains(name)))
+}
+
+/// Returns the names of the packages in a directory and their USE flags, as its index says.
+fn names(directory: &Path) -> Result<BTreeSet<String>> {
+    if !directory.exists() {
+        return Ok(BTreeSet::new());
+    }
+    let index = Shelf::open(directory)?.index()?.and_then(|bytes| Index::read(&bytes).ok());
+    let packages = index.map(|index| index.packages).unwrap_or_default();
+    Ok(packages.iter().map(|package| format!("{} {}", package.cpv(), package.get("USE"))).collect())
 }
 
 /// The packages of a build as its scripts see them, read-only. Dropping this ends the view.

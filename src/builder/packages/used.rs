@@ -77,13 +77,25 @@ impl Packages {
 }
 
 /// An installed package.
-struct Installed {
+pub(super) struct Installed {
     /// `category/package-version`.
-    cpv: String,
+    pub(super) cpv: String,
     /// The MD5 of the binary package that it came from.
     md5: String,
     /// Its USE flags.
-    flags: String,
+    pub(super) flags: String,
+}
+
+impl Installed {
+    /// Reads the record of the package `cpv` in the tree `image`.
+    pub(super) fn read(image: &Rootfs, cpv: String) -> Result<Self> {
+        let record = |name: &str| -> Result<String> {
+            let bytes = image.read(&Path::new(PKGDB).join(&cpv).join(name), MAX_RECORD)?;
+            let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
+            Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
+        };
+        Ok(Self { md5: record("BINPKGMD5")?, flags: record("USE")?, cpv })
+    }
 }
 
 /// Lists the packages installed in a tree.
@@ -99,13 +111,8 @@ fn installed(image: &Rootfs) -> Result<Vec<Installed>> {
             if pf.to_string_lossy().starts_with("-MERGING-") {
                 continue;
             }
-            let record = |name: &str| -> Result<String> {
-                let bytes = image.read(&database.join(&category).join(&pf).join(name), MAX_RECORD)?;
-                let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
-                Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
-            };
             let cpv = format!("{}/{}", category.to_string_lossy(), pf.to_string_lossy());
-            installed.push(Installed { cpv, md5: record("BINPKGMD5")?, flags: record("USE")? });
+            installed.push(Installed::read(image, cpv)?);
         }
     }
     Ok(installed)

@@ -78,6 +78,7 @@ pub(super) fn job(
         path: path?,
         axes: std::mem::take(&mut checker.family.axes),
         configurations: Vec::new(),
+        for_packages: false,
         publish,
         jobs_images: jobs_images?,
         keep_layers,

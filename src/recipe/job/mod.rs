@@ -41,6 +41,9 @@ pub struct Job {
     /// With `tuples = "all"`: an image for each configuration of Portage in the tuples of the tree, whose packages a build merges.
     #[serde(skip)]
     pub configurations: Vec<OtherImage>,
+    /// True if the image is there for its binary packages. No part of the provenance.
+    #[serde(skip)]
+    pub for_packages: bool,
     /// False if a build writes no results, because other images start from this one.
     #[serde(skip_serializing_if = "Clone::clone")]
     pub publish: bool,

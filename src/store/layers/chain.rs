@@ -58,6 +58,7 @@ impl Store {
             milliseconds: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
             bytes: 0,
             notes: Vec::new(),
+            packages: None,
         };
         partial.keep(record, &[])
     }

@@ -34,7 +34,7 @@ use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 pub use self::collect::{Chosen, Limits, Listed};
 pub use self::flatten::flatten;
 pub use self::make::Partial;
-pub use self::record::{COMMAND, FORMAT, LayerRecord, chain, result};
+pub use self::record::{COMMAND, FORMAT, KeptPackages, LayerRecord, chain, result};
 pub use self::transfer::Copied;
 use super::Store;
 use super::lock::{self, Mode};

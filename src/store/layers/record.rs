@@ -47,6 +47,18 @@ pub struct LayerRecord {
     /// Facts about the run that later builds show again, such as processes that outlived the step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// The packages that the step merged and that later builds find in the store as binary packages, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packages: Option<KeptPackages>,
+}
+
+/// Binary packages in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptPackages {
+    /// The name of their directory.
+    pub directory: String,
+    /// Their names as `category/package-version`, each with its USE flags after a blank.
+    pub names: Vec<String>,
 }
 
 impl LayerRecord {

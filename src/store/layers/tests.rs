@@ -40,6 +40,7 @@ fn made(partial: &Partial, key: &Sha256, text: &str) -> (LayerRecord, [(&'static
         milliseconds: 5,
         bytes: changes.iter().map(|(_, changes)| changes.bytes()).sum(),
         notes: Vec::new(),
+        packages: None,
     };
     (record, changes)
 }

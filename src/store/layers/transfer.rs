@@ -388,6 +388,7 @@ mod tests {
             milliseconds: 0,
             bytes: 0,
             notes: Vec::new(),
+            packages: None,
         };
         let record = serde_json::to_vec(&record).unwrap();
         for name in ["...changes.zst", "...tar", ".changes.zst"] {

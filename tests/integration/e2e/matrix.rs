@@ -98,6 +98,18 @@ fn root_each_package_of_a_matrix_is_compiled_once() {
         }
     }
 
+    // Without the packages, the layers that merged them are of no use for the assemblers.
+    let _ = stand.env.run(["clean", "--packages"]).success();
+    assert!(packages(&stand).is_empty());
+    let states = stand.env.run(["tree", text(&tree)]).success().stdout;
+    let builder = states.lines().find(|line| line.contains("matrix/builder")).unwrap();
+    assert!(builder.contains("stale") && builder.contains("its binary packages are not in the store"), "{states}");
+    let again = stand.env.run(["build", text(&tree.join("builder"))]).success();
+    assert_eq!(packages(&stand).len(), compiled.len(), "{}", again.stderr);
+    let states = stand.env.run(["tree", text(&tree)]).success().stdout;
+    assert!(states.lines().any(|line| line.contains("matrix/builder") && line.contains("current")), "{states}");
+    let compiled = packages(&stand);
+
     // A package that the builder did not merge: nothing is compiled, and the error names the difference.
     stand.env.write("matrix/portage/bar.toml", "[portage]\nuse = [\"-foo\", \"-bar\"]\n");
     let missing = stand.env.run(["build", text(&tree.join("new-bar-plain-web"))]).code(1);
