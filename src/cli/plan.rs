@@ -12,7 +12,8 @@ use crate::ui::Terminal;
 /// Runs the stage3's emerge with the recipe's configuration, and merges nothing. Each package has its version, slot, repository, USE
 /// flags and the size of the files to fetch. A package is built from source or reused as a binary package; for each that is built, a
 /// line names the reason, such as USE flags in which the binary package differs. Inputs that the store lacks are downloaded and verified.
-/// All steps of the build are resolved together, as though the image were still empty.
+/// All steps of the build are resolved together, as though the image were still empty or, if it starts from another one, on the layers of
+/// that one. If the store lacks these layers, a warning says so, and the packages of that image are left out of account.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:

@@ -8,7 +8,7 @@ use super::shell::with_last_build;
 use crate::base::error::{Error, Result};
 use crate::builder::prepared::Prepared;
 use crate::plan::packages::Target;
-use crate::portage::query::audit::{Audit, argument};
+use crate::portage::query::audit::{Audit, INSTALLED, argument};
 use crate::recipe::Job;
 use crate::source::Site;
 
@@ -31,7 +31,9 @@ pub fn audit(job: &Job, origin: &Path, planned: bool, at: &Site<'_>) -> Result<A
             let packages = all(job, ready)?.packages;
             at.ui.stage("reading the advisories for the packages that a build would merge");
             let image = packages.iter().filter(|(target, _)| *target == Target::Image);
-            ready.builder.audit(image.map(|(_, package)| argument(package)).collect())
+            // The packages of the image that this one starts from are there, too, unless they are replaced.
+            let arguments = image.map(|(_, package)| argument(package));
+            ready.builder.audit(ready.is_on_parent.then(|| INSTALLED.to_owned()).into_iter().chain(arguments).collect())
         })?,
     };
     at.ui.done();

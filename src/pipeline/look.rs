@@ -124,9 +124,7 @@ impl Looks {
     /// # Errors
     /// Those of [`look`], and of the inputs that the store has.
     pub(super) fn steps(&mut self, job: &Job, origin: &Path, options: &StepOptions, at: &Site<'_>) -> Result<Looked> {
-        if self.locked.as_ref() != at.options.locked {
-            *self = Self { locked: at.options.locked.cloned(), ..Self::default() };
-        }
+        self.begin(at);
         tracing::debug!("looking at the steps of {}", job.path);
         let mut parent = None;
         if let Some(from) = &job.from {
@@ -158,8 +156,19 @@ impl Looks {
         start.look(scratch.paths(), &mut self.configurations, at)
     }
 
+    /// Forgets everything if the lock file has other inputs.
+    fn begin(&mut self, at: &Site<'_>) {
+        if self.locked.as_ref() != at.options.locked {
+            *self = Self { locked: at.options.locked.cloned(), ..Self::default() };
+        }
+    }
+
     /// Returns the layers of an image, or the reason why they are not known.
-    fn layers(&mut self, image: &OtherImage, at: &Site<'_>) -> Result<std::result::Result<Chain, String>> {
+    ///
+    /// # Errors
+    /// Those of [`Looks::steps`].
+    pub(super) fn layers(&mut self, image: &OtherImage, at: &Site<'_>) -> Result<std::result::Result<Chain, String>> {
+        self.begin(at);
         let same = |(known, _): &(OtherImage, Layers)| known.origin == image.origin && known.job == image.job;
         let layers = match self.images.iter().position(same) {
             Some(known) => self.images.remove(known).1,
@@ -183,7 +192,7 @@ impl Looks {
             Chain::held(images.iter().filter_map(|(_, layers)| layers.as_ref().ok()?.as_ref()))
         };
         while self.images.len() > MAX_IMAGES || (self.images.len() > 1 && held(&self.images) > MAX_LAYERS) {
-            self.images.remove(0);
+            self.images.drain(..1);
         }
     }
 

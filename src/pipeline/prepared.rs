@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
+use super::look::Looks;
 use super::{base, hash, preconditions, repositories, stored};
 use crate::base::error::Result;
 use crate::builder::base::Base;
+use crate::builder::chain::Chain;
 use crate::builder::metadata::{self, Metadata};
-use crate::builder::prepared::{Parts, Prepared};
+use crate::builder::prepared::{After, Parts, Prepared};
 use crate::plan::view::Caches;
 use crate::portage::{BuilderInfo, Resolved};
-use crate::recipe::Job;
+use crate::recipe::{Job, OtherImage};
 use crate::source::inputs::RepositoryInput;
 use crate::source::{self, Site, binhost};
 use crate::store::lock::Mode;
@@ -21,11 +23,13 @@ pub(super) struct Inputs {
     pub(super) base: Base,
 }
 
-/// A builder tree in which nothing was merged yet, and what it was made from.
+/// A builder tree in which nothing of the recipe was merged yet, and what it was made from.
 pub(super) struct Ready<'a> {
     pub(super) builder: &'a Prepared,
     pub(super) inputs: &'a Inputs,
     pub(super) info: &'a BuilderInfo,
+    /// True if the tree has the layers of the image that the recipe starts from.
+    pub(super) is_on_parent: bool,
 }
 
 /// Calls `look` with the builder tree that the next build of the recipe `job` from the file `origin` starts with. Inputs that the store
@@ -39,9 +43,7 @@ pub(super) fn ready<T>(
     at: &Site<'_>,
     look: impl FnOnce(&Ready<'_>) -> Result<T>,
 ) -> Result<T> {
-    if let Some(parent) = &job.from {
-        at.ui.warn(&format!("the packages of the image {} are left out of account", parent.job.path));
-    }
+    let parent = job.from.as_deref().map_or(Ok(None), |parent| parent_layers(parent, at))?;
     let waiting = || at.ui.note("waiting for the build of this recipe to end");
     let work = at.store.work(&job.name, origin, Mode::Shared, waiting)?;
     let scratch = work.scratch()?;
@@ -62,7 +64,7 @@ pub(super) fn ready<T>(
         base: &inputs.base,
         info: &info,
         caches: &caches,
-        after: None,
+        after: parent.as_ref().map(|chain| After { chain, work: None }),
         failed: None,
     };
     let mut builder = Prepared::new(&parts, &scratch, at.options.offline)?;
@@ -71,11 +73,22 @@ pub(super) fn ready<T>(
     metadata.iter().try_for_each(|metadata| metadata.restore(builder.root()))?;
     builder.offer_packages(&parts, &scratch)?;
     builder.add_binhosts(&scratch, &binhost::binhosts(job, at)?, &info)?;
-    let done = look(&Ready { builder: &builder, inputs: &inputs, info: &info });
+    let ready = Ready { builder: &builder, inputs: &inputs, info: &info, is_on_parent: parent.is_some() };
+    let done = look(&ready);
     metadata.iter().for_each(|metadata| metadata.keep(builder.root(), at.ui));
     let done = done?;
     builder.unmount()?;
     Ok(done)
+}
+
+/// Returns the layers of the image that a recipe starts from. Without them, a warning says that its packages are left out of account.
+fn parent_layers(parent: &OtherImage, at: &Site<'_>) -> Result<Option<Chain>> {
+    let known = Looks::default().layers(parent, at)?;
+    if let Err(why) = &known {
+        let path = &parent.job.path;
+        at.ui.warn(&format!("the packages of the image {path} are left out of account: they are {why}"));
+    }
+    Ok(known.ok())
 }
 
 /// Returns the repositories and profiles of a recipe: those that the store has, before a server is asked.

@@ -1,6 +1,7 @@
 # Prints the security advisories (GLSAs) of all repositories that affect packages, as JSON.
 #
-# Each argument names a package as CATEGORY/PACKAGE-VERSION SLOT REPOSITORY. Without arguments, the packages are those installed in ROOT.
+# Each argument names a package as CATEGORY/PACKAGE-VERSION SLOT REPOSITORY, and the argument --installed names those installed in ROOT, of
+# which a later argument replaces one of the same name and slot. Without arguments, the packages are those installed in ROOT.
 # Portage's own class reads the advisories and compares versions.
 
 import json
@@ -23,7 +24,12 @@ settings = portage.config(clone=root["vartree"].settings)
 portdb = root["porttree"].dbapi
 if len(sys.argv) > 1:
     packages = fakedbapi(settings)
-    for word in sys.argv[1:]:
+    words = sys.argv[1:]
+    if words[0] == "--installed":
+        installed = root["vartree"].dbapi
+        facts = [(cpv, installed.aux_get(cpv, ["SLOT", "repository"])) for cpv in installed.cpv_all()]
+        words[:1] = [" ".join([cpv, *found]) for cpv, found in facts]
+    for word in words:
         cpv, slot, repository = word.split(" ")
         packages.cpv_inject(cpv, {"SLOT": slot, "repository": repository, "EAPI": "8"})
 else:

@@ -11,6 +11,9 @@ use crate::base::error::{Error, Result};
 /// The program. Each argument names a package; without arguments, the packages are those installed in ROOT.
 pub const PROGRAM: &str = include_str!("audit.py");
 
+/// The argument of [`PROGRAM`] that adds the packages installed in ROOT to the others, unless one of those is of the same name and slot.
+pub const INSTALLED: &str = "--installed";
+
 /// The advisories that affect the packages of an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Audit {
