@@ -27,12 +27,12 @@
 //! | 8 | [`builder`] | the trees of one build: overlays, and the steps that change them | know how a sandbox is made |
 //! | 8 | [`output`] | results: tarball, checksums, listings, provenance, OCI layout | show a name before the result is whole and on disk |
 //! | 7 | [`plan`] | what a build does, as a value: steps and their keys, mounts, removals, results | do any of it |
-//! | 6 | [`source`] | a recipe's inputs: located, fetched, verified, unpacked | judge signatures |
+//! | 6 | [`source`] | a recipe's inputs: located, fetched, verified, unpacked; trees of git branches | judge signatures |
 //! | 6 | [`portage`] | Portage's configuration, command lines and reports as values | touch a tree |
 //! | 6 | [`system`] | settings of an image → changes of its files: users, services, host name, locale. Pure | write, run a program |
 //! | 6 | [`registry`] | images to and from registries | trust an answer, send credentials to another server |
 //! | 6 | [`strip`] | removal rules, applied through [`fs::rootfs`] | decide while removing |
-//! | 5 | [`recipe`] | TOML files, variables and options → a typed, valid [`recipe::Job`] | touch any file but those it is given, the objects of git branches and the store's trees of them |
+//! | 5 | [`recipe`] | TOML files, variables and options → a typed, valid [`recipe::Job`] | touch any file but those it is given |
 //! | 5 | [`lockfile`] | `quern.lock`, read and written | find out or judge its contents |
 //! | 5 | [`store`] | blobs, trees, layers, work directories, caches: whole or absent, locked while in use | know what they mean |
 //! | 5 | [`oci`] | image layouts: validated, and unpacked into trees | trust a blob before its digest |

@@ -3,6 +3,7 @@
 use crate::base::time::SourceDate;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::{RecipeArgs, answers, images};
@@ -12,7 +13,8 @@ use crate::builder::host;
 use crate::os::process::Signals;
 use crate::os::userns::{self, Role};
 use crate::os::{probe, space};
-use crate::recipe::{self, Answers, BaseSpec, Job, Loaded, Memo, Request, Secrets, lineage};
+use crate::recipe::{self, Answers, BaseSpec, Branches, Job, Loaded, Memo, Request, Secrets, lineage};
+use crate::source::LocalBranches;
 use crate::store::Store;
 use crate::ui::Terminal;
 
@@ -229,7 +231,7 @@ pub(super) fn request(args: &RecipeArgs, overrides: &[String], ui: &Terminal) ->
         secrets: args.secrets,
         branches: Store::default_home(|name| std::env::var_os(name), userns::is_host_root())
             .ok()
-            .map(|home| Store::branches(&home)),
+            .map(|home| Rc::new(LocalBranches::new(Store::branches(&home))) as Rc<dyn Branches>),
         colour: ui.colour(),
     })
 }

@@ -6,7 +6,7 @@
 
 mod ask;
 mod atom;
-mod branches;
+mod branch;
 mod check;
 mod configurations;
 mod diagnostic;
@@ -30,12 +30,14 @@ mod words;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::error::{Context, Kind, Result};
 use crate::base::text::escaped;
 
 pub use ask::{Answers, Question, User};
+pub use branch::{BranchFailure, BranchTree, Branches};
 pub use edit::{NewLine, with_lines};
 pub use job::{
     Accelerate, Action, AxisValue, BaseSpec, Bind, BindContent, Binhost, Bounds, Build, Ccache, Compression, CopySpec,
@@ -116,8 +118,8 @@ pub struct Request {
     pub cwd: PathBuf,
     /// The treatment of values of secrets.
     pub secrets: Secrets,
-    /// The directory for trees of git branches, which need not exist. `None`: no recipe may have such.
-    pub branches: Option<PathBuf>,
+    /// The reader of git branches. `None`: no recipe may name them.
+    pub branches: Option<Rc<dyn Branches>>,
     /// Set to colour the snippets of mistakes.
     pub colour: bool,
     /// The recipes that this request was answered with so far, for those that the recipe depends on. [`load`] begins with none.

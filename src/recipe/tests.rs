@@ -54,18 +54,6 @@ impl Place {
     }
 }
 
-/// Makes a git repository with the branch `main`, and runs a script in it.
-pub(super) fn git_repository(script: &str) -> TempDir {
-    let place = tempfile::tempdir().unwrap();
-    let script = format!("set -e; git init -q -b main .; git config user.email a@b; git config user.name x; {script}");
-    #[allow(clippy::disallowed_methods, reason = "the repository of a test")]
-    let mut shell = std::process::Command::new("bash");
-    let made = shell.arg("-ec").arg(script).current_dir(place.path()).env("GIT_CONFIG_GLOBAL", "/dev/null").output();
-    let made = made.unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    place
-}
-
 pub(super) fn job(request: &Request) -> Job {
     match load(request) {
         Ok(loaded) => Arc::unwrap_or_clone(loaded.job),

@@ -12,6 +12,7 @@ use crate::recipe::Job;
 use crate::store::Store;
 
 pub mod binhost;
+mod branches;
 pub mod digests;
 mod download;
 pub mod fetched;
@@ -31,6 +32,7 @@ mod signed_file;
 mod site;
 mod trust;
 
+pub use branches::LocalBranches;
 pub use gentoo::offers;
 pub use inputs::RepositoryVersion;
 pub use model::SourceFile;

@@ -8,12 +8,11 @@ use super::unite::Union;
 use super::{MAX_FILES, Merger, Part, lay};
 use crate::base::error::{Error, Result};
 use crate::base::text::{escaped, nearest, quoted};
-use crate::recipe::AxisValue;
-use crate::recipe::branches::Branches;
-use crate::recipe::diagnostic::{Finding, Problem, Texts};
+use crate::recipe::diagnostic::{Finding, Problem, Shown, Texts};
 use crate::recipe::lineage::{TREE, TreePlace};
 use crate::recipe::parse::{Is, Item, Table, Value};
 use crate::recipe::words;
+use crate::recipe::{AxisValue, BranchFailure, BranchTree};
 
 /// The number of values that a message lists.
 const SHOWN: usize = 20;
@@ -32,7 +31,7 @@ pub(in crate::recipe) fn tuples(directory: &Path, colour: bool) -> Result<Vec<Pa
     let tuples = merger.tuples();
     texts.set_main(text);
     if texts.is_wrong() {
-        return Err(texts.error(&[], colour));
+        return Err(texts.error(Shown::default(), colour));
     }
     Ok(tuples.iter().map(|tuple| directory.join(&tuple.name)).collect())
 }
@@ -141,34 +140,40 @@ impl Merger<'_> {
 
     /// Makes the tree of a branch the directory `portage.config`.
     fn branch(&mut self, chosen: &Chosen, git: &Value) {
-        let Some(store) = self.branches else {
+        let Some(branches) = self.branches else {
             let problem = Problem::new("this command has no store for its files");
             self.texts.problem(&git.at, "cannot read the git repository", problem);
             return;
         };
-        let branches = match Branches::open(&self.directory(git)) {
-            Ok(branches) => branches,
-            Err(problem) => return self.texts.problem(&git.at, "cannot read the git repository", problem),
+        let missing = |problem: Problem| {
+            let finding = Finding::at(&chosen.at, no_value(chosen), problem.label);
+            finding.also(&git.at, "the repository").maybe_help(problem.help)
         };
-        let commit = match branches.commit(&chosen.value) {
-            Ok(commit) => commit,
-            Err(problem) => {
-                let finding = Finding::at(&chosen.at, no_value(chosen), problem.label);
-                self.texts.find(finding.also(&git.at, "the repository").maybe_help(problem.help));
-                return;
-            }
+        let found = match words::branch(&chosen.value) {
+            Ok(()) => branches.tree(&self.directory(git), &chosen.value),
+            Err(problem) => return self.texts.find(missing(problem)),
         };
-        let tree = match branches.tree(&commit, store) {
+        let BranchTree { commit, path } = match found {
             Ok(tree) => tree,
-            Err(error) => {
+            Err(BranchFailure::Repository { why, help }) => {
+                let problem = Problem::new(why).help(help);
+                return self.texts.problem(&git.at, "cannot read the git repository", problem);
+            }
+            Err(BranchFailure::Missing { help }) => {
+                return self.texts.find(missing(Problem::new("no such branch").help(help)));
+            }
+            Err(BranchFailure::Tree(error)) => {
                 let problem = Problem::new(error.to_string());
-                self.texts.problem(&chosen.at, format!("cannot use the branch {}", quoted(&chosen.value)), problem);
-                return;
+                return self.texts.problem(
+                    &chosen.at,
+                    format!("cannot use the branch {}", quoted(&chosen.value)),
+                    problem,
+                );
             }
         };
         let value = |is| Value { at: chosen.at.clone(), is };
         let item = |is| Item { key_at: chosen.at.clone(), value: value(is) };
-        let config = Table::from([("config".to_owned(), item(Is::Str(tree.to_string_lossy().into_owned())))]);
+        let config = Table::from([("config".to_owned(), item(Is::Str(path.to_string_lossy().into_owned())))]);
         lay(&mut self.tree, Table::from([("portage".to_owned(), item(Is::Table(config)))]));
         let value = AxisValue::Branch { branch: chosen.value.clone(), commit };
         self.axes.insert(chosen.axis.clone(), value);

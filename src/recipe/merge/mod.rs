@@ -23,7 +23,7 @@ use super::diagnostic::{Finding, Place, Problem, Text, TextKind, Texts};
 use super::lineage::TreePlace;
 use super::memo::{Memo, Parsed};
 use super::parse::{self, Is, Item, Table, Value};
-use super::{AxisValue, Request, shape};
+use super::{AxisValue, Branches, Request, shape};
 use crate::base::error::{Error, Result};
 use crate::base::text::escaped;
 pub(super) use arguments::VARIABLES;
@@ -128,8 +128,8 @@ struct Merger<'a> {
     above: Option<Above>,
     /// The type of the image itself.
     followed: Option<Followed>,
-    /// The directory for trees of git branches.
-    branches: Option<&'a Path>,
+    /// The reader of git branches.
+    branches: Option<&'a dyn Branches>,
     /// True if the fragment that is being read wins over others.
     overrides: bool,
     /// The values of a tuple, by the name of the axis.

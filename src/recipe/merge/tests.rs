@@ -1,5 +1,9 @@
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::base::error::Error;
 use crate::recipe::tests::{Place, job, refusal};
-use crate::recipe::{Action, Answers, AxisValue, Job, TreeKind, load};
+use crate::recipe::{Action, Answers, AxisValue, BranchFailure, BranchTree, Branches, Job, TreeKind, load};
 
 const TREE: &str = "[source]\nstage3 = 'amd64-musl'\n[portage]\nrepositories = ['repo']\n[build]\nprofile = 'main:base'\n\
                     [vars]\nV = 'root'\nW = 'root'\n";
@@ -326,27 +330,42 @@ fn a_builder_has_one_image_for_each_configuration_of_the_tuples() {
     assert!(refusal(&place.request(&["builder/quern.toml"])).contains("b/y.toml:2"));
 }
 
+/// A git repository in the directory `config`, with the branches `server`, `feature/x` and `large`.
+#[derive(Debug)]
+struct Fake(PathBuf);
+
+impl Branches for Fake {
+    fn tree(&self, directory: &Path, name: &str) -> Result<BranchTree, BranchFailure> {
+        assert_eq!(directory, self.0.join("config"));
+        match name {
+            "server" | "feature/x" => Ok(BranchTree { commit: "c0ffee".to_owned(), path: self.0.join("files") }),
+            "large" => Err(BranchFailure::Tree(Error::refused("too large"))),
+            _ => Err(BranchFailure::Missing { help: "those that are there".to_owned() }),
+        }
+    }
+}
+
 #[test]
 fn branches_of_git_are_values_of_an_axis() {
-    let script = "mkdir package.use && echo 'a/b x' > package.use/a && git add . && git commit -q -m one
-                  git branch server && git branch feature/x";
-    let repository = crate::recipe::tests::git_repository(script);
     let place = Place::new();
-    let axis = format!("[axis.portage]\nfrom = {{ git = '{}' }}\n", repository.path().display());
+    let axis = "[axis.portage]\nfrom = { git = 'config' }\n";
     let with = |tuple: &str| {
         place.write("quern-tree.toml", format!("{TREE}{axis}[[tuple]]\nname = 't'\nportage = '{tuple}'\n"));
-        let branches = Some(place.path().join("branches"));
-        crate::recipe::Request { branches, ..place.request(&["t"]) }
+        let branches: Rc<dyn Branches> = Rc::new(Fake(place.path().to_owned()));
+        crate::recipe::Request { branches: Some(branches), ..place.request(&["t"]) }
     };
+    place.write("files/package.use/a", "a/b x\n");
     for branch in ["server", "feature/x"] {
         let job = job(&with(branch));
         assert_eq!(job.portage.config_files["package.use"], ["a/b x"]);
         let AxisValue::Branch { branch: name, commit } = &job.axes["portage"] else { panic!("{:?}", job.axes) };
-        assert_eq!(name, branch);
-        assert_eq!(job.portage.config, Some(place.path().join("branches").join(commit)));
+        assert_eq!((name.as_str(), commit.as_str()), (branch, "c0ffee"));
+        assert_eq!(job.portage.config, Some(place.path().join("files")));
     }
     for (branch, said) in [
-        ("sever", "did you mean `server`?"),
+        ("sever", "no such branch"),
+        ("sever", "those that are there"),
+        ("large", "cannot use the branch `large`"),
         ("../../x", "the axis `portage` has no value"),
         ("-x", "must not start with `-`"),
         ("main:package.use", "must not contain `:`"),

@@ -5,13 +5,12 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::diagnostic::Problem;
-use super::words;
 use crate::base::error::{Context, Error, Result};
 use crate::base::text::{escaped, nearest, quoted};
 use crate::fs::rootfs::Rootfs;
 use crate::os::process::git::GitProgram;
 use crate::os::process::helper::ask;
+use crate::recipe::{BranchFailure, BranchTree, Branches};
 
 /// The limit on the files of a branch.
 const MAX_FILES: usize = 4096;
@@ -22,8 +21,14 @@ const MAX_BYTES: u64 = 64 << 20;
 /// The number of branches that a message lists.
 const SHOWN: usize = 20;
 
+/// The branches of git repositories on this machine, and a directory for their trees.
+#[derive(Debug)]
+pub struct LocalBranches {
+    store: PathBuf,
+}
+
 /// A git repository on this machine.
-pub(super) struct Branches {
+struct Repository {
     git: GitProgram,
 }
 
@@ -34,21 +39,36 @@ struct Entry {
     object: String,
 }
 
-impl Branches {
+impl LocalBranches {
+    /// Keeps trees in the directory `store`, which need not exist.
+    pub fn new(store: PathBuf) -> Self {
+        Self { store }
+    }
+}
+
+impl Branches for LocalBranches {
+    fn tree(&self, directory: &Path, name: &str) -> std::result::Result<BranchTree, BranchFailure> {
+        let repository = Repository::open(directory)?;
+        let commit = repository.commit(name)?;
+        let path = repository.tree(&commit, &self.store).map_err(BranchFailure::Tree)?;
+        Ok(BranchTree { commit, path })
+    }
+}
+
+impl Repository {
     /// Opens the repository in a directory: a work tree or a bare repository.
-    pub(super) fn open(directory: &Path) -> std::result::Result<Self, Problem> {
+    fn open(directory: &Path) -> std::result::Result<Self, BranchFailure> {
         let inner = directory.join(".git");
         let place = if inner.exists() { inner } else { directory.to_owned() };
         if place.is_dir() && !(place.join("objects").is_dir() && place.join("HEAD").exists()) || !place.exists() {
-            let shown = escaped(&directory.to_string_lossy());
-            return Err(Problem::new("not a git repository").help(format!("{shown} has no objects of git")));
+            let help = format!("{} has no objects of git", escaped(&directory.to_string_lossy()));
+            return Err(BranchFailure::Repository { why: "not a git repository".to_owned(), help });
         }
         Ok(Self { git: GitProgram::new(&place, &[]) })
     }
 
     /// Returns the newest commit of a branch.
-    pub(super) fn commit(&self, branch: &str) -> std::result::Result<String, Problem> {
-        words::branch(branch)?;
+    fn commit(&self, branch: &str) -> std::result::Result<String, BranchFailure> {
         let name = format!("refs/heads/{branch}^{{commit}}");
         let found = self.run(&["rev-parse", "--verify", "--quiet", "--end-of-options", &name]);
         let id = found.map(|output| String::from_utf8_lossy(&output).trim().to_owned());
@@ -59,11 +79,14 @@ impl Branches {
     }
 
     /// Describes a branch that is not there.
-    fn unknown(&self, branch: &str) -> Problem {
+    fn unknown(&self, branch: &str) -> BranchFailure {
         let listed = self.run(&["for-each-ref", "--format=%(refname:strip=2)", "--count=1000", "refs/heads/"]);
         let names = match listed {
             Ok(names) => String::from_utf8_lossy(&names).into_owned(),
-            Err(error) => return Problem::new("git cannot read the repository").help(error.to_string()),
+            Err(error) => {
+                let why = "git cannot read the repository".to_owned();
+                return BranchFailure::Repository { why, help: error.to_string() };
+            }
         };
         let names: Vec<&str> = names.lines().collect();
         let help = match nearest(branch, names.iter().copied()) {
@@ -71,14 +94,14 @@ impl Branches {
             None if names.is_empty() => "the repository has no branch".to_owned(),
             None => format!("branches: {}", names[..names.len().min(SHOWN)].join(", ")),
         };
-        Problem::new("no such branch").help(help)
+        BranchFailure::Missing { help }
     }
 
     /// Returns a directory below `store` with the tree of a commit, and makes it if it is missing.
     ///
     /// # Errors
     /// [`Kind::System`](crate::base::error::Kind::System) and [`Kind::Refused`](crate::base::error::Kind::Refused).
-    pub(super) fn tree(&self, commit: &str, store: &Path) -> Result<PathBuf> {
+    fn tree(&self, commit: &str, store: &Path) -> Result<PathBuf> {
         let place = store.join(commit);
         if place.is_dir() {
             return Ok(place);
@@ -168,8 +191,23 @@ impl Branches {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
-    use crate::recipe::tests::git_repository;
+
+    /// Makes a git repository with the branch `main`, and runs a script in it.
+    fn git_repository(script: &str) -> TempDir {
+        let place = tempfile::tempdir().unwrap();
+        let script =
+            format!("set -e; git init -q -b main .; git config user.email a@b; git config user.name x; {script}");
+        #[allow(clippy::disallowed_methods, reason = "the repository of a test")]
+        let mut shell = std::process::Command::new("bash");
+        let made =
+            shell.arg("-ec").arg(script).current_dir(place.path()).env("GIT_CONFIG_GLOBAL", "/dev/null").output();
+        let made = made.unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        place
+    }
 
     #[test]
     fn the_tree_of_a_branch_has_the_bytes_of_its_commit() {
@@ -185,18 +223,21 @@ mod tests {
             ran.display()
         );
         let repository = git_repository(&script);
-        let branches = Branches::open(repository.path()).unwrap();
-        let commit = branches.commit("server").unwrap();
         let store = place.path().join("store");
-        let tree = branches.tree(&commit, &store).unwrap();
+        let branches = LocalBranches::new(store.clone());
+        let BranchTree { commit, path: tree } = branches.tree(repository.path(), "server").unwrap();
         assert_eq!(tree, store.join(&commit));
         assert_eq!(fs_err::read(tree.join("package.use/two")).unwrap(), b"a/b x\n");
         assert!(fs_err::symlink_metadata(tree.join("package.use/two")).unwrap().is_symlink());
         // No work tree was switched, and nothing of the repository ran.
         assert!(!repository.path().join("package.use").exists() && !ran.exists());
-        assert_eq!(branches.tree(&commit, &store).unwrap(), tree);
-        assert_ne!(branches.commit("other").unwrap(), commit);
+        assert_eq!(branches.tree(repository.path(), "server").unwrap().path, tree);
         assert_eq!(fs_err::read_dir(&store).unwrap().count(), 1);
+        assert_ne!(branches.tree(repository.path(), "other").unwrap().commit, commit);
+        match branches.tree(repository.path(), "sever") {
+            Err(BranchFailure::Missing { help }) => assert_eq!(help, "did you mean `server`?"),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -210,18 +251,19 @@ mod tests {
              tree=$(printf '100644 blob %s\\tx\\n' $blob | git mktree)
              tree=$(printf '040000 tree %s\\t.GIT\\n' $tree | git mktree) && git update-ref refs/heads/dot $(git commit-tree -m d $tree)";
         let repository = git_repository(script);
-        let branches = Branches::open(repository.path()).unwrap();
+        let branches = LocalBranches::new(place.path().to_owned());
         for name in ["../../x", "a$(touch y)", "-h", "", "a..b", "main^{tree}", "nope"] {
-            assert!(branches.commit(name).is_err(), "{name}");
+            assert!(branches.tree(repository.path(), name).is_err(), "{name}");
         }
         for (name, said) in
             [("link", "may leave its directory"), ("sub", "is not a regular file"), ("dot", "does not stay")]
         {
-            let commit = branches.commit(name).unwrap();
-            let error = branches.tree(&commit, place.path()).unwrap_err();
-            assert!(error.to_string().contains(said), "{name}: {error}");
+            match branches.tree(repository.path(), name) {
+                Err(BranchFailure::Tree(error)) => assert!(error.to_string().contains(said), "{name}: {error}"),
+                other => panic!("{name}: {other:?}"),
+            }
         }
         assert_eq!(fs_err::read_dir(place.path()).unwrap().count(), 0);
-        assert!(Branches::open(place.path()).is_err());
+        assert!(matches!(branches.tree(place.path(), "main"), Err(BranchFailure::Repository { .. })));
     }
 }
