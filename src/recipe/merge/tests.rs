@@ -3,7 +3,9 @@ use std::rc::Rc;
 
 use crate::base::error::Error;
 use crate::recipe::tests::{Place, job, refusal};
-use crate::recipe::{Action, Answers, AxisValue, BranchFailure, BranchTree, Branches, Job, TreeKind, load};
+use crate::recipe::{
+    Action, Answers, AxisValue, BranchFailure, BranchTree, Branches, Job, Request, TreeKind, load, load_each,
+};
 
 const TREE: &str = "[source]\nstage3 = 'amd64-musl'\n[portage]\nrepositories = ['repo']\n[build]\nprofile = 'main:base'\n\
                     [vars]\nV = 'root'\nW = 'root'\n";
@@ -188,6 +190,35 @@ fn options_and_answers_reach_the_recipes_that_have_them() {
     assert!(refusal(&request).contains("the recipe does not ask for"));
 }
 
+#[test]
+fn the_missing_answers_of_all_recipes_are_in_one_error() {
+    let place = Place::new();
+    place.write("quern-tree.toml", TREE);
+    let ask = |name: &str| format!("[ask.{name}]\nquestion = 'The {name}'\n[build]\nkind = 'stage4'\n");
+    place.write("p/quern.toml", ask("box"));
+    place.write("p/c/quern.toml", format!("needs = ['../../other', '..']\n{}", ask("own")));
+    place.write("other/quern.toml", ask("third"));
+    let (files, shown) = (["p/quern.toml", "p/c/quern.toml", "other/quern.toml"], ["box", "own", "third"]);
+    let all = |refused: &str, count: &str| {
+        assert!(refused.contains(count), "{refused}");
+        for name in shown {
+            assert_eq!(refused.matches(&format!("no answer to `{name}`")).count(), 1, "{refused}");
+        }
+    };
+    all(&refusal(&place.request(&["p/c/quern.toml"])), "reading the recipe p/c/quern.toml: 3 mistakes");
+    let files: Vec<PathBuf> = files.iter().map(PathBuf::from).collect();
+    let each = |request: &Request| load_each(request, &files, &mut crate::recipe::ask::Nobody);
+    let mut request = place.request(&[]);
+    let error = each(&request).unwrap_err();
+    all(&format!("{error}{}", error.details().unwrap()), "reading the recipes of 3 images: 3 mistakes");
+    // A mistake of a recipe comes with the answers that it and the others lack.
+    place.write("p/c/quern.toml", format!("needs = ['../../other']\nname = '/'\n{}", ask("own")));
+    all(&refusal(&place.request(&["p/c/quern.toml"])), "4 mistakes");
+    place.write("p/c/quern.toml", ask("own"));
+    request.answers.0.extend(shown.map(|name| (name.to_owned(), "yes".to_owned().into())));
+    assert_eq!(each(&Request { shared: true, ..request }).unwrap().len(), 3);
+}
+
 /// A tree of tuples with the fragments of the axes `a` and `b`.
 fn tuples(fragments: &[(&str, &str)]) -> Place {
     let place = Place::new();
@@ -352,7 +383,7 @@ fn branches_of_git_are_values_of_an_axis() {
     let with = |tuple: &str| {
         place.write("quern-tree.toml", format!("{TREE}{axis}[[tuple]]\nname = 't'\nportage = '{tuple}'\n"));
         let branches: Rc<dyn Branches> = Rc::new(Fake(place.path().to_owned()));
-        crate::recipe::Request { branches: Some(branches), ..place.request(&["t"]) }
+        Request { branches: Some(branches), ..place.request(&["t"]) }
     };
     place.write("files/package.use/a", "a/b x\n");
     for branch in ["server", "feature/x"] {

@@ -123,6 +123,12 @@ fn advisories(stand: &Stand, recipe: &Path) {
     assert_eq!(audit(&[]), affected);
     let other = ["--planned", "--set", "emerge.packages=[\"app-misc/mime-types\"]"];
     assert!(audit(&other).ends_with("0 of 2 packages are affected\n"));
+    // The packages of the image that another one starts from are in that one, too.
+    let child = "from = \"seen.toml\"\n[emerge]\npackages = [\"app-misc/mime-types\"]\n";
+    let child = stand.env.write("child.toml", child);
+    let planned = stand.env.run(["audit", text(&child), "--planned"]).success();
+    assert!(!planned.stderr.contains("left out of account"), "{}", planned.stderr);
+    assert!(planned.stdout.ends_with("1 of 3 packages are affected\n"), "{}", planned.stdout);
     let denied = stand.env.run(["build", text(recipe), "--deny", "glsa"]).code(1);
     assert!(denied.stderr.contains("error: security advisories affect packages of seen\n"), "{}", denied.stderr);
     assert!(denied.stderr.contains("GLSA 202601-01") && !denied.stderr.contains("merging"), "{}", denied.stderr);

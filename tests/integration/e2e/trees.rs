@@ -137,6 +137,37 @@ fn root_an_image_starts_from_the_merged_packages_of_another() {
 }
 
 #[test]
+fn root_packages_are_resolved_on_the_layers_of_the_parent() {
+    let Some(mut stand) = Stand::sharing(Privilege::Root) else { return };
+    stand.env.set("SOURCE_DATE_EPOCH", EPOCH);
+    let overlay = stand.overlay("masters = gentoo\nthin-manifests = true\n");
+    stand.ebuild("app-own", "above", "RDEPEND=\"app-test/tiny\"\n");
+    let repositories = format!("portage.repositories={:?}", [stand.world.repository(), overlay]);
+    stand.env.write("below.toml", format!("{HEAD}[emerge]\npackages = [\"app-test/tiny\"]\n"));
+    let recipe = stand.env.write("above.toml", "from = \"below.toml\"\n[emerge]\npackages = [\"app-own/above\"]\n");
+    let run = |words: &[&str]| stand.env.run([words, &["--set", &repositories]].concat()).success();
+    let plan = || run(&["plan", text(&recipe)]);
+    let before = plan();
+    let said =
+        "the packages of the image below are left out of account: they are unknown until the image below is built";
+    assert!(
+        before.stderr.contains(said) && before.stdout.contains("app-test/tiny"),
+        "{}{}",
+        before.stdout,
+        before.stderr
+    );
+    let _ = run(&["build", text(&stand.env.path("below.toml"))]);
+    for looked in [plan(), run(&["explain", text(&recipe), "app-own/above"])] {
+        assert!(!looked.stderr.contains("left out of account"), "{}", looked.stderr);
+        assert!(
+            looked.stdout.contains("app-own/above") && !looked.stdout.contains("app-test/tiny"),
+            "{}",
+            looked.stdout
+        );
+    }
+}
+
+#[test]
 fn userns_the_tree_of_the_profiles_says_hello() {
     let Some(mut stand) = Stand::sharing(Privilege::Userns) else { return };
     stand.env.set("SOURCE_DATE_EPOCH", EPOCH);
