@@ -1,6 +1,6 @@
 //! A step that runs emerge in the builder tree.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use super::daemons::{self, Daemons};
 use super::metadata::{self, Metadata};
@@ -210,17 +210,16 @@ impl Builder<'_> {
         let in_place = self.parts.job.build.kind == TreeKind::Stage4;
         let daemons = Daemons::new(&step.name, list, &[], paths)?;
         let mut observer = observe::Emerge::new(paths, in_place, daemons, at.ui)?;
-        let start = Instant::now();
         let exit = enter::run(&plan, Io::Observe(&mut observer))?;
         self.account(began, exit, at)?;
         if let Some(error) = observer.daemons.error() {
             return Err(error);
         }
+        if let Some(seconds) = plan.limit.filter(|_| observer.timed_out) {
+            return Err(Error::build(format!("the step {} timed out after {seconds} s", step.name)));
+        }
         if exit.success() {
             return if step.is_depclean() { self.check_wanted(step) } else { Ok(()) };
-        }
-        if let Some(seconds) = plan.limit.filter(|limit| start.elapsed() >= Duration::from_secs(*limit)) {
-            return Err(Error::build(format!("the step {} timed out after {seconds} s", step.name)));
         }
         if let Some(error) = portage::binhost::refusal(&String::from_utf8_lossy(&observer.tail())) {
             return Err(error);

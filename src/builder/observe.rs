@@ -30,6 +30,8 @@ pub(super) struct Emerge<'a> {
     began: bool,
     watcher: Watcher,
     last: Packages,
+    /// True if it did not end in time.
+    pub(super) timed_out: bool,
     /// True if the builder tree is the image.
     in_place: bool,
     pub(super) daemons: Daemons<'a>,
@@ -46,6 +48,7 @@ impl<'a> Emerge<'a> {
             began: false,
             watcher,
             last: Packages::default(),
+            timed_out: false,
             in_place,
             daemons,
         })
@@ -87,6 +90,10 @@ impl Observer for Emerge<'_> {
             Some(sentence) => self.ui.warn(&sentence),
             None => {}
         }
+    }
+
+    fn timed_out(&mut self) {
+        self.timed_out = true;
     }
 
     fn daemon(&mut self, index: usize, bytes: &[u8]) {

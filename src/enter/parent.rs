@@ -66,6 +66,8 @@ pub trait Observer {
     fn tick(&mut self);
     /// Takes a process that the command left behind. Only a plan with [`Plan::left`] reports any.
     fn left(&mut self, left: &Left);
+    /// Is called when the command has reached [`Plan::limit`] and is asked to end. Its exit code then tells nothing.
+    fn timed_out(&mut self) {}
     /// Takes the next bytes of the output of the daemon at `index` of the plan, or none at its end.
     fn daemon(&mut self, _index: usize, _bytes: &[u8]) {}
     /// Takes the failure of a daemon.

@@ -41,13 +41,16 @@ impl Limit {
         Self { at, signal: Signal::SIGTERM, sandbox }
     }
 
-    /// Asks the command to end when its time is over, and kills it if it does not end.
-    fn enforce(&mut self) {
-        if self.at.is_some_and(|at| Instant::now() >= at) {
-            kill(self.sandbox, self.signal).ok();
-            self.at = (self.signal == Signal::SIGTERM).then(|| Instant::now() + GRACE);
-            self.signal = Signal::SIGKILL;
+    /// Asks the command to end when its time is over, and kills it if it does not end. Returns true when it asks.
+    fn enforce(&mut self) -> bool {
+        if self.at.is_none_or(|at| Instant::now() < at) {
+            return false;
         }
+        kill(self.sandbox, self.signal).ok();
+        let asks = self.signal == Signal::SIGTERM;
+        self.at = asks.then(|| Instant::now() + GRACE);
+        self.signal = Signal::SIGKILL;
+        asks
     }
 }
 
@@ -94,7 +97,9 @@ impl<'a> Watch<'a> {
             if now_ended {
                 (ended, self.hung) = (true, false);
             }
-            limit.enforce();
+            if limit.enforce() && !ended {
+                self.observer.timed_out();
+            }
             if ticked.elapsed() >= TICK {
                 self.observer.tick();
                 running.take(channel, Some(self.observer));

@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -71,8 +70,7 @@ impl Builder<'_> {
         let mask = Mask::new(secrets::of(step))?;
         let daemons = Daemons::new(&step.name, &step.daemons, &step.secrets, paths)?;
         let (log, tail, left) = (open_log(&log)?, VecDeque::new(), Vec::new());
-        let mut observer = Output { ui: at.ui, log, tail, left, mask, daemons };
-        let began = Instant::now();
+        let mut observer = Output { ui: at.ui, log, tail, left, mask, daemons, timed_out: false };
         let exit = enter::run(&plan, Io::Observe(&mut observer))?;
         for left in &observer.left {
             // The command may have a part of a secret.
@@ -82,10 +80,10 @@ impl Builder<'_> {
         if let Some(error) = observer.daemons.error() {
             return Err(error);
         }
-        if exit.success() {
+        let limit = step.timeout.filter(|_| observer.timed_out);
+        if exit.success() && limit.is_none() {
             return Ok(());
         }
-        let limit = step.timeout.filter(|limit| began.elapsed() >= Duration::from_secs(*limit));
         Err(failed(step, exit, limit, &observer.tail))
     }
 }
@@ -155,6 +153,8 @@ struct Output<'a> {
     left: Vec<String>,
     mask: Mask,
     daemons: Daemons<'a>,
+    /// True if it did not end in time.
+    timed_out: bool,
 }
 
 impl Observer for Output<'_> {
@@ -180,6 +180,10 @@ impl Observer for Output<'_> {
 
     fn left(&mut self, process: &Left) {
         self.left.push(plain(&process.command, WIDTH));
+    }
+
+    fn timed_out(&mut self) {
+        self.timed_out = true;
     }
 
     fn daemon(&mut self, index: usize, bytes: &[u8]) {

@@ -150,6 +150,7 @@ fn a_failed_step_leaves_no_layer(privilege: Privilege) {
         ("run = \"#!/bin/bash -e\\nfalse\\ntouch /z\"", "exited with code 1"),
         ("run = 'true'\ncreates = [\"/nope\"]", "did not make /nope"),
         ("run = 'sleep 1000'\ntimeout = \"1s\"", "timed out after 1 s"),
+        ("run = 'trap \"exit 0\" TERM; while :; do sleep 0.1; done'\ntimeout = \"1s\"", "timed out after 1 s"),
         ("run = 'trap : TERM; while :; do sleep 1 || :; done'\ntimeout = \"1s\"", "timed out after 1 s"),
         ("run = 'kill -9 $$'", "was killed by signal 9 (SIGKILL)"),
         ("run = 'true'\nshell = [\"/no/shell\"]", "the tree has no /no/shell"),
