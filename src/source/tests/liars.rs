@@ -442,7 +442,7 @@ fn misbehaving_servers_alone_and_before_an_honest_mirror() {
     let wrong = Mutex::new(Vec::new());
     // Run them in parallel: they mostly wait.
     std::thread::scope(|scope| {
-        for _ in 0..16 {
+        for _ in 0..8 {
             scope.spawn(|| {
                 while let Some(liar) = LIARS.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
                     if let Err(error) = judge(liar) {

@@ -37,7 +37,7 @@ mod snapshot;
 fn http() -> Http {
     Http::with(Patience {
         // A loaded machine makes honest servers pause, too.
-        stall: Duration::from_millis(1500),
+        stall: Duration::from_secs(3),
         connect: Duration::from_secs(2),
         document: Duration::from_secs(10),
         pause: Duration::from_millis(10),
