@@ -68,6 +68,7 @@ fn spent(tree: &Path, outdir: &Path, oci: Option<&Oci>) -> Result<[f64; 2]> {
     let before = cpu();
     let date = SourceDate::new(1_700_000_000);
     let spec = ImageSpec {
+        sbom: &[],
         base: "bench".to_owned(),
         suffix: Compression::Gzip.suffix(),
         title: "bench",
@@ -86,6 +87,7 @@ fn spent(tree: &Path, outdir: &Path, oci: Option<&Oci>) -> Result<[f64; 2]> {
     let (contents, manifest) = (contents.finish()?, manifest.finish()?);
     let between = cpu();
     let content = Content {
+        sbom: &[],
         tarball: &tarball,
         packed: &packed,
         split: &[],

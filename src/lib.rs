@@ -25,7 +25,7 @@
 //! | 9 | [`pipeline`] | build, lock, shell, plan: one straight function per file | open files, use the network or start processes itself |
 //! | 9 | [`serve`] | the web server for a directory of binary packages | write, follow symlinks |
 //! | 8 | [`builder`] | the trees of one build: overlays, and the steps that change them | know how a sandbox is made |
-//! | 8 | [`output`] | results: tarball, checksums, listings, provenance, OCI layout | show a name before the result is whole and on disk |
+//! | 8 | [`output`] | results: tarball, checksums, listings, provenance, bills of materials, OCI layout | show a name before the result is whole and on disk |
 //! | 7 | [`plan`] | what a build does, as a value: steps and their keys, mounts, removals, results | do any of it |
 //! | 6 | [`source`] | a recipe's inputs: located, fetched, verified, unpacked; trees of git branches | judge signatures |
 //! | 6 | [`portage`] | Portage's configuration, command lines and reports as values | touch a tree |

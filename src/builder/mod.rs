@@ -14,6 +14,7 @@ pub mod elf;
 pub mod export;
 pub mod failed;
 pub mod host;
+pub mod installed;
 mod layer;
 mod leak;
 pub mod look;

@@ -30,8 +30,8 @@ use crate::ui::summary::{self, Summary};
 ///
 /// Downloads and verifies the stage3 and the ebuild repositories if the store lacks them, merges the packages of the recipe with emerge,
 /// strips the image and writes the results to the outdir. The results are NAME-YYYY-MM-DD.tar.gz (or .tar.xz, .tar.zst, .tar; see
-/// build.compression), its .sha256, .CONTENTS.gz and .mtree.gz, the provenance as .json, and an OCI layout NAME-YYYY-MM-DD.oci if the
-/// recipe has an [oci] table. A result appears in the outdir only when it is complete. Packages that were built before come from the
+/// build.compression), its .sha256, .CONTENTS.gz and .mtree.gz, the provenance as .json, bills of materials as .spdx.json and .cdx.json
+/// if build.sbom asks for them, and an OCI layout NAME-YYYY-MM-DD.oci if the recipe has an [oci] table. A result appears in the outdir only when it is complete. Packages that were built before come from the
 /// cache. DIR builds the image of the recipe DIR/quern.toml, after the one that it starts from; DIR/... builds all images in and below
 /// the directory DIR.
 #[derive(Debug, Clone, clap::Args)]

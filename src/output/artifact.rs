@@ -12,7 +12,7 @@ use crate::archive::pack::Packed;
 use crate::base::arch::Platform;
 use crate::base::error::{Context as _, Result};
 use crate::base::time::SourceDate;
-use crate::recipe::{Job, Oci};
+use crate::recipe::{Job, Oci, SbomFormat};
 
 /// The role of a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub enum Role {
     SplitChecksum(String),
     /// The provenance of the image.
     Provenance,
+    /// The bill of materials in this form.
+    Sbom(SbomFormat),
     /// An OCI image layout. Its layer is the tarball, unless the recipe cuts it.
     OciLayout {
         /// The tag of the image.
@@ -95,6 +97,8 @@ pub struct ImageSpec<'a> {
     pub platform: Platform,
     /// The names of archives with parts of the image.
     pub split: Vec<&'a str>,
+    /// The forms of the bill of materials.
+    pub sbom: &'a [SbomFormat],
     /// The OCI image, if the recipe asks for one.
     pub oci: Option<&'a Oci>,
     /// True if the only result is a directory of packages.
@@ -160,6 +164,8 @@ pub struct Content<'a> {
     pub manifest: &'a [u8],
     /// The provenance ([`provenance::document`](super::provenance::document)).
     pub provenance: &'a [u8],
+    /// The bills of materials, in the order of [`ImageSpec::sbom`].
+    pub sbom: &'a [Vec<u8>],
 }
 
 impl<'a> ImageSpec<'a> {
@@ -179,6 +185,7 @@ impl<'a> ImageSpec<'a> {
             date,
             platform: platform::of_job(job),
             split: job.split.keys().map(String::as_str).collect(),
+            sbom: &job.build.sbom,
             oci: job.oci.as_ref(),
             packages: job.build.packages_only,
         })
@@ -211,6 +218,7 @@ impl<'a> ImageSpec<'a> {
         let split = |name: &&str| [Role::Split((*name).to_owned()), Role::SplitChecksum((*name).to_owned())];
         roles.extend(self.split.iter().flat_map(split));
         roles.push(Role::Provenance);
+        roles.extend(self.sbom.iter().copied().map(Role::Sbom));
         if let Some(oci) = self.oci {
             roles.push(Role::OciLayout { tag: oci::tag(oci, self.date)? });
         }
@@ -236,6 +244,7 @@ impl<'a> ImageSpec<'a> {
             Role::Split(name) => self.split_archive(name),
             Role::SplitChecksum(name) => format!("{}.sha256", self.split_archive(name)),
             Role::Provenance => format!("{base}.json"),
+            Role::Sbom(format) => format!("{base}.{}", format.suffix()),
             Role::OciLayout { .. } => format!("{base}.oci"),
             Role::Packages => format!("{base}.packages"),
         }
@@ -270,6 +279,11 @@ impl<'a> ImageSpec<'a> {
                 Role::Contents => Body::Bytes(content.contents.into()),
                 Role::Manifest => Body::Bytes(content.manifest.into()),
                 Role::Provenance => Body::Bytes(content.provenance.into()),
+                Role::Sbom(format) => {
+                    let place = self.sbom.iter().position(|other| other == format);
+                    let Some(document) = place.and_then(|place| content.sbom.get(place)) else { continue };
+                    Body::Bytes(document.into())
+                }
                 Role::OciLayout { .. } => {
                     let Some(oci) = self.oci else { continue };
                     let (layers, names) = self.layers(content);

@@ -14,6 +14,7 @@ pub mod contents;
 pub mod oci;
 pub(crate) mod platform;
 pub mod provenance;
+pub mod sbom;
 mod staging;
 pub mod tarball;
 #[cfg(test)]

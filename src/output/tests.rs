@@ -88,6 +88,7 @@ fn publish_with(outdir: &Path, bytes: &[u8], claim: Option<(&Store, &Path)>) -> 
         layers: &[],
         contents: b"listing",
         manifest: b"#mtree",
+        sbom: &[],
         provenance: b"{}",
     };
     let claim = claim.map(|(store, recipe)| Claim::new(store, outdir, &spec.base, recipe));

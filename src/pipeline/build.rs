@@ -14,17 +14,20 @@ use crate::builder::base::Base;
 use crate::builder::binhost::FromHost;
 use crate::builder::chain::Chain;
 use crate::builder::cuts::LowerImage;
+use crate::builder::installed;
 use crate::builder::packages::{Packages, Used};
 use crate::builder::{ALL_STEPS, BuildParts, Builder, StepOptions};
 use crate::fs::rootfs::Rootfs;
 use crate::os::space;
 use crate::output::provenance::{BaseOrigin, BinhostOrigin, Command, RepositoryOrigin};
+use crate::output::sbom::Materials;
 use crate::output::{self, Claim, Content, Contents, ImageSpec, PackageDirectory, Published, Staging, provenance};
 use crate::plan::Plan;
 use crate::plan::view::Caches;
 use crate::portage::BuilderInfo;
 use crate::portage::binhost::HostIndex;
 use crate::portage::emerge::Step;
+use crate::portage::installed::Installed;
 use crate::recipe::Job;
 use crate::source::binhost::BinhostInput;
 use crate::source::fetched::{self, FetchInput};
@@ -292,21 +295,23 @@ impl<'a> Built<'a> {
         }
         builder.ship()?;
         let image = builder.image()?;
+        // The strip rules may remove the records of the packages.
+        let packages = if job.build.sbom.is_empty() { Vec::new() } else { installed::packages(&image)? };
         self.at.ui.stage("stripping the image");
         strip::apply(&image, &self.plan.strip, self.at.ui)?;
         self.at.ui.done();
         builder.check_image_secrets(&image, self.at)?;
         builder.image_warning()?.iter().for_each(|warning| self.at.ui.warn(warning));
         let built = Built { binhosts: binhost_origins(&ebuilds.binhosts, &indexes, &from_hosts), ..self };
-        publish(&built, builder, &image, (staging, &claim))
+        publish(&built, builder, (&image, &packages), (staging, &claim))
     }
 }
 
-/// Packs the tree `image` and publishes all results.
+/// Packs the tree `image`, which had `packages` before it was stripped, and publishes all results.
 fn publish(
     built: &Built<'_>,
     builder: &Builder<'_>,
-    image: &Rootfs,
+    (image, packages): (&Rootfs, &[Installed]),
     (staging, claim): (Staging, &Claim<'_>),
 ) -> Result<Published> {
     let Built { inputs, lower, binhosts, plan, spec, at } = built;
@@ -335,6 +340,16 @@ fn publish(
     let origins = provenance::Inputs { binhosts: binhosts.clone(), ..inputs.origins(&plan.steps) };
     let named = layers.iter().map(|layer| (spec.layer(&layer.packed), &layer.packed));
     let parts = split.iter().map(|archive| (spec.split_archive(&archive.name), &archive.packed));
+    let materials = Materials {
+        title: spec.title,
+        date: at.date,
+        tarball: (&name, &packed),
+        kind: inputs.job.build.kind,
+        base: &origins.base,
+        repositories: &origins.repositories,
+        packages,
+    };
+    let sbom: Vec<_> = spec.sbom.iter().map(|format| materials.document(*format)).collect::<Result<_>>()?;
     let subjects: Vec<_> = [(name, &packed)].into_iter().chain(parts).chain(named).collect();
     let provenance = provenance::document(inputs.job, &origins, &subjects, at.date)?;
     let (contents, manifest) = (contents.finish()?, manifest.finish()?);
@@ -346,6 +361,7 @@ fn publish(
         contents: &contents,
         manifest: &manifest,
         provenance: &provenance,
+        sbom: &sbom,
     };
     output::publish(staging, spec.artifacts(&content)?, Some(claim))
 }

@@ -25,11 +25,13 @@ pub mod elog;
 pub mod emerge;
 pub mod events;
 pub mod failure;
+pub mod installed;
 pub mod left;
 pub mod makeconf;
 pub mod profile;
 pub mod query;
 pub mod repos;
+pub mod specification;
 pub mod text;
 pub mod workdir;
 

@@ -50,6 +50,7 @@ pub(crate) fn job() -> Job {
             image_name: None,
             workdir_tmpfs: None,
             keep_failed: false,
+            sbom: Vec::new(),
             compression: Compression::default(),
             epoch: None,
         },

@@ -43,9 +43,9 @@ pub use job::{
     Accelerate, Action, AxisValue, BaseSpec, Bind, BindContent, Binhost, Bounds, Build, Ccache, Compression, CopySpec,
     Daemon, EMERGE_MOUNTS, Emerge, Fetch, FetchFrom, FileSpec, FuntooProfile, Git, GroupSpec, Init, Job, Jobserver,
     MetaRepo, MetaRepoPlace, Oci, Origin, OtherImage, Password, Phase, Portage, ProfileName, ProfileSpec, Ready,
-    Rebuild, Refresh, RepositorySpec, Script, Secret, SecretValue, Sharing, SignedFile, Snapshot, SnapshotFormat,
-    Source, Step, StepCache, StepRoot, StepTmpfs, Strip, Switch, System, TreeKind, Units, UserSpec, Version, Volume,
-    WriteSpec, names_step,
+    Rebuild, Refresh, RepositorySpec, SbomFormat, Script, Secret, SecretValue, Sharing, SignedFile, Snapshot,
+    SnapshotFormat, Source, Step, StepCache, StepRoot, StepTmpfs, Strip, Switch, System, TreeKind, Units, UserSpec,
+    Version, Volume, WriteSpec, names_step,
 };
 pub use memo::Memo;
 

@@ -45,6 +45,7 @@ fn publish_tree(env: &TestEnv, (compression, format): (Compression, Format)) -> 
     };
     let date = SourceDate::new(1_700_000_000);
     let spec = ImageSpec {
+        sbom: &[],
         base: "demo-2023-11-14".to_owned(),
         suffix: compression.suffix(),
         title: "demo",
@@ -62,6 +63,7 @@ fn publish_tree(env: &TestEnv, (compression, format): (Compression, Format)) -> 
     let options = Options { epoch: date.epoch(), format, layer: true, ..Options::default() };
     let packed = pack(tree, outputs, &options, &Silent).unwrap();
     let content = Content {
+        sbom: &[],
         tarball: &tarball,
         packed: &packed,
         split: &[],

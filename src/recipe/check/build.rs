@@ -9,7 +9,7 @@ use crate::base::text::{escaped, nearest};
 use crate::recipe::diagnostic::{Finding, Place, Problem};
 use crate::recipe::parse::Is;
 use crate::recipe::variables::tree_name;
-use crate::recipe::{Build, Compression, Emerge, Strip, TreeKind, atom, package_files, words};
+use crate::recipe::{Build, Compression, Emerge, SbomFormat, Strip, TreeKind, atom, package_files, words};
 
 /// The limit on `jobs`. A greater number is a typing error.
 pub(super) const MAX_JOBS: i64 = 1024;
@@ -51,6 +51,7 @@ impl Checker<'_> {
         let include_system = self.bool("build", "include-system").unwrap_or(false);
         let keep_failed = self.bool("build", "keep-failed").unwrap_or(true);
         let epoch = self.epoch();
+        let sbom = self.sbom();
         let build = profile.zip(outdir).map(|(profile, outdir)| Build {
             profile,
             profile_packages,
@@ -65,8 +66,21 @@ impl Checker<'_> {
             keep_failed,
             compression,
             epoch,
+            sbom,
         });
         Some((build, kind))
+    }
+
+    fn sbom(&mut self) -> Vec<SbomFormat> {
+        let format = |text: &str| match text {
+            "spdx" => Ok(SbomFormat::Spdx),
+            "cyclonedx" => Ok(SbomFormat::CycloneDx),
+            _ => Err(Problem::new("not a form of a bill of materials").help("use spdx and cyclonedx")),
+        };
+        let mut forms = self.each("build", "sbom", "form", format).unwrap_or_default();
+        forms.sort_by_key(|form| form.suffix());
+        forms.dedup();
+        forms
     }
 
     fn epoch(&mut self) -> Option<u64> {

@@ -300,6 +300,7 @@ pub(super) const KEYS: &[Key] = &[
     key("build", "keep-failed", Type::Bool, "keep-failed = false"),
     key("build", "epoch", Type::Int, "epoch = 1700000000"),
     key("build", "compression", Type::Str, r#"compression = "gzip""#),
+    key("build", "sbom", Type::Strs, r#"sbom = ["spdx", "cyclonedx"]"#),
     key("emerge", "packages", Type::Strs, r#"packages = ["@profile", "app-misc/hello"]"#),
     key("emerge", "jobs", Type::Int, "jobs = 6"),
     key("emerge", "options", Type::Strs, r#"options = ["--with-bdeps=y"]"#),

@@ -42,6 +42,7 @@ mod refusals;
 mod repeat;
 mod repositories;
 mod results;
+mod sbom;
 mod secrets;
 mod seeing;
 mod settings;

@@ -7,8 +7,7 @@ use super::{EPOCH, Stand, ask, text};
 use crate::env::{PROGRAM, Privilege, output};
 
 /// A recipe without Portage's records, which contain times.
-const RECIPE: &str =
-    "[emerge]\npackages = [\"app-test/tiny\", \"app-test/odd\"]\n[strip]\npaths = [\"/var/db/pkg\"]\n[oci]\n";
+const RECIPE: &str = "sbom = [\"spdx\", \"cyclonedx\"]\n[emerge]\npackages = [\"app-test/tiny\", \"app-test/odd\"]\n[strip]\npaths = [\"/var/db/pkg\"]\n[oci]\n";
 
 /// A recipe with Portage's records. They contain the order in which packages were merged, which is fixed only with one job.
 const WITH_RECORDS: &str = "[emerge]\npackages = [\"app-test/tiny\", \"app-test/odd\"]\njobs = 1\n";
@@ -40,11 +39,12 @@ fn built_under(umask: &str, stand: &mut Stand, rest: &str, keep: &str) -> PathBu
     kept
 }
 
-/// Compares the tarball, the provenance and the index of the layout, which contains the digest of the manifest.
+/// Compares the tarball, the documents about it and the index of the layout, which contains the digest of the manifest.
 #[track_caller]
 fn assert_same(one: &Path, other: &Path) {
-    for name in ["same-2023-11-14.tar.gz", "same-2023-11-14.oci/index.json", "same-2023-11-14.json"] {
-        let (one, other) = (one.join(name), other.join(name));
+    for name in [".tar.gz", ".oci/index.json", ".json", ".spdx.json", ".cdx.json"] {
+        let name = format!("same-2023-11-14{name}");
+        let (one, other) = (one.join(&name), other.join(&name));
         let same = std::fs::read(&one).unwrap() == std::fs::read(&other).unwrap();
         assert!(same, "{} and {} differ: {:#?}", one.display(), other.display(), differences(&one, &other));
     }
