@@ -338,7 +338,7 @@ impl Start<'_> {
 /// Looks at one step of a recipe.
 ///
 /// # Errors
-/// Those of [`steps`]; [`Kind::Usage`] if the recipe has no step of that name, or its steps are not known.
+/// Those of [`Looks::steps`]; [`Kind::Usage`] if the recipe has no step of that name, or its steps are not known.
 pub fn step(job: &Job, origin: &Path, name: &str, at: &Site<'_>) -> Result<Status> {
     let seen = Looks::default()
         .steps(job, origin, &StepOptions::default(), at)?
