@@ -390,20 +390,27 @@ impl Store {
     /// [`Kind::System`] if it cannot be made.
     pub fn scratch(&self) -> Result<Scratch> {
         let place = self.root().join("builds");
-        let lock = |path: &Path| -> Result<Option<File>> {
+        let locked = |path: &Path| -> Result<Option<File>> {
             let Ok(directory) = fs_err::File::open(path) else { return Ok(None) };
-            let locked = try_lock(directory.file(), Mode::Exclusive).system(|| "locking a scratch directory")?;
-            Ok(locked.then(|| directory.into_file()))
+            let ours = try_lock(directory.file(), Mode::Exclusive).system(|| "locking a scratch directory")?;
+            Ok(ours.then(|| directory.into_file()))
         };
+        // Another process must not take a directory that is not locked yet for one that nobody uses.
+        let builds = fs_err::File::open(&place).system(|| "locking the work directories")?;
+        lock::hold(builds.file(), &place, Mode::Exclusive, || {})?;
         for old in super::clean::children(&place)? {
             let ours = old.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SCRATCH));
             // A recipe may have such a name, too.
-            if ours && !old.with_added_extension("lock").exists() && lock(&old)?.is_some() {
-                remove_tree(&old)?;
+            if ours && !old.with_added_extension("lock").exists() {
+                let lock = locked(&old)?;
+                // The process that made it may have removed it before its lock ended.
+                if lock.is_some() && old.exists() {
+                    remove_tree(&old)?;
+                }
             }
         }
         let mut scratch = Scratch::new(&place)?;
-        scratch._lock = lock(scratch.paths.directory())?;
+        scratch._lock = locked(scratch.paths.directory())?;
         Ok(scratch)
     }
 }
@@ -491,5 +498,29 @@ impl Work {
     fn write(&self, state: &State) -> Result<()> {
         let text = serde_json::to_vec(state).context(Kind::System, || "recording the state of the build")?;
         atomic::replace(&self.paths.state(), &text, 0o600)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn simultaneous_looks_keep_their_scratch_directories() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(home.path()).unwrap();
+        fs_err::create_dir_all(home.path().join("builds/shell-left-behind")).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..40 {
+                        let scratch = store.scratch().unwrap();
+                        assert!(scratch.paths().tree().is_dir());
+                        fs_err::create_dir(scratch.paths().tree().join("used")).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(fs_err::read_dir(home.path().join("builds")).unwrap().count(), 0);
     }
 }
