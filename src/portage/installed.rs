@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::specification::{self, Specification};
+use crate::base::error::Result;
 
 /// An installed package.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,32 +35,33 @@ pub struct Installed {
 }
 
 impl Installed {
-    /// Takes the record of the package `pf` (name, version and revision) of `category`. `file` returns the text of a file of the record, or
-    /// an empty text if it does not exist. Returns `None` if `pf` has no version.
-    pub fn new(category: &str, pf: &str, file: impl Fn(&str) -> String) -> Option<Self> {
-        let (name, version) = split_version(pf)?;
-        let one = |name: &str| file(name).split_whitespace().collect::<Vec<_>>().join(" ");
-        let words = |name: &str| file(name).split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        let enabled: BTreeSet<String> = words("USE").into_iter().collect();
-        let flags: BTreeSet<String> =
-            words("IUSE").iter().map(|flag| flag.trim_start_matches(['+', '-']).to_owned()).collect();
-        let flags = flags.into_iter().map(|flag| (flag.clone(), enabled.contains(&flag))).collect();
-        Some(Self {
+    /// Takes the record of the package `pf` (name, version and revision) of `category`. `field` returns a file of the record with single blanks
+    /// between the words, or an empty text if it does not exist. Returns `None` if `pf` has no version.
+    ///
+    /// # Errors
+    /// Those of `field`.
+    pub fn new(category: &str, pf: &str, field: impl Fn(&str) -> Result<String>) -> Result<Option<Self>> {
+        let Some((name, version)) = split_version(pf) else { return Ok(None) };
+        let words = |text: String| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let (enabled, known) = (BTreeSet::from_iter(words(field("USE")?)), words(field("IUSE")?));
+        let flags: BTreeSet<&str> = known.iter().map(|flag| flag.trim_start_matches(['+', '-'])).collect();
+        let flags = flags.into_iter().map(|flag| (flag.to_owned(), enabled.contains(flag))).collect();
+        Ok(Some(Self {
             name: format!("{category}/{name}"),
             version: version.to_owned(),
-            slot: one("SLOT"),
-            repository: one("repository"),
-            licence: one("LICENSE"),
-            homepages: words("HOMEPAGE"),
-            description: one("DESCRIPTION"),
+            slot: field("SLOT")?,
+            repository: field("repository")?,
+            licence: field("LICENSE")?,
+            homepages: words(field("HOMEPAGE")?),
+            description: field("DESCRIPTION")?,
             flags,
             enabled,
-            eapi: one("EAPI"),
-            chost: one("CHOST"),
-            size: one("SIZE").parse().ok(),
-            runtime: ["RDEPEND", "PDEPEND", "IDEPEND"].map(one).join(" "),
-            build: one("BDEPEND"),
-        })
+            eapi: field("EAPI")?,
+            chost: field("CHOST")?,
+            size: field("SIZE")?.parse().ok(),
+            runtime: [field("RDEPEND")?, field("PDEPEND")?, field("IDEPEND")?].join(" "),
+            build: field("BDEPEND")?,
+        }))
     }
 
     /// Returns true if the USE flag was enabled.
@@ -109,7 +111,7 @@ mod tests {
 
     fn package(pf: &str, files: &[(&str, &str)]) -> Installed {
         let text = |name: &str| files.iter().find(|(file, _)| *file == name).map_or("", |(_, text)| text).to_owned();
-        Installed::new("c", pf, text).unwrap()
+        Installed::new("c", pf, |name| Ok(text(name).trim_end().to_owned())).unwrap().unwrap()
     }
 
     #[test]
@@ -131,6 +133,10 @@ mod tests {
             ("no", None),
             ("-1", None),
             ("é-1", Some(("é", "1"))),
+            ("gtk+-2.24", Some(("gtk+", "2.24"))),
+            ("r2-1-r2", Some(("r2", "1-r2"))),
+            ("a-r1", None),
+            ("dev-lang/python-exec-2", Some(("dev-lang/python-exec", "2"))),
         ] {
             assert_eq!(split_version(pf), parts, "{pf}");
         }

@@ -1,19 +1,16 @@
 //! The packages that an image consists of, for a build whose result they are.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Packages, shelf};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Target;
+use crate::builder::installed;
 use crate::fs::rootfs::Rootfs;
-use crate::portage::PKGDB;
 use crate::portage::binpkg::index::Index;
 use crate::store::packages::Shelf;
-
-/// Longest record that is read, in bytes.
-const MAX_RECORD: u64 = 64 << 10;
 
 /// A directory of packages to be published.
 #[derive(Debug)]
@@ -44,7 +41,8 @@ impl Packages {
         };
         let mut index = Index { header: all.header.clone(), packages: Vec::new() };
         let mut packages = Vec::new();
-        for Installed { cpv, md5, flags } in installed(image)? {
+        for cpv in installed::names(image)? {
+            let Installed { cpv, md5, flags } = Installed::read(image, cpv)?;
             let find = |all: &Index| {
                 let find = |key: &str, value: &str| {
                     all.packages.iter().rposition(|package| package.cpv() == cpv && package.get(key) == value)
@@ -89,31 +87,7 @@ pub(super) struct Installed {
 impl Installed {
     /// Reads the record of the package `cpv` in the tree `image`.
     pub(super) fn read(image: &Rootfs, cpv: String) -> Result<Self> {
-        let record = |name: &str| -> Result<String> {
-            let bytes = image.read(&Path::new(PKGDB).join(&cpv).join(name), MAX_RECORD)?;
-            let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
-            Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
-        };
-        Ok(Self { md5: record("BINPKGMD5")?, flags: record("USE")?, cpv })
+        let field = |name| installed::field(image, &cpv, name);
+        Ok(Self { md5: field("BINPKGMD5")?, flags: field("USE")?, cpv })
     }
-}
-
-/// Lists the packages installed in a tree.
-fn installed(image: &Rootfs) -> Result<Vec<Installed>> {
-    let database = Path::new(PKGDB);
-    let mut installed = Vec::new();
-    if image.stat(database)?.is_none() {
-        return Ok(installed);
-    }
-    for (category, _) in image.read_dir(database)? {
-        for (pf, _) in image.read_dir(&database.join(&category))? {
-            // Portage's own temporary names begin so.
-            if pf.to_string_lossy().starts_with("-MERGING-") {
-                continue;
-            }
-            let cpv = format!("{}/{}", category.to_string_lossy(), pf.to_string_lossy());
-            installed.push(Installed::read(image, cpv)?);
-        }
-    }
-    Ok(installed)
 }

@@ -96,7 +96,7 @@ pub(crate) enum FailureKind {
     Range,
     /// The server wants credentials, or others.
     Denied,
-    /// There is no connection, or no answer in time. Another mirror may be up.
+    /// The connection failed, or no answer came in time. Another mirror may be up.
     Unreachable,
     /// Another request to this server cannot help.
     Never,

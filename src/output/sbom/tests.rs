@@ -5,7 +5,7 @@ use crate::source::RepositoryVersion;
 
 fn package(category: &str, pf: &str, files: &[(&str, &str)]) -> Installed {
     let text = |name: &str| files.iter().find(|(file, _)| *file == name).map_or("", |(_, text)| text).to_owned();
-    Installed::new(category, pf, text).unwrap()
+    Installed::new(category, pf, |name| Ok(text(name))).unwrap().unwrap()
 }
 
 /// Passes both documents about two packages, one of which has hostile texts, to `judge`.

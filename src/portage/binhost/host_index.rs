@@ -6,6 +6,7 @@ use super::directory;
 use crate::base::error::{Error, Result};
 use crate::base::text::plain;
 use crate::portage::binpkg::index::{Index, Stanza};
+use crate::portage::installed::split_version;
 use crate::recipe::Binhost;
 
 /// The keys that decide if a package is taken, and what is installed with it.
@@ -113,12 +114,7 @@ fn takes(host: &Binhost, package: &Stanza) -> bool {
 
 /// Returns `category/package` of `category/package-version`.
 pub fn package_name(cpv: &str) -> &str {
-    let Some((head, last)) = cpv.rsplit_once('-') else { return cpv };
-    let revision = last.strip_prefix('r').is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
-    match head.rsplit_once('-') {
-        Some((before, version)) if revision && version.starts_with(|c: char| c.is_ascii_digit()) => before,
-        _ => head,
-    }
+    split_version(cpv).map_or(cpv, |(name, _)| name)
 }
 
 /// Returns true if a text fits a pattern in which `*` stands for any text.

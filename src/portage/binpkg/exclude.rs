@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::source::name_of;
+use crate::portage::installed::split_version;
 
 /// Packages that are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,8 +46,8 @@ impl Exclusion {
 
     /// Returns true for a package `category/name-version` that is left out.
     pub fn has(&self, cpv: &str) -> bool {
-        let Some((category, pf)) = cpv.split_once('/') else { return true };
-        let Some(name) = name_of(pf) else { return true };
+        let Some((category, pf)) = cpv.split_once('/').filter(|(_, pf)| !pf.contains('/')) else { return true };
+        let Some((name, _)) = split_version(pf) else { return true };
         self.patterns.iter().any(|(of_category, of_name)| matches(of_category, category) && matches(of_name, name))
     }
 }

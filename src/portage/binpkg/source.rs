@@ -13,6 +13,7 @@ use super::index::Stanza;
 use crate::archive::unpack::decode::{Decoder, Format};
 use crate::base::digest::{Algorithm, Hasher, Sha256};
 use crate::portage::Repos;
+use crate::portage::installed::split_version;
 
 /// Key of an index: the digest of the sources that the package was built from.
 const SOURCE: &str = "QUERN_SOURCE";
@@ -105,8 +106,9 @@ impl Sources {
 
     fn ebuild<'a>(&'a self, stanza: &'a Stanza) -> Option<Ebuild<'a>> {
         let repository = self.0.iter().find(|repository| repository.name == stanza.get("REPO"))?;
-        let (category, pf) = stanza.cpv().split_once('/')?;
-        Some(Ebuild { repository, category, name: name_of(pf)?, pf })
+        // The name becomes a path in the repository.
+        let (category, pf) = stanza.cpv().split_once('/').filter(|(_, pf)| !pf.contains('/'))?;
+        Some(Ebuild { repository, category, name: split_version(pf)?.0, pf })
     }
 
     /// Computes the digest of an ebuild, its files, the Manifest lines of its downloads, and its eclasses in repositories other than the
@@ -181,15 +183,6 @@ fn distfiles(metadata: &Metadata) -> Vec<String> {
     let value = text.lines().find_map(|line| line.strip_prefix("declare -x A=\"")?.strip_suffix('"'));
     let plain = |name: &&str| !name.contains(|c: char| c.is_control() || "\"\\/".contains(c));
     value.unwrap_or_default().split_whitespace().filter(plain).map(str::to_owned).collect()
-}
-
-/// Splits the version off `name-version`.
-pub(super) fn name_of(pf: &str) -> Option<&str> {
-    let (rest, last) = pf.rsplit_once('-')?;
-    let revision =
-        last.strip_prefix('r').is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
-    let name = if revision { rest.rsplit_once('-')?.0 } else { rest };
-    (!name.is_empty() && !name.contains('/')).then_some(name)
 }
 
 /// Passes on the files of a directory, sorted, with their paths and contents. `None` if one cannot be read.
@@ -328,13 +321,5 @@ mod tests {
         let (mut stanza, metadata, _) = place.built(0);
         place.sources.adopt(&mut stanza, &metadata);
         assert!(!place.sources.is_current(&stanza));
-    }
-
-    #[test]
-    fn a_version_is_split_off() {
-        for (pf, name) in [("a-1", "a"), ("a-b-1.2_rc3-r4", "a-b"), ("gtk+-2.24", "gtk+"), ("r2-1-r2", "r2")] {
-            assert_eq!(name_of(pf), Some(name));
-        }
-        assert_eq!((name_of("a"), name_of("-1"), name_of("a-r1")), (None, None, None));
     }
 }

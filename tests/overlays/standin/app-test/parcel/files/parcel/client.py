@@ -2,13 +2,12 @@
 import argparse
 import os
 import shutil
-import sys
 import urllib.request
 
 import portage
 from portage.versions import cpv_getversion, vercmp
 
-from . import index, package, place, resolve
+from . import command, index, package, place, resolve
 from . import merge as merging
 from .place import Failed
 
@@ -135,27 +134,16 @@ def parser():
     """Return the parser of the command lines."""
     top = argparse.ArgumentParser("equo", description=__doc__, allow_abbrev=False)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(of, name, run, arguments):
-        added = of.add_parser(name, help=run.__doc__, allow_abbrev=False)
-        added.set_defaults(run=run)
-        for argument, settings in arguments.items():
-            added.add_argument(argument, **settings)
-
     flag = {"action": "store_true"}
     rescue = commands.add_parser("rescue", allow_abbrev=False).add_subparsers(required=True, metavar="COMMAND")
-    command(rescue, "generate", generate, {"--force-non-interactive": flag})
-    command(rescue, "spmsync", spmsync, {})
-    command(commands, "update", update, {"--force": flag})
-    command(commands, "upgrade", upgrade, {"--pretend": flag})
-    command(commands, "install", install, {"packages": {"nargs": "+"}, "--pretend": flag})
+    command.add(rescue, "generate", generate, {"--force-non-interactive": flag})
+    command.add(rescue, "spmsync", spmsync, {})
+    command.add(commands, "update", update, {"--force": flag})
+    command.add(commands, "upgrade", upgrade, {"--pretend": flag})
+    command.add(commands, "install", install, {"packages": {"nargs": "+"}, "--pretend": flag})
     return top
 
 
 def main():
     """Run a command of equo."""
-    options = parser().parse_args()
-    try:
-        options.run(options)
-    except (Failed, package.Damaged, resolve.Unmet, OSError) as error:
-        sys.exit(f"equo: {error}")
+    command.main(parser())

@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 
-from . import index, package, place, resolve
+from . import command, index, package, place, resolve
 from .place import Failed
 
 
@@ -82,25 +82,14 @@ def parser():
     """Return the parser of the command lines."""
     top = argparse.ArgumentParser("eit", description=__doc__, allow_abbrev=False)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(name, run, arguments):
-        added = commands.add_parser(name, help=run.__doc__, allow_abbrev=False)
-        added.set_defaults(run=run)
-        for argument, settings in arguments.items():
-            added.add_argument(argument, **settings)
-
     quick = {"--quick": {"action": "store_true", "help": "do not ask"}}
-    command("init", init, {"repo": {}, **quick})
-    command("unlock", unlock, {"repo": {}})
-    command("inject", inject, {"packages": {"nargs": "+"}, "--to": {"metavar": "REPO"}, **quick})
-    command("push", push, {"repo": {"nargs": "?"}, "--force": {"action": "store_true"}, **quick})
+    command.add(commands, "init", init, {"repo": {}, **quick})
+    command.add(commands, "unlock", unlock, {"repo": {}})
+    command.add(commands, "inject", inject, {"packages": {"nargs": "+"}, "--to": {"metavar": "REPO"}, **quick})
+    command.add(commands, "push", push, {"repo": {"nargs": "?"}, "--force": {"action": "store_true"}, **quick})
     return top
 
 
 def main():
     """Run a command of eit."""
-    options = parser().parse_args()
-    try:
-        options.run(options)
-    except (Failed, package.Damaged, resolve.Unmet, OSError) as error:
-        sys.exit(f"eit: {error}")
+    command.main(parser())
