@@ -163,7 +163,8 @@ impl Configurations {
                 fs_err::create_dir_all(scratch.config()).system(|| "making a scratch directory")?;
                 let before =
                     on_trees(chain, base, (scratch, view), |root| prepare::Before::gather(job, root, scratch))?;
-                remove_tree(scratch.directory())?;
+                // The directory itself stays, because other processes know by its lock that it is used.
+                remove_tree(&scratch.config())?;
                 if self.0.len() >= MAX_KNOWN {
                     self.0.remove(0);
                 }

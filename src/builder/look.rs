@@ -31,7 +31,7 @@ pub struct LookParts<'a> {
     pub plan: &'a Plan,
     /// The work directory of the recipe, with the record of the last build.
     pub work: &'a WorkPaths,
-    /// The directory for the mounts, which need not exist. It is removed.
+    /// The directory for the mounts. It exists, and this process holds its lock.
     pub scratch: &'a WorkPaths,
     pub options: &'a StepOptions,
 }

@@ -5,6 +5,7 @@ use super::look::LookArgs;
 use super::session::{self, Session};
 use crate::base::error::Result;
 use crate::pipeline;
+use crate::recipe::Secrets;
 use crate::ui::Terminal;
 
 /// List the security advisories that affect an image
@@ -32,7 +33,9 @@ pub struct Args {
 }
 
 impl Args {
-    pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
+    pub(super) fn run(mut self, ui: &Terminal) -> Result<i32> {
+        // The layers of the image that this one starts from may depend on secrets.
+        self.recipe.secrets = Secrets::Known { run: false };
         session::with(&self.recipe, &[], ui, |Session { job, origin, store }| {
             let locked = self.look.lock.entry(&self.recipe, job)?;
             let audit = pipeline::audit(job, origin, self.planned, &self.look.site(store, locked.as_ref(), ui))?;

@@ -170,8 +170,9 @@ impl Args {
                 if one.origin == session.origin { self.clone() } else { self.of(&one.origin).whole() }
             };
             let most = self.processes(&session.job);
-            // The recipe on standard input was read.
-            if most > 1 && all.len() > 1 && session.origin.as_os_str() != "-" {
+            // A process could not read the recipe on standard input again.
+            let reads_stdin = self.recipe.files.iter().any(|file| file == Path::new("-"));
+            if most > 1 && all.len() > 1 && !reads_stdin {
                 return self.build_in_processes(most, (all, asked), of, ui);
             }
             let recorder = recorder()?;

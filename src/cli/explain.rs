@@ -12,7 +12,7 @@ use crate::base::error::{Context as _, Error, Kind, Result};
 use crate::pipeline;
 use crate::plan::misses::Miss;
 use crate::portage::failure::Fix;
-use crate::recipe::{self, Job, NewLine, Secrets};
+use crate::recipe::{self, Job, NewLine};
 use crate::source::Site;
 use crate::ui::Terminal;
 
@@ -69,8 +69,7 @@ struct Document<T> {
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
-        // Only the inputs of a step need values.
-        let secrets = if self.atoms.len() == 1 { self.secrets.known() } else { Secrets::Leave };
+        let secrets = self.secrets.known();
         let (files, set, answers) = (vec![self.file.clone()], self.set.clone(), self.answers.clone());
         let recipe = RecipeArgs { files, set, answers, secrets, shared: false };
         session::with(&recipe, &[], ui, |Session { job, origin, store }| {

@@ -124,7 +124,7 @@ impl Processes<'_> {
         }
         let Some(Running { image, worker, mut output, events, .. }) = running.remove(&number) else { return Ok(()) };
         let exit = worker.finish()?;
-        self.recorder.part_ended(events, "the process of the image was ended");
+        self.recorder.part_ended(events, "the process that built the image ended before this action");
         let state =
             output.pop().and_then(|word| [State::Built, State::Cached].into_iter().find(|state| state.word() == word));
         match state {
@@ -135,10 +135,7 @@ impl Processes<'_> {
             // An image whose process was killed is not whole either. Other failures were told by the process.
             _ => {
                 if let Exit::Signal(signal) = exit {
-                    ui.warn(&format!(
-                        "the process that built {} was ended by signal {signal}: build it again",
-                        image.0
-                    ));
+                    ui.warn(&format!("signal {signal} ended the process that built {}: build it again", image.0));
                 }
                 done.fail(image, if exit.success() { 1 } else { exit.code() });
             }

@@ -6,6 +6,7 @@ use super::registry::RegistryArgs;
 use super::session;
 use crate::base::error::{Context as _, Error, Kind, Result};
 use crate::base::progress::Progress;
+use crate::base::text::counted;
 use crate::output::claim;
 use crate::recipe::lineage;
 use crate::registry::{self, PushOptions, Reference};
@@ -55,7 +56,8 @@ impl Args {
         let pushed = registry::push(&dir, &to, &options, &connection, ui)?;
         let [sent, mounted, present] = pushed.blobs;
         let elsewhere = if mounted > 0 { format!(", {mounted} taken from another repository") } else { String::new() };
-        ui.note(&format!("{sent} blobs sent ({} bytes){elsewhere}, {present} there already", pushed.sent));
+        let sent = counted(sent, "blob");
+        ui.note(&format!("{sent} sent ({} bytes){elsewhere}, {present} already there", pushed.sent));
         ui.plan(&pushed.reference);
         Ok(0)
     }

@@ -38,7 +38,7 @@ pub(super) fn with(
     with_answers(args, overrides, ui, |session, _| work(session))
 }
 
-/// Does the same, and gives `work` the answers that a user gave on the terminal.
+/// Reads the recipe, and calls `work` with its session and the answers that a user gave on the terminal.
 pub(super) fn with_answers(
     args: &RecipeArgs,
     overrides: &[String],

@@ -11,8 +11,8 @@ use super::needs::MAX_DEPTH;
 use super::parse::Table;
 use super::{Read, Request};
 
-/// The recipes that were read for a request and its copies. A file that changes afterwards is not read again, so that all images of a run
-/// see the same recipes.
+/// The recipes that were read for a request and its copies. A file that changes afterwards is not read again, so that all images
+/// that a process builds have the same recipes.
 #[derive(Clone, Default)]
 pub struct Memo(Rc<Kept>);
 

@@ -34,7 +34,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::error::{Context, Kind, Result};
-use crate::base::text::escaped;
+use crate::base::text::{counted, escaped};
 
 pub use ask::{Answers, Question, User};
 pub use branch::{BranchFailure, BranchTree, Branches};
@@ -189,7 +189,7 @@ fn read_each(request: &Request, files: &[PathBuf], user: &mut dyn User) -> Resul
     }
     match unanswered.is_empty() {
         true => Ok(all),
-        false => Err(unanswered.error(&format!("recipes of {} images", files.len()))),
+        false => Err(unanswered.error(&format!("recipes of {}", counted(files.len(), "image")))),
     }
 }
 

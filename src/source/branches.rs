@@ -6,8 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::base::error::{Context, Error, Result};
+use crate::base::progress::Silent;
 use crate::base::text::{escaped, nearest, quoted};
 use crate::fs::rootfs::Rootfs;
+use crate::fs::staging::Directory;
 use crate::os::process::git::GitProgram;
 use crate::os::process::helper::ask;
 use crate::recipe::{BranchFailure, BranchTree, Branches};
@@ -107,11 +109,11 @@ impl Repository {
             return Ok(place);
         }
         fs_err::create_dir_all(store).system(|| "making the directory for trees of branches")?;
-        let staging = tempfile::Builder::new()
-            .prefix(".partial-")
-            .tempdir_in(store)
-            .system(|| "making a directory for the tree of a branch")?;
-        let root = Rootfs::open(staging.path())?;
+        let above = Rootfs::open(store)?;
+        let staging = Directory::create(above.fd(), store, &Silent)?;
+        let made = store.join(staging.name()).join("tree");
+        fs_err::create_dir(&made).system(|| "making a directory for the tree of a branch")?;
+        let root = Rootfs::open(&made)?;
         let mut bytes = 0;
         for entry in self.entries(commit)? {
             bytes += self.write(&entry, &root)?;
@@ -120,15 +122,11 @@ impl Repository {
             }
         }
         root.sync()?;
-        let made = staging.keep();
-        if let Err(error) = fs_err::rename(&made, &place) {
-            // Another build was faster.
-            fs_err::remove_dir_all(&made).system(|| "removing a tree of a branch")?;
-            if !place.is_dir() {
-                return Err(error).system(|| "keeping the tree of a branch");
-            }
+        match staging.undisturbed(|| fs_err::rename(&made, &place)) {
+            // Another build may have been faster.
+            Err(error) if !place.is_dir() => Err(error).system(|| "keeping the tree of a branch"),
+            _ => Ok(place),
         }
-        Ok(place)
     }
 
     fn entries(&self, commit: &str) -> Result<Vec<Entry>> {

@@ -7,6 +7,7 @@ use super::layers::Limits;
 use super::lock::{self, Mode};
 use super::mounts;
 use super::trees::remove_tree;
+use super::work;
 use crate::base::error::{Context, Result};
 
 /// A category of things that the store keeps.
@@ -81,11 +82,14 @@ impl Store {
                 } else {
                     path.with_added_extension("lock")
                 };
-                let lock = match category {
-                    Category::Builds | Category::Trees => lock::try_take(&locked, Mode::Exclusive)?,
-                    _ => self.unused()?,
-                };
-                let item = Item { bytes: disk_usage(&path), busy: lock.is_none(), path };
+                let (mut lock, mut scratch) = (None, None);
+                match category {
+                    Category::Builds if work::is_scratch(&path) => scratch = work::lock_scratch(&path)?,
+                    Category::Builds | Category::Trees => lock = lock::try_take(&locked, Mode::Exclusive)?,
+                    _ => lock = self.unused()?,
+                }
+                let busy = lock.is_none() && scratch.is_none();
+                let item = Item { bytes: disk_usage(&path), busy, path };
                 if !item.busy && !pretend {
                     remove_tree(&item.path)?;
                 }

@@ -262,6 +262,19 @@ impl WorkPaths {
     }
 }
 
+/// Returns true for a scratch directory among the work directories. A recipe may have such a name, but its directory has a lock file.
+pub(super) fn is_scratch(path: &Path) -> bool {
+    let named = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SCRATCH));
+    named && !path.with_added_extension("lock").exists()
+}
+
+/// Locks a scratch directory. Returns `None` if another process uses it, or if it is gone.
+pub(super) fn lock_scratch(path: &Path) -> Result<Option<File>> {
+    let Ok(directory) = fs_err::File::open(path) else { return Ok(None) };
+    let locked = try_lock(directory.file(), Mode::Exclusive).system(|| "locking a scratch directory")?;
+    Ok(locked.then(|| directory.into_file()))
+}
+
 /// The directory for a shell's changes. Dropping it removes it.
 #[derive(Debug)]
 pub struct Scratch {
@@ -390,19 +403,12 @@ impl Store {
     /// [`Kind::System`] if it cannot be made.
     pub fn scratch(&self) -> Result<Scratch> {
         let place = self.root().join("builds");
-        let locked = |path: &Path| -> Result<Option<File>> {
-            let Ok(directory) = fs_err::File::open(path) else { return Ok(None) };
-            let ours = try_lock(directory.file(), Mode::Exclusive).system(|| "locking a scratch directory")?;
-            Ok(ours.then(|| directory.into_file()))
-        };
         // Another process must not take a directory that is not locked yet for one that nobody uses.
         let builds = fs_err::File::open(&place).system(|| "locking the work directories")?;
         lock::hold(builds.file(), &place, Mode::Exclusive, || {})?;
         for old in super::clean::children(&place)? {
-            let ours = old.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SCRATCH));
-            // A recipe may have such a name, too.
-            if ours && !old.with_added_extension("lock").exists() {
-                let lock = locked(&old)?;
+            if is_scratch(&old) {
+                let lock = lock_scratch(&old)?;
                 // The process that made it may have removed it before its lock ended.
                 if lock.is_some() && old.exists() {
                     remove_tree(&old)?;
@@ -410,7 +416,7 @@ impl Store {
             }
         }
         let mut scratch = Scratch::new(&place)?;
-        scratch._lock = locked(scratch.paths.directory())?;
+        scratch._lock = lock_scratch(scratch.paths.directory())?;
         Ok(scratch)
     }
 }
@@ -510,6 +516,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let store = Store::open(home.path()).unwrap();
         fs_err::create_dir_all(home.path().join("builds/shell-left-behind")).unwrap();
+        let used = store.scratch().unwrap();
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
@@ -521,6 +528,11 @@ mod tests {
                 });
             }
         });
+        let mut seen = Vec::new();
+        store.clean(&[super::super::clean::Category::Builds], false, |item| seen.push(item.busy)).unwrap();
+        assert_eq!(seen, [true]);
+        assert!(used.paths().tree().is_dir());
+        drop(used);
         assert_eq!(fs_err::read_dir(home.path().join("builds")).unwrap().count(), 0);
     }
 }

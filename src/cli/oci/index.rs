@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
+use crate::base::text::quoted;
 use crate::cli::session;
 use crate::oci;
 use crate::ui::Terminal;
@@ -32,7 +33,9 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
         if !crate::registry::reference::is_tag(&self.tag) {
-            return Err(Error::usage(format!("`{}` is not a tag", self.tag.escape_default())));
+            return Err(Error::usage(format!("{} is not a tag", quoted(&self.tag))).with_hint(
+                "a tag has at most 128 letters, digits, `_`, `.` and `-`, and does not begin with `.` or `-`",
+            ));
         }
         session::signals()?;
         let digest = oci::index::index(&self.dirs, &self.output, &self.tag, ui)?;

@@ -43,7 +43,7 @@ pub struct Job {
     /// With `tuples = "all"`: an image for each configuration of Portage in the tuples of the tree, whose packages a build merges.
     #[serde(skip)]
     pub configurations: Vec<OtherImage>,
-    /// True if the image is there for its binary packages. No part of the provenance.
+    /// True if the image is built only for its binary packages. Not a part of the provenance.
     #[serde(skip)]
     pub for_packages: bool,
     /// False if a build writes no results, because other images start from this one.
@@ -60,7 +60,7 @@ pub struct Job {
     /// The helpers of compilers. They change no result, so they are not a part of the provenance.
     #[serde(skip)]
     pub accelerate: Accelerate,
-    /// The number of images that `build DIR/...` builds at the same time, if the tree gives one. No part of the provenance.
+    /// The greatest number of images that a build makes at the same time, if the tree gives one. Not a part of the provenance.
     #[serde(skip)]
     pub jobs_images: Option<u32>,
     /// The size in bytes of the layers that the store keeps after a build; `None`: all. No part of the provenance.

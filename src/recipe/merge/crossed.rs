@@ -1,6 +1,8 @@
 //! Contradictions between two keys of `[portage]`: a package that one fragment masks and another one unmasks, and a flag that is in
 //! `make-conf.USE` of one and in `use` of another.
 
+use std::collections::HashSet;
+
 use super::unite::{Union, Winner, are_contrary, label};
 use crate::base::text::quoted;
 use crate::recipe::diagnostic::Place;
@@ -35,7 +37,13 @@ impl Union<'_> {
     pub(super) fn cross(&mut self, below: &mut Table, above: &mut Table) {
         for pair in &PAIRS {
             for (of_below, of_above) in [(pair.early, pair.late), (pair.late, pair.early)] {
+                let added = words(above, of_above);
+                let known: HashSet<&str> = added.iter().map(|(word, _)| plain(word)).collect();
                 for (old, old_at) in words(below, of_below) {
+                    // Most words meet no other one.
+                    if plain(&old) != "*" && !known.contains("*") && !known.contains(plain(&old)) {
+                        continue;
+                    }
                     for (new, new_at) in words(above, of_above) {
                         let (early, late) = if of_below == pair.early { (&old, &new) } else { (&new, &old) };
                         if !(pair.contrary)(early, late) {
@@ -59,6 +67,11 @@ impl Union<'_> {
             }
         }
     }
+}
+
+/// Returns a word without the sign that takes it away.
+fn plain(word: &str) -> &str {
+    word.strip_prefix('-').unwrap_or(word)
 }
 
 fn shown(path: Path) -> String {

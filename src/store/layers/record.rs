@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -61,10 +62,21 @@ pub struct KeptPackages {
     pub names: Vec<String>,
 }
 
+impl KeptPackages {
+    /// Returns true if the directory is a plain name. A record may come from another store.
+    fn is_plain(&self) -> bool {
+        let mut parts = Path::new(&self.directory).components();
+        matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
+    }
+}
+
 impl LayerRecord {
-    /// Parses a record. Returns `None` for one of another format.
+    /// Parses a record. Returns `None` for one of another format, and for one that names a directory outside the store.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
-        serde_json::from_slice(text).ok().filter(|record: &Self| record.format == FORMAT)
+        let is_plain = |packages: &KeptPackages| packages.is_plain();
+        serde_json::from_slice(text)
+            .ok()
+            .filter(|record: &Self| record.format == FORMAT && record.packages.as_ref().is_none_or(is_plain))
     }
 
     /// Returns true if the key depends on a secret of the store, so that no other store can compute it.

@@ -51,7 +51,8 @@ impl Checker<'_> {
     /// Returns a declared bind. Notes an unknown name, and that of a `sysroot`, which every step has.
     fn named_bind(&mut self, word: &Word, uses: &Uses) -> Option<Bind> {
         if uses.sysroots.contains(&word.text) {
-            let problem = Problem::new("every step has it").help("leave it out; a step without it has sysroot = false");
+            let problem =
+                Problem::new("every step has it").help("remove it from binds; sysroot = false in a step leaves it out");
             self.texts.problem(&word.at, format!("{} is a `sysroot`", quoted(&word.text)), problem);
             return None;
         }

@@ -167,7 +167,7 @@ fn wrong_things_are_refused() {
         ("[bind.b]\nsysroot = 'repo'\nat = '/x'\n", "`at` has no effect on `sysroot`"),
         (
             "[bind.r]\nsysroot = 'repo'\n[[step]]\nname = 'a'\nrun = 'x'\nbinds = ['r']\n",
-            "leave it out; a step without it has sysroot = false",
+            "remove it from binds; sysroot = false in a step leaves it out",
         ),
         ("[bind.'a b']\nfrom = 'repo'\nat = '/x'\n", "a name must not contain"),
         ("[cache.binpkgs]\nat = '/x'\n", "the cache `binpkgs` is built in"),
