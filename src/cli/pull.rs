@@ -7,7 +7,9 @@ use super::session;
 use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
 use crate::base::text::quoted;
+use crate::fs::directory_of;
 use crate::oci::layout::Platform;
+use crate::os::space;
 use crate::registry::{self, Reference};
 use crate::ui::Terminal;
 
@@ -22,7 +24,7 @@ Examples:
   quern-builder pull registry.example.org/demo:1 demo.oci
   quern-builder oci unpack demo.oci 1 tree")]
 pub struct Args {
-    /// The image: HOST[:PORT]/NAME[:TAG] or HOST[:PORT]/NAME@DIGEST. Without both, the tag is latest
+    /// The image: HOST[:PORT]/NAME[:TAG] or HOST[:PORT]/NAME@DIGEST. Without a tag or a digest, the tag is latest
     #[arg(value_name = "REF")]
     from: String,
     /// The layout to create: a directory that does not exist, or an empty one
@@ -48,7 +50,8 @@ impl Args {
         let platform = platform.transpose()?;
         session::signals()?;
         let connection = self.registry.connection(&from)?;
-        let digest = registry::pull(&from, &self.dir, platform.as_ref(), &connection, ui)?;
+        let digest = registry::pull(&from, &self.dir, platform.as_ref(), &connection, ui);
+        let digest = digest.map_err(|error| space::told(error, &[directory_of(&self.dir)]))?;
         ui.note(&format!("the digest of the image is {digest}"));
         ui.result(&self.dir);
         Ok(0)

@@ -17,9 +17,9 @@ use crate::ui::Terminal;
 /// Sends only the layers that the repository lacks, up to four at the same time. An upload whose connection breaks goes on where it
 /// stopped, if the registry can do that. The tag appears when everything else is there. Prints HOST/NAME@DIGEST.
 ///
-/// The credentials are those of `podman login` or `docker login`: of REGISTRY_AUTH_FILE, or of containers/auth.json in XDG_RUNTIME_DIR and
-/// in the directory of configuration, or of docker's config.json, also of the helper programs that they name. A registry on
-/// this machine may lack TLS.
+/// The credentials come from the file of --auth-file or REGISTRY_AUTH_FILE. Without one, they are those of `podman login` or `docker login`:
+/// in containers/auth.json in XDG_RUNTIME_DIR or XDG_CONFIG_HOME, or in docker's config.json. Credential helpers that these files name
+/// are asked. A registry on this machine may lack TLS.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -35,7 +35,7 @@ pub struct Args {
     /// Add another tag
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
-    /// The image of a layout with several ones: its tag or its digest
+    /// The tag or the digest of the image, if the layout has several
     #[arg(long, value_name = "NAME")]
     image: Option<String>,
     /// Take layers from this repository of the registry, without an upload

@@ -1,9 +1,11 @@
 //! A layout as one tar archive: as it is, or in the form that `docker load` reads. The same layout gives the same bytes.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{Read as _, Write};
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
 use serde_json::json;
 
 use super::digest::{self, Digest};
@@ -19,6 +21,7 @@ use crate::base::error::{Context as _, Error, Result};
 use crate::base::progress::{Event, Progress};
 use crate::base::refusal::{Code, Reason};
 use crate::base::text::printable;
+use crate::fs::rootfs::Rootfs;
 
 /// Bytes that are read at a time.
 const BUFFER: usize = 256 << 10;
@@ -67,6 +70,12 @@ impl Archive {
                 for_docker(&layout, &manifest, names).map_err(at)?
             }
         };
+        // A missing blob is noticed before anything is written, and all sizes are those of files.
+        for (_, body) in &files {
+            if let Body::Blob(blob) = body {
+                layout.open_blob(blob).map(drop).map_err(|fault| of_blob(fault, blob, dir))?;
+            }
+        }
         Ok(Self { layout, files })
     }
 
@@ -96,8 +105,8 @@ impl Archive {
                         done += count;
                         ui.emit(Event::Bytes { done, total: Some(total) });
                     };
-                    let copied = self.copy(descriptor, to, &mut tell);
-                    copied.map_err(|fault| fault.into_error(&printable(&descriptor.digest)))?;
+                    let copied = copy(&self.layout, descriptor, to, &mut tell);
+                    copied.map_err(|fault| of_blob(fault, descriptor, self.layout.path()))?;
                 }
             }
             to.write_all(&vec![0; padding(body.size())]).system(|| WRITING)?;
@@ -106,10 +115,11 @@ impl Archive {
         ui.done();
         Ok(())
     }
+}
 
-    fn copy(&self, descriptor: &Descriptor, to: &mut dyn Write, tell: &mut dyn FnMut(u64)) -> Checked<()> {
-        copy(&self.layout, descriptor, to, tell)
-    }
+/// Turns the fault of a blob into an error that names it.
+pub fn of_blob(fault: Fault, blob: &Descriptor, layout: &Path) -> Error {
+    fault.into_error(&format!("{} in {}", printable(&blob.digest), layout.display()))
 }
 
 /// Copies a blob, and verifies its size and digest.
@@ -138,6 +148,13 @@ pub(super) fn copy(
     Ok(())
 }
 
+/// Creates the file of a blob in a new layout.
+pub fn create(layout: &Rootfs, path: &Path) -> Result<File> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW;
+    let fd = layout.openat2(path, flags, Mode::from_raw_mode(0o644)).system(|| layout.doing("creating", path))?;
+    Ok(File::from(fd))
+}
+
 impl Body {
     fn size(&self) -> u64 {
         match self {
@@ -147,10 +164,10 @@ impl Body {
     }
 }
 
-/// Returns the header of a file.
+/// Returns the header of a file. Programs look for these names without a prefix.
 fn head(path: &str, size: u64) -> Vec<u8> {
     let mut head = Vec::new();
-    tar::header(&mut head, Path::new(path), &NodeKind::File, &Meta { mode: 0o644, ..Meta::default() }, size);
+    tar::header_of(&mut head, path.as_bytes(), &NodeKind::File, &Meta { mode: 0o644, ..Meta::default() }, size);
     head
 }
 
@@ -189,7 +206,10 @@ fn for_docker(layout: &Layout, image: &Descriptor, names: &[String]) -> Checked<
             Some(Format::Plain) => "tar",
             Some(Format::Gzip) => "tar.gz",
             Some(Format::Zstd) => "tar.zst",
-            _ => return Err(Reason::new(Code::BadMediaType, "its media type is not that of a layer").into()),
+            _ => {
+                let text = format!("the media type of {} is not that of a layer", printable(&layer.digest));
+                return Err(Reason::new(Code::BadMediaType, text).into());
+            }
         };
         let name = format!("{}.{suffix}", hex(layer)?);
         files.insert(name.clone(), Body::Blob(layer.clone()));
@@ -214,10 +234,9 @@ fn hex(descriptor: &Descriptor) -> Checked<String> {
 /// [`Kind::Usage`](crate::base::error::Kind::Usage) if it is not `NAME:TAG`.
 pub fn check_name(name: &str) -> Result<()> {
     let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-/:".contains(&byte);
-    let is_tag = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    let good = name.rsplit_once(':').is_some_and(|(name, tag)| {
-        !name.is_empty() && name.bytes().all(is_name) && !tag.is_empty() && tag.len() <= 128 && tag.bytes().all(is_tag)
-    });
+    let good = name
+        .rsplit_once(':')
+        .is_some_and(|(name, tag)| !name.is_empty() && name.bytes().all(is_name) && reference::is_tag(tag));
     let wrong = || {
         Error::usage(format!("`{}` is not a name for an image", printable(name)))
             .with_hint("write NAME:TAG, such as demo:1")

@@ -77,7 +77,7 @@ impl Descriptor {
 }
 
 /// The platform of an image, in the words of Go.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Platform {
     /// Operating system, such as `linux`.

@@ -3,17 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::document::Document as _;
-use super::layout::{CONFIG, Descriptor, INDEX, Layout, MANIFEST, Manifest};
+use super::layout::{CONFIG, Descriptor, INDEX, Layout, MANIFEST, Manifest, Platform};
 use super::parts::Parts;
 use super::{Checked, Config, Digest, Fault, archive, document};
 use crate::base::digest::Sha256;
-use crate::base::error::{Context as _, Error, Result};
+use crate::base::error::{Error, Result};
 use crate::base::progress::{Event, Progress};
 use crate::base::refusal::{Code, Reason};
+use crate::base::text::{counted, printable};
 use crate::fs::rootfs::Rootfs;
 use crate::fs::staging::{Directory, tree_place};
 
@@ -23,9 +23,6 @@ struct Image<'a> {
     descriptor: Descriptor,
     platform: Platform,
 }
-
-/// A platform: operating system, architecture and variant.
-type Platform = (String, String, Option<String>);
 
 /// Makes the layout `to` with one index of all images in the layouts `from`, tagged `tag`. Returns the digest of the index.
 ///
@@ -37,7 +34,7 @@ pub fn index(from: &[PathBuf], to: &Path, tag: &str, ui: &dyn Progress) -> Resul
     for layout in &layouts {
         let found = images_of(layout).map_err(|fault| fault.into_error(&layout.path().display().to_string()))?;
         for image in found {
-            let (shown, place) = (show(&image.platform), layout.path().display().to_string());
+            let (shown, place) = (printable(&image.platform.to_string()), layout.path().display().to_string());
             if let Some(other) = images.insert(image.platform.clone(), image) {
                 let places = format!("{} and {place}", other.layout.path().display());
                 return Err(Error::usage(format!("two images are for {shown}: in {places}"))
@@ -45,7 +42,7 @@ pub fn index(from: &[PathBuf], to: &Path, tag: &str, ui: &dyn Progress) -> Resul
             }
         }
     }
-    ui.stage(&format!("writing an index of {} images", images.len()));
+    ui.stage(&format!("writing an index of {}", counted(images.len(), "image")));
     let (above, name) = tree_place(to)?;
     let staging = Directory::create(above.fd(), above.path(), ui)?;
     let hidden = staging.name().join("layout");
@@ -57,11 +54,6 @@ pub fn index(from: &[PathBuf], to: &Path, tag: &str, ui: &dyn Progress) -> Resul
     staging.undisturbed(|| above.rename(&hidden, name))?;
     ui.done();
     Ok(digest)
-}
-
-fn show((os, architecture, variant): &Platform) -> String {
-    let variant = variant.as_ref().map(|variant| format!("/{variant}"));
-    crate::base::text::printable(&format!("{os}/{architecture}{}", variant.unwrap_or_default()))
 }
 
 /// Lists the images of a layout, also those in indexes.
@@ -89,10 +81,10 @@ fn platform(layout: &Layout, descriptor: &Descriptor) -> Checked<Platform> {
     }
     let bytes = layout.bytes(&manifest.config)?;
     document::parse::<Config>(&bytes)?;
-    let config: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    let text = |key: &str| config[key].as_str().map(str::to_owned).filter(|text| !text.is_empty());
-    match (text("os"), text("architecture")) {
-        (Some(os), Some(architecture)) => Ok((os, architecture, text("variant"))),
+    match serde_json::from_slice::<Platform>(&bytes) {
+        Ok(Platform { os, architecture, variant }) if !os.is_empty() && !architecture.is_empty() => {
+            Ok(Platform { os, architecture, variant: variant.filter(|variant| !variant.is_empty()) })
+        }
         _ => Err(Reason::new(Code::BadConfig, format!("{} does not name its platform", descriptor.digest)).into()),
     }
 }
@@ -110,11 +102,11 @@ fn write(to: &Rootfs, images: Vec<Image<'_>>, tag: &str, ui: &dyn Progress) -> R
                     done += count;
                     ui.emit(Event::Bytes { done, total: None });
                 })
-                .map_err(at)?;
+                .map_err(|fault| archive::of_blob(fault, part, image.layout.path()))?;
             }
         }
         let Descriptor { media_type, digest, size, .. } = image.descriptor;
-        let (os, architecture, variant) = image.platform;
+        let Platform { os, architecture, variant } = image.platform;
         let mut platform = json!({ "os": os, "architecture": architecture });
         if let Some(variant) = variant {
             platform["variant"] = variant.into();
@@ -131,9 +123,7 @@ fn write(to: &Rootfs, images: Vec<Image<'_>>, tag: &str, ui: &dyn Progress) -> R
 fn copy(from: &Layout, part: &Descriptor, to: &Rootfs, tell: &mut dyn FnMut(u64)) -> Checked<()> {
     let path = Digest::parse(&part.digest)?.path();
     to.create_dir_all(path.parent().unwrap_or(Path::new("")), 0o755)?;
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW;
-    let fd = to.openat2(&path, flags, Mode::from_raw_mode(0o644)).system(|| to.doing("creating", &path))?;
-    archive::copy(from, part, &mut std::fs::File::from(fd), tell)
+    archive::copy(from, part, &mut archive::create(to, &path)?, tell)
 }
 
 /// Writes `index.json` and `oci-layout` of a new layout with one image.

@@ -61,7 +61,7 @@ impl Search<'_> {
                 manifest.check()?;
                 for blob in [&manifest.config].into_iter().chain(&manifest.layers) {
                     if self.is_new(blob)? {
-                        self.parts.blobs.push(blob.clone());
+                        self.parts.blobs.push(plain(blob)?);
                     }
                 }
                 if self.parts.blobs.len() > MOST_BLOBS {
@@ -74,7 +74,7 @@ impl Search<'_> {
                 return Err(Reason::new(Code::BadMediaType, text).into());
             }
         }
-        self.parts.documents.push(descriptor.clone());
+        self.parts.documents.push(plain(descriptor)?);
         Ok(())
     }
 
@@ -89,6 +89,11 @@ impl Search<'_> {
             known => Ok(known.is_none()),
         }
     }
+}
+
+/// Returns a descriptor without annotations and data, which a registry can make large.
+fn plain(descriptor: &Descriptor) -> Checked<Descriptor> {
+    Ok(Descriptor::new(&descriptor.media_type, &Digest::parse(&descriptor.digest)?, descriptor.size))
 }
 
 #[cfg(test)]

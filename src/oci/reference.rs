@@ -108,6 +108,14 @@ pub fn listed(bytes: &[u8]) -> Result<Vec<Descriptor>, Reason> {
     document::parse::<document::Index>(bytes).map(|index| index.manifests)
 }
 
+/// Returns true for a well-formed tag.
+pub fn is_tag(tag: &str) -> bool {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    tag.len() <= 128
+        && tag.bytes().next().is_some_and(is_word)
+        && tag.bytes().all(|byte| is_word(byte) || b".-".contains(&byte))
+}
+
 fn read(layout: &Layout, descriptor: &Descriptor) -> Result<document::Index> {
     let index = || -> Checked<document::Index> {
         let index: document::Index = layout.document(descriptor)?;

@@ -142,10 +142,10 @@ impl<'a> Client<'a> {
         let mut tries = 0;
         loop {
             let failure = match self.once(call) {
-                Ok(answer) => match self.busy(&answer) {
-                    None => return Ok(answer),
-                    Some(failure) => failure,
-                },
+                Ok(answer) if answer.status() >= 400 && matches!(answer.failure().kind, FailureKind::Again(_)) => {
+                    self.refused(answer)
+                }
+                Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
             let Some(pause) = self.http.wait(&failure, tries) else { return Err(failure) };
@@ -158,11 +158,6 @@ impl<'a> Client<'a> {
     pub(super) fn pause(&self, failure: &Failure, pause: Duration) {
         self.ui.note(&format!("{failure}; trying again"));
         std::thread::sleep(pause);
-    }
-
-    /// Returns the failure of an answer that may be different next time.
-    pub(super) fn busy(&self, answer: &Answer) -> Option<Failure> {
-        Some(answer.failure()).filter(|failure| answer.status() >= 400 && matches!(failure.kind, FailureKind::Again(_)))
     }
 
     /// Sends a request once, and again if the registry wants other credentials. Follows redirects of requests without a body.
@@ -254,10 +249,12 @@ impl<'a> Client<'a> {
             error.with_hint(format!(
                 "no credentials for {host} were found; `podman login {host}` or `docker login {host}` stores some"
             ))
+        } else if failure.kind == FailureKind::Missing {
+            error.with_hint("check the name and the tag; some registries need a new repository to be created first")
         } else if !self.base.is_protected() || !failure.why.contains("corrupt message") {
             error
         } else {
-            error.with_hint("the server does not speak TLS; with --plain-http, it is asked without")
+            error.with_hint("the server does not speak TLS; --plain-http connects without it")
         }
     }
 

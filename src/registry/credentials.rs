@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -135,9 +136,8 @@ impl Places {
     fn in_file(&self, bytes: &[u8], path: &Path, reference: &Reference) -> Result<Option<Credentials>> {
         let file = parse(bytes).map_err(|what| malformed(path, what))?;
         let names = names(reference);
-        let key = |known: &str| normal(known);
         for name in &names {
-            let helper = file.cred_helpers.iter().find(|(known, _)| key(known) == *name).map(|(_, helper)| helper);
+            let helper = file.cred_helpers.iter().find(|(known, _)| normal(known) == *name).map(|(_, helper)| helper);
             if let Some(helper) = helper
                 && let Some(found) = self.of_helper(helper, reference)?
             {
@@ -145,7 +145,7 @@ impl Places {
             }
         }
         for name in &names {
-            for (_, entry) in file.auths.iter().filter(|(known, _)| key(known) == *name) {
+            for (_, entry) in file.auths.iter().filter(|(known, _)| normal(known) == *name) {
                 if let Some(found) = entry.credentials().map_err(|what| malformed(path, what))? {
                     return Ok(Some(found));
                 }
@@ -239,9 +239,15 @@ fn malformed(path: &Path, what: &str) -> Error {
 
 fn read(path: &Path, needed: bool) -> Result<Option<Zeroizing<Vec<u8>>>> {
     let reading = || format!("reading the credentials in {}", path.display());
-    match fs_err::metadata(path) {
-        Ok(found) if found.len() > LARGEST => Err(malformed(path, "it is larger than 1 MiB")),
-        Ok(_) => fs_err::read(path).map(|bytes| Some(Zeroizing::new(bytes))).system(reading),
+    match fs_err::File::open(path) {
+        Ok(file) => {
+            let mut bytes = Zeroizing::new(Vec::new());
+            file.take(LARGEST + 1).read_to_end(&mut bytes).system(reading)?;
+            match bytes.len() as u64 > LARGEST {
+                true => Err(malformed(path, "it is larger than 1 MiB")),
+                false => Ok(Some(bytes)),
+            }
+        }
         Err(error)
             if !needed && matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
         {

@@ -67,7 +67,7 @@ struct Growing<'a, 'c> {
 
 /// Downloads a blob into an empty file.
 pub(super) fn blob(client: &Client<'_>, blob: &Descriptor, file: &mut File, done: &AtomicU64) -> Result<(), Stop> {
-    let digest = Digest::parse(&blob.digest).map_err(|reason| Stop::Local(Error::refused(reason.text.into_owned())))?;
+    let digest = Digest::parse(&blob.digest)?;
     let hasher = Hasher::new(&[digest.algorithm()]);
     Growing { client, digest, size: blob.size, file, done, hasher, len: 0, mixed: false }.run()
 }

@@ -37,7 +37,7 @@ pub(super) fn run<T: Send, R: Send>(
     ui: &dyn Progress,
     work: impl Fn(Transfer<T>) -> Result<R, Stop> + Sync,
 ) -> Result<Vec<R>, Stop> {
-    let total = transfers.iter().map(|transfer| transfer.size).sum();
+    let total = transfers.iter().fold(0, |sum: u64, transfer| sum.saturating_add(transfer.size));
     let counters: Vec<(Arc<AtomicU64>, u64)> =
         transfers.iter().map(|transfer| (Arc::clone(&transfer.done), transfer.size)).collect();
     let report = || {

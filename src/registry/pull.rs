@@ -1,10 +1,7 @@
 //! `pull`: an image of a registry into a new layout. The layout appears when everything in it is verified and on disk.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::path::Path;
-
-use rustix::fs::{Mode, OFlags};
 
 use super::client::{Client, Connection, Purpose};
 use super::parallel::{self, Transfer};
@@ -13,15 +10,14 @@ use super::reference::Reference;
 use super::upload::Stop;
 use super::{docker, download};
 use crate::base::digest::Sha256;
-use crate::base::error::{Context as _, Error, Result};
+use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
-use crate::base::refusal::Reason;
 use crate::base::text::printable;
 use crate::fs::rootfs::Rootfs;
 use crate::fs::staging::{Directory, tree_place};
 use crate::oci::layout::{Descriptor, INDEX, MANIFEST, Platform};
 use crate::oci::parts::Parts;
-use crate::oci::{Checked, Digest, Fault, index, reference};
+use crate::oci::{Checked, Digest, Fault, archive, index, reference};
 use crate::os::space;
 
 /// The tag if a reference has neither a tag nor a digest.
@@ -97,25 +93,16 @@ fn fill(
     }
     let parts = parts.map_err(|fault| Stop::Local(fault.into_error(&from.to_string())))?;
     let needed = parts.blobs.iter().fold(0u64, |sum, blob| sum.saturating_add(blob.size));
-    space::check(layout.fd(), layout.path(), format!("pulling {from}"), needed).map_err(Stop::Local)?;
+    space::check(layout.fd(), layout.path(), "writing the layers", needed).map_err(Stop::Local)?;
     let transfers = parts.blobs.into_iter().map(|blob| {
         let size = blob.size;
         Transfer::new(blob, size)
     });
     parallel::run(transfers.collect(), JOBS, ui, |transfer| {
-        let mut file = create(layout, &parsed(&transfer.what)?.path()).map_err(Stop::Local)?;
+        let mut file = archive::create(layout, &Digest::parse(&transfer.what.digest)?.path()).map_err(Stop::Local)?;
         download::blob(client, &transfer.what, &mut file, &transfer.done)
     })?;
     Ok(root)
-}
-
-/// Returns the digest of a descriptor.
-fn parsed(descriptor: &Descriptor) -> Result<Digest, Stop> {
-    Digest::parse(&descriptor.digest).map_err(refused)
-}
-
-fn refused(reason: Reason) -> Stop {
-    Stop::Local(Error::refused(reason.to_string()))
 }
 
 /// The documents of an image.
@@ -157,7 +144,7 @@ impl Documents<'_, '_> {
         if ![INDEX, docker::LIST].contains(&root.media_type.as_str()) {
             return Err(wrong(format!("{from} is one image, and not an index of images for several platforms")));
         }
-        let listed = reference::listed(bytes).map_err(refused)?;
+        let listed = reference::listed(bytes)?;
         let fits = |image: &&Descriptor| image.platform.as_ref().is_some_and(|known| platform.includes(known));
         let found: Vec<_> = listed.iter().filter(fits).collect();
         match &found[..] {
@@ -177,9 +164,14 @@ impl Documents<'_, '_> {
     fn converted(&mut self, described: &Descriptor, bytes: &[u8], depth: usize) -> Result<(Descriptor, Vec<u8>), Stop> {
         let mut images = Vec::new();
         if described.media_type == docker::LIST {
-            let listed = reference::listed(bytes).map_err(refused)?;
-            if depth > 0 || listed.len() > MOST_LISTED {
-                return Err(Stop::Local(Error::refused(format!("{} lists too many images", described.digest))));
+            let listed = reference::listed(bytes)?;
+            let wrong = match (depth, listed.len()) {
+                (0, ..=MOST_LISTED) => None,
+                (0, _) => Some("lists too many images"),
+                _ => Some("is a list within a list"),
+            };
+            if let Some(wrong) = wrong {
+                return Err(Stop::Local(Error::refused(format!("{} {wrong}", described.digest))));
             }
             for image in listed {
                 let bytes = self.get(&image)?;
@@ -188,7 +180,7 @@ impl Documents<'_, '_> {
                 images.push(image);
             }
         }
-        let new = docker::converted(bytes, &images).map_err(refused)?;
+        let new = docker::converted(bytes, &images)?;
         let digest = Digest::Sha256(Sha256::of(&new));
         let media_type = docker::media_type(&described.media_type).unwrap_or(MANIFEST);
         Ok((Descriptor::new(media_type, &digest, new.len() as u64), new))
@@ -199,7 +191,7 @@ impl Documents<'_, '_> {
         if let Some(bytes) = self.known.remove(&described.digest) {
             return Ok(bytes);
         }
-        let digest = parsed(described)?;
+        let digest = Digest::parse(&described.digest)?;
         let (found, bytes) = download::document(self.client, &described.digest, Some(&digest))?;
         if (found.size, &found.media_type) != (described.size, &described.media_type) {
             let what = format!("the registry gives {digest} another size or media type than the index does");
@@ -207,10 +199,4 @@ impl Documents<'_, '_> {
         }
         Ok(bytes)
     }
-}
-
-fn create(layout: &Rootfs, path: &Path) -> Result<File> {
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW;
-    let fd = layout.openat2(path, flags, Mode::from_raw_mode(0o644)).system(|| layout.doing("creating", path))?;
-    Ok(File::from(fd))
 }

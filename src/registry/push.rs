@@ -9,10 +9,10 @@ use super::reference::{self, Reference};
 use super::upload::{self, Blob, Stop, Way};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
-use crate::oci::Digest;
 use crate::oci::layout::{Descriptor, Layout};
 use crate::oci::parts::Parts;
 use crate::oci::reference as layout_reference;
+use crate::oci::{Digest, archive};
 
 /// Blobs that are transferred at the same time.
 pub(super) const JOBS: usize = 4;
@@ -70,13 +70,16 @@ pub fn push(
 
     let mut transfers = Vec::new();
     for descriptor in parts.blobs {
-        let (file, size) = (layout.open_blob(&descriptor).map_err(at)?, descriptor.size);
-        transfers.push(Transfer::new((file, descriptor), size));
+        // Each file is opened again when its turn comes: an image can have more blobs than a process may open.
+        layout.open_blob(&descriptor).map_err(|fault| archive::of_blob(fault, &descriptor, dir))?;
+        let size = descriptor.size;
+        transfers.push(Transfer::new(descriptor, size));
     }
     let sent = parallel::run(transfers, JOBS, ui, |transfer| {
-        let (file, descriptor) = transfer.what;
-        let digest = Digest::parse(&descriptor.digest)
-            .map_err(|reason| Stop::Local(Error::refused(reason.text.into_owned())))?;
+        let descriptor = transfer.what;
+        let digest = Digest::parse(&descriptor.digest)?;
+        let file = layout.open_blob(&descriptor);
+        let file = file.map_err(|fault| Stop::Local(archive::of_blob(fault, &descriptor, dir)))?;
         let blob = Blob { digest, size: descriptor.size, file: Arc::new(file), done: transfer.done };
         upload::upload(&client, &blob, &options.sources).map(|way| (way, descriptor.size))
     });

@@ -6,6 +6,7 @@ use std::net::Ipv6Addr;
 use crate::base::error::{Error, Result};
 use crate::base::text::quoted;
 use crate::oci::Digest;
+use crate::oci::reference::is_tag;
 
 /// The name of Docker Hub, and the host that speaks for it.
 pub(super) const HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
@@ -154,14 +155,6 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
 
 fn check_tag(tag: &str) -> Result<(), String> {
     if is_tag(tag) { Ok(()) } else { Err(format!("{} is not a tag", quoted(tag))) }
-}
-
-/// Returns true for a well-formed tag.
-pub fn is_tag(tag: &str) -> bool {
-    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    tag.len() <= 128
-        && tag.bytes().next().is_some_and(is_word)
-        && tag.bytes().all(|byte| is_word(byte) || b".-".contains(&byte))
 }
 
 #[cfg(test)]

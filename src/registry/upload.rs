@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::client::{Call, Client};
 use crate::base::digest::Hasher;
 use crate::base::error::Error;
+use crate::base::refusal::Reason;
 use crate::net::http::address::Address;
 use crate::net::http::exchange::{Answer, Content, Method};
 use crate::net::http::{Failure, FailureKind};
@@ -61,6 +62,12 @@ pub(super) enum Stop {
     Remote(Failure),
     /// The blob is not what its name says, or cannot be read.
     Local(Error),
+}
+
+impl From<Reason> for Stop {
+    fn from(reason: Reason) -> Self {
+        Self::Local(Error::refused(reason.to_string()))
+    }
 }
 
 impl From<Failure> for Stop {

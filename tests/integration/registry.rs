@@ -272,6 +272,11 @@ fn archives_are_read_by_other_programs() {
     let _ = output(env.command("skopeo").args(["copy", "oci-archive:image.tar:1", "oci:copied:1"])).success();
     let _ = output(env.command("diff").args(["-r", "image/blobs", "copied/blobs"])).success();
     let _ = env.run(["oci", "archive", "image", "--docker", "--name", "demo:1", "-o", "docker.tar"]).success();
+    // Other readers look for the exact names.
+    for (archive, name) in [("image.tar", "oci-layout"), ("image.tar", "index.json"), ("docker.tar", "manifest.json")] {
+        let listed = output(env.command("tar").args(["-tf", archive])).success().stdout;
+        assert!(listed.lines().any(|line| line == name), "{listed}");
+    }
     let piped = output(env.command("bash").args([
         "-c",
         "\"$0\" oci archive image --docker --name demo:1 | cmp docker.tar",

@@ -20,17 +20,21 @@ const MAX_12: u64 = 0o77_777_777_777;
 
 /// Appends the header blocks of an entry to `to`. Returns the size of its PAX records in bytes.
 pub fn header(to: &mut Vec<u8>, path: &Path, kind: &NodeKind, meta: &Meta, size: u64) -> usize {
-    let name = archived(path, *kind == NodeKind::Dir);
+    header_of(to, &archived(path, *kind == NodeKind::Dir), kind, meta, size)
+}
+
+/// Appends the header blocks of an entry whose name in the archive is `name`. Returns the size of its PAX records in bytes.
+pub fn header_of(to: &mut Vec<u8>, name: &[u8], kind: &NodeKind, meta: &Meta, size: u64) -> usize {
     let mut records = Vec::new();
     let mut header = Header::new_ustar();
     let bytes = header.as_mut_bytes();
-    match split(&name) {
+    match split(name) {
         Some((prefix, name)) => {
             bytes[..name.len()].copy_from_slice(name);
             bytes[345..345 + prefix.len()].copy_from_slice(prefix);
         }
         None => {
-            record(&mut records, b"path", &name);
+            record(&mut records, b"path", name);
             bytes[..100].copy_from_slice(&name[..100]);
         }
     }
@@ -80,7 +84,7 @@ pub fn header(to: &mut Vec<u8>, path: &Path, kind: &NodeKind, meta: &Meta, size:
     }
     header.set_cksum();
     if !records.is_empty() {
-        extension(to, &name, &records);
+        extension(to, name, &records);
     }
     to.extend_from_slice(header.as_bytes());
     records.len()

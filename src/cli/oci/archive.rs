@@ -23,7 +23,7 @@ pub(super) struct Args {
     /// Write one image, in the form of `docker save`
     #[arg(long)]
     docker: bool,
-    /// The image of a layout with several ones: its tag or its digest
+    /// The tag or the digest of the image, if the layout has several
     #[arg(long, value_name = "NAME", requires = "docker")]
     image: Option<String>,
     /// The name that `docker load` gives the image: NAME:TAG

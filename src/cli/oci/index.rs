@@ -6,7 +6,9 @@ use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
 use crate::base::text::quoted;
 use crate::cli::session;
+use crate::fs::directory_of;
 use crate::oci;
+use crate::os::space;
 use crate::ui::Terminal;
 
 /// Join the images of layouts for several platforms
@@ -32,13 +34,14 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self, ui: &Terminal) -> Result<i32> {
-        if !crate::registry::reference::is_tag(&self.tag) {
+        if !oci::reference::is_tag(&self.tag) {
             return Err(Error::usage(format!("{} is not a tag", quoted(&self.tag))).with_hint(
                 "a tag has at most 128 letters, digits, `_`, `.` and `-`, and does not begin with `.` or `-`",
             ));
         }
         session::signals()?;
-        let digest = oci::index::index(&self.dirs, &self.output, &self.tag, ui)?;
+        let digest = oci::index::index(&self.dirs, &self.output, &self.tag, ui);
+        let digest = digest.map_err(|error| space::told(error, &[directory_of(&self.output)]))?;
         ui.note(&format!("the digest of the index is {digest}"));
         ui.result(&self.output);
         Ok(0)

@@ -63,6 +63,10 @@ impl Helper {
         command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         sys::fresh_start(&mut command, move || {
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+            // A process without privileges cannot raise a limit that it was given.
+            if largest == u64::MAX {
+                return Ok(());
+            }
             let limit = rustix::process::Rlimit { current: Some(largest), maximum: Some(largest) };
             rustix::process::setrlimit(rustix::process::Resource::Fsize, limit)
                 .map_err(|errno| nix::errno::Errno::from_raw(errno.raw_os_error()))
